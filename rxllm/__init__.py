@@ -1,0 +1,143 @@
+"""Reactive streams of large language models.
+
+A model is a function from a prompt to a cold `reactivex.Observable` of chunks::
+
+    import rxllm
+
+    llm = rxllm.Embedded()                  # or rxllm.OpenAI("gpt-5-mini"), rxllm.Anthropic("claude-sonnet-4-6")
+    for chunk in llm.stream("Write me a song about sparkling water."):
+        print(chunk, end="", flush=True)
+
+Providers are imported when they are first named, httpx with the first request.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ._runtime import scheduler
+from .bridges import AsyncStream, SyncStream, astream, from_aiter, from_iter, stream
+from .combinators import observe
+from .errors import (
+    AuthenticationError,
+    BadRequest,
+    Interrupted,
+    MisuseError,
+    Overloaded,
+    ParseError,
+    ProtocolError,
+    ProviderError,
+    RateLimited,
+    RxllmError,
+    Timeout,
+    TransportError,
+)
+from .events import Cancelled, Event, Failed, Finished, Handler, Started
+from .handlers import StdoutHandler
+from .llm import LLM
+from .messages import (
+    Chunk,
+    FilePart,
+    Message,
+    Parameters,
+    Part,
+    Prompt,
+    RawPart,
+    ReasoningPart,
+    RefusalPart,
+    Request,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+    Usage,
+)
+from .operators import batch, batch_as_completed, first_chunk_timeout, idle_timeout, message, text, usage
+from .pipeline import Pipeline, pipe
+
+if TYPE_CHECKING:
+    from .providers import model
+    from .providers.anthropic import Anthropic
+    from .providers.embedded import Embedded
+    from .providers.openai import OpenAI
+    from .wire.http import Timeouts
+
+__all__ = [
+    "LLM",
+    "Anthropic",
+    "AsyncStream",
+    "AuthenticationError",
+    "BadRequest",
+    "Cancelled",
+    "Chunk",
+    "Embedded",
+    "Event",
+    "Failed",
+    "FilePart",
+    "Finished",
+    "Handler",
+    "Interrupted",
+    "Message",
+    "MisuseError",
+    "OpenAI",
+    "Overloaded",
+    "Parameters",
+    "ParseError",
+    "Part",
+    "Pipeline",
+    "Prompt",
+    "ProtocolError",
+    "ProviderError",
+    "RateLimited",
+    "RawPart",
+    "ReasoningPart",
+    "RefusalPart",
+    "Request",
+    "RxllmError",
+    "Started",
+    "StdoutHandler",
+    "SyncStream",
+    "TextPart",
+    "Timeout",
+    "Timeouts",
+    "ToolCallPart",
+    "ToolResultPart",
+    "TransportError",
+    "Usage",
+    "astream",
+    "batch",
+    "batch_as_completed",
+    "first_chunk_timeout",
+    "from_aiter",
+    "from_iter",
+    "idle_timeout",
+    "message",
+    "model",
+    "observe",
+    "pipe",
+    "scheduler",
+    "stream",
+    "text",
+    "usage",
+]
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "Anthropic": ".providers.anthropic",
+    "Embedded": ".providers.embedded",
+    "OpenAI": ".providers.openai",
+    "Timeouts": ".wire.http",
+    "model": ".providers",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'rxllm' has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_LAZY[name], __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,524 @@
+"""The engine: the one place that knows loops, threads, gates and contexts.
+
+Every subscription to a source is one task on one event loop (`source`). Which loop, how fast, in whose context:
+the `Scheduler` that `subscribe` passes from operator to operator says so, and nothing else does.
+
+::
+
+    subscribe(scheduler=S) ──► task on S.loop, in S.context
+                                 │  async for item in items:        the only pump there is
+                                 │      observer.on_next(item)
+                                 │      await S.gate                 a slow consumer stops the socket
+    dispose() ───────────────► task.cancel() ─► the response is closed
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures.thread  # noqa: F401  (must register its exit hook before ours, see _Portal)
+import contextvars
+import os
+import queue
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator
+from typing import Any, Never, TypeVar, cast
+
+from reactivex import Observable, abc, typing
+from reactivex.disposable import Disposable, SingleAssignmentDisposable
+from reactivex.scheduler import VirtualTimeScheduler
+from reactivex.scheduler.eventloop import AsyncIOScheduler
+
+from .errors import MisuseError
+
+__all__ = [
+    "Calls",
+    "Gate",
+    "Scheduler",
+    "Source",
+    "Worker",
+    "in_loop",
+    "in_thread",
+    "loop_local",
+    "portal",
+    "pull",
+    "report",
+    "scheduler",
+    "source",
+]
+
+T = TypeVar("T")
+_State = TypeVar("_State")
+Loop = asyncio.AbstractEventLoop
+
+
+# ── back-pressure ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Gate:
+    """Whether more may come: a consumer closes it when it has enough, pumps wait until it opens.
+
+    It belongs to one loop, and any number of pumps may wait at it (merged streams share their consumer's gate).
+
+    Attributes:
+        is_open: read by pumps after each item.
+        opened_at: `time.monotonic()` of the last opening; waiting at a closed gate is not idleness.
+    """
+
+    __slots__ = ("_waiters", "is_open", "opened_at")
+
+    def __init__(self) -> None:
+        self.is_open = True
+        self.opened_at = 0.0
+        self._waiters: list[asyncio.Future[None]] = []
+
+    def close(self) -> None:
+        """Lets nothing more come."""
+        self.is_open = False
+
+    def open(self) -> None:
+        """Lets everybody who waits go on."""
+        if self.is_open:
+            return
+        self.is_open = True
+        self.opened_at = time.monotonic()
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def wait(self) -> None:
+        """Returns once the gate is open."""
+        while not self.is_open:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+
+
+# ── where and how a subscription runs ────────────────────────────────────────────────────────────────────────────
+
+
+class Scheduler(AsyncIOScheduler):
+    """A scheduler on an event loop that carries what one subscription needs on its way up through the operators.
+
+    Unlike its base it may be used from any thread.
+
+    Attributes:
+        loop: where everything runs.
+        gate: when to pause.
+        context: the subscriber's context variables.
+        tasks: what was started and has not ended.
+    """
+
+    def __init__(self, loop: Loop, *, keeps_alive: bool = False) -> None:
+        super().__init__(loop)
+        self.loop = loop
+        self.gate = Gate()
+        self.context = contextvars.copy_context()
+        self.keeps_alive = keeps_alive
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def with_gate(self, gate: Gate) -> Scheduler:
+        """The same, with a gate of its own: for the upstream of an operator that queues."""
+        other = Scheduler.__new__(Scheduler)
+        other.__dict__.update(self.__dict__, gate=gate)
+        return other
+
+    def call(self, action: Callable[[], object]) -> None:
+        """Runs `action` on the loop: now where that is here, else soon. A loop that is closed has nothing to run."""
+        if in_loop(self.loop):
+            action()
+        elif not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(action, context=self.context)
+
+    async def settled(self) -> None:
+        """Returns when everything that was started has ended."""
+        if tasks := self.tasks - {asyncio.current_task()}:
+            await asyncio.wait(tasks)
+
+    def schedule(self, action: typing.ScheduledAction[_State], state: _State | None = None) -> abc.DisposableBase:
+        """Runs `action` soon, in the subscriber's context."""
+        return self._schedule(0, action, state)
+
+    def schedule_relative(
+        self,
+        duetime: typing.RelativeTime,
+        action: typing.ScheduledAction[_State],
+        state: _State | None = None,
+    ) -> abc.DisposableBase:
+        """Runs `action` after `duetime` (seconds or timedelta), in the subscriber's context."""
+        return self._schedule(self.to_seconds(duetime), action, state)
+
+    def _schedule(
+        self, seconds: float, action: typing.ScheduledAction[_State], state: _State | None
+    ) -> abc.DisposableBase:
+        result = SingleAssignmentDisposable()
+        handle: asyncio.Handle | None = None
+
+        def fire() -> None:
+            result.disposable = self.invoke_action(action, state=state)
+
+        def arm() -> None:
+            nonlocal handle
+            if result.is_disposed:
+                return
+            if seconds > 0:
+                handle = self.loop.call_later(seconds, fire, context=self.context)
+            else:
+                handle = self.loop.call_soon(fire, context=self.context)
+
+        def disarm() -> None:
+            if handle is not None:
+                handle.cancel()
+
+        def dispose() -> None:
+            result.dispose()
+            self.call(disarm)
+
+        self.call(arm)
+        return Disposable(dispose)
+
+
+def in_loop(loop: Loop) -> bool:
+    """Whether this code is running on `loop`."""
+    return _running_loop() is loop
+
+
+def _running_loop() -> Loop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def scheduler(given: abc.SchedulerBase | None = None) -> Scheduler:
+    """The scheduler to run on: `given` where it has a loop, else the running loop's, else the portal's.
+
+    Pass it to plain reactivex operators that count time, and they run on the loop instead of Timer threads::
+
+        keystrokes.pipe(ops.debounce(0.2), ops.switch_map(llm)).subscribe(show, scheduler=rxllm.scheduler())
+
+    Raises:
+        MisuseError: `given` runs on virtual time, which no network keeps.
+    """
+    if isinstance(given, Scheduler):
+        return given
+    if isinstance(given, VirtualTimeScheduler):
+        raise MisuseError(
+            "A virtual-time scheduler has no event loop, and this source needs one; "
+            "subscribe without a scheduler, or test against a source on virtual time."
+        )
+    if isinstance(given, AsyncIOScheduler):
+        return Scheduler(given._loop)  # pyright: ignore[reportPrivateUsage]  (it has no public name)
+    loop = _running_loop()
+    return Scheduler(portal(), keeps_alive=True) if loop is None else Scheduler(loop)
+
+
+# ── sources ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Source(Observable[T]):
+    """An Observable that is serialised on its scheduler's loop, and refuses to be iterated."""
+
+    def __iter__(self) -> Iterator[Never]:
+        """Refuses: reactivex would answer with Observables, for ever.
+
+        Raises:
+            MisuseError: always.
+        """
+        raise MisuseError(
+            "An Observable is no iterable: write `for chunk in llm.stream(prompt)` instead of `for chunk in "
+            "llm(prompt)`; any other Observable is iterated by `for item in observable.pipe(rxllm.stream())`."
+        )
+
+
+def source(items: Callable[[Scheduler], AsyncIterator[T]]) -> Source[T]:
+    """A cold source: each subscription calls `items` on its loop and pumps what it yields.
+
+    ::
+
+        subscribe ──a──b──c──|     one task; between two items it waits while the gate is closed
+        dispose    ──a──x          the task is cancelled, so `items` is closed where it stands
+
+    Errors: what `items` raises. What the *subscriber* raises ends its subscription and goes to the loop's
+    exception handler: it is no failure of the source.
+    """
+
+    def subscribe(
+        observer: abc.ObserverBase[T], given: abc.SchedulerBase | None = None
+    ) -> abc.DisposableBase:
+        home = scheduler(given)
+        task: asyncio.Task[None] | None = None
+        disposed = False
+        release = _portal_instance().hold() if home.keeps_alive else None
+
+        async def pump() -> None:
+            nonlocal disposed
+            gate, on_next = home.gate, observer.on_next
+            failure: Exception | None = None
+            iterator: AsyncIterator[T] | None = None
+            try:
+                iterator = items(home)
+                if not gate.is_open:
+                    await gate.wait()
+                async for item in iterator:
+                    try:
+                        on_next(item)
+                    except Exception as error:
+                        report(home.loop, "A subscriber raised; its subscription is closed.", error)
+                        return
+                    if not gate.is_open:
+                        await gate.wait()
+            except Exception as error:
+                failure = error
+            finally:
+                if isinstance(iterator, AsyncGenerator):
+                    await cast("AsyncGenerator[T, None]", iterator).aclose()
+            if disposed:
+                return
+            disposed = True  # what follows ends by itself: disposing of it must not cancel it
+            try:
+                observer.on_completed() if failure is None else observer.on_error(failure)
+            except Exception as error:
+                report(home.loop, "A subscriber raised at the end of its stream, or has no on_error.", error)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            home.tasks.discard(task)
+            if release is not None:
+                release()
+            if not task.cancelled() and (error := task.exception()) is not None:
+                report(home.loop, "A source failed while it was closed.", error)
+
+        def start() -> None:
+            nonlocal task
+            if not disposed:
+                task = home.loop.create_task(pump(), context=home.context)
+                home.tasks.add(task)
+                task.add_done_callback(ended)
+            elif release is not None:
+                release()
+
+        def stop() -> None:
+            nonlocal disposed
+            if not disposed:
+                disposed = True
+                if task is not None:
+                    task.cancel()
+
+        home.call(start)
+        return Disposable(lambda: home.call(stop))
+
+    return Source(subscribe)
+
+
+def report(loop: Loop, message: str, error: BaseException) -> None:
+    """Tells the loop's exception handler, which logs unless the program has set another."""
+    loop.call_exception_handler({"message": message, "exception": error})
+
+
+# ── threads ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Calls(ABC):
+    """Blocking calls that another thread makes, one after another; their results come back to the loop."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+
+    @abstractmethod
+    def put(self, job: Callable[[], None]) -> None:
+        """Has the thread do `job`, which raises nothing."""
+
+    @abstractmethod
+    def close(self, last: Callable[[], object]) -> None:
+        """There will be no more calls; `last` cleans up after them."""
+
+    async def call(self, function: Callable[..., T], *arguments: object) -> T:
+        """The result of `function` in the thread. Who is gone by then is not told."""
+        outcome: asyncio.Future[T] = self._loop.create_future()
+
+        def settle(result: T | None, error: BaseException | None) -> None:
+            if outcome.done():
+                return
+            if error is None:
+                outcome.set_result(cast("T", result))
+            elif isinstance(error, StopIteration):
+                outcome.set_exception(RuntimeError("StopIteration was raised outside of an iterator."))
+            else:
+                outcome.set_exception(error)
+
+        def job() -> None:
+            result, error = None, None
+            try:
+                result = function(*arguments)
+            except BaseException as raised:
+                error = raised
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(settle, result, error)
+
+        self.put(job)
+        return await outcome
+
+
+class Worker(Calls):
+    """A daemon thread of its own for blocking calls, in a copy of the given context.
+
+    Never a pool: nested calls would take a pool's last thread and wait for each other. What blocks can't be stopped.
+    """
+
+    def __init__(self, loop: Loop, context: contextvars.Context) -> None:
+        super().__init__(loop)
+        self._jobs: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        threading.Thread(target=context.copy().run, args=(self._run,), name="rxllm-worker", daemon=True).start()
+
+    def put(self, job: Callable[[], None]) -> None:
+        self._jobs.put(job)
+
+    def close(self, last: Callable[[], object]) -> None:
+        self._jobs.put(last)
+        self._jobs.put(None)
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+
+
+async def in_thread(home: Scheduler, function: Callable[[], T]) -> T:
+    """The result of blocking `function`, run in a thread of its own."""
+    worker = Worker(home.loop, home.context)
+    try:
+        return await worker.call(function)
+    finally:
+        worker.close(lambda: None)
+
+
+async def pull(calls: Calls, make: Callable[[], Iterable[T]]) -> AsyncIterator[T]:
+    """The items of blocking `make()`, which is advanced item by item, and closed if it is a generator, by `calls`."""
+    end = cast("T", object())
+    iterator: Iterator[T] | None = None
+
+    def close() -> None:
+        if isinstance(iterator, Generator):
+            iterator.close()
+
+    try:
+        iterator = await calls.call(lambda: iter(make()))
+        while (item := await calls.call(next, iterator, end)) is not end:
+            yield item
+    finally:
+        calls.close(close)
+
+
+# ── the portal: a loop for code that has none ────────────────────────────────────────────────────────────────────
+
+
+class _Portal:
+    """An event loop in a daemon thread, so that synchronous programs share connections and need no loop."""
+
+    def __init__(self) -> None:
+        ready: queue.SimpleQueue[Loop] = queue.SimpleQueue()
+        self._held = 0
+        self._quiet = threading.Condition()
+        self._thread = threading.Thread(target=self._run, args=(ready,), name="rxllm-portal", daemon=True)
+        self._thread.start()
+        self.loop = ready.get()
+        # Not atexit: by then concurrent.futures has shut down, and a request that is still to come could not look
+        # up its host. These hooks run before that, last registered first.
+        threading._register_atexit(self._finish)  # type: ignore[attr-defined]  # pyright: ignore
+
+    def hold(self) -> Callable[[], None]:
+        """Keeps the process from ending until the returned function is called."""
+        with self._quiet:
+            self._held += 1
+
+        def release() -> None:
+            with self._quiet:
+                self._held -= 1
+                self._quiet.notify_all()
+
+        return release
+
+    def _run(self, ready: queue.SimpleQueue[Loop]) -> None:
+        with asyncio.Runner() as runner:
+            loop = runner.get_loop()
+            self._stop = asyncio.Event()
+            ready.put(loop)
+            while not self._stop.is_set():
+                try:
+                    runner.run(self._wait())
+                except BaseException as error:  # a subscriber's SystemExit must not take the others' loop away
+                    report(loop, "A task of rxllm's event loop raised.", error)
+
+    async def _wait(self) -> None:
+        await self._stop.wait()
+
+    def _finish(self) -> None:
+        """At the end of the main thread: hears out whoever has only subscribed, then closes the loop."""
+        try:
+            with self._quiet:
+                self._quiet.wait_for(lambda: not self._held)
+        except KeyboardInterrupt:
+            pass  # the runner cancels what is left, and so closes its requests
+        self.loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(timeout=2)
+
+
+_portal: _Portal | None = None
+_portal_lock = threading.Lock()
+
+
+def _portal_instance() -> _Portal:
+    global _portal
+    with _portal_lock:
+        if _portal is None:
+            _portal = _Portal()
+        return _portal
+
+
+def portal() -> Loop:
+    """The process-wide background loop, started when it is first needed."""
+    return _portal_instance().loop
+
+
+def _forget_portal() -> None:
+    """A forked child has the parent's portal without its thread: it needs one of its own."""
+    global _portal, _portal_lock
+    _portal, _portal_lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_portal)
+
+
+# ── one object a loop ────────────────────────────────────────────────────────────────────────────────────────────
+
+_loop_local: dict[tuple[Loop, object], Any] = {}
+_loop_local_lock = threading.Lock()
+
+
+async def loop_local(key: object, make: Callable[[], T], close: Callable[[T], Any]) -> T:
+    """What `make` returns, made once for the running loop and each `key`, and closed with the loop.
+
+    An async generator that is parked on the loop does the closing: `shutdown_asyncgens`, which every runner calls,
+    finalises it.
+    """
+    loop = asyncio.get_running_loop()
+    if (loop, key) in _loop_local:
+        return cast("T", _loop_local[loop, key][0])
+    value = make()
+
+    async def keep() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            _loop_local.pop((loop, key), None)
+            await close(value)
+
+    keeper = keep()
+    with _loop_local_lock:
+        for dead in [known for known in _loop_local if known[0].is_closed()]:
+            del _loop_local[dead]
+        _loop_local[loop, key] = value, keeper
+    await anext(keeper)
+    return value

@@ -1,0 +1,165 @@
+"""Out of Rx into ``async for``: `astream`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from reactivex import Observable, abc
+
+from .._runtime import Gate, Scheduler
+from ..errors import MisuseError
+from .stream import HIGH, LOW
+
+__all__ = ["AsyncStream", "astream"]
+
+T = TypeVar("T")
+
+
+class _Sink(abc.ObserverBase[T]):
+    """The far end of the graph. It does not know the iterator, so that one can be collected."""
+
+    __slots__ = ("ended", "error", "gate", "home", "items", "subscription", "waiter")
+
+    def __init__(self) -> None:
+        self.items: deque[T] = deque()
+        self.ended = False
+        self.error: Exception | None = None
+        self.home = Scheduler(asyncio.get_running_loop())
+        self.gate: Gate = self.home.gate
+        self.waiter: asyncio.Future[None] | None = None
+        self.subscription: abc.DisposableBase | None = None
+
+    def on_next(self, value: T) -> None:
+        items = self.items
+        items.append(value)
+        if self.waiter is not None:
+            self.wake()
+        elif len(items) >= HIGH:
+            self.gate.close()
+
+    def on_error(self, error: Exception) -> None:
+        self.error = error
+        self.on_completed()
+
+    def on_completed(self) -> None:
+        self.ended = True
+        if self.waiter is not None:
+            self.wake()
+
+    def wake(self) -> None:
+        waiter, self.waiter = self.waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def wait(self) -> None:
+        """Returns when there is an item, or the end. Cancelling it loses nothing: items stay where they are."""
+        if asyncio.get_running_loop() is not self.home.loop:
+            raise MisuseError("This stream was begun on another event loop; make a new one with llm.astream(…).")
+        if self.waiter is not None and not self.waiter.done():
+            raise MisuseError("Two tasks wait for the next item of one stream; give each its own, or share the items.")
+        self.waiter = self.home.loop.create_future()
+        await self.waiter
+
+    def close(self) -> None:
+        """Leaves the stream. Takes no lock, so a destructor may call it from anywhere."""
+        if not self.ended:
+            self.ended = True
+            if not self.home.loop.is_closed():
+                self.home.loop.call_soon_threadsafe(self.dispose)
+
+    def dispose(self) -> None:
+        self.ended = True
+        if self.subscription is not None:
+            self.subscription.dispose()
+        self.wake()
+
+
+class AsyncStream(AsyncIterator[T], Generic[T]):
+    """The items of an Observable for ``async for``; one pass, and an async context manager.
+
+    Nothing is sent before the first ``anext``. `aclose`, leaving ``async with``, ``break`` (which drops the iterator)
+    and the end of a cancelled task close the request. A cancelled ``anext`` alone, as of ``asyncio.wait_for``, loses
+    nothing: the next one goes on.
+    """
+
+    def __init__(self, source: Observable[T]) -> None:
+        self._source: Observable[T] | None = source
+        self._sink: _Sink[T] | None = None
+        self._reader: asyncio.Task[object] | None = None
+
+    def __aiter__(self) -> Self:
+        self._reader = asyncio.current_task()
+        return self
+
+    async def __anext__(self) -> T:
+        sink = self._sink or self._start()
+        items = sink.items
+        while not items:
+            if sink.ended:
+                error, sink.error = sink.error, None
+                if error is not None:
+                    raise error
+                raise StopAsyncIteration
+            try:
+                await sink.wait()
+            except asyncio.CancelledError:
+                self._cancelled(sink)
+                raise
+        value = items.popleft()
+        if not sink.gate.is_open and len(items) <= LOW:
+            sink.gate.open()
+        return value
+
+    def _start(self) -> _Sink[T]:
+        sink = self._sink = _Sink[T]()
+        source, self._source = self._source, None
+        if source is None:
+            sink.ended = True
+        else:
+            sink.subscription = source.subscribe(sink, scheduler=sink.home)
+        return sink
+
+    def _cancelled(self, sink: _Sink[T]) -> None:
+        """If the task whose loop this is ends cancelled, its traceback may hold the iterator for long: close it then."""
+        task = asyncio.current_task()
+        if task is not None and task is self._reader:
+            task.add_done_callback(lambda ended: sink.close() if ended.cancelled() else None)
+
+    async def aclose(self) -> None:
+        """Leaves the stream, and returns when its request is closed. Idempotent."""
+        self._source = None
+        if self._sink is not None:
+            self._sink.items.clear()
+            self._sink.dispose()
+            await self._sink.home.settled()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        if self._sink is not None:
+            self._sink.close()
+
+
+def astream() -> Callable[[Observable[T]], AsyncStream[T]]:
+    """Reads an Observable with ``async for``, on the running loop.
+
+    ::
+
+        -a-b---c-|
+        async for item in source.pipe(astream()): …     a, b, c
+
+    At most 64 items wait for the loop's body, then the source pauses.
+
+    Errors: the Observable's error is raised by ``anext``, after the items that came before it.
+    """
+    return AsyncStream

@@ -1,0 +1,60 @@
+"""Into Rx: `from_iter` and `from_aiter`, sources that wait for their consumer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable
+from typing import TypeVar, cast
+
+from .._runtime import Scheduler, Source, Worker, pull, source
+from ..errors import MisuseError
+
+__all__ = ["from_aiter", "from_iter"]
+
+T = TypeVar("T")
+
+
+def from_iter(items: Iterable[T] | Callable[[], Iterable[T]]) -> Source[T]:
+    """The items of an iterable, or of what a factory returns, each pulled only when there is room for it.
+
+    ::
+
+        [a, b, c]  ──►  -a-b-c-|
+
+    Unlike ``reactivex.from_``, which pushes all it has at once, it waits while its consumer is full, so the iterable
+    may be endless. A collection is read on the loop. Anything else may block (a file, a cursor, a generator), so it
+    is advanced and closed in one thread, in a copy of the subscriber's context. An *iterator* is used up by the first
+    subscription; give a factory (a generator function) where there are several.
+
+    Errors: what the iterable raises.
+    """
+    if not callable(items) and not isinstance(cast("object", items), Iterable):
+        raise MisuseError(f"from_iter takes an iterable or a function that returns one, not {type(items).__name__}.")
+
+    async def read(collection: Collection[T]) -> AsyncIterator[T]:
+        for item in collection:
+            yield item
+
+    def begin(home: Scheduler) -> AsyncIterator[T]:
+        if isinstance(items, Collection):
+            return read(cast("Collection[T]", items))
+        return pull(Worker(home.loop, home.context), items if callable(items) else lambda: items)
+
+    return source(begin)
+
+
+def from_aiter(items: AsyncIterable[T] | Callable[[], AsyncIterable[T]]) -> Source[T]:
+    """The items of an async iterable, or of what a factory (an async generator function) returns.
+
+    ::
+
+        async def: yield a; yield b  ──►  -a-b-|
+
+    Each item is pulled only when there is room for it; disposing closes the generator where it stands.
+
+    Errors: what the iterable raises.
+    """
+    if not callable(items) and not isinstance(cast("object", items), AsyncIterable):
+        raise MisuseError(
+            f"from_aiter takes an async iterable or a function that returns one, not {type(items).__name__}."
+        )
+    return source(lambda home: aiter(items() if callable(items) else items))

@@ -1,0 +1,236 @@
+"""Out of Rx into a plain ``for``: `stream`."""
+
+from __future__ import annotations
+
+import threading
+from asyncio import AbstractEventLoop as Loop
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from reactivex import Observable, abc
+
+from .._runtime import Calls, Scheduler, in_loop, portal, pull, source
+from ..errors import MisuseError
+
+__all__ = ["HIGH", "LOW", "CallerStream", "SyncStream", "stream"]
+
+T = TypeVar("T")
+In = TypeVar("In")
+
+HIGH, LOW = 64, 16  # items: the gate closes at HIGH that wait, and opens again at LOW
+
+
+class _Sink(abc.ObserverBase[T]):
+    """The far end of the graph, on the portal's thread. It does not know the iterator, so that one can be collected."""
+
+    __slots__ = ("condition", "ended", "error", "home", "items", "jobs", "reopening", "subscription", "waiting")
+
+    def __init__(self) -> None:
+        self.jobs: deque[Callable[[], None]] = deque()
+        self.items: deque[T] = deque()
+        self.condition = threading.Condition()
+        self.waiting = self.ended = self.reopening = False
+        self.error: Exception | None = None
+        self.home = Scheduler(portal())
+        self.subscription: abc.DisposableBase | None = None
+
+    def on_next(self, value: T) -> None:
+        items = self.items
+        items.append(value)
+        if len(items) >= HIGH:
+            self.home.gate.close()
+        if self.waiting:
+            self.wake()
+
+    def on_error(self, error: Exception) -> None:
+        self.error = error
+        self.on_completed()
+
+    def on_completed(self) -> None:
+        self.ended = True
+        if self.waiting:
+            self.wake()
+
+    def wake(self) -> None:
+        with self.condition:
+            self.waiting = False
+            self.condition.notify()
+
+    def wait(self) -> None:
+        """Blocks the consumer's thread until there is an item, or the end; meanwhile it does the `jobs`."""
+        while not self.items and not self.ended:
+            with self.condition:
+                # Set before looking: a producer that comes after the look sees it and wakes us.
+                self.waiting = True
+                while not self.items and not self.ended and not self.jobs:
+                    self.condition.wait()
+                self.waiting = False
+            self.work()
+
+    def work(self) -> None:
+        while self.jobs and not self.ended:
+            self.jobs.popleft()()
+
+    def reopen(self) -> None:
+        self.reopening = False
+        self.home.gate.open()
+
+    def close(self) -> None:
+        """Leaves the stream. Takes no lock, so a destructor may call it from anywhere."""
+        if not self.ended:
+            self.ended = True
+            self.home.call(self._dispose)
+
+    def _dispose(self) -> None:
+        if self.subscription is not None:
+            self.subscription.dispose()
+        self.home.gate.open()
+
+
+class SyncStream(Iterator[T], Generic[T]):
+    """The items of an Observable for a ``for`` loop; one pass, and a context manager.
+
+    Nothing is sent before the first ``next``. `close`, leaving ``with``, ``break`` (which drops the iterator) and
+    Ctrl-C close the request. Several streams may be read at once from several threads; one stream by one thread.
+    """
+
+    def __init__(self, source: Observable[T]) -> None:
+        self._source: Observable[T] | None = source
+        self._sink: _Sink[T] | None = None
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> T:
+        sink = self._sink or self._start()
+        items = sink.items
+        if sink.jobs or not items:
+            try:
+                sink.work()
+                sink.wait()
+            except BaseException:
+                self.close()
+                raise
+            if not items:
+                error, sink.error = sink.error, None
+                if error is not None:
+                    raise error
+                raise StopIteration
+        value = items.popleft()
+        if not sink.home.gate.is_open and len(items) <= LOW and not sink.reopening:
+            sink.reopening = True
+            sink.home.call(sink.reopen)
+        return value
+
+    def _start(self) -> _Sink[T]:
+        return self._begin(self._make())
+
+    def _make(self) -> _Sink[T]:
+        if in_loop(portal()):
+            raise MisuseError(
+                "A synchronous call on rxllm's own event loop would wait for itself. Inside handlers, operators "
+                "and `async def complete` use `await llm.ainvoke(…)` or `async for … in llm.astream(…)`."
+            )
+        self._sink = _Sink[T]()
+        return self._sink
+
+    def _begin(self, sink: _Sink[T]) -> _Sink[T]:
+        source, self._source = self._source, None
+        if source is None:
+            sink.ended = True
+            return sink
+
+        def subscribe() -> None:
+            if not sink.ended:
+                sink.subscription = source.subscribe(sink, scheduler=sink.home)
+                if sink.ended:
+                    sink.subscription.dispose()
+
+        sink.home.call(_safely(subscribe, sink))
+        return sink
+
+    def close(self) -> None:
+        """Leaves the stream; its request is closed. Idempotent."""
+        self._source = None
+        if self._sink is not None:
+            self._sink.close()
+            self._sink.items.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if self._sink is not None:
+            self._sink.close()
+
+
+class CallerStream(SyncStream[T]):
+    """A stream of what `operator` makes of `items`, which are pulled in the thread that reads the stream.
+
+    So a database cursor, which belongs to its thread, is a fine source. While the reader is busy elsewhere, nothing
+    is pulled.
+    """
+
+    def __init__(self, items: Iterable[In], operator: Callable[[Observable[In]], Observable[T]]) -> None:
+        def begin(home: Scheduler) -> AsyncIterator[In]:
+            return pull(_Caller(home.loop, sinks[0]), lambda: items)
+
+        sinks: list[_Sink[T]] = []
+        self._sinks = sinks
+        super().__init__(operator(source(begin)))
+
+    def _start(self) -> _Sink[T]:
+        sink = self._make()
+        self._sinks.append(sink)
+        return self._begin(sink)
+
+
+class _Caller(Calls):
+    """The reader's thread, which does a job whenever it waits for an item."""
+
+    def __init__(self, loop: Loop, sink: _Sink[Any]) -> None:
+        super().__init__(loop)
+        self._sink = sink
+
+    def put(self, job: Callable[[], None]) -> None:
+        self._sink.jobs.append(job)
+        if self._sink.waiting:
+            self._sink.wake()
+
+    def close(self, last: Callable[[], object]) -> None:
+        """The items are the caller's own to close."""
+
+
+def _safely(action: Callable[[], None], sink: _Sink[T]) -> Callable[[], None]:
+    """An action whose own failure reaches the consumer instead of leaving it waiting."""
+
+    def run() -> None:
+        try:
+            action()
+        except Exception as error:
+            sink.on_error(error)
+
+    return run
+
+
+def stream() -> Callable[[Observable[T]], SyncStream[T]]:
+    """Reads an Observable with a plain ``for`` loop.
+
+    ::
+
+        -a-b---c-|
+        for item in source.pipe(stream()): …     a, b, c
+
+    The graph runs on rxllm's background loop; at most 64 items wait for the loop's body, then the source pauses.
+
+    Errors: the Observable's error is raised by ``next``, after the items that came before it. On the background
+    loop itself, where it could only wait for itself, it raises `MisuseError`.
+    """
+    return SyncStream

@@ -1,0 +1,274 @@
+"""`LLM`: a function from a prompt to a cold Observable of chunks."""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, MutableSequence
+from typing import Any, Literal, Self, Unpack, cast
+
+import attrs
+from attrs import field, frozen
+from reactivex import Observable, abc
+from reactivex import operators as ops
+from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
+
+from ._runtime import Scheduler, Source, Worker, in_thread, pull, report, scheduler, source
+from .errors import MisuseError, RxllmError
+from .messages import Chunk, Message, Parameters, Prompt, Request, Sampling, join
+from .operators.folds import message
+from .surface import Surface
+
+__all__ = ["LLM"]
+
+Answered = str | Message | Chunk
+PARTIAL_LIMIT = 4 * 2**20  # characters that are kept for an error's `partial`
+
+
+@frozen(kw_only=True)
+class LLM(Surface[Prompt | Observable[Any], Chunk, Message]):
+    """A model. A provider of one's own overrides **one** of two methods; everything else comes free.
+
+    * `complete`, for whole answers: ``async def``, or ``def`` for code that blocks, which runs in a thread;
+    * `chunks`, for a stream: an async generator, a plain generator (in a thread), or a function that returns an
+      Observable.
+
+    ::
+
+        @frozen
+        class Parrot(rxllm.LLM):
+            async def complete(self, request):
+                return request.text
+
+    Attributes:
+        parameters: how to answer, where the request does not say.
+    """
+
+    parameters: Parameters = field(factory=Parameters)
+
+    def complete(self, request: Request) -> Any:
+        """The whole answer: text, a Message or a Chunk. Override this or `chunks`."""
+        raise NotImplementedError
+
+    def chunks(self, request: Request) -> Any:
+        """The answer as it comes: Chunks or texts. Override this or `complete`."""
+        raise NotImplementedError
+
+    @property
+    def streaming(self) -> Literal["native", "single emission"]:
+        """Whether chunks come as the model makes them, or the whole answer comes as one."""
+        streams = type(self).chunks is not LLM.chunks and self.parameters.stream is not False
+        return "native" if streams else "single emission"
+
+    def bind(self, **parameters: Unpack[Sampling]) -> Self:
+        """A copy that asks with these parameters.
+
+        Raises:
+            MisuseError: there is no such parameter, or it can't have this value.
+        """
+        return attrs.evolve(self, parameters=Parameters.of(parameters).over(self.parameters))
+
+    def __call__(self, prompt: Prompt | Observable[Any], /) -> Observable[Chunk]:
+        """The answer as a cold stream of chunks: nothing is sent before ``subscribe``; two subscriptions, two requests.
+
+        Given an Observable it is an operator: it waits until that completes, and asks with what it added up to.
+        Chunks join, strings join; one Message, list of messages or Request is taken as it is. An answer (chunks, an
+        assistant's Message) is asked by its text, as the user.
+
+        Raises:
+            MisuseError: this is no prompt.
+        """
+        if isinstance(prompt, Observable):
+            return _asking(cast("Observable[Any]", prompt), self)
+        request = Request.of(prompt, self.parameters)
+
+        def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
+            home = scheduler(given)
+            answer = _Answer(observer, request, home)
+            answer.subscription.disposable = _made(self, request, home).subscribe(answer, scheduler=home)
+            return answer.subscription
+
+        return Source(subscribe)
+
+    def answer(self, prompt: Prompt | Observable[Any], /) -> Observable[Message]:
+        """The whole answer, as an Observable of one Message."""
+        return self(prompt).pipe(message())
+
+
+def _made(llm: LLM, request: Request, home: Scheduler) -> Observable[Answered]:
+    """What the provider's one method makes of the request."""
+    kind = type(llm)
+    if request.stream is False and kind.chunks is not LLM.chunks:
+        return _streamed(llm, request, home).pipe(_one_chunk)
+    return _streamed(llm, request, home)
+
+
+def _one_chunk(stream: Observable[Answered]) -> Observable[Answered]:
+    return stream.pipe(ops.map(Chunk.of), ops.to_iterable(), ops.map(join))
+
+
+def _streamed(llm: LLM, request: Request, home: Scheduler) -> Observable[Answered]:
+    kind = type(llm)
+    if kind.chunks is not LLM.chunks:
+        made = llm.chunks(request) if not inspect.isgeneratorfunction(kind.chunks) else None
+        if made is None:
+            return source(lambda home: pull(Worker(home.loop, home.context), lambda: llm.chunks(request)))
+        if isinstance(made, Observable):
+            made = cast("Observable[Answered]", made)
+            return made if isinstance(made, Source) else _serialised(made, home)
+        if isinstance(made, AsyncIterable):
+            return source(lambda _: aiter(cast("AsyncIterable[Answered]", made)))
+        if isinstance(made, Iterable):
+            return source(lambda home: pull(Worker(home.loop, home.context), lambda: cast("Iterable[Answered]", made)))
+        if inspect.iscoroutine(made):
+            made.close()
+        raise MisuseError(
+            f"{kind.__name__}.chunks must be a generator, an async generator or return an Observable, "
+            f"not {type(made).__name__}; for whole answers override complete."
+        )
+    if kind.complete is LLM.complete:
+        raise MisuseError(f"{kind.__name__} must override complete (whole answers) or chunks (a stream).")
+
+    async def whole(home: Scheduler) -> AsyncIterator[Answered]:
+        if inspect.iscoroutinefunction(llm.complete):
+            yield await llm.complete(request)
+        else:
+            answer = await in_thread(home, lambda: llm.complete(request))
+            yield await answer if inspect.isawaitable(answer) else answer
+
+    return source(whole)
+
+
+class _Answer(abc.ObserverBase[Answered]):
+    """Stands between a provider and its subscriber: makes everything a Chunk, and gives errors what had arrived.
+
+    What the subscriber raises ends here: the request is closed, and the provider never hears of it.
+    """
+
+    __slots__ = ("arrived", "bound", "emit", "home", "observer", "request", "size", "subscription")
+
+    def __init__(self, observer: abc.ObserverBase[Chunk], request: Request, home: Scheduler) -> None:
+        self.observer = observer
+        self.emit = observer.on_next
+        self.request = request
+        self.home = home
+        self.arrived: MutableSequence[Chunk] = []
+        self.size = 0
+        self.bound = 2**16
+        self.subscription = SingleAssignmentDisposable()
+
+    def on_next(self, value: Answered) -> None:
+        try:
+            chunk = value if type(value) is Chunk else Chunk.of(value)
+        except MisuseError as error:
+            self.observer.on_error(error)
+            return
+        self.arrived.append(chunk)
+        self.size += len(chunk.text) + 1
+        if self.size > self.bound:
+            self.compact()
+        try:
+            self.emit(chunk)
+        except Exception as error:
+            report(self.home.loop, "A subscriber raised; its request is closed.", error)
+            self.subscription.dispose()
+
+    def compact(self) -> None:
+        """Keeps what arrived small: one chunk instead of many, and none beyond the limit."""
+        folded = join(self.arrived)
+        self.size = len(folded.text)
+        self.arrived = [folded]
+        self.bound = 2 * self.size + 2**16
+        if self.size > PARTIAL_LIMIT:
+            self.arrived = _Full([folded], maxlen=1)
+            self.bound = 2**63
+
+    def on_error(self, error: Exception) -> None:
+        if isinstance(error, RxllmError):
+            if error.request is None:
+                error.request = self.request
+            if error.partial is None and self.arrived:
+                error.partial = join(self.arrived).message()
+        self.observer.on_error(error)
+
+    def on_completed(self) -> None:
+        self.observer.on_completed()
+
+
+class _Full(deque[Chunk]):
+    """What was kept before the limit was reached; takes no more."""
+
+    def append(self, item: Chunk, /) -> None:
+        pass
+
+
+def _serialised(made: Observable[Answered], home: Scheduler) -> Observable[Answered]:
+    """An Observable of any threads, on the loop: one event at a time, in their order."""
+
+    def subscribe(observer: abc.ObserverBase[Answered], given: abc.SchedulerBase | None) -> abc.DisposableBase:
+        waiting: deque[Callable[[], None]] = deque()
+        busy = False
+
+        def drain() -> None:
+            nonlocal busy
+            if busy:
+                return
+            busy = True
+            try:
+                while waiting:
+                    waiting.popleft()()
+            finally:
+                busy = False
+
+        def put(event: Callable[[], None]) -> None:
+            waiting.append(event)
+            home.call(drain)
+
+        return made.subscribe(
+            lambda value: put(lambda: observer.on_next(value)),
+            lambda error: put(lambda: observer.on_error(error)),
+            lambda: put(observer.on_completed),
+            scheduler=given,
+        )
+
+    return Source(subscribe)
+
+
+def _asking(upstream: Observable[Any], llm: LLM) -> Observable[Chunk]:
+    """The operator that an LLM is when it is given an Observable."""
+
+    def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
+        home = scheduler(given)
+        values: list[Any] = []
+        current = SerialDisposable()
+
+        def ask() -> None:
+            try:
+                answer = llm(_summed(values))
+            except MisuseError as error:
+                observer.on_error(error)
+            else:
+                current.disposable = answer.subscribe(observer, scheduler=home)
+
+        waiting = upstream.subscribe(values.append, observer.on_error, ask, scheduler=home)
+        if current.disposable is None:
+            current.disposable = waiting
+        return current
+
+    return Source(subscribe)
+
+
+def _summed(values: list[Any]) -> Prompt:
+    """What an upstream added up to, as a prompt."""
+    if values and all(isinstance(value, Chunk) for value in values):
+        return join(values).text
+    if values and all(isinstance(value, str) for value in values):
+        return "".join(values)
+    if len(values) == 1:
+        value = values[0]
+        return value.text if isinstance(value, Message) and value.role == "assistant" else value
+    kinds = ", ".join(sorted({type(value).__name__ for value in values}))
+    raise MisuseError(
+        f"The stage before a model gave {f'{len(values)} values ({kinds})' if values else 'nothing'}, which is not one "
+        "prompt. To ask once for each value, use ops.concat_map(llm) or ops.flat_map(llm)."
+    )

@@ -1,0 +1,218 @@
+"""Many prompts at once: `batch`, `batch_as_completed`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol, TypeVar, cast
+
+from reactivex import Observable, abc
+
+from .._runtime import Gate, Scheduler, Source, source
+from ..errors import MisuseError
+
+__all__ = ["MAX_CONCURRENCY", "Answering", "batch", "batch_as_completed"]
+
+In = TypeVar("In")
+In_contra = TypeVar("In_contra", contravariant=True)
+Out = TypeVar("Out")
+Out_co = TypeVar("Out_co", covariant=True)
+
+MAX_CONCURRENCY = 8
+AHEAD = 4  # running and waiting answers together are at most this many times max_concurrency
+
+
+class Answering(Protocol[In_contra, Out_co]):
+    """What `batch` asks: an LLM, a Pipeline."""
+
+    def answer(self, prompt: In_contra, /) -> Observable[Out_co]:
+        """The answer to one prompt, as an Observable of one value."""
+        ...
+
+
+def batch(
+    stage: Answering[In, Out], *, max_concurrency: int = MAX_CONCURRENCY, return_exceptions: bool = False
+) -> Callable[[Observable[In]], Observable[Out]]:
+    """Asks for each prompt, at most `max_concurrency` at once; answers come in the order of the prompts.
+
+    ::
+
+        -p-q-r-|
+        batch(llm)
+        -----P-Q---R-|      whoever is answered early waits for its turn
+
+    Shape: one answer a prompt. No steps: the next prompt starts when a slot is free, not when all are. With
+    `from_iter` and `from_aiter` the next prompt is pulled only then, so the source may be endless. Finished answers
+    that wait for an earlier one are at most three times `max_concurrency`; while the consumer is full, nothing starts.
+
+    Errors: the first failure at once, which cancels the rest; with `return_exceptions`, exceptions take the place of
+    their answers and nothing else is disturbed.
+    """
+
+    def ordered(numbered: AsyncIterator[tuple[int, Out]], board: _Board[In, Out]) -> AsyncIterator[Out]:
+        async def answers() -> AsyncIterator[Out]:
+            turn = 0
+            early: dict[int, Out] = {}
+            async for index, answer in numbered:
+                early[index] = answer
+                while turn in early:
+                    board.waiting -= 1
+                    yield early.pop(turn)
+                    turn += 1
+
+        return answers()
+
+    return _operator(stage, max_concurrency, return_exceptions, ordered)
+
+
+def batch_as_completed(
+    stage: Answering[In, Out], *, max_concurrency: int = MAX_CONCURRENCY, return_exceptions: bool = False
+) -> Callable[[Observable[In]], Observable[tuple[int, Out]]]:
+    """As `batch`, but each answer comes as soon as it is there, with the number of its prompt.
+
+    ::
+
+        -p-q-r-|
+        batch_as_completed(llm)
+        -----(1,Q)-(0,P)---(2,R)-|
+
+    Shape: ``(index, answer)``, indices counted from 0. Errors: as of `batch`.
+    """
+
+    def at_once(numbered: AsyncIterator[tuple[int, Out]], board: _Board[In, Out]) -> AsyncIterator[tuple[int, Out]]:
+        async def answers() -> AsyncIterator[tuple[int, Out]]:
+            async for item in numbered:
+                board.waiting -= 1
+                yield item
+
+        return answers()
+
+    return _operator(stage, max_concurrency, return_exceptions, at_once)
+
+
+A = TypeVar("A")
+
+
+def _operator(
+    stage: Answering[In, Out],
+    max_concurrency: int,
+    return_exceptions: bool,
+    arrange: Callable[[AsyncIterator[tuple[int, Out]], _Board[In, Out]], AsyncIterator[A]],
+) -> Callable[[Observable[In]], Observable[A]]:
+    if not isinstance(cast("object", max_concurrency), int) or max_concurrency < 1:
+        raise MisuseError(f"max_concurrency must be a whole number of at least 1, not {max_concurrency!r}.")
+    if not callable(getattr(stage, "answer", None)):
+        raise MisuseError(f"batch takes an LLM or a Pipeline, not {type(stage).__name__}; rxllm.pipe(f) makes one of f.")
+
+    def operator(prompts: Observable[In]) -> Source[A]:
+        def run(home: Scheduler) -> AsyncIterator[A]:
+            board = _Board(stage, max_concurrency, return_exceptions, home)
+            return arrange(board.run(prompts), board)
+
+        return source(run)
+
+    return operator
+
+
+class _Board(abc.ObserverBase[In]):
+    """Who waits, who runs, who is done; one batch's state, all of it on one loop."""
+
+    def __init__(
+        self, stage: Answering[In, Out], max_concurrency: int, return_exceptions: bool, home: Scheduler
+    ) -> None:
+        self.stage = stage
+        self.max_concurrency = max_concurrency
+        self.return_exceptions = return_exceptions
+        self.home = home
+        self.gate = Gate()
+        self.prompts: deque[In] = deque()
+        self.begun = 0
+        self.waiting = 0  # done, and not yet taken
+        self.running: dict[int, abc.DisposableBase] = {}
+        self.done: deque[tuple[int, object]] = deque()
+        self.failure: Exception | None = None
+        self.prompts_ended = False
+        self.news = asyncio.Event()
+
+    async def run(self, prompts: Observable[In]) -> AsyncIterator[tuple[int, Out]]:
+        upstream = prompts.subscribe(self, scheduler=self.home.with_gate(self.gate))
+        try:
+            while True:
+                self.news.clear()
+                if self.failure is not None:
+                    raise self.failure
+                while self.done:
+                    self.fill()
+                    yield cast("tuple[int, Out]", self.done.popleft())
+                self.fill()
+                if self.prompts_ended and not self.prompts and not self.running and not self.done:
+                    return
+                await self.news.wait()
+        finally:
+            upstream.dispose()
+            for subscription in list(self.running.values()):
+                subscription.dispose()
+
+    @property
+    def has_room(self) -> bool:
+        running = len(self.running)
+        return running < self.max_concurrency and running + self.waiting < AHEAD * self.max_concurrency
+
+    def fill(self) -> None:
+        """Starts what there is room for, and lets in as much as can start."""
+        while self.prompts and self.has_room and self.failure is None:
+            self.ask(self.begun, self.prompts.popleft())
+        if self.has_room and not self.prompts:
+            self.gate.open()
+        else:
+            self.gate.close()
+
+    def ask(self, index: int, prompt: In) -> None:
+        self.begun += 1
+        answers: list[object] = []
+
+        def finished(result: object, failure: Exception | None = None) -> None:
+            del self.running[index]
+            if failure is not None and not self.return_exceptions:
+                self.failure = self.failure or failure
+            else:
+                self.done.append((index, result if failure is None else failure))
+                self.waiting += 1
+            self.news.set()
+
+        self.running[index] = _NOTHING_YET
+        subscription: abc.DisposableBase = _NOTHING_YET
+        try:
+            subscription = self.stage.answer(prompt).subscribe(
+                answers.append,
+                lambda error: self.home.call(lambda: finished(None, error)),
+                lambda: self.home.call(lambda: finished(answers[-1])),
+                scheduler=self.home.with_gate(Gate()),
+            )
+        except Exception as error:
+            finished(None, error)
+        if index in self.running:
+            self.running[index] = subscription
+
+    def on_next(self, value: In) -> None:
+        self.prompts.append(value)
+        if not self.has_room or len(self.prompts) + len(self.running) >= self.max_concurrency:
+            self.gate.close()
+        self.news.set()
+
+    def on_error(self, error: Exception) -> None:
+        self.failure = self.failure or error
+        self.news.set()
+
+    def on_completed(self) -> None:
+        self.prompts_ended = True
+        self.news.set()
+
+
+class _Nothing(abc.DisposableBase):
+    def dispose(self) -> None:
+        """There is nothing to leave."""
+
+
+_NOTHING_YET = _Nothing()

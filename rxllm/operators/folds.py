@@ -1,0 +1,93 @@
+"""Folds of chunks, and their text: `text`, `message`, `usage`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from reactivex import Observable, abc
+
+from .._runtime import Source
+from ..errors import MisuseError
+from ..messages import Chunk, Message, Usage, join
+
+__all__ = ["message", "text", "usage"]
+
+A = TypeVar("A")
+
+
+def text() -> Callable[[Observable[Chunk]], Observable[str]]:
+    """Each chunk's text as it comes; chunks without text are left out.
+
+    ::
+
+        -Hel-lo-(usage)-|
+        text()
+        -Hel-lo---------|
+
+    Errors: `MisuseError` for a chunk that takes back what came before (``reset``): emitted text can't be unsaid. Fold
+    with `message` instead, or let nothing restart the stream.
+    """
+
+    def operator(source: Observable[Chunk]) -> Observable[str]:
+        def subscribe(observer: abc.ObserverBase[str], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+            emit = observer.on_next
+
+            def on_next(chunk: Chunk) -> None:
+                rest = chunk.rest
+                if rest is not None and rest.reset:
+                    observer.on_error(
+                        MisuseError("The stream began anew after its text had been emitted; fold it with message().")
+                    )
+                elif chunk.text:
+                    emit(chunk.text)
+
+            return source.subscribe(on_next, observer.on_error, observer.on_completed, scheduler=scheduler)
+
+        return Source(subscribe)
+
+    return operator
+
+
+def message() -> Callable[[Observable[Chunk]], Observable[Message]]:
+    """The whole answer, once, at the end; of no chunks, an empty answer.
+
+    ::
+
+        -Hel-lo-(usage)-|
+        message()
+        ----------------(Message)|
+
+    Errors: the source's; what had arrived is their `partial`.
+    """
+    return _fold(lambda chunks: join(chunks).message())
+
+
+def usage() -> Callable[[Observable[Chunk]], Observable[Usage]]:
+    """The tokens that the answer took, once, at the end; ``Usage()`` where the provider says nothing.
+
+    ::
+
+        -Hel-lo-(usage)-|
+        usage()
+        ----------------(Usage)|
+    """
+    return _fold(lambda chunks: join(chunk for chunk in chunks if chunk.usage).usage or Usage())
+
+
+def _fold(finish: Callable[[list[Chunk]], A]) -> Callable[[Observable[Chunk]], Observable[A]]:
+    """One value of all chunks. A list and one join at the end: reducing with ``+`` copies the text at each step."""
+
+    def operator(source: Observable[Chunk]) -> Observable[A]:
+        def subscribe(observer: abc.ObserverBase[A], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+            chunks: list[Chunk] = []
+
+            def on_completed() -> None:
+                observer.on_next(finish(chunks))
+                observer.on_completed()
+
+            return source.subscribe(chunks.append, observer.on_error, on_completed, scheduler=scheduler)
+
+        return Source(subscribe)
+
+    return operator

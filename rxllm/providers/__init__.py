@@ -1,0 +1,75 @@
+"""One file a vendor; `model` finds them by name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import warnings
+from importlib.metadata import entry_points
+from typing import Any, cast
+
+from ..errors import MisuseError
+from ..llm import LLM
+
+__all__ = ["model"]
+
+_SHIPPED = {
+    "anthropic": "rxllm.providers.anthropic:Anthropic",
+    "embedded": "rxllm.providers.embedded:Embedded",
+    "openai": "rxllm.providers.openai:OpenAI",
+}
+
+
+def model(name: str | None = None, **settings: Any) -> LLM:
+    """A model by its name, ``provider:model``.
+
+    ::
+
+        rxllm.model("openai:gpt-5-mini", temperature=0)
+        rxllm.model("anthropic:claude-sonnet-4-6")
+        rxllm.model("embedded")
+        rxllm.model()                       # what RXLLM_MODEL names
+
+    ``provider/model`` is understood, too, where there is such a provider. Further providers come from the entry
+    points ``rxllm.providers`` of installed packages, which are loaded when they are asked for.
+
+    Args:
+        name: the name; None takes it from the environment variable ``RXLLM_MODEL``.
+        settings: what the provider's constructor takes.
+
+    Raises:
+        MisuseError: there is no such provider, or no name.
+    """
+    name = name if name is not None else os.environ.get("RXLLM_MODEL")
+    if not name:
+        raise MisuseError("Which model? Name it, as in rxllm.model('openai:gpt-5-mini'), or set RXLLM_MODEL.")
+    known = _known()
+    provider, colon, rest = name.partition(":")
+    if provider not in known and name.partition("/")[0] in known:
+        provider, colon, rest = name.partition("/")
+    if provider not in known:
+        near = difflib.get_close_matches(provider, known, 1)
+        hint = f" Did you mean {near[0]}:{rest or '…'}?" if near else ""
+        raise MisuseError(f"No provider for {name!r}: say provider:model with one of {', '.join(sorted(known))}.{hint}")
+    if provider == "embedded":
+        return _load(known[provider])(**settings)
+    if not rest:
+        raise MisuseError(f"{name!r} names a provider but no model: say {provider}:model.")
+    return _load(known[provider])(rest, **settings)
+
+
+def _known() -> dict[str, Any]:
+    """Where each provider is; nothing is imported for it. The shipped ones can't be replaced."""
+    return {**{point.name: point for point in entry_points(group="rxllm.providers")}, **_SHIPPED}
+
+
+def _load(where: Any) -> type[LLM]:
+    if isinstance(where, str):
+        module, _, name = where.partition(":")
+        return cast("type[LLM]", getattr(importlib.import_module(module), name))
+    try:
+        return cast("type[LLM]", where.load())
+    except Exception as error:
+        warnings.warn(f"The provider {where.name!r} could not be loaded: {error!r}", stacklevel=3)
+        raise MisuseError(f"The provider {where.name!r} is installed but broken: {error!r}.") from error

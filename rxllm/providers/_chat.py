@@ -1,0 +1,287 @@
+"""What comes back by OpenAI's chat and completions protocols, from OpenAI and the many servers compatible with it.
+
+A frame is `_Frame`, a whole answer `_Answer`, and `ChatDecoder` reads both. What other servers do differently is noted
+where it is read; anything unknown is ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import msgspec
+from msgspec import Struct
+
+from ..errors import ProtocolError, ProviderError
+from ..messages import (
+    Chunk,
+    FinishReason,
+    Part,
+    ReasoningPart,
+    RefusalPart,
+    TextPart,
+    ToolCallPart,
+    Usage,
+    text_chunk,
+)
+from ._documents import count, json_of, object_of, provider_error
+
+__all__ = ["ChatDecoder", "whole_answer"]
+
+
+# What is read of a frame. Fields that some server fills differently are Any and looked at only where they are set,
+# so that the common frame, a delta of plain text, costs one decoding and one look.
+class _Delta(Struct, gc=False):
+    content: Any = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    reasoning_details: Any = None
+    refusal: Any = None
+    tool_calls: Any = None
+    function_call: Any = None
+
+
+class _Choice(Struct, gc=False):
+    delta: _Delta | None = None
+    text: Any = None  # of completions
+    finish_reason: str | None = None
+    usage: Any = None  # Moonshot
+    error: Any = None  # OpenRouter
+
+
+class _Frame(Struct, gc=False):
+    choices: list[_Choice | None] | None = None
+    usage: Any = None
+    error: Any = None
+    x_groq: Any = None
+
+
+# A whole answer differs in one word. (Perplexity sends this word in each frame too, with all the text so far.)
+class _WholeChoice(_Choice, gc=False):
+    delta: _Delta | None = msgspec.field(default=None, name="message")
+
+
+class _Answer(_Frame, gc=False):
+    choices: list[_WholeChoice | None] | None = None  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleVariableOverride]
+
+
+class _Identity(Struct, gc=False):
+    id: Any = None
+    model: Any = None
+
+
+_decode_frame = msgspec.json.Decoder(_Frame).decode
+_decode_answer = msgspec.json.Decoder(_Answer).decode
+_decode_identity = msgspec.json.Decoder(_Identity).decode
+_NO_CHOICE = _Choice()
+
+_FINISHES: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "model_length": "length",  # Mistral
+    "tool_calls": "tool_call",
+    "function_call": "tool_call",
+    "content_filter": "content_filter",
+    "sensitive": "content_filter",  # Z.ai
+    "error": "error",  # Mistral, OpenRouter
+    "network_error": "error",  # Z.ai
+    "insufficient_system_resource": "error",  # DeepSeek
+}
+
+
+class ChatDecoder:
+    """One stream. Complete on ``[DONE]`` or a finish_reason, if no error came."""
+
+    __slots__ = ("_calls", "_id", "_model", "_opened", "_spoken", "complete", "ended", "failure")
+
+    def __init__(self) -> None:
+        self.complete = False
+        self.ended = False
+        self.failure: ProviderError | None = None
+        self._calls: dict[int, ToolCallPart] = {}
+        self._opened = 0
+        self._spoken = False  # id and model went out with the first chunk
+        self._id = ""
+        self._model = ""
+
+    def chunk(self, data: bytes) -> Chunk | None:
+        """What a frame says."""
+        try:
+            frame = _decode_frame(data)
+        except msgspec.MsgspecError as error:
+            self._other(data, error)
+            return None
+        if frame.choices and self._spoken and (choice := frame.choices[0]) is not None:
+            delta = choice.delta
+            if delta is not None and not (
+                choice.finish_reason
+                or frame.usage
+                or delta.reasoning_content
+                or delta.reasoning
+                or delta.tool_calls
+                or delta.refusal
+                or delta.reasoning_details
+                or delta.function_call
+                or frame.error
+                or frame.x_groq
+                or choice.error
+                or choice.usage
+            ):
+                text = delta.content
+                if type(text) is str:
+                    return text_chunk(text) if text else None
+        return self.read(frame, data)
+
+    def _other(self, data: bytes, error: msgspec.MsgspecError) -> None:
+        if self.ended:
+            return
+        if data.strip() == b"[DONE]":
+            self.ended, self._spoken = True, False
+            self.complete = self.failure is None
+            return
+        document = json_of(data)
+        if isinstance(document, list):
+            raise provider_error(cast("object", document), data)
+        raise ProtocolError(f"A frame is not a chunk of a chat completion: {error}.", frame=data)
+
+    def read(self, frame: _Frame, data: bytes) -> Chunk | None:
+        """All that a frame, or a whole answer, says."""
+        if self.ended:
+            return None
+        choice = (frame.choices or [None])[0] or _NO_CHOICE
+        if not self._spoken:
+            self._identify(data)
+        groq = object_of(frame.x_groq)
+        parts = list(self._parts(choice))
+        usage = _usage(frame.usage or choice.usage or groq.get("usage"))
+        raw = choice.finish_reason or None
+        self._fail(frame, frame.error or choice.error or groq.get("error"), raw, data)
+        self.complete = (self.complete or raw is not None) and self.failure is None
+        if not parts and not usage and not raw:
+            if self.failure:
+                raise self.failure
+            return None
+        if self._spoken and len(parts) == 1 and not usage and not raw and isinstance(text := parts[0], TextPart):
+            return text_chunk(text.text)
+        first, self._spoken = not self._spoken, True
+        return Chunk(
+            parts=parts,
+            usage=usage,
+            finish_reason=_FINISHES.get(raw, "stop") if raw else None,
+            raw_finish_reason=raw,
+            id=(self._id or None) if first else None,
+            model=(self._model or None) if first else None,
+        )
+
+    def _identify(self, data: bytes) -> None:
+        # Azure's first frame and all of Snowflake's have empty ids.
+        identity = _decode_identity(data)
+        self._id = self._id or (identity.id if isinstance(identity.id, str) else "")
+        self._model = self._model or (identity.model if isinstance(identity.model, str) else "")
+
+    def _fail(self, frame: _Frame, error: object, raw: str | None, data: bytes) -> None:
+        """Note the failure that a frame tells of; what else it says is emitted first."""
+        if error:
+            self.failure = provider_error({"error": error}, data)
+        elif frame.choices is None and object_of(document := json_of(data)).get("object") == "error":  # vLLM, once
+            self.failure = provider_error(document, data)
+        elif raw and _FINISHES.get(raw) == "error":
+            self.failure = ProviderError(
+                f"The model failed in the middle of its answer (finish_reason {raw!r}).", code=raw, retryable=True
+            )
+
+    def _parts(self, choice: _Choice) -> Iterator[Part]:
+        if choice.delta is None:  # Together says its text in both places
+            yield from _content(choice.text)
+            return
+        delta = choice.delta
+        reasoning = delta.reasoning_content or delta.reasoning
+        if not isinstance(reasoning, str):
+            # OpenRouter repeats here what it says in `reasoning`; Snowflake says it only here.
+            reasoning = _joined(delta.reasoning_details)
+        if reasoning:
+            yield ReasoningPart(reasoning)
+        yield from _content(delta.content)
+        if isinstance(delta.refusal, str) and delta.refusal:
+            yield RefusalPart(delta.refusal)
+        calls: object = delta.tool_calls
+        if isinstance(calls, list):
+            for position, call in enumerate(cast("list[object]", calls)):
+                yield self._call(position, object_of(call))
+        if delta.function_call and not calls:  # what tool_calls were once
+            yield self._call(0, {"index": 0, "function": delta.function_call})
+
+    def _call(self, position: int, call: dict[str, Any]) -> ToolCallPart:
+        """A call or its fragment, numbered in the order in which the calls were opened.
+
+        The first id and name of a call stay. Novita repeats both in each fragment, Alibaba sends an empty id; Mistral
+        omits the index, and Gemini gives 0 to all calls, so that a new id with a name opens a new call even there.
+        """
+        function = object_of(call.get("function") or call.get("custom"))
+        arguments = function.get("arguments", function.get("input"))
+        if not isinstance(arguments, str):  # Mistral may send an object
+            arguments = "" if arguments is None else msgspec.json.encode(arguments).decode()
+        identity, name = call.get("id") or "", function.get("name") or ""
+        index = call.get("index")
+        place = position if index is None else index
+        known = self._calls.get(place)
+        if known is None or (name and ((identity and identity != known.id) or (index is None and name != known.name))):
+            opened = self._calls[place] = ToolCallPart(identity, name, arguments, self._opened)
+            self._opened += 1
+            return opened
+        return ToolCallPart("", "", arguments, known.index)
+
+
+def whole_answer(body: bytes) -> Chunk:
+    """The answer that was not streamed.
+
+    Raises:
+        ProviderError: the body is an error, although its status was 200; what else it says is the error's `partial`.
+        ProtocolError: the body is neither.
+    """
+    decoder = ChatDecoder()
+    try:
+        answer = _decode_answer(body)
+        chunk = decoder.read(answer, body)
+    except msgspec.MsgspecError as error:
+        raise ProtocolError(f"The answer is not a chat completion: {error}.", frame=body) from None
+    if decoder.failure:
+        decoder.failure.partial = chunk.message() if chunk else None
+        raise decoder.failure
+    if answer.choices is None:
+        raise ProtocolError("The answer is not a chat completion: it has no choices.", frame=body)
+    return chunk or Chunk()
+
+
+def _content(content: object) -> Iterator[Part]:
+    if isinstance(content, str):
+        if content:
+            yield TextPart(content)
+    elif isinstance(content, list):  # Mistral
+        for item in cast("list[object]", content):
+            match item:
+                case {"type": "text", "text": str(text)} if text:
+                    yield TextPart(text)
+                case {"type": "thinking"} if text := _joined(object_of(item).get("thinking")):
+                    yield ReasoningPart(text)
+                case _:
+                    pass
+
+
+def _joined(texts: object) -> str:
+    """The text of a text, or of a list of objects with one."""
+    if isinstance(texts, str):
+        return texts
+    items = cast("list[object]", texts) if isinstance(texts, list) else []
+    return "".join([text for item in items if isinstance(text := object_of(item).get("text"), str)])
+
+
+def _usage(document: object) -> Usage | None:
+    if not object_of(document):
+        return None
+    return Usage(
+        input_tokens=count(document, "prompt_tokens"),
+        output_tokens=count(document, "completion_tokens"),
+        cache_read_input_tokens=count(document, "prompt_tokens_details", "cached_tokens"),
+        reasoning_output_tokens=count(document, "completion_tokens_details", "reasoning_tokens"),
+    )

@@ -1,0 +1,164 @@
+"""What the JSON documents of all vendors have in common: how to read them, and the errors that they tell of."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, cast
+
+import msgspec
+
+from ..errors import MisuseError, ProviderError
+
+__all__ = ["count", "json_of", "object_of", "provider_error", "refuse_several", "retry_after"]
+
+_BODY_LIMIT = 64 * 1024
+
+# What an error's type or code says, without case and punctuation, and the status it stands for; the first that is
+# found counts. Inside a stream the HTTP status was 200, so that this is all there is to tell the errors apart.
+_STATUS_OF = {
+    "quota": 429,
+    "ratelimit": 429,
+    "toomanyrequests": 429,
+    "overloaded": 529,
+    "unavailable": 503,
+    "authentication": 401,
+    "unauthorized": 401,
+    "apikey": 401,
+    "permission": 403,
+    "billing": 402,
+    "notfound": 404,
+    "toolarge": 413,
+    "invalidrequest": 400,
+    "badrequest": 400,
+    "contextlength": 400,
+    "timeout": 504,
+    "servererror": 500,
+    "apierror": 500,
+}
+# Waiting does not refill an account.
+_SPENT = re.compile("insufficientquota|billing|spendlimit|spendinglimit")
+_SPENT_BY_MESSAGE = re.compile(r"spend(ing)?[ _-]limit", re.IGNORECASE)
+
+
+def provider_error(
+    document: object,
+    body: bytes,
+    *,
+    status: int | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> ProviderError:
+    """The error that a decoded `document` tells of.
+
+    Args:
+        document: the decoded JSON of the body or frame; None if it was none.
+        body: the same as it came.
+        status: the HTTP status; without one, or with one of success, the document's own words decide.
+        headers: of the HTTP answer.
+    """
+    error = _fields_of(document)
+    names = [name for key in ("type", "code", "status") if isinstance(name := error.get(key), str) and name]
+    plain = [re.sub("[^a-z]", "", name.lower()) for name in names]
+    shown = error.get("message") or error.get("detail") or error.get("msg") or ""
+    message = shown if isinstance(shown, str) else msgspec.json.encode(shown).decode()
+    told = {name.lower(): value for name, value in (headers or {}).items()}
+    if status is None or status < 400:
+        status = _status_of(error, plain)
+        message = message or "The provider reports an error: " + (_text(body)[:200] or "it gives no details.")
+    else:
+        message = f"{message or _text(body).strip()[:200] or 'No details were given'} (HTTP {status})"
+    spent = any(map(_SPENT.search, plain)) or bool(_SPENT_BY_MESSAGE.search(message))
+    advice = told.get("x-should-retry", "").lower()
+    passing = status is not None and (status in (408, 409, 429) or status >= 500)
+    return ProviderError.of_status(status)(
+        message,
+        status=status,
+        body=_text(body),
+        retry_after=retry_after(told),
+        code=next((name for key in ("code", "type") if isinstance(name := error.get(key), str) and name), None),
+        retryable=not spent and (advice == "true" or (passing and advice != "false")),
+    )
+
+
+def _fields_of(document: object) -> dict[str, Any]:
+    """The object with the error's message, type and code: ``{"error": {…}}``, ``{"error": "…"}``, or the whole."""
+    if isinstance(document, list):  # Gemini's compatible endpoint sends its errors in a list
+        document = next(iter(cast("list[object]", document)), None)
+    if isinstance(document, str):
+        return {"message": document}
+    fields = object_of(document)
+    error = fields.get("error")
+    if error and isinstance(error, str):
+        return {"message": error, **fields}
+    return object_of(error) or fields
+
+
+def json_of(body: bytes) -> object:
+    """What the body says as JSON, None if it is none."""
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.MsgspecError:
+        return None
+
+
+def object_of(value: object) -> dict[str, Any]:
+    """The value if it is a JSON object, else an empty one."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def count(document: object, *path: str) -> int | None:
+    """The number at that place of the document, None if there is none."""
+    for name in path:
+        document = object_of(document).get(name)
+    return int(document) if isinstance(document, (int, float)) else None
+
+
+def _status_of(error: Mapping[str, Any], names: list[str]) -> int | None:
+    for key in ("status_code", "code", "status"):
+        number = error.get(key)
+        if isinstance(number, str) and number.isdecimal():
+            number = int(number)
+        if isinstance(number, int) and 400 <= number < 600:
+            return number
+    return next((status for word, status in _STATUS_OF.items() if any(word in name for name in names)), None)
+
+
+def _text(body: bytes) -> str:
+    return body[:_BODY_LIMIT].decode("utf-8", "replace")
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """The seconds to wait that the headers (names in lower case) ask for.
+
+    ``retry-after-ms`` is the finer one and wins; ``retry-after`` is a number of seconds or an HTTP date.
+    """
+    for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
+        try:
+            seconds = float(headers.get(name, "")) / unit
+        except ValueError:
+            continue
+        if math.isfinite(seconds) and seconds >= 0:
+            return seconds
+    try:
+        date = parsedate_to_datetime(headers.get("retry-after", ""))
+    except ValueError:
+        return None
+    date = date if date.tzinfo else date.replace(tzinfo=UTC)
+    return max(0.0, (date - datetime.now(UTC)).total_seconds())
+
+
+def refuse_several(extra: Mapping[str, Any]) -> None:
+    """Refuse body fields that ask for several answers.
+
+    Raises:
+        MisuseError: `n` or `best_of` is more than one.
+    """
+    for name in ("n", "best_of"):
+        wanted = extra.get(name)
+        if isinstance(wanted, int) and wanted > 1:
+            raise MisuseError(
+                f"{name}={wanted} asks for several answers, but a stream has one; call llm.batch([prompt] * {wanted})."
+            )

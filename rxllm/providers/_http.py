@@ -1,0 +1,288 @@
+"""What every provider over HTTP is made of; a vendor's file adds its request body and its frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
+from urllib.parse import urlsplit
+
+import attrs
+import msgspec
+from attrs import field, frozen
+from reactivex import Observable, abc
+from reactivex.disposable import Disposable
+
+from .._runtime import Source, scheduler
+from ..errors import Interrupted, MisuseError, ProtocolError, ProviderError, RxllmError
+from ..llm import LLM
+from ..messages import Chunk, Parameters, Request, Sampling
+from ..operators.limits import silence
+from ..wire.http import Timeouts, post
+from ..wire.sse import SSEDecoder
+
+if TYPE_CHECKING:
+    from ..wire.http import Client
+
+__all__ = ["Decoder", "HTTPProvider"]
+
+LINGER = 0.1  # seconds that a finished stream may still take to end its HTTP body, so that the connection is kept
+WHOLE_LIMIT = 64 * 2**20  # bytes of an answer that is not streamed
+
+
+class Decoder(Protocol):
+    """One stream's state: frames in, chunks out.
+
+    Attributes:
+        complete: whether the protocol's end was seen, and no error.
+        ended: whether nothing more is to come, although the connection may still be open.
+        failure: an error that the last frame told of; it is raised after that frame's chunk.
+    """
+
+    complete: bool
+    ended: bool
+    failure: ProviderError | None
+
+    def chunk(self, data: bytes) -> Chunk | None:
+        """What one frame says, None if nothing.
+
+        Raises:
+            ProviderError: it says an error.
+            ProtocolError: it is no frame of this protocol.
+        """
+        ...
+
+
+class Settings(Sampling, total=False):
+    """Keywords of every provider's constructor: parameters, and what `evolve` hands on."""
+
+    parameters: Parameters
+    tags: tuple[str, ...]
+    metadata: Mapping[str, Any]
+    run_name: str | None
+
+
+def _without_credentials(url: str | None) -> str:
+    if url is None or "@" not in url:
+        return repr(url)
+    return repr(urlsplit(url)._replace(netloc="***@" + urlsplit(url).netloc.rpartition("@")[2]).geturl())
+
+
+@frozen
+class HTTPProvider(LLM):
+    """A model behind an HTTP API.
+
+    Attributes:
+        model: its name there.
+        api_key: the key; None takes it from the vendor's environment variable.
+        base_url: where to ask; None takes it from the vendor's environment variable, else the vendor.
+        client: the `httpx.AsyncClient` to use, for the first event loop that it is used on; or a function that makes
+            one, called once a loop. None shares one fast client a loop.
+        headers: to send, too; they win over the provider's own.
+        timeout: `Timeouts`; one number bounds every silence, None bounds none.
+    """
+
+    model: str
+    api_key: str | None = field(default=None, kw_only=True, repr=False)
+    base_url: str | None = field(default=None, kw_only=True, repr=_without_credentials)
+    client: Client | None = field(default=None, kw_only=True, repr=False)
+    headers: Mapping[str, str] | None = field(default=None, kw_only=True, repr=False)
+    timeout: Timeouts = field(default=Timeouts(), converter=Timeouts.of, kw_only=True)
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        client: Client | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: Timeouts | float | None = Timeouts(),
+        **settings: Unpack[Settings],
+    ) -> None:
+        self._settle(
+            model=model,
+            api_key=api_key,
+            base_url=base_url,
+            client=client,
+            headers=headers,
+            timeout=timeout,
+            **settings,
+        )
+
+    def _settle(self, **given: Any) -> None:
+        """Tells fields and parameters apart."""
+        fields = {name: given.pop(name) for name in attrs.fields_dict(type(self)) if name != "model" and name in given}
+        model = given.pop("model")
+        if not isinstance(model, str) or not model:
+            raise MisuseError(f"A model's name is text such as 'gpt-5-mini', not {model!r}.")
+        fields["parameters"] = Parameters.of(given).over(fields.get("parameters", Parameters()))
+        self.__attrs_init__(model, **fields)  # type: ignore[attr-defined]  # pyright: ignore
+
+    def _url(self, request: Request) -> str:
+        raise NotImplementedError
+
+    def _headers(self, request: Request) -> dict[str, str]:
+        raise NotImplementedError
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _decoder(self, request: Request) -> Decoder:
+        raise NotImplementedError
+
+    def _whole(self, body: bytes, request: Request) -> Chunk:
+        raise NotImplementedError
+
+    def _error(self, status: int, body: bytes, headers: Mapping[str, str]) -> ProviderError:
+        raise NotImplementedError
+
+    def chunks(self, request: Request) -> Observable[Chunk]:
+        """The answer as it comes. `request.stream` False asks for it whole, as one chunk."""
+        request = attrs.evolve(request, model=request.model or self.model)
+        streams = request.stream is not False
+        try:
+            body = msgspec.json.encode(self._body(request))
+        except (TypeError, ValueError) as error:
+            if isinstance(error, MisuseError):
+                raise
+            raise MisuseError(f"The request cannot be written as JSON: {error}.") from None
+        headers = {
+            "content-type": "application/json",
+            "accept": "text/event-stream" if streams else "application/json",
+            **self._headers(request),
+            **{name.lower(): value for name, value in (self.headers or {}).items()},
+        }
+        timeouts = self.timeout
+        answer = post(
+            self._url(request), body, headers=headers, failure=self._error, client=self.client, timeouts=timeouts
+        )
+        whole: Callable[[bytes], Chunk] = lambda body: self._whole(body, request)  # noqa: E731
+        if not streams:
+            return answer.pipe(_at_once(whole), silence(first=timeouts.first_chunk, idle=None))
+        return answer.pipe(
+            _decoded(lambda: self._decoder(request), whole), silence(first=timeouts.first_chunk, idle=timeouts.idle)
+        )
+
+
+def _decoded(
+    make_decoder: Callable[[], Decoder], whole: Callable[[bytes], Chunk]
+) -> Callable[[Observable[bytes]], Observable[Chunk]]:
+    """Bytes to frames to chunks. A server that answers a request for a stream with one JSON document is understood."""
+
+    def operator(source: Observable[bytes]) -> Observable[Chunk]:
+        def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
+            home = scheduler(given)
+            sink = _Decoding(observer, make_decoder(), whole)
+            upstream = source.subscribe(sink, scheduler=home)
+
+            def dispose() -> None:
+                if sink.ended:
+                    home.loop.call_later(LINGER, upstream.dispose)
+                else:
+                    upstream.dispose()
+
+            return Disposable(dispose)
+
+        return Source(subscribe)
+
+    return operator
+
+
+class _Decoding(abc.ObserverBase[bytes]):
+    __slots__ = ("decoder", "document", "emit", "ended", "frames", "observer", "started", "whole")
+
+    def __init__(
+        self, observer: abc.ObserverBase[Chunk], decoder: Decoder, whole: Callable[[bytes], Chunk]
+    ) -> None:
+        self.observer = observer
+        self.emit = observer.on_next
+        self.decoder = decoder
+        self.frames = SSEDecoder()
+        self.whole = whole
+        self.started = False
+        self.ended = False  # told the observer so; what still comes is the end of the HTTP body
+        self.document: list[bytes] | None = None
+
+    def on_next(self, value: bytes) -> None:
+        if self.ended:
+            return
+        try:
+            if not self.started:
+                beginning = value.lstrip()
+                self.started = bool(beginning)
+                if beginning.startswith(b"{"):
+                    self.document = []
+            if self.document is None:
+                self.read(self.frames.feed(value))
+            else:
+                _keep(self.document, value)
+        except RxllmError as error:
+            self.observer.on_error(error)
+
+    def read(self, frames: list[tuple[str, bytes]]) -> None:
+        decoder, emit = self.decoder, self.emit
+        decode = decoder.chunk
+        for _, data in frames:
+            chunk = decode(data)
+            if chunk is not None:
+                emit(chunk)
+            if decoder.failure is not None:
+                raise decoder.failure
+        if decoder.ended and decoder.complete:
+            self.ended = True
+            self.observer.on_completed()
+
+    def on_error(self, error: Exception) -> None:
+        if not self.ended:
+            self.observer.on_error(error)
+
+    def on_completed(self) -> None:
+        if self.ended:
+            return
+        try:
+            if self.document is not None:
+                self.emit(self.whole(b"".join(self.document)))
+            else:
+                self.read(self.frames.flush())
+                if not self.ended and not self.decoder.complete:
+                    raise Interrupted("The stream ended before the answer did: its end marker is missing.")
+        except RxllmError as error:
+            self.observer.on_error(error)
+        else:
+            if not self.ended:
+                self.observer.on_completed()
+
+
+def _keep(document: list[bytes], data: bytes) -> None:
+    document.append(data)
+    if len(document) % 64 == 0 and sum(map(len, document)) > WHOLE_LIMIT:
+        raise ProtocolError(f"The answer is longer than {WHOLE_LIMIT >> 20} MiB.", frame=document[0])
+
+
+def _at_once(whole: Callable[[bytes], Chunk]) -> Callable[[Observable[bytes]], Observable[Chunk]]:
+    """All the bytes to one chunk."""
+
+    def operator(source: Observable[bytes]) -> Observable[Chunk]:
+        def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
+            document: list[bytes] = []
+
+            def on_next(data: bytes) -> None:
+                try:
+                    _keep(document, data)
+                except ProtocolError as error:
+                    observer.on_error(error)
+
+            def on_completed() -> None:
+                try:
+                    chunk = whole(b"".join(document))
+                except RxllmError as error:
+                    observer.on_error(error)
+                else:
+                    observer.on_next(chunk)
+                    observer.on_completed()
+
+            return source.subscribe(on_next, observer.on_error, on_completed, scheduler=given)
+
+        return Source(subscribe)
+
+    return operator

@@ -1,0 +1,234 @@
+"""The embedded model: a toy that needs no key, no network and no download.
+
+It is a real language model, though a very small one: it counts which word follows which in `embedded.txt`, a few
+pages of verse and prose written for it, and draws the next word from these counts. It is there to try things out: a
+program, a test or a lesson works before anybody has a key. It knows nothing. For answers, ask a real model::
+
+    llm = rxllm.OpenAI("gpt-5-mini")
+    llm = rxllm.Anthropic("claude-sonnet-4-5")
+
+How it works:
+
+* A token is a word with the space before it, a punctuation mark, or the end of a line.
+* The next token is scored by how often it followed the last three; where it never did, by 0.4 times its score after
+  the last two, then the last one ("stupid back-off"). The last step, to words without any context, is left out, since
+  every word has been followed by something.
+* Each count has the weight of the piece of text it comes from: how many words, and how rare ones, the piece shares
+  with the prompt. That is all it understands of a prompt.
+* What the answer has already done counts less, so that it does not go round in circles.
+
+Source: Brants, Popat, Xu, Och, Dean, "Large Language Models in Machine Translation" (2007), section 4,
+https://aclanthology.org/D07-1090/
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import math
+import random
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator, Sequence
+from importlib import resources
+from typing import Any
+
+from attrs import frozen
+
+from ..llm import LLM
+from ..messages import Chunk, FinishReason, Request, Usage, join, text_chunk
+
+__all__ = ["Embedded"]
+
+_ORDER = 4
+_BACK_OFF = 0.4
+_MAX_TOKENS = 128
+_TEMPERATURE = 0.7
+# How much of the answer comes from the pieces that fit the prompt best, and how little from those that do not at all.
+_FOCUS = 5
+_ELSEWHERE = 0.0005
+_HEADING_WORTH = 3
+
+_EDGE = ""  # stands before the first token of a piece and after the last
+_TOKEN = re.compile(r" ?\w+(?:['’-]\w+)*|\n+| ?[^\w\s]")
+_WORD = re.compile(r"\w+")
+# Words of asking, which say nothing about the topic.
+_ASKING = frozenset(
+    _WORD.findall(
+        "a about again an and any are as be can could do does for from give has have i in is it its like long make me"
+        " my of on or please say short some something tell that the this to us want was what where which why will with"
+        " would write you your"
+    )
+)
+
+
+@frozen
+class Embedded(LLM):
+    """A toy model that is always there: `rxllm.Embedded()` needs no key, no network and no download.
+
+    It streams token by token, and takes `temperature` (0.7 if not given), `top_p`, `top_k`, `max_tokens` (128 if not
+    given), `stop_sequences` and `seed`. Of the prompt it reads the last message of the user; files, tools and a
+    `response_format` it does not understand, and ignores. Usage is counted in its own tokens.
+    """
+
+    async def chunks(self, request: Request) -> AsyncIterator[Chunk]:
+        """The answer token by token; with ``stream=False``, as one chunk."""
+        if request.stream is False:
+            yield join(_answer(request))
+            return
+        for chunk in _answer(request):
+            yield chunk
+            await asyncio.sleep(0)
+
+
+def _answer(request: Request) -> Iterator[Chunk]:
+    dice = random.Random(request.seed)  # noqa: S311  (a toy's dice keep no secrets)
+    # The first chunk with text carries these, for an empty one would be noise to whoever prints chunks.
+    facts: dict[str, Any] = {"model": "embedded", "id": f"embedded-{dice.getrandbits(64):016x}"}
+    asked = (message.text for message in reversed(request.messages) if message.role == "user")
+    tokens = _model().tokens(next(asked, request.text), request, dice)
+    limit = _MAX_TOKENS if request.max_tokens is None else request.max_tokens
+    holder = _Holder(request.stop_sequences or ())
+    count, reason = 0, "length"
+    while count < limit and not holder.stopped:
+        token = next(tokens)
+        if token == _EDGE:
+            reason = "stop"
+            break
+        count += 1
+        if text := holder.push(token):
+            yield Chunk(text, **facts) if facts else text_chunk(text)
+            facts = {}
+    finish_reason: FinishReason = "stop" if holder.stopped or reason == "stop" else "length"
+    yield Chunk(
+        holder.rest(),
+        finish_reason=finish_reason,
+        raw_finish_reason="stop_sequence" if holder.stopped else reason,
+        usage=Usage(input_tokens=len(_TOKEN.findall(request.text)), output_tokens=count),
+        **facts,
+    )
+
+
+class _Holder:
+    """Holds back text that may be the beginning of a stop sequence, until it is decided."""
+
+    def __init__(self, stop_sequences: Sequence[str]) -> None:
+        self.stopped = False
+        self._stop_sequences = stop_sequences
+        self._held: str = ""
+
+    def push(self, text: str) -> str:
+        """What may be said now that `text` has come."""
+        text = self._held + text
+        ends = [place for stop in self._stop_sequences if (place := text.find(stop)) >= 0]
+        if ends:
+            self.stopped = True
+            self._held = ""
+            return text[: min(ends)]
+        longest = max(map(len, self._stop_sequences), default=1) - 1
+        for size in range(min(longest, len(text)), 0, -1):
+            if any(stop.startswith(text[-size:]) for stop in self._stop_sequences):
+                self._held = text[-size:]
+                return text[:-size]
+        self._held = ""
+        return text
+
+    def rest(self) -> str:
+        """What was held back when the answer ended."""
+        return self._held
+
+
+class _Model:
+    """Which token follows which, and in which piece of the text.
+
+    Attributes:
+        followers: for each context of one to three tokens, every token that followed it, with the piece's number.
+        words: for each word, how much each piece has to do with it: its occurrences, those in the heading thrice.
+        pieces: how many pieces there are.
+    """
+
+    def __init__(self, corpus: str) -> None:
+        self.followers: dict[tuple[str, ...], list[tuple[str, int]]] = {}
+        self.words: dict[str, Counter[int]] = {}
+        self.pieces = 0
+        heading = ""
+        for block in corpus.strip().split("\n\n"):
+            if block.startswith("#"):
+                heading, _, block = block.partition("\n")
+            self._learn(heading, block.replace("\n/\n", "\n\n"))
+
+    def _learn(self, heading: str, text: str) -> None:
+        tokens = [_EDGE, *_TOKEN.findall(text), _EDGE]
+        for end in range(1, len(tokens)):
+            follower = (tokens[end], self.pieces)
+            for start in range(max(0, end - _ORDER + 1), end):
+                self.followers.setdefault(tuple(tokens[start:end]), []).append(follower)
+        for words, worth in (_words(heading), _HEADING_WORTH), (_words(text), 1):
+            for word in words:
+                self.words.setdefault(word, Counter())[self.pieces] += worth
+        self.pieces += 1
+
+    def weights(self, prompt: str) -> list[float]:
+        """How much each piece has to do with the prompt, the one that has the most being 1."""
+        known = sorted(_words(prompt) & self.words.keys()) or ["unknown"]
+        scores = [0.0] * self.pieces
+        for word in known:
+            rarity = math.log(self.pieces / len(self.words[word]))
+            for piece, worth in self.words[word].items():
+                scores[piece] += rarity * (1 + math.log(worth))
+        best = max(scores)
+        return [max((score / best) ** _FOCUS, _ELSEWHERE) for score in scores]
+
+    def tokens(self, prompt: str, request: Request, dice: random.Random) -> Iterator[str]:
+        """The tokens of an answer, endlessly: an edge ends one."""
+        weights = self.weights(prompt)
+        context: tuple[str, ...] = (_EDGE,)
+        said: Counter[tuple[str, ...]] = Counter()
+        while True:
+            scores = self._scores(context, weights)
+            for token in scores:
+                scores[token] /= 1 + said[*context, token]
+            token = _draw(scores, request, dice)
+            said[*context, token] += 1
+            yield token
+            context = (*context, token)[1 - _ORDER :] if token != _EDGE else (_EDGE,)
+
+    def _scores(self, context: tuple[str, ...], weights: list[float]) -> dict[str, float]:
+        scores: dict[str, float] = {}
+        discount = 1.0
+        for start in range(len(context)):
+            found: dict[str, float] = {}
+            for token, piece in self.followers.get(context[start:], ()):
+                found[token] = found.get(token, 0.0) + weights[piece]
+            total = sum(found.values())
+            for token, weight in found.items():
+                scores.setdefault(token, discount * weight / total)
+            discount *= _BACK_OFF
+        return scores
+
+
+@functools.cache
+def _model() -> _Model:
+    return _Model(resources.files("rxllm.providers").joinpath("embedded.txt").read_text("utf-8"))
+
+
+def _words(text: str) -> set[str]:
+    """The words of a text that say something about its topic, without the plural's s."""
+    return {word.removesuffix("s") for word in _WORD.findall(text.lower()) if word not in _ASKING}
+
+
+def _draw(scores: dict[str, float], request: Request, dice: random.Random) -> str:
+    temperature = _TEMPERATURE if request.temperature is None else request.temperature
+    ranked = sorted(scores, key=scores.__getitem__, reverse=True)
+    if temperature == 0:
+        return ranked[0]
+    if request.top_k:
+        ranked = ranked[: request.top_k]
+    # Divided by the largest, so that a small temperature does not make all of them 0.
+    chances = [(scores[token] / scores[ranked[0]]) ** (1 / temperature) for token in ranked]
+    if request.top_p is not None:
+        enough = request.top_p * sum(chances)
+        size = 1 + sum(total < enough for total in itertools.accumulate(chances))
+        ranked, chances = ranked[:size], chances[:size]
+    return dice.choices(ranked, chances)[0]

@@ -1,0 +1,228 @@
+"""OpenAI's chat and completions protocols, as OpenAI and the many servers compatible with it speak them.
+
+The requests are those of https://platform.openai.com/docs/api-reference/chat/create and its older sibling; what comes
+back is read in `_chat.py`.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
+from urllib.parse import urlsplit
+
+from attrs import field, frozen
+
+from ..errors import MisuseError, ProviderError
+from ..messages import (
+    Chunk,
+    FilePart,
+    Message,
+    Part,
+    RawPart,
+    ReasoningPart,
+    RefusalPart,
+    Request,
+    Role,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+from ..wire.http import Timeouts
+from ._chat import ChatDecoder, whole_answer
+from ._documents import json_of, provider_error, refuse_several
+from ._http import Decoder, HTTPProvider, Settings
+
+if TYPE_CHECKING:
+    from ..wire.http import Client
+
+__all__ = ["OpenAI"]
+
+Api = Literal["chat", "completions"]
+_TIMEOUTS = Timeouts()
+
+_COMPLETIONS_MODELS = re.compile(r"(ft:)?(gpt-3\.5-turbo-instruct|davinci-002|babbage-002)([-:].*)?")
+
+
+def _known_api(_: object, attribute: object, api: object) -> None:
+    if api is not None and api not in get_args(Api):
+        raise MisuseError(f"api must be 'chat', 'completions' or None, not {api!r}.")
+
+
+@frozen
+class OpenAI(HTTPProvider):
+    """A model of OpenAI, or of any server that speaks its protocol (then give its `base_url`).
+
+    The key comes from `api_key` or ``OPENAI_API_KEY``, the address from `base_url` or ``OPENAI_BASE_URL``. Other
+    servers than OpenAI's need no key.
+
+    Attributes:
+        api: ``"chat"`` or ``"completions"``; None takes the one that the model is served by.
+    """
+
+    api: Api | None = field(default=None, kw_only=True, validator=_known_api)
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        api: Api | None = None,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        client: Client | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: Timeouts | float | None = _TIMEOUTS,
+        **settings: Unpack[Settings],
+    ) -> None:
+        self._settle(
+            model=model,
+            api=api,
+            api_key=api_key,
+            base_url=base_url,
+            client=client,
+            headers=headers,
+            timeout=timeout,
+            **settings,
+        )
+
+    @property
+    def _base(self) -> str:
+        return (self.base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1").rstrip("/")
+
+    @property
+    def _host(self) -> str:
+        return urlsplit(self._base).hostname or ""
+
+    @property
+    def _is_vendor(self) -> bool:
+        return self._host.endswith("api.openai.com")  # eu.api.openai.com is theirs, too
+
+    def _completes(self, request: Request) -> bool:
+        """Whether to ask by the older protocol, which continues a text."""
+        if self.api is not None:
+            return self.api == "completions"
+        return _COMPLETIONS_MODELS.fullmatch(self._model(request)) is not None
+
+    def _model(self, request: Request) -> str:
+        return request.model or self.model
+
+    def _url(self, request: Request) -> str:
+        return f"{self._base}/{'completions' if self._completes(request) else 'chat/completions'}"
+
+    def _headers(self, request: Request) -> dict[str, str]:
+        key = (self.api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
+        if key:
+            return {"authorization": f"Bearer {key}"}
+        if self._is_vendor and "authorization" not in {name.lower() for name in self.headers or {}}:
+            raise MisuseError(f"There is no key for {self._host}: set OPENAI_API_KEY, or say OpenAI(…, api_key=…).")
+        return {}
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        refuse_several(request.extra)
+        if request.top_k is not None and self._is_vendor:
+            raise MisuseError("OpenAI's models have no top_k; use top_p, or temperature.")
+        completes = self._completes(request)
+        # max_tokens is deprecated at OpenAI, whose reasoning models refuse it; other servers know nothing else.
+        limit = "max_completion_tokens" if self._is_vendor and not completes else "max_tokens"
+        streams = request.stream is not False
+        optional = {
+            limit: request.max_tokens,
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "top_k": request.top_k,
+            "stop": None if request.stop_sequences is None else list(request.stop_sequences),
+            "random_seed" if self._host.endswith("mistral.ai") else "seed": request.seed,
+            "tools": None if request.tools is None else list(request.tools),
+            "tool_choice": request.tool_choice,
+            "response_format": request.response_format,
+            "stream_options": {"include_usage": True} if streams else None,
+        }
+        return {
+            "model": self._model(request),
+            **(self._completion_of(request) if completes else {"messages": self._conversation(request)}),
+            "stream": streams,
+            **{name: value for name, value in optional.items() if value is not None},
+            **request.extra,
+        }
+
+    def _completion_of(self, request: Request) -> dict[str, str]:
+        model = self._model(request)
+        if not isinstance(request.prompt, str):
+            raise MisuseError(f"{model} is asked by the completions protocol, which takes a text, not messages.")
+        if request.tools or request.tool_choice or request.response_format:
+            raise MisuseError(
+                f"{model} is asked by the completions protocol, which has no tools, tool_choice or response_format."
+            )
+        return {"prompt": request.prompt}
+
+    def _conversation(self, request: Request) -> list[dict[str, Any]]:
+        return [turn for message in request.messages for turn in _turns(message, vendor=self._is_vendor)]
+
+    def _decoder(self, request: Request) -> Decoder:
+        return ChatDecoder()
+
+    def _whole(self, body: bytes, request: Request) -> Chunk:
+        return whole_answer(body)
+
+    def _error(self, status: int, body: bytes, headers: Mapping[str, str]) -> ProviderError:
+        return provider_error(json_of(body), body, status=status, headers=headers)
+
+
+def _turns(message: Message, *, vendor: bool) -> Iterator[dict[str, Any]]:
+    """The protocol's messages for one of ours: each tool's result is a message of its own."""
+    calls: list[dict[str, Any]] = []
+    content: list[dict[str, Any]] = []
+    for part in message.parts:
+        if isinstance(part, ToolResultPart) and message.role in ("tool", "user"):
+            yield {"role": "tool", "tool_call_id": part.id, "content": part.content}
+        elif isinstance(part, ToolCallPart) and message.role == "assistant":
+            function = {"name": part.name, "arguments": part.arguments or "{}"}
+            calls.append({"id": part.id, "type": "function", "function": function})
+        else:
+            content += _content(message.role, part, vendor=vendor)
+    if message.parts and not content and message.role in ("tool", "user"):
+        return
+    turn: dict[str, Any] = {"role": message.role, "content": content}
+    # Several texts of the user are kept apart. Elsewhere not all servers know lists.
+    if all(item["type"] == "text" for item in content) and (len(content) < 2 or message.role != "user"):
+        turn["content"] = "".join(item["text"] for item in content)
+    if calls:
+        turn["content"] = turn["content"] or None
+        turn["tool_calls"] = calls
+    yield turn
+
+
+def _content(role: Role, part: Part, *, vendor: bool) -> Iterator[dict[str, Any]]:
+    match part:
+        case TextPart() if role != "tool":
+            yield {"type": "text", "text": part.text}
+        case RefusalPart() if role == "assistant":
+            yield {"type": "refusal", "refusal": part.text}
+        case FilePart() if role == "user":
+            yield _file(part, vendor=vendor)
+        case RawPart(provider="openai"):
+            yield dict(part.data)
+        case ReasoningPart() | RawPart() if role == "assistant":
+            pass  # the protocol takes no reasoning back, and what another vendor wants back is of no use here
+        case _:
+            raise MisuseError(f"OpenAI takes no {type(part).__name__} in a message of the role {role!r}.")
+
+
+_AUDIO_FORMATS = {"mpeg": "mp3", "x-wav": "wav", "wave": "wav", "vnd.wave": "wav"}
+
+
+def _file(part: FilePart, *, vendor: bool) -> dict[str, Any]:
+    kind, _, subtype = part.media_type.partition("/")
+    data = "" if part.data is None else base64.b64encode(part.data).decode()
+    location = f"data:{part.media_type};base64,{data}" if part.data is not None else part.url
+    if location is None:
+        raise MisuseError("A FilePart needs data or a url.")
+    if kind == "image":
+        return {"type": "image_url", "image_url": {"url": location}}
+    if part.data is None and (vendor or kind == "audio"):
+        raise MisuseError(f"OpenAI takes the url of an image only; give the data of this {part.media_type} file.")
+    if kind == "audio":
+        return {"type": "input_audio", "input_audio": {"data": data, "format": _AUDIO_FORMATS.get(subtype, subtype)}}
+    return {"type": "file", "file": {"filename": part.name or f"file.{subtype}", "file_data": location}}

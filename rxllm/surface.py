@@ -1,0 +1,177 @@
+"""What users call on an LLM, a Pipeline, or whatever a combinator returns; written once.
+
+Each method is sugar for an operator over the Observable that the object returns when called.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterable, Iterable, Mapping
+from typing import Any, Generic, NoReturn, Self, TypeVar, Unpack, cast
+
+import attrs
+from attrs import field, frozen
+from reactivex import Observable
+
+from .bridges import AsyncStream, SyncStream, from_aiter, from_iter
+from .bridges.stream import CallerStream
+from .errors import MisuseError
+from .messages import Sampling
+from .operators import batch, batch_as_completed
+from .operators.batches import MAX_CONCURRENCY
+
+__all__ = ["Surface"]
+
+In = TypeVar("In", contravariant=True)
+Out = TypeVar("Out", covariant=True)
+Answer = TypeVar("Answer", covariant=True)
+
+
+def _tags(tags: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(tags)))
+
+
+@frozen(kw_only=True)
+class Surface(ABC, Generic[In, Out, Answer]):
+    """A function from a prompt to a cold Observable, and the ways to use it.
+
+    Attributes:
+        tags: names to find its runs by.
+        metadata: facts to find its runs by.
+        run_name: what to call its runs.
+    """
+
+    tags: tuple[str, ...] = field(default=(), converter=_tags)
+    metadata: Mapping[str, Any] = field(factory=dict[str, Any])
+    run_name: str | None = None
+
+    @abstractmethod
+    def __call__(self, prompt: In, /) -> Observable[Out]:
+        """The stream: cold, so that nothing is sent before `subscribe` and two subscriptions are two requests."""
+
+    @abstractmethod
+    def answer(self, prompt: In, /) -> Observable[Answer]:
+        """The answer, as an Observable of one value."""
+
+    @abstractmethod
+    def bind(self, **parameters: Unpack[Sampling]) -> Self:
+        """A copy that asks with these parameters.
+
+        Raises:
+            MisuseError: there is no such parameter, or it can't have this value.
+        """
+
+    def with_config(
+        self,
+        *,
+        tags: Iterable[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        run_name: str | None = None,
+    ) -> Self:
+        """A copy under which runs are found: tags are united, later metadata wins."""
+        return attrs.evolve(
+            self,
+            tags=(*self.tags, *tags),
+            metadata={**self.metadata, **(metadata or {})},
+            run_name=run_name or self.run_name,
+        )
+
+    def _bound(self, parameters: Sampling) -> Self:
+        return self.bind(**parameters) if parameters else self
+
+    def invoke(self, prompt: In, **parameters: Unpack[Sampling]) -> Answer:
+        """The answer, blocking until it is whole."""
+        with SyncStream(self._bound(parameters).answer(prompt)) as answers:
+            return next(answers)
+
+    async def ainvoke(self, prompt: In, **parameters: Unpack[Sampling]) -> Answer:
+        """The answer, once it is whole."""
+        async with AsyncStream(self._bound(parameters).answer(prompt)) as answers:
+            return await anext(answers)
+
+    def stream(self, prompt: In, **parameters: Unpack[Sampling]) -> SyncStream[Out]:
+        """What comes, as it comes, for a plain ``for`` loop. Nothing is sent before the first ``next``."""
+        return SyncStream(self._bound(parameters)(prompt))
+
+    def astream(self, prompt: In, **parameters: Unpack[Sampling]) -> AsyncStream[Out]:
+        """What comes, as it comes, for ``async for``. Nothing is sent before the first ``anext``."""
+        return AsyncStream(self._bound(parameters)(prompt))
+
+    def batch(
+        self,
+        prompts: Iterable[In],
+        *,
+        max_concurrency: int = MAX_CONCURRENCY,
+        return_exceptions: bool = False,
+        **parameters: Unpack[Sampling],
+    ) -> list[Answer]:
+        """The answers to all prompts, in their order, at most `max_concurrency` (8) at once.
+
+        Raises:
+            Exception: the first failure, at once, which cancels the rest; with `return_exceptions` none, since
+                exceptions then take the place of their answers.
+        """
+        stage = self._bound(parameters)
+        asked = batch(stage, max_concurrency=max_concurrency, return_exceptions=return_exceptions)
+        with CallerStream(_some(prompts), asked) as answers:
+            return list(answers)
+
+    async def abatch(
+        self,
+        prompts: Iterable[In] | AsyncIterable[In],
+        *,
+        max_concurrency: int = MAX_CONCURRENCY,
+        return_exceptions: bool = False,
+        **parameters: Unpack[Sampling],
+    ) -> list[Answer]:
+        """As `batch`."""
+        asked = batch(
+            self._bound(parameters), max_concurrency=max_concurrency, return_exceptions=return_exceptions
+        )
+        async with AsyncStream(_source(prompts).pipe(asked)) as answers:
+            return [answer async for answer in answers]
+
+    def batch_as_completed(
+        self,
+        prompts: Iterable[In],
+        *,
+        max_concurrency: int = MAX_CONCURRENCY,
+        return_exceptions: bool = False,
+        **parameters: Unpack[Sampling],
+    ) -> SyncStream[tuple[int, Answer]]:
+        """``(index, answer)`` as they complete. Prompts are pulled in the calling thread, when there is room."""
+        stage = self._bound(parameters)
+        asked = batch_as_completed(stage, max_concurrency=max_concurrency, return_exceptions=return_exceptions)
+        return CallerStream(_some(prompts), asked)
+
+    def abatch_as_completed(
+        self,
+        prompts: Iterable[In] | AsyncIterable[In],
+        *,
+        max_concurrency: int = MAX_CONCURRENCY,
+        return_exceptions: bool = False,
+        **parameters: Unpack[Sampling],
+    ) -> AsyncStream[tuple[int, Answer]]:
+        """``(index, answer)`` as they complete. Prompts are pulled when there is room."""
+        stage = self._bound(parameters)
+        asked = batch_as_completed(stage, max_concurrency=max_concurrency, return_exceptions=return_exceptions)
+        return AsyncStream(_source(prompts).pipe(asked))
+
+    def __or__(self, other: object) -> NoReturn:
+        raise MisuseError("Stages are composed by rxllm.pipe(a, b), not by a | b.")
+
+    def __ror__(self, other: object) -> NoReturn:
+        raise MisuseError("Stages are composed by rxllm.pipe(a, b), not by a | b.")
+
+
+T = TypeVar("T")
+
+
+def _some(prompts: Iterable[T]) -> Iterable[T]:
+    if isinstance(cast("object", prompts), (str, bytes, Mapping)) or not isinstance(cast("object", prompts), Iterable):
+        raise MisuseError(f"batch takes an iterable of prompts, not {type(prompts).__name__}; invoke takes one prompt.")
+    return prompts
+
+
+def _source(prompts: Iterable[T] | AsyncIterable[T]) -> Observable[T]:
+    return from_aiter(prompts) if isinstance(prompts, AsyncIterable) else from_iter(_some(prompts))

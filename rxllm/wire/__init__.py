@@ -1,0 +1,1 @@
+"""Bytes: HTTP, and the pure decoders of framing."""

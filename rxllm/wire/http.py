@@ -1,0 +1,203 @@
+"""POST, and the answer's bytes as they come: `post`.
+
+httpx is the interface, aiohttp's connections under it the default: with many streams httpx's own pool costs more than
+all the rest of the client together (it is linear in the number of connections, at each operation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from attrs import field, frozen
+
+from .._runtime import Scheduler, Source, loop_local, source
+from ..errors import Interrupted, MisuseError, ProtocolError, RxllmError, Timeout, TransportError
+
+if TYPE_CHECKING:
+    import asyncio
+
+    import httpx
+
+    Client = httpx.AsyncClient | Callable[[], httpx.AsyncClient]
+
+__all__ = ["Failure", "Timeouts", "post"]
+
+ERROR_BODY_LIMIT = 64 * 1024  # bytes that are read of an error document
+
+Failure = Callable[[int, bytes, Mapping[str, str]], RxllmError]
+"""Makes an error of an HTTP status, a body and headers (their names in lower case)."""
+
+
+def _seconds(_: object, attribute: Any, value: object) -> None:
+    if value is not None and not (isinstance(value, (int, float)) and value > 0):
+        raise MisuseError(f"The timeout {attribute.name!r} must be a positive number of seconds or None, not {value!r}.")
+
+
+@frozen
+class Timeouts:
+    """How long to wait, in seconds; None for ever.
+
+    Attributes:
+        connect: for a connection.
+        read: for the next bytes, keep-alive pings included.
+        first_chunk: for the first chunk after the request.
+        idle: for the next chunk after the last; pings are no life, and a pause of the consumer is no idleness.
+    """
+
+    connect: float | None = field(default=10.0, validator=_seconds)
+    read: float | None = field(default=600.0, validator=_seconds)
+    first_chunk: float | None = field(default=600.0, validator=_seconds)
+    idle: float | None = field(default=300.0, validator=_seconds)
+
+    @classmethod
+    def of(cls, given: Timeouts | float | None) -> Timeouts:
+        """From what users write: one number bounds every silence, None bounds nothing."""
+        if isinstance(given, Timeouts):
+            return given
+        return cls(given, given, given, given)
+
+
+def post(
+    url: str,
+    body: bytes,
+    *,
+    headers: Mapping[str, str],
+    failure: Failure,
+    client: Client | None = None,
+    timeouts: Timeouts = Timeouts(),
+) -> Source[bytes]:
+    """Sends `body` at each subscription; emits the bytes of the answer as they come.
+
+    ::
+
+        subscribe ─POST─►
+                         ──16K──2K─16K──|     a burst comes as one piece
+        dispose          ──16K──x             closes the connection, before or after the headers
+
+    Shape: decoded bytes (gzip is undone). Units: at most 16 KiB a piece.
+
+    Errors: `failure(status, body, headers)` for a status other than 2xx; `TransportError` without a connection;
+    `Timeout`; `Interrupted` when the connection breaks in the answer; `ProtocolError` for a web page;
+    `MisuseError` for a client of another event loop. Secrets of the headers are blanked out of error bodies.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise MisuseError(f"base_url must be like https://host/v1, not {url!r}.")
+    place = f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}"
+
+    async def read(home: Scheduler) -> AsyncIterator[bytes]:
+        import httpx
+
+        http = await _client_on(home.loop, client)
+        try:
+            request = http.build_request(
+                "POST",
+                url,
+                content=body,
+                headers={"accept-encoding": "identity", **headers},
+                timeout=httpx.Timeout(None, connect=timeouts.connect, read=timeouts.read),
+            )
+        except (httpx.InvalidURL, UnicodeEncodeError, TypeError) as error:
+            raise MisuseError(f"The request to {place} could not be built: {error}.") from None
+        response: httpx.Response | None = None
+        try:
+            response = await _send(http, request)
+            if not response.is_success:
+                document = await _beginning(response, headers)
+                raise failure(response.status_code, document, response.headers)
+            if "html" in response.headers.get("content-type", ""):
+                raise ProtocolError(
+                    f"{place} answered with a web page instead of a stream; is base_url right?",
+                    frame=await _beginning(response, headers),
+                )
+            # aiter_raw is aiter_bytes without the decoder, for the usual case that there is nothing to undo.
+            plain = response.headers.get("content-encoding", "identity") == "identity"
+            async for data in response.aiter_raw() if plain else response.aiter_bytes():
+                yield data
+        except (httpx.HTTPError, httpx.StreamError) as error:
+            raise _transport_error(error, place, started=response is not None, timeouts=timeouts) from error
+        finally:
+            if response is not None:
+                await response.aclose()
+
+    return source(read)
+
+
+async def _send(http: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+    import aiohttp
+    import httpx
+
+    try:
+        return await http.send(request, stream=True)
+    except httpx.TransportError as error:
+        # The server had closed a kept-alive connection before it saw this request: it is safe to ask once more.
+        if not isinstance(error.__cause__, aiohttp.ServerDisconnectedError):
+            raise
+        return await http.send(request, stream=True)
+
+
+async def _beginning(response: httpx.Response, headers: Mapping[str, str]) -> bytes:
+    """The first bytes of an error document, without the secrets that we sent."""
+    body = b""
+    async for data in response.aiter_bytes():
+        body += data
+        if len(body) >= ERROR_BODY_LIMIT:
+            break
+    for name, value in headers.items():
+        secret = value.removeprefix("Bearer ").encode()
+        if len(secret) >= 4 and name.lower() in ("authorization", "x-api-key", "api-key", "x-goog-api-key"):
+            body = body.replace(secret, b"***")
+    return body[:ERROR_BODY_LIMIT]
+
+
+def _transport_error(error: Exception, place: str, *, started: bool, timeouts: Timeouts) -> TransportError:
+    import aiohttp
+    import httpx
+
+    cause = error.__cause__
+    # The transport reports every failure to connect as a ConnectTimeout; its cause tells which are.
+    late = isinstance(error, httpx.TimeoutException) and (
+        not isinstance(cause, aiohttp.ClientError) or isinstance(cause, TimeoutError)
+    )
+    if late and not started and not isinstance(error, httpx.ReadTimeout):
+        return Timeout(f"No connection to {place} within {timeouts.connect:g} s.")
+    if late:
+        return Timeout(f"{place} sent nothing for {timeouts.read:g} s.")
+    reason = str(error) or str(cause) or type(error).__name__
+    if started:
+        return Interrupted(f"The connection to {place} broke in the middle of the answer: {reason}.")
+    return TransportError(f"No answer from {place}: {reason}.")
+
+
+async def _client_on(loop: asyncio.AbstractEventLoop, client: Client | None) -> httpx.AsyncClient:
+    if client is None:
+        return await loop_local(_default_client, _default_client, lambda http: http.aclose())
+    if callable(client):
+        return await loop_local(client, client, lambda http: http.aclose())
+    # An instance is its owner's to close; here it is only held to the loop that it was first used on.
+    home = cast("Any", client).__dict__.setdefault("_rxllm_loop", loop)
+    if home is not loop:
+        raise MisuseError(
+            "This client= was first used on another event loop, where its connections live. Give a function that "
+            "makes one, client=lambda: httpx.AsyncClient(…): it is called once for each loop."
+        )
+    return client
+
+
+def _default_client() -> httpx.AsyncClient:
+    import aiohttp
+    import httpx
+    from httpx_aiohttp import AiohttpTransport
+
+    transport = AiohttpTransport()
+    # limit=0: no limit; how many streams run at once is the caller's business (`batch`, `limited`).
+    # trust_env only where there is a proxy: it costs two hops to a thread for each request.
+    transport.client = lambda: aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=transport.ssl_context),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=any(name != "no" for name in getproxies()),
+    )
+    return httpx.AsyncClient(transport=transport, follow_redirects=False)

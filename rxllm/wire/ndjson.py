@@ -1,0 +1,61 @@
+"""JSON documents, one a line, out of bytes: `NDJSONDecoder`. Pure and incremental, as `SSEDecoder` is."""
+
+from __future__ import annotations
+
+from .sse import DEFAULT_LIMIT, Frame, too_large, valid_utf8
+
+__all__ = ["NDJSONDecoder"]
+
+WHITESPACE = b" \t\r"  # JSON's own, without the line end; other control characters are not ours to drop
+
+
+class NDJSONDecoder:
+    r"""Turns the bytes of newline-delimited JSON, however they are chopped, into frames named "message".
+
+    ::
+
+        {"a":1}\n  {"b"  :2}\r\n  \n  {"c":3}  end
+        ------({"a":1})-------({"b":2})--------({"c":3})|
+
+    Shape: `("message", line)` for each line that is not blank, without the white space around it. Only LF ends a line
+    (a CR before it is white space). Units: `limit` in bytes of one line with its end. Errors: `ProtocolError` for a
+    line over the limit. Source: https://github.com/ndjson/ndjson-spec.
+
+    Attributes:
+        last_event_id: always "", for lines have no ids; here so that it can stand where an `SSEDecoder` does.
+        retry: always None, likewise.
+    """
+
+    def __init__(self, *, limit: int = DEFAULT_LIMIT) -> None:
+        self.last_event_id: str = ""
+        self.retry: int | None = None
+        self._limit = limit
+        self._pending = bytearray()  # of the line that is not complete
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """The frames that `data` completes."""
+        pending = self._pending
+        searched = len(pending)
+        pending += data
+        end = pending.rfind(b"\n", searched)
+        frames: list[Frame] = []
+        if end >= 0:
+            frames = self._frames(bytes(pending[:end]))
+            del pending[: end + 1]
+        if len(pending) > self._limit:
+            self._pending = bytearray()
+            raise too_large(bytes(pending[:1000]), self._limit)
+        return frames
+
+    def flush(self) -> list[Frame]:
+        """At the end of the stream: the last line, if no LF came after it."""
+        pending, self._pending = self._pending, bytearray()
+        return self._frames(bytes(pending))
+
+    def _frames(self, block: bytes) -> list[Frame]:
+        lines = valid_utf8(block).split(b"\n")
+        if len(block) >= self._limit:
+            for line in lines:
+                if len(line) >= self._limit:
+                    raise too_large(line, self._limit)
+        return [("message", stripped) for line in lines if (stripped := line.strip(WHITESPACE))]

@@ -1,0 +1,637 @@
+"""OpenAI's protocols: what is sent, and what is made of the frames of all the servers that speak them."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from rxllm.errors import (
+    AuthenticationError,
+    BadRequest,
+    MisuseError,
+    Overloaded,
+    ProtocolError,
+    ProviderError,
+    RateLimited,
+)
+from rxllm.messages import (
+    Chunk,
+    FilePart,
+    Message,
+    RawPart,
+    ReasoningPart,
+    RefusalPart,
+    Request,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+    Usage,
+    join,
+)
+from rxllm.providers.openai import OpenAI
+
+LOCAL = "http://localhost:8000/v1"
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    """No key and no address but those that a test sets."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+
+
+def asked(prompt="hi", **parameters):
+    parameters.setdefault("model", "gpt-5-mini")
+    request = Request.of(prompt)
+    return Request(prompt=request.prompt, **parameters)
+
+
+def body_of(prompt="hi", *, base_url=None, api=None, **parameters):
+    return OpenAI("gpt-5-mini", base_url=base_url, api=api)._body(asked(prompt, **parameters))
+
+
+def frame(delta=None, *, finish=None, **fields):
+    choice = {"index": 0, "delta": delta or {}, "finish_reason": finish}
+    document = {"id": "chatcmpl-1", "model": "m-1", "object": "chat.completion.chunk", "choices": [choice], **fields}
+    return json.dumps(document).encode()
+
+
+class Heard:
+    """What a decoder makes of frames, as the base class would use it."""
+
+    def __init__(self, *frames):
+        self.decoder = OpenAI("gpt-5-mini")._decoder(asked())
+        self.chunks = []
+        self.failure = None
+        try:
+            for data in frames:
+                chunk = self.decoder.chunk(data)
+                if chunk is not None:
+                    self.chunks.append(chunk)
+                if self.decoder.failure:
+                    raise self.decoder.failure
+        except ProviderError as error:
+            self.failure = error
+        self.message = join(self.chunks).message()
+
+    @property
+    def complete(self):
+        return self.decoder.complete
+
+
+class TestRequest:
+    def test_a_chat_is_asked_with_messages_and_its_usage(self):
+        """A streamed chat always asks for usage."""
+        expected = {
+            "model": "gpt-5-mini",
+            "messages": [{"role": "user", "content": "hi"}],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        assert expected == body_of()
+
+    def test_an_answer_at_once_has_no_stream_options(self):
+        """stream_options are refused by OpenAI where nothing is streamed."""
+        assert {"model", "messages", "stream"} == body_of(stream=False).keys()
+        assert body_of(stream=False)["stream"] is False
+
+    def test_parameters_have_the_protocols_names(self):
+        """Each parameter goes by the name that the protocol has for it."""
+        body = body_of(
+            temperature=0,
+            top_p=0.5,
+            max_tokens=9,
+            stop_sequences=("a", "b"),
+            seed=3,
+            tools=[{"type": "function"}],
+            tool_choice="auto",
+            response_format={"type": "json_object"},
+            extra={"reasoning_effort": "low", "temperature": 1},
+        )
+        expected = {
+            "temperature": 1,
+            "top_p": 0.5,
+            "max_completion_tokens": 9,
+            "stop": ["a", "b"],
+            "seed": 3,
+            "tools": [{"type": "function"}],
+            "tool_choice": "auto",
+            "response_format": {"type": "json_object"},
+            "reasoning_effort": "low",
+        }
+        assert expected == {name: body[name] for name in expected}
+
+    def test_other_servers_get_max_tokens_and_top_k(self):
+        """max_completion_tokens is OpenAI's alone, top_k all others'."""
+        body = body_of(base_url=LOCAL, max_tokens=9, top_k=4)
+        assert (9, 4, False) == (body["max_tokens"], body["top_k"], "max_completion_tokens" in body)
+        with pytest.raises(MisuseError, match="top_k"):
+            body_of(top_k=4)
+
+    def test_mistral_calls_the_seed_random_seed(self):
+        """Mistral refuses a field seed."""
+        assert body_of(base_url="https://api.mistral.ai/v1", seed=3)["random_seed"] == 3
+
+    @pytest.mark.parametrize("extra", [{"n": 2}, {"best_of": 2}])
+    def test_several_answers_are_refused(self, extra):
+        """A stream has one answer; the sentence names batch."""
+        with pytest.raises(MisuseError, match=r"asks for several answers.*llm\.batch\(\[prompt\] \* 2\)"):
+            body_of(extra=extra)
+
+    def test_a_conversation_goes_back_as_it_came(self):
+        """Calls and their results are sent, reasoning and other vendors' blocks are not."""
+        conversation = [
+            Message("system", "be brief"),
+            Message("user", "weather?"),
+            Message(
+                "assistant",
+                (
+                    ReasoningPart("hm", "signed"),
+                    RawPart("anthropic", {"type": "redacted_thinking"}),
+                    ToolCallPart("c1", "weather", '{"at":"Ulm"}', 0),
+                    ToolCallPart("c2", "time", "", 1),
+                ),
+            ),
+            Message("tool", (ToolResultPart("c1", "rain"), ToolResultPart("c2", "noon"))),
+            Message("assistant", "It rains."),
+            Message("user", ("a", "b")),
+        ]
+        weather = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"at":"Ulm"}'}}
+        time = {"id": "c2", "type": "function", "function": {"name": "time", "arguments": "{}"}}
+        expected = [
+            {"role": "system", "content": "be brief"},
+            {"role": "user", "content": "weather?"},
+            {"role": "assistant", "content": None, "tool_calls": [weather, time]},
+            {"role": "tool", "tool_call_id": "c1", "content": "rain"},
+            {"role": "tool", "tool_call_id": "c2", "content": "noon"},
+            {"role": "assistant", "content": "It rains."},
+            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+        ]
+        assert expected == body_of(conversation)["messages"]
+
+    def test_files_become_the_part_of_their_kind(self):
+        """Pictures go as data or URL, sounds with their format, other files with their name."""
+        message = Message(
+            "user",
+            (
+                FilePart("image/png", b"p"),
+                FilePart("image/*", url="https://x/y.png"),
+                FilePart("audio/mpeg", b"a"),
+                FilePart("application/pdf", b"d", name="d.pdf"),
+                RawPart("openai", {"type": "file", "file": {"file_id": "f"}}),
+            ),
+        )
+        expected = [
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,cA=="}},
+            {"type": "image_url", "image_url": {"url": "https://x/y.png"}},
+            {"type": "input_audio", "input_audio": {"data": "YQ==", "format": "mp3"}},
+            {"type": "file", "file": {"filename": "d.pdf", "file_data": "data:application/pdf;base64,ZA=="}},
+            {"type": "file", "file": {"file_id": "f"}},
+        ]
+        assert expected == body_of(message)["messages"][0]["content"]
+
+    @pytest.mark.parametrize(
+        "message",
+        [
+            Message("user", FilePart("application/pdf", url="https://x/y.pdf")),
+            Message("user", FilePart("audio/wav", url="https://x/y.wav")),
+            Message("user", FilePart("image/png")),
+            Message("user", RawPart("anthropic", {"type": "x"})),
+            Message("user", ToolCallPart("c", "f")),
+            Message("assistant", FilePart("image/png", b"p")),
+            Message("tool", "rain"),
+        ],
+    )
+    def test_what_the_protocol_cannot_say_is_refused(self, message):
+        """Nothing of a prompt is dropped in silence."""
+        with pytest.raises(MisuseError):
+            body_of(message)
+
+    def test_a_refusal_goes_back_as_one(self):
+        """The model's refusal stays distinct from its text."""
+        content = body_of(Message("assistant", RefusalPart("no")))["messages"][0]["content"]
+        assert [{"type": "refusal", "refusal": "no"}] == content
+
+
+class TestCompletions:
+    @pytest.mark.parametrize(
+        ("model", "path"),
+        [
+            ("gpt-3.5-turbo-instruct", "completions"),
+            ("gpt-3.5-turbo-instruct-0914", "completions"),
+            ("davinci-002", "completions"),
+            ("ft:babbage-002:org::id", "completions"),
+            ("gpt-3.5-turbo", "chat/completions"),
+            ("my-davinci-002x", "chat/completions"),
+        ],
+    )
+    def test_the_model_decides_the_protocol(self, model, path):
+        """Only the models that know nothing else are asked by the older protocol."""
+        assert f"https://api.openai.com/v1/{path}" == OpenAI("x")._url(asked(model=model))
+
+    def test_api_overrides_the_model(self):
+        """A compatible server may serve any model by either protocol."""
+        assert f"{LOCAL}/completions" == OpenAI("x", api="completions", base_url=LOCAL + "/")._url(asked())
+        with pytest.raises(MisuseError, match="api must be"):
+            OpenAI("x", api="responses")  # type: ignore[arg-type]
+
+    def test_the_text_is_sent_as_it_is(self):
+        """The older protocol continues a text, and its limit is max_tokens."""
+        body = body_of("Once", model="davinci-002", max_tokens=5)
+        expected = {
+            "model": "davinci-002",
+            "prompt": "Once",
+            "stream": True,
+            "max_tokens": 5,
+            "stream_options": {"include_usage": True},
+        }
+        assert expected == body
+
+    def test_messages_and_tools_are_refused(self):
+        """What the older protocol cannot express is one sentence."""
+        with pytest.raises(MisuseError, match="takes a text, not messages"):
+            body_of([("user", "hi")], model="davinci-002")
+        with pytest.raises(MisuseError, match="no tools"):
+            body_of(model="davinci-002", tools=[{}])
+
+    def test_text_and_finish_are_read(self):
+        """A completion's frame has its text in the choice itself."""
+        frames = [
+            b'{"id":"cmpl-1","model":"d","choices":[{"text":"He","index":0,"finish_reason":null}],"usage":null}',
+            b'{"id":"cmpl-1","model":"d","choices":[{"text":"llo","index":0,"finish_reason":"length"}]}',
+            b"[DONE]",
+        ]
+        expected = Message(
+            "assistant", "Hello", finish_reason="length", raw_finish_reason="length", model="d", id="cmpl-1"
+        )
+        assert expected == Heard(*frames).message
+
+
+class TestKey:
+    def test_the_key_is_given_or_of_the_environment(self, monkeypatch):
+        """The given key wins, and blanks around a key are no part of it."""
+        monkeypatch.setenv("OPENAI_API_KEY", "from-environment")
+        assert {"authorization": "Bearer from-environment"} == OpenAI("x")._headers(asked())
+        assert {"authorization": "Bearer given"} == OpenAI("x", api_key="given\n")._headers(asked())
+
+    def test_a_missing_key_is_a_sentence_with_the_variable(self):
+        """A missing key is found before anything is sent."""
+        with pytest.raises(MisuseError, match="OPENAI_API_KEY"):
+            OpenAI("x")._headers(asked())
+
+    def test_other_servers_need_none(self, monkeypatch):
+        """A local server is asked without authorization."""
+        assert {} == OpenAI("x", base_url=LOCAL)._headers(asked())
+        monkeypatch.setenv("OPENAI_BASE_URL", LOCAL)
+        assert {} == OpenAI("x")._headers(asked())
+
+    def test_the_key_is_in_no_repr(self):
+        """Keys are never shown."""
+        assert "geheim" not in repr(OpenAI("x", api_key="geheim", headers={"authorization": "geheim"}))
+
+
+class TestStream:
+    def test_the_first_chunk_tells_id_and_model(self):
+        """A frame with a role alone is no chunk; the first chunk tells who answers, the others are plain."""
+        heard = Heard(
+            frame({"role": "assistant", "content": ""}),
+            frame({"content": "Hel"}),
+            frame({"content": "lo"}),
+            frame(finish="stop"),
+            frame(choices=[], usage={"prompt_tokens": 3, "completion_tokens": 2}),
+            b"[DONE]",
+        )
+        expected = [
+            Chunk("Hel", id="chatcmpl-1", model="m-1"),
+            Chunk("lo"),
+            Chunk(finish_reason="stop", raw_finish_reason="stop"),
+            Chunk(usage=Usage(input_tokens=3, output_tokens=2)),
+        ]
+        assert expected == heard.chunks
+        assert heard.complete
+
+    def test_identity_may_come_late(self):
+        """Azure's first frame has an empty id and no choices."""
+        heard = Heard(frame(id="", model="", choices=[]), frame({"content": "a"}))
+        assert [Chunk("a", id="chatcmpl-1", model="m-1")] == heard.chunks
+
+    @pytest.mark.parametrize(
+        ("raw", "reason"),
+        [
+            ("stop", "stop"),
+            ("length", "length"),
+            ("tool_calls", "tool_call"),
+            ("function_call", "tool_call"),
+            ("content_filter", "content_filter"),
+            ("eos", "stop"),
+        ],
+    )
+    def test_finish_reasons(self, raw, reason):
+        """Each reason has our word, and keeps the provider's."""
+        message = Heard(frame({"content": "a"}, finish=raw)).message
+        assert (reason, raw) == (message.finish_reason, message.raw_finish_reason)
+
+    @pytest.mark.parametrize(
+        ("ending", "complete"), [([], False), ([frame(finish="stop")], True), ([b"[DONE]"], True)]
+    )
+    def test_a_stream_is_complete_on_done_or_a_finish_reason(self, ending, complete):
+        """Snowflake sends no finish_reason, others no [DONE]; a stream with neither is cut."""
+        assert complete == Heard(frame({"content": "a"}), *ending).complete
+
+    def test_nothing_counts_after_done(self):
+        """Frames after [DONE] are ignored, whatever they are."""
+        heard = Heard(frame({"content": "a"}), b"[DONE]", frame({"content": "b"}), b'{"error":"x"}', b"rubbish")
+        assert ("a", None, True) == (heard.message.text, heard.failure, heard.complete)
+
+    @pytest.mark.parametrize(
+        "delta",
+        [
+            {"reasoning": "hm", "content": ""},
+            {"reasoning_content": "hm", "content": None},
+            {"reasoning": "hm", "reasoning_content": "hm"},
+            {"reasoning": "hm", "reasoning_details": [{"type": "reasoning.text", "text": "hm"}]},
+            {"reasoning_details": [{"type": "reasoning.text", "text": "h"}, {"text": "m"}, None]},
+            {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]},
+        ],
+    )
+    def test_reasoning_by_all_its_names_counts_once(self, delta):
+        """Servers have five places for reasoning, some fill two."""
+        assert (ReasoningPart("hm"),) == Heard(frame({"content": "x"}), frame(delta)).chunks[1].parts
+
+    def test_content_may_be_a_list(self):
+        """Mistral sends text and thinking as a list, in order; unknown items are ignored."""
+        content = [
+            {"type": "thinking", "thinking": "hm"},
+            {"type": "text", "text": "yes"},
+            {"type": "reference", "reference_ids": [1]},
+        ]
+        assert (ReasoningPart("hm"), TextPart("yes")) == Heard(frame({"content": content})).message.parts
+
+    def test_text_in_two_places_counts_once(self):
+        """Together fills the choice's text and the delta's."""
+        choices = [{"index": 0, "text": "a", "delta": {"content": "a"}, "finish_reason": None}]
+        assert Heard(frame(choices=choices), frame(choices=choices)).message.text == "aa"
+
+    def test_a_message_beside_the_delta_is_ignored(self):
+        """Perplexity repeats all the text so far in each frame."""
+        choices = [{"index": 0, "delta": {"content": "b"}, "message": {"content": "ab"}}]
+        assert Heard(frame({"content": "a"}), frame(choices=choices)).message.text == "ab"
+
+    def test_refusals_are_not_text(self):
+        """A refusal is a part of its own; an empty one is none."""
+        message = Heard(frame({"content": "a", "refusal": ""}), frame({"refusal": "no"})).message
+        assert (TextPart("a"), RefusalPart("no")) == message.parts
+
+    def test_nulls_and_absent_fields_are_tolerated(self):
+        """Null where an object is expected says nothing."""
+        odd = [
+            {"choices": None},
+            {"choices": [None]},
+            {"choices": [{"delta": None}]},
+            {"choices": [{}]},
+            {"choices": [{"delta": {"content": None, "tool_calls": None}}], "usage": None, "error": None},
+            {},
+        ]
+        assert [] == Heard(*(json.dumps(document).encode() for document in odd)).chunks
+
+    @pytest.mark.parametrize("data", [b"{", b"[]x", b"1", b'{"choices":{}}', b'{"choices":[{"delta":1}]}'])
+    def test_other_bytes_are_a_protocol_error(self, data):
+        """What is no frame is an error that shows it."""
+        with pytest.raises(ProtocolError) as caught:
+            Heard(data)
+        assert data == caught.value.frame
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"usage": {"prompt_tokens": 3, "completion_tokens": 2}},
+            {"x_groq": {"id": "r", "usage": {"prompt_tokens": 3, "completion_tokens": 2}}},
+        ],
+    )
+    def test_usage_counts_wherever_it_comes(self, fields):
+        """Usage comes beside content, on each frame, or in x_groq; the last is the total."""
+        early = frame({"content": "a"}, usage={"prompt_tokens": 3, "completion_tokens": 1})
+        message = Heard(early, frame({"content": "b"}, finish="stop", **fields)).message
+        assert ("ab", Usage(input_tokens=3, output_tokens=2)) == (message.text, message.usage)
+
+    def test_usage_in_detail(self):
+        """Cached and reasoning tokens are told; what is not, stays None."""
+        usage = {
+            "prompt_tokens": 9,
+            "completion_tokens": 8,
+            "prompt_tokens_details": {"cached_tokens": 7},
+            "completion_tokens_details": {"reasoning_tokens": 6},
+        }
+        expected = Usage(input_tokens=9, output_tokens=8, cache_read_input_tokens=7, reasoning_output_tokens=6)
+        assert expected == Heard(frame(choices=[], usage=usage)).message.usage
+        sparse = {"prompt_tokens": 9, "prompt_tokens_details": None}
+        assert Usage(input_tokens=9) == Heard(frame(choices=[], usage=sparse)).message.usage
+
+
+def calls(*fragments):
+    """A frame of fragments of tool calls."""
+    return frame({"tool_calls": list(fragments)})
+
+
+def fragment(arguments="", *, name=None, **fields):
+    function = {"arguments": arguments} if name is None else {"name": name, "arguments": arguments}
+    return {**fields, "function": function}
+
+
+class TestToolCalls:
+    @pytest.mark.parametrize(
+        "later",
+        [
+            {"index": 0},
+            {"index": 0, "id": ""},
+            {"index": 0, "id": None},
+            {"index": 0, "id": "c1", "name": "f", "type": "function"},
+            {"index": 0, "id": "other"},
+            {},
+        ],
+    )
+    def test_fragments_join(self, later):
+        """The first id and name stay, whatever later fragments repeat."""
+        first = fragment('{"a"', name="f", index=0, id="c1", type="function")
+        heard = Heard(calls(first), calls(fragment(":1}", **later)), frame(finish="tool_calls"))
+        assert (ToolCallPart("c1", "f", '{"a":1}', 0),) == heard.message.tool_calls
+
+    def test_parallel_calls_stay_apart(self):
+        """Fragments go to the call of their index."""
+        message = Heard(
+            calls(fragment(name="f", index=0, id="c1"), fragment(name="g", index=1, id="c2")),
+            calls(fragment("{}", index=1)),
+            calls(fragment('{"x":1}', index=0)),
+        ).message
+        assert (ToolCallPart("c1", "f", '{"x":1}', 0), ToolCallPart("c2", "g", "{}", 1)) == message.tool_calls
+
+    @pytest.mark.parametrize("index", [{}, {"index": 0}])
+    def test_a_new_id_with_a_name_is_a_new_call(self, index):
+        """Mistral sends no index, Gemini the same for all."""
+        message = Heard(
+            calls(fragment("{}", name="f", id="c1", **index)), calls(fragment("{}", name="f", id="c2", **index))
+        ).message
+        assert ["c1", "c2"] == [call.id for call in message.tool_calls]
+
+    def test_arguments_may_be_an_object(self):
+        """Mistral may send arguments decoded; ours are JSON text."""
+        message = Heard(calls(fragment({"a": [1]}, name="f", id="c1"), fragment({}, name="g", id="c2"))).message
+        assert ['{"a":[1]}', "{}"] == [call.arguments for call in message.tool_calls]
+
+    def test_other_kinds_of_calls(self):
+        """Custom tools have an input, and function_call is the older form."""
+        custom = Heard(calls({"index": 0, "id": "c", "type": "custom", "custom": {"name": "f", "input": "x"}}))
+        assert (ToolCallPart("c", "f", "x", 0),) == custom.message.tool_calls
+        older = Heard(frame({"function_call": {"name": "f", "arguments": "{"}}), frame({"function_call": {"arguments": "}"}}))
+        assert (ToolCallPart("", "f", "{}", 0),) == older.message.tool_calls
+
+
+class TestFailure:
+    @pytest.mark.parametrize(
+        ("document", "kind", "status", "retryable"),
+        [
+            ({"error": {"message": "m", "type": "rate_limit_error"}}, RateLimited, 429, True),
+            ({"error": {"message": "m", "type": "tokens", "code": "rate_limit_exceeded"}}, RateLimited, 429, True),
+            ({"error": {"message": "m", "code": "insufficient_quota"}}, RateLimited, 429, False),
+            ({"error": {"message": "m", "type": "overloaded_error"}}, Overloaded, 529, True),
+            ({"error": {"message": "m", "type": "authentication_error"}}, AuthenticationError, 401, False),
+            ({"error": {"message": "m", "code": "invalid_api_key"}}, AuthenticationError, 401, False),
+            ({"error": {"message": "m", "type": "invalid_request_error"}}, BadRequest, 400, False),
+            ({"error": {"message": "m", "type": "BadRequestError", "code": 400}}, BadRequest, 400, False),
+            ({"error": {"message": "m", "type": "server_error", "code": None}}, ProviderError, 500, True),
+            ({"error": {"message": "m", "code": 502}}, ProviderError, 502, True),
+            ({"error": {"message": "m"}, "message": "other"}, ProviderError, None, False),
+            ({"error": "m"}, ProviderError, None, False),
+            ({"object": "error", "message": "m", "type": "NotFoundError", "code": 404}, BadRequest, 404, False),
+            ([{"error": {"message": "m", "code": 429}}], RateLimited, 429, True),
+        ],
+    )
+    def test_error_frames_raise_by_what_they_say(self, document, kind, status, retryable):
+        """In a stream the HTTP status was 200: type and code decide."""
+        heard = Heard(frame({"content": "a"}), json.dumps(document).encode(), b"[DONE]")
+        error = heard.failure
+        assert (kind, "m", status, retryable) == (type(error), str(error), error.status, error.retryable)
+        assert not heard.complete
+
+    @pytest.mark.parametrize("place", ["frame", "choice"])
+    def test_what_comes_with_an_error_is_heard_first(self, place):
+        """OpenRouter's errors come in a frame with content; the finish before does not make it whole."""
+        error = {"code": 400, "message": "m"}
+        choice = {"delta": {"content": "b"}, "finish_reason": "length"}
+        last = {"choices": [choice], "error": error} if place == "frame" else {"choices": [{**choice, "error": error}]}
+        heard = Heard(frame({"content": "a"}), json.dumps(last).encode())
+        assert ("ab", "length", False) == (heard.message.text, heard.message.finish_reason, heard.complete)
+        assert isinstance(heard.failure, BadRequest)
+
+    def test_the_finish_reason_error_is_one(self):
+        """Mistral ends a failed answer so; it is heard, and then it fails."""
+        heard = Heard(frame({"content": "a"}, finish="error"))
+        assert ("a", "error", False) == (heard.message.text, heard.message.finish_reason, heard.complete)
+        assert (ProviderError, True) == (type(heard.failure), heard.failure.retryable)
+
+    @pytest.mark.parametrize(
+        ("status", "code", "headers", "retryable"),
+        [
+            (408, "x", {}, True),
+            (409, "x", {}, True),
+            (429, "rate_limit_exceeded", {}, True),
+            (429, "insufficient_quota", {}, False),
+            (429, "insufficient_quota", {"x-should-retry": "true"}, False),
+            (500, "x", {}, True),
+            (503, "x", {"X-Should-Retry": "false"}, False),
+            (400, "x", {}, False),
+            (400, "x", {"x-should-retry": "true"}, True),
+        ],
+    )
+    def test_what_may_be_asked_again(self, status, code, headers, retryable):
+        """The status says whether to retry, the provider's header overrides it, an empty account both."""
+        body = json.dumps({"error": {"message": "m", "code": code}}).encode()
+        error = OpenAI("x")._error(status, body, headers)
+        assert (ProviderError.of_status(status), status, code, retryable, body.decode()) == (
+            type(error),
+            error.status,
+            error.code,
+            error.retryable,
+            error.body,
+        )
+
+    def test_a_spend_limit_is_not_waited_out(self):
+        """A spend limit is a 429 that time does not heal."""
+        body = b'{"error":{"message":"You reached your monthly spend limit.","type":"requests"}}'
+        assert OpenAI("x")._error(429, body, {}).retryable is False
+
+    @pytest.mark.parametrize(
+        ("headers", "seconds"),
+        [
+            ({}, None),
+            ({"retry-after": "2"}, 2),
+            ({"Retry-After": "1.5"}, 1.5),
+            ({"retry-after": "2", "retry-after-ms": "250"}, 0.25),
+            ({"retry-after": "soon"}, None),
+            ({"retry-after": "-1"}, None),
+            ({"retry-after": "nan"}, None),
+            ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
+        ],
+    )
+    def test_how_long_to_wait(self, headers, seconds):
+        """retry-after-ms beats retry-after, a date of the past is now."""
+        assert seconds == OpenAI("x")._error(429, b"", headers).retry_after
+
+    def test_retry_after_may_be_a_date(self):
+        """retry-after may be an HTTP date."""
+        date = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
+        assert OpenAI("x")._error(503, b"", {"retry-after": date}).retry_after == pytest.approx(60, abs=5)
+
+    @pytest.mark.parametrize("body", [b"", b"<html>Bad gateway</html>", b"[]", b'"no"', b'{"detail":[{"loc":1}]}'])
+    def test_any_body_is_an_error(self, body):
+        """A body that is no error document is shown, not stumbled over."""
+        assert "HTTP 502" in str(OpenAI("x")._error(502, body, {}))
+
+
+class TestWhole:
+    def test_a_whole_answer_is_one_chunk(self):
+        """The same answer, streamed or not, is the same message."""
+        message = {
+            "role": "assistant",
+            "content": "a",
+            "reasoning_content": "hm",
+            "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}],
+        }
+        document = {
+            "id": "chatcmpl-1",
+            "model": "m-1",
+            "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}],
+            "usage": {"prompt_tokens": 1, "completion_tokens": 2},
+        }
+        whole = OpenAI("x")._whole(json.dumps(document).encode(), asked())
+        usage = {"prompt_tokens": 1, "completion_tokens": 2}
+        streamed = Heard(
+            frame({"reasoning_content": "hm"}),
+            frame({"content": "a"}),
+            calls(fragment(name="f", id="c", index=0)),
+            calls(fragment("{}", index=0)),
+            frame(finish="tool_calls", usage=usage),
+        )
+        assert streamed.message == whole.message()
+
+    def test_a_whole_completion(self):
+        """The older protocol's answer has its text in the choice."""
+        body = b'{"id":"c","model":"d","choices":[{"text":"a","finish_reason":"stop"}]}'
+        expected = Chunk("a", id="c", model="d", finish_reason="stop", raw_finish_reason="stop")
+        assert expected == OpenAI("x")._whole(body, asked())
+
+    def test_an_error_with_status_200_raises(self):
+        """An error is one whatever its status; what came with it is its partial."""
+        with pytest.raises(RateLimited):
+            OpenAI("x")._whole(b'{"error":{"message":"m","code":429}}', asked())
+        body = b'{"choices":[{"message":{"content":"a"},"error":{"code":502,"message":"m"}}]}'
+        with pytest.raises(ProviderError) as caught:
+            OpenAI("x")._whole(body, asked())
+        assert Message("assistant", "a") == caught.value.partial
+
+    @pytest.mark.parametrize("body", [b"", b"data: {}", b"{}", b"[]"])
+    def test_other_bodies_are_protocol_errors(self, body):
+        """What is no answer is never an empty one."""
+        with pytest.raises(ProtocolError):
+            OpenAI("x")._whole(body, asked())
