@@ -15,18 +15,20 @@ the `Scheduler` that `subscribe` passes from operator to operator says so, and n
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures.thread  # noqa: F401  (must register its exit hook before ours, see _Portal)
+import concurrent.futures.thread  # noqa: F401  # pyright: ignore[reportUnusedImport]  (its exit hook, see _Portal)
 import contextvars
+import copy
 import os
 import queue
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator
-from typing import Any, Never, TypeVar, cast
+from typing import Any, Generic, Never, TypeVar, cast
 
 from reactivex import Observable, abc, typing
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
+from reactivex.observer import AutoDetachObserver
 from reactivex.scheduler import VirtualTimeScheduler
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
@@ -121,8 +123,8 @@ class Scheduler(AsyncIOScheduler):
 
     def with_gate(self, gate: Gate) -> Scheduler:
         """The same, with a gate of its own: for the upstream of an operator that queues."""
-        other = Scheduler.__new__(Scheduler)
-        other.__dict__.update(self.__dict__, gate=gate)
+        other = copy.copy(self)
+        other.gate = gate
         return other
 
     def call(self, action: Callable[[], object]) -> None:
@@ -232,6 +234,30 @@ class Source(Observable[T]):
             "llm(prompt)`; any other Observable is iterated by `for item in observable.pipe(rxllm.stream())`."
         )
 
+    def subscribe(
+        self,
+        on_next: abc.ObserverBase[T] | abc.OnNext[T] | None = None,
+        on_error: abc.OnError | None = None,
+        on_completed: abc.OnCompleted | None = None,
+        *,
+        scheduler: abc.SchedulerBase | None = None,
+    ) -> abc.DisposableBase:
+        """As in reactivex, without its trampoline, which is for sources that emit while they are subscribed to.
+
+        The trampoline is most of what a subscription costs, and each request passes four of them.
+        """
+        if isinstance(on_next, abc.ObserverBase) or hasattr(on_next, "on_next"):
+            target = cast("abc.ObserverBase[T]", on_next)
+            observer = AutoDetachObserver[T](target.on_next, target.on_error, target.on_completed)
+        else:
+            observer = AutoDetachObserver[T](on_next, on_error, on_completed)
+        try:
+            observer.subscription = self._subscribe_core(observer, scheduler)
+        except Exception as error:
+            if not observer.fail(error):
+                raise
+        return Disposable(observer.dispose)
+
 
 def source(items: Callable[[Scheduler], AsyncIterator[T]]) -> Source[T]:
     """A cold source: each subscription calls `items` on its loop and pumps what it yields.
@@ -245,71 +271,91 @@ def source(items: Callable[[Scheduler], AsyncIterator[T]]) -> Source[T]:
     exception handler: it is no failure of the source.
     """
 
-    def subscribe(
-        observer: abc.ObserverBase[T], given: abc.SchedulerBase | None = None
-    ) -> abc.DisposableBase:
-        home = scheduler(given)
-        task: asyncio.Task[None] | None = None
-        disposed = False
-        release = _portal_instance().hold() if home.keeps_alive else None
-
-        async def pump() -> None:
-            nonlocal disposed
-            gate, on_next = home.gate, observer.on_next
-            failure: Exception | None = None
-            iterator: AsyncIterator[T] | None = None
-            try:
-                iterator = items(home)
-                if not gate.is_open:
-                    await gate.wait()
-                async for item in iterator:
-                    try:
-                        on_next(item)
-                    except Exception as error:
-                        report(home.loop, "A subscriber raised; its subscription is closed.", error)
-                        return
-                    if not gate.is_open:
-                        await gate.wait()
-            except Exception as error:
-                failure = error
-            finally:
-                if isinstance(iterator, AsyncGenerator):
-                    await cast("AsyncGenerator[T, None]", iterator).aclose()
-            if disposed:
-                return
-            disposed = True  # what follows ends by itself: disposing of it must not cancel it
-            try:
-                observer.on_completed() if failure is None else observer.on_error(failure)
-            except Exception as error:
-                report(home.loop, "A subscriber raised at the end of its stream, or has no on_error.", error)
-
-        def ended(task: asyncio.Task[None]) -> None:
-            home.tasks.discard(task)
-            if release is not None:
-                release()
-            if not task.cancelled() and (error := task.exception()) is not None:
-                report(home.loop, "A source failed while it was closed.", error)
-
-        def start() -> None:
-            nonlocal task
-            if not disposed:
-                task = home.loop.create_task(pump(), context=home.context)
-                home.tasks.add(task)
-                task.add_done_callback(ended)
-            elif release is not None:
-                release()
-
-        def stop() -> None:
-            nonlocal disposed
-            if not disposed:
-                disposed = True
-                if task is not None:
-                    task.cancel()
-
-        home.call(start)
-        return Disposable(lambda: home.call(stop))
+    def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+        return _Subscription(items, observer, scheduler(given))
 
     return Source(subscribe)
+
+
+class _Subscription(abc.DisposableBase, Generic[T]):
+    """One subscription to a source: its task, from `start` to `ended`, on the loop of its home."""
+
+    def __init__(
+        self, items: Callable[[Scheduler], AsyncIterator[T]], observer: abc.ObserverBase[T], home: Scheduler
+    ) -> None:
+        self.items = items
+        self.observer = observer
+        self.home = home
+        self.task: asyncio.Task[None] | None = None
+        self.over = False  # left, or about to end by itself
+        self.release = _portal_instance().hold() if home.keeps_alive else _nothing
+        home.call(self.start)
+
+    def start(self) -> None:
+        if self.over:
+            self.release()
+            return
+        self.task = self.home.loop.create_task(self.run(), context=self.home.context)
+        self.home.tasks.add(self.task)
+        self.task.add_done_callback(self.ended)
+
+    async def run(self) -> None:
+        failure: Exception | None = None
+        try:
+            heard = await self.pump()
+        except Exception as error:
+            heard, failure = True, error
+        if self.over or not heard:
+            return
+        self.over = True  # what follows ends by itself: to leave it now must not cancel it
+        try:
+            self.observer.on_completed() if failure is None else self.observer.on_error(failure)
+        except Exception as error:
+            report(self.home.loop, "A subscriber raised at the end of its stream, or has no on_error.", error)
+
+    async def pump(self) -> bool:
+        """Hands on all items; False if the subscriber would not hear them."""
+        gate, on_next = self.home.gate, self.observer.on_next
+        iterator = self.items(self.home)
+        try:
+            if not gate.is_open:
+                await gate.wait()
+            first = True
+            async for item in iterator:
+                try:
+                    on_next(item)
+                except Exception as error:
+                    report(self.home.loop, "A subscriber raised; its subscription is closed.", error)
+                    return False
+                if first:
+                    # Whoever waits for the first item gets it before anything else is read or ended.
+                    first = False
+                    await asyncio.sleep(0)
+                if not gate.is_open:
+                    await gate.wait()
+        finally:
+            if isinstance(iterator, AsyncGenerator):
+                await cast("AsyncGenerator[T, None]", iterator).aclose()
+        return True
+
+    def ended(self, task: asyncio.Task[None]) -> None:
+        self.home.tasks.discard(task)
+        self.release()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            report(self.home.loop, "A source failed while it was closed.", error)
+
+    def stop(self) -> None:
+        if not self.over:
+            self.over = True
+            if self.task is not None:
+                self.task.cancel()
+
+    def dispose(self) -> None:
+        self.home.call(self.stop)
+
+
+def _nothing() -> None:
+    """Nothing is held."""
 
 
 def report(loop: Loop, message: str, error: BaseException) -> None:
@@ -404,7 +450,8 @@ async def pull(calls: Calls, make: Callable[[], Iterable[T]]) -> AsyncIterator[T
 
     try:
         iterator = await calls.call(lambda: iter(make()))
-        while (item := await calls.call(next, iterator, end)) is not end:
+        source = iterator
+        while (item := await calls.call(lambda: next(source, end))) is not end:
             yield item
     finally:
         calls.close(close)
@@ -425,7 +472,7 @@ class _Portal:
         self.loop = ready.get()
         # Not atexit: by then concurrent.futures has shut down, and a request that is still to come could not look
         # up its host. These hooks run before that, last registered first.
-        threading._register_atexit(self._finish)  # type: ignore[attr-defined]  # pyright: ignore
+        threading._register_atexit(self._finish)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
     def hold(self) -> Callable[[], None]:
         """Keeps the process from ending until the returned function is called."""

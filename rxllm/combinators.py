@@ -39,13 +39,13 @@ def observe(llm: LLM, *handlers: Listener) -> LLM:
         MisuseError: a handler is neither.
     """
     for handler in handlers:
-        if not isinstance(handler, abc.ObserverBase) and not callable(cast("object", handler)):
+        if not isinstance(handler, Handler) and not callable(cast("object", handler)):
             raise MisuseError(f"A handler is a Handler or a function of events, not {type(handler).__name__}.")
     return _Observed(llm=llm, handlers=handlers, tags=llm.tags, metadata=llm.metadata, run_name=llm.run_name)
 
 
 def _listeners(handlers: Iterable[Listener]) -> tuple[Callable[[Event], object], ...]:
-    return tuple(handler.on_next if isinstance(handler, abc.ObserverBase) else handler for handler in handlers)
+    return tuple(handler.on_next if isinstance(handler, Handler) else handler for handler in handlers)
 
 
 @frozen(kw_only=True)

@@ -15,7 +15,7 @@ from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
 
 from ._runtime import Scheduler, Source, Worker, in_thread, pull, report, scheduler, source
 from .errors import MisuseError, RxllmError
-from .messages import Chunk, Message, Parameters, Prompt, Request, Sampling, join
+from .messages import Chunk, Message, Parameters, Prompt, Request, Settings, join
 from .operators.folds import message
 from .surface import Surface
 
@@ -60,7 +60,7 @@ class LLM(Surface[Prompt | Observable[Any], Chunk, Message]):
         streams = type(self).chunks is not LLM.chunks and self.parameters.stream is not False
         return "native" if streams else "single emission"
 
-    def bind(self, **parameters: Unpack[Sampling]) -> Self:
+    def bind(self, **parameters: Unpack[Settings]) -> Self:
         """A copy that asks with these parameters.
 
         Raises:
@@ -79,8 +79,8 @@ class LLM(Surface[Prompt | Observable[Any], Chunk, Message]):
             MisuseError: this is no prompt.
         """
         if isinstance(prompt, Observable):
-            return _asking(cast("Observable[Any]", prompt), self)
-        request = Request.of(prompt, self.parameters)
+            return _asking(prompt, self)
+        request = Request.ask(prompt, self.parameters)
 
         def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
             home = scheduler(given)

@@ -43,6 +43,7 @@ __all__ = [
     "Request",
     "Role",
     "Sampling",
+    "Settings",
     "TextPart",
     "ToolCallPart",
     "ToolResultPart",
@@ -155,7 +156,7 @@ def _parts_of(content: object) -> tuple[Part, ...]:
     if isinstance(content, str):
         return (TextPart(content),) if content else ()
     if isinstance(content, _PART_TYPES):
-        return (content,)
+        return (cast("Part", content),)
     if content is None:
         return ()
     if isinstance(content, Mapping):
@@ -241,7 +242,7 @@ def _text(parts: Iterable[Part], kind: type[TextPart] | type[ReasoningPart] | ty
     return "".join([part.text for part in parts if isinstance(part, kind)])
 
 
-@frozen(kw_only=True)
+@frozen
 class _Rest:
     """Everything about a chunk that plain text has not. `parts` is None where the chunk's text is all its content."""
 
@@ -279,23 +280,22 @@ class Chunk:
         id: str | None = None,
         reset: bool = False,
     ) -> None:
-        fold = _Fold()
-        if text:
-            fold.add(TextPart(text))
-        for part in parts:
-            fold.add(part)
-        whole = fold.parts()
-        rest = _Rest(
-            parts=None if all(isinstance(part, TextPart) for part in whole) else whole,
-            usage=usage,
-            finish_reason=finish_reason,
-            raw_finish_reason=raw_finish_reason,
-            model=model,
-            id=id,
-            reset=reset,
-        )
-        _set_text(self, _text(whole, TextPart))
-        _set_rest(self, None if rest == _NOTHING else rest)
+        whole = tuple(parts) or None
+        # Most chunks with parts are one fragment, with nothing to join.
+        if whole and not (len(whole) == 1 and not text and _is_fragment(whole[0])):
+            fold = _Fold()
+            fold.text(text)
+            for part in whole:
+                fold.add(part)
+            whole = fold.parts()
+        if whole:
+            text = _text(whole, TextPart)
+            if all(isinstance(part, TextPart) for part in whole):
+                whole = None
+        plain = not (whole or usage or finish_reason or raw_finish_reason or model or id or reset)
+        rest = None if plain else _Rest(whole, usage, finish_reason, raw_finish_reason, model, id, reset)
+        _set_text(self, text)
+        _set_rest(self, rest)
 
     def __str__(self) -> str:
         return self.text
@@ -408,8 +408,8 @@ class Chunk:
 
 # Slot descriptors: what attrs' own frozen __init__ costs twice as much for (see tests/benchmarks).
 _new = object.__new__
-_set_text = Chunk.text.__set__  # type: ignore[attr-defined]  # pyright: ignore
-_set_rest = Chunk.rest.__set__  # type: ignore[union-attr]  # pyright: ignore
+_set_text = Chunk.text.__set__  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
+_set_rest = Chunk.rest.__set__  # type: ignore[union-attr]  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess, reportUnknownMemberType, reportUnknownVariableType]
 
 
 def text_chunk(text: str) -> Chunk:
@@ -436,12 +436,13 @@ def join(chunks: Iterable[Chunk]) -> Chunk:
         else:
             usage = facts.usage.updated(rest.usage) if facts.usage and rest.usage else rest.usage or facts.usage
             facts = _Rest(
-                usage=usage,
-                finish_reason=rest.finish_reason or facts.finish_reason,
-                raw_finish_reason=rest.raw_finish_reason or facts.raw_finish_reason,
-                model=rest.model or facts.model,
-                id=rest.id or facts.id,
-                reset=facts.reset,
+                None,
+                usage,
+                rest.finish_reason or facts.finish_reason,
+                rest.raw_finish_reason or facts.raw_finish_reason,
+                rest.model or facts.model,
+                rest.id or facts.id,
+                facts.reset,
             )
         if rest.parts is None:
             fold.text(chunk.text)
@@ -457,6 +458,10 @@ def join(chunks: Iterable[Chunk]) -> Chunk:
         id=facts.id,
         reset=facts.reset,
     )
+
+
+def _is_fragment(part: Part) -> bool:
+    return isinstance(part, ToolCallPart) or (isinstance(part, ReasoningPart) and bool(part.text))
 
 
 class _Open:
@@ -525,12 +530,16 @@ class _Fold:
             last = self._parts[-1] if self._parts else None
             latest = last if isinstance(last, _Open) else None
         known = latest.part if latest else None
-        if latest and isinstance(known, ReasoningPart) and known.index == part.index:
-            # A second signature for the same text replaces the first; new text after a signature is a new thought.
-            if known.signature is None or not part.text:
-                latest.part = attrs.evolve(known, signature=part.signature or known.signature)
-                latest.texts.append(part.text)
-                return
+        # A second signature for the same text replaces the first; new text after a signature is a new thought.
+        if (
+            latest
+            and isinstance(known, ReasoningPart)
+            and known.index == part.index
+            and (known.signature is None or not part.text)
+        ):
+            latest.part = attrs.evolve(known, signature=part.signature or known.signature)
+            latest.texts.append(part.text)
+            return
         if part.text or part.signature:
             opened = _Open(part)
             self._parts.append(opened)
@@ -562,7 +571,13 @@ def _number(low: float = -_INFINITY, high: float = _INFINITY, *, whole: bool = F
     def check(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
         good = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
         if value is not None and not (good and low <= cast("float", value) <= high):
-            limits = f" from {low:g} to {high:g}" if high < _INFINITY else f" of at least {low:g}" if low > -_INFINITY else ""
+            limits = (
+                f" from {low:g} to {high:g}"
+                if high < _INFINITY
+                else f" of at least {low:g}"
+                if low > -_INFINITY
+                else ""
+            )
             raise MisuseError(f"{attribute.name} must be {kind}{limits}, not {value!r}.")
 
     return check
@@ -615,7 +630,7 @@ class Parameters:
         given = dict(given)
         if given.get("n") == 1:
             del given["n"]
-        for name in given.keys() - attrs.fields_dict(Parameters).keys():
+        for name in given.keys() - _PARAMETERS.keys():
             raise MisuseError(_unknown(name, given[name]))
         return cls(**given)
 
@@ -623,18 +638,20 @@ class Parameters:
         """These, and the others' where these say nothing; `extra` fields are united."""
         missing = {
             name: value
-            for name in attrs.fields_dict(Parameters)
-            if getattr(self, name) is None and (value := getattr(defaults, name)) is not None
+            for name in _PARAMETERS
+            if (value := getattr(defaults, name)) is not None and getattr(self, name) is None
         }
         if defaults.extra:
             missing["extra"] = {**defaults.extra, **self.extra}
         return attrs.evolve(self, **missing) if missing else self
 
 
-class Sampling(TypedDict, total=False):
-    """`Parameters` as keywords, as `bind`, `stream` and the rest take them."""
+_PARAMETERS = attrs.fields_dict(Parameters)
 
-    model: str
+
+class Sampling(TypedDict, total=False):
+    """`Parameters` but the model, as keywords, as constructors take them."""
+
     temperature: float
     top_p: float
     top_k: int
@@ -646,6 +663,12 @@ class Sampling(TypedDict, total=False):
     response_format: Mapping[str, Any]
     stream: bool
     extra: Mapping[str, Any]
+
+
+class Settings(Sampling, total=False):
+    """`Parameters` as keywords, as `bind`, `stream` and the rest take them."""
+
+    model: str
 
 
 _OTHER_NAMES = {
@@ -662,7 +685,7 @@ def _unknown(name: str, value: object) -> str:
 
     if name == "n":
         return f"n={value!r} asks for several answers, but a stream has one; call llm.batch([prompt] * {value!r})."
-    near = _OTHER_NAMES.get(name) or next(iter(difflib.get_close_matches(name, attrs.fields_dict(Parameters), 1)), None)
+    near = _OTHER_NAMES.get(name) or next(iter(difflib.get_close_matches(name, _PARAMETERS, 1)), None)
     hint = f"Did you mean {near}=…? " if near else ""
     return f"There is no parameter {name!r}. {hint}What only the provider knows goes into extra={{{name!r}: …}}."
 
@@ -687,7 +710,7 @@ class Request(Parameters):
         return self.prompt if isinstance(self.prompt, str) else "\n\n".join(m.text for m in self.prompt if m.text)
 
     @classmethod
-    def of(cls, prompt: Prompt, parameters: Parameters = Parameters()) -> Request:
+    def ask(cls, prompt: Prompt, parameters: Parameters = Parameters()) -> Request:
         """The request for a prompt; where the prompt is a Request, its own parameters win.
 
         Raises:
@@ -696,7 +719,7 @@ class Request(Parameters):
         if isinstance(prompt, Request):
             return prompt.over(parameters)
         content = prompt if isinstance(prompt, str) else _conversation(prompt)
-        return cls(prompt=content, **{name: getattr(parameters, name) for name in attrs.fields_dict(Parameters)})
+        return cls(prompt=content, **{name: getattr(parameters, name) for name in _PARAMETERS})
 
 
 MessageLike = Message | Mapping[str, Any] | tuple[str, str]
@@ -719,12 +742,11 @@ def _conversation(prompt: object) -> tuple[Message, ...]:
     )
 
 
-def _message_of(item: object) -> Message:
+def _message_of(item: Any) -> Message:
     if isinstance(item, Message):
         return item
-    if isinstance(item, tuple) and len(cast("tuple[object, ...]", item)) == 2:
-        role, content = cast("tuple[Any, object]", item)
-        return Message(role, _parts_of(content))
+    if isinstance(item, tuple) and len(item) == 2:  # pyright: ignore[reportUnknownArgumentType]
+        return Message(item[0], _parts_of(item[1]))  # pyright: ignore[reportUnknownArgumentType]
     if isinstance(item, Mapping):
         given = cast("Mapping[str, Any]", item)
         if "role" not in given:
@@ -738,7 +760,7 @@ def _message_of(item: object) -> Message:
         return Message(role, (*_parts_of(content), *calls))
     raise MisuseError(
         f"A list of messages holds Messages, {{'role', 'content'}} dicts or (role, text) pairs, not "
-        f"{type(item).__name__}: {item!r:.60}. Several prompts go to llm.batch."
+        f"{type(item).__name__}: {repr(item)[:60]}. Several prompts go to llm.batch."
     )
 
 

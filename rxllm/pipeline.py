@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any, Self, TypeVar, Unpack, cast, overload
 
 import attrs
-from attrs import field, frozen
+from attrs import frozen
 from reactivex import Observable
 from reactivex import operators as ops
 
 from .errors import MisuseError
-from .messages import Sampling
+from .messages import Settings
 from .surface import Surface
 
 __all__ = ["Pipeline", "pipe"]
@@ -27,7 +27,7 @@ class Pipeline(Surface[In, Out, Out]):
     Its answer is the *last value* of its stream; fold first, with `message` for one, where that is not enough.
     """
 
-    stages: tuple[Callable[[Any], Any], ...] = field(converter=tuple)
+    stages: tuple[Callable[[Any], Any], ...]
 
     def __call__(self, prompt: In, /) -> Observable[Out]:
         """Calls each stage with what the one before returned.
@@ -50,7 +50,7 @@ class Pipeline(Surface[In, Out, Out]):
         """The last value."""
         return self(prompt).pipe(ops.last())
 
-    def bind(self, **parameters: Unpack[Sampling]) -> Self:
+    def bind(self, **parameters: Unpack[Settings]) -> Self:
         """A copy whose models ask with these parameters.
 
         Raises:
@@ -152,5 +152,7 @@ def pipe(*stages: Callable[[Any], Any]) -> Pipeline[Any, Any]:
         raise MisuseError("A pipeline needs at least one stage, such as a model.")
     for stage in stages:
         if not callable(cast("object", stage)):
-            raise MisuseError(f"A stage is a function, a model or an operator, not {type(stage).__name__}: {stage!r:.60}.")
+            raise MisuseError(
+                f"A stage is a function, a model or an operator, not {type(stage).__name__}: {stage!r:.60}."
+            )
     return Pipeline(stages)

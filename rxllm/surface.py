@@ -16,7 +16,7 @@ from reactivex import Observable
 from .bridges import AsyncStream, SyncStream, from_aiter, from_iter
 from .bridges.stream import CallerStream
 from .errors import MisuseError
-from .messages import Sampling
+from .messages import Settings
 from .operators import batch, batch_as_completed
 from .operators.batches import MAX_CONCURRENCY
 
@@ -54,7 +54,7 @@ class Surface(ABC, Generic[In, Out, Answer]):
         """The answer, as an Observable of one value."""
 
     @abstractmethod
-    def bind(self, **parameters: Unpack[Sampling]) -> Self:
+    def bind(self, **parameters: Unpack[Settings]) -> Self:
         """A copy that asks with these parameters.
 
         Raises:
@@ -76,24 +76,24 @@ class Surface(ABC, Generic[In, Out, Answer]):
             run_name=run_name or self.run_name,
         )
 
-    def _bound(self, parameters: Sampling) -> Self:
+    def _bound(self, parameters: Settings) -> Self:
         return self.bind(**parameters) if parameters else self
 
-    def invoke(self, prompt: In, **parameters: Unpack[Sampling]) -> Answer:
+    def invoke(self, prompt: In, **parameters: Unpack[Settings]) -> Answer:
         """The answer, blocking until it is whole."""
         with SyncStream(self._bound(parameters).answer(prompt)) as answers:
             return next(answers)
 
-    async def ainvoke(self, prompt: In, **parameters: Unpack[Sampling]) -> Answer:
+    async def ainvoke(self, prompt: In, **parameters: Unpack[Settings]) -> Answer:
         """The answer, once it is whole."""
         async with AsyncStream(self._bound(parameters).answer(prompt)) as answers:
             return await anext(answers)
 
-    def stream(self, prompt: In, **parameters: Unpack[Sampling]) -> SyncStream[Out]:
+    def stream(self, prompt: In, **parameters: Unpack[Settings]) -> SyncStream[Out]:
         """What comes, as it comes, for a plain ``for`` loop. Nothing is sent before the first ``next``."""
         return SyncStream(self._bound(parameters)(prompt))
 
-    def astream(self, prompt: In, **parameters: Unpack[Sampling]) -> AsyncStream[Out]:
+    def astream(self, prompt: In, **parameters: Unpack[Settings]) -> AsyncStream[Out]:
         """What comes, as it comes, for ``async for``. Nothing is sent before the first ``anext``."""
         return AsyncStream(self._bound(parameters)(prompt))
 
@@ -103,7 +103,7 @@ class Surface(ABC, Generic[In, Out, Answer]):
         *,
         max_concurrency: int = MAX_CONCURRENCY,
         return_exceptions: bool = False,
-        **parameters: Unpack[Sampling],
+        **parameters: Unpack[Settings],
     ) -> list[Answer]:
         """The answers to all prompts, in their order, at most `max_concurrency` (8) at once.
 
@@ -122,12 +122,10 @@ class Surface(ABC, Generic[In, Out, Answer]):
         *,
         max_concurrency: int = MAX_CONCURRENCY,
         return_exceptions: bool = False,
-        **parameters: Unpack[Sampling],
+        **parameters: Unpack[Settings],
     ) -> list[Answer]:
         """As `batch`."""
-        asked = batch(
-            self._bound(parameters), max_concurrency=max_concurrency, return_exceptions=return_exceptions
-        )
+        asked = batch(self._bound(parameters), max_concurrency=max_concurrency, return_exceptions=return_exceptions)
         async with AsyncStream(_source(prompts).pipe(asked)) as answers:
             return [answer async for answer in answers]
 
@@ -137,7 +135,7 @@ class Surface(ABC, Generic[In, Out, Answer]):
         *,
         max_concurrency: int = MAX_CONCURRENCY,
         return_exceptions: bool = False,
-        **parameters: Unpack[Sampling],
+        **parameters: Unpack[Settings],
     ) -> SyncStream[tuple[int, Answer]]:
         """``(index, answer)`` as they complete. Prompts are pulled in the calling thread, when there is room."""
         stage = self._bound(parameters)
@@ -150,7 +148,7 @@ class Surface(ABC, Generic[In, Out, Answer]):
         *,
         max_concurrency: int = MAX_CONCURRENCY,
         return_exceptions: bool = False,
-        **parameters: Unpack[Sampling],
+        **parameters: Unpack[Settings],
     ) -> AsyncStream[tuple[int, Answer]]:
         """``(index, answer)`` as they complete. Prompts are pulled when there is room."""
         stage = self._bound(parameters)

@@ -1,4 +1,4 @@
-"""A local HTTP server that answers as told, faults included.
+r"""A local HTTP server that answers as told, faults included.
 
 What a reply does is a sequence of steps, played in order::
 
@@ -9,13 +9,13 @@ What a reply does is a sequence of steps, played in order::
         server.exchange(0).wait_closed()
 
 The server's loop runs in a daemon thread of its own; everything public may be used from any thread.
+Longer than a room should be, because it is one file to read and to copy: steps, facts and server explain each other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import re
 import socket
 import struct
 import threading
@@ -23,27 +23,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from enum import Enum
-from http import HTTPStatus
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 from attrs import define, field, frozen
 
-__all__ = [
-    "End",
-    "Endless",
-    "Exchange",
-    "FakeServer",
-    "Received",
-    "Reply",
-    "Signal",
-    "Step",
-    "split_events",
-    "split_every",
-    "with_line_ends",
-    "with_pings",
-]
+__all__ = ["End", "Endless", "Exchange", "FakeServer", "Received", "Reply", "Signal", "Step"]
 
 BACKLOG = 4096  # so that a thousand clients may connect at the same moment
 
@@ -102,12 +87,16 @@ class Endless:
     piece: bytes
 
 
-Step = bytes | float | Signal | End | Endless
+Step = bytes | float | int | Signal | End | Endless
 """Bytes are sent as one HTTP chunk, a number pauses for so many seconds, a `Signal` is waited for."""
 
 
 def _steps(body: bytes | Iterable[Step]) -> tuple[Step, ...]:
-    return (body,) if isinstance(body, bytes) else tuple(body)
+    steps: tuple[Any, ...] = (body,) if isinstance(body, bytes) else tuple(body)
+    for step in steps:
+        if not isinstance(step, Step):
+            raise TypeError(f"not a step of a reply: {step!r}")
+    return steps
 
 
 @frozen
@@ -137,17 +126,6 @@ class Reply:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         return cls(content, status=status, headers=headers or {}, content_type="application/json", chunked=False)
 
-    def _head(self) -> bytes:
-        length = sum(len(step) for step in self.body if isinstance(step, bytes))
-        framing = {"transfer-encoding": "chunked"} if self.chunked else {"content-length": str(length)}
-        headers = {"content-type": self.content_type, **framing, **self.headers}
-        phrase = HTTPStatus(self.status).phrase if self.status in HTTPStatus else "Unknown"
-        lines = [f"HTTP/1.1 {self.status} {phrase}", *(f"{name}: {value}" for name, value in headers.items())]
-        return "\r\n".join([*lines, "", ""]).encode("latin-1")
-
-    def _framed(self, piece: bytes) -> bytes:
-        return b"%x\r\n%b\r\n" % (len(piece), piece) if self.chunked and piece else piece
-
 
 @frozen
 class Received:
@@ -171,7 +149,7 @@ class Exchange:
 
     Attributes:
         request: What was received; known once `arrived` is set.
-        bytes_sent: How much of the body the network took (without framing). It stands still when the client does.
+        bytes_sent: How much of the body was sent (without framing). It stands still when the client does.
         aborted: Whether the client left before the reply had ended; known once `closed` is set.
         arrived: The request has been read.
         finished: The reply was played to its end, be it a cut.
@@ -208,10 +186,6 @@ class Exchange:
             if not threading.Event.wait(self.closed, quiet) and 0 < before == self.bytes_sent:
                 return before
         raise TimeoutError(f"did not stall within {timeout} seconds")
-
-    def _close(self, *, by_client: bool) -> None:
-        self.aborted = by_client and not self.finished.is_set()
-        self.closed.set()
 
 
 class FakeServer:
@@ -254,7 +228,13 @@ class FakeServer:
 
     def close_idle(self) -> None:
         """Close the kept-alive connections that wait for a request, unannounced."""
-        self._loop.call_soon_threadsafe(lambda: [c.transport.close() for c in self._connections if c.idle])
+
+        def close() -> None:
+            for connection in self._connections:
+                if connection.played:
+                    connection.transport.close()
+
+        self._loop.call_soon_threadsafe(close)
 
     def __enter__(self) -> Self:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
@@ -265,7 +245,7 @@ class FakeServer:
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
@@ -276,17 +256,20 @@ class FakeServer:
             self._loop.close()
 
     async def _serve(self) -> None:
-        server = await self._loop.create_server(lambda: _Connection(self), sock=self._listener, backlog=BACKLOG)
+        server = await self._loop.create_server(
+            lambda: _Connection(self._arrive, self._connections), sock=self._listener, backlog=BACKLOG
+        )
         await self._stop.wait()
         server.close()
-        while pending := asyncio.all_tasks() - {asyncio.current_task()}:
+        while self._connections or len(asyncio.all_tasks()) > 1:
             for connection in self._connections:
                 connection.transport.abort()
-            await asyncio.wait(pending)
+            await asyncio.sleep(0)
 
-    def _arrive(self, request: Received) -> tuple[Exchange, Reply]:
+    def _arrive(self, request: Received, connection: list[Exchange]) -> tuple[Exchange, Reply]:
         exchange = self.exchange(self._arrivals)
         exchange.request = request
+        connection.append(exchange)
         self._arrivals += 1
         exchange.arrived.set()
         reply = self._replies.pop(0) if len(self._replies) > 1 else self._replies[0]
@@ -296,25 +279,41 @@ class FakeServer:
             return exchange, Reply.json({"error": {"message": f"the reply function failed: {error!r}"}}, status=500)
 
 
+def _head(reply: Reply) -> bytes:
+    length = sum(len(step) for step in reply.body if isinstance(step, bytes))
+    framing = {"transfer-encoding": "chunked"} if reply.chunked else {"content-length": str(length)}
+    headers = {"content-type": reply.content_type, **framing, **reply.headers}
+    lines = [f"HTTP/1.1 {reply.status} ", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def _framed(reply: Reply, piece: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(piece), piece) if reply.chunked and piece else piece
+
+
 class _Connection(asyncio.Protocol):
-    """A client's connection. A protocol, not streams: it hears at once, also while it stands still, that he left."""
+    """A client's connection. A protocol, not streams: even while it stands still it hears at once that he left."""
 
     transport: asyncio.Transport
 
-    def __init__(self, server: FakeServer) -> None:
-        self.server = server
-        self.idle = True
+    def __init__(
+        self, arrive: Callable[[Received, list[Exchange]], tuple[Exchange, Reply]], connections: set[_Connection]
+    ) -> None:
+        self.arrive = arrive
+        self.connections = connections
         self.exchanges: list[Exchange] = []
         self.reader = asyncio.StreamReader(limit=2**20)
         self.writable = asyncio.Event()
+        self.head = b""  # the status line and headers, as long as they are not sent
+        self.played = True  # whether the last step of the latest reply has been written
         self.left = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        transport.set_write_buffer_limits(high=0)  # so that what was drained is with the kernel
+        transport.set_write_buffer_limits(high=0)  # so that writable means: all of it is with the kernel
         self.writable.set()
-        self.server._connections.add(self)
+        self.connections.add(self)
         self.task = asyncio.get_running_loop().create_task(self.serve())
 
     def data_received(self, data: bytes) -> None:
@@ -325,10 +324,13 @@ class _Connection(asyncio.Protocol):
         self.transport.abort()  # close() would first try to send what nobody reads
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.server._connections.discard(self)
+        self.connections.discard(self)
         self.task.cancel()
         for exchange in self.exchanges:
-            exchange._close(by_client=self.left or exc is not None)
+            if self.played and self.writable.is_set():
+                exchange.finished.set()
+            exchange.aborted = not exchange.finished.is_set() and (self.left or exc is not None)
+            exchange.closed.set()
 
     def pause_writing(self) -> None:
         self.writable.clear()
@@ -340,21 +342,20 @@ class _Connection(asyncio.Protocol):
         try:
             reusable = True
             while reusable:
-                self.idle = True
                 request = await self.receive()
-                self.idle = False
-                exchange, reply = self.server._arrive(request)
-                self.exchanges.append(exchange)
-                reusable = await self.answer(exchange, reply)
+                self.played = False
+                exchange, reply = self.arrive(request, self.exchanges)
+                reusable = await self.answer(exchange, reply) and request.headers.get("connection") != "close"
+                exchange.finished.set()
         except asyncio.CancelledError:
             pass  # the connection is gone
         finally:
             self.transport.close()
 
     async def receive(self) -> Received:
-        head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        (method, target, _), *fields = (line.split(" ", 2) for line in head.rstrip().split("\r\n"))
-        headers = {name.rstrip(":").lower(): " ".join(value).strip() for name, *value in fields}
+        start, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").rstrip().split("\r\n")
+        method, target, _ = start.split(" ")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         body = await self.reader.readexactly(int(headers.get("content-length", 0)))
         if headers.get("transfer-encoding") == "chunked":
             while size := int((await self.reader.readline()).partition(b";")[0], 16):
@@ -362,3 +363,40 @@ class _Connection(asyncio.Protocol):
             await self.reader.readline()
         address = urlsplit(target)
         return Received(method, address.path, address.query, headers, body)
+
+    async def answer(self, exchange: Exchange, reply: Reply) -> bool:
+        """Play the reply; tells whether the connection can be used again."""
+        self.head = _head(reply)
+        end = End.CLEAN
+        for step in reply.body:
+            match step:
+                case bytes():
+                    await self.send(exchange, reply, step)
+                case Endless(piece):
+                    while True:
+                        await self.send(exchange, reply, piece)
+                case Signal():
+                    await step.soon(timeout=None)
+                case End():
+                    end = step
+                    break
+                case _:
+                    await asyncio.sleep(step)
+        if end is End.HANG:
+            await asyncio.Event().wait()
+        if end is End.CLEAN:
+            self.transport.write(self.head + (b"0\r\n\r\n" if reply.chunked else b""))
+        self.played = True
+        await self.writable.wait()
+        if end is End.RST:
+            linger = struct.pack("ii", 1, 0)
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            self.transport.abort()
+        return end is End.CLEAN and reply.headers.get("connection") != "close"
+
+    async def send(self, exchange: Exchange, reply: Reply, piece: bytes) -> None:
+        await asyncio.sleep(0)  # the other connections want to live, too
+        await self.writable.wait()
+        self.transport.write(self.head + _framed(reply, piece))
+        self.head = b""
+        exchange.bytes_sent += len(piece)

@@ -10,7 +10,7 @@ from typing import Generic, Self, TypeVar
 
 from reactivex import Observable, abc
 
-from .._runtime import Gate, Scheduler
+from .._runtime import Gate, Scheduler, in_loop
 from ..errors import MisuseError
 from .stream import HIGH, LOW
 
@@ -55,14 +55,12 @@ class _Sink(abc.ObserverBase[T]):
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    async def wait(self) -> None:
-        """Returns when there is an item, or the end. Cancelling it loses nothing: items stay where they are."""
-        if asyncio.get_running_loop() is not self.home.loop:
-            raise MisuseError("This stream was begun on another event loop; make a new one with llm.astream(…).")
+    def wait(self) -> asyncio.Future[None]:
+        """Done when there is an item, or the end. Cancelling it loses nothing: items stay where they are."""
         if self.waiter is not None and not self.waiter.done():
             raise MisuseError("Two tasks wait for the next item of one stream; give each its own, or share the items.")
         self.waiter = self.home.loop.create_future()
-        await self.waiter
+        return self.waiter
 
     def close(self) -> None:
         """Leaves the stream. Takes no lock, so a destructor may call it from anywhere."""
@@ -109,6 +107,10 @@ class AsyncStream(AsyncIterator[T], Generic[T]):
             except asyncio.CancelledError:
                 self._cancelled(sink)
                 raise
+            except RuntimeError:
+                if in_loop(sink.home.loop):
+                    raise
+                raise MisuseError("This stream was begun on another event loop; make a new one here.") from None
         value = items.popleft()
         if not sink.gate.is_open and len(items) <= LOW:
             sink.gate.open()
@@ -124,7 +126,7 @@ class AsyncStream(AsyncIterator[T], Generic[T]):
         return sink
 
     def _cancelled(self, sink: _Sink[T]) -> None:
-        """If the task whose loop this is ends cancelled, its traceback may hold the iterator for long: close it then."""
+        """Closes it when the task that reads it ends cancelled: that task's traceback may hold the iterator for long."""
         task = asyncio.current_task()
         if task is not None and task is self._reader:
             task.add_done_callback(lambda ended: sink.close() if ended.cancelled() else None)

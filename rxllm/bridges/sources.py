@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable
 from typing import TypeVar, cast
 
@@ -11,6 +12,10 @@ from ..errors import MisuseError
 __all__ = ["from_aiter", "from_iter"]
 
 T = TypeVar("T")
+
+
+def _itself(items: Iterable[T]) -> Iterable[T]:
+    return items
 
 
 def from_iter(items: Iterable[T] | Callable[[], Iterable[T]]) -> Source[T]:
@@ -37,7 +42,8 @@ def from_iter(items: Iterable[T] | Callable[[], Iterable[T]]) -> Source[T]:
     def begin(home: Scheduler) -> AsyncIterator[T]:
         if isinstance(items, Collection):
             return read(cast("Collection[T]", items))
-        return pull(Worker(home.loop, home.context), items if callable(items) else lambda: items)
+        make = items if callable(items) else functools.partial(_itself, items)
+        return pull(Worker(home.loop, home.context), make)
 
     return source(begin)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from reactivex import Observable, abc
 
@@ -50,7 +50,7 @@ def batch(
     their answers and nothing else is disturbed.
     """
 
-    def ordered(numbered: AsyncIterator[tuple[int, Out]], board: _Board[In, Out]) -> AsyncIterator[Out]:
+    def ordered(numbered: AsyncIterator[tuple[int, Out]], board: _Board[In]) -> AsyncIterator[Out]:
         async def answers() -> AsyncIterator[Out]:
             turn = 0
             early: dict[int, Out] = {}
@@ -80,7 +80,7 @@ def batch_as_completed(
     Shape: ``(index, answer)``, indices counted from 0. Errors: as of `batch`.
     """
 
-    def at_once(numbered: AsyncIterator[tuple[int, Out]], board: _Board[In, Out]) -> AsyncIterator[tuple[int, Out]]:
+    def at_once(numbered: AsyncIterator[tuple[int, Out]], board: _Board[In]) -> AsyncIterator[tuple[int, Out]]:
         async def answers() -> AsyncIterator[tuple[int, Out]]:
             async for item in numbered:
                 board.waiting -= 1
@@ -98,12 +98,14 @@ def _operator(
     stage: Answering[In, Out],
     max_concurrency: int,
     return_exceptions: bool,
-    arrange: Callable[[AsyncIterator[tuple[int, Out]], _Board[In, Out]], AsyncIterator[A]],
+    arrange: Callable[[AsyncIterator[tuple[int, Out]], _Board[In]], AsyncIterator[A]],
 ) -> Callable[[Observable[In]], Observable[A]]:
     if not isinstance(cast("object", max_concurrency), int) or max_concurrency < 1:
         raise MisuseError(f"max_concurrency must be a whole number of at least 1, not {max_concurrency!r}.")
     if not callable(getattr(stage, "answer", None)):
-        raise MisuseError(f"batch takes an LLM or a Pipeline, not {type(stage).__name__}; rxllm.pipe(f) makes one of f.")
+        raise MisuseError(
+            f"batch takes an LLM or a Pipeline, not {type(stage).__name__}; rxllm.pipe(f) makes one of f."
+        )
 
     def operator(prompts: Observable[In]) -> Source[A]:
         def run(home: Scheduler) -> AsyncIterator[A]:
@@ -119,7 +121,7 @@ class _Board(abc.ObserverBase[In]):
     """Who waits, who runs, who is done; one batch's state, all of it on one loop."""
 
     def __init__(
-        self, stage: Answering[In, Out], max_concurrency: int, return_exceptions: bool, home: Scheduler
+        self, stage: Answering[In, object], max_concurrency: int, return_exceptions: bool, home: Scheduler
     ) -> None:
         self.stage = stage
         self.max_concurrency = max_concurrency
@@ -135,7 +137,7 @@ class _Board(abc.ObserverBase[In]):
         self.prompts_ended = False
         self.news = asyncio.Event()
 
-    async def run(self, prompts: Observable[In]) -> AsyncIterator[tuple[int, Out]]:
+    async def run(self, prompts: Observable[In]) -> AsyncIterator[tuple[int, Any]]:
         upstream = prompts.subscribe(self, scheduler=self.home.with_gate(self.gate))
         try:
             while True:
@@ -144,7 +146,7 @@ class _Board(abc.ObserverBase[In]):
                     raise self.failure
                 while self.done:
                     self.fill()
-                    yield cast("tuple[int, Out]", self.done.popleft())
+                    yield self.done.popleft()
                 self.fill()
                 if self.prompts_ended and not self.prompts and not self.running and not self.done:
                     return

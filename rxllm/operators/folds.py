@@ -30,7 +30,9 @@ def text() -> Callable[[Observable[Chunk]], Observable[str]]:
     """
 
     def operator(source: Observable[Chunk]) -> Observable[str]:
-        def subscribe(observer: abc.ObserverBase[str], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+        def subscribe(
+            observer: abc.ObserverBase[str], scheduler: abc.SchedulerBase | None = None
+        ) -> abc.DisposableBase:
             emit = observer.on_next
 
             def on_next(chunk: Chunk) -> None:

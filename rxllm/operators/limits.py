@@ -56,6 +56,9 @@ def silence(*, first: float | None, idle: float | None) -> Callable[[Observable[
             raise MisuseError(f"A limit on silence must be a positive number of seconds, not {seconds!r}.")
 
     def operator(source: Observable[T]) -> Observable[T]:
+        if first is None and idle is None:
+            return source
+
         def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
             watch = _Watch(observer, given, first, idle)
             upstream = source.subscribe(watch, scheduler=watch.timers)
@@ -69,33 +72,28 @@ def silence(*, first: float | None, idle: float | None) -> Callable[[Observable[
 class _Watch(abc.ObserverBase[T]):
     """One timer at a time, which looks when the last item came and sleeps on: nothing is scheduled for an item."""
 
-    __slots__ = ("alarm", "clock", "idle", "last", "limit", "next", "observer", "started", "timers")
+    __slots__ = ("alarm", "clock", "emit", "first", "idle", "last", "observer", "started", "timers")
 
     def __init__(
         self, observer: abc.ObserverBase[T], given: abc.SchedulerBase | None, first: float | None, idle: float | None
     ) -> None:
         self.observer = observer
-        self.next = observer.on_next
+        self.emit = observer.on_next
         # Any scheduler that counts time will do, virtual time too; without one, the loop's.
-        self.timers = given if given is not None else scheduler()
-        timers = self.timers
+        timers = self.timers = given if given is not None else scheduler()
         self.clock: Callable[[], float] = (
             time.monotonic if isinstance(timers, Scheduler) else lambda: timers.now.timestamp()
         )
-        self.limit, self.idle = first, idle
+        self.first, self.idle = first, idle
         self.started = False
-        self.alarm = SerialDisposable()
         self.last = self.clock()
-        self.arm()
+        self.alarm = SerialDisposable()
+        self.sleep(min(limit for limit in (first, idle) if limit is not None))
 
     def on_next(self, value: T) -> None:
-        if self.idle is not None:
-            self.last = self.clock()
-        if not self.started:
-            self.started = True
-            self.limit = self.idle
-            self.arm()
-        self.next(value)
+        self.last = self.clock()
+        self.started = True
+        self.emit(value)
 
     def on_error(self, error: Exception) -> None:
         self.alarm.dispose()
@@ -105,24 +103,23 @@ class _Watch(abc.ObserverBase[T]):
         self.alarm.dispose()
         self.observer.on_completed()
 
-    def arm(self) -> None:
-        if self.limit is not None:
-            self.sleep(self.limit)
-        elif self.started:
-            self.alarm.dispose()
-
     def sleep(self, seconds: float) -> None:
-        self.alarm.disposable = self.timers.schedule_relative(seconds, lambda *_: self.look())
+        self.alarm.disposable = self.timers.schedule_relative(seconds, self.look)
 
-    def look(self) -> None:
-        if self.limit is None:
-            return
+    def look(self, _: abc.SchedulerBase, state: object = None) -> None:
+        """Fails if the limit is over; else sleeps until it can be."""
+        limit = self.idle if self.started else self.first
         gate = self.timers.gate if isinstance(self.timers, Scheduler) else None
-        if gate is not None and not gate.is_open:
-            return self.sleep(self.limit)
+        if limit is None:
+            if self.idle is not None:  # the first item may take its time; this looks for it
+                self.sleep(self.idle)
+            return
         since = max(self.last, gate.opened_at) if gate else self.last
-        left = since + self.limit - self.clock()
-        if left > 1e-6:
-            return self.sleep(left)
-        what = "no further chunk" if self.started else "no first chunk"
-        return self.observer.on_error(Timeout(f"There was {what} within {self.limit:g} s."))
+        left = since + limit - self.clock()
+        if gate is not None and not gate.is_open:
+            self.sleep(limit)
+        elif left > 1e-6:  # what datetime can tell apart
+            self.sleep(left)
+        else:
+            what = "no further chunk" if self.started else "no first chunk"
+            self.observer.on_error(Timeout(f"There was {what} within {limit:g} s."))

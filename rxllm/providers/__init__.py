@@ -6,6 +6,7 @@ import difflib
 import importlib
 import os
 import warnings
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any, cast
 
@@ -45,9 +46,9 @@ def model(name: str | None = None, **settings: Any) -> LLM:
     if not name:
         raise MisuseError("Which model? Name it, as in rxllm.model('openai:gpt-5-mini'), or set RXLLM_MODEL.")
     known = _known()
-    provider, colon, rest = name.partition(":")
+    provider, _, rest = name.partition(":")
     if provider not in known and name.partition("/")[0] in known:
-        provider, colon, rest = name.partition("/")
+        provider, _, rest = name.partition("/")
     if provider not in known:
         near = difflib.get_close_matches(provider, known, 1)
         hint = f" Did you mean {near[0]}:{rest or '…'}?" if near else ""
@@ -64,12 +65,12 @@ def _known() -> dict[str, Any]:
     return {**{point.name: point for point in entry_points(group="rxllm.providers")}, **_SHIPPED}
 
 
-def _load(where: Any) -> type[LLM]:
+def _load(where: Any) -> Callable[..., LLM]:
     if isinstance(where, str):
         module, _, name = where.partition(":")
-        return cast("type[LLM]", getattr(importlib.import_module(module), name))
+        return cast("Callable[..., LLM]", getattr(importlib.import_module(module), name))
     try:
-        return cast("type[LLM]", where.load())
+        return cast("Callable[..., LLM]", where.load())
     except Exception as error:
         warnings.warn(f"The provider {where.name!r} could not be loaded: {error!r}", stacklevel=3)
         raise MisuseError(f"The provider {where.name!r} is installed but broken: {error!r}.") from error

@@ -7,7 +7,7 @@ where it is read; anything unknown is ignored.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -24,7 +24,7 @@ from ..messages import (
     Usage,
     text_chunk,
 )
-from ._documents import count, json_of, object_of, provider_error
+from ._documents import count, json_of, list_of, object_of, provider_error, text_of
 
 __all__ = ["ChatDecoder", "whole_answer"]
 
@@ -35,7 +35,6 @@ class _Delta(Struct, gc=False):
     content: Any = None
     reasoning_content: Any = None
     reasoning: Any = None
-    reasoning_details: Any = None
     refusal: Any = None
     tool_calls: Any = None
     function_call: Any = None
@@ -44,7 +43,7 @@ class _Delta(Struct, gc=False):
 class _Choice(Struct, gc=False):
     delta: _Delta | None = None
     text: Any = None  # of completions
-    finish_reason: str | None = None
+    finish_reason: Any = None
     usage: Any = None  # Moonshot
     error: Any = None  # OpenRouter
 
@@ -112,24 +111,17 @@ class ChatDecoder:
             self._other(data, error)
             return None
         if frame.choices and self._spoken and (choice := frame.choices[0]) is not None:
-            delta = choice.delta
-            if delta is not None and not (
-                choice.finish_reason
-                or frame.usage
-                or delta.reasoning_content
-                or delta.reasoning
-                or delta.tool_calls
-                or delta.refusal
-                or delta.reasoning_details
-                or delta.function_call
-                or frame.error
-                or frame.x_groq
-                or choice.error
-                or choice.usage
+            delta, text = choice.delta, None
+            if choice.finish_reason or frame.usage or frame.error or frame.x_groq or choice.error or choice.usage:
+                pass
+            elif delta is None:
+                text = choice.text
+            elif not (
+                delta.reasoning_content or delta.reasoning or delta.tool_calls or delta.refusal or delta.function_call
             ):
                 text = delta.content
-                if type(text) is str:
-                    return text_chunk(text) if text else None
+            if type(text) is str:
+                return text_chunk(text) if text else None
         return self.read(frame, data)
 
     def _other(self, data: bytes, error: msgspec.MsgspecError) -> None:
@@ -139,9 +131,8 @@ class ChatDecoder:
             self.ended, self._spoken = True, False
             self.complete = self.failure is None
             return
-        document = json_of(data)
-        if isinstance(document, list):
-            raise provider_error(cast("object", document), data)
+        if document := list_of(json_of(data)):
+            raise provider_error(document, data)
         raise ProtocolError(f"A frame is not a chunk of a chat completion: {error}.", frame=data)
 
     def read(self, frame: _Frame, data: bytes) -> Chunk | None:
@@ -154,15 +145,13 @@ class ChatDecoder:
         groq = object_of(frame.x_groq)
         parts = list(self._parts(choice))
         usage = _usage(frame.usage or choice.usage or groq.get("usage"))
-        raw = choice.finish_reason or None
+        raw = text_of(choice.finish_reason) or None
         self._fail(frame, frame.error or choice.error or groq.get("error"), raw, data)
         self.complete = (self.complete or raw is not None) and self.failure is None
         if not parts and not usage and not raw:
             if self.failure:
                 raise self.failure
             return None
-        if self._spoken and len(parts) == 1 and not usage and not raw and isinstance(text := parts[0], TextPart):
-            return text_chunk(text.text)
         first, self._spoken = not self._spoken, True
         return Chunk(
             parts=parts,
@@ -176,8 +165,8 @@ class ChatDecoder:
     def _identify(self, data: bytes) -> None:
         # Azure's first frame and all of Snowflake's have empty ids.
         identity = _decode_identity(data)
-        self._id = self._id or (identity.id if isinstance(identity.id, str) else "")
-        self._model = self._model or (identity.model if isinstance(identity.model, str) else "")
+        self._id = self._id or text_of(identity.id)
+        self._model = self._model or text_of(identity.model)
 
     def _fail(self, frame: _Frame, error: object, raw: str | None, data: bytes) -> None:
         """Note the failure that a frame tells of; what else it says is emitted first."""
@@ -195,19 +184,16 @@ class ChatDecoder:
             yield from _content(choice.text)
             return
         delta = choice.delta
+        # `reasoning_details`, too, has texts; OpenRouter repeats there what it says here.
         reasoning = delta.reasoning_content or delta.reasoning
-        if not isinstance(reasoning, str):
-            # OpenRouter repeats here what it says in `reasoning`; Snowflake says it only here.
-            reasoning = _joined(delta.reasoning_details)
-        if reasoning:
+        if isinstance(reasoning, str) and reasoning:
             yield ReasoningPart(reasoning)
         yield from _content(delta.content)
         if isinstance(delta.refusal, str) and delta.refusal:
             yield RefusalPart(delta.refusal)
-        calls: object = delta.tool_calls
-        if isinstance(calls, list):
-            for position, call in enumerate(cast("list[object]", calls)):
-                yield self._call(position, object_of(call))
+        calls = list_of(delta.tool_calls)
+        for position, call in enumerate(calls):
+            yield self._call(position, object_of(call))
         if delta.function_call and not calls:  # what tool_calls were once
             yield self._call(0, {"index": 0, "function": delta.function_call})
 
@@ -221,8 +207,8 @@ class ChatDecoder:
         arguments = function.get("arguments", function.get("input"))
         if not isinstance(arguments, str):  # Mistral may send an object
             arguments = "" if arguments is None else msgspec.json.encode(arguments).decode()
-        identity, name = call.get("id") or "", function.get("name") or ""
-        index = call.get("index")
+        identity, name = text_of(call.get("id")), text_of(function.get("name"))
+        index = count(call, "index")
         place = position if index is None else index
         known = self._calls.get(place)
         if known is None or (name and ((identity and identity != known.id) or (index is None and name != known.name))):
@@ -257,8 +243,8 @@ def _content(content: object) -> Iterator[Part]:
     if isinstance(content, str):
         if content:
             yield TextPart(content)
-    elif isinstance(content, list):  # Mistral
-        for item in cast("list[object]", content):
+    else:
+        for item in list_of(content):  # Mistral
             match item:
                 case {"type": "text", "text": str(text)} if text:
                     yield TextPart(text)
@@ -272,8 +258,7 @@ def _joined(texts: object) -> str:
     """The text of a text, or of a list of objects with one."""
     if isinstance(texts, str):
         return texts
-    items = cast("list[object]", texts) if isinstance(texts, list) else []
-    return "".join([text for item in items if isinstance(text := object_of(item).get("text"), str)])
+    return "".join([text_of(object_of(item).get("text")) for item in list_of(texts)])
 
 
 def _usage(document: object) -> Usage | None:

@@ -25,7 +25,7 @@ from ..messages import (
     Usage,
     text_chunk,
 )
-from ._documents import count, json_of, object_of, provider_error
+from ._documents import count, json_of, list_of, object_of, provider_error, text_of
 
 __all__ = ["ClaudeDecoder", "whole_answer"]
 
@@ -136,8 +136,8 @@ class ClaudeDecoder:
             case "message_start":
                 return self._begun(object_of(event.message))
             case "message_delta":
-                raw = event.delta.stop_reason if event.delta else None
-                return self._said((), _usage(event.usage), raw)
+                raw = text_of(event.delta.stop_reason) if event.delta else None
+                return self._said([], _usage(event.usage), raw)
             case "message_stop":
                 self.complete = self.ended = True
                 return self._said(self._stopped(sorted(self._blocks)))
@@ -153,15 +153,15 @@ class ClaudeDecoder:
         self.complete = False
         self._reset = self._spoken
         self._spoken = False
-        self._id, self._model, self._usage = message.get("id"), message.get("model"), _usage(message.get("usage"))
-        parts = [part for index, block in enumerate(message.get("content") or ()) for part in _whole(index, block)]
-        return self._said(parts, now=self._reset)
+        self._id = text_of(message.get("id")) or None
+        self._model = text_of(message.get("model")) or None
+        self._usage = _usage(message.get("usage"))
+        return self._said(_parts(message.get("content")), now=self._reset)
 
     def _said(
-        self, parts: Iterable[Part], usage: Usage | None = None, raw: str | None = None, *, now: bool = False
+        self, parts: list[Part], usage: Usage | None = None, raw: str | None = None, *, now: bool = False
     ) -> Chunk | None:
         """A chunk, if there is anything to say. The first one also tells what ``message_start`` told."""
-        parts = list(parts)
         if not (parts or usage or raw or now):
             return None
         first = not self._spoken
@@ -171,7 +171,7 @@ class ClaudeDecoder:
             parts=parts,
             usage=usage,
             finish_reason=_FINISHES.get(raw, "stop") if raw else None,
-            raw_finish_reason=raw,
+            raw_finish_reason=raw or None,
             id=self._id if first else None,
             model=self._model if first else None,
             reset=self._reset,
@@ -186,7 +186,7 @@ class ClaudeDecoder:
                 return _whole(index, block)
             case "tool_use":
                 self._blocks[index] = _Block(block)
-                return [ToolCallPart(block.get("id") or "", block.get("name") or "", "", index)]
+                return [ToolCallPart(text_of(block.get("id")), text_of(block.get("name")), "", index)]
             case _:
                 self._blocks[index] = _Block(block)
                 return []
@@ -227,30 +227,35 @@ def whole_answer(body: bytes) -> Chunk:
         raise provider_error(answer, body)
     if not isinstance(answer.get("content"), list):
         raise ProtocolError("The answer is not a message: it has no content.", frame=body)
-    raw = answer.get("stop_reason")
+    raw = text_of(answer.get("stop_reason")) or None
     return Chunk(
-        parts=[part for index, block in enumerate(answer["content"]) for part in _whole(index, block)],
+        parts=_parts(answer["content"]),
         usage=_usage(answer.get("usage")),
         finish_reason=_FINISHES.get(raw, "stop") if raw else None,
         raw_finish_reason=raw,
-        id=answer.get("id"),
-        model=answer.get("model"),
+        id=text_of(answer.get("id")) or None,
+        model=text_of(answer.get("model")) or None,
     )
+
+
+def _parts(content: object) -> list[Part]:
+    return [part for index, block in enumerate(list_of(content)) for part in _whole(index, object_of(block))]
 
 
 def _whole(index: int, block: dict[str, Any]) -> list[Part]:
     """The part that a whole block is; of an empty text or thought, none."""
     match block.get("type"):
         case "text":
-            return [TextPart(block["text"])] if block.get("text") else []
+            text = text_of(block.get("text"))
+            return [TextPart(text)] if text else []
         case "thinking":
-            text, signature = block.get("thinking") or "", block.get("signature") or None
+            text, signature = text_of(block.get("thinking")), text_of(block.get("signature")) or None
             return [ReasoningPart(text, signature, index)] if text or signature else []
         case "tool_use":
             arguments = _arguments(block.get("input"))
-            return [ToolCallPart(block.get("id") or "", block.get("name") or "", arguments, index)]
+            return [ToolCallPart(text_of(block.get("id")), text_of(block.get("name")), arguments, index)]
         case _:
-            return [RawPart("anthropic", block)]
+            return [RawPart("anthropic", block)] if block else []
 
 
 def _arguments(given: object) -> str:

@@ -13,7 +13,16 @@ import msgspec
 
 from ..errors import MisuseError, ProviderError
 
-__all__ = ["count", "json_of", "object_of", "provider_error", "refuse_several", "retry_after"]
+__all__ = [
+    "count",
+    "json_of",
+    "list_of",
+    "object_of",
+    "provider_error",
+    "refuse_several",
+    "retry_after",
+    "text_of",
+]
 
 _BODY_LIMIT = 64 * 1024
 
@@ -67,16 +76,16 @@ def provider_error(
     told = {name.lower(): value for name, value in (headers or {}).items()}
     if status is None or status < 400:
         status = _status_of(error, plain)
-        message = message or "The provider reports an error: " + (_text(body)[:200] or "it gives no details.")
+        message = message or "The provider reports an error: " + (_shown(body)[:200] or "it gives no details.")
     else:
-        message = f"{message or _text(body).strip()[:200] or 'No details were given'} (HTTP {status})"
+        message = f"{message or _shown(body).strip()[:200] or 'No details were given'} (HTTP {status})"
     spent = any(map(_SPENT.search, plain)) or bool(_SPENT_BY_MESSAGE.search(message))
     advice = told.get("x-should-retry", "").lower()
     passing = status is not None and (status in (408, 409, 429) or status >= 500)
     return ProviderError.of_status(status)(
         message,
         status=status,
-        body=_text(body),
+        body=_shown(body),
         retry_after=retry_after(told),
         code=next((name for key in ("code", "type") if isinstance(name := error.get(key), str) and name), None),
         retryable=not spent and (advice == "true" or (passing and advice != "false")),
@@ -109,6 +118,16 @@ def object_of(value: object) -> dict[str, Any]:
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
+def list_of(value: object) -> list[object]:
+    """The value if it is a JSON array, else an empty one."""
+    return cast("list[object]", value) if isinstance(value, list) else []
+
+
+def text_of(value: object) -> str:
+    """The value if it is text, else an empty one."""
+    return value if isinstance(value, str) else ""
+
+
 def count(document: object, *path: str) -> int | None:
     """The number at that place of the document, None if there is none."""
     for name in path:
@@ -126,7 +145,7 @@ def _status_of(error: Mapping[str, Any], names: list[str]) -> int | None:
     return next((status for word, status in _STATUS_OF.items() if any(word in name for name in names)), None)
 
 
-def _text(body: bytes) -> str:
+def _shown(body: bytes) -> str:
     return body[:_BODY_LIMIT].decode("utf-8", "replace")
 
 

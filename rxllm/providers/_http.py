@@ -17,8 +17,8 @@ from ..errors import Interrupted, MisuseError, ProtocolError, ProviderError, Rxl
 from ..llm import LLM
 from ..messages import Chunk, Parameters, Request, Sampling
 from ..operators.limits import silence
-from ..wire.http import Timeouts, post
-from ..wire.sse import SSEDecoder
+from ..wire.http import Timeouts, post, timeouts_of
+from ..wire.sse import DEFAULT_LIMIT, SSEDecoder
 
 if TYPE_CHECKING:
     from ..wire.http import Client
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Decoder", "HTTPProvider"]
 
 LINGER = 0.1  # seconds that a finished stream may still take to end its HTTP body, so that the connection is kept
+MIN_SECRET = 4  # characters; a shorter key would blank out ordinary words
 WHOLE_LIMIT = 64 * 2**20  # bytes of an answer that is not streamed
 
 
@@ -52,9 +53,10 @@ class Decoder(Protocol):
         ...
 
 
-class Settings(Sampling, total=False):
+class Fields(Sampling, total=False):
     """Keywords of every provider's constructor: parameters, and what `evolve` hands on."""
 
+    event_limit: int
     parameters: Parameters
     tags: tuple[str, ...]
     metadata: Mapping[str, Any]
@@ -79,6 +81,7 @@ class HTTPProvider(LLM):
             one, called once a loop. None shares one fast client a loop.
         headers: to send, too; they win over the provider's own.
         timeout: `Timeouts`; one number bounds every silence, None bounds none.
+        event_limit: bytes that one event of the stream may have; 16 MiB, since tool arguments and images are large.
     """
 
     model: str
@@ -86,7 +89,8 @@ class HTTPProvider(LLM):
     base_url: str | None = field(default=None, kw_only=True, repr=_without_credentials)
     client: Client | None = field(default=None, kw_only=True, repr=False)
     headers: Mapping[str, str] | None = field(default=None, kw_only=True, repr=False)
-    timeout: Timeouts = field(default=Timeouts(), converter=Timeouts.of, kw_only=True)
+    timeout: Timeouts = field(default=Timeouts(), converter=timeouts_of, kw_only=True)
+    event_limit: int = field(default=DEFAULT_LIMIT, kw_only=True)
 
     def __init__(
         self,
@@ -97,7 +101,7 @@ class HTTPProvider(LLM):
         client: Client | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: Timeouts | float | None = Timeouts(),
-        **settings: Unpack[Settings],
+        **settings: Unpack[Fields],
     ) -> None:
         self._settle(
             model=model,
@@ -111,12 +115,14 @@ class HTTPProvider(LLM):
 
     def _settle(self, **given: Any) -> None:
         """Tells fields and parameters apart."""
-        fields = {name: given.pop(name) for name in attrs.fields_dict(type(self)) if name != "model" and name in given}
-        model = given.pop("model")
+        model = given["model"]
         if not isinstance(model, str) or not model:
             raise MisuseError(f"A model's name is text such as 'gpt-5-mini', not {model!r}.")
-        fields["parameters"] = Parameters.of(given).over(fields.get("parameters", Parameters()))
-        self.__attrs_init__(model, **fields)  # type: ignore[attr-defined]  # pyright: ignore
+        own = attrs.fields_dict(type(self))
+        sampling = {name: given.pop(name) for name in given.keys() - own.keys()}
+        if sampling:
+            given["parameters"] = Parameters.of(sampling).over(given.get("parameters", Parameters()))
+        self.__attrs_init__(**given)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
     def _url(self, request: Request) -> str:
         raise NotImplementedError
@@ -138,7 +144,8 @@ class HTTPProvider(LLM):
 
     def chunks(self, request: Request) -> Observable[Chunk]:
         """The answer as it comes. `request.stream` False asks for it whole, as one chunk."""
-        request = attrs.evolve(request, model=request.model or self.model)
+        if request.model is None:
+            request = attrs.evolve(request, model=self.model)
         streams = request.stream is not False
         try:
             body = msgspec.json.encode(self._body(request))
@@ -157,22 +164,24 @@ class HTTPProvider(LLM):
             self._url(request), body, headers=headers, failure=self._error, client=self.client, timeouts=timeouts
         )
         whole: Callable[[bytes], Chunk] = lambda body: self._whole(body, request)  # noqa: E731
-        if not streams:
-            return answer.pipe(_at_once(whole), silence(first=timeouts.first_chunk, idle=None))
-        return answer.pipe(
-            _decoded(lambda: self._decoder(request), whole), silence(first=timeouts.first_chunk, idle=timeouts.idle)
-        )
+        clean = _without_secrets(headers)
+        frames = lambda: SSEDecoder(limit=self.event_limit)  # noqa: E731
+        read = _decoded(frames, lambda: self._decoder(request), whole, clean) if streams else _at_once(whole, clean)
+        return answer.pipe(read, silence(first=timeouts.first_chunk, idle=timeouts.idle if streams else None))
 
 
 def _decoded(
-    make_decoder: Callable[[], Decoder], whole: Callable[[bytes], Chunk]
+    make_frames: Callable[[], SSEDecoder],
+    make_decoder: Callable[[], Decoder],
+    whole: Callable[[bytes], Chunk],
+    clean: Clean,
 ) -> Callable[[Observable[bytes]], Observable[Chunk]]:
     """Bytes to frames to chunks. A server that answers a request for a stream with one JSON document is understood."""
 
     def operator(source: Observable[bytes]) -> Observable[Chunk]:
         def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
             home = scheduler(given)
-            sink = _Decoding(observer, make_decoder(), whole)
+            sink = _Decoding(observer, make_frames(), make_decoder(), whole, clean)
             upstream = source.subscribe(sink, scheduler=home)
 
             def dispose() -> None:
@@ -189,15 +198,21 @@ def _decoded(
 
 
 class _Decoding(abc.ObserverBase[bytes]):
-    __slots__ = ("decoder", "document", "emit", "ended", "frames", "observer", "started", "whole")
+    __slots__ = ("clean", "decoder", "document", "emit", "ended", "frames", "observer", "started", "whole")
 
     def __init__(
-        self, observer: abc.ObserverBase[Chunk], decoder: Decoder, whole: Callable[[bytes], Chunk]
+        self,
+        observer: abc.ObserverBase[Chunk],
+        frames: SSEDecoder,
+        decoder: Decoder,
+        whole: Callable[[bytes], Chunk],
+        clean: Clean,
     ) -> None:
+        self.clean = clean
         self.observer = observer
         self.emit = observer.on_next
         self.decoder = decoder
-        self.frames = SSEDecoder()
+        self.frames = frames
         self.whole = whole
         self.started = False
         self.ended = False  # told the observer so; what still comes is the end of the HTTP body
@@ -217,7 +232,7 @@ class _Decoding(abc.ObserverBase[bytes]):
             else:
                 _keep(self.document, value)
         except RxllmError as error:
-            self.observer.on_error(error)
+            self.on_error(error)
 
     def read(self, frames: list[tuple[str, bytes]]) -> None:
         decoder, emit = self.decoder, self.emit
@@ -234,7 +249,7 @@ class _Decoding(abc.ObserverBase[bytes]):
 
     def on_error(self, error: Exception) -> None:
         if not self.ended:
-            self.observer.on_error(error)
+            self.observer.on_error(self.clean(error))
 
     def on_completed(self) -> None:
         if self.ended:
@@ -247,10 +262,33 @@ class _Decoding(abc.ObserverBase[bytes]):
                 if not self.ended and not self.decoder.complete:
                     raise Interrupted("The stream ended before the answer did: its end marker is missing.")
         except RxllmError as error:
-            self.observer.on_error(error)
+            self.on_error(error)
         else:
             if not self.ended:
                 self.observer.on_completed()
+
+
+Clean = Callable[[Exception], Exception]
+
+
+def _without_secrets(headers: Mapping[str, str]) -> Clean:
+    """Blanks what we sent in secret out of errors: some servers say the key back."""
+    secrets = [
+        secret
+        for name in ("authorization", "x-api-key", "api-key", "proxy-authorization", "cookie")
+        if len(secret := headers.get(name, "").removeprefix("Bearer ")) >= MIN_SECRET
+    ]
+
+    def clean(error: Exception) -> Exception:
+        for secret in secrets if isinstance(error, RxllmError) else ():
+            error.args = tuple(str(argument).replace(secret, "***") for argument in error.args)
+            if isinstance(error, ProviderError):
+                error.body = error.body.replace(secret, "***")
+            if isinstance(error, ProtocolError):
+                error.frame = error.frame.replace(secret.encode(), b"***")
+        return error
+
+    return clean
 
 
 def _keep(document: list[bytes], data: bytes) -> None:
@@ -259,29 +297,32 @@ def _keep(document: list[bytes], data: bytes) -> None:
         raise ProtocolError(f"The answer is longer than {WHOLE_LIMIT >> 20} MiB.", frame=document[0])
 
 
-def _at_once(whole: Callable[[bytes], Chunk]) -> Callable[[Observable[bytes]], Observable[Chunk]]:
+def _at_once(whole: Callable[[bytes], Chunk], clean: Clean) -> Callable[[Observable[bytes]], Observable[Chunk]]:
     """All the bytes to one chunk."""
 
     def operator(source: Observable[bytes]) -> Observable[Chunk]:
         def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
             document: list[bytes] = []
 
+            def on_error(error: Exception) -> None:
+                observer.on_error(clean(error))
+
             def on_next(data: bytes) -> None:
                 try:
                     _keep(document, data)
                 except ProtocolError as error:
-                    observer.on_error(error)
+                    on_error(error)
 
             def on_completed() -> None:
                 try:
                     chunk = whole(b"".join(document))
                 except RxllmError as error:
-                    observer.on_error(error)
+                    on_error(error)
                 else:
                     observer.on_next(chunk)
                     observer.on_completed()
 
-            return source.subscribe(on_next, observer.on_error, on_completed, scheduler=given)
+            return source.subscribe(on_next, on_error, on_completed, scheduler=given)
 
         return Source(subscribe)
 

@@ -33,7 +33,7 @@ from ..messages import (
 from ..wire.http import Timeouts
 from ._chat import ChatDecoder, whole_answer
 from ._documents import json_of, provider_error, refuse_several
-from ._http import Decoder, HTTPProvider, Settings
+from ._http import Decoder, Fields, HTTPProvider
 
 if TYPE_CHECKING:
     from ..wire.http import Client
@@ -74,7 +74,7 @@ class OpenAI(HTTPProvider):
         client: Client | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: Timeouts | float | None = _TIMEOUTS,
-        **settings: Unpack[Settings],
+        **settings: Unpack[Fields],
     ) -> None:
         self._settle(
             model=model,

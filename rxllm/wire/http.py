@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Client = httpx.AsyncClient | Callable[[], httpx.AsyncClient]
 
-__all__ = ["Failure", "Timeouts", "post"]
+__all__ = ["Failure", "Timeouts", "post", "timeouts_of"]
 
 ERROR_BODY_LIMIT = 64 * 1024  # bytes that are read of an error document
 
@@ -33,7 +33,9 @@ Failure = Callable[[int, bytes, Mapping[str, str]], RxllmError]
 
 def _seconds(_: object, attribute: Any, value: object) -> None:
     if value is not None and not (isinstance(value, (int, float)) and value > 0):
-        raise MisuseError(f"The timeout {attribute.name!r} must be a positive number of seconds or None, not {value!r}.")
+        raise MisuseError(
+            f"The timeout {attribute.name!r} must be a positive number of seconds or None, not {value!r}."
+        )
 
 
 @frozen
@@ -52,12 +54,10 @@ class Timeouts:
     first_chunk: float | None = field(default=600.0, validator=_seconds)
     idle: float | None = field(default=300.0, validator=_seconds)
 
-    @classmethod
-    def of(cls, given: Timeouts | float | None) -> Timeouts:
-        """From what users write: one number bounds every silence, None bounds nothing."""
-        if isinstance(given, Timeouts):
-            return given
-        return cls(given, given, given, given)
+
+def timeouts_of(given: Timeouts | float | None) -> Timeouts:
+    """From what users write: one number bounds every silence, None bounds nothing."""
+    return given if isinstance(given, Timeouts) else Timeouts(given, given, given, given)
 
 
 def post(
@@ -81,7 +81,7 @@ def post(
 
     Errors: `failure(status, body, headers)` for a status other than 2xx; `TransportError` without a connection;
     `Timeout`; `Interrupted` when the connection breaks in the answer; `ProtocolError` for a web page;
-    `MisuseError` for a client of another event loop. Secrets of the headers are blanked out of error bodies.
+    `MisuseError` for a client of another event loop.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -106,12 +106,11 @@ def post(
         try:
             response = await _send(http, request)
             if not response.is_success:
-                document = await _beginning(response, headers)
-                raise failure(response.status_code, document, response.headers)
+                raise failure(response.status_code, await _beginning(response), response.headers)
             if "html" in response.headers.get("content-type", ""):
                 raise ProtocolError(
                     f"{place} answered with a web page instead of a stream; is base_url right?",
-                    frame=await _beginning(response, headers),
+                    frame=await _beginning(response),
                 )
             # aiter_raw is aiter_bytes without the decoder, for the usual case that there is nothing to undo.
             plain = response.headers.get("content-encoding", "identity") == "identity"
@@ -139,17 +138,13 @@ async def _send(http: httpx.AsyncClient, request: httpx.Request) -> httpx.Respon
         return await http.send(request, stream=True)
 
 
-async def _beginning(response: httpx.Response, headers: Mapping[str, str]) -> bytes:
-    """The first bytes of an error document, without the secrets that we sent."""
+async def _beginning(response: httpx.Response) -> bytes:
+    """As much of an error document as is worth reading."""
     body = b""
     async for data in response.aiter_bytes():
         body += data
         if len(body) >= ERROR_BODY_LIMIT:
             break
-    for name, value in headers.items():
-        secret = value.removeprefix("Bearer ").encode()
-        if len(secret) >= 4 and name.lower() in ("authorization", "x-api-key", "api-key", "x-goog-api-key"):
-            body = body.replace(secret, b"***")
     return body[:ERROR_BODY_LIMIT]
 
 

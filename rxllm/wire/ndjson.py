@@ -40,22 +40,25 @@ class NDJSONDecoder:
         end = pending.rfind(b"\n", searched)
         frames: list[Frame] = []
         if end >= 0:
-            frames = self._frames(bytes(pending[:end]))
+            block = bytes(pending[:end])
             del pending[: end + 1]
+            if len(block) >= self._limit:
+                for line in block.split(b"\n"):
+                    if len(line) >= self._limit:
+                        raise too_large(line, self._limit)
+            frames = _frames(block)
         if len(pending) > self._limit:
-            self._pending = bytearray()
-            raise too_large(bytes(pending[:1000]), self._limit)
+            beginning = bytes(pending[:1000])
+            pending.clear()  # the error's traceback holds on to it
+            raise too_large(beginning, self._limit)
         return frames
 
     def flush(self) -> list[Frame]:
         """At the end of the stream: the last line, if no LF came after it."""
         pending, self._pending = self._pending, bytearray()
-        return self._frames(bytes(pending))
+        return _frames(bytes(pending))
 
-    def _frames(self, block: bytes) -> list[Frame]:
-        lines = valid_utf8(block).split(b"\n")
-        if len(block) >= self._limit:
-            for line in lines:
-                if len(line) >= self._limit:
-                    raise too_large(line, self._limit)
-        return [("message", stripped) for line in lines if (stripped := line.strip(WHITESPACE))]
+
+def _frames(block: bytes) -> list[Frame]:
+    lines = valid_utf8(block).split(b"\n")
+    return [("message", stripped) for line in lines if (stripped := line.strip(WHITESPACE))]

@@ -71,11 +71,13 @@ class SSEDecoder:
         end = pending.rfind(b"\n\n", searched and searched - 1)
         frames: list[Frame] = []
         if end >= 0:
-            frames = self._frames(bytes(pending[:end]))
+            block = bytes(pending[:end])
             del pending[: end + 2]
+            frames = self._frames(block)
         if len(pending) > self._limit:
-            self._pending = bytearray()
-            raise too_large(bytes(pending[:1000]), self._limit)
+            beginning = bytes(pending[:1000])
+            pending.clear()  # the error's traceback holds on to it
+            raise too_large(beginning, self._limit)
         return frames
 
     def flush(self) -> list[Frame]:
@@ -93,11 +95,11 @@ class SSEDecoder:
 
     def _frames(self, block: bytes) -> list[Frame]:
         """The frames of whole events, which blank lines separate."""
-        block = valid_utf8(block)
         if len(block) >= self._limit:
             for event in block.split(b"\n\n"):
                 if len(event.strip(b"\n")) >= self._limit:
                     raise too_large(event, self._limit)
+        block = valid_utf8(block)
         # Most events are one line of data. Where the block is cut at their beginnings, a piece without a line end is
         # the data of one; only others need to be read by line. (A long separator is also the fastest to search.)
         before, *pieces = (b"\n\n" + block).split(b"\n\ndata: ")
@@ -148,7 +150,7 @@ def valid_utf8(block: bytes) -> bytes:
 def too_large(frame: bytes, limit: int) -> ProtocolError:
     """The error for a frame over the limit."""
     return ProtocolError(
-        f"One event of the stream is larger than the limit of {limit:,} bytes; if it is meant to be, raise the limit.",
+        f"One event of the stream is larger than the limit of {limit:,} bytes; if that is meant, raise the limit.",
         frame=frame,
     )
 

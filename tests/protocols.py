@@ -1,0 +1,373 @@
+"""Bodies of the protocols, written by hand from their descriptions, and ways to cut and dress them.
+
+Each protocol has the same surface, so that one battery can ask all providers the same::
+
+    for protocol in PROTOCOLS:
+        server.reply(Reply(protocol.stream(["Hel", "lo"])))     # one SSE event a piece
+        server.reply(Reply.json(protocol.whole(["Hel", "lo"])))  # the same answer at once
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from attrs import frozen
+
+__all__ = [
+    "PROTOCOLS",
+    "Chat",
+    "Completions",
+    "Messages",
+    "Protocol",
+    "ToolCall",
+    "split_events",
+    "split_every",
+    "with_line_ends",
+    "with_pings",
+]
+
+SIGNATURE = "EqQBCgIYAhIM"
+CREATED = 1_760_000_000
+
+
+@frozen
+class ToolCall:
+    """A call as the model streams it: its arguments are JSON text in pieces."""
+
+    id: str = "call_1"
+    name: str = "get_weather"
+    pieces: Sequence[str] = ('{"city":', ' "Paris"}')
+
+    @property
+    def arguments(self) -> str:
+        """The JSON text, joined."""
+        return "".join(self.pieces)
+
+
+@frozen
+class _Answer:
+    text: list[str]
+    reasoning: list[str]
+    tool_call: ToolCall | None
+    usage: tuple[int, int] | None
+    finish: str
+
+
+def sse(data: Any, event: str | None = None) -> bytes:
+    """One SSE event; `data` is made JSON unless it is a string."""
+    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)
+    return (f"event: {event}\n" if event else "").encode() + f"data: {text}\n\n".encode()
+
+
+@frozen
+class Protocol(ABC):
+    """What the battery needs to know of a protocol.
+
+    Attributes:
+        name: The id of a parametrised test.
+        path: Where requests are posted.
+        speaks: What it can carry besides text: ``reasoning``, ``tool_call``.
+        finishes: Our finish reasons and the protocol's own words for them.
+    """
+
+    name: ClassVar[str]
+    path: ClassVar[str]
+    terminal: ClassVar[bytes]
+    speaks: ClassVar[frozenset[str]]
+    finishes: ClassVar[Mapping[str, str]]
+
+    id: str = "answer_1"
+    model: str = "model-1"
+
+    def stream(
+        self,
+        text: Iterable[str] = (),
+        *,
+        reasoning: Iterable[str] = (),
+        tool_call: ToolCall | None = None,
+        usage: tuple[int, int] | None = (3, 5),
+        finish: str | None = None,
+    ) -> list[bytes]:
+        """The SSE events of an answer, the terminal ones included.
+
+        Args:
+            text: The pieces of text, an event each.
+            reasoning: The pieces of reasoning that come before.
+            tool_call: A call that comes after.
+            usage: Input and output tokens; without it the server says nothing of usage.
+            finish: One of our finish reasons, or a raw one; by default ``tool_call`` after a call and else ``stop``.
+        """
+        return self._stream(self._answer(text, reasoning, tool_call, usage, finish))
+
+    def whole(
+        self,
+        text: Iterable[str] = (),
+        *,
+        reasoning: Iterable[str] = (),
+        tool_call: ToolCall | None = None,
+        usage: tuple[int, int] | None = (3, 5),
+        finish: str | None = None,
+    ) -> bytes:
+        """The JSON body of the answer that means the same as `stream` of the same arguments."""
+        return json.dumps(self._whole(self._answer(text, reasoning, tool_call, usage, finish))).encode()
+
+    @abstractmethod
+    def error_frame(self, message: str = "The server had an error") -> bytes:
+        """The SSE event that ends a stream that failed midway."""
+
+    @abstractmethod
+    def error_body(self, status: int, message: str = "It went wrong") -> bytes:
+        """The JSON body that goes with this HTTP status."""
+
+    @abstractmethod
+    def _stream(self, answer: _Answer) -> list[bytes]: ...
+
+    @abstractmethod
+    def _whole(self, answer: _Answer) -> dict[str, Any]: ...
+
+    def _answer(
+        self,
+        text: Iterable[str],
+        reasoning: Iterable[str],
+        tool_call: ToolCall | None,
+        usage: tuple[int, int] | None,
+        finish: str | None,
+    ) -> _Answer:
+        finish = finish or ("tool_call" if tool_call else "stop")
+        answer = _Answer(list(text), list(reasoning), tool_call, usage, self.finishes.get(finish, finish))
+        asked = {kind for kind in ("reasoning", "tool_call") if getattr(answer, kind)}
+        if asked - self.speaks:
+            raise ValueError(f"{self.name} does not speak {asked - self.speaks}")
+        return answer
+
+
+class OpenAIProtocol(Protocol):
+    """What OpenAI's protocols have in common: the end, the errors, the counts."""
+
+    terminal = b"data: [DONE]\n\n"
+    finishes: ClassVar = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
+
+    def error_frame(self, message: str = "The server had an error") -> bytes:
+        """OpenAI's error object as data."""
+        return sse({"error": {"message": message, "type": "server_error", "param": None, "code": None}})
+
+    def error_body(self, status: int, message: str = "It went wrong") -> bytes:
+        """OpenAI's error object."""
+        kind, code = {
+            401: ("invalid_request_error", "invalid_api_key"),
+            403: ("invalid_request_error", "unsupported_country_region_territory"),
+            404: ("invalid_request_error", "model_not_found"),
+            429: ("requests", "rate_limit_exceeded"),
+        }.get(status, ("server_error" if status >= 500 else "invalid_request_error", None))
+        return json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}}).encode()
+
+    @staticmethod
+    def _usage(usage: tuple[int, int] | None) -> dict[str, Any]:
+        if usage is None:
+            return {}
+        counts = {"prompt_tokens": usage[0], "completion_tokens": usage[1], "total_tokens": sum(usage)}
+        return {"usage": counts}
+
+
+class Chat(OpenAIProtocol):
+    """OpenAI's chat completions; reasoning as DeepSeek and others add it."""
+
+    name = "chat"
+    path = "/v1/chat/completions"
+    speaks = frozenset({"reasoning", "tool_call"})
+    finishes: ClassVar = {**OpenAIProtocol.finishes, "tool_call": "tool_calls"}
+
+    def _stream(self, answer: _Answer) -> list[bytes]:
+        deltas: list[dict[str, Any]] = [{"role": "assistant", "content": "", "refusal": None}]
+        deltas += [{"reasoning_content": piece} for piece in answer.reasoning]
+        deltas += [{"content": piece} for piece in answer.text]
+        if answer.tool_call:
+            function = {"name": answer.tool_call.name, "arguments": ""}
+            deltas += [
+                {"tool_calls": [{"index": 0, "id": answer.tool_call.id, "type": "function", "function": function}]}
+            ]
+            deltas += [{"tool_calls": [{"index": 0, "function": {"arguments": a}}]} for a in answer.tool_call.pieces]
+        chunks = [self._chunk([self._choice(delta, None)]) for delta in deltas]
+        chunks += [self._chunk([self._choice({}, answer.finish)])]
+        chunks += [self._chunk([], **self._usage(answer.usage))] if answer.usage else []
+        return [*map(sse, chunks), self.terminal]
+
+    def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": "chat.completion.chunk",
+            "created": CREATED,
+            "model": self.model,
+            "service_tier": "default",
+            "system_fingerprint": "fp_1",
+            "choices": choices,
+            "usage": None,
+            **more,
+        }
+
+    @staticmethod
+    def _choice(delta: dict[str, Any], finish: str | None) -> dict[str, Any]:
+        return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+
+    def _whole(self, answer: _Answer) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": "".join(answer.text) or None, "refusal": None}
+        if "".join(answer.reasoning):
+            message["reasoning_content"] = "".join(answer.reasoning)
+        if answer.tool_call:
+            function = {"name": answer.tool_call.name, "arguments": answer.tool_call.arguments}
+            message["tool_calls"] = [{"id": answer.tool_call.id, "type": "function", "function": function}]
+        return {
+            "id": self.id,
+            "object": "chat.completion",
+            "created": CREATED,
+            "model": self.model,
+            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish}],
+            **self._usage(answer.usage),
+        }
+
+
+class Completions(OpenAIProtocol):
+    """OpenAI's legacy completions: text and nothing else; the chunks have the shape of the whole."""
+
+    name = "completions"
+    path = "/v1/completions"
+    speaks: ClassVar = frozenset[str]()
+
+    def _stream(self, answer: _Answer) -> list[bytes]:
+        choices = [*([self._choice(piece, None)] for piece in answer.text), [self._choice("", answer.finish)]]
+        chunks = [self._completion(choice) for choice in choices]
+        chunks += [self._completion([], **self._usage(answer.usage))] if answer.usage else []
+        return [*map(sse, chunks), self.terminal]
+
+    def _whole(self, answer: _Answer) -> dict[str, Any]:
+        return self._completion([self._choice("".join(answer.text), answer.finish)], **self._usage(answer.usage))
+
+    def _completion(self, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": "text_completion",
+            "created": CREATED,
+            "model": self.model,
+            "choices": choices,
+            **more,
+        }
+
+    @staticmethod
+    def _choice(text: str, finish: str | None) -> dict[str, Any]:
+        return {"text": text, "index": 0, "logprobs": None, "finish_reason": finish}
+
+
+class Messages(Protocol):
+    """Anthropic's messages."""
+
+    name = "messages"
+    path = "/v1/messages"
+    terminal = b'event: message_stop\ndata: {"type": "message_stop"}\n\n'
+    speaks = frozenset({"reasoning", "tool_call"})
+    finishes: ClassVar = {
+        "stop": "end_turn",
+        "length": "max_tokens",
+        "content_filter": "refusal",
+        "tool_call": "tool_use",
+    }
+
+    def error_frame(self, message: str = "The server had an error") -> bytes:
+        """An ``error`` event, an overload as the usual one."""
+        return self._event("error", error={"type": "overloaded_error", "message": message}, request_id="req_1")
+
+    def error_body(self, status: int, message: str = "It went wrong") -> bytes:
+        """Anthropic's error object."""
+        kind = {
+            401: "authentication_error",
+            403: "permission_error",
+            404: "not_found_error",
+            413: "request_too_large",
+            429: "rate_limit_error",
+            529: "overloaded_error",
+        }.get(status, "api_error" if status >= 500 else "invalid_request_error")
+        error = {"type": kind, "message": message}
+        return json.dumps({"type": "error", "error": error, "request_id": "req_1"}).encode()
+
+    def _stream(self, answer: _Answer) -> list[bytes]:
+        blocks: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
+        if answer.reasoning:
+            deltas = [{"type": "thinking_delta", "thinking": piece} for piece in answer.reasoning]
+            signature = {"type": "signature_delta", "signature": SIGNATURE}
+            blocks.append(({"type": "thinking", "thinking": "", "signature": ""}, [*deltas, signature]))
+        if answer.text:
+            blocks.append(
+                ({"type": "text", "text": ""}, [{"type": "text_delta", "text": piece} for piece in answer.text])
+            )
+        if answer.tool_call:
+            deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in ("", *answer.tool_call.pieces)]
+            blocks.append((self._tool_use(answer.tool_call, {}), deltas))
+        counts = answer.usage and {"input_tokens": answer.usage[0], "output_tokens": 1}
+        events = [self._event("message_start", message=self._message([], None, counts)), self._event("ping")]
+        for index, (start, deltas) in enumerate(blocks):
+            events.append(self._event("content_block_start", index=index, content_block=start))
+            events += [self._event("content_block_delta", index=index, delta=delta) for delta in deltas]
+            events.append(self._event("content_block_stop", index=index))
+        ended = {"stop_reason": answer.finish, "stop_sequence": None}
+        total = {"usage": {"output_tokens": answer.usage[1]}} if answer.usage else {}
+        return [*events, self._event("message_delta", delta=ended, **total), self.terminal]
+
+    def _whole(self, answer: _Answer) -> dict[str, Any]:
+        content: list[dict[str, Any]] = []
+        if "".join(answer.reasoning):
+            content.append({"type": "thinking", "thinking": "".join(answer.reasoning), "signature": SIGNATURE})
+        if "".join(answer.text):
+            content.append({"type": "text", "text": "".join(answer.text)})
+        if answer.tool_call:
+            content.append(self._tool_use(answer.tool_call, json.loads(answer.tool_call.arguments or "{}")))
+        counts = answer.usage and {"input_tokens": answer.usage[0], "output_tokens": answer.usage[1]}
+        return self._message(content, answer.finish, counts)
+
+    def _message(
+        self, content: list[dict[str, Any]], finish: str | None, usage: dict[str, int] | None
+    ) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "type": "message",
+            "role": "assistant",
+            "model": self.model,
+            "content": content,
+            "stop_reason": finish,
+            "stop_sequence": None,
+            **({"usage": usage} if usage else {}),
+        }
+
+    @staticmethod
+    def _tool_use(tool_call: ToolCall, arguments: Any) -> dict[str, Any]:
+        return {"type": "tool_use", "id": tool_call.id, "name": tool_call.name, "input": arguments}
+
+    @staticmethod
+    def _event(kind: str, **data: Any) -> bytes:
+        return sse({"type": kind, **data}, event=kind)
+
+
+PROTOCOLS: tuple[Protocol, ...] = (Chat(), Completions(), Messages())
+
+
+def split_events(body: bytes) -> list[bytes]:
+    """The body cut after each blank line; no byte is lost."""
+    return re.findall(rb"(?s).+?(?:\r\n\r\n|\n\n|\r\r(?!\n)|\Z)", body)
+
+
+def split_every(size: int, body: bytes | Iterable[bytes]) -> list[bytes]:
+    """The body cut after every `size` bytes, wherever that is."""
+    joined = body if isinstance(body, bytes) else b"".join(body)
+    return [joined[start : start + size] for start in range(0, len(joined), size)]
+
+
+def with_line_ends(end: bytes, events: Iterable[bytes]) -> list[bytes]:
+    r"""The events with their ``\n`` replaced by another line end."""
+    return [event.replace(b"\n", end) for event in events]
+
+
+def with_pings(events: Iterable[bytes], ping: bytes = b": ping\n\n") -> list[bytes]:
+    """The events with a keep-alive comment (or whatever is given) before each."""
+    return [piece for event in events for piece in (ping, event)]

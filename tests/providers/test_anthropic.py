@@ -1,0 +1,503 @@
+"""Anthropic's protocol: what is sent, and what is made of the events."""
+
+import json
+
+import pytest
+
+from rxllm.errors import (
+    AuthenticationError,
+    BadRequest,
+    MisuseError,
+    Overloaded,
+    ProtocolError,
+    ProviderError,
+    RateLimited,
+)
+from rxllm.messages import (
+    Chunk,
+    FilePart,
+    Message,
+    RawPart,
+    ReasoningPart,
+    Request,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+    Usage,
+    join,
+)
+from rxllm.providers.anthropic import Anthropic
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    """No key and no address but those that a test sets."""
+    for name in ("API_KEY", "AUTH_TOKEN", "BASE_URL"):
+        monkeypatch.delenv(f"ANTHROPIC_{name}", raising=False)
+
+
+def asked(prompt="hi", **parameters):
+    """A request as the base class hands it over."""
+    return Request(prompt=Request.ask(prompt).prompt, **{"model": "claude", **parameters})
+
+
+def body_of(prompt="hi", **parameters):
+    """The body that is sent."""
+    return Anthropic("claude")._body(asked(prompt, **parameters))
+
+
+class Heard:
+    """What a decoder makes of events."""
+
+    def __init__(self, *events):
+        self.decoder = Anthropic("claude")._decoder(asked())
+        chunks = [self.decoder.chunk(json.dumps(event).encode()) for event in events]
+        self.chunks = [chunk for chunk in chunks if chunk is not None]
+        self.whole = join(self.chunks)
+
+
+def start(id="msg_1", **usage):
+    """The event that begins a message."""
+    message = {"id": id, "model": "claude-1", "content": [], "usage": usage or {"input_tokens": 5, "output_tokens": 1}}
+    return {"type": "message_start", "message": message}
+
+
+def block(index, *deltas, **content):
+    """The events of one block."""
+    return [
+        {"type": "content_block_start", "index": index, "content_block": content},
+        *({"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas),
+        {"type": "content_block_stop", "index": index},
+    ]
+
+
+def text(*pieces):
+    """Deltas of text."""
+    return [{"type": "text_delta", "text": piece} for piece in pieces]
+
+
+def json_delta(*pieces):
+    """Deltas of a call's arguments."""
+    return [{"type": "input_json_delta", "partial_json": piece} for piece in pieces]
+
+
+def end(reason="end_turn", **usage):
+    """The events that end a message."""
+    return [
+        {"type": "message_delta", "delta": {"stop_reason": reason}, "usage": usage or {"output_tokens": 7}},
+        {"type": "message_stop"},
+    ]
+
+
+class TestRequest:
+    """What is sent."""
+
+    def test_a_prompt_is_asked_with_a_limit(self):
+        """The protocol requires max_tokens."""
+        expected = {
+            "model": "claude",
+            "max_tokens": 4096,
+            "messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}],
+            "stream": True,
+        }
+        assert expected == body_of()
+
+    def test_parameters_have_the_protocols_names(self):
+        """Each parameter goes by the name that the protocol has for it; extra fields win."""
+        body = body_of(
+            temperature=0,
+            top_p=0.5,
+            top_k=3,
+            max_tokens=9,
+            stop_sequences=("a",),
+            tools=[{"name": "f"}],
+            tool_choice="any",
+            response_format={"type": "json_schema", "schema": {}},
+            stream=False,
+            extra={"thinking": {"type": "adaptive"}, "max_tokens": 10},
+        )
+        expected = {
+            "temperature": 0,
+            "top_p": 0.5,
+            "top_k": 3,
+            "max_tokens": 10,
+            "stop_sequences": ["a"],
+            "tools": [{"name": "f"}],
+            "tool_choice": {"type": "any"},
+            "output_config": {"format": {"type": "json_schema", "schema": {}}},
+            "stream": False,
+            "thinking": {"type": "adaptive"},
+        }
+        assert expected == {name: body[name] for name in expected}
+
+    def test_what_it_has_not_is_refused(self):
+        """There is no seed, and one answer only."""
+        with pytest.raises(MisuseError, match="seed"):
+            body_of(seed=1)
+        with pytest.raises(MisuseError, match=r"llm\.batch"):
+            body_of(extra={"n": 3})
+
+    def test_the_system_is_kept_apart(self):
+        """Messages of the system go where the protocol has them, one as text, several as blocks."""
+        one = body_of([("system", "be brief"), ("user", "hi")])
+        assert ("be brief", 1) == (one["system"], len(one["messages"]))
+        cached = RawPart("anthropic", {"type": "text", "text": "b", "cache_control": {"type": "ephemeral"}})
+        two = body_of([Message("system", ("a", cached)), Message("user", "hi")])
+        assert [{"type": "text", "text": "a"}, dict(cached.data)] == two["system"]
+        with pytest.raises(MisuseError, match="at least one message"):
+            body_of([("system", "be brief")])
+
+    def test_a_conversation_goes_back_as_it_came(self):
+        """Signed thoughts and raw blocks are echoed in their place; results of tools are the user's."""
+        search = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"q": "x"}}
+        conversation = [
+            Message("user", "weather?"),
+            Message(
+                "assistant",
+                (
+                    ReasoningPart("hm", "signed", 0),
+                    ReasoningPart("another vendor's"),
+                    RawPart("anthropic", search),
+                    RawPart("openai", {"type": "x"}),
+                    TextPart("I look."),
+                    ToolCallPart("c1", "weather", '{"at":"Ulm"}', 2),
+                    ToolCallPart("c2", "time", "", 3),
+                    ToolCallPart("c3", "time", '{"cut', 4),
+                ),
+            ),
+            Message("tool", ToolResultPart("c1", "rain")),
+            Message("tool", ToolResultPart("c2", "broken", is_error=True)),
+            Message("user", "and?"),
+            Message("assistant", ""),
+        ]
+        expected = [
+            {"role": "user", "content": [{"type": "text", "text": "weather?"}]},
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "thinking", "thinking": "hm", "signature": "signed"},
+                    search,
+                    {"type": "text", "text": "I look."},
+                    {"type": "tool_use", "id": "c1", "name": "weather", "input": {"at": "Ulm"}},
+                    {"type": "tool_use", "id": "c2", "name": "time", "input": {}},
+                    {"type": "tool_use", "id": "c3", "name": "time", "input": {"INVALID_JSON": '{"cut'}},
+                ],
+            },
+            {
+                "role": "user",
+                "content": [
+                    {"type": "tool_result", "tool_use_id": "c1", "content": "rain"},
+                    {"type": "tool_result", "tool_use_id": "c2", "content": "broken", "is_error": True},
+                    {"type": "text", "text": "and?"},
+                ],
+            },
+        ]
+        assert expected == body_of(conversation)["messages"]
+
+    def test_files_become_images_and_documents(self):
+        """A file goes as its bytes or as its address."""
+        files = (
+            FilePart("image/png", b"p"),
+            FilePart("image/*", url="https://x/y.png"),
+            FilePart("application/pdf", b"d", name="d.pdf"),
+            FilePart("text/markdown", b"# T"),
+        )
+        expected = [
+            {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "cA=="}},
+            {"type": "image", "source": {"type": "url", "url": "https://x/y.png"}},
+            {
+                "type": "document",
+                "source": {"type": "base64", "media_type": "application/pdf", "data": "ZA=="},
+                "title": "d.pdf",
+            },
+            {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "# T"}},
+        ]
+        assert expected == body_of(Message("user", files))["messages"][0]["content"]
+
+    @pytest.mark.parametrize(
+        "message",
+        [
+            Message("user", FilePart("audio/wav", b"a")),
+            Message("user", FilePart("image/png")),
+            Message("user", RawPart("openai", {"type": "x"})),
+            Message("user", ToolCallPart("c", "f")),
+            Message("assistant", FilePart("image/png", b"p")),
+        ],
+    )
+    def test_what_the_protocol_cannot_say_is_refused(self, message):
+        """Nothing of a prompt is dropped in silence."""
+        with pytest.raises(MisuseError):
+            body_of(message)
+
+
+class TestKey:
+    """Who asks, and where."""
+
+    def test_the_key_or_the_token(self, monkeypatch):
+        """The key wins over the token, the given one over the environment's."""
+        version = {"anthropic-version": "2023-06-01"}
+        monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "token")
+        assert {"authorization": "Bearer token", **version} == Anthropic("x")._headers(asked())
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "key")
+        assert {"x-api-key": "key", **version} == Anthropic("x")._headers(asked())
+        assert {"x-api-key": "given", **version} == Anthropic("x", api_key="given")._headers(asked())
+
+    def test_a_missing_key_is_a_sentence_with_the_variable(self):
+        """A missing key is found before anything is sent, unless a header or another server makes up for it."""
+        with pytest.raises(MisuseError, match="ANTHROPIC_API_KEY"):
+            Anthropic("x")._headers(asked())
+        for fine in (Anthropic("x", base_url="http://localhost"), Anthropic("x", headers={"X-Api-Key": "k"})):
+            assert {"anthropic-version": "2023-06-01"} == fine._headers(asked())
+
+    def test_the_address(self, monkeypatch):
+        """The address may be given with its version or without."""
+        assert "https://api.anthropic.com/v1/messages" == Anthropic("x")._url(asked())
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://proxy/")
+        assert "http://proxy/v1/messages" == Anthropic("x")._url(asked())
+        assert "http://other/v1/messages" == Anthropic("x", base_url="http://other/v1")._url(asked())
+
+
+class TestStream:
+    """Events to chunks."""
+
+    def test_the_first_chunk_tells_what_the_start_told(self):
+        """Id, model and input usage go out with the first chunk; the later usage replaces what it repeats."""
+        heard = Heard(start(), {"type": "ping"}, *block(0, *text("Hel", "lo"), type="text", text=""), *end())
+        expected = [
+            Chunk("Hel", id="msg_1", model="claude-1", usage=Usage(input_tokens=5, output_tokens=1)),
+            Chunk("lo"),
+            Chunk(finish_reason="stop", raw_finish_reason="end_turn", usage=Usage(output_tokens=7)),
+        ]
+        assert expected == heard.chunks
+        assert Usage(input_tokens=5, output_tokens=7) == heard.whole.usage
+        assert heard.decoder.complete
+
+    def test_text_in_the_start_of_a_block_counts(self):
+        """Some proxies send text there."""
+        assert Heard(start(), *block(0, *text("lo"), type="text", text="Hel")).whole.text == "Hello"
+
+    @pytest.mark.parametrize(
+        ("raw", "reason"),
+        [
+            ("end_turn", "stop"),
+            ("stop_sequence", "stop"),
+            ("pause_turn", "stop"),
+            ("max_tokens", "length"),
+            ("model_context_window_exceeded", "length"),
+            ("tool_use", "tool_call"),
+            ("refusal", "content_filter"),
+            ("new_one", "stop"),
+        ],
+    )
+    def test_stop_reasons(self, raw, reason):
+        """Each reason has our word, and keeps the provider's."""
+        whole = Heard(start(), *end(raw)).whole
+        assert (reason, raw, "msg_1") == (whole.finish_reason, whole.raw_finish_reason, whole.id)
+
+    def test_only_message_stop_completes(self):
+        """A stop reason is not the end."""
+        assert not Heard(start(), *block(0, *text("a"), type="text"), end()[0]).decoder.complete
+
+    def test_usage_in_detail(self):
+        """What message_delta omits keeps the value of message_start."""
+        usage = {"cache_read_input_tokens": 3, "cache_creation_input_tokens": 4, "input_tokens": 5, "output_tokens": 1}
+        later = {"output_tokens": 9, "input_tokens": None, "output_tokens_details": {"thinking_tokens": 2}}
+        expected = Usage(
+            input_tokens=5,
+            output_tokens=9,
+            cache_read_input_tokens=3,
+            cache_creation_input_tokens=4,
+            reasoning_output_tokens=2,
+        )
+        heard = Heard(start(**usage), *block(0, *text("a"), type="text"), *end(**later))
+        assert expected == heard.whole.usage
+
+    def test_thinking_is_closed_by_its_signature(self):
+        """Thoughts join by block; the signature goes with them, and alone where the thought is not shown."""
+        deltas = [
+            {"type": "thinking_delta", "thinking": "h"},
+            {"type": "thinking_delta", "thinking": "m"},
+            {"type": "signature_delta", "signature": "s1"},
+        ]
+        heard = Heard(
+            start(),
+            *block(0, *deltas, type="thinking", thinking="", signature=""),
+            *block(1, {"type": "signature_delta", "signature": "s2"}, type="thinking", thinking=""),
+        )
+        assert (ReasoningPart("hm", "s1", 0), ReasoningPart("", "s2", 1)) == heard.whole.parts
+
+    def test_calls_come_in_fragments(self):
+        """Id and name come first, arguments in pieces, and no arguments are an empty object."""
+        heard = Heard(
+            start(),
+            *block(1, *json_delta("", '{"a"', ":1}"), type="tool_use", id="c1", name="f", input={}),
+            *block(2, *json_delta(""), type="tool_use", id="c2", name="g", input={}),
+            *block(3, type="tool_use", id="c3", name="h", input={"b": 2}),
+        )
+        expected = (
+            ToolCallPart("c1", "f", '{"a":1}', 1),
+            ToolCallPart("c2", "g", "{}", 2),
+            ToolCallPart("c3", "h", '{"b":2}', 3),
+        )
+        assert expected == heard.whole.tool_calls
+        assert [ToolCallPart("c1", "f", "", 1), ToolCallPart(arguments='{"a"', index=1)] == [
+            chunk.tool_calls[0] for chunk in heard.chunks[:2]
+        ]
+
+    @pytest.mark.parametrize(
+        ("events", "data"),
+        [
+            (block(0, type="redacted_thinking", data="x"), {"type": "redacted_thinking", "data": "x"}),
+            (
+                block(0, *json_delta("", '{"q":', '"x"}'), type="server_tool_use", id="s", name="w", input={}),
+                {"type": "server_tool_use", "id": "s", "name": "w", "input": {"q": "x"}},
+            ),
+            (
+                block(0, type="web_search_tool_result", tool_use_id="s", content=[{"url": "u"}]),
+                {"type": "web_search_tool_result", "tool_use_id": "s", "content": [{"url": "u"}]},
+            ),
+            (
+                block(0, {"type": "compaction_delta", "content": "short"}, type="compaction", content=None),
+                {"type": "compaction", "content": "short"},
+            ),
+            (
+                block(0, *text("a", "b"), {"type": "new_delta", "text": {"x": 1}}, type="new", text=""),
+                {"type": "new", "text": {"x": 1}},
+            ),
+        ],
+    )
+    def test_other_blocks_are_kept_whole(self, events, data):
+        """Blocks that the next request must have back come when they are whole, and are no text and no call."""
+        heard = Heard(start(), *block(1, *text("a"), type="text"), *events)
+        assert (TextPart("a"), RawPart("anthropic", data)) == heard.whole.parts
+        assert 2 == len(heard.chunks)
+
+    def test_a_block_without_its_stop_is_closed_by_the_end(self):
+        """Some proxies forget content_block_stop."""
+        events = block(0, type="redacted_thinking", data="x")[:-1]
+        assert 1 == len(Heard(start(), *events, *end()).whole.parts)
+
+    def test_the_unknown_is_ignored(self):
+        """Events and deltas yet to be invented say nothing, whatever their fields are."""
+        events = [
+            {"type": "new_event", "delta": "text", "index": "zero"},
+            {"type": "new_event", "message": "text"},
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "citations_delta", "citation": {"x": 1}}},
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "new_delta", "text": 1}},
+            {"type": "content_block_delta", "index": 0, "delta": None},
+            {"type": "message_delta", "delta": None, "usage": None},
+            {},
+        ]
+        assert [] == Heard(start(), *events).chunks
+
+    @pytest.mark.parametrize("data", [b"{", b"[]", b'{"type":"content_block_delta","delta":1}', b"[DONE]"])
+    def test_other_bytes_are_a_protocol_error(self, data):
+        """What is no event is an error that shows it."""
+        with pytest.raises(ProtocolError) as caught:
+            Heard().decoder.chunk(data)
+        assert data == caught.value.frame
+
+    def test_a_second_start_takes_back_the_first(self):
+        """A proxy that asks again starts a new message in the same stream."""
+        heard = Heard(
+            start(),
+            *block(0, *text("old"), type="text"),
+            *block(1, type="tool_use", id="c", name="f")[:-1],
+            start(id="msg_2", input_tokens=6),
+            *block(0, *text("new"), type="text"),
+            *end(),
+        )
+        expected = Chunk(
+            "new",
+            id="msg_2",
+            model="claude-1",
+            usage=Usage(input_tokens=6, output_tokens=7),
+            finish_reason="stop",
+            raw_finish_reason="end_turn",
+            reset=True,
+        )
+        assert expected == heard.whole
+
+    def test_a_second_start_before_any_content_takes_nothing_back(self):
+        """Nothing was said, so nothing is to be forgotten."""
+        heard = Heard(start(), start(id="msg_2"), *block(0, *text("a"), type="text"))
+        assert (False, "msg_2") == (heard.whole.reset, heard.whole.id)
+
+
+class TestFailure:
+    """How answers fail."""
+
+    @pytest.mark.parametrize(
+        ("name", "kind", "status", "retryable"),
+        [
+            ("overloaded_error", Overloaded, 529, True),
+            ("rate_limit_error", RateLimited, 429, True),
+            ("authentication_error", AuthenticationError, 401, False),
+            ("permission_error", AuthenticationError, 403, False),
+            ("invalid_request_error", BadRequest, 400, False),
+            ("not_found_error", BadRequest, 404, False),
+            ("request_too_large", BadRequest, 413, False),
+            ("billing_error", ProviderError, 402, False),
+            ("api_error", ProviderError, 500, True),
+            ("timeout_error", ProviderError, 504, True),
+            ("new_error", ProviderError, None, False),
+        ],
+    )
+    def test_error_events_raise_by_their_type(self, name, kind, status, retryable):
+        """In a stream the HTTP status was 200: the type decides, and the answer is not complete."""
+        document = {"type": "error", "error": {"type": name, "message": "m"}, "request_id": "r"}
+        heard = Heard(start(), *block(0, *text("a"), type="text"))
+        with pytest.raises(kind) as caught:
+            heard.decoder.chunk(json.dumps(document).encode())
+        error = caught.value
+        assert (kind, "m", status, name, retryable) == (
+            type(error),
+            str(error),
+            error.status,
+            error.code,
+            error.retryable,
+        )
+        assert not heard.decoder.complete
+
+    def test_http_errors(self):
+        """The status decides, and the headers say when to come back."""
+        body = b'{"type":"error","error":{"type":"overloaded_error","message":"m"}}'
+        error = Anthropic("x")._error(529, body, {"retry-after": "3"})
+        assert (Overloaded, 529, 3.0, True) == (type(error), error.status, error.retry_after, error.retryable)
+
+
+class TestWhole:
+    """Answers at once."""
+
+    def test_a_whole_answer_is_the_streamed_one(self):
+        """The same answer, streamed or not, is the same message."""
+        content = [
+            {"type": "thinking", "thinking": "hm", "signature": "s"},
+            {"type": "server_tool_use", "id": "s", "name": "w", "input": {"q": "x"}},
+            {"type": "text", "text": "Hello", "citations": None},
+            {"type": "tool_use", "id": "c", "name": "f", "input": {"a": 1}},
+        ]
+        usage = {"input_tokens": 5, "output_tokens": 7}
+        document = {"id": "msg_1", "model": "claude-1", "type": "message", "content": content}
+        body = json.dumps({**document, "stop_reason": "tool_use", "usage": usage}).encode()
+        thinking = [{"type": "thinking_delta", "thinking": "hm"}, {"type": "signature_delta", "signature": "s"}]
+        streamed = Heard(
+            start(),
+            *block(0, *thinking, type="thinking", thinking="", signature=""),
+            *block(1, *json_delta('{"q": "x"}'), type="server_tool_use", id="s", name="w", input={}),
+            *block(2, *text("Hel", "lo"), type="text", text=""),
+            *block(3, *json_delta('{"a":', "1}"), type="tool_use", id="c", name="f", input={}),
+            *end("tool_use"),
+        )
+        assert streamed.whole.message() == Anthropic("x")._whole(body, asked()).message()
+
+    def test_an_error_with_status_200_raises(self):
+        """An error is one whatever its status."""
+        with pytest.raises(Overloaded):
+            Anthropic("x")._whole(b'{"type":"error","error":{"type":"overloaded_error","message":"m"}}', asked())
+
+    @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"event: ping"])
+    def test_other_bodies_are_protocol_errors(self, body):
+        """What is no answer is never an empty one."""
+        with pytest.raises(ProtocolError):
+            Anthropic("x")._whole(body, asked())
