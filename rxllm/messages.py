@@ -742,26 +742,31 @@ def _conversation(prompt: object) -> tuple[Message, ...]:
     )
 
 
-def _message_of(item: Any) -> Message:
-    if isinstance(item, Message):
-        return item
-    if isinstance(item, tuple) and len(item) == 2:  # pyright: ignore[reportUnknownArgumentType]
-        return Message(item[0], _parts_of(item[1]))  # pyright: ignore[reportUnknownArgumentType]
-    if isinstance(item, Mapping):
-        given = cast("Mapping[str, Any]", item)
-        if "role" not in given:
-            raise MisuseError(f"A message dict needs a 'role' and a 'content'; this one has {sorted(given)}.")
-        role, content = given["role"], given.get("content")
-        if role == "tool":
-            if "tool_call_id" not in given:
-                raise MisuseError("A message dict of the role 'tool' needs the 'tool_call_id' that it answers.")
-            return Message("tool", (ToolResultPart(given["tool_call_id"], _text(_parts_of(content), TextPart)),))
-        calls = [_call_of(i, call) for i, call in enumerate(given.get("tool_calls") or ())]
-        return Message(role, (*_parts_of(content), *calls))
-    raise MisuseError(
-        f"A list of messages holds Messages, {{'role', 'content'}} dicts or (role, text) pairs, not "
-        f"{type(item).__name__}: {repr(item)[:60]}. Several prompts go to llm.batch."
-    )
+def _message_of(item: object) -> Message:
+    match item:
+        case Message():
+            return item
+        case (role, content):
+            return Message(cast("Role", role), _parts_of(cast("object", content)))
+        case Mapping():
+            return _message_of_dict(cast("Mapping[str, Any]", item))
+        case _:
+            raise MisuseError(
+                "A list of messages holds Messages, {'role', 'content'} dicts or (role, text) pairs, not "
+                f"{type(item).__name__}: {repr(item)[:60]}. Several prompts go to llm.batch."
+            )
+
+
+def _message_of_dict(given: Mapping[str, Any]) -> Message:
+    if "role" not in given:
+        raise MisuseError(f"A message dict needs a 'role' and a 'content'; this one has {sorted(given)}.")
+    role, content = given["role"], given.get("content")
+    if role == "tool":
+        if "tool_call_id" not in given:
+            raise MisuseError("A message dict of the role 'tool' needs the 'tool_call_id' that it answers.")
+        return Message("tool", (ToolResultPart(given["tool_call_id"], _text(_parts_of(content), TextPart)),))
+    calls = [_call_of(index, call) for index, call in enumerate(given.get("tool_calls") or ())]
+    return Message(role, (*_parts_of(content), *calls))
 
 
 def _call_of(index: int, call: Mapping[str, Any]) -> ToolCallPart:

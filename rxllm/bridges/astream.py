@@ -126,7 +126,7 @@ class AsyncStream(AsyncIterator[T], Generic[T]):
         return sink
 
     def _cancelled(self, sink: _Sink[T]) -> None:
-        """Closes it when the task that reads it ends cancelled: that task's traceback may hold the iterator for long."""
+        """Closes it when the task that reads it ends cancelled: that task's traceback may hold the iterator long."""
         task = asyncio.current_task()
         if task is not None and task is self._reader:
             task.add_done_callback(lambda ended: sink.close() if ended.cancelled() else None)
