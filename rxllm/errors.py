@@ -163,7 +163,7 @@ class ParseError(RxllmError):
         shape: what it was to be read as.
     """
 
-    def __init__(self, message: str, *, text: str, shape: object) -> None:
+    def __init__(self, message: str, *, text: str = "", shape: object = None) -> None:
         super().__init__(message)
         self.text = text
         self.shape = shape

@@ -13,7 +13,7 @@ from reactivex import Observable, abc
 from reactivex import operators as ops
 from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
 
-from ._runtime import Scheduler, Source, Worker, in_thread, pull, report, scheduler, source
+from ._runtime import Scheduler, Source, Worker, connect, in_thread, pull, scheduler, source
 from .errors import MisuseError, RxllmError
 from .messages import Chunk, Message, Parameters, Prompt, Request, Settings, join
 from .operators.folds import message
@@ -85,7 +85,7 @@ class LLM(Surface[Prompt | Observable[Any], Chunk, Message]):
         def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
             home = scheduler(given)
             answer = _Answer(observer, request, home)
-            answer.subscription.disposable = _made(self, request, home).subscribe(answer, scheduler=home)
+            answer.subscription.disposable = connect(_made(self, request, home), answer, home)
             return answer.subscription
 
         return Source(subscribe)
@@ -149,7 +149,7 @@ class _Answer(abc.ObserverBase[Answered]):
 
     def __init__(self, observer: abc.ObserverBase[Chunk], request: Request, home: Scheduler) -> None:
         self.observer = observer
-        self.emit = observer.on_next
+        self.emit: Callable[[Chunk], None] = observer.on_next
         self.request = request
         self.home = home
         self.arrived: MutableSequence[Chunk] = []
@@ -170,7 +170,8 @@ class _Answer(abc.ObserverBase[Answered]):
         try:
             self.emit(chunk)
         except Exception as error:
-            report(self.home.loop, "A subscriber raised; its request is closed.", error)
+            self.home.report("A subscriber raised; its request is closed.", error)
+            self.emit = _unheard
             self.subscription.dispose()
 
     def compact(self) -> None:
@@ -193,6 +194,10 @@ class _Answer(abc.ObserverBase[Answered]):
 
     def on_completed(self) -> None:
         self.observer.on_completed()
+
+
+def _unheard(chunk: Chunk) -> None:
+    """Nobody listens any more."""
 
 
 class _Full(deque[Chunk]):
@@ -250,9 +255,8 @@ def _asking(upstream: Observable[Any], llm: LLM) -> Observable[Chunk]:
             else:
                 current.disposable = answer.subscribe(observer, scheduler=home)
 
-        waiting = upstream.subscribe(values.append, observer.on_error, ask, scheduler=home)
-        if current.disposable is None:
-            current.disposable = waiting
+        current.disposable = waiting = SingleAssignmentDisposable()  # before it may be replaced, from any thread
+        waiting.disposable = upstream.subscribe(values.append, observer.on_error, ask, scheduler=home)
         return current
 
     return Source(subscribe)

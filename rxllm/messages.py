@@ -22,7 +22,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, Self, TypedDict, cast, get_args
+from typing import Any, Literal, Self, TypedDict, TypeGuard, cast, get_args
 
 import attrs
 from attrs import field, frozen
@@ -115,7 +115,7 @@ class RawPart:
     data: Mapping[str, Any]
 
     def __hash__(self) -> int:
-        return hash((self.provider, repr(self.data)))
+        return hash((self.provider, frozenset(self.data)))
 
 
 Part = TextPart | ReasoningPart | RefusalPart | ToolCallPart | ToolResultPart | FilePart | RawPart
@@ -287,7 +287,7 @@ class Chunk:
             fold.text(text)
             for part in whole:
                 fold.add(part)
-            whole = fold.parts()
+            whole = fold.parts() or None
         if whole:
             text = _text(whole, TextPart)
             if all(isinstance(part, TextPart) for part in whole):
@@ -557,7 +557,8 @@ def _sequences(value: object) -> tuple[str, ...] | None:
     """One stop sequence or several."""
     if value is None:
         return None
-    return (value,) if isinstance(value, str) else tuple(cast("Iterable[str]", value))
+    single = isinstance(value, str) or not isinstance(value, Iterable)
+    return (cast("str", value),) if single else tuple(cast("Iterable[str]", value))
 
 
 def _objects(value: Iterable[Mapping[str, Any]] | None) -> tuple[Mapping[str, Any], ...] | None:
@@ -743,18 +744,20 @@ def _conversation(prompt: object) -> tuple[Message, ...]:
 
 
 def _message_of(item: object) -> Message:
-    match item:
-        case Message():
-            return item
-        case (role, content):
-            return Message(cast("Role", role), _parts_of(cast("object", content)))
-        case Mapping():
-            return _message_of_dict(cast("Mapping[str, Any]", item))
-        case _:
-            raise MisuseError(
-                "A list of messages holds Messages, {'role', 'content'} dicts or (role, text) pairs, not "
-                f"{type(item).__name__}: {repr(item)[:60]}. Several prompts go to llm.batch."
-            )
+    if isinstance(item, Message):
+        return item
+    if isinstance(item, Mapping):
+        return _message_of_dict(cast("Mapping[str, Any]", item))
+    if _is_pair(item):
+        return Message(item[0], _parts_of(item[1]))
+    raise MisuseError(
+        "A list of messages holds Messages, {'role', 'content'} dicts or (role, text) pairs, not "
+        f"{type(item).__name__}: {repr(item)[:60]}. Several prompts go to llm.batch."
+    )
+
+
+def _is_pair(item: object) -> TypeGuard[tuple[Any, Any]]:
+    return isinstance(item, tuple) and len(cast("Sequence[Any]", item)) == 2
 
 
 def _message_of_dict(given: Mapping[str, Any]) -> Message:
@@ -770,5 +773,11 @@ def _message_of_dict(given: Mapping[str, Any]) -> Message:
 
 
 def _call_of(index: int, call: Mapping[str, Any]) -> ToolCallPart:
-    function = call.get("function") or call
-    return ToolCallPart(call.get("id", ""), function["name"], function.get("arguments", ""), index)
+    match call.get("function") or call:
+        case {"name": str(name), "arguments": str(arguments)}:
+            return ToolCallPart(call.get("id") or "", name, arguments, index)
+        case _:
+            raise MisuseError(
+                "A tool call is a dict of 'id' and 'function', which has a 'name' and 'arguments' as JSON text, "
+                f"not {call!r:.60}."
+            )

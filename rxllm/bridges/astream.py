@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -22,16 +23,20 @@ T = TypeVar("T")
 class _Sink(abc.ObserverBase[T]):
     """The far end of the graph. It does not know the iterator, so that one can be collected."""
 
-    __slots__ = ("ended", "error", "gate", "home", "items", "subscription", "waiter")
+    __slots__ = ("ended", "error", "gate", "home", "items", "reader", "subscription", "waiter")
 
-    def __init__(self) -> None:
+    def __init__(self, reader: asyncio.Task[object] | None) -> None:
         self.items: deque[T] = deque()
         self.ended = False
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.home = Scheduler(asyncio.get_running_loop())
+        self.home.blame = self.fail
         self.gate: Gate = self.home.gate
         self.waiter: asyncio.Future[None] | None = None
         self.subscription: abc.DisposableBase | None = None
+        self.reader = reader
+        if reader is not None:
+            reader.add_done_callback(self.deserted)
 
     def on_next(self, value: T) -> None:
         items = self.items
@@ -49,6 +54,20 @@ class _Sink(abc.ObserverBase[T]):
         self.ended = True
         if self.waiter is not None:
             self.wake()
+        if self.reader is not None:
+            self.reader.remove_done_callback(self.deserted)
+            self.reader = None
+
+    def fail(self, error: BaseException) -> None:
+        """The graph is broken, and nothing more will come of it."""
+        if not self.ended:
+            self.error = error
+            self.dispose()
+
+    def deserted(self, reader: asyncio.Task[object]) -> None:
+        """Leaves when the task that reads was cancelled: its traceback may hold the iterator for long."""
+        if reader.cancelled():
+            self.close()
 
     def wake(self) -> None:
         waiter, self.waiter = self.waiter, None
@@ -66,14 +85,13 @@ class _Sink(abc.ObserverBase[T]):
         """Leaves the stream. Takes no lock, so a destructor may call it from anywhere."""
         if not self.ended:
             self.ended = True
-            if not self.home.loop.is_closed():
+            with suppress(RuntimeError):  # the loop is closed
                 self.home.loop.call_soon_threadsafe(self.dispose)
 
     def dispose(self) -> None:
-        self.ended = True
+        self.on_completed()
         if self.subscription is not None:
             self.subscription.dispose()
-        self.wake()
 
 
 class AsyncStream(AsyncIterator[T], Generic[T]):
@@ -104,9 +122,6 @@ class AsyncStream(AsyncIterator[T], Generic[T]):
                 raise StopAsyncIteration
             try:
                 await sink.wait()
-            except asyncio.CancelledError:
-                self._cancelled(sink)
-                raise
             except RuntimeError:
                 if in_loop(sink.home.loop):
                     raise
@@ -117,19 +132,13 @@ class AsyncStream(AsyncIterator[T], Generic[T]):
         return value
 
     def _start(self) -> _Sink[T]:
-        sink = self._sink = _Sink[T]()
+        sink = self._sink = _Sink[T](self._reader)
         source, self._source = self._source, None
         if source is None:
             sink.ended = True
         else:
             sink.subscription = source.subscribe(sink, scheduler=sink.home)
         return sink
-
-    def _cancelled(self, sink: _Sink[T]) -> None:
-        """Closes it when the task that reads it ends cancelled: that task's traceback may hold the iterator long."""
-        task = asyncio.current_task()
-        if task is not None and task is self._reader:
-            task.add_done_callback(lambda ended: sink.close() if ended.cancelled() else None)
 
     async def aclose(self) -> None:
         """Leaves the stream, and returns when its request is closed. Idempotent."""

@@ -32,8 +32,9 @@ class _Sink(abc.ObserverBase[T]):
         self.items: deque[T] = deque()
         self.condition = threading.Condition()
         self.waiting = self.ended = self.reopening = False
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.home = Scheduler(portal())
+        self.home.blame = self.fail
         self.subscription: abc.DisposableBase | None = None
 
     def on_next(self, value: T) -> None:
@@ -52,6 +53,12 @@ class _Sink(abc.ObserverBase[T]):
         self.ended = True
         if self.waiting:
             self.wake()
+
+    def fail(self, error: BaseException) -> None:
+        """The graph is broken, and nothing more will come of it."""
+        if not self.ended:
+            self.error = error
+            self._dispose()
 
     def wake(self) -> None:
         with self.condition:
@@ -84,6 +91,7 @@ class _Sink(abc.ObserverBase[T]):
             self.home.call(self._dispose)
 
     def _dispose(self) -> None:
+        self.on_completed()
         if self.subscription is not None:
             self.subscription.dispose()
         self.home.gate.open()
@@ -193,7 +201,9 @@ class CallerStream(SyncStream[T]):
 
 
 class _Caller(Calls):
-    """The reader's thread, which does a job whenever it waits for an item."""
+    """The reader's thread, which does a job whenever it waits for an item. Its Ctrl-C is its own."""
+
+    told = Exception
 
     def __init__(self, loop: Loop, sink: _Sink[Any]) -> None:
         super().__init__(loop)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any, Protocol, TypeVar, cast
 
 from reactivex import Observable, abc
@@ -20,7 +21,7 @@ Out = TypeVar("Out")
 Out_co = TypeVar("Out_co", covariant=True)
 
 MAX_CONCURRENCY = 8
-AHEAD = 4  # running and waiting answers together are at most this many times max_concurrency
+AHEAD = 3  # answers that wait for their turn are at most this many times max_concurrency
 
 
 class Answering(Protocol[In_contra, Out_co]):
@@ -50,16 +51,17 @@ def batch(
     their answers and nothing else is disturbed.
     """
 
-    def ordered(numbered: AsyncIterator[tuple[int, Out]], board: _Board[In]) -> AsyncIterator[Out]:
+    def ordered(numbered: AsyncGenerator[tuple[int, Out], None], board: _Board[In]) -> AsyncIterator[Out]:
         async def answers() -> AsyncIterator[Out]:
             turn = 0
             early: dict[int, Out] = {}
-            async for index, answer in numbered:
-                early[index] = answer
-                while turn in early:
-                    board.waiting -= 1
-                    yield early.pop(turn)
-                    turn += 1
+            async with aclosing(numbered):
+                async for index, answer in numbered:
+                    early[index] = answer
+                    while turn in early:
+                        board.waiting -= 1
+                        yield early.pop(turn)
+                        turn += 1
 
         return answers()
 
@@ -80,11 +82,12 @@ def batch_as_completed(
     Shape: ``(index, answer)``, indices counted from 0. Errors: as of `batch`.
     """
 
-    def at_once(numbered: AsyncIterator[tuple[int, Out]], board: _Board[In]) -> AsyncIterator[tuple[int, Out]]:
+    def at_once(numbered: AsyncGenerator[tuple[int, Out], None], board: _Board[In]) -> AsyncIterator[tuple[int, Out]]:
         async def answers() -> AsyncIterator[tuple[int, Out]]:
-            async for item in numbered:
-                board.waiting -= 1
-                yield item
+            async with aclosing(numbered):
+                async for item in numbered:
+                    board.waiting -= 1
+                    yield item
 
         return answers()
 
@@ -98,7 +101,7 @@ def _operator(
     stage: Answering[In, Out],
     max_concurrency: int,
     return_exceptions: bool,
-    arrange: Callable[[AsyncIterator[tuple[int, Out]], _Board[In]], AsyncIterator[A]],
+    arrange: Callable[[AsyncGenerator[tuple[int, Out], None], _Board[In]], AsyncIterator[A]],
 ) -> Callable[[Observable[In]], Observable[A]]:
     if not isinstance(cast("object", max_concurrency), int) or max_concurrency < 1:
         raise MisuseError(f"max_concurrency must be a whole number of at least 1, not {max_concurrency!r}.")
@@ -137,7 +140,7 @@ class _Board(abc.ObserverBase[In]):
         self.prompts_ended = False
         self.news = asyncio.Event()
 
-    async def run(self, prompts: Observable[In]) -> AsyncIterator[tuple[int, Any]]:
+    async def run(self, prompts: Observable[In]) -> AsyncGenerator[tuple[int, Any], None]:
         upstream = prompts.subscribe(self, scheduler=self.home.with_gate(self.gate))
         try:
             while True:
@@ -159,7 +162,7 @@ class _Board(abc.ObserverBase[In]):
     @property
     def has_room(self) -> bool:
         running = len(self.running)
-        return running < self.max_concurrency and running + self.waiting < AHEAD * self.max_concurrency
+        return running < self.max_concurrency and running + self.waiting <= AHEAD * self.max_concurrency
 
     def fill(self) -> None:
         """Starts what there is room for, and lets in as much as can start."""
@@ -198,18 +201,27 @@ class _Board(abc.ObserverBase[In]):
             self.running[index] = subscription
 
     def on_next(self, value: In) -> None:
-        self.prompts.append(value)
-        if not self.has_room or len(self.prompts) + len(self.running) >= self.max_concurrency:
-            self.gate.close()
-        self.news.set()
+        def enter() -> None:
+            self.prompts.append(value)
+            if not self.has_room or len(self.prompts) + len(self.running) >= self.max_concurrency:
+                self.gate.close()
+            self.news.set()
+
+        self.home.call(enter)  # prompts may come from any thread
 
     def on_error(self, error: Exception) -> None:
-        self.failure = self.failure or error
-        self.news.set()
+        def fail() -> None:
+            self.failure = self.failure or error
+            self.news.set()
+
+        self.home.call(fail)
 
     def on_completed(self) -> None:
-        self.prompts_ended = True
-        self.news.set()
+        def end() -> None:
+            self.prompts_ended = True
+            self.news.set()
+
+        self.home.call(end)
 
 
 class _Nothing(abc.DisposableBase):

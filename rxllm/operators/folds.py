@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from reactivex import Observable, abc
 
-from .._runtime import Source
+from .._runtime import Source, connect
 from ..errors import MisuseError
 from ..messages import Chunk, Message, Usage, join
 
@@ -30,25 +30,30 @@ def text() -> Callable[[Observable[Chunk]], Observable[str]]:
     """
 
     def operator(source: Observable[Chunk]) -> Observable[str]:
-        def subscribe(
-            observer: abc.ObserverBase[str], scheduler: abc.SchedulerBase | None = None
-        ) -> abc.DisposableBase:
-            emit = observer.on_next
-
-            def on_next(chunk: Chunk) -> None:
-                rest = chunk.rest
-                if rest is not None and rest.reset:
-                    observer.on_error(
-                        MisuseError("The stream began anew after its text had been emitted; fold it with message().")
-                    )
-                elif chunk.text:
-                    emit(chunk.text)
-
-            return source.subscribe(on_next, observer.on_error, observer.on_completed, scheduler=scheduler)
-
-        return Source(subscribe)
+        return Source(lambda observer, scheduler: connect(source, _Texts(observer), scheduler))
 
     return operator
+
+
+class _Texts(abc.ObserverBase[Chunk]):
+    __slots__ = ("emit", "observer")
+
+    def __init__(self, observer: abc.ObserverBase[str]) -> None:
+        self.observer = observer
+        self.emit = observer.on_next
+
+    def on_next(self, value: Chunk) -> None:
+        rest = value.rest
+        if rest is not None and rest.reset:
+            self.on_error(MisuseError("The stream began anew after its text had been emitted; fold it with message()."))
+        elif value.text:
+            self.emit(value.text)
+
+    def on_error(self, error: Exception) -> None:
+        self.observer.on_error(error)
+
+    def on_completed(self) -> None:
+        self.observer.on_completed()
 
 
 def message() -> Callable[[Observable[Chunk]], Observable[Message]]:

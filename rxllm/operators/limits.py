@@ -9,7 +9,7 @@ from typing import TypeVar
 from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable, SerialDisposable
 
-from .._runtime import Scheduler, Source, scheduler
+from .._runtime import Scheduler, Source, connect, scheduler
 from ..errors import MisuseError, Timeout
 
 __all__ = ["first_chunk_timeout", "idle_timeout", "silence"]
@@ -61,7 +61,7 @@ def silence(*, first: float | None, idle: float | None) -> Callable[[Observable[
 
         def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
             watch = _Watch(observer, given, first, idle)
-            upstream = source.subscribe(watch, scheduler=watch.timers)
+            upstream = connect(source, watch, watch.timers)
             return CompositeDisposable(upstream, watch.alarm)
 
         return Source(subscribe) if isinstance(source, Source) else Observable(subscribe)

@@ -10,22 +10,23 @@ import attrs
 import msgspec
 from attrs import field, frozen
 from reactivex import Observable, abc
-from reactivex.disposable import Disposable
 
-from .._runtime import Source, scheduler
+from .._runtime import Scheduler, Source, connect, scheduler
 from ..errors import Interrupted, MisuseError, ProtocolError, ProviderError, RxllmError
 from ..llm import LLM
 from ..messages import Chunk, Parameters, Request, Sampling
 from ..operators.limits import silence
 from ..wire.http import Timeouts, post, timeouts_of
-from ..wire.sse import DEFAULT_LIMIT, SSEDecoder
+from ..wire.sse import DEFAULT_LIMIT, Frame, SSEDecoder
 
 if TYPE_CHECKING:
+    import asyncio
+
     from ..wire.http import Client
 
 __all__ = ["Decoder", "HTTPProvider"]
 
-LINGER = 0.1  # seconds that a finished stream may still take to end its HTTP body, so that the connection is kept
+LINGER = 0.05  # seconds that the HTTP body may still take to end after the answer's end marker
 MIN_SECRET = 4  # characters; a shorter key would blank out ordinary words
 WHOLE_LIMIT = 64 * 2**20  # bytes of an answer that is not streamed
 
@@ -163,109 +164,8 @@ class HTTPProvider(LLM):
         answer = post(
             self._url(request), body, headers=headers, failure=self._error, client=self.client, timeouts=timeouts
         )
-        whole: Callable[[bytes], Chunk] = lambda body: self._whole(body, request)  # noqa: E731
-        clean = _without_secrets(headers)
-        frames = lambda: SSEDecoder(limit=self.event_limit)  # noqa: E731
-        read = _decoded(frames, lambda: self._decoder(request), whole, clean) if streams else _at_once(whole, clean)
-        return answer.pipe(read, silence(first=timeouts.first_chunk, idle=timeouts.idle if streams else None))
-
-
-def _decoded(
-    make_frames: Callable[[], SSEDecoder],
-    make_decoder: Callable[[], Decoder],
-    whole: Callable[[bytes], Chunk],
-    clean: Clean,
-) -> Callable[[Observable[bytes]], Observable[Chunk]]:
-    """Bytes to frames to chunks. A server that answers a request for a stream with one JSON document is understood."""
-
-    def operator(source: Observable[bytes]) -> Observable[Chunk]:
-        def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
-            home = scheduler(given)
-            sink = _Decoding(observer, make_frames(), make_decoder(), whole, clean)
-            upstream = source.subscribe(sink, scheduler=home)
-
-            def dispose() -> None:
-                if sink.ended:
-                    home.loop.call_later(LINGER, upstream.dispose)
-                else:
-                    upstream.dispose()
-
-            return Disposable(dispose)
-
-        return Source(subscribe)
-
-    return operator
-
-
-class _Decoding(abc.ObserverBase[bytes]):
-    __slots__ = ("clean", "decoder", "document", "emit", "ended", "frames", "observer", "started", "whole")
-
-    def __init__(
-        self,
-        observer: abc.ObserverBase[Chunk],
-        frames: SSEDecoder,
-        decoder: Decoder,
-        whole: Callable[[bytes], Chunk],
-        clean: Clean,
-    ) -> None:
-        self.clean = clean
-        self.observer = observer
-        self.emit = observer.on_next
-        self.decoder = decoder
-        self.frames = frames
-        self.whole = whole
-        self.started = False
-        self.ended = False  # told the observer so; what still comes is the end of the HTTP body
-        self.document: list[bytes] | None = None
-
-    def on_next(self, value: bytes) -> None:
-        if self.ended:
-            return
-        try:
-            if not self.started:
-                beginning = value.lstrip()
-                self.started = bool(beginning)
-                if beginning.startswith(b"{"):
-                    self.document = []
-            if self.document is None:
-                self.read(self.frames.feed(value))
-            else:
-                _keep(self.document, value)
-        except RxllmError as error:
-            self.on_error(error)
-
-    def read(self, frames: list[tuple[str, bytes]]) -> None:
-        decoder, emit = self.decoder, self.emit
-        decode = decoder.chunk
-        for _, data in frames:
-            chunk = decode(data)
-            if chunk is not None:
-                emit(chunk)
-            if decoder.failure is not None:
-                raise decoder.failure
-        if decoder.ended and decoder.complete:
-            self.ended = True
-            self.observer.on_completed()
-
-    def on_error(self, error: Exception) -> None:
-        if not self.ended:
-            self.observer.on_error(self.clean(error))
-
-    def on_completed(self) -> None:
-        if self.ended:
-            return
-        try:
-            if self.document is not None:
-                self.emit(self.whole(b"".join(self.document)))
-            else:
-                self.read(self.frames.flush())
-                if not self.ended and not self.decoder.complete:
-                    raise Interrupted("The stream ended before the answer did: its end marker is missing.")
-        except RxllmError as error:
-            self.on_error(error)
-        else:
-            if not self.ended:
-                self.observer.on_completed()
+        chunks = _read(answer, self, request, _without_secrets(headers))
+        return silence(first=timeouts.first_chunk, idle=timeouts.idle if streams else None)(chunks)
 
 
 Clean = Callable[[Exception], Exception]
@@ -291,39 +191,104 @@ def _without_secrets(headers: Mapping[str, str]) -> Clean:
     return clean
 
 
-def _keep(document: list[bytes], data: bytes) -> None:
-    document.append(data)
-    if len(document) % 64 == 0 and sum(map(len, document)) > WHOLE_LIMIT:
-        raise ProtocolError(f"The answer is longer than {WHOLE_LIMIT >> 20} MiB.", frame=document[0])
+def _read(answer: Observable[bytes], llm: HTTPProvider, request: Request, clean: Clean) -> Observable[Chunk]:
+    """Bytes to chunks."""
+
+    def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
+        home = scheduler(given)
+        return connect(answer, _Reader(observer, home, llm, request, clean), home)
+
+    return Source(subscribe)
 
 
-def _at_once(whole: Callable[[bytes], Chunk], clean: Clean) -> Callable[[Observable[bytes]], Observable[Chunk]]:
-    """All the bytes to one chunk."""
+class _Reader(abc.ObserverBase[bytes]):
+    """Bytes to frames to chunks; or, of an answer that is one JSON document, to one chunk.
 
-    def operator(source: Observable[bytes]) -> Observable[Chunk]:
-        def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
-            document: list[bytes] = []
+    Some servers answer with such a document though they were asked for a stream; its first byte tells.
+    """
 
-            def on_error(error: Exception) -> None:
-                observer.on_error(clean(error))
+    __slots__ = (
+        "clean",
+        "decoder",
+        "document",
+        "emit",
+        "frames",
+        "home",
+        "linger",
+        "llm",
+        "observer",
+        "request",
+        "started",
+    )
 
-            def on_next(data: bytes) -> None:
-                try:
-                    _keep(document, data)
-                except ProtocolError as error:
-                    on_error(error)
+    def __init__(
+        self, observer: abc.ObserverBase[Chunk], home: Scheduler, llm: HTTPProvider, request: Request, clean: Clean
+    ) -> None:
+        self.observer = observer
+        self.emit = observer.on_next
+        self.home = home
+        self.clean = clean
+        self.frames = SSEDecoder(limit=llm.event_limit)
+        self.decoder = llm._decoder(request)  # pyright: ignore[reportPrivateUsage]
+        self.llm, self.request = llm, request
+        self.started = request.stream is False
+        self.document: list[bytes] | None = [] if self.started else None
+        self.linger: asyncio.TimerHandle | None = None
 
-            def on_completed() -> None:
-                try:
-                    chunk = whole(b"".join(document))
-                except RxllmError as error:
-                    on_error(error)
-                else:
-                    observer.on_next(chunk)
-                    observer.on_completed()
+    def on_next(self, value: bytes) -> None:
+        if self.linger is not None:
+            return
+        try:
+            if not self.started:
+                beginning = value.lstrip()
+                self.started = bool(beginning)
+                if beginning.startswith(b"{"):
+                    self.document = []
+            if self.document is None:
+                self.read(self.frames.feed(value))
+            else:
+                self.keep(self.document, value)
+        except RxllmError as error:
+            self.on_error(error)
 
-            return source.subscribe(on_next, on_error, on_completed, scheduler=given)
+    def read(self, frames: list[Frame]) -> None:
+        decoder, emit = self.decoder, self.emit
+        decode = decoder.chunk
+        for _, data in frames:
+            chunk = decode(data)
+            if chunk is not None:
+                emit(chunk)
+            if decoder.failure is not None:
+                raise decoder.failure
+        if decoder.ended and decoder.complete:
+            # The HTTP body should end now, too, which frees the connection for the next request. If it does not soon,
+            # the connection is given up.
+            self.linger = self.home.loop.call_later(LINGER, self.observer.on_completed)
 
-        return Source(subscribe)
+    def keep(self, document: list[bytes], data: bytes) -> None:
+        document.append(data)
+        if len(document) % 64 == 0 and sum(map(len, document)) > WHOLE_LIMIT:
+            raise ProtocolError(f"The answer is longer than {WHOLE_LIMIT >> 20} MiB.", frame=document[0])
 
-    return operator
+    def on_error(self, error: Exception) -> None:
+        if self.linger is None:
+            self.observer.on_error(self.clean(error))
+        else:
+            self.on_completed()
+
+    def on_completed(self) -> None:
+        try:
+            if self.linger is not None:
+                self.linger.cancel()
+            elif self.document is not None:
+                self.emit(self.llm._whole(b"".join(self.document), self.request))  # pyright: ignore[reportPrivateUsage]
+            else:
+                self.read(self.frames.flush())
+                if not self.decoder.complete:
+                    raise Interrupted("The stream ended before the answer did: its end marker is missing.")
+        except RxllmError as error:
+            self.on_error(error)
+        else:
+            if self.linger is not None:
+                self.linger.cancel()
+            self.observer.on_completed()

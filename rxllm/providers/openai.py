@@ -7,6 +7,7 @@ back is read in `_chat.py`.
 from __future__ import annotations
 
 import base64
+import functools
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,12 @@ __all__ = ["OpenAI"]
 
 Api = Literal["chat", "completions"]
 _TIMEOUTS = Timeouts()
+
+
+@functools.cache
+def _host_of(url: str) -> str:
+    return urlsplit(url).hostname or ""
+
 
 _COMPLETIONS_MODELS = re.compile(r"(ft:)?(gpt-3\.5-turbo-instruct|davinci-002|babbage-002)([-:].*)?")
 
@@ -93,7 +100,7 @@ class OpenAI(HTTPProvider):
 
     @property
     def _host(self) -> str:
-        return urlsplit(self._base).hostname or ""
+        return _host_of(self._base)
 
     @property
     def _is_vendor(self) -> bool:
@@ -158,7 +165,10 @@ class OpenAI(HTTPProvider):
         return {"prompt": request.prompt}
 
     def _conversation(self, request: Request) -> list[dict[str, Any]]:
-        return [turn for message in request.messages for turn in _turns(message, vendor=self._is_vendor)]
+        if isinstance(request.prompt, str):
+            return [{"role": "user", "content": request.prompt}]
+        vendor = self._is_vendor
+        return [turn for message in request.prompt for turn in _turns(message, vendor=vendor)]
 
     def _decoder(self, request: Request) -> Decoder:
         return ChatDecoder()

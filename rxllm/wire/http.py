@@ -6,6 +6,7 @@ all the rest of the client together (it is linear in the number of connections, 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -83,10 +84,10 @@ def post(
     `Timeout`; `Interrupted` when the connection breaks in the answer; `ProtocolError` for a web page;
     `MisuseError` for a client of another event loop.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise MisuseError(f"base_url must be like https://host/v1, not {url!r}.")
-    place = f"{parts.scheme}://{parts.hostname}{f':{parts.port}' if parts.port else ''}"
+    place = _place(url)
+    for name, value in headers.items():
+        if not (name + value).isascii() or not (name + value).isprintable():
+            raise MisuseError(f"The header {name!r} has characters that HTTP does not allow.")
 
     async def read(home: Scheduler) -> AsyncIterator[bytes]:
         import httpx
@@ -95,9 +96,9 @@ def post(
         try:
             request = http.build_request(
                 "POST",
-                url,
+                _parsed(url),
                 content=body,
-                headers={"accept-encoding": "identity", **headers},
+                headers=headers,
                 timeout=httpx.Timeout(None, connect=timeouts.connect, read=timeouts.read),
             )
         except (httpx.InvalidURL, UnicodeEncodeError, TypeError) as error:
@@ -107,13 +108,14 @@ def post(
             response = await _send(http, request)
             if not response.is_success:
                 raise failure(response.status_code, await _beginning(response), response.headers)
-            if "html" in response.headers.get("content-type", ""):
+            facts = {name.lower(): value for name, value in response.headers.raw}
+            if b"html" in facts.get(b"content-type", b""):
                 raise ProtocolError(
                     f"{place} answered with a web page instead of a stream; is base_url right?",
                     frame=await _beginning(response),
                 )
             # aiter_raw is aiter_bytes without the decoder, for the usual case that there is nothing to undo.
-            plain = response.headers.get("content-encoding", "identity") == "identity"
+            plain = facts.get(b"content-encoding", b"identity") == b"identity"
             async for data in response.aiter_raw() if plain else response.aiter_bytes():
                 yield data
         except (httpx.HTTPError, httpx.StreamError) as error:
@@ -125,6 +127,26 @@ def post(
     return source(read)
 
 
+@functools.lru_cache(64)
+def _parsed(url: str) -> httpx.URL:
+    import httpx
+
+    return httpx.URL(url)
+
+
+@functools.lru_cache(64)
+def _place(url: str) -> str:
+    """Whom to name in errors: the address without its path and credentials."""
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        parts, port = urlsplit(""), ""
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise MisuseError(f"base_url must be like https://host/v1, not {url!r}.")
+    return f"{parts.scheme}://{parts.hostname}{port}"
+
+
 async def _send(http: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
     import aiohttp
     import httpx
@@ -133,7 +155,10 @@ async def _send(http: httpx.AsyncClient, request: httpx.Request) -> httpx.Respon
         return await http.send(request, stream=True)
     except httpx.TransportError as error:
         # The server had closed a kept-alive connection before it saw this request: it is safe to ask once more.
-        if not isinstance(error.__cause__, aiohttp.ServerDisconnectedError):
+        # Chance decides whether that is noticed as an end, a reset, or already in writing.
+        cause = error.__cause__
+        reset = cause is not None and isinstance(cause.__cause__, (ConnectionResetError, BrokenPipeError))
+        if not reset and not isinstance(cause, aiohttp.ServerDisconnectedError):
             raise
         return await http.send(request, stream=True)
 
@@ -157,10 +182,13 @@ def _transport_error(error: Exception, place: str, *, started: bool, timeouts: T
     late = isinstance(error, httpx.TimeoutException) and (
         not isinstance(cause, aiohttp.ClientError) or isinstance(cause, TimeoutError)
     )
-    if late and not started and not isinstance(error, httpx.ReadTimeout):
-        return Timeout(f"No connection to {place} within {timeouts.connect:g} s.")
     if late:
-        return Timeout(f"{place} sent nothing for {timeouts.read:g} s.")
+        connecting = not started and not isinstance(error, httpx.ReadTimeout)
+        limit = timeouts.connect if connecting else timeouts.read
+        time = f"{limit:g} s" if limit else "as long as its client waits"
+        return Timeout(
+            f"No connection to {place} within {time}." if connecting else f"{place} sent nothing for {time}."
+        )
     reason = str(error) or str(cause) or type(error).__name__
     if started:
         return Interrupted(f"The connection to {place} broke in the middle of the answer: {reason}.")
@@ -183,6 +211,8 @@ async def _client_on(loop: asyncio.AbstractEventLoop, client: Client | None) -> 
 
 
 def _default_client() -> httpx.AsyncClient:
+    from http.cookiejar import CookieJar, DefaultCookiePolicy
+
     import aiohttp
     import httpx
     from httpx_aiohttp import AiohttpTransport
@@ -195,4 +225,7 @@ def _default_client() -> httpx.AsyncClient:
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=any(name != "no" for name in getproxies()),
     )
-    return httpx.AsyncClient(transport=transport, follow_redirects=False)
+    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
+    # What is compressed comes in lumps, and its size is bounded only after it is undone.
+    headers = {"accept-encoding": "identity"}
+    return httpx.AsyncClient(transport=transport, cookies=no_cookies, headers=headers)

@@ -16,7 +16,7 @@ from servers import End, Endless, FakeServer, Reply, Signal
 
 import rxllm
 from rxllm.errors import Interrupted, MisuseError, ProtocolError, ProviderError, Timeout, TransportError
-from rxllm.wire.http import Timeouts, post
+from rxllm.wire.http import Timeouts, post, timeouts_of
 
 KEY = "sk-do-not-show-this"
 PROMPT = 0.05  # seconds within which a closed connection is seen
@@ -100,8 +100,8 @@ class TestRequest:
 
     @pytest.mark.parametrize("key", ["sk-é-do-not-show", "sk-do-not\nshow", "sk-do-not\r\nx-evil: 1", "sk-\0-do-not"])
     def test_a_key_that_is_no_header_is_misuse(self, server, key):
-        """A header that HTTP cannot carry is a sentence without the header, and nothing is sent."""
-        with pytest.raises(MisuseError, match="could not be built") as caught:
+        """A header that HTTP cannot carry is a sentence without its value, before anything is sent."""
+        with pytest.raises(MisuseError, match="The header 'authorization' has characters") as caught:
             answered(server, headers={"authorization": f"Bearer {key}"})
         assert "do-not" not in str(caught.value)
         assert [] == server.requests
@@ -204,27 +204,6 @@ class TestStatus:
         server.reply(Reply(gzip.compress(b"no"), status=500, headers={"content-encoding": "gzip"}))
         assert "no" == heard_until_error(posted(server))[1].body
 
-    @pytest.mark.parametrize(
-        ("name", "value"),
-        [
-            ("authorization", f"Bearer {KEY}"),
-            ("Authorization", f"Basic {KEY}"),
-            ("x-api-key", KEY),
-            ("api-key", KEY),
-            ("x-goog-api-key", KEY),
-            ("x-portkey-api-key", KEY),
-            ("cf-access-client-secret", KEY),
-            ("x-auth-token", KEY),
-        ],
-    )
-    def test_a_key_that_the_server_repeats_is_blanked_out(self, server, name, value):
-        """No secret header comes back in an error, nor in the sample of a web page."""
-        echo = lambda request: Reply(f"bad key {KEY}!".encode(), status=401, content_type="text/html")  # noqa: E731
-        page = lambda request: Reply(f"bad key {KEY}!".encode(), content_type="text/html")  # noqa: E731
-        server.reply(echo, page)
-        errors = [heard_until_error(posted(server, headers={name: value}))[1] for _ in range(2)]
-        assert [("bad key ***!"), b"bad key ***!"] == [errors[0].body, errors[1].frame]
-
 
 class TestNetwork:
     """No connection, or one that breaks."""
@@ -325,14 +304,14 @@ class TestTimeouts:
             raise kind("too late")
 
         client = lambda: httpx.AsyncClient(transport=httpx.MockTransport(fail))  # noqa: E731
-        unlimited = Timeouts.of(None)
+        unlimited = timeouts_of(None)
         assert Timeout is type(heard_until_error(posted("http://model.invalid", client=client, timeouts=unlimited))[1])
 
     def test_one_number_bounds_every_silence(self):
         """What users write becomes Timeouts."""
-        assert Timeouts(5, 5, 5, 5) == Timeouts.of(5)
-        assert Timeouts(None, None, None, None) == Timeouts.of(None)
-        assert Timeouts(connect=1) == Timeouts.of(Timeouts(connect=1))
+        assert Timeouts(5, 5, 5, 5) == timeouts_of(5)
+        assert Timeouts(None, None, None, None) == timeouts_of(None)
+        assert Timeouts(connect=1) == timeouts_of(Timeouts(connect=1))
 
     @pytest.mark.parametrize("seconds", [0, -1, "5"])
     def test_what_is_no_time_is_refused(self, seconds):

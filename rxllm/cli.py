@@ -1,0 +1,194 @@
+"""The command line: ``rxllm "Write me a song about sparkling water."``.
+
+Text goes to standard output as it comes, everything else to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn, cast
+
+import attrs
+
+from . import __version__
+from .errors import MisuseError, RxllmError
+from .llm import LLM
+from .messages import Chunk, FinishReason, Message, Settings, Usage
+from .providers import model
+
+__all__ = ["main"]
+
+FAILURE, USAGE, INTERRUPTED = 1, 2, 130
+
+_KEYS = {  # what is asked where nobody named a model, by the key that is there
+    "OPENAI_API_KEY": "openai:gpt-5-mini",
+    "ANTHROPIC_API_KEY": "anthropic:claude-sonnet-4-6",
+    "ANTHROPIC_AUTH_TOKEN": "anthropic:claude-sonnet-4-6",
+}
+_FIELDS = ("text", "reasoning", "refusal", "tool_calls", "usage", "finish_reason", "model", "id", "reset")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        arguments: those of the command; None takes the process's own.
+
+    Returns:
+        The exit code: 0, 1 after a failure, 2 after a mistake in the call, 130 after Ctrl-C.
+
+    Raises:
+        SystemExit: argparse has said all there is to say, as after ``--help``.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # A character that the terminal's encoding has not is no reason to lose the answer.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    try:
+        _answer(_parser().parse_intermixed_args(arguments))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        _abandon_stdout()
+    except MisuseError as error:
+        _tell(error)
+        return USAGE
+    except Exception as error:
+        if isinstance(error, OSError):
+            _abandon_stdout()
+        _tell(error)
+        return FAILURE
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line instead of the whole usage."""
+        self.exit(USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="rxllm",
+        description="Asks a large language model, and prints its answer as it comes.",
+        epilog="Without -m the model is what RXLLM_MODEL names; else OPENAI_API_KEY or ANTHROPIC_API_KEY decides; "
+        "else a toy model answers, which needs no key.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("prompt", nargs="*", help="the prompt; without one, or with -, it is read from standard input")
+    parser.add_argument("-m", "--model", metavar="NAME", help="provider:model, as in openai:gpt-5-mini")
+    parser.add_argument("--system", metavar="TEXT", help="how the model is to behave")
+    parser.add_argument("--temperature", metavar="T", type=float, help="0 for the likeliest answer, larger for variety")
+    parser.add_argument("--max-tokens", metavar="N", type=int, help="end the answer after so many tokens")
+    parser.add_argument("--seed", metavar="N", type=int, help="the same seed asks for the same answer")
+    parser.add_argument("--json", action="store_true", help="print each chunk as one line of JSON")
+    parser.add_argument("--usage", action="store_true", help="tell the tokens that it took, on standard error")
+    parser.add_argument("--version", action="version", version=f"rxllm {__version__}")
+    return parser
+
+
+def _answer(options: argparse.Namespace) -> None:
+    user = Message("user", _prompt(options.prompt))
+    prompt = [user] if options.system is None else [Message("system", options.system), user]
+    given = {name: getattr(options, name) for name in ("temperature", "max_tokens", "seed")}
+    settings = cast("Settings", {name: value for name, value in given.items() if value is not None})
+    screen = _Screen(as_json=options.json)
+    with _model(options.model).stream(prompt, **settings) as chunks:
+        try:
+            for chunk in chunks:
+                screen.show(chunk)
+        finally:
+            screen.end()
+    if options.usage:
+        _tell(_summary(screen))
+
+
+def _prompt(words: list[str]) -> str:
+    if words and words != ["-"]:
+        prompt = " ".join(words)
+    elif not words and (sys.stdin is None or sys.stdin.isatty()):
+        raise MisuseError('There is no prompt; say rxllm "Write me a song", or pipe it in.')
+    else:
+        try:
+            prompt = sys.stdin.read().rstrip("\n") if sys.stdin is not None else ""
+        except UnicodeDecodeError as error:
+            raise MisuseError(f"The prompt on standard input is not text in {error.encoding}.") from None
+    if not prompt.strip():
+        raise MisuseError("The prompt is empty.")
+    return prompt
+
+
+def _model(name: str | None) -> LLM:
+    if name is not None or os.environ.get("RXLLM_MODEL"):
+        return model(name)
+    for key, default in _KEYS.items():
+        if os.environ.get(key):
+            return model(default)
+    _tell("this is the embedded toy model; for a real one set OPENAI_API_KEY or ANTHROPIC_API_KEY, or say -m NAME.")
+    return model("embedded")
+
+
+class _Screen:
+    """Shows chunks: their text, and a line's end after it; or each as a line of JSON."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        self.in_line = False
+        self.refusal = ""
+        self.usage: Usage | None = None
+        self.finish_reason: FinishReason | None = None
+
+    def show(self, chunk: Chunk) -> None:
+        if chunk.usage is not None:
+            self.usage = self.usage.updated(chunk.usage) if self.usage else chunk.usage
+        self.finish_reason = chunk.finish_reason or self.finish_reason
+        if self.as_json:
+            fields = {name: value for name in _FIELDS if (value := getattr(chunk, name))}
+            print(json.dumps(fields, ensure_ascii=False, separators=(",", ":"), default=_plain), flush=True)
+            return
+        if chunk.reset:
+            self.end()
+            _tell("the answer begins anew.")
+        if chunk.text:
+            print(chunk.text, end="", flush=True)
+            self.in_line = not chunk.text.endswith("\n")
+        self.refusal += chunk.refusal
+
+    def end(self) -> None:
+        if self.in_line:
+            self.in_line = False
+            print(flush=True)
+        if self.refusal:
+            _tell(f"the model refuses: {self.refusal}")
+            self.refusal = ""
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    return attrs.asdict(value, filter=lambda _, known: known is not None and known is not False and known != "")
+
+
+def _summary(screen: _Screen) -> str:
+    counts = {} if screen.usage is None else _plain(screen.usage)
+    estimated = counts.pop("estimated", False)
+    told = [f"{count} {name.replace('_', ' ')}" for name, count in counts.items()] or ["the provider told no usage"]
+    return ", ".join(filter(None, [*told, "estimated" if estimated else None, screen.finish_reason])) + "."
+
+
+def _tell(what: str | Exception) -> None:
+    """A line on standard error."""
+    sentence = " ".join(str(what).split())
+    if isinstance(what, Exception) and not (sentence and isinstance(what, (RxllmError, MisuseError))):
+        sentence = f"{type(what).__name__}: {sentence}"
+    print(f"rxllm: {sentence}", file=sys.stderr, flush=True)
+
+
+def _abandon_stdout() -> None:
+    """Nobody can read it any more; what is still in its buffer must not fail again when the process ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,773 @@
+"""What every provider must do: one battery, asked of each protocol through a real local server.
+
+Longer than a room should be, because it is one list: a provider that passes it is a provider.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import logging
+import time
+import traceback
+import tracemalloc
+
+import httpx
+import pytest
+from attrs import evolve, frozen
+from protocols import PROTOCOLS, Chat, Messages, ToolCall, sse, split_every, with_line_ends, with_pings
+from servers import End, Endless, FakeServer, Reply, Signal
+
+import rxllm
+from rxllm import Anthropic, Chunk, Embedded, Message, OpenAI, ReasoningPart, RefusalPart, TextPart, ToolCallPart, Usage
+from rxllm.errors import (
+    AuthenticationError,
+    BadRequest,
+    Interrupted,
+    MisuseError,
+    Overloaded,
+    ProtocolError,
+    ProviderError,
+    RateLimited,
+    RxllmError,
+    Timeout,
+    TransportError,
+)
+from rxllm.wire.http import Timeouts
+
+KEY = "sk-do-not-show-this-to-anybody"
+PROMPT = 0.05  # seconds within which a closed connection is seen
+SPEAKING = [protocol for protocol in PROTOCOLS if protocol.speaks]
+
+
+def name_of(protocol):
+    """The id of a parametrised test."""
+    return protocol.name
+
+
+@pytest.fixture(params=PROTOCOLS, ids=name_of)
+def protocol(request):
+    """Each protocol in turn."""
+    return request.param
+
+
+@pytest.fixture
+def server():
+    """A local server, which is told what to answer."""
+    with FakeServer() as server:
+        yield server
+
+
+def made(protocol, server, **settings):
+    """The provider of a protocol, at this server."""
+    url = server if isinstance(server, str) else server.url
+    settings = {"api_key": KEY, **settings}
+    if isinstance(protocol, Messages):
+        return Anthropic(protocol.model, base_url=url, **settings)
+    return OpenAI(protocol.model, base_url=url + "/v1", api=protocol.name, **settings)
+
+
+def events(*steps):
+    """A reply that streams these."""
+    return Reply(steps)
+
+
+def failed(llm, prompt="hi", **parameters):
+    """The error, and the text that was heard before it."""
+    heard = ""
+    with pytest.raises(RxllmError) as caught:
+        for chunk in llm.stream(prompt, **parameters):
+            heard += chunk.text
+    return heard, caught.value
+
+
+def partial_of(error):
+    """The text of what had arrived."""
+    return error.partial.text if error.partial else ""
+
+
+def spoken(protocol, message):
+    """The message as this protocol's answer would have it, whichever way it came."""
+    return evolve(message, id=protocol.id, model=protocol.model)
+
+
+class TestAnswer:
+    """What an answer says."""
+
+    @pytest.mark.parametrize("text", [[], ["Hello"], ["Hel", "", "lo", " wörld", " 🌍", "\n\n", " "]], ids=len)
+    @pytest.mark.parametrize("usage", [None, (3, 5)])
+    @pytest.mark.parametrize("finish", ["stop", "length", "content_filter"])
+    def test_text_usage_and_finish(self, protocol, server, text, usage, finish):
+        """No text at all, one chunk or many: the same Message, streamed or whole."""
+        server.reply(
+            Reply(protocol.stream(text, usage=usage, finish=finish)),
+            Reply.json(protocol.whole(text, usage=usage, finish=finish)),
+        )
+        llm = made(protocol, server)
+        expected = Message(
+            "assistant",
+            "".join(text) or (),
+            usage=Usage(input_tokens=3, output_tokens=5) if usage else None,
+            finish_reason=finish,
+            raw_finish_reason=protocol.finishes[finish],
+            model=protocol.model,
+            id=protocol.id,
+        )
+        assert [expected, expected] == [llm.invoke("hi"), llm.invoke("hi", stream=False)]
+
+    def test_each_piece_is_a_chunk(self, protocol, server):
+        """Text is handed on as it comes, none held back and none invented."""
+        server.reply(Reply(protocol.stream(["Hel", "lo", " you"])))
+        chunks = list(made(protocol, server).stream("hi"))
+        assert ["Hel", "lo", " you"] == [str(chunk) for chunk in chunks if chunk.text]
+        assert all(chunks), "an empty chunk is noise"
+
+    def test_a_whole_answer_is_one_chunk(self, protocol, server):
+        """stream=False asks for the whole, which is one chunk."""
+        server.reply(Reply.json(protocol.whole(["Hel", "lo"])))
+        assert ["Hello"] == [str(chunk) for chunk in made(protocol, server, stream=False).stream("hi")]
+        assert server.requests[0].json["stream"] is False
+
+    async def test_on_the_running_loop(self, protocol, server):
+        """Asynchronously the same."""
+        server.reply(Reply(protocol.stream(["Hel", "lo"])))
+        assert "Hello" == (await made(protocol, server).ainvoke("hi")).text
+        assert "Hello" == "".join([chunk.text async for chunk in made(protocol, server).astream("hi")])
+
+    @pytest.mark.parametrize("protocol", SPEAKING, ids=name_of)
+    def test_reasoning_and_a_call(self, protocol, server):
+        """Thoughts, text and a call of a tool keep their order and their kind."""
+        answer = {"reasoning": ["Let me", " see"], "text": ["I", "'ll look"], "tool_call": ToolCall()}
+        server.reply(Reply(protocol.stream(**answer)), Reply.json(protocol.whole(**answer)))
+        streamed, whole = (made(protocol, server).invoke("hi", stream=stream) for stream in (True, False))
+        assert ("Let me see", "I'll look", "tool_call") == (streamed.reasoning, streamed.text, streamed.finish_reason)
+        kinds = [ReasoningPart, TextPart, ToolCallPart]
+        assert [kinds, kinds] == [[type(part) for part in message.parts] for message in (streamed, whole)]
+        calls = [[(call.id, call.name, json.loads(call.arguments)) for call in m.tool_calls] for m in (streamed, whole)]
+        assert [[("call_1", "get_weather", {"city": "Paris"})]] * 2 == calls
+        assert [streamed.text, streamed.reasoning, streamed.usage] == [whole.text, whole.reasoning, whole.usage]
+
+    @pytest.mark.parametrize("protocol", SPEAKING, ids=name_of)
+    def test_parallel_calls(self, protocol, server):
+        """Calls whose fragments alternate, or follow each other, stay apart."""
+        server.reply(Reply(PARALLEL_CALLS[protocol.name]))
+        answer = made(protocol, server).invoke("hi")
+        expected = [("call_1", "add", '{"a":1}'), ("call_2", "now", ""), ("call_3", "add", '{"a":3}')]
+        assert expected == [(call.id, call.name, call.arguments.replace("{}", "")) for call in answer.tool_calls]
+        assert "tool_call" == answer.finish_reason
+
+    def test_a_refusal_is_not_the_text(self, server):
+        """What the model says in refusal is kept apart, streamed or whole."""
+        protocol = Chat()
+        deltas = [{"role": "assistant", "content": "", "refusal": None}, {"refusal": "I "}, {"refusal": "won't"}]
+        frames = [sse(protocol._chunk([protocol._choice(delta, None)])) for delta in deltas]
+        whole = json.loads(protocol.whole())
+        whole["choices"][0]["message"]["refusal"] = "I won't"
+        server.reply(Reply([*frames, *protocol.stream()[1:]]), Reply.json(whole))
+        for stream in (True, False):
+            answer = made(protocol, server).invoke("hi", stream=stream)
+            assert ("", "I won't", (RefusalPart("I won't"),)) == (answer.text, answer.refusal, answer.parts)
+
+
+PARALLEL_CALLS = {
+    "chat": [
+        *(
+            sse({"id": "a", "choices": [{"index": 0, "delta": {"tool_calls": [call]}}]})
+            for call in (
+                {"index": 0, "id": "call_1", "type": "function", "function": {"name": "add", "arguments": ""}},
+                {"index": 1, "id": "call_2", "type": "function", "function": {"name": "now", "arguments": ""}},
+                {"index": 0, "function": {"arguments": '{"a"'}},
+                {"index": 2, "id": "call_3", "type": "function", "function": {"name": "add", "arguments": '{"a":'}},
+                {"index": 0, "function": {"arguments": ":1}"}},
+                {"index": 2, "function": {"arguments": "3}"}},
+            )
+        ),
+        sse({"id": "a", "choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}),
+        Chat.terminal,
+    ],
+    "messages": [
+        sse({"type": "message_start", "message": {"id": "a", "content": []}}, event="message_start"),
+        *(
+            sse({"type": f"content_block_{kind}", "index": index, **data}, event=f"content_block_{kind}")
+            for index, name, pieces in ((0, "add", ['{"a"', ":1}"]), (1, "now", [""]), (2, "add", ['{"a":', "3}"]))
+            for kind, data in (
+                ("start", {"content_block": {"type": "tool_use", "id": f"call_{index + 1}", "name": name, "input": {}}}),
+                *(("delta", {"delta": {"type": "input_json_delta", "partial_json": piece}}) for piece in pieces),
+                ("stop", {}),
+            )
+        ),
+        sse({"type": "message_delta", "delta": {"stop_reason": "tool_use"}}, event="message_delta"),
+        Messages.terminal,
+    ],
+}
+
+
+class TestFraming:
+    """However the bytes are dressed."""
+
+    @pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"], ids=["LF", "CR", "CRLF"])
+    @pytest.mark.parametrize("size", [1, 7, 2**20])
+    def test_cuts_line_ends_pings_and_a_byte_order_mark(self, protocol, server, end, size):
+        """The answer is the same."""
+        body = b"\xef\xbb\xbf" + b"".join(with_line_ends(end, with_pings(protocol.stream(["Hé", "llo 🌍"]))))
+        server.reply(Reply(split_every(size, body)))
+        assert "Héllo 🌍" == made(protocol, server).invoke("hi").text
+
+    def test_a_compressed_stream(self, protocol, server):
+        """A proxy that compresses is understood."""
+        body = gzip.compress(b"".join(protocol.stream(["Hello"])))
+        server.reply(Reply(split_every(20, body), headers={"content-encoding": "gzip"}))
+        assert "Hello" == made(protocol, server).invoke("hi").text
+
+    @pytest.mark.parametrize("stream", [True, False])
+    def test_the_charset_is_utf8_whatever_the_header_says(self, protocol, server, stream):
+        """The standard says so, and servers mislabel."""
+        body = protocol.stream(["Hé 🌍"]) if stream else [protocol.whole(["Hé 🌍"])]
+        server.reply(Reply(body, content_type="text/event-stream; charset=latin-1"))
+        assert "Hé 🌍" == made(protocol, server).invoke("hi", stream=stream).text
+
+    @pytest.mark.parametrize("content_type", ["application/json", "text/event-stream"])
+    def test_a_document_instead_of_a_stream(self, protocol, server, content_type):
+        """A server that can't stream answers with one document: one chunk."""
+        server.reply(Reply(split_every(9, b"\n" + protocol.whole(["Hel", "lo"])), content_type=content_type))
+        assert ["Hello"] == [str(chunk) for chunk in made(protocol, server).stream("hi")]
+
+    def test_an_event_without_end_is_refused(self, protocol, server):
+        """One event over the limit of 16 MiB is a ProtocolError, and memory stays bounded."""
+        server.reply(events(b'data: {"choices": "', Endless(b"x" * 2**16)))
+        tracemalloc.start()
+        try:
+            _, error = failed(made(protocol, server))
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert ProtocolError is type(error)
+        assert peak < 80 * 2**20
+        assert len(error.frame) <= 1000
+        server.exchange(0).wait_closed()
+
+
+class TestRequest:
+    """What is sent."""
+
+    CONVERSATION = (("system", "Be brief."), ("user", "Hi"), ("assistant", "Yes?"), ("user", "What's the time?"))
+
+    @pytest.mark.parametrize("protocol", SPEAKING, ids=name_of)
+    def test_the_conversation_and_the_parameters(self, protocol, server):
+        """Messages, system, tools, limits and extra fields are in the body, by the protocol's names."""
+        server.reply(Reply(protocol.stream(["ok"])))
+        tools = [{"name": "now", "input_schema": {}}]
+        llm = made(protocol, server, max_tokens=9, temperature=0, tools=tools, extra={"user": "u1"})
+        llm.invoke(self.CONVERSATION, stop_sequences=["END"], top_p=0.5)
+        turns = [{"role": role, "content": text} for role, text in self.CONVERSATION]
+        blocks = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in self.CONVERSATION[1:]]
+        own = {
+            "chat": {"messages": turns, "stop": ["END"], "stream_options": {"include_usage": True}},
+            "messages": {"messages": blocks, "system": "Be brief.", "stop_sequences": ["END"]},
+        }[protocol.name]
+        expected = {
+            "model": protocol.model,
+            "stream": True,
+            "max_tokens": 9,
+            "temperature": 0,
+            "top_p": 0.5,
+            "tools": tools,
+            "user": "u1",
+            **own,
+        }
+        assert expected == server.requests[0].json
+
+    def test_a_completion_continues_a_text(self, server):
+        """The older protocol is sent the text, and refuses messages before anything is sent."""
+        protocol = PROTOCOLS[1]
+        server.reply(Reply(protocol.stream(["ok"])))
+        llm = made(protocol, server, max_tokens=9, stop_sequences=["END"])
+        llm.invoke("Once upon")
+        with pytest.raises(MisuseError, match="takes a text, not messages"):
+            llm.invoke([("user", "hi")])
+        expected = {
+            "model": protocol.model,
+            "prompt": "Once upon",
+            "stream": True,
+            "max_tokens": 9,
+            "stop": ["END"],
+            "stream_options": {"include_usage": True},
+        }
+        assert [expected] == [request.json for request in server.requests]
+
+    @pytest.mark.parametrize("stream", [True, False])
+    def test_path_and_headers(self, protocol, server, stream):
+        """Authorization and version go as the protocol has them; what it accepts is what was asked for."""
+        server.reply(Reply(protocol.stream(["ok"])) if stream else Reply.json(protocol.whole(["ok"])))
+        made(protocol, server).invoke("hi", stream=stream)
+        request = server.requests[0]
+        assert ("POST", protocol.path) == (request.method, request.path)
+        expected = {
+            "content-type": "application/json",
+            "accept": "text/event-stream" if stream else "application/json",
+            **(
+                {"x-api-key": KEY, "anthropic-version": "2023-06-01"}
+                if protocol.name == "messages"
+                else {"authorization": f"Bearer {KEY}"}
+            ),
+        }
+        assert expected == {name: request.headers.get(name) for name in expected}
+
+    def test_ones_own_headers_win(self, protocol, server):
+        """Headers that are given replace the provider's, whatever their case."""
+        server.reply(Reply(protocol.stream(["ok"])))
+        own = {"Authorization": "Bearer mine", "X-Api-Key": "mine", "Anthropic-Version": "2026-10-21", "x-title": "t"}
+        made(protocol, server, headers=own).invoke("hi")
+        sent = server.requests[0].headers
+        assert own == {name: sent[name.lower()] for name in own}
+
+    def test_two_subscriptions_are_two_requests(self, protocol, server):
+        """The stream is cold, and carries no cookie from one answer to the next request."""
+        server.reply(Reply(protocol.stream(["ok"]), headers={"set-cookie": "session=1"}))
+        answer = made(protocol, server)("hi")
+        assert [] == server.requests
+        assert ["ok", "ok"] == ["".join(map(str, answer.pipe(rxllm.stream()))) for _ in range(2)]
+        assert [None, None] == [request.headers.get("cookie") for request in server.requests]
+
+    @pytest.mark.parametrize("extra", [{"n": 2}, {"best_of": 3}])
+    def test_several_answers_are_refused(self, protocol, server, extra):
+        """A stream has one answer; the sentence names batch."""
+        with pytest.raises(MisuseError, match=r"llm\.batch\(\[prompt\] \* "):
+            made(protocol, server, extra=extra).invoke("hi")
+        assert [] == server.requests
+
+    @pytest.mark.parametrize(("provider", "variable"), [(OpenAI, "OPENAI_API_KEY"), (Anthropic, "ANTHROPIC_API_KEY")])
+    def test_a_missing_key_is_a_sentence(self, server, monkeypatch, provider, variable):
+        """It names the variable, before anything is sent, even to a proxy."""
+        monkeypatch.setenv("HTTPS_PROXY", server.url)
+        with pytest.raises(MisuseError, match=f"set {variable}"):
+            provider("model-1").invoke("hi")
+        assert [] == server.requests
+
+    @pytest.mark.parametrize("url", ["localhost:8000", "https://", "http://localhost:port", "http://[::1"])
+    def test_a_bad_address_is_a_sentence(self, protocol, url):
+        """A base_url that is none says what it is to be like."""
+        with pytest.raises(MisuseError, match="base_url must be like https://host/v1, not "):
+            made(protocol, url).invoke("hi")
+
+    @pytest.mark.parametrize("key", ["sk-é-do-not-show", "sk-do-not\nshow"])
+    def test_a_key_that_is_no_header_is_a_sentence(self, protocol, server, key):
+        """It does not repeat the key."""
+        with pytest.raises(MisuseError, match="has characters that HTTP does not allow") as caught:
+            made(protocol, server, api_key=key).invoke("hi")
+        assert "do-not" not in str(caught.value)
+
+
+STATUSES = [
+    (400, BadRequest, False),
+    (401, AuthenticationError, False),
+    (403, AuthenticationError, False),
+    (404, BadRequest, False),
+    (413, BadRequest, False),
+    (429, RateLimited, True),
+    (500, ProviderError, True),
+    (503, Overloaded, True),
+    (529, Overloaded, True),
+]
+
+
+class TestProviderError:
+    """The provider says no."""
+
+    @pytest.mark.parametrize(("status", "kind", "retryable"), STATUSES)
+    @pytest.mark.parametrize("stream", [True, False])
+    def test_a_status_has_its_class(self, protocol, server, status, kind, retryable, stream):
+        """Class, status, body, whether to try again, and what was asked."""
+        body = protocol.error_body(status, "It went wrong")
+        server.reply(Reply.json(body, status=status))
+        heard, error = failed(made(protocol, server), "a question", stream=stream)
+        assert ("", kind, status, retryable) == (heard, type(error), error.status, error.retryable)
+        assert (body.decode(), "a question", None) == (error.body, error.request.text, error.partial)
+        assert "It went wrong" in str(error)
+
+    @pytest.mark.parametrize(
+        ("headers", "seconds"),
+        [
+            ({}, None),
+            ({"retry-after": "7"}, 7.0),
+            ({"Retry-After": "0.5"}, 0.5),
+            ({"retry-after-ms": "1500", "retry-after": "9"}, 1.5),
+            ({"retry-after": "soon"}, None),
+        ],
+    )
+    def test_how_long_to_wait(self, protocol, server, headers, seconds):
+        """`retry_after` in seconds; the finer header wins."""
+        server.reply(Reply.json(protocol.error_body(429), status=429, headers=headers))
+        assert seconds == failed(made(protocol, server))[1].retry_after
+
+    def test_a_spent_account_is_not_asked_again(self, protocol, server):
+        """Waiting does not refill it."""
+        error = {"message": "You exceeded your quota", "type": "insufficient_quota", "code": "insufficient_quota"}
+        server.reply(Reply.json({"type": "error", "error": error}, status=429))
+        _, error = failed(made(protocol, server))
+        assert (RateLimited, False, "insufficient_quota") == (type(error), error.retryable, error.code)
+
+    @pytest.mark.parametrize("status", [500, 502])
+    def test_an_error_page_of_a_proxy(self, protocol, server, status):
+        """An error that is no JSON is still an error of this status."""
+        server.reply(Reply(b"<html>Bad Gateway</html>", status=status, content_type="text/html"))
+        _, error = failed(made(protocol, server))
+        assert (status, True, "<html>Bad Gateway</html>") == (error.status, error.retryable, error.body)
+
+    @pytest.mark.parametrize("after", [(), (b"terminal",)], ids=["last", "then the terminal marker"])
+    def test_an_error_in_the_stream(self, protocol, server, after):
+        """The text before it is delivered, and is the error's `partial`; the terminal marker does not undo it."""
+        before = protocol.stream(["Hel", "lo"])
+        before = before[: next(i for i, event in enumerate(before) if b'"lo"' in event) + 1]
+        server.reply(Reply([*before, protocol.error_frame("It broke"), *([protocol.terminal] if after else [])]))
+        heard, error = failed(made(protocol, server))
+        assert ("Hello", "Hello") == (heard, partial_of(error))
+        assert isinstance(error, ProviderError)
+        assert "It broke" in str(error)
+        assert "hi" == error.request.text
+
+    @pytest.mark.parametrize("stream", [True, False])
+    def test_an_error_with_status_200(self, protocol, server, stream):
+        """A 200 with an error body is an error."""
+        server.reply(Reply.json(protocol.error_body(529, "No room")))
+        _, error = failed(made(protocol, server), stream=stream)
+        assert isinstance(error, ProviderError)
+        assert "No room" in str(error)
+
+    @pytest.mark.parametrize("stream", [True, False])
+    @pytest.mark.parametrize(
+        ("body", "content_type"),
+        [
+            (b"<html>Welcome</html>", "text/html"),
+            (b'{"hello": "world"}', "application/json"),
+            (b'{"half": ', "application/json"),
+        ],
+    )
+    def test_something_else_with_status_200(self, protocol, server, stream, body, content_type):
+        """Another program's answer is no answer."""
+        server.reply(Reply(body, content_type=content_type, chunked=False))
+        _, error = failed(made(protocol, server), stream=stream)
+        assert (ProtocolError, body) == (type(error), error.frame)
+
+    def test_a_frame_that_is_no_json(self, protocol, server):
+        """Garbage in the stream is a ProtocolError after what came before, which closes the connection."""
+        before = protocol.stream(["Hello"])
+        before = before[: next(i for i, event in enumerate(before) if b'"Hello"' in event) + 1]
+        server.reply(Reply([*before, b"data: {nonsense\n\n", End.HANG]))
+        heard, error = failed(made(protocol, server))
+        assert ("Hello", "Hello", ProtocolError) == (heard, partial_of(error), type(error))
+        assert b"{nonsense" == error.frame
+        server.exchange(0).wait_closed()
+
+
+class TestTransport:
+    """The network fails."""
+
+    @pytest.mark.parametrize("end", [End.CLEAN, End.FIN, End.RST])
+    def test_a_cut_in_the_middle_of_a_frame(self, protocol, server, end):
+        """Interrupted with exactly what had arrived, and worth another try."""
+        stream = b"".join(protocol.stream(["Hello", " you"]))
+        heard_all = Signal()
+        server.reply(events(stream[: stream.index(b" you") + 2], heard_all, end))
+        heard = ""
+        with pytest.raises(Interrupted) as caught:
+            for chunk in made(protocol, server).stream("hi"):
+                heard += chunk.text
+                if heard == "Hello":
+                    heard_all.set()
+        assert ("Hello", "Hello", True) == (heard, partial_of(caught.value), caught.value.retryable)
+        assert "hi" == caught.value.request.text
+
+    @pytest.mark.parametrize("stream", [True, False])
+    def test_an_empty_answer_is_none(self, protocol, server, stream):
+        """200 and nothing: streamed it lacks its end, whole it is no document."""
+        server.reply(Reply())
+        assert (Interrupted if stream else ProtocolError) is type(failed(made(protocol, server), stream=stream)[1])
+
+    def test_refused(self, protocol):
+        """Nobody there: the sentence names the place, and what was asked is attached."""
+        with FakeServer() as gone:
+            url = gone.url
+        _, error = failed(made(protocol, url))
+        assert (TransportError, True, "hi") == (type(error), error.retryable, error.request.text)
+        assert url in str(error)
+
+    def test_a_connection_closed_meanwhile(self, protocol, server):
+        """The server gave up a kept-alive connection; the next request succeeds."""
+        server.reply(Reply(protocol.stream(["ok"])))
+        llm = made(protocol, server)
+        for number in range(3):
+            assert "ok" == llm.invoke("hi").text
+            server.close_idle()
+            server.exchange(number).wait_closed()
+
+    def test_a_connection_is_kept(self, protocol, server):
+        """One after the other, requests share a connection: the stream's end is read to the body's end."""
+        server.reply(Reply(protocol.stream(["ok"])))
+        for _ in range(3):
+            made(protocol, server).invoke("hi")
+        assert 1 == server.open_connections
+
+    def test_a_server_that_forgets_to_end_the_body(self, protocol, server):
+        """The protocol's end is the end: the answer is whole, and the connection is given up soon."""
+        server.reply(events(*protocol.stream(["ok"]), End.HANG))
+        assert "ok" == made(protocol, server).invoke("hi").text
+        server.exchange(0).wait_closed()
+
+
+class TestTimeouts:
+    """Waiting no longer than told."""
+
+    @pytest.mark.parametrize("stream", [True, False])
+    @pytest.mark.parametrize("limit", ["read", "first_chunk"])
+    @pytest.mark.parametrize("steps", [(), (b"",)], ids=["no headers", "headers"])
+    def test_silence_from_the_beginning(self, protocol, server, stream, limit, steps):
+        """Before or after the headers; the request is closed."""
+        server.reply(events(*steps, End.HANG))
+        _, error = failed(made(protocol, server, timeout=Timeouts(**{limit: 0.05})), stream=stream)
+        assert (Timeout, True, None) == (type(error), error.retryable, error.partial)
+        server.exchange(0).wait_closed()
+
+    @pytest.mark.parametrize("limit", ["read", "idle"])
+    def test_silence_in_the_middle(self, protocol, server, limit):
+        """What had come is the `partial`."""
+        stream = b"".join(protocol.stream(["Hello", " you"]))
+        server.reply(events(stream[: stream.index(b" you")], End.HANG))
+        heard, error = failed(made(protocol, server, timeout=Timeouts(**{limit: 0.05})))
+        assert ("Hello", Timeout, "Hello") == (heard, type(error), partial_of(error))
+        server.exchange(0).wait_closed()
+
+    @pytest.mark.parametrize(("limit", "text"), [("first_chunk", ""), ("idle", "Hello")])
+    def test_pings_are_no_life(self, protocol, server, limit, text):
+        """Keep-alive comments are no chunks, and count for neither limit."""
+        stream = b"".join(protocol.stream(["Hello", " you"]))
+        before = [stream[: stream.index(b" you")].rpartition(b"\n\n")[0] + b"\n\n"] if text else []
+        server.reply(events(*before, *[b": ping\n\n", 0.01] * 200, End.HANG))
+        heard, error = failed(made(protocol, server, timeout=Timeouts(**{limit: 0.05})))
+        assert (text, Timeout) == (heard, type(error))
+
+    def test_pings_are_no_chunks(self, protocol, server):
+        """Neither comments nor events of an unknown name are heard of."""
+        server.reply(Reply(with_pings(with_pings(protocol.stream(["Hello"])), b":\n\n")))
+        assert ["Hello"] == [chunk.text for chunk in made(protocol, server).stream("hi") if chunk.text]
+
+    def test_a_paused_reader_is_no_silence(self, protocol, server):
+        """Nobody reads for longer than the limit: nothing fails, and nothing is lost."""
+        text = [f"{number} " for number in range(5000)]
+        server.reply(Reply(protocol.stream(text)))
+        with made(protocol, server, timeout=Timeouts(idle=0.05, read=0.05)).stream("hi") as stream:
+            first = next(stream).text
+            server.exchange(0).wait_stalled(quiet=0.15) if not server.exchange(0).finished.is_set() else None
+            assert "".join(text) == first + "".join(map(str, stream))
+
+
+class TestDispose:
+    """Leaving closes the connection at once."""
+
+    @pytest.mark.parametrize("stream", [True, False])
+    async def test_before_the_headers(self, protocol, server, stream):
+        """The server sees it within 50 ms, whether streamed or whole."""
+        server.reply(events(End.HANG))
+        subscription = made(protocol, server, stream=stream)("hi").subscribe()
+        exchange = server.exchange(0)
+        await exchange.arrived.soon()
+        left = time.monotonic()
+        subscription.dispose()
+        assert await exchange.closed_soon(since=left) < PROMPT
+
+    @pytest.mark.parametrize("way", ["dispose", "aclose", "cancel"])
+    async def test_in_the_middle(self, protocol, server, way):
+        """However one leaves."""
+        stream = b"".join(protocol.stream(["Hello", " you"]))
+        server.reply(events(stream[: stream.index(b" you")], End.HANG))
+        heard = asyncio.Event()
+        chunks = made(protocol, server)("hi")
+
+        async def read():
+            async for _ in iterator:
+                heard.set()
+
+        if way == "dispose":
+            subscription = chunks.subscribe(lambda _: heard.set())
+        else:
+            iterator = chunks.pipe(rxllm.astream())
+            task = asyncio.create_task(read())
+        async with asyncio.timeout(5):
+            await heard.wait()
+        left = time.monotonic()
+        if way == "dispose":
+            subscription.dispose()
+        elif way == "cancel":
+            task.cancel()
+        else:
+            await iterator.aclose()
+        assert await server.exchange(0).closed_soon(since=left) < PROMPT
+        assert server.exchange(0).aborted
+        if way != "dispose":
+            await asyncio.wait([task])
+
+    def test_by_break(self, protocol, server):
+        """A synchronous loop that is left, too."""
+        stream = b"".join(protocol.stream(["Hello", " you"]))
+        server.reply(events(stream[: stream.index(b" you")], End.HANG))
+        for chunk in made(protocol, server).stream("hi"):
+            if chunk.text:
+                break
+        left = time.monotonic()
+        assert server.exchange(0).wait_closed(since=left) < PROMPT
+
+
+def echo_status(protocol, key):
+    """The key comes back in an error's status."""
+    return Reply.json(protocol.error_body(401, f"Incorrect API key provided: {key}"), status=401)
+
+
+def echo_document(protocol, key):
+    """The key comes back in an error's document with status 200."""
+    return Reply.json(protocol.error_body(401, f"Incorrect API key provided: {key}"))
+
+
+def echo_frame(protocol, key):
+    """The key comes back in an error's frame."""
+    return Reply([protocol.error_frame(f"Incorrect API key provided: {key}")])
+
+
+def echo_page(protocol, key):
+    """The key comes back in a web page."""
+    return Reply(f"<html>{key}</html>".encode(), content_type="text/html")
+
+
+def echo_garbage(protocol, key):
+    """The key comes back in what is no frame."""
+    return Reply(f"data: {{garbage {key}\n\n".encode())
+
+
+class TestSecrets:
+    """Keys are never shown."""
+
+    @pytest.mark.parametrize("stream", [True, False])
+    @pytest.mark.parametrize("echo", [echo_status, echo_document, echo_frame, echo_page, echo_garbage])
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {},
+            {"headers": {"Authorization": f"Basic {KEY}", "x-api-key": KEY}},
+            {"api_key": "other-key", "headers": {"x-portkey-api-key": KEY}},
+            {"api_key": "other-key", "headers": {"Cf-Access-Client-Secret": KEY}},
+            {"api_key": "other-key", "headers": {"x-auth-token": KEY}},
+        ],
+        ids=["key", "headers", "gateway key", "gateway secret", "gateway token"],
+    )
+    def test_a_server_that_repeats_the_key(self, protocol, server, caplog, stream, echo, settings):
+        """No repr, str, traceback, body, frame or log line has it."""
+        server.reply(echo(protocol, KEY))
+        llm = made(protocol, server, **settings)
+        with caplog.at_level(logging.DEBUG):
+            _, error = failed(llm, stream=stream)
+        facts = [getattr(error, name, None) for name in ("body", "frame", "code", "request", "partial")]
+        shown = [*map(repr, [llm, error, *facts]), str(error), *traceback.format_exception(error), caplog.text]
+        assert [] == [text for text in shown if KEY in text]
+        assert KEY in str(server.requests[0].headers)
+
+    @pytest.mark.parametrize("steps", [[End.FIN], [b"", End.RST], [End.HANG]], ids=["closed", "reset", "silent"])
+    @pytest.mark.parametrize("client", [None, httpx.AsyncClient], ids=["default", "httpx"])
+    def test_a_network_that_fails(self, protocol, server, caplog, steps, client):
+        """Neither the key nor the password of the address is in an error or a log line."""
+        server.reply(Reply(steps))
+        url = server.url.replace("://", "://user:do-not-tell@")
+        llm = made(protocol, url, timeout=0.05, client=client)
+        with caplog.at_level(logging.DEBUG):
+            _, error = failed(llm)
+        shown = [repr(llm), repr(error), *traceback.format_exception(error), caplog.text]
+        assert [] == [text for text in shown if KEY in text or "do-not-tell" in text]
+
+    def test_a_success_is_logged_without_it(self, protocol, server, caplog):
+        """Nor in what is logged of an answer."""
+        server.reply(Reply(protocol.stream(["ok"])))
+        with caplog.at_level(logging.DEBUG):
+            made(protocol, server.url.replace("://", "://user:do-not-tell@")).invoke("hi")
+        assert [] == [line for line in caplog.messages if KEY in line or "do-not-tell" in line]
+
+
+class TestClient:
+    """The client of one's choice."""
+
+    def test_an_instance_belongs_to_its_first_loop(self, protocol, server):
+        """On another it is refused with a sentence."""
+        server.reply(Reply(protocol.stream(["ok"])))
+
+        async def ask():
+            return (await llm.ainvoke("hi")).text
+
+        with asyncio.Runner() as home, asyncio.Runner() as away:
+            client = httpx.AsyncClient()
+            llm = made(protocol, server, client=client)
+            assert "ok" == home.run(ask())
+            with pytest.raises(MisuseError, match="another event loop"):
+                away.run(ask())
+            home.run(client.aclose())
+
+    def test_a_factory_is_called_once_a_loop(self, protocol, server):
+        """Requests of one loop share what it makes."""
+        server.reply(Reply(protocol.stream(["ok"])))
+        made_clients = []
+
+        def client():
+            made_clients.append(httpx.AsyncClient(headers={"x-client": "mine"}))
+            return made_clients[-1]
+
+        async def ask():
+            assert ["ok"] * 4 == [str(answer) for answer in await llm.abatch(["hi"] * 4)]
+
+        llm = made(protocol, server, client=client)
+        for _ in range(2):
+            asyncio.run(ask())
+        assert (2, {"mine"}) == (len(made_clients), {request.headers["x-client"] for request in server.requests})
+
+    async def test_a_proxy_of_the_environment(self, protocol, server, monkeypatch):
+        """HTTP_PROXY is honoured."""
+        server.reply(Reply(protocol.stream(["ok"])))
+        monkeypatch.setenv("HTTP_PROXY", server.url)
+        assert "ok" == (await made(protocol, "http://model.invalid").ainvoke("hi")).text
+        assert ("model.invalid", protocol.path) == (server.requests[0].headers["host"], server.requests[0].path)
+
+
+@frozen
+class Parrot(rxllm.LLM):
+    """A provider of one's own that knows whole answers only."""
+
+    async def complete(self, request):
+        """The prompt, again."""
+        return request.text
+
+
+@frozen
+class BlockingParrot(rxllm.LLM):
+    """The same with code that blocks."""
+
+    def complete(self, request):
+        """The prompt, again."""
+        return request.text
+
+
+@pytest.mark.parametrize("llm", [Embedded().bind(seed=1), Parrot(), BlockingParrot()], ids=lambda llm: type(llm).__name__)
+class TestWithoutNetwork:
+    """What holds of providers that are no server."""
+
+    def test_the_sum_of_the_chunks_is_the_answer(self, llm):
+        """Streamed, whole, and asked for: the same Message."""
+        streamed = sum(llm.stream("sparkling water"), Chunk()).message()
+        assert [streamed] * 2 == [llm.invoke("sparkling water"), llm.invoke("sparkling water", stream=False)]
+        assert streamed.text
+
+    async def test_it_is_cold_and_the_same_everywhere(self, llm):
+        """Each subscription asks anew, on any loop."""
+        answer = llm("sparkling water")
+        first, second = [[str(chunk) async for chunk in answer.pipe(rxllm.astream())] for _ in range(2)]
+        assert first == second
+
+    def test_it_can_be_left(self, llm):
+        """Leaving in the middle is no error."""
+        with llm.stream("sparkling water") as chunks:
+            assert str(next(chunks))

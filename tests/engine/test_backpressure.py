@@ -1,0 +1,288 @@
+"""A consumer that stops reading stops the server, memory stays bounded, and all goes on when he reads again."""
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+import reactivex as rx
+import rxllm
+from protocols import Chat
+from reactivex import operators as ops
+from rxllm import LLM, from_aiter, from_iter
+from rxllm._runtime import Gate, Scheduler
+from servers import Endless, FakeServer, Reply, Signal
+
+HIGH = 64  # items that may wait
+READ = 16 * 1024  # bytes that come at most at once
+SMALL = Chat().stream(["Hel"])[1]
+BIG = Chat().stream(["x" * READ])[1]
+HUGE = Chat().stream(["x" * 64 * 1024])[1]
+
+
+def model(server, **settings):
+    """The server's model."""
+    return rxllm.OpenAI("m", base_url=server.url, **settings)
+
+
+@pytest.fixture
+def server():
+    """Sends big events without end."""
+    with FakeServer(Reply([Endless(BIG)])) as server:
+        yield server
+
+
+class Counted(LLM):
+    """Answers without end, and counts how far it got; `full` is set when it got further than any may."""
+
+    def __init__(self):
+        self.__attrs_init__()
+        object.__setattr__(self, "count", [0])
+
+    async def chunks(self, request):
+        """Numbers."""
+        while True:
+            self.count[0] += 1
+            yield str(self.count[0])
+            if self.count[0] % 16 == 0:
+                await asyncio.sleep(0)
+
+
+def shapes():
+    """What may stand between a source and its consumer."""
+    return {
+        "nothing": lambda source: source,
+        "map, filter, scan": lambda source: source.pipe(
+            ops.map(str), ops.filter(bool), ops.scan(lambda count, _: count + 1, 0)
+        ),
+        "flat_map": lambda source: rx.of(1).pipe(ops.flat_map(lambda _: source)),
+        "concat_map": lambda source: rx.of(1).pipe(ops.concat_map(lambda _: source)),
+        "publish, ref_count": lambda source: source.pipe(ops.publish(), ops.ref_count()),
+    }
+
+
+@pytest.mark.parametrize("shape", shapes())
+def test_who_does_not_read_stops_the_server(server, shape):
+    """The server stands still while a plain loop does, and goes on with it."""
+    with shapes()[shape](model(server)("p")).pipe(rxllm.stream()) as items:
+        next(items)
+        stalled = server.exchange().wait_stalled()
+        for _ in items:
+            if server.exchange().bytes_sent > stalled:
+                break
+
+
+@pytest.mark.parametrize("shape", shapes())
+async def test_who_does_not_await_stops_the_server(server, shape):
+    """The server stands still while an asynchronous loop does, and goes on with it."""
+    async with shapes()[shape](model(server)("p")).pipe(rxllm.astream()) as items:
+        await anext(items)
+        stalled = await asyncio.to_thread(server.exchange().wait_stalled)
+        async for _ in items:
+            if server.exchange().bytes_sent > stalled:
+                break
+
+
+def test_two_merged_streams_stop_and_go_on_together(server):
+    """All that share a consumer wait for him, and none is forgotten when he comes back."""
+    llm = model(server)
+    with rx.merge(llm("a"), llm("b")).pipe(ops.map(str), rxllm.stream()) as items:
+        next(items)
+        for exchange in (server.exchange(0), server.exchange(1)):
+            exchange.arrived.wait()
+        stalled = [exchange.wait_stalled() for exchange in server.exchanges]
+        for _ in items:
+            if all(exchange.bytes_sent > before for exchange, before in zip(server.exchanges, stalled, strict=True)):
+                break
+
+
+async def test_two_merged_async_streams_stop_and_go_on_together(server):
+    """All that share a consumer wait for him, and none is forgotten when he comes back."""
+    llm = model(server)
+    async with rx.merge(llm("a"), llm("b")).pipe(ops.map(str), rxllm.astream()) as items:
+        await anext(items)
+        for exchange in (server.exchange(0), server.exchange(1)):
+            await exchange.arrived.soon()
+        stalled = [await asyncio.to_thread(exchange.wait_stalled) for exchange in server.exchanges]
+        async for _ in items:
+            if all(exchange.bytes_sent > before for exchange, before in zip(server.exchanges, stalled, strict=True)):
+                break
+
+
+def test_what_waits_for_a_plain_loop_is_bounded():
+    """No more chunks wait than the mark, and those of one read."""
+    with FakeServer(Reply([Endless(SMALL)])) as server:
+        passed = []
+        with model(server)("p").pipe(ops.do_action(passed.append), rxllm.stream()) as chunks:
+            for taken in range(1, 1000):
+                next(chunks)
+                assert len(passed) <= taken + HIGH + READ // len(SMALL) + 1
+            server.exchange().wait_stalled()
+            assert len(passed) <= 999 + HIGH + READ // len(SMALL) + 1
+
+
+async def test_what_waits_for_an_async_loop_is_bounded():
+    """No more chunks wait than the mark, and those of one read."""
+    with FakeServer(Reply([Endless(SMALL)])) as server:
+        passed = []
+        async with model(server)("p").pipe(ops.do_action(passed.append), rxllm.astream()) as chunks:
+            for taken in range(1, 1000):
+                await anext(chunks)
+                assert len(passed) <= taken + HIGH + READ // len(SMALL) + 1
+            await asyncio.to_thread(server.exchange().wait_stalled)
+            assert len(passed) <= 999 + HIGH + READ // len(SMALL) + 1
+
+
+async def test_a_generator_is_not_advanced_beyond_the_mark():
+    """A provider's own generator is advanced at most as far as the mark beyond what was taken."""
+    llm = Counted()
+    async with llm.astream("p") as chunks:
+        for taken in range(1, 300):
+            assert str(taken) == str(await anext(chunks))
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert llm.count[0] <= taken + HIGH + 1
+        assert llm.count[0] > 299  # it was ahead, but not far
+
+
+def memory():
+    """The resident memory of this process, in MiB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4 / 1024
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+def test_a_hundred_megabytes_pass_through_a_plain_loop():
+    """What has passed is not kept, but for the few MiB of an error's `partial`."""
+    with FakeServer(Reply([Endless(HUGE)])) as server, model(server).stream("p") as chunks:
+        next(chunks)
+        before = memory()
+        size = sum(len(str(chunk)) for _, chunk in zip(range(1600), chunks, strict=False))
+        assert 1600 * 64 * 1024 == size
+        assert memory() - before < 60
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+async def test_a_hundred_megabytes_pass_through_an_async_loop():
+    """What has passed is not kept, but for the few MiB of an error's `partial`."""
+    with FakeServer(Reply([Endless(HUGE)])) as server:
+        async with model(server).astream("p") as chunks:
+            await anext(chunks)
+            before = memory()
+            for _ in range(1600):
+                await anext(chunks)
+            assert memory() - before < 60
+
+
+def test_a_pause_of_the_consumer_is_no_idleness(server):
+    """Whoever stops longer than the idle limit has not been failed by the server."""
+    llm = model(server, timeout=rxllm.Timeouts(idle=0.1))
+    with llm.stream("p") as chunks:
+        next(chunks)
+        stalled = server.exchange().wait_stalled()
+        for _ in range(3):
+            assert not threading.Event().wait(0.15)  # the pause
+            for _ in range(3):
+                next(chunks)
+        for _ in chunks:
+            if server.exchange().bytes_sent > stalled:
+                break
+
+
+async def test_a_silent_server_is_idle_even_after_a_pause():
+    """Time with the gate open counts: the limit still holds when the consumer is back."""
+    with FakeServer(Reply([SMALL * 200, Signal()])) as server:
+        llm = model(server, timeout=rxllm.Timeouts(idle=0.1))
+        async with llm.astream("p") as chunks:
+            await anext(chunks)
+            await server.exchange().arrived.soon()
+            with pytest.raises(rxllm.Timeout):
+                async for _ in chunks:
+                    pass
+
+
+async def parked(gate):
+    """Returns when a pump waits at the gate."""
+    while not gate._waiters:
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("kind", ["iterator", "collection", "async"])
+async def test_nothing_is_pulled_while_the_gate_is_closed(kind):
+    """Neither before the first item nor after any: what is not wanted is not asked for."""
+    pulled, heard = [], []
+
+    class Numbers(list):
+        def __iter__(self):
+            for number in range(5):
+                pulled.append(number)
+                yield number
+
+    async def numbers():
+        for number in Numbers([1]):
+            yield number
+
+    source = {
+        "iterator": from_iter(lambda: iter(Numbers([1]))),
+        "collection": from_iter(Numbers([1])),
+        "async": from_aiter(numbers),
+    }[kind]
+    home = Scheduler(asyncio.get_running_loop())
+
+    def hear(number):
+        heard.append(number)
+        home.gate.close()
+
+    home.gate.close()
+    ended = asyncio.Event()
+    source.subscribe(hear, on_completed=ended.set, scheduler=home)
+    for number in range(5):
+        await parked(home.gate)
+        assert (list(range(number)), list(range(number))) == (pulled, heard)
+        home.gate.open()
+        assert not home.gate._waiters
+    await parked(home.gate)
+    home.gate.open()
+    await ended.wait()
+    assert [0, 1, 2, 3, 4] == heard
+
+
+def test_an_endless_iterator_is_read_a_little_ahead():
+    """`from_iter` in front of a plain loop: at most the mark ahead, to the end of the loop."""
+    pulled = []
+
+    def numbers():
+        while True:
+            pulled.append(None)
+            yield len(pulled)
+
+    with from_iter(numbers).pipe(rxllm.stream()) as items:
+        for taken in range(1, 500):
+            assert taken == next(items)
+            assert len(pulled) <= taken + HIGH + 2
+
+
+async def test_a_gate_has_many_waiters():
+    """All who wait go on when it opens, and who was cancelled meanwhile disturbs nobody."""
+    gate = Gate()
+    await gate.wait()
+    gate.close()
+    waiting = [asyncio.create_task(gate.wait()) for _ in range(10)]
+    await parked(gate)
+    waiting[3].cancel()
+    gate.open()
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [None] * 3 + [asyncio.CancelledError] + [None] * 6 == [result and type(result) for result in results]
+
+
+async def test_a_gate_that_closes_again_holds_who_was_just_let_go():
+    """Whoever wakes up to a closed gate waits on."""
+    gate = Gate()
+    gate.close()
+    waiting = asyncio.create_task(gate.wait())
+    await parked(gate)
+    gate.open()
+    gate.close()
+    await parked(gate)
+    assert not waiting.done()
+    gate.open()
+    await waiting

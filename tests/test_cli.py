@@ -1,0 +1,329 @@
+"""The command line, run as a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from protocols import Chat, Messages, ToolCall
+from servers import End, Endless, FakeServer, Reply
+
+import rxllm
+
+NEWS = (
+    "rxllm: this is the embedded toy model; for a real one set OPENAI_API_KEY or ANTHROPIC_API_KEY, or say -m NAME.\n"
+)
+CHAT = Chat()
+HEL_LO = CHAT.stream(["Hel", "lo"])
+UNTIL_HEL = HEL_LO[:2]  # the first event has no text
+
+
+def environment(**more):
+    """This process's environment, which `conftest` has bared, with the package to import."""
+    return {**os.environ, "PYTHONPATH": str(Path(rxllm.__file__).parents[1]), "PYTHONIOENCODING": "utf-8", **more}
+
+
+def openai(server):
+    """The environment in which the server is OpenAI's."""
+    return {"OPENAI_API_KEY": "a-secret-key", "OPENAI_BASE_URL": f"{server.url}/v1"}
+
+
+COMMAND = [sys.executable, "-W", "error", "-m", "rxllm"]
+
+
+def run(*arguments, stdin="", **variables):
+    """The finished command."""
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        input=stdin,
+        env=environment(**variables),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=30,
+        check=False,
+    )
+
+
+@pytest.fixture
+def start(monkeypatch):
+    """Starts the command and leaves it running; Ctrl-C reaches it even where this process was told to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    running = []
+
+    def start(*arguments, **variables):
+        process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            env=environment(**variables),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        running.append(process)
+        return process
+
+    yield start
+    signal.signal(signal.SIGINT, before)
+    for process in running:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdout, process.stderr):
+            pipe.close()
+
+
+@pytest.fixture
+def server():
+    """A server that answers Hello in the protocol of OpenAI."""
+    with FakeServer(Reply(HEL_LO)) as server:
+        yield server
+
+
+# ── the answer ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_without_key_the_embedded_model_answers():
+    """Without a model and a key the toy answers on stdout, and stderr says so in one line that names the way on."""
+    done = run("Write me a song about sparkling water.")
+    assert done.returncode == 0
+    assert done.stderr == NEWS
+    assert done.stdout.strip()
+    assert done.stdout.endswith("\n")
+
+
+def test_named_embedded_model_is_silent():
+    """Who asked for the toy is not told that it is one."""
+    assert run("-m", "embedded", "hi").stderr == ""
+    assert run("hi", RXLLM_MODEL="embedded").stderr == ""
+
+
+def test_seed_decides():
+    """The same seed gives the same answer, another seed another."""
+    first, again, other = (run("-m", "embedded", "--seed", seed, "the sea").stdout for seed in ("7", "7", "8"))
+    assert first == again
+    assert first != other
+
+
+def test_words_are_one_prompt(server):
+    """Several arguments are joined by a space, options may stand between them."""
+    run("tell", "me", "--temperature", "0", "more", **openai(server))
+    body = server.requests[0].json
+    assert body["messages"] == [{"role": "user", "content": "tell me more"}]
+    assert body["temperature"] == 0
+    assert body["model"] == "gpt-5-mini"
+
+
+def test_options_travel(server):
+    """The system's text and the sampling options are sent."""
+    run("hi", "--system", "Be brief.", "--max-tokens", "9", "--seed", "3", "-m", "openai:m", **openai(server))
+    body = server.requests[0].json
+    assert body["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
+    assert (body["max_tokens"], body["seed"], body["model"]) == (9, 3, "m")
+
+
+@pytest.mark.parametrize("arguments", [(), ("-",)])
+def test_prompt_from_stdin(server, arguments):
+    """Without an argument, or with -, the prompt is what comes on stdin, without the line's end."""
+    done = run(*arguments, stdin="two\nlines ⚡\n", **openai(server))
+    assert done.stdout == "Hello\n"
+    assert server.requests[0].json["messages"][0]["content"] == "two\nlines ⚡"
+
+
+@pytest.mark.parametrize("variable", ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"])
+def test_key_decides_vendor(variable):
+    """With a key of Anthropic's only, Anthropic is asked."""
+    with FakeServer(Reply(Messages().stream(["Hel", "lo"]))) as server:
+        done = run("hi", ANTHROPIC_BASE_URL=server.url, **{variable: "key"})
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Hello\n", "")
+    assert server.requests[0].json["model"] == "claude-sonnet-4-6"
+
+
+def test_named_model_wins_over_key(server):
+    """RXLLM_MODEL wins over keys, -m over both."""
+    run("hi", **openai(server), RXLLM_MODEL="openai:from-environment")
+    run("hi", "-m", "openai:from-option", **openai(server), RXLLM_MODEL="openai:from-environment")
+    assert [request.json["model"] for request in server.requests] == ["from-environment", "from-option"]
+
+
+def test_line_end_is_not_doubled(server):
+    """A text that ends its line gets no second end."""
+    server.reply(Reply(CHAT.stream(["Hello\n"])))
+    assert run("hi", **openai(server)).stdout == "Hello\n"
+
+
+def test_usage_on_stderr(server):
+    """--usage tells the tokens in one line on stderr, and leaves stdout alone."""
+    done = run("hi", "--usage", **openai(server))
+    assert done.stdout == "Hello\n"
+    assert done.stderr == "rxllm: 3 input tokens, 5 output tokens, stop.\n"
+
+
+def test_unknown_usage_is_no_number(server):
+    """Where the provider says nothing about tokens, no number is made up."""
+    server.reply(Reply(CHAT.stream(["hi"], usage=None)))
+    assert run("hi", "--usage", **openai(server)).stderr == "rxllm: the provider told no usage, stop.\n"
+
+
+def test_json_lines_are_the_chunks(server):
+    """--json prints a chunk a line, with the fields that are there and no others; together they are the answer."""
+    server.reply(Reply(CHAT.stream(["Hé", "llo"], reasoning=["hm"], tool_call=ToolCall())))
+    done = run("hi", "--json", **openai(server))
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.stdout.count("\n") == len(lines)
+    assert [json.dumps(line, ensure_ascii=False, separators=(",", ":")) for line in lines] == done.stdout.splitlines()
+    assert "".join(line.get("text", "") for line in lines) == "Héllo"
+    assert "".join(line.get("reasoning", "") for line in lines) == "hm"
+    assert "".join(call.get("arguments", "") for line in lines for call in line.get("tool_calls", [])) == (
+        ToolCall().arguments
+    )
+    assert [line["usage"] for line in lines if "usage" in line] == [{"input_tokens": 3, "output_tokens": 5}]
+    assert [line["finish_reason"] for line in lines if "finish_reason" in line] == ["tool_call"]
+    assert {"text", "reasoning", "tool_calls", "usage", "finish_reason", "model", "id"} == {k for x in lines for k in x}
+
+
+def test_narrow_terminal_loses_characters_only(server):
+    """A character that stdout's encoding has not becomes a question mark; the rest of the answer stays."""
+    server.reply(Reply(CHAT.stream(["caf", "é ⚡"])))
+    done = run("hi", **openai(server), PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stdout) == (0, "caf? ?\n")
+
+
+def test_refusal_is_no_answer(server):
+    """What a model says when it refuses goes to stderr, for it is not the answer."""
+    refusal = {"id": "1", "choices": [{"index": 0, "delta": {"refusal": "No."}, "finish_reason": "stop"}]}
+    server.reply(Reply([b"data: " + json.dumps(refusal).encode() + b"\n\n", CHAT.terminal]))
+    done = run("hi", **openai(server))
+    assert (done.stdout, done.stderr) == ("", "rxllm: the model refuses: No.\n")
+
+
+def test_version():
+    """--version tells the package's."""
+    assert run("--version").stdout == f"rxllm {rxllm.__version__}\n"
+
+
+# ── mistakes and failures ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["-m", "foo:bar", "hi"], "openai"),
+        (["-m", "opnai:gpt-5-mini", "hi"], "openai:gpt-5-mini"),
+        (["-m", "openai", "hi"], "openai:model"),
+        (["-m", "openai:gpt-5-mini", "hi"], "OPENAI_API_KEY"),
+        (["-m", "anthropic:claude-sonnet-4-6", "hi"], "ANTHROPIC_API_KEY"),
+        (["-m", "embedded", "--temperature", "-1", "hi"], "temperature"),
+        (["-m", "embedded", "--max-tokens", "0", "hi"], "max_tokens"),
+        (["-m", "embedded", "--seed", "x", "hi"], "--seed"),
+        (["--modle", "embedded", "hi"], "--modle"),
+        (["-m", "embedded", ""], "empty"),
+        (["-m", "embedded"], "empty"),
+    ],
+    ids=["provider", "typo", "no model", "no OpenAI key", "no Anthropic key", "temperature", "max_tokens", "seed",
+         "option", "empty argument", "empty stdin"],
+)  # fmt: skip
+def test_mistake_is_told_in_one_line(arguments, hint):
+    """A mistake in the call ends with 2 and one line on stderr that names what to change; nothing is printed."""
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("rxllm: ")
+    assert hint in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_terminal_without_prompt_is_told():
+    """At a terminal, no prompt is a mistake and not a wait for one."""
+    ours, theirs = os.openpty()
+    try:
+        done = subprocess.run(COMMAND, stdin=theirs, env=environment(), capture_output=True, timeout=30, check=False)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"no prompt" in done.stderr
+
+
+@pytest.mark.parametrize("status", [401, 404, 429, 500])
+def test_refused_request_fails(server, status):
+    """What the server refuses ends with 1 and its reason in one line on stderr, without the key."""
+    server.reply(Reply.json(CHAT.error_body(status, "It went\nwrong"), status=status))
+    done = run("hi", **openai(server))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "It went wrong" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "a-secret-key" not in done.stderr
+
+
+def test_no_server_fails():
+    """Without a server the command ends with 1 and says where it looked."""
+    with FakeServer() as gone:
+        pass
+    done = run("hi", **openai(gone))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert gone.url in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [[CHAT.error_frame("It went wrong")], [End.CLEAN], [End.FIN], [End.RST]],
+    ids=["error frame", "truncated", "closed", "reset"],
+)
+def test_failure_in_the_middle_keeps_the_text(server, ending):
+    """The text that came stays, its line is ended, and one line on stderr says what happened."""
+    server.reply(Reply([*UNTIL_HEL, *ending]))
+    done = run("hi", **openai(server))
+    assert (done.returncode, done.stdout) == (1, "Hel\n")
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+# ── who leaves ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_ctrl_c_in_the_middle(server, start):
+    """Ctrl-C ends with 130 without a traceback, keeps the text and closes the request."""
+    server.reply(Reply([*UNTIL_HEL, End.HANG]))
+    process = start("hi", **openai(server))
+    assert process.stdout.read(3) == b"Hel"
+    process.send_signal(signal.SIGINT)
+    rest, errors = process.communicate(timeout=10)
+    assert (process.returncode, rest, errors) == (130, b"\n", b"")
+    server.exchange().wait_closed()
+    assert server.exchange().aborted
+
+
+def test_ctrl_c_before_the_answer(server, start):
+    """Ctrl-C while the server is silent does the same."""
+    server.reply(Reply([End.HANG]))
+    process = start("hi", **openai(server))
+    server.exchange().arrived.wait(20)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=10) == (b"", b"")
+    assert process.returncode == 130
+    server.exchange().wait_closed()
+
+
+def test_closed_pipe_is_no_error(server, start):
+    """A reader that has enough, as head has, ends the command with 0, in silence, and closes the request."""
+    server.reply(Reply([*UNTIL_HEL, Endless(HEL_LO[2])]))
+    process = start("hi", **openai(server))
+    assert process.stdout.read(3) == b"Hel"
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(timeout=10) == 0
+    server.exchange().wait_closed()
+    assert server.exchange().aborted
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_full_disk_is_a_failure():
+    """What can't be written is a failure, told in one line."""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*COMMAND, "-m", "embedded", "hi"], env=environment(), stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.count(b"\n") == 1

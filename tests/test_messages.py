@@ -1,0 +1,362 @@
+"""The values: what people write becomes messages, and what they mistype is told in a sentence."""
+
+import copy
+import pickle
+import time
+
+import attrs
+import pytest
+
+from rxllm import MisuseError
+from rxllm.messages import (
+    Chunk,
+    FilePart,
+    Message,
+    Parameters,
+    RawPart,
+    ReasoningPart,
+    RefusalPart,
+    Request,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+    Usage,
+    join,
+    text_chunk,
+)
+
+PIXEL = "data:image/png;base64,iVBORw=="
+PARTS = (
+    TextPart("a"),
+    ReasoningPart("b", "s", 1),
+    RefusalPart("c"),
+    ToolCallPart("1", "f", "{}"),
+    ToolResultPart("1", "d"),
+    FilePart("image/png", b"e"),
+    RawPart("anthropic", {"type": "redacted", "data": [1, {"x": 2}]}),
+)
+VALUES = (*PARTS, Usage(input_tokens=1), Message("user", PARTS), Chunk("a", parts=PARTS, model="m"), Chunk("a"))
+
+
+# ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("hi", (TextPart("hi"),)),
+        ("", ()),
+        (None, ()),
+        ([], ()),
+        (TextPart("hi"), (TextPart("hi"),)),
+        (["a", TextPart("b")], (TextPart("a"), TextPart("b"))),
+        ({"type": "text", "text": "hi"}, (TextPart("hi"),)),
+        ([{"type": "input_text", "text": "hi"}], (TextPart("hi"),)),
+        (
+            [{"type": "text", "text": "what is it?"}, {"type": "image_url", "image_url": {"url": "https://x/y.png"}}],
+            (TextPart("what is it?"), FilePart("image/*", url="https://x/y.png")),
+        ),
+        ([{"type": "image_url", "image_url": {"url": PIXEL, "detail": "low"}}], (FilePart("image/png", b"\x89PNG"),)),
+        ([{"type": "image_url", "image_url": PIXEL}], (FilePart("image/png", b"\x89PNG"),)),
+        ((text for text in "ab"), (TextPart("a"), TextPart("b"))),
+    ],
+)
+def test_content_becomes_parts(content, expected):
+    """Text, parts and the usual content lists are all content."""
+    assert expected == Message("user", content).parts
+
+
+def test_what_is_read_off_a_message():
+    """Each kind of part is found by its name; ``str`` is the text alone."""
+    message = Message("assistant", [*PARTS, TextPart("z")])
+    assert ("az", "b", "c", (PARTS[3],)) == (message.text, message.reasoning, message.refusal, message.tool_calls)
+    assert "az" == str(message)
+
+
+def test_what_is_read_off_a_chunk():
+    """The same of a chunk, and a plain one has none of it."""
+    chunk = Chunk("z", parts=PARTS)
+    assert ("za", "b", "c", (PARTS[3],)) == (chunk.text, chunk.reasoning, chunk.refusal, chunk.tool_calls)
+    plain = Chunk("z")
+    facts = (plain.usage, plain.finish_reason, plain.raw_finish_reason, plain.model, plain.id)
+    assert ("z", "", "", (), {None}, False) == (
+        str(plain),
+        plain.reasoning,
+        plain.refusal,
+        plain.tool_calls,
+        set(facts),
+        plain.reset,
+    )
+    assert (TextPart("z"),) == plain.parts
+    assert () == Chunk().parts
+
+
+@pytest.mark.parametrize(
+    ("chunk", "expected"),
+    [
+        (Chunk(), False),
+        (Chunk(""), False),
+        (Chunk(parts=[TextPart("")]), False),
+        (Chunk("a"), True),
+        (Chunk(usage=Usage()), True),
+        (Chunk(reset=True), True),
+        (Chunk(parts=[ToolCallPart("1")]), True),
+    ],
+)
+def test_a_chunk_is_true_if_there_is_anything_in_it(chunk, expected):
+    """Only the unit is false."""
+    assert expected is bool(chunk)
+
+
+def test_the_short_chunk_is_the_same_chunk():
+    """The fast constructor makes what the usual one makes."""
+    assert (Chunk("a"), hash(Chunk("a"))) == (text_chunk("a"), hash(text_chunk("a")))
+    assert Chunk("a") == Chunk(parts=[TextPart("a")])
+    assert Chunk(id="1") == Chunk(parts=[TextPart("")], id="1")
+
+
+def test_an_answer_as_a_chunk_and_back_is_the_same():
+    """``Chunk.of`` takes text, a Message or a Chunk, and keeps every fact."""
+    answer = Message("assistant", "hi", Usage(input_tokens=1), "stop", "end_turn", "m", "1")
+    assert answer == Chunk.of(answer).message()
+    assert Chunk("hi") == Chunk.of("hi")
+    chunk = Chunk("hi", model="m")
+    assert chunk is Chunk.of(chunk)
+
+
+@pytest.mark.parametrize("wrong", [None, 5, b"hi", ["hi"], {"content": "hi"}])
+def test_other_answers_are_refused(wrong):
+    """No guess is made of what a provider might have meant."""
+    with pytest.raises(MisuseError, match=f"text, a Chunk or a Message, not {type(wrong).__name__}"):
+        Chunk.of(wrong)
+
+
+def test_a_hundred_thousand_chunks_add_up_in_half_a_second():
+    """`join` is linear: CPU time, so that a busy machine does not matter."""
+    chunks = [Chunk("token ") for _ in range(100_000)]
+    begun = time.process_time()
+    message = join(chunks).message()
+    assert time.process_time() - begun < 0.5
+    assert 600_000 == len(message.text)
+
+
+def test_fragments_add_up_in_linear_time():
+    """Arguments of tools come in small pieces, too."""
+    chunks = [Chunk(parts=[ToolCallPart("1", "f")])]
+    chunks += [Chunk(parts=[ToolCallPart(arguments="0123456789")]) for _ in range(30_000)]
+    begun = time.process_time()
+    (call,) = join(chunks).tool_calls
+    assert time.process_time() - begun < 0.5
+    assert 300_000 == len(call.arguments)
+
+
+# ── values ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_values_are_values(value):
+    """Equal copies have equal hashes, survive copying and pickling, and are not mixed up with anything else."""
+    for same in copy.copy(value), copy.deepcopy(value), pickle.loads(pickle.dumps(value)):  # noqa: S301
+        assert (value, hash(value)) == (same, hash(same))
+    assert value != "a"
+
+
+@pytest.mark.parametrize("value", [*VALUES, Request(prompt="a"), Parameters()], ids=lambda value: type(value).__name__)
+def test_values_are_frozen(value):
+    """No field can be set, and no other attribute added."""
+    for name in (*attrs.fields_dict(type(value)), "unheard_of"):
+        with pytest.raises((attrs.exceptions.FrozenInstanceError, AttributeError)):
+            setattr(value, name, None)
+
+
+def test_equal_raw_parts_have_equal_hashes():
+    """The order of a document's keys says nothing, nor how its numbers are written."""
+    one, other = RawPart("p", {"a": 1, "b": 2.0}), RawPart("p", {"b": 2, "a": True})
+    assert one == other
+    assert hash(one) == hash(other)
+
+
+def test_evolve_changes_one_field():
+    """``attrs.evolve`` is how a value is changed; it converts and checks as the constructor does."""
+    message = Message("user", "hi")
+    assert Message("user", "bye") == attrs.evolve(message, parts="bye")
+    request = Request.of("hi", Parameters(temperature=1))
+    assert (0, "hi") == (attrs.evolve(request, temperature=0).temperature, attrs.evolve(request, temperature=0).prompt)
+    with pytest.raises(MisuseError, match="temperature must be"):
+        attrs.evolve(request, temperature=-1)
+    with pytest.raises(MisuseError, match="role is one of"):
+        attrs.evolve(message, role="human")
+
+
+def test_a_repr_shows_no_bytes_of_a_file():
+    """A picture's repr tells its size; logs stay small."""
+    assert "FilePart(media_type='image/png', data=<5 bytes>, url=None, name=None)" == repr(FilePart("image/png", b"12345"))
+    shown = repr(Message("user", [FilePart("image/png", b"secret")]))
+    assert "secret" not in shown
+
+
+def test_the_repr_of_a_chunk_says_what_is_in_it():
+    """And nothing of what is not."""
+    assert "Chunk('a')" == repr(Chunk("a"))
+    assert "Chunk()" == repr(Chunk())
+    assert "Chunk('a', model='m')" == repr(Chunk("a", model="m"))
+    call = ToolCallPart("1", "f")
+    assert f"Chunk(parts=({call!r},))" == repr(Chunk(parts=[call]))
+
+
+# ── prompts ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+USER = Message("user", "hi")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("hi", (USER,)),
+        (USER, (USER,)),
+        ([USER], (USER,)),
+        ((USER, USER), (USER, USER)),
+        ({"role": "user", "content": "hi"}, (USER,)),
+        (("user", "hi"), (USER,)),
+        ([("system", "be kind"), ("user", "hi")], (Message("system", "be kind"), USER)),
+        ([{"role": "system", "content": "be kind"}, USER], (Message("system", "be kind"), USER)),
+        ((message for message in [USER]), (USER,)),
+        (
+            [
+                {
+                    "role": "assistant",
+                    "content": None,
+                    "tool_calls": [
+                        {"id": "A", "type": "function", "function": {"name": "f", "arguments": "{}"}},
+                        {"id": "B", "type": "function", "function": {"name": "g", "arguments": "[]"}},
+                    ],
+                },
+                {"role": "tool", "tool_call_id": "A", "content": "fine"},
+            ],
+            (
+                Message("assistant", [ToolCallPart("A", "f", "{}", 0), ToolCallPart("B", "g", "[]", 1)]),
+                Message("tool", [ToolResultPart("A", "fine")]),
+            ),
+        ),
+        (
+            {"role": "tool", "tool_call_id": "A", "content": [{"type": "text", "text": "fine"}]},
+            (Message("tool", [ToolResultPart("A", "fine")]),),
+        ),
+    ],
+)
+def test_a_prompt_is_a_conversation(prompt, expected):
+    """Text, a Message, dicts and pairs are all read as messages."""
+    assert expected == Request.of(prompt).messages
+
+
+def test_the_text_of_a_prompt():
+    """Of text it is the text; of several messages, theirs with a blank line between."""
+    assert "hi" == Request.of("hi").text
+    assert "be kind\n\nhi" == Request.of([("system", "be kind"), ("user", ""), ("user", "hi")]).text
+
+
+def test_an_answer_goes_back_as_it_is():
+    """An answer with all its facts is a message of the next prompt, untouched."""
+    answer = Message("assistant", PARTS, Usage(input_tokens=1), "stop", "end_turn", "m", "1")
+    assert answer is Request.of([USER, answer, USER]).messages[1]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sentence"),
+    [
+        (None, "A prompt is text, a Message, a list of messages or a Request, not NoneType"),
+        (5, "not int: 5"),
+        (b"hi", "not bytes"),
+        ([], "An empty list is no prompt"),
+        ((), "An empty list is no prompt"),
+        (["one", "two"], "Several prompts go to llm.batch"),
+        ([5], r"not int: 5\. Several prompts"),
+        ([("user", "hi", "there")], "not tuple"),
+        ({"content": "hi"}, r"needs a 'role' and a 'content'; this one has \['content'\]"),
+        ({"role": "tool", "content": "hi"}, "needs the 'tool_call_id'"),
+        (("human", "hi"), "role is one of system, user, assistant, tool, not 'human'; say 'user'"),
+        (("ai", "hi"), "say 'assistant'"),
+        (("developer", "hi"), "say 'system'"),
+        ([{"role": ["user"], "content": "hi"}], "role is one of"),
+        ([{"role": "user", "content": 5}], "Content must be text, parts or content dicts, not int"),
+        ([{"role": "user", "content": b"hi"}], "not bytes"),
+        ([{"role": "user", "content": [{"type": "input_audio"}]}], "Content of type 'input_audio' is not known"),
+        ([{"role": "user", "content": [{"text": "hi"}]}], "Content of type None"),
+        (
+            [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,§"}}]}],
+            "not valid base64",
+        ),
+        ([{"role": "assistant", "tool_calls": [{"id": "A"}]}], "A tool call is a dict of 'id' and 'function'"),
+        (
+            [{"role": "assistant", "tool_calls": [{"id": "A", "function": {"name": "f", "arguments": {"x": 1}}}]}],
+            "'arguments' as JSON text",
+        ),
+        ([{"role": "assistant", "tool_calls": ["f()"]}], "A tool call is a dict of"),
+    ],
+)
+def test_what_is_no_prompt_is_told_in_a_sentence(prompt, sentence):
+    """A MisuseError that says what is wrong and what to write instead, and no other error."""
+    with pytest.raises(MisuseError, match=sentence):
+        Request.of(prompt)
+
+
+# ── parameters ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_parameters_travel_in_the_request():
+    """Those of the LLM hold where the request says nothing; where the prompt is a Request, its own win."""
+    defaults = Parameters(temperature=1, max_tokens=5, extra={"a": 1, "b": 1})
+    assert (1, 5, "hi") == (
+        Request.of("hi", defaults).temperature,
+        Request.of("hi", defaults).max_tokens,
+        Request.of("hi", defaults).text,
+    )
+    given = Request(prompt="hi", temperature=0, extra={"b": 2})
+    request = Request.of(given, defaults)
+    assert (0, 5, {"a": 1, "b": 2}) == (request.temperature, request.max_tokens, request.extra)
+
+
+def test_zero_and_false_are_said():
+    """Only None says nothing: 0 and False are not overridden by defaults."""
+    said = Parameters(temperature=0, top_k=0, stream=False, stop_sequences=())
+    merged = said.over(Parameters(temperature=1, top_k=5, stream=True, stop_sequences=("x",)))
+    assert said == merged
+
+
+@pytest.mark.parametrize(("given", "expected"), [("\n", ("\n",)), (["a", "b"], ("a", "b")), (None, None)])
+def test_one_stop_sequence_or_several(given, expected):
+    """A text is one stop sequence, not one for each of its letters."""
+    assert expected == Parameters.of({"stop_sequences": given}).stop_sequences
+
+
+def test_one_answer_is_what_there_is():
+    """``n=1`` is what everybody gets."""
+    assert Parameters() == Parameters.of({"n": 1})
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"temperature": -0.1}, "temperature must be a number of at least 0, not -0.1"),
+        ({"temperature": "hot"}, "temperature must be a number"),
+        ({"temperature": True}, "temperature must be a number"),
+        ({"temperature": float("nan")}, "temperature must be a number"),
+        ({"top_p": 1.1}, "top_p must be a number from 0 to 1, not 1.1"),
+        ({"top_k": 1.5}, "top_k must be a whole number"),
+        ({"max_tokens": 0}, "max_tokens must be a whole number of at least 1, not 0"),
+        ({"seed": "x"}, "seed must be a whole number"),
+        ({"stop_sequences": ""}, "stop_sequences must be one or more non-empty texts"),
+        ({"stop_sequences": ["a", 5]}, "stop_sequences must be one or more non-empty texts"),
+        ({"stop_sequences": 5}, "stop_sequences must be one or more non-empty texts"),
+        ({"temprature": 1}, "There is no parameter 'temprature'. Did you mean temperature="),
+        ({"stop": "x"}, "Did you mean stop_sequences="),
+        ({"max_completion_tokens": 5}, "Did you mean max_tokens="),
+        ({"zzz": 5}, r"There is no parameter 'zzz'\. What only the provider knows goes into extra=\{'zzz': …\}"),
+        ({"n": 3}, r"call llm\.batch\(\[prompt\] \* 3\)"),
+    ],
+)
+def test_a_bad_parameter_is_told_in_a_sentence(given, sentence):
+    """Names and values are checked at once, and the nearest right name is said."""
+    with pytest.raises(MisuseError, match=sentence):
+        Parameters.of(given)
