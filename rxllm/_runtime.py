@@ -114,7 +114,7 @@ class Scheduler(AsyncIOScheduler):
         gate: when to pause.
         context: the subscriber's context variables.
         tasks: what was started and has not ended.
-        blame: who is told what no observer may hear; None tells the loop's exception handler.
+        blame: a loop over the stream, which hears of what no observer may; False if it is over.
     """
 
     def __init__(self, loop: Loop, *, keeps_alive: bool = False) -> None:
@@ -124,7 +124,7 @@ class Scheduler(AsyncIOScheduler):
         self.context = contextvars.copy_context()
         self.keeps_alive = keeps_alive
         self.tasks: set[asyncio.Task[None]] = set()
-        self.blame: Callable[[BaseException], object] | None = None
+        self.blame: Callable[[BaseException], bool] = lambda _: False
 
     def with_gate(self, gate: Gate) -> Scheduler:
         """The same, with a gate of its own: for the upstream of an operator that queues."""
@@ -143,12 +143,10 @@ class Scheduler(AsyncIOScheduler):
     def report(self, message: str, error: BaseException) -> None:
         """Tells of a failure that is not the source's, but a subscriber's, or the code of an operator.
 
-        A loop over the stream is told as of its end, which would never come; else the loop's exception handler is.
+        A loop over the stream is told as of its end, which would never come; else the event loop's exception handler.
         """
-        if self.blame is None:
+        if not self.blame(error):
             report(self.loop, message, error)
-        else:
-            self.blame(error)
 
     async def settled(self) -> None:
         """Returns when everything that was started has ended."""
@@ -229,8 +227,8 @@ def scheduler(given: abc.SchedulerBase | None = None) -> Scheduler:
         )
     if isinstance(given, AsyncIOScheduler):
         return Scheduler(given._loop)  # pyright: ignore[reportPrivateUsage]  (it has no public name)
-    loop = _running_loop()
-    return Scheduler(portal(), keeps_alive=True) if loop is None else Scheduler(loop)
+    loop = _running_loop() or portal()
+    return Scheduler(loop, keeps_alive=_portal is not None and loop is _portal.loop)
 
 
 # ── sources ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -341,6 +339,8 @@ class _Subscription(abc.DisposableBase, Generic[T]):
         except BaseException as error:  # SystemExit, too: who waits in another thread must hear of it
             failure = error
         if self.over:
+            if failure is not None:
+                self.home.report("A source failed while it was closed.", failure)
             return
         self.over = True  # what follows ends by itself: to leave it now must not cancel it
         try:
@@ -377,7 +377,7 @@ class _Subscription(abc.DisposableBase, Generic[T]):
         self.home.tasks.discard(task)
         self.release()
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.home.report("A source failed while it was closed.", error)
+            self.home.report("A subscriber raised at the end of its stream.", error)
 
     def stop(self) -> None:
         if not self.over:
@@ -513,7 +513,8 @@ class _Portal:
         self.loop = ready.get()
         # Not atexit: by then concurrent.futures has shut down, and a request that is still to come could not look
         # up its host. These hooks run before that, last registered first.
-        threading._register_atexit(self._hear_out)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+        with suppress(RuntimeError):  # the main thread has ended already
+            threading._register_atexit(self._hear_out)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
         # But at exit it closes: threads that are no daemons may read on after the main thread's end.
         atexit.register(self._finish)
 

@@ -20,7 +20,6 @@ This module is one room because the values refer to each other, and the rules ab
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Self, TypedDict, TypeGuard, cast, get_args
 
@@ -185,7 +184,7 @@ def _file_of(url: str) -> FilePart:
         return FilePart("image/*", url=url)
     try:
         return FilePart(head[5:-7], data=base64.b64decode(data, validate=True))
-    except binascii.Error as error:
+    except ValueError as error:
         raise MisuseError(f"The data URL of an image is not valid base64: {error}.") from None
 
 
@@ -773,8 +772,8 @@ def _message_of_dict(given: Mapping[str, Any]) -> Message:
 
 
 def _call_of(index: int, call: Mapping[str, Any]) -> ToolCallPart:
-    match call.get("function") or call:
-        case {"name": str(name), "arguments": str(arguments)}:
+    match call:
+        case {"function": {"name": str(name), "arguments": str(arguments)}}:
             return ToolCallPart(call.get("id") or "", name, arguments, index)
         case _:
             raise MisuseError(

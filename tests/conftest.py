@@ -89,7 +89,7 @@ def _left(threads, sockets):
     pool = loop._default_executor
     lookups = pool._threads if isinstance(pool, ThreadPoolExecutor) else ()
     ours = [thread for thread in threading.enumerate() if thread not in threads and thread not in lookups]
-    tasks = [task for task in asyncio.all_tasks(loop) if task.get_coro().__qualname__ != "_Portal._wait"]
+    tasks = [task for task in asyncio.all_tasks(loop) if getattr(task.get_coro(), "__qualname__", "") != "_Portal._wait"]
     return [*map(repr, ours), *map(repr, tasks), *(_sockets() - sockets)]
 
 

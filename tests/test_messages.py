@@ -180,7 +180,7 @@ def test_evolve_changes_one_field():
     """``attrs.evolve`` is how a value is changed; it converts and checks as the constructor does."""
     message = Message("user", "hi")
     assert Message("user", "bye") == attrs.evolve(message, parts="bye")
-    request = Request.of("hi", Parameters(temperature=1))
+    request = Request.ask("hi", Parameters(temperature=1))
     assert (0, "hi") == (attrs.evolve(request, temperature=0).temperature, attrs.evolve(request, temperature=0).prompt)
     with pytest.raises(MisuseError, match="temperature must be"):
         attrs.evolve(request, temperature=-1)
@@ -247,19 +247,19 @@ USER = Message("user", "hi")
 )
 def test_a_prompt_is_a_conversation(prompt, expected):
     """Text, a Message, dicts and pairs are all read as messages."""
-    assert expected == Request.of(prompt).messages
+    assert expected == Request.ask(prompt).messages
 
 
 def test_the_text_of_a_prompt():
     """Of text it is the text; of several messages, theirs with a blank line between."""
-    assert "hi" == Request.of("hi").text
-    assert "be kind\n\nhi" == Request.of([("system", "be kind"), ("user", ""), ("user", "hi")]).text
+    assert "hi" == Request.ask("hi").text
+    assert "be kind\n\nhi" == Request.ask([("system", "be kind"), ("user", ""), ("user", "hi")]).text
 
 
 def test_an_answer_goes_back_as_it_is():
     """An answer with all its facts is a message of the next prompt, untouched."""
     answer = Message("assistant", PARTS, Usage(input_tokens=1), "stop", "end_turn", "m", "1")
-    assert answer is Request.of([USER, answer, USER]).messages[1]
+    assert answer is Request.ask([USER, answer, USER]).messages[1]
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_an_answer_goes_back_as_it_is():
 def test_what_is_no_prompt_is_told_in_a_sentence(prompt, sentence):
     """A MisuseError that says what is wrong and what to write instead, and no other error."""
     with pytest.raises(MisuseError, match=sentence):
-        Request.of(prompt)
+        Request.ask(prompt)
 
 
 # ── parameters ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -308,12 +308,12 @@ def test_parameters_travel_in_the_request():
     """Those of the LLM hold where the request says nothing; where the prompt is a Request, its own win."""
     defaults = Parameters(temperature=1, max_tokens=5, extra={"a": 1, "b": 1})
     assert (1, 5, "hi") == (
-        Request.of("hi", defaults).temperature,
-        Request.of("hi", defaults).max_tokens,
-        Request.of("hi", defaults).text,
+        Request.ask("hi", defaults).temperature,
+        Request.ask("hi", defaults).max_tokens,
+        Request.ask("hi", defaults).text,
     )
     given = Request(prompt="hi", temperature=0, extra={"b": 2})
-    request = Request.of(given, defaults)
+    request = Request.ask(given, defaults)
     assert (0, 5, {"a": 1, "b": 2}) == (request.temperature, request.max_tokens, request.extra)
 
 

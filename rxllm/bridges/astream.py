@@ -58,11 +58,13 @@ class _Sink(abc.ObserverBase[T]):
             self.reader.remove_done_callback(self.deserted)
             self.reader = None
 
-    def fail(self, error: BaseException) -> None:
-        """The graph is broken, and nothing more will come of it."""
-        if not self.ended:
-            self.error = error
-            self.dispose()
+    def fail(self, error: BaseException) -> bool:
+        """Hears that the graph is broken and nothing more will come; False if it is over anyway."""
+        if self.ended:
+            return False
+        self.error = error
+        self.dispose()
+        return True
 
     def deserted(self, reader: asyncio.Task[object]) -> None:
         """Leaves when the task that reads was cancelled: its traceback may hold the iterator for long."""

@@ -54,11 +54,13 @@ class _Sink(abc.ObserverBase[T]):
         if self.waiting:
             self.wake()
 
-    def fail(self, error: BaseException) -> None:
-        """The graph is broken, and nothing more will come of it."""
-        if not self.ended:
-            self.error = error
-            self._dispose()
+    def fail(self, error: BaseException) -> bool:
+        """Hears that the graph is broken and nothing more will come; False if it is over anyway."""
+        if self.ended:
+            return False
+        self.error = error
+        self._dispose()
+        return True
 
     def wake(self) -> None:
         with self.condition:
@@ -141,6 +143,8 @@ class SyncStream(Iterator[T], Generic[T]):
                 "A synchronous call on rxllm's own event loop would wait for itself. Inside handlers, operators "
                 "and `async def complete` use `await llm.ainvoke(…)` or `async for … in llm.astream(…)`."
             )
+        if portal().is_closed():
+            raise MisuseError("The interpreter is shutting down; it is too late for a new stream.")
         self._sink = _Sink[T]()
         return self._sink
 

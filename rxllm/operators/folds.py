@@ -79,7 +79,7 @@ def usage() -> Callable[[Observable[Chunk]], Observable[Usage]]:
         usage()
         ----------------(Usage)|
     """
-    return _fold(lambda chunks: join(chunk for chunk in chunks if chunk.usage).usage or Usage())
+    return _fold(lambda chunks: join(chunk for chunk in chunks if chunk.rest).usage or Usage())
 
 
 def _fold(finish: Callable[[list[Chunk]], A]) -> Callable[[Observable[Chunk]], Observable[A]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, Unpack
 from urllib.parse import urlsplit
@@ -16,7 +17,7 @@ from ..errors import Interrupted, MisuseError, ProtocolError, ProviderError, Rxl
 from ..llm import LLM
 from ..messages import Chunk, Parameters, Request, Sampling
 from ..operators.limits import silence
-from ..wire.http import Timeouts, post, timeouts_of
+from ..wire.http import Timeouts, address, post, timeouts_of
 from ..wire.sse import DEFAULT_LIMIT, Frame, SSEDecoder
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Decoder", "HTTPProvider"]
 
 LINGER = 0.05  # seconds that the HTTP body may still take to end after the answer's end marker
+_SECRET = re.compile("auth|key|token|secret|password|cookie")  # in a header's name
 MIN_SECRET = 4  # characters; a shorter key would blank out ordinary words
 WHOLE_LIMIT = 64 * 2**20  # bytes of an answer that is not streamed
 
@@ -148,6 +150,8 @@ class HTTPProvider(LLM):
         if request.model is None:
             request = attrs.evolve(request, model=self.model)
         streams = request.stream is not False
+        url = self._url(request)
+        address(url)  # a bad one is a sentence, before anything else reads it
         try:
             body = msgspec.json.encode(self._body(request))
         except (TypeError, ValueError) as error:
@@ -161,9 +165,7 @@ class HTTPProvider(LLM):
             **{name.lower(): value for name, value in (self.headers or {}).items()},
         }
         timeouts = self.timeout
-        answer = post(
-            self._url(request), body, headers=headers, failure=self._error, client=self.client, timeouts=timeouts
-        )
+        answer = post(url, body, headers=headers, failure=self._error, client=self.client, timeouts=timeouts)
         chunks = _read(answer, self, request, _without_secrets(headers))
         return silence(first=timeouts.first_chunk, idle=timeouts.idle if streams else None)(chunks)
 
@@ -175,8 +177,8 @@ def _without_secrets(headers: Mapping[str, str]) -> Clean:
     """Blanks what we sent in secret out of errors: some servers say the key back."""
     secrets = [
         secret
-        for name in ("authorization", "x-api-key", "api-key", "proxy-authorization", "cookie")
-        if len(secret := headers.get(name, "").removeprefix("Bearer ")) >= MIN_SECRET
+        for name, value in headers.items()
+        if _SECRET.search(name) and len(secret := value.rpartition(" ")[2]) >= MIN_SECRET
     ]
 
     def clean(error: Exception) -> Exception:

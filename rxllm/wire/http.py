@@ -6,10 +6,11 @@ all the rest of the client together (it is linear in the number of connections, 
 
 from __future__ import annotations
 
+import base64
 import functools
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies
 
 from attrs import field, frozen
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     Client = httpx.AsyncClient | Callable[[], httpx.AsyncClient]
 
-__all__ = ["Failure", "Timeouts", "post", "timeouts_of"]
+__all__ = ["Failure", "Timeouts", "address", "post", "timeouts_of"]
 
 ERROR_BODY_LIMIT = 64 * 1024  # bytes that are read of an error document
 
@@ -84,7 +85,8 @@ def post(
     `Timeout`; `Interrupted` when the connection breaks in the answer; `ProtocolError` for a web page;
     `MisuseError` for a client of another event loop.
     """
-    place = _place(url)
+    place, target, credentials = address(url)
+    headers = {**headers, **credentials}
     for name, value in headers.items():
         if not (name + value).isascii() or not (name + value).isprintable():
             raise MisuseError(f"The header {name!r} has characters that HTTP does not allow.")
@@ -96,7 +98,7 @@ def post(
         try:
             request = http.build_request(
                 "POST",
-                _parsed(url),
+                _parsed(target),
                 content=body,
                 headers=headers,
                 timeout=httpx.Timeout(None, connect=timeouts.connect, read=timeouts.read),
@@ -135,16 +137,26 @@ def _parsed(url: str) -> httpx.URL:
 
 
 @functools.lru_cache(64)
-def _place(url: str) -> str:
-    """Whom to name in errors: the address without its path and credentials."""
+def address(url: str) -> tuple[str, str, Mapping[str, str]]:
+    """Whom to name in errors, where to ask, and the header for what stood before an ``@``, which no log must show.
+
+    Raises:
+        MisuseError: this is no address.
+    """
     try:
         parts = urlsplit(url)
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
         parts, port = urlsplit(""), ""
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise MisuseError(f"base_url must be like https://host/v1, not {url!r}.")
-    return f"{parts.scheme}://{parts.hostname}{port}"
+        raise MisuseError(f"base_url must be like https://host/v1, not {url.rpartition('@')[2]!r}.")
+    user, at, host = parts.netloc.rpartition("@")
+    place = f"{parts.scheme}://{parts.hostname}{port}"
+    if not at:
+        return place, url, {}
+    name, _, password = user.partition(":")
+    basic = base64.b64encode(f"{unquote(name)}:{unquote(password)}".encode()).decode()
+    return place, parts._replace(netloc=host).geturl(), {"authorization": f"Basic {basic}"}
 
 
 async def _send(http: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:

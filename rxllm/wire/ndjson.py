@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .sse import DEFAULT_LIMIT, Frame, too_large, valid_utf8
+from .sse import DEFAULT_LIMIT, Frame, is_json, too_large, valid_utf8
 
 __all__ = ["NDJSONDecoder"]
 
@@ -54,9 +54,9 @@ class NDJSONDecoder:
         return frames
 
     def flush(self) -> list[Frame]:
-        """At the end of the stream: the last line, if no LF came after it."""
+        """At the end of the stream: the last line that lacks its LF, if it is whole."""
         pending, self._pending = self._pending, bytearray()
-        return _frames(bytes(pending))
+        return [frame for frame in _frames(bytes(pending)) if is_json(frame[1])]
 
 
 def _frames(block: bytes) -> list[Frame]:

@@ -9,7 +9,7 @@ import msgspec
 
 from ..errors import ProtocolError
 
-__all__ = ["DEFAULT_LIMIT", "Frame", "SSEDecoder", "too_large", "valid_utf8"]
+__all__ = ["DEFAULT_LIMIT", "Frame", "SSEDecoder", "is_json", "too_large", "valid_utf8"]
 
 DEFAULT_LIMIT = 16 * 2**20  # bytes; tool arguments and images are large
 
@@ -88,7 +88,7 @@ class SSEDecoder:
         pending, self._pending = self._pending, bytearray()
         before = self.last_event_id, self.retry
         for frame in self._interpret(valid_utf8(bytes(pending))):
-            if frame[1] == b"[DONE]" or _is_json(frame[1]):
+            if frame[1] == b"[DONE]" or is_json(frame[1]):
                 return [frame]
         self.last_event_id, self.retry = before
         return []
@@ -155,7 +155,8 @@ def too_large(frame: bytes, limit: int) -> ProtocolError:
     )
 
 
-def _is_json(data: bytes) -> bool:
+def is_json(data: bytes) -> bool:
+    """Whether nothing of a document is missing."""
     try:
         msgspec.json.decode(data)
     except (msgspec.DecodeError, RecursionError):

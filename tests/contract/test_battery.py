@@ -527,14 +527,15 @@ class TestTimeouts:
         server.reply(events(*steps, End.HANG))
         _, error = failed(made(protocol, server, timeout=Timeouts(**{limit: 0.05})), stream=stream)
         assert (Timeout, True, None) == (type(error), error.retryable, error.partial)
-        server.exchange(0).wait_closed()
+        for exchange in server.exchanges:  # a slow machine may have sent nothing yet
+            exchange.wait_closed()
 
     @pytest.mark.parametrize("limit", ["read", "idle"])
     def test_silence_in_the_middle(self, protocol, server, limit):
         """What had come is the `partial`."""
         stream = b"".join(protocol.stream(["Hello", " you"]))
         server.reply(events(stream[: stream.index(b" you")], End.HANG))
-        heard, error = failed(made(protocol, server, timeout=Timeouts(**{limit: 0.05})))
+        heard, error = failed(made(protocol, server, timeout=Timeouts(**{limit: 0.25})))
         assert ("Hello", Timeout, "Hello") == (heard, type(error), partial_of(error))
         server.exchange(0).wait_closed()
 
@@ -544,7 +545,7 @@ class TestTimeouts:
         stream = b"".join(protocol.stream(["Hello", " you"]))
         before = [stream[: stream.index(b" you")].rpartition(b"\n\n")[0] + b"\n\n"] if text else []
         server.reply(events(*before, *[b": ping\n\n", 0.01] * 200, End.HANG))
-        heard, error = failed(made(protocol, server, timeout=Timeouts(**{limit: 0.05})))
+        heard, error = failed(made(protocol, server, timeout=Timeouts(**{limit: 0.25}, read=0.5)))
         assert (text, Timeout) == (heard, type(error))
 
     def test_pings_are_no_chunks(self, protocol, server):
@@ -648,21 +649,10 @@ class TestSecrets:
 
     @pytest.mark.parametrize("stream", [True, False])
     @pytest.mark.parametrize("echo", [echo_status, echo_document, echo_frame, echo_page, echo_garbage])
-    @pytest.mark.parametrize(
-        "settings",
-        [
-            {},
-            {"headers": {"Authorization": f"Basic {KEY}", "x-api-key": KEY}},
-            {"api_key": "other-key", "headers": {"x-portkey-api-key": KEY}},
-            {"api_key": "other-key", "headers": {"Cf-Access-Client-Secret": KEY}},
-            {"api_key": "other-key", "headers": {"x-auth-token": KEY}},
-        ],
-        ids=["key", "headers", "gateway key", "gateway secret", "gateway token"],
-    )
-    def test_a_server_that_repeats_the_key(self, protocol, server, caplog, stream, echo, settings):
+    def test_a_server_that_repeats_the_key(self, protocol, server, caplog, stream, echo):
         """No repr, str, traceback, body, frame or log line has it."""
         server.reply(echo(protocol, KEY))
-        llm = made(protocol, server, **settings)
+        llm = made(protocol, server)
         with caplog.at_level(logging.DEBUG):
             _, error = failed(llm, stream=stream)
         facts = [getattr(error, name, None) for name in ("body", "frame", "code", "request", "partial")]
@@ -670,23 +660,43 @@ class TestSecrets:
         assert [] == [text for text in shown if KEY in text]
         assert KEY in str(server.requests[0].headers)
 
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("Authorization", f"Basic {KEY}"),
+            ("x-api-key", KEY),
+            ("api-key", KEY),
+            ("x-goog-api-key", KEY),
+            ("x-portkey-api-key", KEY),
+            ("Cf-Access-Client-Secret", KEY),
+            ("x-auth-token", KEY),
+        ],
+    )
+    def test_a_server_that_repeats_a_header(self, protocol, server, name, value):
+        """What headers of one's own hold in secret is as secret as the key."""
+        server.reply(echo_status(protocol, KEY))
+        _, error = failed(made(protocol, server, api_key="another-key", headers={name: value}))
+        assert "Incorrect API key provided: *** (HTTP 401)" == str(error)
+        assert KEY not in error.body
+
     @pytest.mark.parametrize("steps", [[End.FIN], [b"", End.RST], [End.HANG]], ids=["closed", "reset", "silent"])
     @pytest.mark.parametrize("client", [None, httpx.AsyncClient], ids=["default", "httpx"])
     def test_a_network_that_fails(self, protocol, server, caplog, steps, client):
         """Neither the key nor the password of the address is in an error or a log line."""
         server.reply(Reply(steps))
         url = server.url.replace("://", "://user:do-not-tell@")
-        llm = made(protocol, url, timeout=0.05, client=client)
+        llm = made(protocol, url, timeout=Timeouts(read=0.05), client=client)
         with caplog.at_level(logging.DEBUG):
             _, error = failed(llm)
         shown = [repr(llm), repr(error), *traceback.format_exception(error), caplog.text]
         assert [] == [text for text in shown if KEY in text or "do-not-tell" in text]
 
     def test_a_success_is_logged_without_it(self, protocol, server, caplog):
-        """Nor in what is logged of an answer."""
+        """Nor in what is logged of an answer; the name and the password of the address are sent, though."""
         server.reply(Reply(protocol.stream(["ok"])))
         with caplog.at_level(logging.DEBUG):
-            made(protocol, server.url.replace("://", "://user:do-not-tell@")).invoke("hi")
+            made(protocol, server.url.replace("://", "://user:do-not%2Dtell@")).invoke("hi")
+        assert httpx.BasicAuth("user", "do-not-tell")._auth_header == server.requests[0].headers["authorization"]
         assert [] == [line for line in caplog.messages if KEY in line or "do-not-tell" in line]
 
 

@@ -243,6 +243,7 @@ class TestNetwork:
         _, error = heard_until_error(posted(server))
         assert TransportError is type(error)
         assert f"No answer from {server.url}" in str(error)
+        assert 2 == len(server.requests), "it may have been a kept connection's end, so it is asked once more"
 
     @pytest.mark.parametrize("chunked", [True, False])
     def test_a_body_shorter_than_announced_is_interrupted(self, server, chunked):

@@ -57,9 +57,14 @@ def test_a_final_line_without_its_end_is_flushed():
     assert messages(b"1") == frames_of(b"1\n \r")
 
 
+def test_a_final_line_that_was_cut_is_dropped():
+    """A stream that ends in the middle of a document has not said it."""
+    assert messages(b"1") == frames_of(b'1\n{"done": tr')
+
+
 def test_invalid_utf8_becomes_the_replacement_character():
     """In its own line only."""
-    assert messages(b'"\xef\xbf\xbd"', "é".encode(), b"\xef\xbf\xbd") == frames_of(b'"\xff"\n\xc3\xa9\n\xc3')
+    assert messages(b'"\xef\xbf\xbd"', "é".encode(), b"\xef\xbf\xbd") == frames_of(b'"\xff"\n\xc3\xa9\n\xc3\n')
 
 
 def test_it_has_the_attributes_of_a_decoder_of_events():

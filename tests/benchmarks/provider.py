@@ -1,0 +1,121 @@
+"""A local provider that costs next to nothing: what it answers is baked before, and the model's name says how it comes.
+
+``burst-10000`` is 10,000 tokens back to back; ``paced-2000-1ms`` is 2,000 tokens, each a packet of its own, 1 ms apart.
+It speaks ``POST /v1/chat/completions`` and ``POST /v1/messages``, prints its port, and ends when its stdin does, so
+that it never outlives who started it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import re
+import sys
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
+NOT_FOUND = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
+LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+MODEL = re.compile(rb'"model": *"((?:burst|paced)-(\d+)(?:-(\d+)ms)?)"')
+
+
+def tokens(model: str) -> list[str]:
+    """The tokens that a model answers with, no two alike."""
+    return [f"w{number} " for number in range(int(model.split("-")[1]))]
+
+
+def _chat(model: str) -> list[bytes]:
+    """The events of a chat completion, as OpenAI sends them."""
+    frame = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": model, "usage": None}
+
+    def event(delta: dict[str, str], finish_reason: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        return _event(frame | {"choices": [choice]})
+
+    count = len(tokens(model))
+    usage = {"prompt_tokens": 1, "completion_tokens": count, "total_tokens": count + 1}
+    return [
+        event({"role": "assistant", "content": ""}),
+        *(event({"content": token}) for token in tokens(model)),
+        event({}, "stop") + _event(frame | {"choices": [], "usage": usage}) + _chunk(b"data: [DONE]\n\n"),
+    ]
+
+
+def _messages(model: str) -> list[bytes]:
+    """The events of a message, as Anthropic sends them."""
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": model, "content": [], "stop_reason": None}
+    usage = {"input_tokens": 1, "output_tokens": len(tokens(model))}
+    start = _named("message_start", message=message | {"stop_sequence": None, "usage": usage})
+    block = _named("content_block_start", index=0, content_block={"type": "text", "text": ""})
+    deltas = [
+        _named("content_block_delta", index=0, delta={"type": "text_delta", "text": token}) for token in tokens(model)
+    ]
+    stop = _named("message_delta", delta={"stop_reason": "end_turn", "stop_sequence": None}, usage=usage)
+    return [start + block, *deltas, _named("content_block_stop", index=0) + stop + _named("message_stop")]
+
+
+def _named(kind: str, **facts: object) -> bytes:
+    return _event({"type": kind} | facts, f"event: {kind}\n")
+
+
+def _event(data: object, name: str = "") -> bytes:
+    return _chunk(f"{name}data: {json.dumps(data, separators=(',', ':'))}\n\n".encode())
+
+
+def _chunk(body: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(body), body)
+
+
+PROTOCOLS = {b"/v1/chat/completions": _chat, b"/v1/messages": _messages}
+
+
+@functools.cache
+def packets(path: bytes, model: str) -> list[bytes]:
+    """What is written at once: everything in a burst, else one token, the first and last with what surrounds them."""
+    first, *deltas, last = PROTOCOLS[path](model)
+    deltas[0] = HEAD + first + deltas[0]
+    deltas[-1] += last + b"0\r\n\r\n"
+    return deltas if model.startswith("paced") else [b"".join(deltas)]
+
+
+class Connection(asyncio.Protocol):
+    """Answers one request after the other."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop."""
+        self.transport: asyncio.Transport = transport  # type: ignore[assignment]  # TCP has no other
+        self.loop = asyncio.get_running_loop()
+        self.received = b""
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop."""
+        self.received += data
+        head, separator, body = self.received.partition(b"\r\n\r\n")
+        length = LENGTH.search(head)
+        if not separator or len(body) < int(length[1] if length else 0):
+            return
+        self.received = b""
+        method, path, _ = head.split(b" ", 2)
+        asked = MODEL.search(body)
+        if method != b"POST" or path not in PROTOCOLS or asked is None:
+            self.transport.write(NOT_FOUND)
+            return
+        self.play(packets(path, asked[1].decode()), int(asked[3] or 0) / 1000)
+
+    def play(self, answer: list[bytes], pause: float, position: int = 0) -> None:
+        """Writes one packet, and the next after the pause, as long as there is somebody to read."""
+        if not self.transport.is_closing():
+            self.transport.write(answer[position])
+            if position + 1 < len(answer):
+                self.loop.call_later(pause, self.play, answer, pause, position + 1)
+
+
+async def main() -> None:
+    """Serves until stdin ends."""
+    server = await asyncio.get_running_loop().create_server(Connection, "127.0.0.1", backlog=4096)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,260 @@
+"""`stream`: an Observable in a plain loop."""
+
+import gc
+import signal
+import sys
+import threading
+import weakref
+
+import pytest
+import reactivex as rx
+from protocols import Chat
+from reactivex import operators as ops
+from reactivex.subject import Subject
+from servers import End, FakeServer, Reply, Signal
+
+import rxllm
+from rxllm import LLM, SyncStream
+from rxllm._runtime import portal
+
+
+def test_items_come_in_order_to_the_end():
+    """All items, then the loop ends; what has ended stays so."""
+    items = rx.of(1, 2, 3).pipe(rxllm.stream())
+    assert isinstance(items, SyncStream)
+    assert items is iter(items)
+    assert [1, 2, 3] == list(items)
+    assert [] == list(items)
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 1000])
+def test_no_item_is_lost_at_the_marks(size):
+    """Whatever their number, all items come, also those that came before the error."""
+    numbers = range(size)
+    assert list(numbers) == list(rxllm.from_iter(numbers).pipe(rxllm.stream()))
+    assert list(numbers) == list(rx.from_(numbers).pipe(rxllm.stream()))
+    heard = []
+    with pytest.raises(ValueError, match="boom"):
+        heard.extend(rxllm.from_iter(failing_after(size)).pipe(rxllm.stream(), ops_noting(heard)))
+    assert list(numbers) == heard
+
+
+def failing_after(size):
+    """A generator function that fails at its end."""
+
+    def numbers():
+        yield from range(size)
+        raise ValueError("boom")
+
+    return numbers
+
+
+def ops_noting(heard):
+    """Notes what comes, so that it is not lost when the loop fails."""
+
+    def noting(items):
+        for item in items:
+            heard.append(item)
+            yield from ()
+
+    return noting
+
+
+def test_the_error_comes_once():
+    """After the error the stream is over."""
+    items = rx.throw(ValueError("boom")).pipe(rxllm.stream())
+    with pytest.raises(ValueError, match="boom"):
+        next(items)
+    assert [] == list(items)
+
+
+def test_nothing_is_sent_before_the_first_next():
+    """Neither by asking, nor by entering the block, nor by leaving it."""
+    with FakeServer(Reply(Chat().stream(["Hel"]))) as server:
+        llm = rxllm.OpenAI("m", base_url=server.url)
+        llm.stream("p")
+        with llm.stream("p"):
+            pass
+        llm.stream("p").close()
+        iter(llm.stream("p"))
+        assert [] == server.requests
+        assert "Hel" == str(next(llm.stream("p")))
+        assert 1 == len(server.requests)
+
+
+def test_what_is_closed_is_over():
+    """Before the first `next`, in the middle, and twice."""
+    unread = rx.of(1, 2, 3).pipe(rxllm.stream())
+    unread.close()
+    assert [] == list(unread)
+    items = rx.of(1, 2, 3).pipe(rxllm.stream())
+    assert 1 == next(items)
+    items.close()
+    items.close()
+    assert [] == list(items)
+
+
+def test_another_thread_may_close_a_loop_that_waits():
+    """The loop ends, as if the source had."""
+    with FakeServer(Reply([Chat().stream(["Hel"])[1], End.HANG])) as server:
+        chunks = rxllm.OpenAI("m", base_url=server.url).stream("p")
+        heard, first = [], Signal()
+
+        def read():
+            for chunk in chunks:
+                heard.append(str(chunk))
+                first.set()
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        first.wait()
+        chunks.close()
+        reader.join(5)
+        assert not reader.is_alive()
+        assert ["Hel"] == heard
+        server.exchange().wait_closed()
+
+
+def test_items_of_another_thread_wake_the_loop():
+    """Whoever waits hears an item of any thread, and the end."""
+    subject, subscribed = Subject(), Signal()
+    source = rx.defer(lambda _: (subscribed.set(), subject)[1])
+
+    def speak():
+        subscribed.wait()
+        portal().call_soon_threadsafe(subscribe_is_over.set)
+        subscribe_is_over.wait()
+        subject.on_next(1)
+        subject.on_next(2)
+        subject.on_completed()
+
+    subscribe_is_over = Signal()
+    speaker = threading.Thread(target=speak)
+    speaker.start()
+    assert [1, 2] == list(source.pipe(rxllm.stream()))
+    speaker.join()
+
+
+def test_a_collected_iterator_takes_its_items_along():
+    """Nothing of the graph is kept when the iterator is gone."""
+
+    class Item:
+        pass
+
+    items = rx.of(*(Item() for _ in range(3))).pipe(rxllm.stream())
+    item = weakref.ref(next(items))
+    del items
+    told = Signal()
+    portal().call_soon_threadsafe(told.set)
+    told.wait()
+    gc.collect()
+    assert None is item()
+
+
+def test_a_failing_subscription_reaches_the_loop():
+    """What an operator raises while it is subscribed to is the loop's error."""
+
+    def raising(observer, scheduler=None):
+        raise ValueError("boom")
+
+    with pytest.raises(ValueError, match="boom"):
+        list(rx.create(raising).pipe(rxllm.stream()))
+
+
+def test_the_graph_runs_on_the_portal():
+    """Operators run in one thread, which is not the loop's."""
+    names = rxllm.Embedded()("p").pipe(ops.map(lambda _: threading.current_thread().name), rxllm.stream())
+    assert {"rxllm-portal"} == set(names)
+
+
+# ── prompts are pulled in the caller's thread ────────────────────────────────────────────────────────────────────
+
+
+class Echo(LLM):
+    """Says what it was asked."""
+
+    async def complete(self, request):
+        """The prompt."""
+        return request.text
+
+
+def test_prompts_are_pulled_by_the_reader():
+    """So that a database cursor, which belongs to its thread, is a fine source of prompts."""
+    threads = set()
+
+    def prompts():
+        for number in range(20):
+            threads.add(threading.get_ident())
+            yield str(number)
+
+    assert [str(number) for number in range(20)] == [str(answer) for answer in Echo().batch(prompts())]
+    pairs = {index: str(answer) for index, answer in Echo().batch_as_completed(prompts())}
+    assert {number: str(number) for number in range(20)} == pairs
+    assert {threading.get_ident()} == threads
+
+
+def test_nothing_is_pulled_while_the_reader_is_elsewhere():
+    """Prompts are pulled only while `next` runs."""
+    inside = False
+    pulled = []
+
+    def prompts():
+        for number in range(20):
+            pulled.append(inside)
+            yield str(number)
+
+    answers = Echo().batch_as_completed(prompts(), max_concurrency=2)
+    for _ in range(20):
+        inside = True
+        next(answers)
+        inside = False
+    assert [True] * 20 == pulled
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, StopIteration])
+def test_what_the_prompts_raise_reaches_the_reader(error):
+    """A failing iterable of prompts ends the batch, even by Ctrl-C; and the portal never hears of that."""
+    blamed, loop = [], portal()
+
+    class Prompts:
+        def __init__(self):
+            self.numbers = iter(range(3))
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            if (number := next(self.numbers, None)) is None:
+                raise error
+            return str(number)
+
+    loop.call_soon_threadsafe(loop.set_exception_handler, lambda _, context: blamed.append(context))
+    if error is StopIteration:
+        assert 3 == len(Echo().batch(Prompts()))
+    else:
+        with pytest.raises(error):
+            Echo().batch(Prompts())
+    told = Signal()
+    loop.call_soon_threadsafe(loop.set_exception_handler, None)
+    loop.call_soon_threadsafe(told.set)
+    told.wait()
+    assert [] == blamed
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no pthread_kill")
+def test_ctrl_c_wakes_a_loop_that_waits():
+    """It is raised by `next`, and the request is closed."""
+    with FakeServer(Reply([End.HANG])) as server:
+
+        def interrupt():
+            server.exchange().arrived.wait()
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+        interrupter = threading.Thread(target=interrupt)
+        interrupter.start()
+        chunks = rxllm.OpenAI("m", base_url=server.url).stream("p")
+        with pytest.raises(KeyboardInterrupt):
+            next(chunks)
+        interrupter.join()
+        server.exchange().wait_closed()
+        assert [] == list(chunks)

@@ -1,0 +1,163 @@
+"""Real bodies of many servers, through the real path, give what the official clients make of them.
+
+The bodies are not here: ``RXLLM_RECORDINGS`` names a directory of them, whose ``expected.json`` tells of each file
+what it says (null where that is not known). Protocols that rxllm does not speak are skipped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+
+import httpx
+import pytest
+from attrs import field, frozen
+from protocols import split_events, split_every, with_line_ends, with_pings
+from servers import FakeServer, Reply
+
+from rxllm import Anthropic, Message, OpenAI
+from rxllm.errors import Interrupted, ProviderError
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+SPOKEN = ("chat", "completions", "messages")
+
+
+@frozen
+class Recording:
+    """A file and what it says."""
+
+    name: str
+    path: Path
+    expected: dict = field(repr=False)
+
+    @property
+    def whole(self):
+        """Whether it is an answer that was not streamed."""
+        return self.path.suffix == ".json"
+
+    def made(self, url, **settings):
+        """The provider that speaks its protocol."""
+        if self.expected["protocol"] == "messages":
+            return Anthropic("m", base_url=url, api_key="sk-test", **settings)
+        return OpenAI("m", base_url=url + "/v1", api=self.expected["protocol"], api_key="sk-test", **settings)
+
+
+def recordings():
+    """All that are there, in order."""
+    directory = os.environ.get("RXLLM_RECORDINGS")
+    if not directory:
+        return [pytest.param(None, marks=pytest.mark.skip("RXLLM_RECORDINGS names no directory"))]
+    root = Path(directory)
+    expected = json.loads((root / "expected.json").read_text("utf-8"))
+    return [
+        pytest.param(
+            Recording(name, root / name, said),
+            id=name,
+            marks=[] if said["protocol"] in SPOKEN else [pytest.mark.skip(f"rxllm speaks no {said['protocol']}")],
+        )
+        for name, said in sorted(expected.items())
+    ]
+
+
+class Bytewise(httpx.AsyncByteStream):
+    """A body that comes byte by byte."""
+
+    def __init__(self, body):
+        self.body = body
+
+    async def __aiter__(self):
+        for place in range(len(self.body)):
+            yield self.body[place : place + 1]
+
+
+def variants(body):
+    """The same body, cut and dressed in each way."""
+    unix = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    frames = split_events(unix)
+    return {
+        "at once": [body],
+        "a frame each": split_events(body),
+        "7 bytes each": split_every(7, body) if len(body) < 50_000 else split_every(97, body),
+        "LF": [b"".join(frames)],
+        "CR": [b"".join(with_line_ends(b"\r", frames))],
+        "CRLF": [b"".join(with_line_ends(b"\r\n", frames))],
+        "pings": [b"".join(with_pings(frames, b":\n\n"))],
+        "named pings": [b"".join(with_pings(frames, b": ping\n\n"))],
+        "byte order mark": [BYTE_ORDER_MARK + body],
+    }
+
+
+async def answer_of(llm, **parameters):
+    """The answer, or as much of it as there was, and the error."""
+    try:
+        return await llm.ainvoke("hi", **parameters), None
+    except (ProviderError, Interrupted) as error:
+        return error.partial or Message("assistant"), error
+
+
+def said(message, error, expected):
+    """What an answer says, as far as the expectation states it."""
+    usage = {name: getattr(message.usage, name, None) for name in ("input_tokens", "output_tokens")}
+    facts = {
+        "text": message.text,
+        "reasoning": message.reasoning,
+        "refusal": message.refusal,
+        "finish_reason": message.raw_finish_reason,
+        "tool_calls": [{"id": c.id, "name": c.name, "arguments": c.arguments} for c in message.tool_calls],
+        "usage": usage,
+        "error": str(error) if error else None,
+    }
+    return plain({name: fact for name, fact in facts.items() if expected.get(name) is not None}, expected)
+
+
+def plain(facts, expected):
+    """Facts that can be compared: arguments parsed, usage as far as it is stated, an error's message found in it."""
+    facts = dict(facts)
+    if "tool_calls" in facts:
+        facts["tool_calls"] = [{**call, "arguments": parsed(call["arguments"])} for call in facts["tool_calls"]]
+    if "usage" in facts:
+        stated = {name for name, value in expected["usage"].items() if value is not None}
+        facts["usage"] = {name: value for name, value in facts["usage"].items() if name in stated}
+    if facts.get("error") and expected["error"] in facts["error"]:
+        facts["error"] = expected["error"]
+    return facts
+
+
+def parsed(arguments):
+    """Arguments as what they mean; what is no JSON stays text."""
+    try:
+        return json.loads(arguments or "{}") if isinstance(arguments, str) else arguments
+    except ValueError:
+        return arguments
+
+
+def stated(expected):
+    """What an expectation states."""
+    names = ("text", "reasoning", "refusal", "finish_reason", "tool_calls", "usage", "error")
+    return plain({name: expected[name] for name in names if expected.get(name) is not None}, expected)
+
+
+@pytest.mark.parametrize("recording", recordings())
+async def test_a_recording_says_what_it_said(recording):
+    """Text, reasoning, refusal, calls, finish reason, usage and errors: however the bytes are cut and dressed."""
+    body = recording.path.read_bytes()
+    ways = {"at once": [body]} if recording.whole else variants(body)
+    with FakeServer(*(Reply(pieces) for pieces in ways.values())) as server:
+        llm = recording.made(server.url, stream=not recording.whole)
+        answers = {way: await answer_of(llm) for way in ways}
+    if not recording.whole:
+        reply = httpx.MockTransport(lambda _: httpx.Response(200, stream=Bytewise(body)))
+        async with httpx.AsyncClient(transport=reply) as client:
+            answers["a byte each"] = await answer_of(recording.made("http://recorded.invalid", client=client))
+    expected = stated(recording.expected)
+    assert dict.fromkeys(answers, expected) == {
+        way: said(message, error, recording.expected) for way, (message, error) in answers.items()
+    }
+    errors = [error for _, error in answers.values()]
+    if recording.expected["error"] is None and not recording.whole:
+        # A recording that was cut off has no end, which the official clients do not notice.
+        assert {type(None)} == set(map(type, errors)) or {Interrupted} == set(map(type, errors))
+    assert 1 == len({(message, str(error)) for message, error in answers.values()}), "the ways differ"
+    await asyncio.sleep(0)

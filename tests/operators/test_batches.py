@@ -1,0 +1,372 @@
+"""`batch`: many prompts, a bound on how many run, and no step barrier."""
+
+import asyncio
+import itertools
+import threading
+
+import pytest
+import reactivex as rx
+from attrs import field, frozen
+from reactivex.subject import Subject
+
+import rxllm
+from rxllm import LLM, MisuseError
+
+TIMEOUT = 5.0  # seconds for what comes at once
+
+
+@frozen
+class Held(LLM):
+    """Answers a prompt when told, and knows who is being answered. One loop's: for async tests."""
+
+    live: set[str] = field(factory=set)
+    begun: list[str] = field(factory=list)
+    closed: list[str] = field(factory=list)
+    most: list[int] = field(factory=list)
+    released: dict[str, asyncio.Event] = field(factory=dict)
+    changed: asyncio.Event = field(factory=asyncio.Event)
+
+    def gate(self, prompt):
+        """What releases an answer."""
+        return self.released.setdefault(prompt, asyncio.Event())
+
+    async def complete(self, request):
+        """The prompt, once it is released; a prompt that begins with ! fails."""
+        prompt = request.text
+        self.live.add(prompt)
+        self.begun.append(prompt)
+        self.most.append(len(self.live))
+        self.changed.set()
+        try:
+            await self.gate(prompt).wait()
+            if prompt.startswith("!"):
+                raise ValueError(prompt)
+            return prompt
+        finally:
+            self.live.discard(prompt)
+            self.closed.append(prompt)
+            self.changed.set()
+
+    def release(self, *prompts):
+        """Lets these be answered."""
+        for prompt in prompts:
+            self.gate(prompt).set()
+
+    async def until(self, condition):
+        """Returns when it is so."""
+        async with asyncio.timeout(TIMEOUT):
+            while not condition():
+                self.changed.clear()
+                await self.changed.wait()
+
+
+async def quiet():
+    """Returns when the loop has had many chances to do more than it should."""
+    for _ in range(200):
+        await asyncio.sleep(0)
+
+
+class Echo(LLM):
+    """Answers at once; a prompt that begins with ! fails."""
+
+    async def complete(self, request):
+        """The prompt."""
+        if request.text.startswith("!"):
+            raise ValueError(request.text)
+        return request.text
+
+
+def texts(answers):
+    """Their texts."""
+    return [str(answer) for answer in answers]
+
+
+# ── order and bound ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_answers_come_in_the_order_of_the_prompts():
+    """However they were answered."""
+    llm = Held()
+    asked = asyncio.create_task(llm.abatch([*"abcd"], max_concurrency=4))
+    await llm.until(lambda: len(llm.live) == 4)
+    for prompt in "dbca":
+        llm.release(prompt)
+        await llm.until(lambda prompt=prompt: prompt in llm.closed)
+    assert list("dbca") == llm.closed
+    assert list("abcd") == texts(await asked)
+
+
+async def test_as_completed_answers_come_as_they_are_there():
+    """With the number of their prompt."""
+    llm = Held()
+    async with llm.abatch_as_completed([*"abcd"], max_concurrency=4) as answers:
+        heard = []
+        for prompt in "dbca":
+            llm.release(prompt)
+            index, answer = await asyncio.wait_for(anext(answers), TIMEOUT)
+            heard.append((index, answer.text))
+        assert [(3, "d"), (1, "b"), (2, "c"), (0, "a")] == heard
+
+
+@pytest.mark.parametrize("bound", [1, 2, 5, 8])
+async def test_never_more_run_than_the_bound_and_never_less_than_they_could(bound):
+    """Counted at each start; and as many run as may."""
+    llm = Held()
+    prompts = [str(number) for number in range(20)]
+    asked = asyncio.create_task(llm.abatch(prompts, max_concurrency=bound))
+    await llm.until(lambda: len(llm.live) == bound)
+    await quiet()
+    assert prompts[:bound] == llm.begun
+    llm.release(*prompts)
+    assert prompts == texts(await asked)
+    assert bound == max(llm.most)
+    assert prompts == llm.begun
+
+
+async def test_eight_run_by_default():
+    """The documented number."""
+    llm = Held()
+    asked = asyncio.create_task(llm.abatch(map(str, range(20))))
+    await llm.until(lambda: len(llm.live) == 8)
+    await quiet()
+    assert 8 == len(llm.begun)
+    llm.release(*map(str, range(20)))
+    await asked
+
+
+async def test_there_is_no_step_barrier():
+    """A slot that is free is used, while others are still busy."""
+    llm = Held()
+    asked = asyncio.create_task(llm.abatch([*"abcdef"], max_concurrency=2))
+    await llm.until(lambda: llm.live == {"a", "b"})
+    for done, next_one in zip("bcd", "cde", strict=True):
+        llm.release(done)
+        await llm.until(lambda next_one=next_one: llm.live == {"a", next_one})
+    llm.release(*"aef")
+    assert list("abcdef") == texts(await asked)
+
+
+@pytest.mark.parametrize("bound", [2, 3, 8])
+async def test_early_answers_are_held_back_up_to_three_times_the_bound(bound):
+    """A slow first answer stops the rest at some point: memory is bounded."""
+    llm = Held()
+    prompts = [str(number) for number in range(20 * bound)]
+    llm.release(*prompts[1:])
+    asked = asyncio.create_task(llm.abatch(prompts, max_concurrency=bound))
+    await llm.until(lambda: len(llm.closed) >= 3 * bound)
+    await quiet()
+    assert 3 * bound == len(llm.closed)
+    llm.release("0")
+    assert prompts == texts(await asked)
+
+
+# ── prompts ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_prompts_are_pulled_when_there_is_room():
+    """So the source may be endless, and its generator is closed when the consumer leaves."""
+    llm, pulled, closed = Held(), [], asyncio.Event()
+
+    async def endless():
+        try:
+            for number in itertools.count():
+                pulled.append(str(number))
+                yield str(number)
+        finally:
+            closed.set()
+
+    async with llm.abatch_as_completed(endless(), max_concurrency=3) as answers:
+        waiting = asyncio.ensure_future(anext(answers))
+        await llm.until(lambda: len(llm.live) == 3)
+        await quiet()
+        assert 3 == len(pulled)
+        llm.release("0")
+        assert 0 == (await waiting)[0]
+        await llm.until(lambda: len(llm.live) == 3)
+        await quiet()
+        assert 4 == len(pulled)
+    await asyncio.wait_for(closed.wait(), TIMEOUT)
+    assert set() == llm.live
+
+
+def test_prompts_are_pulled_in_the_calling_thread_lazily():
+    """A cursor that belongs to its thread is a fine source, and may be endless."""
+    threads, pulled = set(), []
+
+    def cursor():
+        for number in itertools.count():
+            threads.add(threading.get_ident())
+            pulled.append(number)
+            yield str(number)
+
+    with Echo().batch_as_completed(cursor(), max_concurrency=2) as answers:
+        assert [0, 1, 2] == sorted(index for index, _ in itertools.islice(answers, 3))
+    assert {threading.get_ident()} == threads
+    assert len(pulled) <= 3 + 2 + 1
+    assert list("abc") == texts(Echo().batch(letter for letter in "abc"))
+
+
+def test_an_endless_source_in_the_order_of_its_prompts():
+    """As an operator, too: `from_iter` waits for the batch."""
+    pulled = []
+    numbers = (pulled.append(number) or str(number) for number in itertools.count())
+    with rxllm.from_iter(numbers).pipe(rxllm.batch(Echo(), max_concurrency=2), rxllm.stream()) as answers:
+        assert list("0123") == texts(itertools.islice(answers, 4))
+    assert len(pulled) < 100
+
+
+async def test_a_slow_consumer_stalls_the_starts():
+    """What nobody has taken is bounded, and so is what is paid for."""
+    llm = Held()
+    prompts = [str(number) for number in range(1000)]
+    llm.release(*prompts)
+    async with llm.abatch_as_completed(prompts, max_concurrency=4) as answers:
+        await anext(answers)
+        for _ in range(20):
+            await quiet()
+        stalled = len(llm.begun)
+        assert stalled <= 64 + 2 * 4 + 2
+        for _ in range(200):
+            await anext(answers)
+        assert len(llm.begun) > stalled
+
+
+@pytest.mark.parametrize("make", [list, tuple, iter, rxllm.from_iter], ids=["list", "tuple", "iterator", "observable"])
+async def test_any_iterable_will_do(make):
+    """Read once, in order."""
+    if make is rxllm.from_iter:
+        answers = [str(answer) async for answer in make("abc").pipe(rxllm.batch(Echo()), rxllm.astream())]
+    else:
+        answers = texts(await Echo().abatch(make("abc")))
+    assert list("abc") == answers
+
+
+async def test_no_prompts_no_answers():
+    """And no waiting."""
+    assert [] == Echo().batch([])
+    assert [] == await Echo().abatch([])
+    assert [] == list(Echo().batch_as_completed(iter(())))
+
+
+async def test_prompts_may_come_from_any_thread():
+    """An Observable that emits elsewhere wakes the batch, in order."""
+    prompts, answered, done = Subject(), [], asyncio.Event()
+    prompts.pipe(rxllm.batch(Echo())).subscribe(
+        lambda answer: answered.append(str(answer)), on_completed=done.set, scheduler=rxllm.scheduler()
+    )
+    await quiet()
+
+    def feed():
+        for prompt in "abc":
+            prompts.on_next(prompt)
+        prompts.on_completed()
+
+    thread = threading.Thread(target=feed)
+    thread.start()
+    loop = asyncio.get_running_loop()
+    late = loop.call_later(TIMEOUT, done.set)
+    await done.wait()
+    late.cancel()
+    thread.join()
+    assert list("abc") == answered
+    assert loop.time() < late.when()
+
+
+@pytest.mark.parametrize("wrong", ["a prompt", b"bytes", {"role": "user"}, 5, None])
+async def test_what_is_no_list_of_prompts_is_refused(wrong):
+    """A text would be asked letter by letter."""
+    if wrong == "a prompt":
+        wrong = "text"
+    with pytest.raises(MisuseError, match=f"batch takes an iterable of prompts, not {type(wrong).__name__}"):
+        Echo().batch(wrong)
+    with pytest.raises(MisuseError, match="invoke takes one prompt"):
+        Echo().batch_as_completed(wrong)
+    with pytest.raises(MisuseError, match="invoke takes one prompt"):
+        await Echo().abatch(wrong)
+
+
+# ── failures ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_the_first_failure_comes_at_once_and_cancels_the_rest():
+    """It does not wait for its turn, nor for who is slow; nothing else is started."""
+    llm = Held()
+    asked = asyncio.create_task(llm.abatch(["a", "!b", "c", "d", "e"], max_concurrency=3))
+    await llm.until(lambda: len(llm.live) == 3)
+    llm.release("!b")
+    with pytest.raises(ValueError, match="!b"):
+        await asyncio.wait_for(asked, TIMEOUT)
+    await llm.until(lambda: not llm.live)
+    await quiet()
+    assert {"a", "!b", "c"} == set(llm.begun) == set(llm.closed)
+
+
+async def test_exceptions_take_the_place_of_their_answers():
+    """With `return_exceptions`, and nothing else is disturbed; a bad prompt is one of them."""
+    answers = await Echo().abatch(["a", "!b", 5, "d"], return_exceptions=True)
+    assert [rxllm.Message, ValueError, MisuseError, rxllm.Message] == [type(answer) for answer in answers]
+    answers = Echo().batch_as_completed(["a", "!b"], return_exceptions=True)
+    assert {0: rxllm.Message, 1: ValueError} == {index: type(answer) for index, answer in answers}
+
+
+def test_a_bad_prompt_fails_the_batch():
+    """Like any failure."""
+    with pytest.raises(MisuseError, match="A prompt is text"):
+        Echo().batch(["a", 5])
+
+
+@pytest.mark.parametrize("return_exceptions", [False, True])
+@pytest.mark.parametrize("kind", [LookupError, KeyboardInterrupt])
+def test_what_the_prompts_iterable_raises_ends_the_batch(return_exceptions, kind):
+    """It is no answer's failure. Ctrl-C while it is read is no exception to that."""
+
+    def prompts():
+        yield "a"
+        raise kind
+
+    with pytest.raises(kind):
+        Echo().batch(prompts(), return_exceptions=return_exceptions)
+
+
+async def test_leaving_closes_everything_before_it_returns():
+    """After `aclose` no request is open, whichever the batch was doing."""
+    for take in 0, 1:
+        llm = Held()
+        async with llm.abatch_as_completed([*"abcd"], max_concurrency=3) as answers:
+            first = asyncio.ensure_future(anext(answers))
+            await llm.until(lambda llm=llm: len(llm.live) == 3)
+            llm.release(*"a"[:take])
+            if take:
+                await first
+        assert set() == llm.live
+        assert len(llm.begun) == len(llm.closed)
+        await asyncio.gather(first, return_exceptions=True)
+
+
+async def test_leaving_while_hearing_an_answer_closes_the_others():
+    """``take(1)`` disposes from inside `on_next`."""
+    llm = Held()
+    done = asyncio.Event()
+    llm.release("a")
+    rxllm.from_iter("abcd").pipe(rxllm.batch(llm, max_concurrency=3), rx.operators.take(1)).subscribe(
+        on_completed=done.set
+    )
+    await asyncio.wait_for(done.wait(), TIMEOUT)
+    await llm.until(lambda: not llm.live)
+    assert len(llm.begun) == len(llm.closed)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, None, "8"])
+def test_a_bound_that_is_none_is_refused(wrong):
+    """At once, by every way in."""
+    for ask in Echo().batch, Echo().batch_as_completed, Echo().abatch_as_completed:
+        with pytest.raises(MisuseError, match="max_concurrency must be a whole number of at least 1"):
+            ask(["a"], max_concurrency=wrong)
+    with pytest.raises(MisuseError, match="max_concurrency"):
+        rxllm.batch(Echo(), max_concurrency=wrong)
+
+
+def test_what_cannot_answer_is_refused():
+    """The sentence says how to make a stage of a function."""
+    with pytest.raises(MisuseError, match=r"not builtin_function_or_method; rxllm\.pipe"):
+        rxllm.batch(len)

@@ -1,0 +1,277 @@
+"""What holds for all operators, whatever they do to the stream."""
+
+import asyncio
+import inspect
+
+import pytest
+import reactivex as rx
+from hypothesis import given
+from hypothesis import strategies as st
+
+import rxllm
+from rxllm import Chunk, Usage, operators
+from rxllm._runtime import Gate, Scheduler, Source, source
+from rxllm.operators.limits import silence
+
+TIMEOUT = 5.0  # seconds for what comes at once
+FAILURE = ValueError("the source's")
+
+
+class Echo(rxllm.LLM):
+    """Answers at once."""
+
+    async def complete(self, request):
+        """The prompt."""
+        return request.text
+
+
+ASKING = {"batch": operators.batch(Echo()), "batch_as_completed": operators.batch_as_completed(Echo())}
+FOLDS = {"message": operators.message(), "usage": operators.usage()}
+PASSING = {
+    "text": operators.text(),
+    "first_chunk_timeout": operators.first_chunk_timeout(60),
+    "idle_timeout": operators.idle_timeout(60),
+    "silence": silence(first=60, idle=60),
+}
+ALL = {**ASKING, **FOLDS, **PASSING}
+# What a model is when it is given an Observable, and `observe`, are operators, too.
+LIKE = {
+    **ALL,
+    "llm": Echo(),
+    "pipe": rxllm.pipe(operators.text(), operators.idle_timeout(60)),
+    "observed llm": rxllm.observe(Echo(), lambda event: None),
+}
+
+
+def every(which):
+    """The test, once for each."""
+    return pytest.mark.parametrize("operator", which.values(), ids=which.keys())
+
+
+def item(operator):
+    """What may go into it."""
+    return "prompt" if operator in ASKING.values() else Chunk("x", usage=Usage(output_tokens=1))
+
+
+class Probe(rx.Observable):
+    """A source that is under no guard at all: it knows its observers, and who left."""
+
+    def __init__(self):
+        super().__init__(self.connect)
+        self.observer = self.scheduler = None
+        self.left = 0
+
+    def connect(self, observer, scheduler=None):
+        """Takes the one subscription."""
+        self.observer, self.scheduler = observer, scheduler
+        return rx.disposable.Disposable(self.leave)
+
+    def subscribe(self, on_next=None, on_error=None, on_completed=None, *, scheduler=None):
+        """Without reactivex's guard of the grammar, to see the operator's own."""
+        if hasattr(on_next, "on_next"):
+            return self.connect(on_next, scheduler)
+        return self.connect(Raw(on_next, on_error, on_completed), scheduler)
+
+    def leave(self):
+        """Counts."""
+        self.left += 1
+
+
+class Raw:
+    """Three functions, called whenever."""
+
+    def __init__(self, on_next, on_error, on_completed):
+        self.on_next, self.on_error, self.on_completed = on_next, on_error, on_completed
+
+
+class Heard(list):
+    """What a subscriber hears, as words, and when it is over."""
+
+    def __init__(self):
+        self.over = asyncio.Event()
+
+    def subscribe(self, observable, scheduler=None):
+        """Listens."""
+        return observable.subscribe(
+            lambda value: self.append("next"), self.failed, self.completed, scheduler=scheduler
+        )
+
+    def failed(self, error):
+        """Notes it."""
+        self.append(error)
+        self.over.set()
+
+    def completed(self):
+        """Notes it."""
+        self.append("end")
+        self.over.set()
+
+
+async def settle(home):
+    """Returns when nothing is running any more, or some turns of the loop have passed."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
+def test_these_are_all():
+    """An operator that is exported is tested here."""
+    assert sorted(operators.__all__) == sorted({*ALL} - {"silence"})
+
+
+@pytest.mark.parametrize("name", operators.__all__)
+def test_its_docstring_has_a_marble_diagram(name):
+    """A picture of what goes in and what comes out, and what it is called in between."""
+    lines = inspect.getdoc(getattr(operators, name)).splitlines()
+    picture = [line for line in lines[lines.index("::") :] if line.startswith("    ")][:3]
+    assert [True, True, True] == [picture[0].lstrip()[0] == "-", picture[1].strip().startswith(f"{name}("), "-" in picture[2]]
+
+
+@every(LIKE)
+async def test_it_forwards_its_scheduler(operator):
+    """The loop, the context and the subscriber go up with it, wherever the source stands."""
+    probe, home = Probe(), Scheduler(asyncio.get_running_loop())
+    subscription = Heard().subscribe(operator(probe), home)
+    await settle(home)
+    assert isinstance(probe.scheduler, Scheduler)
+    assert (home.loop, home.context, home.tasks) == (probe.scheduler.loop, probe.scheduler.context, probe.scheduler.tasks)
+    subscription.dispose()
+    await settle(home)
+
+
+@every(PASSING | FOLDS)
+async def test_it_keeps_the_gate(operator):
+    """What queues nothing passes its consumer's gate on; a pump above waits at it."""
+    probe, home = Probe(), Scheduler(asyncio.get_running_loop())
+    subscription = Heard().subscribe(operator(probe), home)
+    assert home.gate is probe.scheduler.gate
+    subscription.dispose()
+
+
+@every(ASKING)
+async def test_what_queues_has_a_gate_of_its_own(operator):
+    """It closes when it has enough, although its consumer's is open."""
+    probe, home = Probe(), Scheduler(asyncio.get_running_loop())
+    subscription = Heard().subscribe(operator(probe), home)
+    await settle(home)
+    assert isinstance(probe.scheduler.gate, Gate)
+    assert home.gate is not probe.scheduler.gate
+    for _ in range(20):
+        probe.observer.on_next("prompt")
+    assert (True, False) == (home.gate.is_open, probe.scheduler.gate.is_open)
+    subscription.dispose()
+    await settle(home)
+
+
+@every(LIKE)
+async def test_leaving_it_leaves_the_source(operator):
+    """At once or soon, exactly once, and it hears nothing more."""
+    probe, home, heard = Probe(), Scheduler(asyncio.get_running_loop()), Heard()
+    subscription = heard.subscribe(operator(probe), home)
+    await settle(home)
+    assert 0 == probe.left
+    subscription.dispose()
+    await settle(home)
+    assert 1 == probe.left
+    probe.observer.on_next(item(operator))
+    probe.observer.on_completed()
+    await settle(home)
+    assert [] == heard
+
+
+@every(LIKE)
+async def test_it_passes_errors(operator):
+    """The source's own exception, once, and the source is left."""
+    probe, home, heard = Probe(), Scheduler(asyncio.get_running_loop()), Heard()
+    heard.subscribe(operator(probe), home)
+    await settle(home)
+    probe.observer.on_error(FAILURE)
+    await asyncio.wait_for(heard.over.wait(), TIMEOUT)
+    await settle(home)
+    assert [FAILURE] == heard
+    assert 1 == probe.left
+
+
+@every(LIKE)
+@pytest.mark.parametrize("end", ["end", "error"])
+async def test_it_keeps_the_grammar(operator, end):
+    """Items, then one end; nothing after it, whatever the source still says."""
+    probe, home, heard = Probe(), Scheduler(asyncio.get_running_loop()), Heard()
+    heard.subscribe(operator(probe), home)
+    await settle(home)
+    probe.observer.on_next(item(operator))
+    await settle(home)
+    probe.observer.on_completed() if end == "end" else probe.observer.on_error(FAILURE)
+    await asyncio.wait_for(heard.over.wait(), TIMEOUT)
+    expected = list(heard)
+    for again in (
+        lambda: probe.observer.on_next(item(operator)),
+        lambda: probe.observer.on_error(FAILURE),
+        probe.observer.on_completed,
+    ):
+        again()
+        await settle(home)
+    assert expected == heard
+    assert ["end" if end == "end" else FAILURE] == [event for event in heard if event != "next"]
+    assert heard[-1] in ("end", FAILURE)
+
+
+@every(LIKE)
+async def test_two_subscriptions_are_two(operator):
+    """Nothing is shared between them."""
+    calls = []
+
+    async def items(home):
+        calls.append(home)
+        yield item(operator)
+
+    applied, first, second = operator(source(items)), Heard(), Heard()
+    for heard in first, second:
+        heard.subscribe(applied)
+        await asyncio.wait_for(heard.over.wait(), TIMEOUT)
+    assert first == second == ["next", "end"]
+    assert 2 == len(calls)
+
+
+@every(LIKE)
+def test_what_it_returns_refuses_iteration(operator):
+    """A plain Observable would be iterated for ever."""
+    source = Echo()("x") if operator in PASSING.values() else rxllm.from_iter(["x"])
+    applied = operator(source)
+    assert isinstance(applied, Source)
+    with pytest.raises(rxllm.MisuseError, match="no iterable"):
+        iter(applied)
+
+
+@every(PASSING | FOLDS | ASKING)
+def test_nothing_arrives_after_a_dispose_at_any_moment(operator):
+    """Tried at moments drawn at random: what came before is a beginning of the whole, and then there is silence."""
+
+    @given(st.lists(st.sampled_from(["next", "turn"]), max_size=10), st.integers(0, 10), st.booleans())
+    def law(moves, dispose_at, fails):
+        async def main(leave):
+            probe, home, heard = Probe(), Scheduler(asyncio.get_running_loop()), Heard()
+            subscription = heard.subscribe(operator(probe), home)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            when = None
+            for number, move in enumerate(moves):
+                if leave and number == dispose_at:
+                    subscription.dispose()
+                    when = len(heard)
+                probe.observer.on_next(item(operator)) if move == "next" else await asyncio.sleep(0)
+            if probe.observer is not None:
+                probe.observer.on_error(FAILURE) if fails else probe.observer.on_completed()
+            await settle(home)
+            subscription.dispose()
+            await settle(home)
+            return list(heard), when
+
+        whole, _ = asyncio.run(main(leave=False))
+        heard, when = asyncio.run(main(leave=True))
+        assert whole.count("end") + whole.count(FAILURE) == 1
+        if when is not None:
+            assert when == len(heard)
+        else:
+            assert whole == heard
+
+    law()

@@ -1,0 +1,108 @@
+"""`text`, `message`, `usage`: on virtual time, where every moment is exact."""
+
+import pytest
+from reactivex.testing import ReactiveTest, TestScheduler
+
+import rxllm
+from rxllm import Chunk, Message, MisuseError, TextPart, ToolCallPart, Usage
+from rxllm.operators import message, text, usage
+
+on_next, on_error, on_completed = ReactiveTest.on_next, ReactiveTest.on_error, ReactiveTest.on_completed
+USAGE = Usage(output_tokens=2)
+FAILURE = ValueError("no")
+
+
+def run(operator, *events):
+    """What comes of a hot source, and when it was subscribed to (200 is when, 1000 when all is left)."""
+    scheduler = TestScheduler()
+    source = scheduler.create_hot_observable(*events)
+    observer = scheduler.start(lambda: source.pipe(operator))
+    return observer.messages, [(each.subscribe, each.unsubscribe) for each in source.subscriptions]
+
+
+HELLO = (
+    on_next(210, Chunk("Hel")),
+    on_next(220, Chunk(parts=[ToolCallPart("1", "f")])),
+    on_next(230, Chunk("lo")),
+    on_next(240, Chunk(usage=USAGE)),
+)
+
+
+def test_text_comes_as_it_comes():
+    """Each chunk's text at its moment; chunks without text are left out."""
+    heard, subscribed = run(text(), *HELLO, on_completed(300))
+    assert [on_next(210, "Hel"), on_next(230, "lo"), on_completed(300)] == heard
+    assert [(200, 300)] == subscribed
+
+
+def test_text_cannot_be_taken_back():
+    """A reset after which the text would be wrong is an error at that moment, and the source is left."""
+    heard, subscribed = run(text(), on_next(210, Chunk("Hel")), on_next(220, Chunk("Hi", reset=True)), on_completed(300))
+    assert on_next(210, "Hel") == heard[0]
+    assert [(220, MisuseError)] == [(event.time, type(event.value.exception)) for event in heard[1:]]
+    assert "message()" in str(heard[1].value.exception)
+    assert [(200, 220)] == subscribed
+
+
+def test_the_message_comes_at_the_end():
+    """Once, with every fact."""
+    heard, _ = run(message(), *HELLO, on_completed(300))
+    parts = [TextPart("Hel"), ToolCallPart("1", "f"), TextPart("lo")]
+    assert [on_next(300, Message("assistant", parts, USAGE)), on_completed(300)] == heard
+
+
+def test_the_message_knows_resets():
+    """What was taken back is not in it."""
+    heard, _ = run(message(), on_next(210, Chunk("Hel")), on_next(220, Chunk("Hi", reset=True)), on_completed(300))
+    assert on_next(300, Message("assistant", "Hi")) == heard[0]
+
+
+def test_the_usage_comes_at_the_end():
+    """The last total, not the sum of totals."""
+    heard, _ = run(usage(), on_next(210, Chunk(usage=Usage(input_tokens=5, output_tokens=1))), *HELLO, on_completed(300))
+    assert [on_next(300, Usage(input_tokens=5, output_tokens=2)), on_completed(300)] == heard
+
+
+@pytest.mark.parametrize(
+    ("operator", "expected"), [(message(), [Message("assistant")]), (usage(), [Usage()]), (text(), [])]
+)
+def test_of_nothing(operator, expected):
+    """An empty stream is an empty answer that cost nothing."""
+    heard, _ = run(operator, on_completed(300))
+    assert [*(on_next(300, value) for value in expected), on_completed(300)] == heard
+
+
+@pytest.mark.parametrize("operator", [message(), usage()])
+def test_a_fold_of_a_broken_stream_is_its_error(operator):
+    """No value: half an answer is not presented as whole."""
+    heard, subscribed = run(operator, *HELLO, on_error(300, FAILURE))
+    assert [on_error(300, FAILURE)] == heard
+    assert [(200, 300)] == subscribed
+
+
+@pytest.mark.parametrize("operator", [message(), usage(), text()])
+def test_a_fold_may_be_used_again(operator):
+    """One operator, two subscriptions: nothing is left in it from the first."""
+    first, _ = run(operator, *HELLO, on_completed(300))
+    second, _ = run(operator, *HELLO, on_completed(300))
+    assert first == second
+
+
+def test_usage_after_a_reset():
+    """The total begins anew with the answer, wherever the figures stand."""
+    chunks = [Chunk("a", usage=Usage(output_tokens=9)), Chunk("b", reset=True), Chunk(usage=Usage(input_tokens=1))]
+    events = [on_next(210 + number, chunk) for number, chunk in enumerate(chunks)]
+    expected, _ = run(message(), *events, on_completed(300))
+    heard, _ = run(usage(), *events, on_completed(300))
+    assert expected[0].value.value.usage == heard[0].value.value
+
+
+def test_the_answers_text_is_that_of_its_message():
+    """Two ways to the same text."""
+
+    class Hello(rxllm.LLM):
+        async def chunks(self, request):
+            for event in HELLO:
+                yield event.value.value
+
+    assert Hello().invoke("x").text == "".join(Hello()("x").pipe(text(), rxllm.stream()))

@@ -1,0 +1,200 @@
+"""Limits on silence, on virtual time: to the moment."""
+
+import asyncio
+import time
+
+import pytest
+import reactivex as rx
+from reactivex.subject import Subject
+from reactivex.testing import ReactiveTest, TestScheduler
+
+import rxllm
+from rxllm import Chunk, MisuseError, Timeout, first_chunk_timeout, idle_timeout
+from rxllm._runtime import Gate, Scheduler
+from rxllm.operators.limits import silence
+
+on_next, on_error, on_completed = ReactiveTest.on_next, ReactiveTest.on_error, ReactiveTest.on_completed
+FAILURE = ValueError("no")
+PATIENCE = 5.0  # seconds for what comes at once
+
+
+def run(operator, *events):
+    """What comes of a hot source, as (time, value), and from when to when it was listened to."""
+    scheduler = TestScheduler()
+    source = scheduler.create_hot_observable(*events)
+    observer = scheduler.start(lambda: source.pipe(operator))
+    heard = [
+        (event.time, type(event.value.exception) if event.value.kind == "E" else getattr(event.value, "value", "|"))
+        for event in observer.messages
+    ]
+    return heard, [(each.subscribe, each.unsubscribe) for each in source.subscriptions]
+
+
+@pytest.mark.parametrize(
+    ("operator", "events", "expected", "left"),
+    [
+        pytest.param(first_chunk_timeout(50), [], [(250, Timeout)], 250, id="nothing ever comes"),
+        pytest.param(
+            first_chunk_timeout(50), [on_next(251, "a")], [(250, Timeout)], 250, id="the first comes a moment too late"
+        ),
+        pytest.param(
+            first_chunk_timeout(50),
+            [on_next(249, "a"), on_next(900, "b"), on_completed(990)],
+            [(249, "a"), (900, "b"), (990, "|")],
+            990,
+            id="the first comes just in time, and no later one matters",
+        ),
+        pytest.param(first_chunk_timeout(50), [on_completed(240)], [(240, "|")], 240, id="an empty answer is no silence"),
+        pytest.param(
+            first_chunk_timeout(50), [on_error(240, FAILURE)], [(240, ValueError)], 240, id="an error is passed on"
+        ),
+        pytest.param(
+            idle_timeout(50),
+            [on_next(210, "a"), on_next(259, "b"), on_next(400, "c")],
+            [(210, "a"), (259, "b"), (309, Timeout)],
+            309,
+            id="the limit counts from the last item",
+        ),
+        pytest.param(
+            idle_timeout(50), [on_next(900, "a"), on_completed(940)], [(900, "a"), (940, "|")], 940, id="not before the first"
+        ),
+        pytest.param(idle_timeout(50), [on_next(900, "a")], [(900, "a"), (950, Timeout)], 950, id="from the first on"),
+        pytest.param(
+            idle_timeout(50),
+            [*(on_next(at, at) for at in range(210, 900, 40)), on_completed(900)],
+            [*((at, at) for at in range(210, 900, 40)), (900, "|")],
+            900,
+            id="a long answer that keeps coming is fine",
+        ),
+        pytest.param(
+            silence(first=100, idle=20),
+            [on_next(290, "a"), on_next(300, "b")],
+            [(290, "a"), (300, "b"), (320, Timeout)],
+            320,
+            id="both at once",
+        ),
+        pytest.param(silence(first=100, idle=20), [], [(300, Timeout)], 300, id="both at once, and nothing comes"),
+        pytest.param(
+            silence(first=20, idle=100),
+            [on_next(210, "a")],
+            [(210, "a"), (310, Timeout)],
+            310,
+            id="both at once, the first shorter",
+        ),
+        pytest.param(silence(first=None, idle=None), [on_next(900, "a")], [(900, "a")], 1000, id="no limit at all"),
+    ],
+)
+def test_silence_is_limited_to_the_moment(operator, events, expected, left):
+    """The error comes exactly when the limit is over, and the source is left at that moment."""
+    assert (expected, [(200, left)]) == run(operator, *events)
+
+
+def test_the_sentence_says_which_limit_it_was():
+    """And how long it is."""
+    for operator, sentence in (
+        (first_chunk_timeout(50), "There was no first chunk within 50 s."),
+        (idle_timeout(2.5), "There was no further chunk within 2.5 s."),
+    ):
+        scheduler = TestScheduler()
+        source = scheduler.create_hot_observable(on_next(201, "a") if "further" in sentence else on_next(900, "a"))
+        (*_, last) = scheduler.start(lambda source=source, operator=operator: source.pipe(operator)).messages
+        assert sentence == str(last.value.exception)
+
+
+@pytest.mark.parametrize("operator", [first_chunk_timeout, idle_timeout])
+@pytest.mark.parametrize("wrong", [0, -1, -0.5])
+def test_a_limit_that_is_none_is_refused(operator, wrong):
+    """At once."""
+    with pytest.raises(MisuseError, match="positive number of seconds"):
+        operator(wrong)
+
+
+class Clock:
+    """A loop's time and a scheduler's, moved by hand."""
+
+    def __init__(self, monkeypatch, home):
+        self.time = 1000.0
+        self.alarms = []
+        monkeypatch.setattr(time, "monotonic", lambda: self.time)
+        monkeypatch.setattr(home, "schedule_relative", self.schedule)
+
+    def schedule(self, seconds, action, state=None):
+        """Notes when to wake."""
+        alarm = [self.time + seconds, action]
+        self.alarms.append(alarm)
+        return rx.disposable.Disposable(lambda: alarm in self.alarms and self.alarms.remove(alarm))
+
+    def move(self, seconds):
+        """Lets time go by, waking who asked for it."""
+        end = self.time + seconds
+        while due := sorted((alarm for alarm in self.alarms if alarm[0] <= end), key=lambda alarm: alarm[0]):
+            self.time = due[0][0]
+            self.alarms.remove(due[0])
+            due[0][1](None, None)
+        self.time = end
+
+
+@pytest.mark.parametrize("limits", [{"first": 5.0, "idle": None}, {"first": 50.0, "idle": 5.0}])
+async def test_a_closed_gate_is_no_idleness(monkeypatch, limits):
+    """While the consumer pauses nothing can come; the limit counts from when it goes on."""
+    home = Scheduler(asyncio.get_running_loop()).with_gate(gate := Gate())
+    clock = Clock(monkeypatch, home)
+    source, heard, errors = Subject(), [], []
+    source.pipe(silence(**limits)).subscribe(heard.append, errors.append, scheduler=home)
+    if limits["idle"]:
+        source.on_next("a")
+    clock.move(4.0)
+    gate.close()
+    clock.move(100.0)
+    assert [] == errors
+    gate.open()
+    clock.move(4.9)
+    assert [] == errors
+    clock.move(0.2)
+    assert [Timeout] == [type(error) for error in errors]
+    assert [] == clock.alarms
+
+
+async def test_nothing_is_scheduled_for_an_item(monkeypatch):
+    """A timer an item would cost more than the item."""
+    home = Scheduler(asyncio.get_running_loop())
+    clock = Clock(monkeypatch, home)
+    source = Subject()
+    subscription = source.pipe(silence(first=5.0, idle=5.0)).subscribe(scheduler=home)
+    for _ in range(1000):
+        source.on_next("a")
+    assert 1 == len(clock.alarms)
+    subscription.dispose()
+    assert [] == clock.alarms
+
+
+class Stalls(rxllm.LLM):
+    """Streams a chunk, and no more."""
+
+    async def chunks(self, request):
+        """Half of it."""
+        yield "Hel"
+        await asyncio.Event().wait()
+
+
+def test_the_timeout_of_a_model_carries_what_had_arrived():
+    """A limit inside the provider is one of its errors: request and partial are known."""
+
+    class Limited(rxllm.LLM):
+        def chunks(self, request):
+            return Stalls()(request).pipe(idle_timeout(0.01))
+
+    with pytest.raises(Timeout) as caught:
+        Limited().invoke("x")
+    assert ("Hel", "x") == (caught.value.partial.text, caught.value.request.text)
+
+
+def test_a_limit_around_a_model_closes_the_request():
+    """After the Timeout nothing is left running (the leak check of all tests looks)."""
+    heard = []
+    with pytest.raises(Timeout):
+        heard.extend(Stalls()("x").pipe(idle_timeout(0.01), rxllm.stream()))
+    stream = Stalls()("x").pipe(idle_timeout(0.01), rxllm.stream())
+    assert Chunk("Hel") == next(stream)
+    with pytest.raises(Timeout):
+        next(stream)

@@ -1,0 +1,185 @@
+"""`observe`: who listens hears everything in order, and disturbs nothing."""
+
+import asyncio
+import logging
+
+import pytest
+import reactivex as rx
+from attrs import field, frozen
+from reactivex import operators as ops
+
+import rxllm
+from rxllm import LLM, Cancelled, Chunk, Failed, Finished, Handler, Message, MisuseError, Request, Started, Usage
+
+TIMEOUT = 5.0  # seconds for what comes at once
+
+
+class Hello(LLM):
+    """Streams two chunks and the usage."""
+
+    async def chunks(self, request):
+        """Hello."""
+        yield "Hel"
+        yield Chunk("lo", usage=Usage(output_tokens=2))
+
+
+class Breaks(LLM):
+    """Fails after a chunk."""
+
+    async def chunks(self, request):
+        """Half of it."""
+        yield "Hel"
+        raise rxllm.Interrupted("no")
+
+
+class Hangs(LLM):
+    """Streams a chunk, and no more."""
+
+    async def chunks(self, request):
+        """Half of it."""
+        yield "Hel"
+        await asyncio.Event().wait()
+
+
+@frozen
+class Listener(Handler):
+    """Remembers what it hears."""
+
+    heard: list[rxllm.Event] = field(factory=list)
+
+    def on_event(self, event):
+        """Hears it."""
+        self.heard.append(event)
+
+
+def test_a_run_is_heard_from_started_to_finished():
+    """Every chunk between, the whole answer at the end, and the answer itself is what it was."""
+    listener = Listener()
+    llm = rxllm.observe(Hello(tags=("t",), metadata={"a": 1}), listener).bind(temperature=0)
+    assert "Hello" == llm.invoke("x").text
+    request = Request.ask("x", rxllm.Parameters(temperature=0))
+    answer = Message("assistant", "Hello", Usage(output_tokens=2))
+    chunks = [Chunk("Hel"), Chunk("lo", usage=Usage(output_tokens=2))]
+    assert [Started(request, "Hello", ("t",), {"a": 1}), *chunks, Finished(answer)] == listener.heard
+
+
+def test_the_name_of_a_run_is_its_config():
+    """Set before or after `observe`."""
+    listener = Listener()
+    rxllm.observe(Hello(run_name="before"), listener).invoke("x")
+    rxllm.observe(Hello(), listener).with_config(run_name="after").invoke("x")
+    assert ["before", "after"] == [event.name for event in listener.heard if isinstance(event, Started)]
+
+
+def test_a_failure_is_heard():
+    """With what had arrived."""
+    listener = Listener()
+    with pytest.raises(rxllm.Interrupted) as caught:
+        rxllm.observe(Breaks(), listener).invoke("x")
+    started, chunk, failed = listener.heard
+    assert (Started, Chunk("Hel"), Failed(caught.value)) == (type(started), chunk, failed)
+    assert Message("assistant", "Hel") == failed.partial
+    assert Failed(ValueError()).partial is None
+
+
+def test_leaving_is_heard():
+    """With what had been sent; the subscriber itself hears nothing more."""
+    listener, heard = Listener(), []
+    with rxllm.observe(Hangs(), listener).stream("x") as stream:
+        assert "Hel" == str(next(stream))
+        stream.close()
+        heard.extend(stream)
+    rxllm.Embedded().invoke("the loop has gone round")
+    assert [Started, Chunk, Cancelled] == [type(event) for event in listener.heard]
+    assert (Cancelled(Message("assistant", "Hel")), []) == (listener.heard[-1], heard)
+
+
+async def test_leaving_before_anything_came():
+    """The partial is None."""
+    listener = Listener()
+    rxllm.observe(Hello(), listener)("x").subscribe().dispose()
+    assert Cancelled(None) == listener.heard[-1]
+
+
+async def test_taking_one_is_leaving():
+    """An operator that has enough disposes, and that is heard once."""
+    listener = Listener()
+    assert Chunk("Hel") == await rxllm.observe(Hangs(), listener)("x").pipe(ops.take(1))
+    assert [Started, Chunk, Cancelled] == [type(event) for event in listener.heard]
+
+
+async def test_one_of_three_ends_and_only_one():
+    """Leaving after the end is no Cancelled."""
+    listener = Listener()
+    done = asyncio.Event()
+    subscription = rxllm.observe(Hello(), listener)("x").subscribe(on_completed=done.set)
+    await asyncio.wait_for(done.wait(), TIMEOUT)
+    subscription.dispose()
+    assert [Started, Chunk, Chunk, Finished] == [type(event) for event in listener.heard]
+
+
+def test_each_subscription_is_a_run():
+    """Two subscriptions, two requests, two runs."""
+    listener = Listener()
+    answer = rxllm.observe(Hello(), listener)("x")
+    assert ["Hel", "lo"] * 2 == [*answer.pipe(rxllm.text(), rxllm.stream()), *answer.pipe(rxllm.text(), rxllm.stream())]
+    assert 2 == sum(isinstance(event, Started) for event in listener.heard)
+    assert 2 == sum(isinstance(event, Finished) for event in listener.heard)
+
+
+@pytest.mark.parametrize("llm", [Hello(), Breaks()], ids=["whole", "broken"])
+def test_a_raising_handler_is_logged_and_disturbs_nobody(llm, caplog):
+    """Neither the stream nor its siblings, before and after it."""
+    before, after = Listener(), Listener()
+
+    def raises(event):
+        raise ValueError("the handler's")
+
+    def answer(llm):
+        return list(llm("x").pipe(ops.catch(lambda error, _: rx.of(type(error))), rxllm.stream()))
+
+    expected = answer(llm)
+    with caplog.at_level(logging.ERROR, "rxllm"):
+        assert expected == answer(rxllm.observe(llm, before, raises, after))
+    assert before.heard == after.heard
+    assert len(before.heard) == len([record for record in caplog.records if record.name == "rxllm"])
+    assert {"the handler's"} == {str(record.exc_info[1]) for record in caplog.records}
+    assert "A handler failed at Started" in caplog.records[0].message
+
+
+def test_functions_are_handlers():
+    """Anything that can be called with an event, an observer's `on_next` included."""
+    events, seen = [], []
+    rxllm.observe(Hello(), events.append, rx.Observer(seen.append).on_next).invoke("x")
+    assert 4 == len(events) == len(seen)
+
+
+@pytest.mark.parametrize("wrong", [None, 5, "print"])
+def test_what_cannot_hear_is_refused(wrong):
+    """At once, not at the first event."""
+    with pytest.raises(MisuseError, match=f"not {type(wrong).__name__}"):
+        rxllm.observe(Hello(), wrong)
+
+
+def test_observing_keeps_streaming_as_it_is():
+    """Whole answers stay whole, and `stream=False` reaches the model."""
+
+    class Whole(LLM):
+        async def complete(self, request):
+            return "x"
+
+    assert "single emission" == rxllm.observe(Whole(), print).streaming
+    assert "native" == rxllm.observe(Hello(), print).streaming
+    listener = Listener()
+    llm = rxllm.observe(Hello(), listener).bind(stream=False)
+    assert "single emission" == llm.streaming
+    assert [Chunk("Hello", usage=Usage(output_tokens=2))] == list(llm.stream("x"))
+    assert [Started, Chunk, Finished] == [type(event) for event in listener.heard]
+
+
+def test_a_handler_may_be_subscribed_to_an_answer():
+    """It is an observer: chunks, then a failure or nothing more."""
+    listener = Listener()
+    rx.of(Chunk("a")).subscribe(listener)
+    rx.throw(failure := ValueError("no")).subscribe(listener)
+    assert [Chunk("a"), Failed(failure)] == listener.heard

@@ -1,0 +1,161 @@
+"""`pipe`: plain function composition, with the surface on top."""
+
+import functools
+import operator
+
+import pytest
+import reactivex as rx
+from attrs import field, frozen
+from reactivex import operators as ops
+
+import rxllm
+from rxllm import LLM, Chunk, Message, MisuseError, Pipeline, Request, pipe, text
+
+
+@frozen
+class Echo(LLM):
+    """Streams the prompt by letters, and remembers the requests."""
+
+    seen: list[Request] = field(factory=list)
+
+    async def chunks(self, request):
+        """Letters."""
+        self.seen.append(request)
+        for letter in request.text:
+            yield letter
+
+
+def template(topic):
+    """A prompt."""
+    return f"<{topic}>"
+
+
+def test_stages_are_called_with_what_came_before():
+    """``pipe(f, g, h)(x)`` is ``h(g(f(x)))``, and nothing else happens."""
+    calls = []
+
+    def stage(name):
+        return lambda value: calls.append((name, value)) or rx.of(name)
+
+    result = pipe(stage("f"), stage("g"))(5)
+    assert isinstance(result, rx.Observable)
+    assert [("f", 5)] == calls[:1]
+    assert "g" == calls[1][0]
+
+
+@pytest.mark.parametrize(
+    ("ask", "expected"),
+    [
+        (lambda p: list(p.stream("x")), ["<", "x", ">"]),
+        (lambda p: p.invoke("x"), ">"),
+        (lambda p: p.batch(["x", "yz"]), [">", ">"]),
+        (lambda p: sorted(p.batch_as_completed(["x", "yz"])), [(0, ">"), (1, ">")]),
+    ],
+)
+def test_a_pipeline_has_the_surface_of_a_model(ask, expected):
+    """Its answer is its last value."""
+    assert expected == ask(pipe(template, Echo(), text()))
+
+
+async def test_a_pipeline_has_the_surface_of_a_model_on_a_loop():
+    """The same with await."""
+    talk = pipe(template, Echo(), text())
+    assert ["<", "x", ">"] == [piece async for piece in talk.astream("x")]
+    assert ">" == await talk.ainvoke("x")
+    assert [">"] == await talk.abatch(["x"])
+
+
+def test_a_model_after_a_model_is_asked_once_with_the_whole():
+    """It waits for the end of the first, and adds nothing."""
+    second = Echo()
+    talk = pipe(template, Echo(), second, ops.reduce(operator.add, Chunk()), text())
+    assert "<x>" == talk.invoke("x")
+    assert [Message("user", "<x>")] == [request.messages[0] for request in second.seen]
+
+
+def test_a_pipeline_is_a_stage():
+    """Grouping says nothing."""
+    stages = [template, Echo(), text(), ops.map(str.upper)]
+    grouped = pipe(pipe(*stages[:2]), pipe(*stages[2:]))
+    assert list(pipe(*stages).stream("x")) == list(grouped.stream("x"))
+    assert ["<", "X", ">"] == list(rx.of("x").pipe(ops.flat_map(pipe(*stages)), rxllm.stream()))
+
+
+def test_parameters_reach_every_model():
+    """Also through pipelines in pipelines, and leave the pipeline itself as it was."""
+    first, second = Echo(), Echo()
+    talk = pipe(template, pipe(first, text()), second)
+    list(talk.stream("x", seed=3))
+    talk.bind(seed=4).invoke("x")
+    talk.invoke("x")
+    for llm in first, second:
+        assert [3, 4, None] == [request.seed for request in llm.seen]
+
+
+def test_parameters_without_a_model_are_refused():
+    """They would be lost."""
+    with pytest.raises(MisuseError, match="has no model to take seed"):
+        pipe(rx.of).bind(seed=3)
+
+
+def test_an_operator_before_the_model():
+    """An Observable may be the input."""
+    talk = pipe(ops.map(str.upper), Echo(), text())
+    assert ["A", "B"] == list(talk(rx.of("a", "b")).pipe(rxllm.stream()))
+
+
+def test_long_pipelines():
+    """More stages than the type checkers follow."""
+    maps = [ops.map(functools.partial(operator.add, letter)) for letter in "abcdefghij"]
+    assert "jihgfedcbax" == pipe(rx.of, *maps).invoke("x")
+
+
+@pytest.mark.parametrize(
+    ("stages", "sentence"),
+    [
+        ((), "at least one stage"),
+        ((template, 5), "not int: 5"),
+        (("Tell me {topic}",), "not str: 'Tell me"),
+        ((None,), "not NoneType"),
+    ],
+)
+def test_what_is_no_stage_is_refused(stages, sentence):
+    """At once; nothing is coerced."""
+    with pytest.raises(MisuseError, match=sentence):
+        pipe(*stages)
+
+
+def test_a_last_stage_without_a_stream_is_told():
+    """Its name is said, and what to write instead."""
+    with pytest.raises(MisuseError, match=r"template returned str\. Functions of single values go in as ops\.map"):
+        pipe(template).invoke("x")
+
+
+def test_what_a_stage_raises_comes_as_it_is():
+    """At the call: nothing has been sent."""
+    llm = Echo()
+
+    def broken(topic):
+        raise LookupError(topic)
+
+    with pytest.raises(LookupError, match="x"):
+        pipe(broken, llm).stream("x")
+    assert [] == llm.seen
+
+
+def test_a_pipeline_without_values_has_no_answer():
+    """An error, not a wrong answer or a StopIteration."""
+    with pytest.raises(Exception, match="no elements") as caught:
+        pipe(lambda _: rx.empty()).invoke("x")
+    assert not isinstance(caught.value, (StopIteration, RuntimeError))
+
+
+def test_pipelines_are_values():
+    """Frozen, equal by their stages, changed by copies."""
+    llm, end = Echo(), text()
+    assert pipe(template, llm, end) == Pipeline((template, llm, end))
+    assert ("a",) == pipe(llm).with_config(tags=["a"]).tags
+    with pytest.raises(MisuseError, match=r"rxllm\.pipe"):
+        pipe(llm) | text()
+    with pytest.raises(AttributeError):
+        pipe(llm).stages = ()

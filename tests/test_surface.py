@@ -1,0 +1,81 @@
+"""The surface: what an LLM, a Pipeline and whatever a combinator returns have in common."""
+
+import inspect
+
+import pytest
+from reactivex import Observable
+
+import rxllm
+from rxllm import LLM, Pipeline
+from rxllm.surface import Surface
+
+
+class Echo(LLM):
+    """Streams the prompt by letters."""
+
+    async def chunks(self, request):
+        """Letters."""
+        for letter in request.text:
+            yield letter
+
+
+THINGS = [Echo(), rxllm.pipe(Echo(), rxllm.text()), rxllm.observe(Echo(), lambda event: None)]
+every = pytest.mark.parametrize("thing", THINGS, ids=lambda thing: type(thing).__name__)
+
+
+@every
+def test_it_is_written_once(thing):
+    """No class has a method of its own where the surface has one."""
+    surface = {name for name, value in vars(Surface).items() if inspect.isfunction(value) and name[0] != "_"}
+    own = {"answer", "bind"}  # what differs between them
+    assert surface - own == {name for name in surface if getattr(type(thing), name) is getattr(Surface, name)}
+    for kind in LLM, Pipeline:
+        assert own == surface & vars(kind).keys()
+
+
+@every
+async def test_sync_and_async_give_the_same(thing):
+    """One answer, one stream, one batch."""
+    assert str(thing.invoke("ab")) == str(await thing.ainvoke("ab"))
+    assert list(thing.stream("ab")) == [piece async for piece in thing.astream("ab")]
+    assert thing.batch(["ab", "cd"]) == await thing.abatch(["ab", "cd"])
+    assert sorted(thing.batch_as_completed(["ab"])) == [item async for item in thing.abatch_as_completed(["ab"])]
+
+
+@every
+async def test_streams_are_iterators_and_context_managers(thing):
+    """One pass; closing is idempotent, and a closed one is at its end."""
+    with thing.stream("ab") as stream:
+        assert iter(stream) is stream
+        assert "a" == str(next(stream))
+    assert [] == list(stream)
+    stream.close()
+    async with thing.astream("ab") as astream:
+        assert aiter(astream) is astream
+        assert "a" == str(await anext(astream))
+    assert [] == [piece async for piece in astream]
+    await astream.aclose()
+
+
+@every
+def test_it_prints_as_in_the_docs(thing, capsys):
+    """The text of what comes is its ``str``."""
+    for chunk in thing.stream("ab"):
+        print(chunk, end="|", flush=True)  # noqa: T201
+    assert "a|b|" == capsys.readouterr().out
+
+
+@every
+def test_it_is_a_function(thing):
+    """Calling it gives a plain Observable."""
+    assert isinstance(thing("ab"), Observable)
+    assert ["a", "b"] == [str(piece) for piece in thing("ab").pipe(rxllm.stream())]
+
+
+@every
+def test_names_of_parameters_are_those_of_bind(thing):
+    """Each method that asks takes the same keywords."""
+    for name in ("invoke", "ainvoke", "stream", "astream", "batch", "abatch", "batch_as_completed"):
+        keywords = inspect.signature(getattr(thing, name)).parameters["parameters"]
+        assert inspect.Parameter.VAR_KEYWORD == keywords.kind
+        assert inspect.signature(thing.bind).parameters["parameters"].annotation == keywords.annotation
