@@ -26,7 +26,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator
 from contextlib import suppress
-from typing import Any, ClassVar, Generic, Never, TypeVar, cast
+from typing import Any, Generic, Never, TypeVar, cast
 
 from reactivex import Observable, abc, typing
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
@@ -94,8 +94,8 @@ class Gate:
                 waiter.set_result(None)
 
     async def wait(self) -> None:
-        """Returns once the gate is open."""
-        while not self.is_open:
+        """Returns when the gate has opened, even if another has closed it since: each who waits gets his turn."""
+        if not self.is_open:
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
             await waiter
@@ -148,6 +148,10 @@ class Scheduler(AsyncIOScheduler):
         if not self.blame(error):
             report(self.loop, message, error)
 
+    def hold(self) -> Callable[[], None]:
+        """Keeps the process from ending until the returned function is called, where a script relies on it."""
+        return _portal_instance().hold() if self.keeps_alive else _nothing
+
     async def settled(self) -> None:
         """Returns when everything that was started has ended."""
         if tasks := self.tasks - {asyncio.current_task()}:
@@ -171,9 +175,14 @@ class Scheduler(AsyncIOScheduler):
     ) -> abc.DisposableBase:
         result = SingleAssignmentDisposable()
         handle: asyncio.Handle | None = None
+        # What is still to be done is part of a stream that a script has only subscribed to.
+        release = self.hold()
 
         def fire() -> None:
-            result.disposable = self.invoke_action(action, state=state)
+            try:
+                result.disposable = self.invoke_action(action, state=state)
+            finally:
+                release()
 
         def arm() -> None:
             nonlocal handle
@@ -187,6 +196,7 @@ class Scheduler(AsyncIOScheduler):
         def disarm() -> None:
             if handle is not None:
                 handle.cancel()
+            release()
 
         def dispose() -> None:
             result.dispose()
@@ -315,7 +325,7 @@ class _Subscription(abc.DisposableBase, Generic[T]):
         self.home = home
         self.task: asyncio.Task[None] | None = None
         self.over = False  # left, or about to end by itself
-        self.release = _portal_instance().hold() if home.keeps_alive else _nothing
+        self.release = home.hold()
         home.call(self.start)
 
     def start(self) -> None:
@@ -402,13 +412,7 @@ def report(loop: Loop, message: str, error: BaseException) -> None:
 
 
 class Calls(ABC):
-    """Blocking calls that another thread makes, one after another; their results come back to the loop.
-
-    Attributes:
-        told: the exceptions that come back, too; others are the thread's own.
-    """
-
-    told: ClassVar[type[BaseException]] = BaseException
+    """Blocking calls that another thread makes, one after another; their results come back to the loop."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
@@ -439,7 +443,7 @@ class Calls(ABC):
             result, error = None, None
             try:
                 result = function(*arguments)
-            except self.told as raised:
+            except BaseException as raised:
                 error = raised
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(settle, result, error)
@@ -523,9 +527,13 @@ class _Portal:
         with self._quiet:
             self._held += 1
 
+        held = True
+
         def release() -> None:
+            nonlocal held
             with self._quiet:
-                self._held -= 1
+                self._held -= held
+                held = False
                 self._quiet.notify_all()
 
         return release

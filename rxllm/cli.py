@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn, cast
@@ -53,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _answer(_parser().parse_intermixed_args(arguments))
     except KeyboardInterrupt:
+        # A second Ctrl-C, while the connections are closed, ends the process without a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         return INTERRUPTED
     except BrokenPipeError:
         _abandon_stdout()
@@ -94,8 +97,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _answer(options: argparse.Namespace) -> None:
-    user = Message("user", _prompt(options.prompt))
-    prompt = [user] if options.system is None else [Message("system", options.system), user]
+    text = _prompt(options.prompt)
+    prompt = text if options.system is None else [Message("system", options.system), Message("user", text)]
     given = {name: getattr(options, name) for name in ("temperature", "max_tokens", "seed")}
     settings = cast("Settings", {name: value for name, value in given.items() if value is not None})
     screen = _Screen(as_json=options.json)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, MutableSequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, MutableSequence
 from typing import Any, Literal, Self, Unpack, cast
 
 import attrs
@@ -15,13 +15,24 @@ from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
 
 from ._runtime import Scheduler, Source, Worker, connect, in_thread, pull, scheduler, source
 from .errors import MisuseError, RxllmError
-from .messages import Chunk, Message, Parameters, Prompt, Request, Settings, join
+from .messages import Chunk, Message, Parameters, Prompt, Request, Sampling, Settings, join
 from .operators.folds import message
 from .surface import Surface
 
 __all__ = ["LLM"]
 
 Answered = str | Message | Chunk
+
+
+class Fields(Sampling, total=False):
+    """Keywords of a shipped provider's constructor: parameters, and what `evolve` hands on."""
+
+    parameters: Parameters
+    tags: tuple[str, ...]
+    metadata: Mapping[str, Any]
+    run_name: str | None
+
+
 PARTIAL_LIMIT = 4 * 2**20  # characters that are kept for an error's `partial`
 
 
@@ -45,6 +56,14 @@ class LLM(Surface[Prompt | Observable[Any], Chunk, Message]):
     """
 
     parameters: Parameters = field(factory=Parameters)
+
+    def _settle(self, **given: Any) -> None:
+        """The rest of a constructor that takes parameters beside its fields: tells the two apart."""
+        fields = attrs.fields_dict(type(self))
+        sampling = {name: given.pop(name) for name in given.keys() - fields.keys()}
+        if sampling:
+            given["parameters"] = Parameters.of(sampling).over(given.get("parameters", Parameters()))
+        self.__attrs_init__(**given)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
     def complete(self, request: Request) -> Any:
         """The whole answer: text, a Message or a Chunk. Override this or `chunks`."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import ipaddress
-import os
 import sys
 import threading
 import time
@@ -68,7 +67,7 @@ def environment(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind(environment):
-    """Fails a test after which threads run, tasks wait on the portal's loop or sockets are open that were not before."""
+    """Fails a test that leaves a thread, a task on the portal's loop or an open socket behind."""
     _runtime.portal()  # its thread and its sockets are there for good
     threads, sockets = set(threading.enumerate()), _sockets()
     yield
@@ -89,7 +88,9 @@ def _left(threads, sockets):
     pool = loop._default_executor
     lookups = pool._threads if isinstance(pool, ThreadPoolExecutor) else ()
     ours = [thread for thread in threading.enumerate() if thread not in threads and thread not in lookups]
-    tasks = [task for task in asyncio.all_tasks(loop) if getattr(task.get_coro(), "__qualname__", "") != "_Portal._wait"]
+    tasks = [
+        task for task in asyncio.all_tasks(loop) if getattr(task.get_coro(), "__qualname__", "") != "_Portal._wait"
+    ]
     return [*map(repr, ours), *map(repr, tasks), *(_sockets() - sockets)]
 
 
@@ -106,7 +107,7 @@ def _sockets():
     links = set()
     for entry in DESCRIPTORS.iterdir() if DESCRIPTORS.exists() else ():
         try:
-            links.add(os.readlink(entry))
+            links.add(str(entry.readlink()))
         except FileNotFoundError:  # the descriptor that lists the others
             continue
     return {link for link in links if link.startswith("socket:")}

@@ -1,5 +1,7 @@
 """The command line, run as a process of its own."""
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -12,6 +14,7 @@ from protocols import Chat, Messages, ToolCall
 from servers import End, Endless, FakeServer, Reply
 
 import rxllm
+from rxllm import cli
 
 NEWS = (
     "rxllm: this is the embedded toy model; for a real one set OPENAI_API_KEY or ANTHROPIC_API_KEY, or say -m NAME.\n"
@@ -197,6 +200,22 @@ def test_refusal_is_no_answer(server):
     assert (done.stdout, done.stderr) == ("", "rxllm: the model refuses: No.\n")
 
 
+def test_new_beginning_takes_a_new_line(capsys):
+    """Printed text can't be taken back, so an answer that begins anew does it on a line of its own, and says so."""
+    screen = cli._Screen(as_json=False)
+    for chunk in (rxllm.Chunk("Hel"), rxllm.Chunk("Good", reset=True), rxllm.Chunk("bye")):
+        screen.show(chunk)
+    screen.end()
+    assert capsys.readouterr() == ("Hel\nGoodbye\n", "rxllm: the answer begins anew.\n")
+
+
+def test_program_may_call_it():
+    """`main` is a function: it writes to whatever stdout is, and returns the exit code."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert cli.main(["-m", "embedded", "--seed", "1", "hi"]) == 0
+    assert printed.getvalue() == run("-m", "embedded", "--seed", "1", "hi").stdout
+
+
 def test_version():
     """--version tells the package's."""
     assert run("--version").stdout == f"rxllm {rxllm.__version__}\n"
@@ -230,6 +249,15 @@ def test_mistake_is_told_in_one_line(arguments, hint):
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("rxllm: ")
     assert hint in done.stderr
+
+
+def test_stdin_that_is_no_text_is_told():
+    """Bytes that are no text are a mistake, not a guess."""
+    done = subprocess.run(
+        [*COMMAND, "-m", "embedded"], input=b"\xff", env=environment(), capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr == b"rxllm: The prompt on standard input is not text in utf-8.\n"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")

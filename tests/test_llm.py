@@ -187,7 +187,7 @@ def test_other_answers_are_refused(said):
 
 def test_neither_method_overridden_is_told():
     """And both names are."""
-    with pytest.raises(MisuseError, match="LLM must override complete .* or chunks"):
+    with pytest.raises(MisuseError, match=r"LLM must override complete .* or chunks"):
         LLM().invoke("x")
 
 
@@ -198,7 +198,7 @@ def test_chunks_that_return_no_stream_are_told():
         async def chunks(self, request):
             return "hi"
 
-    with pytest.raises(MisuseError, match="Slip.chunks must be a generator.*not coroutine.*override complete"):
+    with pytest.raises(MisuseError, match=r"Slip.chunks must be a generator.*not coroutine.*override complete"):
         Slip().invoke("x")
     with pytest.raises(MisuseError, match="not int"):
         Streams(lambda _: 5).invoke("x")
@@ -685,7 +685,9 @@ def somebody():
     who.reset(token)
 
 
-@pytest.mark.parametrize("llm", [WhoWhole(), WhoBlocking(), WhoStream(), WhoGenerator()], ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize(
+    "llm", [WhoWhole(), WhoBlocking(), WhoStream(), WhoGenerator()], ids=lambda x: type(x).__name__
+)
 def test_the_subscribers_context_is_seen(llm, somebody):
     """In providers, operators and handlers."""
     heard = []
@@ -696,7 +698,9 @@ def test_the_subscribers_context_is_seen(llm, somebody):
     assert somebody == watched.invoke("x").text
 
 
-@pytest.mark.parametrize("llm", [WhoWhole(), WhoBlocking(), WhoStream(), WhoGenerator()], ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize(
+    "llm", [WhoWhole(), WhoBlocking(), WhoStream(), WhoGenerator()], ids=lambda x: type(x).__name__
+)
 async def test_the_subscribers_context_is_seen_on_a_loop(llm):
     """The same with await; two tasks see each its own."""
 

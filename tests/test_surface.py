@@ -1,13 +1,17 @@
 """The surface: what an LLM, a Pipeline and whatever a combinator returns have in common."""
 
 import inspect
+import threading
 
 import pytest
 from reactivex import Observable
 
 import rxllm
 from rxllm import LLM, Pipeline
+from rxllm.bridges.stream import HIGH, _Sink
 from rxllm.surface import Surface
+
+TIMEOUT = 5.0  # seconds for what comes at once
 
 
 class Echo(LLM):
@@ -61,7 +65,7 @@ async def test_streams_are_iterators_and_context_managers(thing):
 def test_it_prints_as_in_the_docs(thing, capsys):
     """The text of what comes is its ``str``."""
     for chunk in thing.stream("ab"):
-        print(chunk, end="|", flush=True)  # noqa: T201
+        print(chunk, end="|", flush=True)
     assert "a|b|" == capsys.readouterr().out
 
 
@@ -79,3 +83,34 @@ def test_names_of_parameters_are_those_of_bind(thing):
         keywords = inspect.signature(getattr(thing, name)).parameters["parameters"]
         assert inspect.Parameter.VAR_KEYWORD == keywords.kind
         assert inspect.signature(thing.bind).parameters["parameters"].annotation == keywords.annotation
+
+
+def test_a_late_wake_loses_nothing():
+    """A producer that was slow to wake the reader may find it waiting again; the next item still wakes it."""
+    sink = _Sink()
+    reader = threading.Thread(target=sink.wait, daemon=True)
+    reader.start()
+    for _ in range(2):
+        while not sink.condition._waiters:
+            pass
+        sink.wake()
+    while not sink.condition._waiters:
+        pass
+    sink.on_next("x")
+    reader.join(TIMEOUT)
+    assert not reader.is_alive()
+
+
+def test_a_reader_faster_than_the_gate_is_not_shut_out():
+    """If everything is taken between the look at the buffer and the closing of the gate, the gate opens again."""
+    sink = _Sink()
+
+    class Raced(type(sink.home.gate)):
+        def close(self):
+            sink.items.clear()
+            super().close()
+
+    sink.home.gate = Raced()
+    for number in range(HIGH):
+        sink.on_next(number)
+    assert sink.home.gate.is_open

@@ -42,6 +42,8 @@ class _Sink(abc.ObserverBase[T]):
         items.append(value)
         if len(items) >= HIGH:
             self.home.gate.close()
+            if len(items) <= LOW:  # the consumer was faster than this thread, and did not see it closed
+                self.home.gate.open()
         if self.waiting:
             self.wake()
 
@@ -75,6 +77,7 @@ class _Sink(abc.ObserverBase[T]):
                 self.waiting = True
                 while not self.items and not self.ended and not self.jobs:
                     self.condition.wait()
+                    self.waiting = True  # who woke us has unset it, and may have been late: look again, then wait
                 self.waiting = False
             self.work()
 
@@ -205,9 +208,7 @@ class CallerStream(SyncStream[T]):
 
 
 class _Caller(Calls):
-    """The reader's thread, which does a job whenever it waits for an item. Its Ctrl-C is its own."""
-
-    told = Exception
+    """The reader's thread, which does a job whenever it waits for an item."""
 
     def __init__(self, loop: Loop, sink: _Sink[Any]) -> None:
         super().__init__(loop)

@@ -14,8 +14,8 @@ from reactivex import Observable, abc
 
 from .._runtime import Scheduler, Source, connect, scheduler
 from ..errors import Interrupted, MisuseError, ProtocolError, ProviderError, RxllmError
-from ..llm import LLM
-from ..messages import Chunk, Parameters, Request, Sampling
+from ..llm import LLM, Fields
+from ..messages import Chunk, Request
 from ..operators.limits import silence
 from ..wire.http import Timeouts, address, post, timeouts_of
 from ..wire.sse import DEFAULT_LIMIT, Frame, SSEDecoder
@@ -56,20 +56,21 @@ class Decoder(Protocol):
         ...
 
 
-class Fields(Sampling, total=False):
-    """Keywords of every provider's constructor: parameters, and what `evolve` hands on."""
+class HTTPFields(Fields, total=False):
+    """Further keywords of every provider over HTTP."""
 
     event_limit: int
-    parameters: Parameters
-    tags: tuple[str, ...]
-    metadata: Mapping[str, Any]
-    run_name: str | None
 
 
 def _without_credentials(url: str | None) -> str:
     if url is None or "@" not in url:
         return repr(url)
     return repr(urlsplit(url)._replace(netloc="***@" + urlsplit(url).netloc.rpartition("@")[2]).geturl())
+
+
+def _named(_: object, attribute: object, model: Any) -> None:
+    if not isinstance(model, str) or not model:
+        raise MisuseError(f"A model's name is text such as 'gpt-5-mini', not {model!r}.")
 
 
 @frozen
@@ -87,7 +88,7 @@ class HTTPProvider(LLM):
         event_limit: bytes that one event of the stream may have; 16 MiB, since tool arguments and images are large.
     """
 
-    model: str
+    model: str = field(validator=_named)
     api_key: str | None = field(default=None, kw_only=True, repr=False)
     base_url: str | None = field(default=None, kw_only=True, repr=_without_credentials)
     client: Client | None = field(default=None, kw_only=True, repr=False)
@@ -104,7 +105,7 @@ class HTTPProvider(LLM):
         client: Client | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: Timeouts | float | None = Timeouts(),
-        **settings: Unpack[Fields],
+        **settings: Unpack[HTTPFields],
     ) -> None:
         self._settle(
             model=model,
@@ -115,17 +116,6 @@ class HTTPProvider(LLM):
             timeout=timeout,
             **settings,
         )
-
-    def _settle(self, **given: Any) -> None:
-        """Tells fields and parameters apart."""
-        model = given["model"]
-        if not isinstance(model, str) or not model:
-            raise MisuseError(f"A model's name is text such as 'gpt-5-mini', not {model!r}.")
-        own = attrs.fields_dict(type(self))
-        sampling = {name: given.pop(name) for name in given.keys() - own.keys()}
-        if sampling:
-            given["parameters"] = Parameters.of(sampling).over(given.get("parameters", Parameters()))
-        self.__attrs_init__(**given)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
     def _url(self, request: Request) -> str:
         raise NotImplementedError

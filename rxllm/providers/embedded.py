@@ -32,12 +32,12 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, Unpack
 
 from attrs import frozen
 
-from ..llm import LLM
-from ..messages import Chunk, FinishReason, Request, Usage, join, text_chunk
+from ..llm import LLM, Fields
+from ..messages import Chunk, FinishReason, Request, Usage, text_chunk
 
 __all__ = ["Embedded"]
 
@@ -63,7 +63,7 @@ _ASKING = frozenset(
 )
 
 
-@frozen
+@frozen(init=False)
 class Embedded(LLM):
     """A toy model that is always there: `rxllm.Embedded()` needs no key, no network and no download.
 
@@ -72,11 +72,11 @@ class Embedded(LLM):
     `response_format` it does not understand, and ignores. Usage is counted in its own tokens.
     """
 
+    def __init__(self, **settings: Unpack[Fields]) -> None:
+        self._settle(**settings)
+
     async def chunks(self, request: Request) -> AsyncIterator[Chunk]:
-        """The answer token by token; with ``stream=False``, as one chunk."""
-        if request.stream is False:
-            yield join(_answer(request))
-            return
+        """The answer token by token."""
         for chunk in _answer(request):
             yield chunk
             await asyncio.sleep(0)

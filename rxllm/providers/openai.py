@@ -34,7 +34,7 @@ from ..messages import (
 from ..wire.http import Timeouts
 from ._chat import ChatDecoder, whole_answer
 from ._documents import json_of, provider_error, refuse_several
-from ._http import Decoder, Fields, HTTPProvider
+from ._http import Decoder, HTTPFields, HTTPProvider
 
 if TYPE_CHECKING:
     from ..wire.http import Client
@@ -81,7 +81,7 @@ class OpenAI(HTTPProvider):
         client: Client | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: Timeouts | float | None = _TIMEOUTS,
-        **settings: Unpack[Fields],
+        **settings: Unpack[HTTPFields],
     ) -> None:
         self._settle(
             model=model,

@@ -1,7 +1,7 @@
 """Who takes part: functions that, given the provider's address, make a client and return `read`.
 
-``read(model, emit)`` asks the model and calls `emit` with each piece of text, in the way that the client's documentation
-shows. It is a coroutine function, or a plain one where the client blocks. Clients end with their process.
+``read(model, emit)`` asks the model, in the way that the client's documentation shows, and calls `emit` with each piece
+of text. It is a coroutine function, or a plain one where the client blocks. Clients end with their process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _streaming(address: str) -> Callable[[str], AsyncIterator[list[str]]]:
     frame = msgspec.defstruct("Frame", [("choices", list[choice])])  # type: ignore[valid-type]
     decode = msgspec.json.Decoder(frame).decode
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    client = httpx.AsyncClient(transport=AiohttpTransport(limits=limits), timeout=60)
+    client = httpx.AsyncClient(transport=AiohttpTransport(limits=limits, trust_env=False), timeout=60)
 
     async def stream(model: str) -> AsyncIterator[list[str]]:
         question = {"model": model, "messages": MESSAGES, "stream": True}
@@ -38,7 +38,7 @@ def _streaming(address: str) -> Callable[[str], AsyncIterator[list[str]]]:
             async for data in response.aiter_raw():
                 *events, rest = (rest + data).split(b"\n\n")
                 frames = [decode(event[6:]) for event in events if event != b"data: [DONE]"]
-                yield [frame.choices[0].delta.content for frame in frames if frame.choices]
+                yield [piece for frame in frames if frame.choices and (piece := frame.choices[0].delta.content)]
 
     return stream
 
@@ -50,8 +50,7 @@ def floor(address: str) -> Read:
     async def read(model: str, emit: Emit) -> None:
         async for pieces in stream(model):
             for piece in pieces:
-                if piece:
-                    emit(piece)
+                emit(piece)
 
     return read
 
@@ -74,8 +73,7 @@ def floor_mapped(address: str) -> Read:
         for function in MAPS:
             pieces = mapped(function, pieces)
         async for piece in pieces:
-            if piece:
-                emit(piece)
+            emit(piece)
 
     return read
 

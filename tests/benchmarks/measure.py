@@ -1,14 +1,15 @@
-"""One contestant, one workload, one fresh process: prints a figure. Started by `run.py`.
+"""One contestant, one workload, one fresh process: prints a figure.
 
-``measure.py cpu floor burst-10000 1 http://127.0.0.1:8000`` prints µs of CPU per token of one stream at a time,
-``first`` instead of ``cpu`` the µs from the call to its first token.
+`run.py` starts it; by hand, beside a provider that listens on port 8000, it is::
+
+    measure.py cpu rxllm burst-10000 1 http://127.0.0.1:8000        µs of CPU per token, of one stream at a time
+    measure.py first rxllm paced-2-1ms 200 http://127.0.0.1:8000    µs from the call to its first token, of 200 calls
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-import resource
 import statistics
 import sys
 import time
@@ -16,50 +17,54 @@ import time
 import contestants
 from provider import tokens
 
-LONG_ENOUGH = 0.5  # seconds; a short workload is repeated until then
-CALLS = 200
+LONG_ENOUGH = 0.5  # seconds; what is shorter is repeated until then
 
 
-class Reader:
-    """A contestant under supervision: what it read must be what was sent."""
+async def cpu(read: contestants.Read, model: str, streams: int) -> float:
+    """µs of the process's CPU per token: user and system, all threads; so many streams at once."""
+    received: list[tuple[str, list[str]]] = []
 
-    def __init__(self, name: str, address: str) -> None:
-        self.contestant: contestants.Read = getattr(contestants, name)(address)
+    async def one(model: str) -> None:
+        pieces: list[str] = []
+        received.append((model, pieces))
+        reading = read(model, pieces.append)
+        if inspect.isawaitable(reading):
+            await reading
 
-    async def read(self, model: str, streams: int = 1) -> None:
-        """Reads so many streams at once."""
-        texts: list[list[str]] = [[] for _ in range(streams)]
-        reads = [self.contestant(model, text.append) for text in texts]
-        await asyncio.gather(*filter(inspect.isawaitable, reads))
-        if any(text != tokens(model) for text in texts):
-            raise AssertionError("What was read is not what was sent.")
+    await one("burst-1000")
+    end = time.perf_counter() + LONG_ENOUGH
+    start = time.process_time()
+    while len(received) == 1 or time.perf_counter() < end:
+        await asyncio.gather(*(one(model) for _ in range(streams)))
+    used = time.process_time() - start
+    for asked, pieces in received:
+        compare(pieces, asked)
+    return used * 1e6 / sum(len(pieces) for _, pieces in received[1:])
 
-    async def cpu(self, model: str, streams: int) -> float:
-        """µs of the process's CPU, system and all threads included, per token."""
-        await self.read("burst-1000")
-        rounds = 0
-        end = time.perf_counter() + LONG_ENOUGH
-        start = time.process_time()
-        while not rounds or time.perf_counter() < end:
-            await self.read(model, streams)
-            rounds += 1
-        return (time.process_time() - start) * 1e6 / (rounds * streams * len(tokens(model)))
 
-    async def first(self, model: str, calls: int) -> float:
-        """µs by the clock from the call to the first token, the median of many calls of a warm client."""
-        arrivals: list[float] = []
-        took: list[float] = []
-        for _ in range(calls // 10 + calls):
-            arrivals.clear()
-            start = time.perf_counter()
-            await self.contestant(model, lambda _: arrivals.append(time.perf_counter()))
-            took.append(arrivals[0] - start)
-        return statistics.median(took[calls // 10 :]) * 1e6
+async def first(read: contestants.Read, model: str, calls: int) -> float:
+    """µs by the clock from a call to its first token: the median of so many, after a tenth of them to warm up."""
+    took: list[float] = []
+    for _ in range(calls // 10 + calls):
+        received: list[tuple[float, str]] = []
+        start = time.perf_counter()
+        await read(model, lambda piece, received=received: received.append((time.perf_counter(), piece)))
+        took.append(received[0][0] - start)
+        compare([piece for _, piece in received], model)
+    return statistics.median(took[calls // 10 :]) * 1e6
+
+
+def compare(pieces: list[str], model: str) -> None:
+    """A contestant that loses or mixes up tokens has no figure."""
+    if pieces != tokens(model):
+        raise AssertionError("What was read is not what was sent.")
+
+
+async def main(kind: str, name: str, model: str, count: str, address: str) -> None:
+    """Measures and prints."""
+    read: contestants.Read = getattr(contestants, name.replace("-", "_"))(address)
+    print(await {"cpu": cpu, "first": first}[kind](read, model, int(count)))
 
 
 if __name__ == "__main__":
-    kind, name, model, count, address = sys.argv[1:]
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    measure = getattr(Reader(name, address), kind)
-    print(asyncio.run(measure(model, int(count))))
+    asyncio.run(main(*sys.argv[1:]))

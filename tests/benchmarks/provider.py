@@ -16,9 +16,10 @@ import sys
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
 NOT_FOUND = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-MODEL = re.compile(rb'"model": *"((?:burst|paced)-(\d+)(?:-(\d+)ms)?)"')
+MODEL = re.compile(rb'"model": *"((?:burst|paced)-\d+(?:-(\d+)ms)?)"')
 
 
+@functools.cache
 def tokens(model: str) -> list[str]:
     """The tokens that a model answers with, no two alike."""
     return [f"w{number} " for number in range(int(model.split("-")[1]))]
@@ -43,15 +44,14 @@ def _chat(model: str) -> list[bytes]:
 
 def _messages(model: str) -> list[bytes]:
     """The events of a message, as Anthropic sends them."""
-    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": model, "content": [], "stop_reason": None}
     usage = {"input_tokens": 1, "output_tokens": len(tokens(model))}
-    start = _named("message_start", message=message | {"stop_sequence": None, "usage": usage})
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": model, "content": [], "usage": usage}
+    start = _named("message_start", message=message | {"stop_reason": None, "stop_sequence": None})
     block = _named("content_block_start", index=0, content_block={"type": "text", "text": ""})
-    deltas = [
-        _named("content_block_delta", index=0, delta={"type": "text_delta", "text": token}) for token in tokens(model)
-    ]
+    deltas = [{"type": "text_delta", "text": token} for token in tokens(model)]
     stop = _named("message_delta", delta={"stop_reason": "end_turn", "stop_sequence": None}, usage=usage)
-    return [start + block, *deltas, _named("content_block_stop", index=0) + stop + _named("message_stop")]
+    end = _named("content_block_stop", index=0) + stop + _named("message_stop")
+    return [start + block, *(_named("content_block_delta", index=0, delta=delta) for delta in deltas), end]
 
 
 def _named(kind: str, **facts: object) -> bytes:
@@ -95,12 +95,11 @@ class Connection(asyncio.Protocol):
         if not separator or len(body) < int(length[1] if length else 0):
             return
         self.received = b""
-        method, path, _ = head.split(b" ", 2)
-        asked = MODEL.search(body)
-        if method != b"POST" or path not in PROTOCOLS or asked is None:
+        path, asked = head.split(b" ", 2)[1], MODEL.search(body)
+        if path in PROTOCOLS and asked is not None:
+            self.play(packets(path, asked[1].decode()), int(asked[2] or 0) / 1000)
+        else:
             self.transport.write(NOT_FOUND)
-            return
-        self.play(packets(path, asked[1].decode()), int(asked[3] or 0) / 1000)
 
     def play(self, answer: list[bytes], pause: float, position: int = 0) -> None:
         """Writes one packet, and the next after the pause, as long as there is somebody to read."""

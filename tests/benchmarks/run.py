@@ -1,31 +1,33 @@
-"""What streaming costs the client: rxllm against the least that still streams, and against others that are installed.
+"""What streaming costs the client: rxllm beside the least that still streams, and beside others that are installed.
 
     python tests/benchmarks/run.py                       about ten minutes
-    python tests/benchmarks/run.py --quick               about one, for a first look
-    python tests/benchmarks/run.py --only burst,openai   workloads, contestants or both
-    pip install openai anthropic langchain-openai        others that take part where they are installed
+    python tests/benchmarks/run.py --quick               about two, for a first look
+    python tests/benchmarks/run.py --only burst,openai   some workloads, contestants or both
+    pip install openai anthropic langchain-openai        these take part where they are installed
 
-Each figure comes from a fresh process, and repetitions take turns. A ratio compares within one repetition, so it holds on
-a busy machine, too; shown are the medians and, of the ratios, the range. CPU is user and system time of the client; its
-provider is another process, on another core where there is one. Everything stays on the loopback interface.
+Each figure comes from a fresh process, and repetitions take turns. Ratios are taken within a repetition, so they hold
+on a busy machine, too. Shown are the medians, and the least and the greatest ratio. CPU is the client's user and system
+time; the provider is another process, on another CPU where there are two. Nothing leaves the loopback interface. Where
+clients can't keep up with many streams they read several tokens at once, and so look cheaper than they are.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import platform
-import statistics
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
+from statistics import median
 
-HERE = Path(__file__).parent
-DISTRIBUTIONS = ("reactivex", "httpx", "aiohttp", "msgspec", "openai", "anthropic", "langchain-openai")
+HERE = Path(__file__).resolve().parent
+DISTRIBUTIONS = ("rxllm", "reactivex", "httpx", "aiohttp", "msgspec", "openai", "anthropic", "langchain-openai")
 PEERS = {"openai": "openai", "anthropic": "anthropic", "langchain": "langchain_openai"}
 IMPORTS = {
     "python": "time",
@@ -35,30 +37,120 @@ IMPORTS = {
     **PEERS,
 }
 KEPT = ("HOME", "LD_LIBRARY_PATH", "PATH")  # no keys, no proxies, no tracing: nothing that leads elsewhere
-PATIENCE = 300  # seconds for one figure
+PATIENCE = 300  # seconds that one figure may take
+FILES = 4096  # a thousand streams are a thousand open files
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What is measured, of whom; the first contestant is what the others are compared with."""
+    """What is measured, and of whom; the others are compared with the first."""
 
     title: str
     unit: str
     kind: str
     model: str = ""
+    tokens: int = 0
     count: int = 1
     contestants: tuple[str, ...] = ("floor", "rxllm", *PEERS)
 
-    def quick(self) -> Workload:
-        """A tenth of it."""
-        model = self.model.replace("0-", "-", 1) if self.kind == "cpu" and self.count > 1 else self.model
-        return Workload(self.title, self.unit, self.kind, model, self.count, self.contestants)
 
-
+CPU, WALL = "CPU µs per token", "µs by the clock"
 WORKLOADS = {
-    "burst": Workload("10,000 tokens back to back", "CPU µs/token", "cpu", "burst-10000"),
-    "paced": Workload("2,000 tokens, each a packet", "CPU µs/token", "cpu", "paced-2000-1ms"),
-    "first": Workload("call to first token, warm client", "wall µs", "first", "paced-2-1ms", 200),
-    "streams-200": Workload("200 streams at once, 200 tokens each", "CPU µs/token", "cpu", "paced-200-20ms", 200),
-    "streams-1000": Workload("1,000 streams at once, 100 tokens each", "CPU µs/token", "cpu", "paced-100-100ms", 1000),
+    "burst": Workload("{:,} tokens back to back", CPU, "cpu", "burst-{}", 10_000),
+    "paced": Workload("{:,} tokens, each in a packet of its own", CPU, "cpu", "paced-{}-1ms", 2_000),
+    "first": Workload("from the call to the first token, warm client", WALL, "first", "paced-{}-1ms", 2, 200),
+    "streams-200": Workload("200 streams at once, {} tokens each", CPU, "cpu", "paced-{}-20ms", 200, 200),
+    "streams-1000": Workload("1,000 streams at once, {} tokens each", CPU, "cpu", "paced-{}-100ms", 100, 1_000),
+    "mapped": Workload(
+        "{:,} tokens back to back, through three async generators or three ops.map",
+        *(CPU, "cpu", "burst-{}", 10_000, 1, ("floor-mapped", "rxllm-mapped")),
+    ),
+    "sync": Workload(
+        "{:,} tokens back to back, by `for` instead of `async for`",
+        *(CPU, "cpu", "burst-{}", 10_000, 1, ("rxllm", "rxllm-sync")),
+    ),
+    "import": Workload("import, the interpreter's start included", "CPU ms", "import", contestants=tuple(IMPORTS)),
 }
+
+
+def environment() -> dict[str, str]:
+    """What the processes get to see: this checkout, and little else."""
+    kept = {name: value for name, value in os.environ.items() if name in KEPT}
+    return kept | {"PYTHONPATH": str(HERE.parent.parent)}
+
+
+@contextmanager
+def provider() -> Iterator[str]:
+    """The provider's address while it runs. Children inherit where their parent was when it started them."""
+    cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if len(cpus) > 1:
+        os.sched_setaffinity(0, cpus[-1:])
+    command = [sys.executable, HERE / "provider.py"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()) as process:
+        if len(cpus) > 1:
+            os.sched_setaffinity(0, cpus[:1])
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        finally:
+            process.stdin.close()
+
+
+def figure(workload: Workload, contestant: str, tokens: int, address: str) -> float:
+    """One measurement, in a process of its own."""
+    if workload.kind == "import":
+        command = ["-c", f"import {IMPORTS[contestant]}\nimport time\nprint(time.process_time() * 1e3)"]
+    else:
+        model = workload.model.format(tokens)
+        command = [HERE / "measure.py", workload.kind, contestant, model, str(workload.count), address]
+    done = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, timeout=PATIENCE, env=environment(), check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"{contestant} failed:\n{done.stderr}")
+    return float(done.stdout)
+
+
+def table(workload: Workload, contestants: list[str], tokens: int, repetitions: int, address: str) -> Iterator[str]:
+    """The lines of one workload's table."""
+    yield f"\n{workload.title.format(tokens)}; {workload.unit}"
+    figures = {name: list[float]() for name in contestants}
+    for _ in range(repetitions):
+        for name in contestants:
+            figures[name].append(figure(workload, name, tokens, address))
+    for name in contestants:
+        ratios = [own / least for own, least in zip(figures[name], figures[contestants[0]], strict=True)]
+        spread = f"   {min(ratios):.2f} to {max(ratios):.2f}" if name != contestants[0] and repetitions > 1 else ""
+        yield f"  {name:13} {median(figures[name]):9,.1f} {median(ratios):8.2f} x{spread}"
+
+
+def main() -> None:
+    """Measures what was asked for, and prints."""
+    compared = {name for workload in WORKLOADS.values() for name in workload.contestants[1:]}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the tokens, one repetition")
+    parser.add_argument("--only", default="", metavar="a,b", help=f"of {', '.join([*WORKLOADS, *sorted(compared)])}")
+    parser.add_argument("--repetitions", type=int, metavar="n", help="how often, instead of 3 times")
+    options = parser.parse_args()
+    only = set(filter(None, options.only.split(",")))
+    if unknown := only - compared - WORKLOADS.keys():
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    workloads = only & WORKLOADS.keys() or WORKLOADS.keys()
+    chosen = (only & compared or compared) - {name for name, module in PEERS.items() if util.find_spec(module) is None}
+    repetitions = options.repetitions or (1 if options.quick else 3)
+
+    found = [name for name in DISTRIBUTIONS if util.find_spec(name.replace("-", "_"))]
+    print(f"Python {platform.python_version()}", *(f"{name} {metadata.version(name)}" for name in found), sep=", ")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    with provider() as address:
+        for workload in (workload for name, workload in WORKLOADS.items() if name in workloads):
+            baseline, *others = workload.contestants
+            contestants = [baseline, *(name for name in others if name in chosen)]
+            tokens = max(2, workload.tokens // 10) if options.quick else workload.tokens
+            if len(contestants) > 1:
+                print(*table(workload, contestants, tokens, repetitions, address), sep="\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()

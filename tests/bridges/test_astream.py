@@ -36,9 +36,8 @@ async def test_no_item_is_lost_at_the_marks(size):
             yield number
         raise ValueError("boom")
 
-    heard, items = [], rxllm.from_aiter(failing).pipe(rxllm.astream())
-    for _ in numbers:
-        heard.append(await anext(items))
+    items = rxllm.from_aiter(failing).pipe(rxllm.astream())
+    heard = [await anext(items) for _ in numbers]
     with pytest.raises(ValueError, match="boom"):
         await anext(items)
     assert list(numbers) == heard
@@ -117,15 +116,23 @@ async def test_another_task_may_close_a_loop_that_waits():
 
 async def test_the_end_of_the_reading_task_is_not_the_end_of_the_stream():
     """A task may begin a stream and hand it on; only a cancelled one closes it."""
+    released = asyncio.Event()
+
+    async def numbers():
+        yield 1
+        await released.wait()
+        yield 2
 
     async def begin():
-        items = rx.of(1, 2, 3).pipe(rxllm.astream())
-        async for _ in items:
-            return items
-        return None
+        items = rxllm.from_aiter(numbers).pipe(rxllm.astream())
+        assert 1 == await anext(aiter(items))
+        return items
 
     items = await asyncio.create_task(begin())
-    assert [2, 3] == [item async for item in items]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    released.set()
+    assert [2] == [item async for item in items]
 
 
 async def test_a_task_that_reads_many_streams_keeps_none():
@@ -137,10 +144,9 @@ async def test_a_task_that_reads_many_streams_keeps_none():
     kept = []
     for _ in range(3):
         source = rx.of(Item(), Item())
+        kept += [weakref.ref(item) async for item in source.pipe(rxllm.astream())]
         async for item in source.pipe(rxllm.astream()):
-            kept.append(weakref.ref(item))
-        async for item in source.pipe(rxllm.astream()):
-            kept.append(weakref.ref(item))
+            kept += [weakref.ref(item)]
             break
         async with source.pipe(rxllm.astream()) as items:
             kept.append(weakref.ref(await anext(items)))

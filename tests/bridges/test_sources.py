@@ -5,7 +5,6 @@ import contextvars
 import threading
 
 import pytest
-import reactivex as rx
 from reactivex import operators as ops
 from servers import Signal
 
@@ -187,18 +186,3 @@ def test_the_subscribers_context_is_seen():
 
     assert [["me", "me"]] * 2 == contextvars.copy_context().run(read)
     assert "nobody" == who.get()
-
-
-async def test_an_endless_source_can_be_one_of_several():
-    """It leaves room for the others."""
-
-    async def endless():
-        while True:
-            yield "endless"
-
-    async with rx.merge(from_aiter(endless), from_iter([1, 2, 3])).pipe(rxllm.astream()) as items:
-        seen = set()
-        async for item in items:
-            seen.add(item)
-            if seen == {"endless", 1, 2, 3}:
-                break

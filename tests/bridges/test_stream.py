@@ -33,31 +33,17 @@ def test_no_item_is_lost_at_the_marks(size):
     numbers = range(size)
     assert list(numbers) == list(rxllm.from_iter(numbers).pipe(rxllm.stream()))
     assert list(numbers) == list(rx.from_(numbers).pipe(rxllm.stream()))
-    heard = []
-    with pytest.raises(ValueError, match="boom"):
-        heard.extend(rxllm.from_iter(failing_after(size)).pipe(rxllm.stream(), ops_noting(heard)))
-    assert list(numbers) == heard
 
-
-def failing_after(size):
-    """A generator function that fails at its end."""
-
-    def numbers():
-        yield from range(size)
+    def failing():
+        yield from numbers
         raise ValueError("boom")
 
-    return numbers
-
-
-def ops_noting(heard):
-    """Notes what comes, so that it is not lost when the loop fails."""
-
-    def noting(items):
-        for item in items:
-            heard.append(item)
-            yield from ()
-
-    return noting
+    items = rxllm.from_iter(failing).pipe(rxllm.stream())
+    heard = [next(items) for _ in numbers]
+    with pytest.raises(ValueError, match="boom"):
+        next(items)
+    assert list(numbers) == heard
+    assert [] == list(items)
 
 
 def test_the_error_comes_once():
@@ -118,20 +104,20 @@ def test_another_thread_may_close_a_loop_that_waits():
 def test_items_of_another_thread_wake_the_loop():
     """Whoever waits hears an item of any thread, and the end."""
     subject, subscribed = Subject(), Signal()
-    source = rx.defer(lambda _: (subscribed.set(), subject)[1])
+
+    def subscribe(_):
+        portal().call_soon(subscribed.set)  # when this is over
+        return subject
 
     def speak():
         subscribed.wait()
-        portal().call_soon_threadsafe(subscribe_is_over.set)
-        subscribe_is_over.wait()
         subject.on_next(1)
         subject.on_next(2)
         subject.on_completed()
 
-    subscribe_is_over = Signal()
     speaker = threading.Thread(target=speak)
     speaker.start()
-    assert [1, 2] == list(source.pipe(rxllm.stream()))
+    assert [1, 2] == list(rx.defer(subscribe).pipe(rxllm.stream()))
     speaker.join()
 
 

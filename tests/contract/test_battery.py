@@ -15,8 +15,8 @@ import tracemalloc
 
 import httpx
 import pytest
-from attrs import evolve, frozen
-from protocols import PROTOCOLS, Chat, Messages, ToolCall, sse, split_every, with_line_ends, with_pings
+from attrs import frozen
+from protocols import PROTOCOLS, Chat, Messages, ToolCall, split_every, sse, with_line_ends, with_pings
 from servers import End, Endless, FakeServer, Reply, Signal
 
 import rxllm
@@ -73,13 +73,17 @@ def events(*steps):
     return Reply(steps)
 
 
-def failed(llm, prompt="hi", **parameters):
-    """The error, and the text that was heard before it."""
+def failed(llm, prompt="hi", *, text=None, then=None, **parameters):
+    """The error, and what was heard before it; once that is `text`, `then` is set."""
     heard = ""
-    with pytest.raises(RxllmError) as caught:
+    try:
         for chunk in llm.stream(prompt, **parameters):
             heard += chunk.text
-    return heard, caught.value
+            if heard == text:
+                then.set()
+    except RxllmError as error:
+        return heard, error
+    raise AssertionError(f"there was no error after {heard!r}")
 
 
 def partial_of(error):
@@ -87,17 +91,21 @@ def partial_of(error):
     return error.partial.text if error.partial else ""
 
 
-def spoken(protocol, message):
-    """The message as this protocol's answer would have it, whichever way it came."""
-    return evolve(message, id=protocol.id, model=protocol.model)
-
-
 class TestAnswer:
     """What an answer says."""
 
-    @pytest.mark.parametrize("text", [[], ["Hello"], ["Hel", "", "lo", " wörld", " 🌍", "\n\n", " "]], ids=len)
-    @pytest.mark.parametrize("usage", [None, (3, 5)])
-    @pytest.mark.parametrize("finish", ["stop", "length", "content_filter"])
+    @pytest.mark.parametrize(
+        ("text", "usage", "finish"),
+        [
+            ([], None, "stop"),
+            ([], (3, 5), "content_filter"),
+            (["Hello"], None, "length"),
+            (["Hello"], (3, 5), "stop"),
+            (["Hel", "", "lo", " wörld", " 🌍", "\n\n", " "], (3, 5), "length"),
+            ([" "] * 1000, None, "stop"),
+        ],
+        ids=["silence", "silence with usage", "one", "one with usage", "many with usage", "many"],
+    )
     def test_text_usage_and_finish(self, protocol, server, text, usage, finish):
         """No text at all, one chunk or many: the same Message, streamed or whole."""
         server.reply(
@@ -192,7 +200,7 @@ PARALLEL_CALLS = {
             sse({"type": f"content_block_{kind}", "index": index, **data}, event=f"content_block_{kind}")
             for index, name, pieces in ((0, "add", ['{"a"', ":1}"]), (1, "now", [""]), (2, "add", ['{"a":', "3}"]))
             for kind, data in (
-                ("start", {"content_block": {"type": "tool_use", "id": f"call_{index + 1}", "name": name, "input": {}}}),
+                ("start", {"content_block": {"type": "tool_use", "id": f"call_{index + 1}", "name": name}}),
                 *(("delta", {"delta": {"type": "input_json_delta", "partial_json": piece}}) for piece in pieces),
                 ("stop", {}),
             )
@@ -376,15 +384,15 @@ class TestProviderError:
     """The provider says no."""
 
     @pytest.mark.parametrize(("status", "kind", "retryable"), STATUSES)
-    @pytest.mark.parametrize("stream", [True, False])
-    def test_a_status_has_its_class(self, protocol, server, status, kind, retryable, stream):
-        """Class, status, body, whether to try again, and what was asked."""
+    def test_a_status_has_its_class(self, protocol, server, status, kind, retryable):
+        """Class, status, body, whether to try again, and what was asked; streamed or whole."""
         body = protocol.error_body(status, "It went wrong")
         server.reply(Reply.json(body, status=status))
-        heard, error = failed(made(protocol, server), "a question", stream=stream)
-        assert ("", kind, status, retryable) == (heard, type(error), error.status, error.retryable)
-        assert (body.decode(), "a question", None) == (error.body, error.request.text, error.partial)
-        assert "It went wrong" in str(error)
+        for stream in (True, False):
+            heard, error = failed(made(protocol, server), "a question", stream=stream)
+            assert ("", kind, status, retryable) == (heard, type(error), error.status, error.retryable)
+            assert (body.decode(), "a question", None) == (error.body, error.request.text, error.partial)
+            assert "It went wrong" in str(error)
 
     @pytest.mark.parametrize(
         ("headers", "seconds"),
@@ -435,7 +443,6 @@ class TestProviderError:
         assert isinstance(error, ProviderError)
         assert "No room" in str(error)
 
-    @pytest.mark.parametrize("stream", [True, False])
     @pytest.mark.parametrize(
         ("body", "content_type"),
         [
@@ -444,11 +451,12 @@ class TestProviderError:
             (b'{"half": ', "application/json"),
         ],
     )
-    def test_something_else_with_status_200(self, protocol, server, stream, body, content_type):
-        """Another program's answer is no answer."""
+    def test_something_else_with_status_200(self, protocol, server, body, content_type):
+        """Another program's answer is no answer, streamed or whole."""
         server.reply(Reply(body, content_type=content_type, chunked=False))
-        _, error = failed(made(protocol, server), stream=stream)
-        assert (ProtocolError, body) == (type(error), error.frame)
+        for stream in (True, False):
+            _, error = failed(made(protocol, server), stream=stream)
+            assert (ProtocolError, body) == (type(error), error.frame)
 
     def test_a_frame_that_is_no_json(self, protocol, server):
         """Garbage in the stream is a ProtocolError after what came before, which closes the connection."""
@@ -470,14 +478,9 @@ class TestTransport:
         stream = b"".join(protocol.stream(["Hello", " you"]))
         heard_all = Signal()
         server.reply(events(stream[: stream.index(b" you") + 2], heard_all, end))
-        heard = ""
-        with pytest.raises(Interrupted) as caught:
-            for chunk in made(protocol, server).stream("hi"):
-                heard += chunk.text
-                if heard == "Hello":
-                    heard_all.set()
-        assert ("Hello", "Hello", True) == (heard, partial_of(caught.value), caught.value.retryable)
-        assert "hi" == caught.value.request.text
+        heard, error = failed(made(protocol, server), text="Hello", then=heard_all)
+        assert ("Hello", "Hello", Interrupted, True) == (heard, partial_of(error), type(error), error.retryable)
+        assert "hi" == error.request.text
 
     @pytest.mark.parametrize("stream", [True, False])
     def test_an_empty_answer_is_none(self, protocol, server, stream):
@@ -519,14 +522,14 @@ class TestTransport:
 class TestTimeouts:
     """Waiting no longer than told."""
 
-    @pytest.mark.parametrize("stream", [True, False])
     @pytest.mark.parametrize("limit", ["read", "first_chunk"])
     @pytest.mark.parametrize("steps", [(), (b"",)], ids=["no headers", "headers"])
-    def test_silence_from_the_beginning(self, protocol, server, stream, limit, steps):
-        """Before or after the headers; the request is closed."""
+    def test_silence_from_the_beginning(self, protocol, server, limit, steps):
+        """Before or after the headers, streamed or whole; the request is closed."""
         server.reply(events(*steps, End.HANG))
-        _, error = failed(made(protocol, server, timeout=Timeouts(**{limit: 0.05})), stream=stream)
-        assert (Timeout, True, None) == (type(error), error.retryable, error.partial)
+        for stream in (True, False):
+            _, error = failed(made(protocol, server, timeout=Timeouts(**{limit: 0.05})), stream=stream)
+            assert (Timeout, True, None) == (type(error), error.retryable, error.partial)
         for exchange in server.exchanges:  # a slow machine may have sent nothing yet
             exchange.wait_closed()
 
@@ -647,17 +650,17 @@ def echo_garbage(protocol, key):
 class TestSecrets:
     """Keys are never shown."""
 
-    @pytest.mark.parametrize("stream", [True, False])
     @pytest.mark.parametrize("echo", [echo_status, echo_document, echo_frame, echo_page, echo_garbage])
-    def test_a_server_that_repeats_the_key(self, protocol, server, caplog, stream, echo):
-        """No repr, str, traceback, body, frame or log line has it."""
+    def test_a_server_that_repeats_the_key(self, protocol, server, caplog, echo):
+        """No repr, str, traceback, body, frame or log line has it, streamed or whole."""
         server.reply(echo(protocol, KEY))
         llm = made(protocol, server)
-        with caplog.at_level(logging.DEBUG):
-            _, error = failed(llm, stream=stream)
-        facts = [getattr(error, name, None) for name in ("body", "frame", "code", "request", "partial")]
-        shown = [*map(repr, [llm, error, *facts]), str(error), *traceback.format_exception(error), caplog.text]
-        assert [] == [text for text in shown if KEY in text]
+        for stream in (True, False):
+            with caplog.at_level(logging.DEBUG):
+                _, error = failed(llm, stream=stream)
+            facts = [getattr(error, name, None) for name in ("body", "frame", "code", "request", "partial")]
+            shown = [*map(repr, [llm, error, *facts]), str(error), *traceback.format_exception(error), caplog.text]
+            assert [] == [text for text in shown if KEY in text]
         assert KEY in str(server.requests[0].headers)
 
     @pytest.mark.parametrize(
@@ -761,7 +764,9 @@ class BlockingParrot(rxllm.LLM):
         return request.text
 
 
-@pytest.mark.parametrize("llm", [Embedded().bind(seed=1), Parrot(), BlockingParrot()], ids=lambda llm: type(llm).__name__)
+@pytest.mark.parametrize(
+    "llm", [Embedded().bind(seed=1), Parrot(), BlockingParrot()], ids=lambda llm: type(llm).__name__
+)
 class TestWithoutNetwork:
     """What holds of providers that are no server."""
 

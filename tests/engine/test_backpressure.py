@@ -273,15 +273,37 @@ async def test_a_gate_has_many_waiters():
     assert [None] * 3 + [asyncio.CancelledError] + [None] * 6 == [result and type(result) for result in results]
 
 
-async def test_a_gate_that_closes_again_holds_who_was_just_let_go():
-    """Whoever wakes up to a closed gate waits on."""
-    gate = Gate()
+async def test_each_who_waits_at_a_gate_gets_his_turn():
+    """Also those that wake up when the first has closed it again; else the first would always be the first."""
+    gate, passed = Gate(), []
+
+    async def pump(name):
+        while len(passed) < 30:
+            await gate.wait()
+            passed.append(name)
+            gate.close()
+
+    async def open_again():
+        while len(passed) < 30:
+            await parked(gate)
+            gate.open()
+
     gate.close()
-    waiting = asyncio.create_task(gate.wait())
-    await parked(gate)
+    pumps = [asyncio.create_task(pump(name)) for name in "abc"]
+    opening = asyncio.create_task(open_again())
+    await opening
     gate.open()
-    gate.close()
-    await parked(gate)
-    assert not waiting.done()
-    gate.open()
-    await waiting
+    await asyncio.gather(*pumps)
+    assert {"a": 10, "b": 10, "c": 10} == {name: passed[:30].count(name) for name in "abc"}
+
+
+async def test_no_merged_stream_starves():
+    """However much comes of one source at once, the others are heard."""
+
+    async def endless():
+        while True:
+            yield "endless"
+
+    async with rx.merge(from_aiter(endless), from_iter([1, 2, 3])).pipe(rxllm.astream()) as items:
+        seen = [await anext(items) for _ in range(500)]
+        assert {"endless", 1, 2, 3} == set(seen)

@@ -24,7 +24,6 @@ from servers import End, Endless, FakeServer, Reply, Signal
 
 import rxllm
 from rxllm import BadRequest, Cancelled, observe
-from rxllm._runtime import portal
 
 AT_ONCE = 0.05  # seconds from leaving to the closed connection
 TRIES = 3
@@ -70,24 +69,6 @@ class Served:
 
     def _slowest(self, since, start):
         return max(exchange.wait_closed(since) for exchange in self.server.exchanges[start:])
-
-
-@pytest.fixture(autouse=True)
-def nothing_left():
-    """After each test the portal has no tasks, and no threads, but those that it had."""
-    loop = portal()
-    tasks, threads = asyncio.all_tasks(loop), set(threading.enumerate())
-    yield
-    gc.collect()
-
-    async def ended():
-        left = asyncio.all_tasks() - tasks - {asyncio.current_task()}
-        return (await asyncio.wait(left, timeout=2))[1] if left else set()
-
-    assert set() == asyncio.run_coroutine_threadsafe(ended(), loop).result(5)
-    for thread in set(threading.enumerate()) - threads:
-        thread.join(2)
-    assert set() == set(threading.enumerate()) - threads
 
 
 @pytest.fixture

@@ -92,9 +92,7 @@ class Heard(list):
 
     def subscribe(self, observable, scheduler=None):
         """Listens."""
-        return observable.subscribe(
-            lambda value: self.append("next"), self.failed, self.completed, scheduler=scheduler
-        )
+        return observable.subscribe(lambda value: self.append("next"), self.failed, self.completed, scheduler=scheduler)
 
     def failed(self, error):
         """Notes it."""
@@ -123,7 +121,11 @@ def test_its_docstring_has_a_marble_diagram(name):
     """A picture of what goes in and what comes out, and what it is called in between."""
     lines = inspect.getdoc(getattr(operators, name)).splitlines()
     picture = [line for line in lines[lines.index("::") :] if line.startswith("    ")][:3]
-    assert [True, True, True] == [picture[0].lstrip()[0] == "-", picture[1].strip().startswith(f"{name}("), "-" in picture[2]]
+    assert [True, True, True] == [
+        picture[0].lstrip()[0] == "-",
+        picture[1].strip().startswith(f"{name}("),
+        "-" in picture[2],
+    ]
 
 
 @every(LIKE)
@@ -133,7 +135,11 @@ async def test_it_forwards_its_scheduler(operator):
     subscription = Heard().subscribe(operator(probe), home)
     await settle(home)
     assert isinstance(probe.scheduler, Scheduler)
-    assert (home.loop, home.context, home.tasks) == (probe.scheduler.loop, probe.scheduler.context, probe.scheduler.tasks)
+    assert (home.loop, home.context, home.tasks) == (
+        probe.scheduler.loop,
+        probe.scheduler.context,
+        probe.scheduler.tasks,
+    )
     subscription.dispose()
     await settle(home)
 

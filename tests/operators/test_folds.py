@@ -37,7 +37,9 @@ def test_text_comes_as_it_comes():
 
 def test_text_cannot_be_taken_back():
     """A reset after which the text would be wrong is an error at that moment, and the source is left."""
-    heard, subscribed = run(text(), on_next(210, Chunk("Hel")), on_next(220, Chunk("Hi", reset=True)), on_completed(300))
+    heard, subscribed = run(
+        text(), on_next(210, Chunk("Hel")), on_next(220, Chunk("Hi", reset=True)), on_completed(300)
+    )
     assert on_next(210, "Hel") == heard[0]
     assert [(220, MisuseError)] == [(event.time, type(event.value.exception)) for event in heard[1:]]
     assert "message()" in str(heard[1].value.exception)
@@ -59,7 +61,9 @@ def test_the_message_knows_resets():
 
 def test_the_usage_comes_at_the_end():
     """The last total, not the sum of totals."""
-    heard, _ = run(usage(), on_next(210, Chunk(usage=Usage(input_tokens=5, output_tokens=1))), *HELLO, on_completed(300))
+    heard, _ = run(
+        usage(), on_next(210, Chunk(usage=Usage(input_tokens=5, output_tokens=1))), *HELLO, on_completed(300)
+    )
     assert [on_next(300, Usage(input_tokens=5, output_tokens=2)), on_completed(300)] == heard
 
 

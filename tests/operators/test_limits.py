@@ -44,7 +44,9 @@ def run(operator, *events):
             990,
             id="the first comes just in time, and no later one matters",
         ),
-        pytest.param(first_chunk_timeout(50), [on_completed(240)], [(240, "|")], 240, id="an empty answer is no silence"),
+        pytest.param(
+            first_chunk_timeout(50), [on_completed(240)], [(240, "|")], 240, id="an empty answer is no silence"
+        ),
         pytest.param(
             first_chunk_timeout(50), [on_error(240, FAILURE)], [(240, ValueError)], 240, id="an error is passed on"
         ),
@@ -56,7 +58,11 @@ def run(operator, *events):
             id="the limit counts from the last item",
         ),
         pytest.param(
-            idle_timeout(50), [on_next(900, "a"), on_completed(940)], [(900, "a"), (940, "|")], 940, id="not before the first"
+            idle_timeout(50),
+            [on_next(900, "a"), on_completed(940)],
+            [(900, "a"), (940, "|")],
+            940,
+            id="not before the first",
         ),
         pytest.param(idle_timeout(50), [on_next(900, "a")], [(900, "a"), (950, Timeout)], 950, id="from the first on"),
         pytest.param(

@@ -1,0 +1,225 @@
+"""The package: what it exports, what it imports, what importing it costs, and how large its rooms are."""
+
+import ast
+import importlib.util
+import inspect
+import os
+import pkgutil
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rxllm
+
+ROOT = Path(rxllm.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+MODULES = [".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__") for path in FILES]
+FLOORS = {
+    **dict.fromkeys(("errors", "messages", "events", "_runtime"), 0),
+    **dict.fromkeys(("wire", "operators", "bridges"), 1),
+    **dict.fromkeys(("surface", "llm", "pipeline"), 2),
+    **dict.fromkeys(("providers", "combinators", "handlers"), 3),
+    **dict.fromkeys(("testing", "cli", "__init__", "__main__"), 4),
+}
+COST = 0.120  # seconds that `import rxllm` may take more than the bare interpreter
+HEAVY = {"httpx", "aiohttp", "httpx_aiohttp", "rxllm.wire.http", "rxllm.providers", "rxllm.cli", "argparse"}
+
+
+def room(module):
+    """The room a module of rxllm is in, which is its file or folder."""
+    return [*module.split("."), "__init__"][1]
+
+
+def imports(path, module):
+    """The modules of rxllm that this one imports, anywhere but for type checkers."""
+    tree = ast.parse(path.read_text("utf-8"))
+    skipped = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for inner in ast.walk(node)
+    }
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "rxllm")
+        elif isinstance(node, ast.ImportFrom):
+            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            if base.split(".")[0] == "rxllm":
+                yield from (
+                    f"{base}.{alias.name}" if f"{base}.{alias.name}" in MODULES else base for alias in node.names
+                )
+
+
+def definitions(path):
+    """The public classes and functions of a file, methods included, with whether each needs a docstring."""
+
+    def walk(node, prefix, inside):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+                if child.name.startswith("_"):
+                    continue
+                overload = any("overload" in ast.unparse(decorator) for decorator in child.decorator_list)
+                if not overload:
+                    yield prefix + child.name, child
+                if isinstance(child, ast.ClassDef):
+                    yield from walk(child, f"{prefix}{child.name}.", True)
+
+    return walk(ast.parse(path.read_text("utf-8")), "", False)
+
+
+# ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_all_is_sorted_and_true():
+    """What `__all__` names is there, once, in the order of ruff; and nothing public is missing from it."""
+    assert sorted(rxllm.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name)) == rxllm.__all__
+    assert len(set(rxllm.__all__)) == len(rxllm.__all__)
+    assert [] == [name for name in rxllm.__all__ if getattr(rxllm, name, None) is None]
+    modules = {name for _, name, _ in pkgutil.iter_modules(rxllm.__path__)}
+    public = {name for name in vars(rxllm) if name[0] != "_"} - modules
+    assert public - {"annotations", "importlib", "TYPE_CHECKING", "Any"} <= set(rxllm.__all__)
+
+
+def test_lazy_names_are_exported_and_others_are_told():
+    """A provider is imported when it is first named; what is not there is an AttributeError like any."""
+    assert set(rxllm._LAZY) <= set(rxllm.__all__) <= set(dir(rxllm))
+    with pytest.raises(AttributeError, match="has no attribute 'Antropic'"):
+        rxllm.Antropic  # noqa: B018
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_exports_what_it_has(module):
+    """Each can be imported, says what it is for, and its `__all__` is true."""
+    if module.endswith("__main__"):
+        pytest.skip("it runs")
+    loaded = importlib.import_module(module)
+    assert loaded.__doc__
+    assert [] == [name for name in getattr(loaded, "__all__", ()) if not hasattr(loaded, name)]
+
+
+def test_init_files_only_reexport():
+    """Of operators, bridges and handlers; logic has a file of its own."""
+    for package in "operators", "bridges", "handlers", "wire":
+        body = ast.parse((ROOT / package / "__init__.py").read_text("utf-8")).body
+        assert {ast.Expr, ast.ImportFrom, ast.Assign} >= {type(node) for node in body}
+
+
+def test_the_version_is_that_of_the_distribution():
+    """One number, in both places."""
+    project = (ROOT.parent / "pyproject.toml").read_text("utf-8")
+    assert re.search(r'^version = "(.*)"$', project, re.MULTILINE)[1] == rxllm.__version__
+    assert (ROOT / "py.typed").exists()
+
+
+# ── imports ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("path", "module"), [*zip(FILES, MODULES, strict=True)], ids=MODULES)
+def test_imports_go_down_only(path, module):
+    """A room imports from rooms below it, and from its own floor where that is not the first."""
+    here = FLOORS[room(module)]
+    for other in imports(path, module):
+        there = FLOORS[room(other)]
+        same_room = room(module) == room(other)
+        assert there <= here, f"{module} imports {other}, which is above it"
+        assert same_room or (here, there) != (1, 1), f"{module} imports {other}: rooms of the first floor are apart"
+        private = [part for part in other.split(".")[2:] if part.startswith("_")]
+        assert same_room or not private, f"{module} imports {other}, which is private to its room"
+
+
+def run(program):
+    """What a program prints, run by this interpreter with warnings as errors."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT.parent)}
+    environment.pop("COVERAGE_PROCESS_START", None)
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], env=environment, capture_output=True, text=True, check=False
+    )
+    assert ("", 0) == (run.stderr, run.returncode)
+    return run.stdout
+
+
+def test_importing_loads_nothing_heavy():
+    """Neither a client nor a provider; and a provider loads no client before its first request."""
+    loaded = run("import sys, rxllm; print(*sys.modules)").split()
+    assert set() == HEAVY & set(loaded)
+    loaded = run("import sys, rxllm; rxllm.OpenAI('m', api_key='k'); print(*sys.modules)").split()
+    assert set() == {"httpx", "aiohttp"} & set(loaded)
+
+
+def test_importing_starts_nothing():
+    """No thread, no loop, no socket, no file left open."""
+    assert "1\n" == run("import threading, rxllm; print(threading.active_count())")
+    assert "None\n" == run("import rxllm; from rxllm import _runtime; print(_runtime._portal)")
+
+
+def test_importing_is_cheap():
+    """Under 120 ms of CPU more than the bare interpreter, in the best of several runs."""
+    program = "import time; {}; print(time.process_time())"
+    bare = min(float(run(program.format("pass"))) for _ in range(5))
+    for _ in range(4):
+        ours = min(float(run(program.format("import rxllm"))) for _ in range(5))
+        if ours - bare < COST:
+            return
+    pytest.fail(f"import rxllm costs {ours - bare:.3f} s")
+
+
+# ── rooms ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("path", FILES, ids=MODULES)
+def test_a_large_module_says_why(path):
+    """Over 300 lines a docstring gives the reason."""
+    text = path.read_text("utf-8")
+    lines = len(text.splitlines())
+    docstring = " ".join((ast.get_docstring(ast.parse(text)) or "").split())
+    assert lines <= 300 or re.search(r"\b(one room|the one place|because)\b", docstring), f"{lines} lines"
+
+
+@pytest.mark.parametrize("path", FILES, ids=MODULES)
+def test_everything_public_is_documented(path):
+    """Every class, function and method; what overrides is documented where it was first said, or again."""
+    bare = [name for name, node in definitions(path) if not ast.get_docstring(node)]
+    inherited = [name for name in bare if "." in name]
+    assert [] == [name for name in bare if name not in inherited]
+    module = importlib.import_module(MODULES[FILES.index(path)]) if inherited else None
+    for name in inherited:
+        kind, _, method = name.rpartition(".")
+        owner = getattr(module, kind)
+        assert inspect.getdoc(getattr(owner, method)), name
+
+
+def test_what_is_exported_is_documented():
+    """And in words of its own."""
+    for name in rxllm.__all__:
+        value = getattr(rxllm, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert value.__doc__, name
+            assert not value.__doc__.startswith("Method generated by attrs")
+
+
+def test_nothing_in_it_names_where_it_was_made():
+    """Files are for anybody's machine."""
+    machine = re.compile(r"/(home|root|work|Users)/\w")
+    assert [] == [path.name for path in FILES if machine.search(path.read_text("utf-8"))]
+
+
+# ── this suite ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("address", [("192.0.2.1", 80), ("example.com", 80), ("2001:db8::1", 80)])
+def test_the_suite_reaches_no_other_machine(address):
+    """A test that tries fails, before a packet is sent."""
+    with pytest.raises(RuntimeError, match="this machine only"):
+        socket.create_connection(address, timeout=0.1)
+
+
+def test_the_suite_knows_no_keys():
+    """And no proxies."""
+    assert [] == [name for name in os.environ if name.endswith("_API_KEY") or name.lower().endswith("_proxy")]

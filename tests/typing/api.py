@@ -1,0 +1,157 @@
+"""Is never run: the type checkers read it, and `assert_type` says what they must understand.
+
+::
+
+    mypy
+    pyright
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, assert_type
+
+from attrs import frozen
+from reactivex import Observable
+from reactivex import operators as ops
+
+import rxllm
+from rxllm import Chunk, Message, Pipeline, Request, Usage
+
+
+def outline(topic: str) -> str:
+    """A template is a function."""
+    return f"An outline about {topic}."
+
+
+def shout(piece: str) -> str:
+    """For `ops.map`."""
+    return piece.upper()
+
+
+def count(pieces: str) -> int:
+    """For `ops.map`."""
+    return len(pieces)
+
+
+@frozen
+class Parrot(rxllm.LLM):
+    """A provider of one's own may require fields."""
+
+    url: str
+    retries: int = 3
+
+    async def complete(self, request: Request) -> str:
+        """The prompt."""
+        return request.text
+
+
+@frozen
+class Stream(rxllm.LLM):
+    """A provider of one's own that streams."""
+
+    async def chunks(self, request: Request) -> AsyncIterator[Chunk]:
+        """The prompt."""
+        yield Chunk(request.text)
+
+
+class Blocking(rxllm.LLM):
+    """One that streams from a thread."""
+
+    def chunks(self, request: Request) -> Iterator[str]:
+        """The prompt."""
+        yield request.text
+
+
+class Listener(rxllm.Handler):
+    """A handler matches events."""
+
+    def on_event(self, event: rxllm.Event) -> None:
+        """Hears it."""
+        match event:
+            case Chunk():
+                assert_type(event.text, str)
+            case rxllm.Finished(message=message):
+                assert_type(message, Message)
+            case rxllm.Failed(error=error):
+                assert_type(error, Exception)
+            case rxllm.Started() | rxllm.Cancelled():
+                pass
+
+
+def asked(llm: rxllm.LLM) -> None:
+    """What a model gives."""
+    assert_type(llm("x"), Observable[Chunk])
+    assert_type(llm.invoke("x"), Message)
+    assert_type(llm.invoke([("system", "a"), {"role": "user", "content": "b"}]), Message)
+    assert_type(llm.invoke(Request(prompt="x")), Message)
+    assert_type(llm.batch(["x", "y"]), list[Message])
+    for chunk in llm.stream("x", temperature=0, stop_sequences=["\n"]):
+        assert_type(chunk, Chunk)
+        assert_type(chunk.usage, Usage | None)
+    for index, answer in llm.batch_as_completed(["x"], max_concurrency=2):
+        assert_type(index, int)
+        assert_type(answer, Message)
+    with llm.stream("x") as stream:
+        assert_type(stream, rxllm.SyncStream[Chunk])
+        assert_type(next(stream), Chunk)
+
+
+async def awaited(llm: rxllm.LLM) -> None:
+    """The same with await."""
+    assert_type(await llm.ainvoke("x"), Message)
+    assert_type(await llm.abatch(["x"]), list[Message])
+    async for chunk in llm.astream("x"):
+        assert_type(chunk, Chunk)
+    async for index, answer in llm.abatch_as_completed(["x"]):
+        assert_type(index, int)
+        assert_type(answer, Message)
+
+
+def composed(llm: rxllm.LLM, topics: Observable[str]) -> None:
+    """What pipelines and operators give."""
+    talk = rxllm.pipe(outline, llm, rxllm.text())
+    assert_type(talk, Pipeline[str, str])
+    assert_type(talk.invoke("x"), str)
+    assert_type(talk.batch(["x"]), list[str])
+    for piece in talk.stream("x"):
+        assert_type(piece, str)
+    loud = rxllm.pipe(outline, llm, rxllm.text(), ops.map(shout), ops.map(count))
+    assert_type(loud, Pipeline[str, int])
+    assert_type(rxllm.pipe(outline, llm, llm, rxllm.message()), Pipeline[str, Message])
+    assert_type(rxllm.pipe(outline, llm).invoke("x"), Chunk)
+    assert_type(topics.pipe(ops.concat_map(llm)), Observable[Chunk])
+    assert_type(topics.pipe(ops.flat_map(llm), rxllm.text()), Observable[str])
+    assert_type(topics.pipe(rxllm.batch(llm)), Observable[Message])
+    assert_type(topics.pipe(rxllm.batch_as_completed(llm)), Observable[tuple[int, Message]])
+    assert_type(llm("x").pipe(rxllm.usage()), Observable[Usage])
+    assert_type(llm("x").pipe(rxllm.idle_timeout(3), rxllm.first_chunk_timeout(3)), Observable[Chunk])
+    assert_type(llm("x").pipe(rxllm.stream()), rxllm.SyncStream[Chunk])
+    assert_type(llm("x").pipe(rxllm.text(), rxllm.astream()), rxllm.AsyncStream[str])
+
+
+def copied(parrot: Parrot) -> None:
+    """Copies keep their class; combinators give a model."""
+    assert_type(parrot.bind(temperature=0), Parrot)
+    assert_type(parrot.with_config(tags=["a"]), Parrot)
+    assert_type(rxllm.observe(parrot, Listener(), print), rxllm.LLM)
+    assert_type(Parrot("https://parrot", retries=1, tags=("a",)).url, str)
+    Parrot()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    parrot.bind(temperatur=0)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    parrot.invoke(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def values() -> None:
+    """Values and sums."""
+    assert_type(Chunk("a") + Chunk("b"), Chunk)
+    assert_type(Usage() + Usage(), Usage)
+    assert_type(Message("user", "a").parts, tuple[rxllm.Part, ...])
+    assert_type(rxllm.model("embedded"), rxllm.LLM)
+    everything: list[Any] = [
+        rxllm.OpenAI("m", temperature=0),
+        rxllm.Anthropic("m"),
+        rxllm.Embedded(),
+        Stream(),
+        Blocking(),
+    ]
+    assert everything
