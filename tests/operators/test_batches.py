@@ -251,6 +251,7 @@ async def test_no_prompts_no_answers():
 async def test_prompts_may_come_from_any_thread():
     """An Observable that emits elsewhere wakes the batch, in order."""
     prompts, answered, done = Subject(), [], asyncio.Event()
+    asyncio.get_running_loop().set_debug(True)  # refuses to be called from other threads
 
     def heard(answer):
         answered.append(str(answer))

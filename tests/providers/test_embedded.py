@@ -147,7 +147,8 @@ async def test_the_first_chunk_says_who_answers_and_the_last_why_it_ended():
 
 async def test_a_whole_answer_is_one_chunk_and_the_same():
     """stream=False gives the sum of the chunks, at once."""
-    assert [join(await chunks_of(WATER, seed=4))] == await chunks_of(WATER, seed=4, stream=False)
+    whole = [chunk async for chunk in Embedded(seed=4).astream(WATER, stream=False)]
+    assert [join(await chunks_of(WATER, seed=4))] == whole
 
 
 async def test_every_stop_sequence_ends_the_answer_before_it():
