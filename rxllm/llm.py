@@ -10,13 +10,13 @@ from typing import Any, Literal, Self, Unpack, cast
 import attrs
 from attrs import field, frozen
 from reactivex import Observable, abc
-from reactivex import operators as ops
 from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
 
 from ._runtime import Scheduler, Source, Worker, connect, in_thread, pull, scheduler, source
 from .errors import MisuseError, RxllmError
 from .messages import Chunk, Message, Parameters, Prompt, Request, Sampling, Settings, join
-from .operators.folds import message
+from .operators.folds import message, one_chunk
+from .operators.serialising import serialised
 from .surface import Surface
 
 __all__ = ["LLM"]
@@ -118,12 +118,8 @@ def _made(llm: LLM, request: Request, home: Scheduler) -> Observable[Answered]:
     """What the provider's one method makes of the request."""
     kind = type(llm)
     if request.stream is False and kind.chunks is not LLM.chunks:
-        return _streamed(llm, request, home).pipe(_one_chunk)
+        return _streamed(llm, request, home).pipe(one_chunk)
     return _streamed(llm, request, home)
-
-
-def _one_chunk(stream: Observable[Answered]) -> Observable[Answered]:
-    return stream.pipe(ops.map(Chunk.of), ops.to_iterable(), ops.map(join))
 
 
 def _streamed(llm: LLM, request: Request, home: Scheduler) -> Observable[Answered]:
@@ -134,7 +130,7 @@ def _streamed(llm: LLM, request: Request, home: Scheduler) -> Observable[Answere
             return source(lambda home: pull(Worker(home.loop, home.context), lambda: llm.chunks(request)))
         if isinstance(made, Observable):
             made = cast("Observable[Answered]", made)
-            return made if isinstance(made, Source) else _serialised(made, home)
+            return made if isinstance(made, Source) else serialised(made, home)
         if isinstance(made, AsyncIterable):
             return source(lambda _: aiter(cast("AsyncIterable[Answered]", made)))
         if isinstance(made, Iterable):
@@ -224,38 +220,6 @@ class _Full(deque[Chunk]):
 
     def append(self, item: Chunk, /) -> None:
         pass
-
-
-def _serialised(made: Observable[Answered], home: Scheduler) -> Observable[Answered]:
-    """An Observable of any threads, on the loop: one event at a time, in their order."""
-
-    def subscribe(observer: abc.ObserverBase[Answered], given: abc.SchedulerBase | None) -> abc.DisposableBase:
-        waiting: deque[Callable[[], None]] = deque()
-        busy = False
-
-        def drain() -> None:
-            nonlocal busy
-            if busy:
-                return
-            busy = True
-            try:
-                while waiting:
-                    waiting.popleft()()
-            finally:
-                busy = False
-
-        def put(event: Callable[[], None]) -> None:
-            waiting.append(event)
-            home.call(drain)
-
-        return made.subscribe(
-            lambda value: put(lambda: observer.on_next(value)),
-            lambda error: put(lambda: observer.on_error(error)),
-            lambda: put(observer.on_completed),
-            scheduler=given,
-        )
-
-    return Source(subscribe)
 
 
 def _asking(upstream: Observable[Any], llm: LLM) -> Observable[Chunk]:

@@ -560,8 +560,11 @@ def _sequences(value: object) -> tuple[str, ...] | None:
     return (cast("str", value),) if single else tuple(cast("Iterable[str]", value))
 
 
-def _objects(value: Iterable[Mapping[str, Any]] | None) -> tuple[Mapping[str, Any], ...] | None:
-    return None if value is None else tuple(value)
+def _objects(value: Mapping[str, Any] | Iterable[Mapping[str, Any]] | None) -> tuple[Mapping[str, Any], ...] | None:
+    """One definition or several."""
+    if value is None:
+        return None
+    return (cast("Mapping[str, Any]", value),) if isinstance(value, Mapping) else tuple(value)
 
 
 def _number(low: float = -_INFINITY, high: float = _INFINITY, *, whole: bool = False) -> Any:

@@ -333,7 +333,7 @@ def test_a_bad_prompt_is_told_at_the_call():
 def test_with_config_unites_tags_and_metadata():
     """A copy: the original keeps its own."""
     llm = Whole(tags=("a",))
-    other = llm.with_config(tags=["b", "a"], metadata={"x": 1}).with_config(metadata={"y": 2}, run_name="echo")
+    other = llm.with_config(tags=["b", "a"], metadata={"x": 1}, run_name="echo").with_config(metadata={"y": 2})
     assert (("a", "b"), {"x": 1, "y": 2}, "echo") == (other.tags, other.metadata, other.run_name)
     assert (("a",), {}, None) == (llm.tags, llm.metadata, llm.run_name)
 
@@ -441,9 +441,10 @@ def test_an_observable_of_many_threads_is_serialised():
 
     def subscribe(observer, _):
         def push():
-            start.wait(TIMEOUT)
-            for _ in range(200):
+            for _ in range(50):
+                start.wait(TIMEOUT)
                 observer.on_next("x")
+            start.wait(TIMEOUT)
             observer.on_completed()
 
         for _ in range(3):
@@ -713,3 +714,16 @@ async def test_the_subscribers_context_is_seen_on_a_loop(llm):
 
     answers = await asyncio.gather(asyncio.create_task(ask("a")), asyncio.create_task(ask("b")))
     assert [("a", {"a"}), ("b", {"b"})] == answers
+
+
+def test_a_whole_answer_that_fails_half_way_keeps_what_had_arrived():
+    """Also where the provider can only stream: stream=False loses nothing."""
+
+    class Breaks(LLM):
+        async def chunks(self, request):
+            yield "Hel"
+            raise rxllm.Interrupted("no")
+
+    with pytest.raises(rxllm.Interrupted) as caught:
+        Breaks().invoke("x", stream=False)
+    assert "Hel" == caught.value.partial.text

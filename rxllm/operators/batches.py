@@ -9,6 +9,7 @@ from contextlib import aclosing
 from typing import Any, Protocol, TypeVar, cast
 
 from reactivex import Observable, abc
+from reactivex import operators as ops
 
 from .._runtime import Gate, Scheduler, Source, source
 from ..errors import MisuseError
@@ -189,11 +190,16 @@ class _Board(abc.ObserverBase[In]):
         self.running[index] = _NOTHING_YET
         subscription: abc.DisposableBase = _NOTHING_YET
         try:
-            subscription = self.stage.answer(prompt).subscribe(
-                answers.append,
-                lambda error: self.home.call(lambda: finished(None, error)),
-                lambda: self.home.call(lambda: finished(answers[-1])),
-                scheduler=self.home.with_gate(Gate()),
+            # last() turns an answer that is none into an error.
+            subscription = (
+                self.stage.answer(prompt)
+                .pipe(ops.last())
+                .subscribe(
+                    answers.append,
+                    lambda error: self.home.call(lambda: finished(None, error)),
+                    lambda: self.home.call(lambda: finished(answers[-1])),
+                    scheduler=self.home.with_gate(Gate()),
+                )
             )
         except Exception as error:
             finished(None, error)

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from reactivex import Observable, abc
+from reactivex import operators as ops
 
 from .._runtime import Source, connect
-from ..errors import MisuseError
+from ..errors import MisuseError, RxllmError
 from ..messages import Chunk, Message, Usage, join
 
-__all__ = ["message", "text", "usage"]
+__all__ = ["message", "one_chunk", "text", "usage"]
 
 A = TypeVar("A")
 
@@ -98,3 +99,23 @@ def _fold(finish: Callable[[list[Chunk]], A]) -> Callable[[Observable[Chunk]], O
         return Source(subscribe)
 
     return operator
+
+
+def one_chunk(source: Observable[str | Message | Chunk]) -> Observable[Chunk]:
+    """Everything as one chunk. What came before a failure is its partial, since nobody else has heard it."""
+
+    def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
+        chunks: list[Chunk] = []
+
+        def on_error(error: Exception) -> None:
+            if isinstance(error, RxllmError) and error.partial is None and chunks:
+                error.partial = join(chunks).message()
+            observer.on_error(error)
+
+        def on_completed() -> None:
+            observer.on_next(join(chunks))
+            observer.on_completed()
+
+        return source.pipe(ops.map(Chunk.of)).subscribe(chunks.append, on_error, on_completed, scheduler=given)
+
+    return Source(subscribe)

@@ -119,7 +119,8 @@ class _Watch(abc.ObserverBase[T]):
         if gate is not None and not gate.is_open:
             self.sleep(limit)
         elif left > 1e-6:  # what datetime can tell apart
-            self.sleep(left)
+            # The first item may come any time, and from then on the other limit counts.
+            self.sleep(left if self.started or self.idle is None else min(left, self.idle))
         else:
             what = "no further chunk" if self.started else "no first chunk"
             self.observer.on_error(Timeout(f"There was {what} within {limit:g} s."))

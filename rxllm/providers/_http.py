@@ -73,7 +73,7 @@ def _named(_: object, attribute: object, model: Any) -> None:
         raise MisuseError(f"A model's name is text such as 'gpt-5-mini', not {model!r}.")
 
 
-@frozen
+@frozen(init=False)
 class HTTPProvider(LLM):
     """A model behind an HTTP API.
 

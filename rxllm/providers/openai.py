@@ -58,7 +58,7 @@ def _known_api(_: object, attribute: object, api: object) -> None:
         raise MisuseError(f"api must be 'chat', 'completions' or None, not {api!r}.")
 
 
-@frozen
+@frozen(init=False)
 class OpenAI(HTTPProvider):
     """A model of OpenAI, or of any server that speaks its protocol (then give its `base_url`).
 

@@ -238,6 +238,7 @@ async def test_a_raising_subscriber_is_blamed(blamed):
 
     async def items(_):
         yield 1
+        yield 2  # not heard any more by whoever has raised
 
     async def failing(_):
         raise ValueError
@@ -301,9 +302,16 @@ async def test_who_is_disposed_at_once_never_starts():
         yield 1
 
     home = Scheduler(asyncio.get_running_loop())
-    thread = threading.Thread(target=lambda: source(items).subscribe(scheduler=home).dispose())
+    kept = []
+    thread = threading.Thread(
+        target=lambda: (
+            source(items).subscribe(scheduler=home).dispose(),
+            kept.append(source(items).subscribe(scheduler=home)),
+        )
+    )
     thread.start()
     thread.join()
+    kept.pop().dispose()
     source(items).subscribe(scheduler=home).dispose()
     await asyncio.sleep(0)
     await home.settled()

@@ -375,3 +375,14 @@ def test_what_cannot_answer_is_refused():
     """The sentence says how to make a stage of a function."""
     with pytest.raises(MisuseError, match=r"not builtin_function_or_method; rxllm\.pipe"):
         rxllm.batch(len)
+
+
+async def test_a_stage_that_gives_no_answer_is_an_error():
+    """Nothing waits for ever for what does not come."""
+
+    class Mute:
+        def answer(self, prompt):
+            return rx.empty()
+
+    got = await rxllm.from_iter(["a"]).pipe(rxllm.batch(Mute(), return_exceptions=True))
+    assert isinstance(got, Exception)

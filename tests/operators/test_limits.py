@@ -79,6 +79,13 @@ def run(operator, *events):
             320,
             id="both at once",
         ),
+        pytest.param(
+            silence(first=700, idle=30),
+            [on_next(255, "a")],
+            [(255, "a"), (285, Timeout)],
+            285,
+            id="both at once, the first much longer",
+        ),
         pytest.param(silence(first=100, idle=20), [], [(300, Timeout)], 300, id="both at once, and nothing comes"),
         pytest.param(
             silence(first=20, idle=100),

@@ -1,0 +1,47 @@
+"""The grammar, whatever a provider does: one event at a time, on the loop."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
+
+from reactivex import Observable, abc
+
+from .._runtime import Scheduler, Source
+
+__all__ = ["serialised"]
+
+T = TypeVar("T")
+
+
+def serialised(made: Observable[T], home: Scheduler) -> Observable[T]:
+    """An Observable of any threads, on the loop: one event at a time, in their order."""
+
+    def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None) -> abc.DisposableBase:
+        waiting: deque[Callable[[], None]] = deque()
+        busy = False
+
+        def drain() -> None:
+            nonlocal busy
+            if busy:
+                return
+            busy = True
+            try:
+                while waiting:
+                    waiting.popleft()()
+            finally:
+                busy = False
+
+        def put(event: Callable[[], None]) -> None:
+            waiting.append(event)
+            home.call(drain)
+
+        return made.subscribe(
+            lambda value: put(lambda: observer.on_next(value)),
+            lambda error: put(lambda: observer.on_error(error)),
+            lambda: put(observer.on_completed),
+            scheduler=given,
+        )
+
+    return Source(subscribe)
