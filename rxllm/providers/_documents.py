@@ -74,7 +74,7 @@ def provider_error(
     shown = error.get("message") or error.get("detail") or error.get("msg") or ""
     message = shown if isinstance(shown, str) else msgspec.json.encode(shown).decode()
     told = {name.lower(): value for name, value in (headers or {}).items()}
-    if status is None or status < 400:
+    if status is None or status < 300:
         status = _status_of(error, plain)
         message = message or "The provider reports an error: " + (_shown(body)[:200] or "it gives no details.")
     else:
