@@ -159,8 +159,8 @@ class _Screen:
             self.end()
             _tell("the answer begins anew.")
         if chunk.text:
+            self.in_line = not chunk.text.endswith("\n")  # first, for Ctrl-C may come between the two
             print(chunk.text, end="", flush=True)
-            self.in_line = not chunk.text.endswith("\n")
         self.refusal += chunk.refusal
 
     def end(self) -> None:
