@@ -28,7 +28,7 @@ def _streaming(address: str) -> Callable[[str], AsyncIterator[list[str]]]:
     choice = msgspec.defstruct("Choice", [("delta", delta)])
     frame = msgspec.defstruct("Frame", [("choices", list[choice])])  # type: ignore[valid-type]
     decode = msgspec.json.Decoder(frame).decode
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    limits = httpx.Limits(max_connections=0)  # no limit, in aiohttp's words; None would mean its 100
     client = httpx.AsyncClient(transport=AiohttpTransport(limits=limits, trust_env=False), timeout=60)
 
     async def stream(model: str) -> AsyncIterator[list[str]]:

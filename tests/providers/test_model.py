@@ -1,0 +1,72 @@
+"""`rxllm.model`: from a name to a model."""
+
+from importlib.metadata import EntryPoint
+
+import pytest
+
+import rxllm
+from rxllm import providers
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "model"),
+    [
+        ("openai:gpt-5-mini", rxllm.OpenAI, "gpt-5-mini"),
+        ("anthropic:claude-sonnet-4-6", rxllm.Anthropic, "claude-sonnet-4-6"),
+        ("openai/gpt-5-mini", rxllm.OpenAI, "gpt-5-mini"),
+        ("openai:llama3.2:3b", rxllm.OpenAI, "llama3.2:3b"),
+        ("openai:meta/llama", rxllm.OpenAI, "meta/llama"),
+    ],
+)
+def test_a_name_is_split_once_at_the_provider(name, kind, model):
+    """At the first colon, or at a slash after a known provider; the rest is the model's own name."""
+    found = rxllm.model(name, temperature=0, api_key="k")
+    assert (kind, model, 0) == (type(found), found.model, found.parameters.temperature)
+
+
+def test_the_embedded_model_needs_no_name():
+    """It is the only one of its kind."""
+    assert rxllm.Embedded(seed=1) == rxllm.model("embedded", seed=1)
+
+
+def test_the_environment_names_the_default(monkeypatch):
+    """RXLLM_MODEL is asked where nobody named a model."""
+    monkeypatch.setenv("RXLLM_MODEL", "embedded")
+    assert rxllm.Embedded() == rxllm.model()
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        (None, "Which model.*RXLLM_MODEL"),
+        ("", "Which model"),
+        ("gpt-5-mini", "say provider:model with one of anthropic, embedded, openai"),
+        ("opnai:gpt-5-mini", "Did you mean openai:gpt-5-mini"),
+        ("openai:", "names a provider but no model"),
+        ("openai", "names a provider but no model"),
+    ],
+)
+def test_what_names_no_model_is_refused_with_what_to_say(name, sentence):
+    """One sentence, before anything is imported or sent."""
+    with pytest.raises(rxllm.MisuseError, match=sentence):
+        rxllm.model(name)
+
+
+def plugged(monkeypatch, value):
+    """An installed package with a provider at `value`."""
+    point = EntryPoint("plugged", value, "rxllm.providers")
+    monkeypatch.setattr(providers, "entry_points", lambda group: [point] if group == point.group else [])
+
+
+def test_an_installed_package_may_bring_a_provider(monkeypatch):
+    """By an entry point, which is loaded when it is asked for."""
+    plugged(monkeypatch, "rxllm.providers.openai:OpenAI")
+    assert rxllm.OpenAI("x") == rxllm.model("plugged:x")
+
+
+def test_a_broken_package_warns_and_says_so(monkeypatch):
+    """It is named, and disturbs nobody who asks for another."""
+    plugged(monkeypatch, "rxllm.nowhere:Nothing")
+    assert rxllm.Embedded() == rxllm.model("embedded")
+    with pytest.warns(UserWarning, match="plugged"), pytest.raises(rxllm.MisuseError, match="installed but broken"):
+        rxllm.model("plugged:x")
