@@ -180,7 +180,8 @@ class Scheduler(AsyncIOScheduler):
 
         def fire() -> None:
             try:
-                result.disposable = self.invoke_action(action, state=state)
+                if not result.is_disposed:  # another thread may have disposed of it, and its disarm be still to come
+                    result.disposable = self.invoke_action(action, state=state)
             finally:
                 release()
 
