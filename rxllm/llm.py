@@ -14,7 +14,7 @@ from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
 
 from ._runtime import Scheduler, Source, Worker, connect, in_thread, pull, scheduler, source
 from .errors import MisuseError, RxllmError
-from .messages import Chunk, Message, Parameters, Prompt, Request, Sampling, Settings, join
+from .messages import Chunk, Message, Parameters, Prompt, Request, Sampling, Settings, join, text_chunk
 from .operators.folds import message, one_chunk
 from .operators.serialising import serialised
 from .surface import Surface
@@ -167,7 +167,8 @@ class _Answer(abc.ObserverBase[Answered]):
         self.emit: Callable[[Chunk], None] = observer.on_next
         self.request = request
         self.home = home
-        self.arrived: MutableSequence[Chunk] = []
+        # Plain text as its text alone: a string is nothing that the garbage collector has to look at.
+        self.arrived: MutableSequence[Chunk | str] = []
         self.size = 0
         self.bound = 2**16
         self.subscription = SingleAssignmentDisposable()
@@ -178,7 +179,7 @@ class _Answer(abc.ObserverBase[Answered]):
         except MisuseError as error:
             self.observer.on_error(error)
             return
-        self.arrived.append(chunk)
+        self.arrived.append(chunk.text if chunk.rest is None else chunk)
         self.size += len(chunk.text) + 1
         if self.size > self.bound:
             self.compact()
@@ -189,9 +190,12 @@ class _Answer(abc.ObserverBase[Answered]):
             self.emit = _unheard
             self.subscription.dispose()
 
+    def joined(self) -> Chunk:
+        return join(text_chunk(some) if isinstance(some, str) else some for some in self.arrived)
+
     def compact(self) -> None:
         """Keeps what arrived small: one chunk instead of many, and none beyond the limit."""
-        folded = join(self.arrived)
+        folded = self.joined()
         self.size = len(folded.text)
         self.arrived = [folded]
         self.bound = 2 * self.size + 2**16
@@ -204,7 +208,7 @@ class _Answer(abc.ObserverBase[Answered]):
             if error.request is None:
                 error.request = self.request
             if error.partial is None and self.arrived:
-                error.partial = join(self.arrived).message()
+                error.partial = self.joined().message()
         self.observer.on_error(error)
 
     def on_completed(self) -> None:
@@ -215,10 +219,10 @@ def _unheard(chunk: Chunk) -> None:
     """Nobody listens any more."""
 
 
-class _Full(deque[Chunk]):
+class _Full(deque[Chunk | str]):
     """What was kept before the limit was reached; takes no more."""
 
-    def append(self, item: Chunk, /) -> None:
+    def append(self, item: Chunk | str, /) -> None:
         pass
 
 

@@ -65,6 +65,8 @@ class SSEDecoder:
         pending = self._pending
         if not pending:
             data = data.lstrip(b"\n")
+            if data.endswith(b"\n\n"):  # as most packets do
+                return self._frames(data[:-2])
         searched = len(pending)
         pending += data
         # Only what is new is searched, and the one byte before it, so that a long line costs no more than its length.
