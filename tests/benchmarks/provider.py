@@ -26,8 +26,16 @@ def tokens(model: str) -> list[str]:
 
 
 def _chat(model: str) -> list[bytes]:
-    """The events of a chat completion, as OpenAI sends them."""
-    frame = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": model, "usage": None}
+    """The events of a chat completion, with the fields and about the bytes (300) of those that OpenAI sends."""
+    frame = {
+        "id": f"chatcmpl-{'x' * 29}",
+        "object": "chat.completion.chunk",
+        "created": 1_700_000_000,
+        "model": model,
+        "service_tier": "default",
+        "system_fingerprint": f"fp_{'0' * 10}",
+        "usage": None,
+    }
 
     def event(delta: dict[str, str], finish_reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
