@@ -1,24 +1,26 @@
-"""`observe` attaches listeners to a model: they hear every run, whoever made it and however it ends."""
+"""Who is attached to a model or a pipeline hears every run of it and of what is within, however each ends."""
 
 import rxllm
 
 
 def log(event: rxllm.Event) -> None:
     match event:
-        case rxllm.Started(request=request, tags=tags):
-            print("started", repr(request.text), tags)
-        case rxllm.Finished(message=message):
-            print("finished", message.usage)
-        case rxllm.Failed(error=error):
-            print("failed", error)
-        case rxllm.Cancelled(partial=partial):
-            print("cancelled after", repr(partial and partial.text))
+        case rxllm.Started(run=run):
+            print("  " * len(run.parent_ids), "started", run.name, list(run.tags))
+        case rxllm.Finished(run=run, output=output):
+            print("  " * len(run.parent_ids), "finished", run.name, repr(str(output))[:40])
+        case rxllm.Failed(run=run, error=error):
+            print("failed", run.name, error)
+        case rxllm.Cancelled(run=run, partial=partial):
+            print("cancelled", run.name, "after", repr(str(partial)))
         case _:
-            pass  # a chunk
+            pass  # a chunk, or a pipeline's value
 
 
-llm = rxllm.observe(rxllm.Embedded(), log).with_config(tags=["demo"])
+llm = rxllm.Embedded(tags=["demo"], seed=1, max_tokens=12)
+poet = rxllm.pipe(lambda topic: f"Write me a song about {topic}.", llm, rxllm.text())
+observed = poet.with_config(handlers=[log], run_name="poet")
 
-llm.invoke("Write me a song about tea.")
-with llm.stream("Write me a song about rain.") as chunks:
-    print("first:", next(chunks))
+observed.invoke("tea")
+with observed.stream("rain") as pieces:
+    print("first:", next(pieces))

@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ._runtime import scheduler
+from ._runtime import dispatch, scheduler
 from .bridges import AsyncStream, SyncStream, astream, from_aiter, from_iter, stream
 from .combinators import observe
 from .errors import (
@@ -33,7 +33,22 @@ from .errors import (
     Timeout,
     TransportError,
 )
-from .events import Cancelled, Event, Failed, Finished, Handler, Started
+from .events import (
+    Cancelled,
+    Custom,
+    Emitted,
+    Event,
+    Failed,
+    Finished,
+    Handler,
+    Retried,
+    Run,
+    RunChunk,
+    Service,
+    Started,
+    ToolFinished,
+    ToolStarted,
+)
 from .handlers import StdoutHandler
 from .llm import LLM
 from .messages import (
@@ -52,10 +67,20 @@ from .messages import (
     ToolResultPart,
     Usage,
 )
-from .operators import batch, batch_as_completed, first_chunk_timeout, idle_timeout, message, text, usage
+from .operators import (
+    batch,
+    batch_as_completed,
+    first_chunk_timeout,
+    idle_timeout,
+    message,
+    text,
+    usage,
+)
 from .pipeline import Pipeline, pipe
+from .results import Generation, LLMResult
 
 if TYPE_CHECKING:
+    from .handlers.opentelemetry import OpenTelemetryHandler
     from .providers import model
     from .providers.anthropic import Anthropic
     from .providers.embedded import Embedded
@@ -70,16 +95,21 @@ __all__ = [
     "BadRequest",
     "Cancelled",
     "Chunk",
+    "Custom",
     "Embedded",
+    "Emitted",
     "Event",
     "Failed",
     "FilePart",
     "Finished",
+    "Generation",
     "Handler",
     "Interrupted",
+    "LLMResult",
     "Message",
     "MisuseError",
     "OpenAI",
+    "OpenTelemetryHandler",
     "Overloaded",
     "Parameters",
     "ParseError",
@@ -93,7 +123,11 @@ __all__ = [
     "ReasoningPart",
     "RefusalPart",
     "Request",
+    "Retried",
+    "Run",
+    "RunChunk",
     "RxllmError",
+    "Service",
     "Started",
     "StdoutHandler",
     "SyncStream",
@@ -101,12 +135,15 @@ __all__ = [
     "Timeout",
     "Timeouts",
     "ToolCallPart",
+    "ToolFinished",
     "ToolResultPart",
+    "ToolStarted",
     "TransportError",
     "Usage",
     "astream",
     "batch",
     "batch_as_completed",
+    "dispatch",
     "first_chunk_timeout",
     "from_aiter",
     "from_iter",
@@ -127,6 +164,7 @@ _LAZY = {
     "Anthropic": ".providers.anthropic",
     "Embedded": ".providers.embedded",
     "OpenAI": ".providers.openai",
+    "OpenTelemetryHandler": ".handlers.opentelemetry",
     "Timeouts": ".wire.http",
     "model": ".providers",
 }

@@ -28,6 +28,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, 
 from contextlib import suppress
 from typing import Any, Generic, Never, TypeVar, cast
 
+from attrs import frozen
 from reactivex import Observable, abc, typing
 from reactivex.disposable import Disposable, SingleAssignmentDisposable
 from reactivex.observer import AutoDetachObserver
@@ -35,14 +36,17 @@ from reactivex.scheduler import VirtualTimeScheduler
 from reactivex.scheduler.eventloop import AsyncIOScheduler
 
 from .errors import Interrupted, MisuseError
+from .events import Custom, Event, Run
 
 __all__ = [
     "Calls",
+    "Ear",
     "Gate",
     "Scheduler",
     "Source",
     "Worker",
     "connect",
+    "dispatch",
     "in_loop",
     "in_thread",
     "loop_local",
@@ -114,6 +118,9 @@ class Scheduler(AsyncIOScheduler):
         gate: when to pause.
         context: the subscriber's context variables.
         tasks: what was started and has not ended.
+        run: what is running here, if anybody listens to it.
+        listeners: who listens.
+        outer: what it was before it was inside of the run.
         blame: a loop over the stream, which hears of what no observer may; False if it is over.
     """
 
@@ -124,6 +131,10 @@ class Scheduler(AsyncIOScheduler):
         self.context = contextvars.copy_context()
         self.keeps_alive = keeps_alive
         self.tasks: set[asyncio.Task[None]] = set()
+        shown = _current.get()
+        self.run: Run | None = shown.run if shown else None
+        self.listeners: tuple[Ear, ...] = shown.listeners if shown else ()
+        self.outer: Scheduler | None = None
         self.blame: Callable[[BaseException], bool] = lambda _: False
 
     def with_gate(self, gate: Gate) -> Scheduler:
@@ -131,6 +142,27 @@ class Scheduler(AsyncIOScheduler):
         other = copy.copy(self)
         other.gate = gate
         return other
+
+    def under(self, run: Run | None, listeners: tuple[Ear, ...]) -> Scheduler:
+        """The same, inside of a run; its context shows it to code that is given no scheduler."""
+        other = copy.copy(self)
+        other.run, other.listeners, other.outer = run, listeners, self
+        other.context = self.context.copy()
+        other.context.run(_current.set, other)
+        return other
+
+    def outside(self, action: Callable[[T], object], argument: T) -> None:
+        """Calls what is no longer part of the run, such as its subscriber: it shall not see this run as its own."""
+        token = _current.set(self.outer)
+        try:
+            action(argument)
+        finally:
+            _current.reset(token)
+
+    def tell(self, event: Event) -> None:
+        """Tells the listeners; each on the loop that it was attached on."""
+        for listener in self.listeners:
+            listener.hear(event)
 
     def call(self, action: Callable[[], object]) -> None:
         """Runs `action` on the loop: now where that is here, else soon. A loop that is closed has nothing to run."""
@@ -207,16 +239,51 @@ class Scheduler(AsyncIOScheduler):
         return Disposable(dispose)
 
 
+@frozen(eq=False)
+class Ear:
+    """A listener, where it was attached.
+
+    Attributes:
+        heard: called with each event.
+        loop: where it hears, None for wherever the event happens.
+    """
+
+    heard: Callable[[Event], object]
+    loop: Loop | None = None
+
+    def hear(self, event: Event) -> None:
+        """Hears now, or as soon as its loop has time."""
+        if self.loop is None or in_loop(self.loop):
+            self.heard(event)
+        elif not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self.heard, event)
+
+
+# Shows the current run to code that is given no scheduler. Where there is one, the scheduler's run counts.
+_current: contextvars.ContextVar[Scheduler | None] = contextvars.ContextVar("rxllm_run", default=None)
+
+
+def dispatch(name: str, data: Any = None) -> None:
+    """Tells who listens to the current run of an event of the program's own, a `Custom`.
+
+    From within a model of one's own, an operator's function or a handler. Where nobody listens, nothing happens.
+
+    Args:
+        name: what happened.
+        data: what there is to tell of it.
+    """
+    home = _current.get()
+    if home is not None and home.run is not None:
+        home.tell(Custom(name, data, run=home.run))
+
+
 def in_loop(loop: Loop) -> bool:
     """Whether this code is running on `loop`."""
     return _running_loop() is loop
 
 
-def _running_loop() -> Loop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
+# The public get_running_loop raises where there is none, which takes ten times as long.
+_running_loop: Callable[[], Loop | None] = asyncio._get_running_loop
 
 
 def scheduler(given: abc.SchedulerBase | None = None) -> Scheduler:

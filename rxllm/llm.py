@@ -14,9 +14,13 @@ from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
 
 from ._runtime import Scheduler, Source, Worker, connect, in_thread, pull, scheduler, source
 from .errors import MisuseError, RxllmError
+from .events import Service
 from .messages import Chunk, Message, Parameters, Prompt, Request, Sampling, Settings, join, text_chunk
+from .operators.batches import MAX_CONCURRENCY
 from .operators.folds import message, one_chunk
+from .operators.observing import Identity, observed
 from .operators.serialising import serialised
+from .results import LLMResult
 from .surface import Surface
 
 __all__ = ["LLM"]
@@ -79,12 +83,30 @@ class LLM(Surface[Prompt | Observable[Any], Chunk, Message]):
         streams = type(self).chunks is not LLM.chunks and self.parameters.stream is not False
         return "native" if streams else "single emission"
 
-    def bind(self, **parameters: Unpack[Settings]) -> Self:
-        """A copy that asks with these parameters.
+    def generate(
+        self, prompts: Iterable[Prompt], *, max_concurrency: int = MAX_CONCURRENCY, **settings: Unpack[Settings]
+    ) -> LLMResult:
+        """The answers to all prompts, with what it took, in one `LLMResult`."""
+        return LLMResult.of(self.batch(prompts, max_concurrency=max_concurrency, **settings))
 
-        Raises:
-            MisuseError: there is no such parameter, or it can't have this value.
-        """
+    async def agenerate(
+        self, prompts: Iterable[Prompt], *, max_concurrency: int = MAX_CONCURRENCY, **settings: Unpack[Settings]
+    ) -> LLMResult:
+        """As `generate`."""
+        return LLMResult.of(await self.abatch(prompts, max_concurrency=max_concurrency, **settings))
+
+    def kind(self, request: Request) -> Literal["llm", "chat_model"]:
+        """Whether this continues a text, or converses."""
+        return "llm"
+
+    def service(self, request: Request) -> Service:
+        """Who answers, as handlers are told."""
+        streaming = request.stream is not False and type(self).chunks is not LLM.chunks
+        model = request.model or getattr(self, "model", None)
+        named = model if isinstance(model, str) else None  # a local model may keep its weights under this name
+        return Service(type(self).__name__.lower(), named, streaming=streaming)
+
+    def _asking_with(self, parameters: Settings) -> Self:
         return attrs.evolve(self, parameters=Parameters.of(parameters).over(self.parameters))
 
     def __call__(self, prompt: Prompt | Observable[Any], /) -> Observable[Chunk]:
@@ -107,7 +129,12 @@ class LLM(Surface[Prompt | Observable[Any], Chunk, Message]):
             answer.subscription.disposable = connect(_made(self, request, home), answer, home)
             return answer.subscription
 
-        return Source(subscribe)
+        def identity() -> Identity:
+            name = self.run_name or type(self).__name__
+            service = self.service(request)
+            return Identity(name, self.kind(request), self.tags, self.metadata, self.handlers, service)
+
+        return observed(Source(subscribe), request, identity, self.handlers)
 
     def answer(self, prompt: Prompt | Observable[Any], /) -> Observable[Message]:
         """The whole answer, as an Observable of one Message."""

@@ -32,6 +32,7 @@ __all__ = [
     "Chunk",
     "FilePart",
     "FinishReason",
+    "Logprobs",
     "Message",
     "Parameters",
     "Part",
@@ -50,6 +51,8 @@ __all__ = [
 ]
 
 Role = Literal["system", "user", "assistant", "tool"]
+Logprobs = Mapping[str, Sequence[Any]]
+"""By the provider's names, such as ``content`` or ``tokens``: what it says of each token."""
 FinishReason = Literal["stop", "length", "content_filter", "tool_call", "error"]
 
 
@@ -212,6 +215,7 @@ class Message:
     raw_finish_reason: str | None = None
     model: str | None = None
     id: str | None = None
+    logprobs: Logprobs | None = field(default=None, eq=False)
 
     def __str__(self) -> str:
         return self.text
@@ -252,6 +256,7 @@ class _Rest:
     model: str | None = None
     id: str | None = None
     reset: bool = False
+    logprobs: Logprobs | None = field(default=None, hash=False)
 
 
 _NOTHING = _Rest()
@@ -278,6 +283,7 @@ class Chunk:
         model: str | None = None,
         id: str | None = None,
         reset: bool = False,
+        logprobs: Logprobs | None = None,
     ) -> None:
         whole = tuple(parts) or None
         # Most chunks with parts are one fragment, with nothing to join.
@@ -291,8 +297,8 @@ class Chunk:
             text = _text(whole, TextPart)
             if all(isinstance(part, TextPart) for part in whole):
                 whole = None
-        plain = not (whole or usage or finish_reason or raw_finish_reason or model or id or reset)
-        rest = None if plain else _Rest(whole, usage, finish_reason, raw_finish_reason, model, id, reset)
+        plain = not (whole or usage or finish_reason or raw_finish_reason or model or id or reset or logprobs)
+        rest = None if plain else _Rest(whole, usage, finish_reason, raw_finish_reason, model, id, reset, logprobs)
         _set_text(self, text)
         _set_rest(self, rest)
 
@@ -369,6 +375,11 @@ class Chunk:
         """Whether everything that came before is to be forgotten."""
         return self._facts.reset
 
+    @property
+    def logprobs(self) -> Logprobs | None:
+        """The log-probabilities of its tokens, if they were asked for."""
+        return self._facts.logprobs
+
     def message(self) -> Message:
         """The answer that this chunk is the whole of."""
         facts = self._facts
@@ -380,6 +391,7 @@ class Chunk:
             raw_finish_reason=facts.raw_finish_reason,
             model=facts.model,
             id=facts.id,
+            logprobs=facts.logprobs,
         )
 
     @classmethod
@@ -402,6 +414,7 @@ class Chunk:
             raw_finish_reason=answer.raw_finish_reason,
             model=answer.model,
             id=answer.id,
+            logprobs=answer.logprobs,
         )
 
 
@@ -442,6 +455,7 @@ def join(chunks: Iterable[Chunk]) -> Chunk:
                 rest.model or facts.model,
                 rest.id or facts.id,
                 facts.reset,
+                _more(facts.logprobs, rest.logprobs),
             )
         if rest.parts is None:
             fold.text(chunk.text)
@@ -456,7 +470,15 @@ def join(chunks: Iterable[Chunk]) -> Chunk:
         model=facts.model,
         id=facts.id,
         reset=facts.reset,
+        logprobs=facts.logprobs,
     )
+
+
+def _more(some: Logprobs | None, more: Logprobs | None) -> Logprobs | None:
+    """Lists under the same name are continued."""
+    if not some or not more:
+        return some or more
+    return {name: (*some.get(name, ()), *more.get(name, ())) for name in {**some, **more}}
 
 
 def _is_fragment(part: Part) -> bool:
@@ -669,9 +691,13 @@ class Sampling(TypedDict, total=False):
 
 
 class Settings(Sampling, total=False):
-    """`Parameters` as keywords, as `bind`, `stream` and the rest take them."""
+    """What `bind`, `stream` and the rest take: `Parameters`, and the config of a run."""
 
     model: str
+    tags: Iterable[str]
+    metadata: Mapping[str, Any]
+    run_name: str
+    handlers: Iterable[Any]
 
 
 _OTHER_NAMES = {

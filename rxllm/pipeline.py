@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Self, TypeVar, Unpack, cast, overload
+from typing import Any, Self, TypeVar, cast, overload
 
 import attrs
 from attrs import frozen
@@ -12,6 +12,7 @@ from reactivex import operators as ops
 
 from .errors import MisuseError
 from .messages import Settings
+from .operators.observing import Identity, observed
 from .surface import Surface
 
 __all__ = ["Pipeline", "pipe"]
@@ -44,18 +45,16 @@ class Pipeline(Surface[In, Out, Out]):
                 f"The last stage of a pipeline must return an Observable; {_name(self.stages[-1])} returned "
                 f"{type(value).__name__}. Functions of single values go in as ops.map(f)."
             )
-        return cast("Observable[Out]", value)
+        return observed(cast("Observable[Out]", value), prompt, self._identity, self.handlers)
+
+    def _identity(self) -> Identity:
+        return Identity(self.run_name or "Pipeline", "chain", self.tags, self.metadata, self.handlers)
 
     def answer(self, prompt: In, /) -> Observable[Out]:
         """The last value."""
         return self(prompt).pipe(ops.last())
 
-    def bind(self, **parameters: Unpack[Settings]) -> Self:
-        """A copy whose models ask with these parameters.
-
-        Raises:
-            MisuseError: there is no such parameter, or no model in the pipeline.
-        """
+    def _asking_with(self, parameters: Settings) -> Self:
         if not any(isinstance(stage, Surface) for stage in self.stages):
             raise MisuseError(f"This pipeline has no model to take {', '.join(parameters)}.")
         stages = tuple(

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Iterable, Mapping
-from typing import Any, Generic, NoReturn, Self, TypeVar, Unpack, cast
+from typing import Any, Generic, Literal, NoReturn, Self, TypeVar, Unpack, cast
 
 import attrs
 from attrs import field, frozen
-from reactivex import Observable
+from reactivex import Observable, abc
 
+from ._runtime import Ear, Source, connect, scheduler
 from .bridges import AsyncStream, SyncStream, from_aiter, from_iter
 from .bridges.stream import CallerStream
 from .errors import MisuseError
+from .events import Event, Listener
 from .messages import Settings
 from .operators import batch, batch_as_completed
 from .operators.batches import MAX_CONCURRENCY
+from .operators.dicts import SELECTIONS, as_dicts
+from .operators.observing import ears
 
 __all__ = ["Surface"]
 
@@ -39,11 +43,13 @@ class Surface(ABC, Generic[In, Out, Answer]):
         tags: names to find its runs by.
         metadata: facts to find its runs by.
         run_name: what to call its runs.
+        handlers: who listens to its runs, and to the runs within them.
     """
 
     tags: tuple[str, ...] = field(default=(), converter=_tags)
     metadata: Mapping[str, Any] = field(factory=dict[str, Any])
     run_name: str | None = None
+    handlers: tuple[Ear, ...] = field(default=(), converter=ears, repr=False)
 
     @abstractmethod
     def __call__(self, prompt: In, /) -> Observable[Out]:
@@ -54,12 +60,19 @@ class Surface(ABC, Generic[In, Out, Answer]):
         """The answer, as an Observable of one value."""
 
     @abstractmethod
-    def bind(self, **parameters: Unpack[Settings]) -> Self:
-        """A copy that asks with these parameters.
+    def _asking_with(self, parameters: Settings) -> Self:
+        """A copy that asks with these parameters."""
+
+    def bind(self, **settings: Unpack[Settings]) -> Self:
+        """A copy that asks with these parameters, or under this config.
 
         Raises:
             MisuseError: there is no such parameter, or it can't have this value.
         """
+        parameters: Any = dict(settings)
+        config = {name: parameters.pop(name) for name in _CONFIG if name in parameters}
+        configured = self.with_config(**config) if config else self
+        return configured._asking_with(parameters) if parameters else configured
 
     def with_config(
         self,
@@ -67,13 +80,16 @@ class Surface(ABC, Generic[In, Out, Answer]):
         tags: Iterable[str] = (),
         metadata: Mapping[str, Any] | None = None,
         run_name: str | None = None,
+        handlers: Iterable[Listener] = (),
     ) -> Self:
-        """A copy under which runs are found: tags are united, later metadata wins."""
+        """A copy under which runs are found and heard: tags and handlers are united, later metadata wins."""
+        heard: tuple[Listener | Ear, ...] = (*self.handlers, *handlers)
         return attrs.evolve(
             self,
             tags=(*self.tags, *tags),
             metadata={**self.metadata, **(metadata or {})},
             run_name=run_name or self.run_name,
+            handlers=heard,
         )
 
     def _bound(self, parameters: Settings) -> Self:
@@ -96,6 +112,41 @@ class Surface(ABC, Generic[In, Out, Answer]):
     def astream(self, prompt: In, **parameters: Unpack[Settings]) -> AsyncStream[Out]:
         """What comes, as it comes, for ``async for``. Nothing is sent before the first ``anext``."""
         return AsyncStream(self._bound(parameters)(prompt))
+
+    def events(self, prompt: In, **parameters: Unpack[Settings]) -> Source[Event]:
+        """All that happens while the prompt is answered, in every model and pipeline within, as it happens.
+
+        ::
+
+            -a--b--|
+            (Started)-(RunChunk a)--(RunChunk b)--(Finished)|
+
+        Who stops taking events stops the model. Errors: the stream's, after its `Failed`.
+        """
+        stream = self._bound(parameters)(prompt)
+
+        def subscribe(observer: abc.ObserverBase[Event], given: abc.SchedulerBase | None) -> abc.DisposableBase:
+            home = scheduler(given)
+            ear = Ear(observer.on_next, home.loop)
+            inside = home.under(home.run, (*home.listeners, ear))
+            return connect(stream, _End(observer), inside)
+
+        return Source(subscribe)
+
+    def astream_events(
+        self, prompt: In, *, version: Literal["v1", "v2"] = "v2", **selection: Any
+    ) -> AsyncStream[dict[str, Any]]:
+        """The events as dicts of the shape that is known from `astream_events` elsewhere.
+
+        Args:
+            prompt: what to ask.
+            version: ``"v1"`` is ``"v2"`` without custom events and with empty ``parent_ids``.
+            selection: ``include_names``, ``include_types``, ``include_tags``: only events with any of these;
+                ``exclude_names``, ``exclude_types``, ``exclude_tags``: none of those. What is no selection is a
+                parameter of the models.
+        """
+        chosen = {name: selection.pop(name) for name in SELECTIONS if name in selection}
+        return AsyncStream(as_dicts(version, **chosen)(self.events(prompt, **selection)))
 
     def batch(
         self,
@@ -162,6 +213,23 @@ class Surface(ABC, Generic[In, Out, Answer]):
         raise MisuseError("Stages are composed by rxllm.pipe(a, b), not by a | b.")
 
 
+class _End(abc.ObserverBase[Any]):
+    """Hears how a stream ends, whose values are heard as events."""
+
+    def __init__(self, observer: abc.ObserverBase[Event]) -> None:
+        self.observer = observer
+
+    def on_next(self, value: Any) -> None:
+        pass
+
+    def on_error(self, error: Exception) -> None:
+        self.observer.on_error(error)
+
+    def on_completed(self) -> None:
+        self.observer.on_completed()
+
+
+_CONFIG = ("tags", "metadata", "run_name", "handlers")
 T = TypeVar("T")
 
 

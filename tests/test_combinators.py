@@ -9,7 +9,20 @@ from attrs import field, frozen
 from reactivex import operators as ops
 
 import rxllm
-from rxllm import LLM, Cancelled, Chunk, Failed, Finished, Handler, Message, MisuseError, Request, Started, Usage
+from rxllm import (
+    LLM,
+    Cancelled,
+    Chunk,
+    Failed,
+    Finished,
+    Handler,
+    Message,
+    MisuseError,
+    Request,
+    RunChunk,
+    Started,
+    Usage,
+)
 
 TIMEOUT = 5.0  # seconds for what comes at once
 
@@ -59,8 +72,15 @@ def test_a_run_is_heard_from_started_to_finished():
     assert "Hello" == llm.invoke("x").text
     request = Request.ask("x", rxllm.Parameters(temperature=0))
     answer = Message("assistant", "Hello", Usage(output_tokens=2))
-    chunks = [Chunk("Hel"), Chunk("lo", usage=Usage(output_tokens=2))]
-    assert [Started(request, "Hello", ("t",), {"a": 1}), *chunks, Finished(answer)] == listener.heard
+    started, *chunks, finished = listener.heard
+    run = started.run
+    assert (Started(request, run=run), Finished(answer, run=run)) == (started, finished)
+    assert [("Hel", None, run), ("lo", Usage(output_tokens=2), run)] == [
+        (chunk.text, chunk.usage, chunk.run) for chunk in chunks
+    ]
+    assert ("Hello", "llm", (), ("t",), {"a": 1}) == (run.name, run.kind, run.parent_ids, run.tags, run.metadata)
+    times = [event.time for event in listener.heard]
+    assert sorted(times) == times
 
 
 def test_the_name_of_a_run_is_its_config():
@@ -77,9 +97,10 @@ def test_a_failure_is_heard():
     with pytest.raises(rxllm.Interrupted) as caught:
         rxllm.observe(Breaks(), listener).invoke("x")
     started, chunk, failed = listener.heard
-    assert (Started, Chunk("Hel"), Failed(caught.value)) == (type(started), chunk, failed)
+    run = started.run
+    assert (Started, "Hel", Failed(caught.value, run=run)) == (type(started), str(chunk), failed)
     assert Message("assistant", "Hel") == failed.partial
-    assert Failed(ValueError()).partial is None
+    assert Failed(ValueError(), run=run).partial is None
 
 
 def test_leaving_is_heard():
@@ -90,22 +111,23 @@ def test_leaving_is_heard():
         stream.close()
         heard.extend(stream)
     rxllm.Embedded().invoke("the loop has gone round")
-    assert [Started, Chunk, Cancelled] == [type(event) for event in listener.heard]
-    assert (Cancelled(Message("assistant", "Hel")), []) == (listener.heard[-1], heard)
+    assert [Started, RunChunk, Cancelled] == [type(event) for event in listener.heard]
+    assert (Message("assistant", "Hel"), []) == (listener.heard[-1].partial, heard)
 
 
 async def test_leaving_before_anything_came():
     """The partial is None."""
     listener = Listener()
     rxllm.observe(Hello(), listener)("x").subscribe().dispose()
-    assert Cancelled(None) == listener.heard[-1]
+    assert [Started, Cancelled] == [type(event) for event in listener.heard]
+    assert listener.heard[-1].partial is None
 
 
 async def test_taking_one_is_leaving():
     """An operator that has enough disposes, and that is heard once."""
     listener = Listener()
     assert Chunk("Hel") == await rxllm.observe(Hangs(), listener)("x").pipe(ops.take(1))
-    assert [Started, Chunk, Cancelled] == [type(event) for event in listener.heard]
+    assert [Started, RunChunk, Cancelled] == [type(event) for event in listener.heard]
 
 
 async def test_one_of_three_ends_and_only_one():
@@ -115,7 +137,7 @@ async def test_one_of_three_ends_and_only_one():
     subscription = rxllm.observe(Hello(), listener)("x").subscribe(on_completed=done.set)
     await asyncio.wait_for(done.wait(), TIMEOUT)
     subscription.dispose()
-    assert [Started, Chunk, Chunk, Finished] == [type(event) for event in listener.heard]
+    assert [Started, RunChunk, RunChunk, Finished] == [type(event) for event in listener.heard]
 
 
 def test_each_subscription_is_a_run():
@@ -174,7 +196,7 @@ def test_observing_keeps_streaming_as_it_is():
     llm = rxllm.observe(Hello(), listener).bind(stream=False)
     assert "single emission" == llm.streaming
     assert [Chunk("Hello", usage=Usage(output_tokens=2))] == list(llm.stream("x"))
-    assert [Started, Chunk, Finished] == [type(event) for event in listener.heard]
+    assert [Started, RunChunk, Finished] == [type(event) for event in listener.heard]
 
 
 def test_a_handler_may_be_subscribed_to_an_answer():
@@ -182,4 +204,5 @@ def test_a_handler_may_be_subscribed_to_an_answer():
     listener = Listener()
     rx.of(Chunk("a")).subscribe(listener)
     rx.throw(failure := ValueError("no")).subscribe(listener)
-    assert [Chunk("a"), Failed(failure)] == listener.heard
+    chunk, failed = listener.heard
+    assert (Chunk("a"), failure) == (chunk, failed.error)

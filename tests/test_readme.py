@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from protocols import Chat, Messages
+from protocols import Chat, Completions, Messages
 from servers import FakeServer, Reply
 
 import rxllm
@@ -27,7 +27,7 @@ SLOW = "Executing <"
 
 def answer(request):
     """What the vendor whose path this is would answer."""
-    protocol = Messages() if request.path == Messages.path else Chat()
+    protocol = next(protocol for protocol in (Chat(), Completions(), Messages()) if protocol.path == request.path)
     if request.json.get("stream"):
         return Reply(protocol.stream(["Oh, ", "sparkling ", "water"]))
     return Reply.json(protocol.whole(["Oh, sparkling water"]))
@@ -90,3 +90,12 @@ def test_files_exist():
     links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
     assert links
     assert all((Path(__file__).parents[1] / link).exists() for link in links)
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(tests/\S+::\S+)`", README))))
+def test_named_test_exists(name):
+    """A test that the README refers to is there."""
+    path, _, function = name.partition("::")
+    assert re.search(
+        rf"^(async )?def {function}\(", (Path(__file__).parents[1] / path).read_text("utf-8"), re.MULTILINE
+    )

@@ -31,7 +31,7 @@ every = pytest.mark.parametrize("thing", THINGS, ids=lambda thing: type(thing)._
 def test_it_is_written_once(thing):
     """No class has a method of its own where the surface has one."""
     surface = {name for name, value in vars(Surface).items() if inspect.isfunction(value) and name[0] != "_"}
-    own = {"answer", "bind"}  # what differs between them
+    own = {"answer"}  # what differs between them
     assert surface - own == {name for name in surface if getattr(type(thing), name) is getattr(Surface, name)}
     for kind in LLM, Pipeline:
         assert own == surface & vars(kind).keys()
@@ -82,7 +82,7 @@ def test_names_of_parameters_are_those_of_bind(thing):
     for name in ("invoke", "ainvoke", "stream", "astream", "batch", "abatch", "batch_as_completed"):
         keywords = inspect.signature(getattr(thing, name)).parameters["parameters"]
         assert inspect.Parameter.VAR_KEYWORD == keywords.kind
-        assert inspect.signature(thing.bind).parameters["parameters"].annotation == keywords.annotation
+        assert inspect.signature(thing.bind).parameters["settings"].annotation == keywords.annotation
 
 
 def test_a_late_wake_loses_nothing():

@@ -45,6 +45,7 @@ class _Choice(Struct, gc=False):
     text: Any = None  # of completions
     finish_reason: Any = None
     usage: Any = None  # Moonshot
+    logprobs: Any = None
     error: Any = None  # OpenRouter
 
 
@@ -112,7 +113,15 @@ class ChatDecoder:
             return None
         if frame.choices and self._spoken and (choice := frame.choices[0]) is not None:
             delta, text = choice.delta, None
-            if choice.finish_reason or frame.usage or frame.error or frame.x_groq or choice.error or choice.usage:
+            if (
+                choice.finish_reason
+                or frame.usage
+                or frame.error
+                or frame.x_groq
+                or choice.error
+                or choice.usage
+                or choice.logprobs
+            ):
                 pass
             elif delta is None:
                 text = choice.text
@@ -148,7 +157,8 @@ class ChatDecoder:
         raw = text_of(choice.finish_reason) or None
         self._fail(frame, frame.error or choice.error or groq.get("error"), raw, data)
         self.complete = (self.complete or raw is not None) and self.failure is None
-        if not parts and not usage and not raw:
+        logprobs = {name: tuple(list_of(each)) for name, each in object_of(choice.logprobs).items() if each}
+        if not parts and not usage and not raw and not logprobs:
             if self.failure:
                 raise self.failure
             return None
@@ -158,6 +168,7 @@ class ChatDecoder:
             usage=usage,
             finish_reason=_FINISHES.get(raw, "stop") if raw else None,
             raw_finish_reason=raw,
+            logprobs=logprobs or None,
             id=(self._id or None) if first else None,
             model=(self._model or None) if first else None,
         )

@@ -14,6 +14,7 @@ from reactivex import Observable, abc
 
 from .._runtime import Scheduler, Source, connect, scheduler
 from ..errors import Interrupted, MisuseError, ProtocolError, ProviderError, RxllmError
+from ..events import Service
 from ..llm import LLM, Fields
 from ..messages import Chunk, Request
 from ..operators.limits import silence
@@ -134,6 +135,15 @@ class HTTPProvider(LLM):
 
     def _error(self, status: int, body: bytes, headers: Mapping[str, str]) -> ProviderError:
         raise NotImplementedError
+
+    def service(self, request: Request) -> Service:
+        """Who answers, and where."""
+        try:
+            place = urlsplit(self._url(request))
+            port = place.port or {"https": 443, "http": 80}.get(place.scheme)
+        except ValueError:  # `chunks` refuses it in a sentence
+            return super().service(request)
+        return attrs.evolve(super().service(request), address=place.hostname, port=port)
 
     def chunks(self, request: Request) -> Observable[Chunk]:
         """The answer as it comes. `request.stream` False asks for it whole, as one chunk."""

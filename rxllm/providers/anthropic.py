@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -45,6 +45,10 @@ class Anthropic(HTTPProvider):
     The protocol requires `max_tokens`: where it is not given, 4096 is sent. `response_format` is sent as the `format`
     of ``output_config``.
     """
+
+    def kind(self, request: Request) -> Literal["llm", "chat_model"]:
+        """It converses."""
+        return "chat_model"
 
     @property
     def _base(self) -> str:

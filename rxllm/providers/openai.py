@@ -112,6 +112,10 @@ class OpenAI(HTTPProvider):
             return self.api == "completions"
         return _COMPLETIONS_MODELS.fullmatch(self._model(request)) is not None
 
+    def kind(self, request: Request) -> Literal["llm", "chat_model"]:
+        """Completions continue a text, chat converses."""
+        return "llm" if self._completes(request) else "chat_model"
+
     def _model(self, request: Request) -> str:
         return request.model or self.model
 

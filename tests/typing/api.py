@@ -75,7 +75,7 @@ class Listener(rxllm.Handler):
                 assert_type(message, Message)
             case rxllm.Failed(error=error):
                 assert_type(error, Exception)
-            case rxllm.Started() | rxllm.Cancelled():
+            case _:
                 pass
 
 

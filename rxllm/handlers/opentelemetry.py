@@ -1,0 +1,382 @@
+"""`OpenTelemetryHandler`: spans and metrics by the conventions for generative AI.
+
+Source: https://opentelemetry.io/docs/specs/semconv/gen-ai/, which is in development: all names are in `Names`.
+Longer than a room should be, because names, measures and the shapes of content are one convention.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import define
+
+from ..errors import MisuseError, ProviderError
+from ..events import (
+    Cancelled,
+    Event,
+    Failed,
+    Finished,
+    Handler,
+    Retried,
+    Run,
+    RunChunk,
+    Started,
+    ToolFinished,
+    ToolStarted,
+)
+from ..messages import (
+    FilePart,
+    Message,
+    Part,
+    RawPart,
+    ReasoningPart,
+    RefusalPart,
+    Request,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+    Usage,
+)
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import Histogram, Meter, MeterProvider
+    from opentelemetry.trace import Span, TracerProvider
+
+__all__ = ["OpenTelemetryHandler"]
+
+
+class Names:
+    """Every name that leaves this process, in one table."""
+
+    OPERATION: Final = "gen_ai.operation.name"
+    PROVIDER: Final = "gen_ai.provider.name"
+    WORKFLOW: Final = "gen_ai.workflow.name"
+    TOOL: Final = "gen_ai.tool.name"
+    TOOL_ARGUMENTS: Final = "gen_ai.tool.call.arguments"
+    TOOL_RESULT: Final = "gen_ai.tool.call.result"
+    MODEL: Final = "gen_ai.request.model"
+    STREAM: Final = "gen_ai.request.stream"
+    PARAMETERS: Final = {
+        "temperature": "gen_ai.request.temperature",
+        "max_tokens": "gen_ai.request.max_tokens",
+        "top_p": "gen_ai.request.top_p",
+        "top_k": "gen_ai.request.top_k",
+        "seed": "gen_ai.request.seed",
+        "stop_sequences": "gen_ai.request.stop_sequences",
+    }
+    RESPONSE_ID: Final = "gen_ai.response.id"
+    RESPONSE_MODEL: Final = "gen_ai.response.model"
+    FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
+    FIRST_CHUNK: Final = "gen_ai.response.time_to_first_chunk"
+    USAGE: Final = {
+        "input_tokens": "gen_ai.usage.input_tokens",
+        "output_tokens": "gen_ai.usage.output_tokens",
+        "cache_read_input_tokens": "gen_ai.usage.cache_read.input_tokens",
+        "cache_creation_input_tokens": "gen_ai.usage.cache_creation.input_tokens",
+        "reasoning_output_tokens": "gen_ai.usage.reasoning.output_tokens",
+    }
+    INPUT: Final = "gen_ai.input.messages"
+    OUTPUT: Final = "gen_ai.output.messages"
+    SYSTEM: Final = "gen_ai.system_instructions"
+    ERROR: Final = "error.type"
+    STATUS: Final = "http.response.status_code"
+    ADDRESS: Final = "server.address"
+    PORT: Final = "server.port"
+    CANCELLED: Final = "rxllm.cancelled"
+    RETRIED: Final = "rxllm.retried"
+    ATTEMPT: Final = "rxllm.attempt"
+    INPUT_OR_OUTPUT: Final = "gen_ai.token.type"
+    DURATION_METRIC: Final = "gen_ai.client.operation.duration"
+    FIRST_CHUNK_METRIC: Final = "gen_ai.client.operation.time_to_first_chunk"
+    PER_CHUNK_METRIC: Final = "gen_ai.client.operation.time_per_output_chunk"
+    TOKENS_METRIC: Final = "gen_ai.client.token.usage"
+    OPERATIONS: Final = {
+        "chat_model": "chat",
+        "llm": "text_completion",
+        "chain": "invoke_workflow",
+        "tool": "execute_tool",
+    }
+
+
+_SECONDS = [0.01 * 2**power for power in range(14)]
+_TOKENS = [float(4**power) for power in range(14)]
+
+
+@define
+class _Open:
+    """A span that has not ended.
+
+    Attributes:
+        span: itself.
+        attributes: those of its metrics.
+        started: when, by `time.perf_counter`.
+        streaming: whether its chunks are timed.
+        spoken: when the last chunk came; 0.0 before the first.
+    """
+
+    span: Span
+    attributes: dict[str, Any]
+    started: float
+    streaming: bool = False
+    spoken: float = 0.0
+
+
+class OpenTelemetryHandler(Handler):
+    """Tells OpenTelemetry of each run: a span, and for models how long it took and how many tokens.
+
+    ::
+
+        llm = rxllm.OpenAI("gpt-5-mini", handlers=[rxllm.OpenTelemetryHandler()])
+
+    A span begins with its run, at ``subscribe``, and ends with it, cancelled or not. Its parent is that of the run it
+    is part of, else the span that is current where it is subscribed to. It is never made current itself: a stream's
+    consumer may leave it in another context than it was begun in. One handler may hear any number of runs at once.
+
+    What is asked and answered stays out, also as the text of an error, unless `capture_content` says otherwise.
+
+    Args:
+        tracer_provider: instead of the global one.
+        meter_provider: instead of the global one.
+        capture_content: whether to tell prompts, answers, tools' arguments and results, and the texts of errors.
+            Files are told by type and size.
+
+    Raises:
+        MisuseError: OpenTelemetry is not installed.
+    """
+
+    def __init__(
+        self,
+        *,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+        capture_content: bool = False,
+    ) -> None:
+        try:
+            from opentelemetry import metrics, trace
+        except ImportError:
+            raise MisuseError("OpenTelemetry is not installed: pip install 'rxllm[otel]'.") from None
+        self._trace = trace
+        self._tracer = trace.get_tracer("rxllm", tracer_provider=tracer_provider)
+        meter = metrics.get_meter("rxllm", meter_provider=meter_provider)
+        self._duration = _seconds(meter, Names.DURATION_METRIC, "Duration of a model's answer.")
+        self._first_chunk = _seconds(meter, Names.FIRST_CHUNK_METRIC, "Time until the first chunk came.")
+        self._per_chunk = _seconds(meter, Names.PER_CHUNK_METRIC, "Time from one chunk to the next.")
+        self._tokens = meter.create_histogram(
+            Names.TOKENS_METRIC,
+            unit="{token}",
+            description="Tokens of a model's input and output.",
+            explicit_bucket_boundaries_advisory=_TOKENS,
+        )
+        self._capture_content = capture_content
+        self._open: dict[str, _Open] = {}
+
+    def on_event(self, event: Event) -> None:
+        """Begins, times or ends a span."""
+        match event:
+            case RunChunk(run=run):
+                self._chunk(run)
+            case Started(run=run, input=given) | ToolStarted(run=run, input=given):
+                self._begin(run, given)
+            case Finished(run=run, output=output) | ToolFinished(run=run, output=output):
+                self._end(run, output)
+            case Failed(run=run, error=error, partial=partial):
+                self._end(run, partial, error)
+            case Cancelled(run=run, partial=partial):
+                self._end(run, partial, cancelled=True)
+            case Retried(run=run, attempt=attempt, error=error):
+                if opened := self._open.get(run.id):
+                    opened.span.add_event(Names.RETRIED, _retried(attempt, error))
+            case _:
+                pass
+
+    def _begin(self, run: Run, given: object) -> None:
+        if run.id in self._open:
+            return
+        operation, service = Names.OPERATIONS[run.kind], run.service
+        shared: dict[str, Any] = {Names.OPERATION: operation}
+        if service:
+            shared[Names.PROVIDER] = service.provider
+            shared[Names.MODEL] = service.model
+            shared[Names.ADDRESS] = service.address
+            shared[Names.PORT] = service.port
+        shared = _known(shared)
+        outer = next((self._open[above] for above in reversed(run.parent_ids) if above in self._open), None)
+        span = self._tracer.start_span(
+            f"{operation} {(service and service.model) or run.name}",
+            context=self._trace.set_span_in_context(outer.span) if outer else None,
+            kind=self._trace.SpanKind.CLIENT if service and service.address else self._trace.SpanKind.INTERNAL,
+            attributes={**shared, **_asked(run, given)},
+        )
+        streaming = service is not None and service.streaming
+        self._open[run.id] = _Open(span, shared, time.perf_counter(), streaming)
+        if self._capture_content:
+            span.set_attributes(_content_asked(run, given))
+
+    def _chunk(self, run: Run) -> None:
+        opened = self._open.get(run.id)
+        if opened is None or not opened.streaming:
+            return
+        now = time.perf_counter()
+        if opened.spoken:
+            self._per_chunk.record(now - opened.spoken, opened.attributes)
+        else:
+            self._first_chunk.record(now - opened.started, opened.attributes)
+            opened.span.set_attribute(Names.FIRST_CHUNK, now - opened.started)
+        opened.spoken = now
+
+    def _end(self, run: Run, output: object, error: Exception | None = None, *, cancelled: bool = False) -> None:
+        opened = self._open.pop(run.id, None)
+        if opened is None:
+            return
+        span = opened.span
+        try:
+            shared = opened.attributes
+            if cancelled:
+                span.set_attribute(Names.CANCELLED, True)
+            if error is not None:
+                shared[Names.ERROR] = _kind_of(error)
+                span.set_attributes(_known({Names.ERROR: shared[Names.ERROR], Names.STATUS: _status_of(error)}))
+                told = str(error) if self._capture_content else None
+                span.set_status(self._trace.StatusCode.ERROR, told)
+            if run.service:
+                self._answered(opened, output if isinstance(output, Message) else None)
+            if self._capture_content and output is not None:
+                span.set_attributes(_content_answered(run, output))
+        finally:
+            span.end()
+
+    def _answered(self, opened: _Open, answer: Message | None) -> None:
+        shared = opened.attributes
+        if answer:
+            reason = answer.finish_reason or answer.raw_finish_reason
+            counts = _counts(answer.usage, shared[Names.PROVIDER])
+            shared.update(_known({Names.RESPONSE_MODEL: answer.model}))
+            opened.span.set_attributes(
+                _known(
+                    {
+                        Names.RESPONSE_ID: answer.id,
+                        Names.RESPONSE_MODEL: answer.model,
+                        Names.FINISH_REASONS: [reason] if reason else None,
+                        **{name: counts.get(field) for field, name in Names.USAGE.items()},
+                    }
+                )
+            )
+            for kind in "input", "output":
+                if (count := counts.get(f"{kind}_tokens")) is not None:
+                    self._tokens.record(count, {**shared, Names.INPUT_OR_OUTPUT: kind})
+        self._duration.record(time.perf_counter() - opened.started, shared)
+
+
+def _seconds(meter: Meter, name: str, description: str) -> Histogram:
+    return meter.create_histogram(name, unit="s", description=description, explicit_bucket_boundaries_advisory=_SECONDS)
+
+
+def _known(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in attributes.items() if value is not None}
+
+
+def _kind_of(error: Exception) -> str:
+    """The error's class; its text may say what was asked."""
+    kind = type(error)
+    known = kind.__module__ == "builtins" or kind.__module__.startswith("rxllm.")
+    return kind.__qualname__ if known else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _retried(attempt: int, error: Exception) -> dict[str, Any]:
+    return {Names.ATTEMPT: attempt, Names.ERROR: _kind_of(error)}
+
+
+def _status_of(error: Exception) -> int | None:
+    return error.status if isinstance(error, ProviderError) else None
+
+
+def _counts(usage: Usage | None, provider: str) -> dict[str, int]:
+    """What the provider counted. The convention's input tokens include the cached ones, Anthropic's do not."""
+    if usage is None or usage.estimated:
+        return {}
+    counts = _known({field: getattr(usage, field) for field in Names.USAGE})
+    if provider == "anthropic" and "input_tokens" in counts:
+        cached = ("cache_read_input_tokens", "cache_creation_input_tokens")
+        counts["input_tokens"] += sum(counts.get(field, 0) for field in cached)
+    return counts
+
+
+def _asked(run: Run, given: object) -> dict[str, Any]:
+    """What was asked for, but its content."""
+    if isinstance(given, Request) and run.service:
+        parameters = {name: getattr(given, field) for field, name in Names.PARAMETERS.items()}
+        return _known({Names.STREAM: run.service.streaming, **parameters})
+    return {Names.TOOL if run.kind == "tool" else Names.WORKFLOW: run.name}
+
+
+# ── content ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _content_asked(run: Run, given: object) -> dict[str, str]:
+    if isinstance(given, Request):
+        said = [_message(message) for message in given.messages if message.role != "system"]
+        rules = [part for message in given.messages if message.role == "system" for part in _parts(message.parts)]
+        return {Names.INPUT: _json(said), **({Names.SYSTEM: _json(rules)} if rules else {})}
+    if run.kind == "tool":
+        return {Names.TOOL_ARGUMENTS: given if isinstance(given, str) else _json(given)}
+    return {Names.INPUT: _json([_loose("user", given)])}
+
+
+def _content_answered(run: Run, output: object) -> dict[str, str]:
+    if run.kind == "tool":
+        return {Names.TOOL_RESULT: output if isinstance(output, str) else _json(output)}
+    return {Names.OUTPUT: _json([_loose("assistant", output)])}
+
+
+def _loose(role: str, value: object) -> dict[str, Any]:
+    """As a message; what a pipeline takes and gives may be anything."""
+    if isinstance(value, Message):
+        return _message(value)
+    return {"role": role, "parts": [{"type": "text", "content": value if isinstance(value, str) else _json(value)}]}
+
+
+def _message(message: Message) -> dict[str, Any]:
+    reason = {"finish_reason": message.finish_reason} if message.finish_reason else {}
+    return {"role": message.role, "parts": _parts(message.parts), **reason}
+
+
+def _parts(parts: Iterable[Part]) -> list[dict[str, Any]]:
+    return [_part(part) for part in parts]
+
+
+def _part(part: Part) -> dict[str, Any]:
+    """By the convention's schemas of messages."""
+    match part:
+        case TextPart(text=text):
+            return {"type": "text", "content": text}
+        case ReasoningPart(text=text):
+            return {"type": "reasoning", "content": text}
+        case RefusalPart(text=text):
+            return {"type": "refusal", "content": text}
+        case ToolCallPart(id=id, name=name, arguments=arguments):
+            return {"type": "tool_call", "id": id, "name": name, "arguments": _document(arguments)}
+        case ToolResultPart(id=id, content=content):
+            return {"type": "tool_call_response", "id": id, "response": content}
+        case FilePart(media_type=media_type, data=data, url=url):
+            place = {"type": "uri", "uri": url} if data is None else {"type": "file", "size": len(data)}
+            return {**place, "modality": media_type.partition("/")[0], "mime_type": media_type}
+        case RawPart(provider=provider):
+            return {"type": "raw", "provider": provider}
+
+
+def _document(text: str) -> Any:
+    try:
+        return json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return text
+
+
+def _json(value: object) -> str:
+    """With what JSON does not know as Python shows it: a repr hides the secrets that fields would tell."""
+    try:
+        return json.dumps(value, default=repr)
+    except (TypeError, ValueError, RecursionError):
+        return repr(value)

@@ -1,0 +1,251 @@
+"""The observing operator: a stream that is a run, and tells who listens to it."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from types import BuiltinMethodType, MethodType
+from typing import Any, TypeVar, cast
+
+from attrs import frozen
+from reactivex import Observable, abc
+
+from .._runtime import Ear, Scheduler, Source, connect, scheduler
+from ..errors import MisuseError
+from ..events import (
+    Cancelled,
+    Emitted,
+    Event,
+    Failed,
+    Finished,
+    Handler,
+    Heard,
+    Kind,
+    Listener,
+    Run,
+    Service,
+    Started,
+    run_chunk,
+)
+from ..messages import Chunk, join
+
+__all__ = ["Identity", "ears", "observed"]
+
+T = TypeVar("T")
+
+_log = logging.getLogger("rxllm")
+_FOLD_AT = 1024  # values
+_METHODS = (MethodType, BuiltinMethodType)
+
+
+@frozen
+class Identity:
+    """What a run tells of itself before it runs."""
+
+    name: str
+    kind: Kind
+    tags: tuple[str, ...]
+    metadata: Mapping[str, Any]
+    handlers: tuple[Ear, ...]
+    service: Service | None = None
+
+
+def ears(handlers: Iterable[Listener | Ear]) -> tuple[Ear, ...]:
+    """What hears for each handler: a `Handler`, any observer, or a function of events.
+
+    Raises:
+        MisuseError: a handler is none of these.
+    """
+    return tuple(handler if isinstance(handler, Ear) else _Isolated.of(handler) for handler in handlers)
+
+
+@frozen(eq=False)
+class _Isolated(Ear):
+    """A handler that disturbs nobody: what it raises is logged, unless it asked to fail the run."""
+
+    owner: object = None
+    raises: bool = False
+
+    @classmethod
+    def of(cls, handler: Listener) -> Ear:
+        heard = cast("object", getattr(handler, "on_next", handler))
+        if not callable(heard):
+            raise MisuseError(f"A handler is a Handler or a function of events, not {type(handler).__name__}.")
+        return cls(cast("Heard", heard), None, handler, isinstance(handler, Handler) and handler.raise_error)
+
+    def hear(self, event: Event) -> None:
+        try:
+            self.heard(event)
+        except Exception:
+            if self.raises:
+                raise
+            _log.exception("A handler failed at %s; the stream goes on.", type(event).__name__)
+
+
+def _united(heard: tuple[Ear, ...], more: tuple[Ear, ...]) -> tuple[Ear, ...]:
+    """Who listens to a run and to what it is part of, or was attached twice, hears it once."""
+    for ear in more:
+        if not any(_same(_owner(ear), _owner(other)) for other in heard):
+            heard = (*heard, ear)
+    return heard
+
+
+def _owner(ear: Ear) -> object:
+    return ear.owner if isinstance(ear, _Isolated) else ear
+
+
+def _same(one: object, other: object) -> bool:
+    """Whether both are one listener. Equal handlers may be two; a method is another object each time it is named."""
+    return one is other or (isinstance(one, _METHODS) and one == other)
+
+
+def observed(
+    source: Observable[T], given: object, identity: Callable[[], Identity], handlers: tuple[Ear, ...]
+) -> Source[T]:
+    """The same stream as a run, of which its listeners hear Started, what comes, and how it ends.
+
+    ::
+
+        source     ---a---b---|
+        observed() ---a---b---|
+        listeners  S--a---b---F
+
+    Where nobody listens, it costs nothing. Listeners are `handlers`, and those of the run that it is part of.
+
+    Errors: the source's, and that of a handler with ``raise_error``.
+    """
+
+    def subscribe(observer: abc.ObserverBase[T], outer: abc.SchedulerBase | None) -> abc.DisposableBase:
+        home = scheduler(outer)
+        if not handlers and not home.listeners:
+            return connect(source, observer, home)
+        return _Run(observer, home, identity(), given).start(source)
+
+    return Source(subscribe)
+
+
+class _Run(abc.ObserverBase[T], abc.DisposableBase):
+    """One run, between its source and its subscriber."""
+
+    def __init__(self, observer: abc.ObserverBase[T], home: Scheduler, identity: Identity, given: object) -> None:
+        outer = home.run
+        self.run = Run(
+            uuid.uuid4().hex,
+            identity.name,
+            identity.kind,
+            (*outer.parent_ids, outer.id) if outer else (),
+            tuple(sorted({*outer.tags, *identity.tags})) if outer else identity.tags,
+            {**outer.metadata, **identity.metadata} if outer else identity.metadata,
+            identity.service,
+        )
+        self.observer = observer
+        self.home = home.under(self.run, _united(home.listeners, identity.handlers))
+        self.hears = [(ear.hear, isinstance(ear, _Isolated)) for ear in self.home.listeners]
+        self.given = given
+        self.values: list[Any] = []
+        self.adds_up = True  # all are chunks, or all are texts
+        self.bound = _FOLD_AT
+        self.over = False
+        self.upstream: abc.DisposableBase | None = None
+
+    def start(self, source: Observable[T]) -> abc.DisposableBase:
+        failure = self.home.context.run(self.tell, Started(self.given, run=self.run))
+        if failure is not None:
+            self.on_error(failure)
+            return self
+        try:
+            self.upstream = connect(source, self, self.home)
+        except Exception as error:  # such as a missing key: who heard Started hears the end
+            self.on_error(error)
+        return self
+
+    def tell(self, event: Event) -> Exception | None:
+        """Tells all listeners, and gives the first failure of those that may fail the run."""
+        failure: Exception | None = None
+        for hear, is_handler in self.hears:
+            try:
+                hear(event)
+            except Exception as error:
+                if not is_handler:  # who reads the events has raised
+                    raise
+                failure = failure or error
+        return failure
+
+    def on_next(self, value: T) -> None:
+        if self.over:
+            return
+        self.values.append(value)
+        if len(self.values) > self.bound:
+            self.fold()
+        event = run_chunk(value, self.run) if isinstance(value, Chunk) else Emitted(value, run=self.run)
+        if (failure := self.tell(event)) is not None:
+            self.on_error(failure)
+        else:
+            self.home.outside(self.observer.on_next, value)
+
+    def on_error(self, error: Exception) -> None:
+        if self.over:
+            return
+        self.over = True
+        self.leave_upstream()
+        if (failure := self.tell(Failed(error, run=self.run))) is not None:
+            _log.error("A handler failed at Failed, whose error it is not.", exc_info=failure)
+        self.home.outside(self.observer.on_error, error)
+
+    def on_completed(self) -> None:
+        if self.over:
+            return
+        self.over = True
+        self.leave_upstream()
+        failure = self.tell(Finished(self.total(), run=self.run))
+        self.home.outside(self.end, failure)
+
+    def end(self, failure: Exception | None) -> None:
+        if failure is None:
+            self.observer.on_completed()
+        else:
+            self.observer.on_error(failure)
+
+    def dispose(self) -> None:
+        self.leave_upstream()
+        self.home.call(self.leave)
+
+    def leave_upstream(self) -> None:
+        """The runs within end before this one does."""
+        if self.upstream is not None:
+            self.upstream.dispose()
+
+    def leave(self) -> None:
+        if self.over:
+            return
+        self.over = True
+        # A copy, because whoever leaves may do so from within the run's own context, which can't be entered twice.
+        cancelled = Cancelled(self.total() if self.values else None, run=self.run)
+        failure = self.home.context.copy().run(self.tell, cancelled)
+        if failure is not None:
+            _log.error("A handler failed at Cancelled, when nobody could be told.", exc_info=failure)
+
+    def fold(self) -> None:
+        """Keeps what came small: one value instead of many, which the collector of garbage would walk again and again.
+
+        The longer it is, the later the next time, so that copying stays linear.
+        """
+        total = self.sum()
+        self.values = [total]
+        self.bound = _FOLD_AT + (len(str(total)) // 64 if self.adds_up else 0)
+
+    def total(self) -> Any:
+        """What the values add up to: a Message of chunks, a text of texts, else the last."""
+        total = self.sum()
+        return total.message() if isinstance(total, Chunk) and self.adds_up else total
+
+    def sum(self) -> Any:
+        values = self.values
+        if not values:
+            return None if self.run.kind == "chain" else Chunk()
+        kind = Chunk if isinstance(values[0], Chunk) else str
+        self.adds_up = self.adds_up and all(isinstance(value, kind) for value in values)
+        if not self.adds_up:
+            return values[-1]
+        return join(cast("list[Chunk]", values)) if kind is Chunk else "".join(values)

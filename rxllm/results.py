@@ -1,0 +1,65 @@
+"""`LLMResult`: answers as `generate` gives them, one list of generations a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from attrs import field, frozen
+
+from .messages import Message, Usage
+
+__all__ = ["Generation", "LLMResult"]
+
+
+@frozen
+class Generation:
+    """One answer to one prompt.
+
+    Attributes:
+        text: its text.
+        generation_info: its ``finish_reason`` in the provider's word, and ``logprobs`` where they were asked for.
+        message: the whole answer.
+    """
+
+    text: str
+    generation_info: Mapping[str, Any]
+    message: Message = field(repr=False)
+
+    @classmethod
+    def of(cls, message: Message) -> Generation:
+        """From an answer."""
+        return cls(message.text, {"finish_reason": message.raw_finish_reason, "logprobs": message.logprobs}, message)
+
+
+@frozen
+class LLMResult:
+    """The answers to several prompts.
+
+    Attributes:
+        generations: a list for each prompt, of one generation.
+        llm_output: ``token_usage`` (the sum of all answers, in the names of OpenAI) and ``model_name``.
+    """
+
+    generations: list[list[Generation]]
+    llm_output: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, messages: Iterable[Message]) -> LLMResult:
+        """From the answers, in the order of their prompts."""
+        messages = list(messages)
+        usages = [message.usage for message in messages if message.usage]
+        names = [message.model for message in messages if message.model]
+        return cls(
+            [[Generation.of(message)] for message in messages],
+            {
+                "token_usage": _token_usage(sum(usages[1:], usages[0])) if usages else {},
+                "model_name": names[0] if names else None,
+            },
+        )
+
+
+def _token_usage(usage: Usage) -> dict[str, int]:
+    counts = {"prompt_tokens": usage.input_tokens, "completion_tokens": usage.output_tokens}
+    known = {name: count for name, count in counts.items() if count is not None}
+    return {**known, "total_tokens": sum(known.values())}

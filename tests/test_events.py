@@ -1,0 +1,537 @@
+"""Events: what is heard of every run, by whom, in which order, and what it costs nobody."""
+
+import asyncio
+import contextvars
+import logging
+import uuid
+
+import pytest
+import reactivex as rx
+from attrs import field, frozen
+from protocols import Chat
+from reactivex import operators as ops
+from servers import Endless, FakeServer, Reply
+
+import rxllm
+from rxllm import (
+    LLM,
+    Cancelled,
+    Chunk,
+    Custom,
+    Emitted,
+    Failed,
+    Finished,
+    Handler,
+    Interrupted,
+    Message,
+    MisuseError,
+    RunChunk,
+    Started,
+    dispatch,
+)
+from rxllm.bridges.stream import HIGH
+from rxllm.operators import observing
+
+TIMEOUT = 5.0  # seconds for what comes at once
+ENDS = (Finished, Failed, Cancelled)
+
+
+class Letters(LLM):
+    """Streams the prompt by letters."""
+
+    async def chunks(self, request):
+        """Letters."""
+        for letter in request.text:
+            yield letter
+
+
+class Hangs(LLM):
+    """Streams a chunk, and no more."""
+
+    async def chunks(self, request):
+        """Half of it."""
+        yield "a"
+        await asyncio.Event().wait()
+
+
+class Breaks(LLM):
+    """Fails after a chunk."""
+
+    async def chunks(self, request):
+        """Half of it."""
+        yield "a"
+        raise Interrupted("no")
+
+
+@frozen(eq=False)
+class Listener(Handler):
+    """Remembers what it hears."""
+
+    heard: list[rxllm.Event] = field(factory=list)
+
+    def on_event(self, event):
+        """Hears it."""
+        self.heard.append(event)
+
+
+def told(events):
+    """Whose event it was, and its class."""
+    return [f"{event.name} {type(event).__name__}" for event in events]
+
+
+def events_of(stage, prompt="ab"):
+    """All events, in their order, heard in this thread."""
+    return list(stage.events(prompt).pipe(rxllm.stream()))
+
+
+def started(events):
+    """The runs by their names."""
+    return {event.name: event.run for event in events if isinstance(event, Started)}
+
+
+# ── order and parents ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_models_events_are_typed():
+    """Started with the request, a RunChunk for each chunk, Finished with the answer; all of one run."""
+    first, a, b, last = events_of(Letters())
+    assert (Started, RunChunk, RunChunk, Finished) == tuple(map(type, (first, a, b, last)))
+    assert ("ab", "a", "b", "ab") == (first.request.text, str(a), str(b), last.message.text)
+    assert {first.run_id} == {event.run_id for event in (a, b, last)}
+    assert () == first.parent_ids
+    assert first.time <= a.time <= b.time <= last.time
+
+
+def test_a_run_chunk_is_a_chunk():
+    """It adds up, prints, and matches as one."""
+    _, a, b, _ = events_of(Letters())
+    assert isinstance(a, Chunk)
+    assert Chunk("ab") == a + b
+    assert "ab" == f"{a}{b}"
+
+
+def test_what_is_no_model_has_no_request_and_no_message():
+    """A sentence names the attribute that it has."""
+    first, *_, last = events_of(rxllm.pipe(Letters(), rxllm.text()))
+    assert ("ab", "ab") == (first.input, last.output)
+    with pytest.raises(MisuseError, match="input"):
+        _ = first.request
+    with pytest.raises(MisuseError, match="output"):
+        _ = last.message
+
+
+def test_a_model_within_a_pipeline_is_its_child():
+    """Its events come between those of the pipeline, and end before it."""
+    events = events_of(rxllm.pipe(Letters(), rxllm.text()), "a")
+    expected = ["Pipeline Started", "Letters Started", "Letters RunChunk", "Pipeline Emitted"]
+    assert [*expected, "Letters Finished", "Pipeline Finished"] == told(events)
+    runs = started(events)
+    assert (runs["Pipeline"].id,) == runs["Letters"].parent_ids
+
+
+def test_models_in_a_row_are_siblings():
+    """The second model's parent is the pipeline, although the first one's end asks it."""
+    stages = Letters(run_name="one"), rxllm.message(), ops.flat_map(Letters(run_name="two")), rxllm.text()
+    events = events_of(rxllm.pipe(*stages), "a")
+    runs = started(events)
+    assert [(runs["Pipeline"].id,)] * 2 == [runs["one"].parent_ids, runs["two"].parent_ids]
+    assert told(events).index("one Finished") < told(events).index("Pipeline Finished")
+    assert ["one Started", "two Started"] == [name for name in told(events) if name in ("one Started", "two Started")]
+
+
+def test_a_model_given_a_stream_is_a_sibling():
+    """So is the one that waits until the upstream ends."""
+    runs = started(events_of(rxllm.pipe(Letters(run_name="one"), Letters(run_name="two")), "a"))
+    assert [(runs["Pipeline"].id,)] * 2 == [runs["one"].parent_ids, runs["two"].parent_ids]
+
+
+def test_branches_are_siblings():
+    """Of a stream that is shared and zipped."""
+    one, two = Letters(run_name="one"), Letters(run_name="two")
+
+    def both(prompt):
+        whole = ops.reduce(lambda some, chunk: some + chunk, Chunk())
+        return rx.fork_join(one(prompt).pipe(whole), two(prompt).pipe(whole))
+
+    runs = started(events_of(rxllm.pipe(both), "a"))
+    assert [(runs["Pipeline"].id,)] * 2 == [runs["one"].parent_ids, runs["two"].parent_ids]
+
+
+def test_pipelines_nest():
+    """Parents are told from the root down."""
+    inner = rxllm.pipe(Letters(), rxllm.text()).with_config(run_name="inner")
+    runs = started(events_of(rxllm.pipe(inner).with_config(run_name="outer"), "a"))
+    assert (runs["outer"].id, runs["inner"].id) == runs["Letters"].parent_ids
+
+
+def test_a_model_asked_in_a_models_thread_is_its_child():
+    """What blocks in `complete` may ask another; its events come in their place."""
+
+    class Asks(LLM):
+        def complete(self, request):
+            return Letters().invoke(request).text
+
+    events = events_of(Asks(), "a")
+    expected = ["Asks Started", "Letters Started", "Letters RunChunk", "Letters Finished"]
+    assert [*expected, "Asks RunChunk", "Asks Finished"] == told(events)
+    runs = started(events)
+    assert (runs["Asks"].id,) == runs["Letters"].parent_ids
+
+
+async def test_a_model_awaited_in_a_model_is_its_child():
+    """The same without a thread."""
+
+    class Asks(LLM):
+        async def complete(self, request):
+            return (await Letters().ainvoke(request)).text
+
+    heard = await Asks().events("a").pipe(ops.to_list())
+    runs = started(heard)
+    assert (runs["Asks"].id,) == runs["Letters"].parent_ids
+
+
+async def test_a_model_asked_behind_a_model_is_not_its_child():
+    """A function behind a model is part of the pipeline, even if it passes no scheduler on."""
+    behind = []
+    pipeline = rxllm.pipe(Letters(run_name="one"), ops.do_action(lambda _: behind.append(rxllm.scheduler().run)))
+    heard = await pipeline.events("a").pipe(ops.to_list())
+    assert [started(heard)["Pipeline"]] == behind
+
+
+async def test_runs_at_the_same_time_stay_apart():
+    """A hundred at once: each run's events are its own."""
+    streams = [Letters(run_name=str(number)).events(f"{number}.") for number in range(100)]
+    heard = await rx.merge(*streams).pipe(ops.to_list())
+    for number in range(100):
+        own = [event for event in heard if event.name == str(number)]
+        assert f"{number}." == "".join(str(event) for event in own if isinstance(event, Chunk))
+        assert 1 == len({event.run_id for event in own})
+    assert 100 == len({event.run_id for event in heard})
+
+
+def test_a_batch_is_a_run_each():
+    """Prompts that are asked together are heard apart."""
+    listener = Listener()
+    Letters(handlers=[listener]).batch(["a", "b", "c"])
+    assert 3 == len({event.run_id for event in listener.heard}) == told(listener.heard).count("Letters Finished")
+
+
+# ── how it ends ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_failure_comes_after_what_came_before():
+    """Each run within tells it, the innermost first; then it is raised."""
+    heard = []
+    recorded = rxllm.pipe(Breaks(), rxllm.text()).events("x").pipe(ops.do_action(heard.append), rxllm.stream())
+    with pytest.raises(Interrupted) as caught:
+        list(recorded)
+    expected = ["Pipeline Started", "Breaks Started", "Breaks RunChunk", "Pipeline Emitted"]
+    assert [*expected, "Breaks Failed", "Pipeline Failed"] == told(heard)
+    assert caught.value is heard[-1].error
+    assert "a" == heard[-1].partial.text
+
+
+def test_leaving_ends_what_is_within_first():
+    """Children are cancelled before their parents, and each once."""
+    listener = Listener()
+    with rxllm.pipe(Hangs(), rxllm.text()).with_config(handlers=[listener]).stream("x") as stream:
+        next(stream)
+    rxllm.Embedded().invoke("the loop has gone round")
+    assert ["Hangs Cancelled", "Pipeline Cancelled"] == told(listener.heard)[-2:]
+    assert (Message("assistant", "a"), "a") == tuple(event.partial for event in listener.heard[-2:])
+
+
+async def test_who_has_enough_ends_what_is_within_first():
+    """An operator inside that needs no more cancels the model, and then the pipeline finishes."""
+    events = await rxllm.pipe(Hangs(), ops.take(1), rxllm.text()).events("x").pipe(ops.to_list())
+    assert ["Hangs Cancelled", "Pipeline Finished"] == told(events)[-2:]
+
+
+async def test_a_failing_branch_cancels_its_sibling_first():
+    """langchain-core lets it run on."""
+    pipeline = rxllm.pipe(lambda prompt: rx.merge(Hangs()(prompt), Breaks()(prompt)))
+    listener = Listener()
+    with pytest.raises(Interrupted):
+        await pipeline.with_config(handlers=[listener]).ainvoke("x")
+    assert ["Breaks Failed", "Hangs Cancelled", "Pipeline Failed"] == [
+        event for event in told(listener.heard) if event.split()[1] in ("Failed", "Cancelled")
+    ]
+
+
+async def test_leaving_the_events_leaves_the_model():
+    """And the handlers that are attached hear it; who left hears nothing more."""
+    listener, heard = Listener(), []
+    subscription = Hangs(handlers=[listener]).events("x").subscribe(heard.append)
+    subscription.dispose()
+    assert (["Hangs Started", "Hangs Cancelled"], ["Hangs Started"]) == (told(listener.heard), told(heard))
+
+
+# ── handlers ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_handler_of_a_pipeline_hears_what_is_within():
+    """Who is attached outside hears the same as `events`."""
+    listener = Listener()
+    rxllm.pipe(Letters(), rxllm.text()).with_config(handlers=[listener]).invoke("a")
+    assert told(events_of(rxllm.pipe(Letters(), rxllm.text()), "a")) == told(listener.heard)
+
+
+@pytest.mark.parametrize("function", [False, True], ids=["handler", "method"])
+def test_who_is_attached_twice_hears_once(function):
+    """To a pipeline, its model and the call; a bound method counts as the same listener, too."""
+    listener = Listener()
+    heard = (lambda: listener.heard.append) if function else (lambda: listener)
+    llm = Letters(handlers=[heard(), heard()]).with_config(handlers=[heard()])
+    rxllm.pipe(llm, rxllm.text()).bind(handlers=[heard()]).invoke("a")
+    assert told(events_of(rxllm.pipe(Letters(), rxllm.text()), "a")) == told(listener.heard)
+
+
+def test_equal_handlers_are_two():
+    """Two lists that happen to be equal are two listeners."""
+
+    @frozen
+    class Equal(Handler):
+        heard: list[rxllm.Event] = field(factory=list)
+
+        def on_event(self, event):
+            self.heard.append(event)
+
+    one, two = Equal(), Equal()
+    Letters(handlers=[one, two]).invoke("a")
+    assert 3 == len(one.heard) == len(two.heard)
+
+
+def test_a_call_may_have_handlers():
+    """For this call alone, and by the side of those of the model."""
+    mine, its = Listener(), Listener()
+    llm = Letters(handlers=[its])
+    llm.invoke("a", handlers=[mine])
+    list(llm.stream("a"))
+    assert (1, 2) == (told(mine.heard).count("Letters Started"), told(its.heard).count("Letters Started"))
+
+
+class Raises(Handler):
+    """Raises at events of a class."""
+
+    raise_error = True
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def on_event(self, event):
+        """Raises."""
+        if isinstance(event, self.kind):
+            raise ValueError("the handler's")
+
+
+@pytest.mark.parametrize("kind", [Started, RunChunk, Finished], ids=lambda kind: kind.__name__)
+def test_a_handler_may_fail_the_run(kind):
+    """With `raise_error` what it raises is the run's error; the others hear one end, and nothing after it."""
+    before, after = Listener(), Listener()
+    with pytest.raises(ValueError, match="the handler's"):
+        Letters(handlers=[before, Raises(kind), after]).invoke("ab")
+    assert told(before.heard) == told(after.heard)
+    ends = [event for event in before.heard if isinstance(event, ENDS)]
+    assert [before.heard[-1]] == ends
+    assert (Finished if kind is Finished else Failed) is type(ends[0])
+
+
+@pytest.mark.parametrize("kind", [Failed, Cancelled], ids=lambda kind: kind.__name__)
+def test_what_has_ended_cannot_be_failed(kind, caplog):
+    """What a handler with `raise_error` raises at the end is logged; the run's own error stays."""
+    with caplog.at_level(logging.ERROR, "rxllm"):
+        if kind is Failed:
+            with pytest.raises(Interrupted):
+                Breaks(handlers=[Raises(kind)]).invoke("x")
+        else:
+            with Hangs(handlers=[Raises(kind)]).stream("x") as stream:
+                next(stream)
+            rxllm.Embedded().invoke("the loop has gone round")
+    assert [kind.__name__] == [name for name in (Failed.__name__, Cancelled.__name__) if name in caplog.text]
+
+
+def test_a_failing_handler_disturbs_neither_the_run_nor_the_others(caplog):
+    """It is logged."""
+    listener = Listener()
+
+    def raises(event):
+        raise ValueError("the handler's")
+
+    with caplog.at_level(logging.ERROR, "rxllm"):
+        assert "ab" == Letters(handlers=[raises, listener]).invoke("ab").text
+    assert 4 == len(listener.heard) == len([record for record in caplog.records if record.name == "rxllm"])
+
+
+MARK: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="")
+
+
+def test_what_a_handler_sets_lasts_for_the_run():
+    """A context variable set at Started is seen by the provider, later events and the runs within; not outside."""
+    seen = []
+
+    class Looks(LLM):
+        async def chunks(self, request):
+            seen.append(MARK.get())
+            yield "a"
+
+    def handler(event):
+        if isinstance(event, Started) and not event.parent_ids:
+            MARK.set(event.name)
+        elif not isinstance(event, Started):
+            seen.append(MARK.get())
+
+    rxllm.pipe(Looks(), rxllm.text()).with_config(handlers=[handler], run_name="mine").invoke("x")
+    with Hangs(handlers=[handler], run_name="mine").stream("x") as stream:
+        next(stream)
+    rxllm.Embedded().invoke("the loop has gone round")
+    assert ["mine"] * 7 == seen
+    assert "" == MARK.get()
+
+
+def test_a_subscribed_handler_hears_of_a_failure_once():
+    """Be it subscribed to the events or to the answer, and whoever else is attached."""
+    listener, other = Listener(), Listener()
+    llm = Breaks(handlers=[other])
+    with pytest.raises(Interrupted):
+        list(llm("x").pipe(ops.do(listener), rxllm.stream()))
+    with pytest.raises(Interrupted):
+        list(llm.events("x").pipe(ops.do(listener), rxllm.stream()))
+    assert [Chunk, Failed, Started, RunChunk, Failed] == [type(event) for event in listener.heard]
+    assert 2 == sum(isinstance(event, Failed) for event in other.heard)
+
+
+# ── events of the program's own ──────────────────────────────────────────────────────────────────────────────────
+
+
+def dispatching(name):
+    """A function for `ops.map` that tells."""
+
+    def tells(value):
+        dispatch(name, str(value))
+        return value
+
+    return tells
+
+
+def customs(events):
+    """Whose they are, what they are called, and what they tell."""
+    return [(event.name, event.topic, event.data) for event in events if isinstance(event, Custom)]
+
+
+def test_a_model_may_dispatch():
+    """From its stream and, in a thread, from its whole answer."""
+
+    class Streams(LLM):
+        async def chunks(self, request):
+            dispatch("before")
+            yield "a"
+            dispatch("after", 5)
+
+    class Blocks(LLM):
+        def complete(self, request):
+            dispatch("thread", 1)
+            return "a"
+
+    class Generates(LLM):
+        def chunks(self, request):
+            dispatch("generator", 1)
+            yield "a"
+
+    assert [("Streams", "before", None), ("Streams", "after", 5)] == customs(events_of(Streams()))
+    assert [("Blocks", "thread", 1)] == customs(events_of(Blocks()))
+    assert [("Generates", "generator", 1)] == customs(events_of(Generates()))
+
+
+def test_a_function_in_a_pipeline_dispatches_as_the_pipeline():
+    """Behind a model, too: what it did is over for it."""
+    stages = Letters(), rxllm.text(), ops.map(dispatching("seen")), ops.filter(bool)
+    assert [("Pipeline", "seen", "a"), ("Pipeline", "seen", "b")] == customs(events_of(rxllm.pipe(*stages)))
+
+
+def test_a_handler_may_dispatch():
+    """At any event but its own."""
+
+    def handler(event):
+        if isinstance(event, RunChunk):
+            dispatch("chunk", str(event))
+
+    events = events_of(Letters(handlers=[handler]))
+    assert [("Letters", "chunk", "a"), ("Letters", "chunk", "b")] == customs(events)
+
+
+def test_where_nobody_listens_nothing_happens():
+    """Neither without a run nor without a listener."""
+    dispatch("nobody", 1)
+    assert "a" == rxllm.pipe(Letters(), rxllm.text(), ops.map(dispatching("x"))).invoke("a")
+
+
+# ── what it costs ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_unobserved_run_is_none(monkeypatch):
+    """No id is made, no Run, and no identity is asked for."""
+
+    def refused(*arguments):
+        raise AssertionError("nobody listens")
+
+    monkeypatch.setattr(uuid, "uuid4", refused)
+    monkeypatch.setattr(observing, "_Run", refused)
+    monkeypatch.setattr(observing, "run_chunk", refused)
+    assert "ab" == rxllm.pipe(Letters(tags=["t"]), rxllm.text(), ops.scan(lambda a, b: a + b)).invoke("ab")
+
+
+async def test_who_takes_no_events_stops_the_model():
+    """The events wait at the gate of who reads them, in a pipeline as well."""
+    made = []
+
+    class Endlessly(LLM):
+        async def chunks(self, request):
+            while True:
+                made.append(1)
+                yield "a"
+
+    for stage, each in (Endlessly(), 1), (rxllm.pipe(Endlessly(), rxllm.text()), 2):
+        made.clear()
+        async with stage.astream_events("x") as events:
+            for _ in range(8):
+                await anext(events)
+            for _ in range(1000):
+                await asyncio.sleep(0)
+            assert 8 < each * len(made) <= HIGH + 8 + 2 * each
+
+
+async def test_who_takes_no_events_stops_the_server():
+    """The socket is not read, so that the server stands still; leaving closes it."""
+    piece, *_ = Chat().stream(["x" * 1000])[1:]
+    with FakeServer(Reply([Endless(piece)])) as server:
+        llm = rxllm.OpenAI("m", base_url=f"{server.url}/v1")
+        async with llm.astream_events("x") as events:
+            for _ in range(8):
+                await anext(events)
+            stalled = await asyncio.to_thread(server.exchange(0).wait_stalled)
+        assert stalled == server.exchange(0).bytes_sent
+        await server.exchange(0).closed_soon()
+        assert server.exchange(0).aborted
+
+
+def test_a_pipeline_emits_its_values():
+    """Of any class."""
+    events = events_of(rxllm.pipe(Letters(), rxllm.text(), ops.map(len)))
+    assert [1, 1] == [event.value for event in events if isinstance(event, Emitted)]
+
+
+@pytest.mark.parametrize("size", [0, 1, 1024, 1025, 5000])
+async def test_what_values_add_up_to(size):
+    """A message of chunks, a text of texts, else the last; however many there are."""
+
+    async def output(*operators):
+        chunks = lambda prompt: rxllm.from_iter(Chunk(letter) for letter in prompt)  # noqa: E731
+        [*_, last] = await rxllm.pipe(chunks, *operators).events(text).pipe(ops.to_list())
+        return last.output
+
+    text = "abcde" * (size // 5) + "x" * (size % 5)
+    assert (Message("assistant", text) if text else None) == await output()
+    assert (text or None) == await output(rxllm.text())
+    assert (len(text) - 1 if text else None) == await output(ops.map_indexed(lambda _, index: index))
+    mixed = ops.map_indexed(lambda chunk, index: None if index == 0 else str(chunk))
+    assert (text[-1] if size > 1 else None) == await output(mixed)
