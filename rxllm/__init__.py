@@ -77,7 +77,6 @@ from .operators import (
     usage,
 )
 from .pipeline import Pipeline, pipe
-from .results import Generation, LLMResult
 
 if TYPE_CHECKING:
     from .handlers.opentelemetry import OpenTelemetryHandler
@@ -85,6 +84,7 @@ if TYPE_CHECKING:
     from .providers.anthropic import Anthropic
     from .providers.embedded import Embedded
     from .providers.openai import OpenAI
+    from .results import Generation, LLMResult
     from .wire.http import Timeouts
 
 __all__ = [
@@ -161,6 +161,8 @@ __all__ = [
 __version__ = "0.1.0"
 
 _LAZY = {
+    "Generation": ".results",
+    "LLMResult": ".results",
     "Anthropic": ".providers.anthropic",
     "Embedded": ".providers.embedded",
     "OpenAI": ".providers.openai",

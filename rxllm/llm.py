@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, MutableSequence
-from typing import Any, Literal, Self, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast
 
 import attrs
 from attrs import field, frozen
@@ -20,8 +20,10 @@ from .operators.batches import MAX_CONCURRENCY
 from .operators.folds import message, one_chunk
 from .operators.observing import Identity, observed
 from .operators.serialising import serialised
-from .results import LLMResult
 from .surface import Surface
+
+if TYPE_CHECKING:
+    from .results import LLMResult
 
 __all__ = ["LLM"]
 
@@ -87,12 +89,16 @@ class LLM(Surface[Prompt | Observable[Any], Chunk, Message]):
         self, prompts: Iterable[Prompt], *, max_concurrency: int = MAX_CONCURRENCY, **settings: Unpack[Settings]
     ) -> LLMResult:
         """The answers to all prompts, with what it took, in one `LLMResult`."""
+        from .results import LLMResult
+
         return LLMResult.of(self.batch(prompts, max_concurrency=max_concurrency, **settings))
 
     async def agenerate(
         self, prompts: Iterable[Prompt], *, max_concurrency: int = MAX_CONCURRENCY, **settings: Unpack[Settings]
     ) -> LLMResult:
         """As `generate`."""
+        from .results import LLMResult
+
         return LLMResult.of(await self.abatch(prompts, max_concurrency=max_concurrency, **settings))
 
     def kind(self, request: Request) -> Literal["llm", "chat_model"]:

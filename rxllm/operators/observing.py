@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Callable, Iterable, Mapping
 from types import BuiltinMethodType, MethodType
 from typing import Any, TypeVar, cast
@@ -129,6 +128,8 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
     """One run, between its source and its subscriber."""
 
     def __init__(self, observer: abc.ObserverBase[T], home: Scheduler, identity: Identity, given: object) -> None:
+        import uuid  # only who observes pays for it
+
         outer = home.run
         self.run = Run(
             uuid.uuid4().hex,
