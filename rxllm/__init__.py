@@ -80,6 +80,7 @@ from .pipeline import Pipeline, pipe
 
 if TYPE_CHECKING:
     from .handlers.opentelemetry import OpenTelemetryHandler
+    from .handlers.usage import UsageMeter
     from .providers import model
     from .providers.anthropic import Anthropic
     from .providers.embedded import Embedded
@@ -140,6 +141,7 @@ __all__ = [
     "ToolStarted",
     "TransportError",
     "Usage",
+    "UsageMeter",
     "astream",
     "batch",
     "batch_as_completed",
@@ -168,6 +170,7 @@ _LAZY = {
     "OpenAI": ".providers.openai",
     "OpenTelemetryHandler": ".handlers.opentelemetry",
     "Timeouts": ".wire.http",
+    "UsageMeter": ".handlers.usage",
     "model": ".providers",
 }
 
