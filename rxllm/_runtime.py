@@ -52,6 +52,7 @@ __all__ = [
     "loop_local",
     "portal",
     "pull",
+    "raisable",
     "report",
     "scheduler",
     "source",
@@ -80,7 +81,7 @@ class Gate:
     def __init__(self) -> None:
         self.is_open = True
         self.opened_at = 0.0
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: dict[asyncio.Future[None], None] = {}  # in their order
 
     def close(self) -> None:
         """Lets nothing more come."""
@@ -92,7 +93,7 @@ class Gate:
             return
         self.is_open = True
         self.opened_at = time.monotonic()
-        waiters, self._waiters = self._waiters, []
+        waiters, self._waiters = self._waiters, {}
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -101,8 +102,11 @@ class Gate:
         """Returns when the gate has opened, even if another has closed it since: each who waits gets his turn."""
         if not self.is_open:
             waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            await waiter
+            self._waiters[waiter] = None
+            try:
+                await waiter
+            finally:
+                self._waiters.pop(waiter, None)
 
 
 # ── where and how a subscription runs ────────────────────────────────────────────────────────────────────────────
@@ -141,6 +145,12 @@ class Scheduler(AsyncIOScheduler):
         """The same, with a gate of its own: for the upstream of an operator that queues."""
         other = copy.copy(self)
         other.gate = gate
+        return other
+
+    def unheld(self) -> Scheduler:
+        """The same for what only watches: what it has scheduled keeps no process from ending."""
+        other = copy.copy(self)
+        other.keeps_alive = False
         return other
 
     def under(self, run: Run | None, listeners: tuple[Ear, ...]) -> Scheduler:
@@ -377,7 +387,10 @@ def source(items: Callable[[Scheduler], AsyncIterator[T]]) -> Source[T]:
     """
 
     def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
-        return _Subscription(items, observer, scheduler(given))
+        home = scheduler(given)
+        if home.loop.is_closed():
+            raise MisuseError("The event loop of this scheduler is closed; subscribe on one that runs.")
+        return _Subscription(items, observer, home)
 
     return Source(subscribe)
 
@@ -400,7 +413,8 @@ class _Subscription(abc.DisposableBase, Generic[T]):
         if self.over:
             self.release()
             return
-        self.task = self.home.loop.create_task(self.run(), context=self.home.context)
+        # Not loop.create_task: an eager factory would run it here, inside of whoever subscribes.
+        self.task = asyncio.Task(self.run(), loop=self.home.loop, context=self.home.context)
         self.home.tasks.add(self.task)
         self.task.add_done_callback(self.ended)
 
@@ -429,16 +443,18 @@ class _Subscription(abc.DisposableBase, Generic[T]):
     async def pump(self) -> None:
         """Hands on all items, and closes their iterator."""
         gate, on_next = self.home.gate, self.observer.on_next
+        if not gate.is_open:
+            await gate.wait()
         iterator = self.items(self.home)
         try:
-            if not gate.is_open:
-                await gate.wait()
             first = True
             async for item in iterator:
+                if self.over:  # the source has swallowed its cancellation
+                    break
                 try:
                     on_next(item)
                 except Exception as error:
-                    self.home.report("A subscriber raised; its subscription is closed.", error)
+                    self.home.report("A subscriber, or an operator before it, raised; the source is closed.", error)
                     self.stop()
                 if first or self.over:
                     # Whoever waits for the first item gets it before anything else is read or ended. Whoever left
@@ -476,6 +492,15 @@ def report(loop: Loop, message: str, error: BaseException) -> None:
     loop.call_exception_handler({"message": message, "exception": error})
 
 
+def raisable(error: BaseException) -> BaseException:
+    """The error as an iterator or a future may raise it: an end of iteration would pass for the end of the stream."""
+    if isinstance(error, (StopIteration, StopAsyncIteration)):
+        other = RuntimeError(f"{type(error).__name__} was raised outside of an iterator.")
+        other.__cause__ = error
+        return other
+    return error
+
+
 # ── threads ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -502,10 +527,8 @@ class Calls(ABC):
                 return
             if error is None:
                 outcome.set_result(cast("T", result))
-            elif isinstance(error, StopIteration):
-                outcome.set_exception(RuntimeError("StopIteration was raised outside of an iterator."))
             else:
-                outcome.set_exception(error)
+                outcome.set_exception(raisable(error))
 
         def job() -> None:
             result, error = None, None
@@ -663,7 +686,6 @@ if hasattr(os, "register_at_fork"):
 # ── one object a loop ────────────────────────────────────────────────────────────────────────────────────────────
 
 _loop_local: dict[tuple[Loop, object], Any] = {}
-_loop_local_lock = threading.Lock()
 
 
 async def loop_local(key: object, make: Callable[[], T], close: Callable[[T], Any]) -> T:
@@ -685,9 +707,9 @@ async def loop_local(key: object, make: Callable[[], T], close: Callable[[T], An
             await close(value)
 
     keeper = keep()
-    with _loop_local_lock:
-        for dead in [known for known in _loop_local if known[0].is_closed()]:
-            del _loop_local[dead]
-        _loop_local[loop, key] = value, keeper
+    for known in list(_loop_local):  # a copy, since other threads' loops come and go
+        if known[0].is_closed():
+            _loop_local.pop(known, None)
+    _loop_local[loop, key] = value, keeper
     await anext(keeper)
     return value

@@ -15,7 +15,21 @@ from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
 from ._runtime import Scheduler, Source, Worker, connect, in_thread, pull, scheduler, source
 from .errors import MisuseError, RxllmError
 from .events import Service
-from .messages import Chunk, Message, Parameters, Prompt, Request, Sampling, Settings, join, text_chunk
+from .messages import (
+    Chunk,
+    Message,
+    Parameters,
+    Prompt,
+    ReasoningPart,
+    RefusalPart,
+    Request,
+    Sampling,
+    Settings,
+    TextPart,
+    ToolCallPart,
+    join,
+    text_chunk,
+)
 from .operators.batches import MAX_CONCURRENCY
 from .operators.folds import message, one_chunk
 from .operators.observing import Identity, observed
@@ -132,7 +146,10 @@ class LLM(Surface[Prompt | Observable[Any], Chunk, Message]):
         def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
             home = scheduler(given)
             answer = _Answer(observer, request, home)
-            answer.subscription.disposable = connect(_made(self, request, home), answer, home)
+            try:
+                answer.subscription.disposable = connect(_made(self, request, home), answer, home)
+            except Exception as error:  # such as a missing key
+                answer.on_error(error)
             return answer.subscription
 
         def identity() -> Identity:
@@ -158,15 +175,15 @@ def _made(llm: LLM, request: Request, home: Scheduler) -> Observable[Answered]:
 def _streamed(llm: LLM, request: Request, home: Scheduler) -> Observable[Answered]:
     kind = type(llm)
     if kind.chunks is not LLM.chunks:
-        made = llm.chunks(request) if not inspect.isgeneratorfunction(kind.chunks) else None
-        if made is None:
+        if inspect.isgeneratorfunction(kind.chunks):
             return source(lambda home: pull(Worker(home.loop, home.context), lambda: llm.chunks(request)))
+        made = llm.chunks(request)
         if isinstance(made, Observable):
             made = cast("Observable[Answered]", made)
             return made if isinstance(made, Source) else serialised(made, home)
         if isinstance(made, AsyncIterable):
             return source(lambda _: aiter(cast("AsyncIterable[Answered]", made)))
-        if isinstance(made, Iterable):
+        if isinstance(made, Iterable) and not isinstance(made, (str, bytes, Mapping)):
             return source(lambda home: pull(Worker(home.loop, home.context), lambda: cast("Iterable[Answered]", made)))
         if inspect.iscoroutine(made):
             made.close()
@@ -212,14 +229,18 @@ class _Answer(abc.ObserverBase[Answered]):
         except MisuseError as error:
             self.observer.on_error(error)
             return
-        self.arrived.append(chunk.text if chunk.rest is None else chunk)
-        self.size += len(chunk.text) + 1
+        if chunk.rest is None:
+            self.arrived.append(chunk.text)
+            self.size += len(chunk.text) + 1
+        else:
+            self.arrived.append(chunk)
+            self.size += _size(chunk)
         if self.size > self.bound:
             self.compact()
         try:
             self.emit(chunk)
         except Exception as error:
-            self.home.report("A subscriber raised; its request is closed.", error)
+            self.home.report("A subscriber, or an operator before it, raised; the request is closed.", error)
             self.emit = _unheard
             self.subscription.dispose()
 
@@ -229,7 +250,7 @@ class _Answer(abc.ObserverBase[Answered]):
     def compact(self) -> None:
         """Keeps what arrived small: one chunk instead of many, and none beyond the limit."""
         folded = self.joined()
-        self.size = len(folded.text)
+        self.size = _size(folded)
         self.arrived = [folded]
         self.bound = 2 * self.size + 2**16
         if self.size > PARTIAL_LIMIT:
@@ -246,6 +267,15 @@ class _Answer(abc.ObserverBase[Answered]):
 
     def on_completed(self) -> None:
         self.observer.on_completed()
+
+
+def _size(chunk: Chunk) -> int:
+    """The characters of all that may grow, and one for the chunk."""
+    return 1 + sum(
+        len(part.arguments if isinstance(part, ToolCallPart) else part.text)
+        for part in chunk.parts
+        if isinstance(part, (TextPart, ReasoningPart, RefusalPart, ToolCallPart))
+    )
 
 
 def _unheard(chunk: Chunk) -> None:

@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from reactivex import Observable, abc
+from reactivex import Observable
 
 from .._runtime import Gate, Scheduler, in_loop
 from ..errors import MisuseError
-from .stream import HIGH, LOW
+from .sink import HIGH, LOW, Sink
 
 __all__ = ["AsyncStream", "astream"]
 
 T = TypeVar("T")
 
 
-class _Sink(abc.ObserverBase[T]):
-    """The far end of the graph. It does not know the iterator, so that one can be collected."""
-
-    __slots__ = ("ended", "error", "gate", "home", "items", "reader", "subscription", "waiter")
+class _Sink(Sink[T]):
+    __slots__ = ("gate", "reader", "waiter")
 
     def __init__(self, reader: asyncio.Task[object] | None) -> None:
-        self.items: deque[T] = deque()
-        self.ended = False
-        self.error: BaseException | None = None
-        self.home = Scheduler(asyncio.get_running_loop())
-        self.home.blame = self.fail
+        super().__init__(Scheduler(asyncio.get_running_loop()))
         self.gate: Gate = self.home.gate
         self.waiter: asyncio.Future[None] | None = None
-        self.subscription: abc.DisposableBase | None = None
         self.reader = reader
         if reader is not None:
             reader.add_done_callback(self.deserted)
@@ -46,10 +37,6 @@ class _Sink(abc.ObserverBase[T]):
         elif len(items) >= HIGH:
             self.gate.close()
 
-    def on_error(self, error: Exception) -> None:
-        self.error = error
-        self.on_completed()
-
     def on_completed(self) -> None:
         self.ended = True
         if self.waiter is not None:
@@ -57,14 +44,6 @@ class _Sink(abc.ObserverBase[T]):
         if self.reader is not None:
             self.reader.remove_done_callback(self.deserted)
             self.reader = None
-
-    def fail(self, error: BaseException) -> bool:
-        """Hears that the graph is broken and nothing more will come; False if it is over anyway."""
-        if self.ended:
-            return False
-        self.error = error
-        self.dispose()
-        return True
 
     def deserted(self, reader: asyncio.Task[object]) -> None:
         """Leaves when the task that reads was cancelled: its traceback may hold the iterator for long."""
@@ -82,18 +61,6 @@ class _Sink(abc.ObserverBase[T]):
             raise MisuseError("Two tasks wait for the next item of one stream; give each its own, or share the items.")
         self.waiter = self.home.loop.create_future()
         return self.waiter
-
-    def close(self) -> None:
-        """Leaves the stream. Takes no lock, so a destructor may call it from anywhere."""
-        if not self.ended:
-            self.ended = True
-            with suppress(RuntimeError):  # the loop is closed
-                self.home.loop.call_soon_threadsafe(self.dispose)
-
-    def dispose(self) -> None:
-        self.on_completed()
-        if self.subscription is not None:
-            self.subscription.dispose()
 
 
 class AsyncStream(AsyncIterator[T], Generic[T]):
@@ -118,10 +85,7 @@ class AsyncStream(AsyncIterator[T], Generic[T]):
         items = sink.items
         while not items:
             if sink.ended:
-                error, sink.error = sink.error, None
-                if error is not None:
-                    raise error
-                raise StopAsyncIteration
+                raise sink.end(StopAsyncIteration)
             try:
                 await sink.wait()
             except RuntimeError:
@@ -134,21 +98,24 @@ class AsyncStream(AsyncIterator[T], Generic[T]):
         return value
 
     def _start(self) -> _Sink[T]:
-        sink = self._sink = _Sink[T](self._reader)
         source, self._source = self._source, None
-        if source is None:
-            sink.ended = True
-        else:
-            sink.subscription = source.subscribe(sink, scheduler=sink.home)
+        if source is None:  # closed before it began
+            raise StopAsyncIteration
+        sink = self._sink = _Sink[T](self._reader)
+        sink.subscription = source.subscribe(sink, scheduler=sink.home)
         return sink
 
     async def aclose(self) -> None:
         """Leaves the stream, and returns when its request is closed. Idempotent."""
         self._source = None
         if self._sink is not None:
+            home = self._sink.home
             self._sink.items.clear()
-            self._sink.dispose()
-            await self._sink.home.settled()
+            if in_loop(home.loop):
+                self._sink.dispose()
+                await home.settled()
+            else:  # such as the portal's in a test's teardown; that loop may be busy, or closed, so nobody waits for it
+                self._sink.close()
 
     async def __aenter__(self) -> Self:
         return self

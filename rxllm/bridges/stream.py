@@ -5,37 +5,32 @@ from __future__ import annotations
 import threading
 from asyncio import AbstractEventLoop as Loop
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from reactivex import Observable, abc
+from reactivex import Observable
 
 from .._runtime import Calls, Scheduler, in_loop, portal, pull, source
 from ..errors import MisuseError
+from .sink import HIGH, LOW, Sink
 
-__all__ = ["HIGH", "LOW", "CallerStream", "SyncStream", "stream"]
+__all__ = ["CallerStream", "SyncStream", "stream"]
 
 T = TypeVar("T")
 In = TypeVar("In")
 
-HIGH, LOW = 64, 16  # items: the gate closes at HIGH that wait, and opens again at LOW
 
+class _Sink(Sink[T]):
+    """On the portal's thread, while the consumer waits in its own."""
 
-class _Sink(abc.ObserverBase[T]):
-    """The far end of the graph, on the portal's thread. It does not know the iterator, so that one can be collected."""
-
-    __slots__ = ("condition", "ended", "error", "home", "items", "jobs", "reopening", "subscription", "waiting")
+    __slots__ = ("condition", "jobs", "reopening", "waiting")
 
     def __init__(self) -> None:
+        super().__init__(Scheduler(portal()))
         self.jobs: deque[Callable[[], None]] = deque()
-        self.items: deque[T] = deque()
         self.condition = threading.Condition()
-        self.waiting = self.ended = self.reopening = False
-        self.error: BaseException | None = None
-        self.home = Scheduler(portal())
-        self.home.blame = self.fail
-        self.subscription: abc.DisposableBase | None = None
+        self.waiting = self.reopening = False
 
     def on_next(self, value: T) -> None:
         items = self.items
@@ -47,22 +42,10 @@ class _Sink(abc.ObserverBase[T]):
         if self.waiting:
             self.wake()
 
-    def on_error(self, error: Exception) -> None:
-        self.error = error
-        self.on_completed()
-
     def on_completed(self) -> None:
         self.ended = True
         if self.waiting:
             self.wake()
-
-    def fail(self, error: BaseException) -> bool:
-        """Hears that the graph is broken and nothing more will come; False if it is over anyway."""
-        if self.ended:
-            return False
-        self.error = error
-        self._dispose()
-        return True
 
     def wake(self) -> None:
         with self.condition:
@@ -89,16 +72,8 @@ class _Sink(abc.ObserverBase[T]):
         self.reopening = False
         self.home.gate.open()
 
-    def close(self) -> None:
-        """Leaves the stream. Takes no lock, so a destructor may call it from anywhere."""
-        if not self.ended:
-            self.ended = True
-            self.home.call(self._dispose)
-
-    def _dispose(self) -> None:
-        self.on_completed()
-        if self.subscription is not None:
-            self.subscription.dispose()
+    def dispose(self) -> None:
+        super().dispose()
         self.home.gate.open()
 
 
@@ -110,7 +85,7 @@ class SyncStream(Iterator[T], Generic[T]):
     """
 
     def __init__(self, source: Observable[T]) -> None:
-        self._source: Observable[T] | None = source
+        self._source: Callable[[_Sink[T]], Observable[T]] | None = lambda _: source
         self._sink: _Sink[T] | None = None
 
     def __iter__(self) -> Self:
@@ -127,10 +102,7 @@ class SyncStream(Iterator[T], Generic[T]):
                 self.close()
                 raise
             if not items:
-                error, sink.error = sink.error, None
-                if error is not None:
-                    raise error
-                raise StopIteration
+                raise sink.end(StopIteration)
         value = items.popleft()
         if not sink.home.gate.is_open and len(items) <= LOW and not sink.reopening:
             sink.reopening = True
@@ -138,9 +110,6 @@ class SyncStream(Iterator[T], Generic[T]):
         return value
 
     def _start(self) -> _Sink[T]:
-        return self._begin(self._make())
-
-    def _make(self) -> _Sink[T]:
         if in_loop(portal()):
             raise MisuseError(
                 "A synchronous call on rxllm's own event loop would wait for itself. Inside handlers, operators "
@@ -148,22 +117,22 @@ class SyncStream(Iterator[T], Generic[T]):
             )
         if portal().is_closed():
             raise MisuseError("The interpreter is shutting down; it is too late for a new stream.")
-        self._sink = _Sink[T]()
-        return self._sink
-
-    def _begin(self, sink: _Sink[T]) -> _Sink[T]:
-        source, self._source = self._source, None
-        if source is None:
-            sink.ended = True
-            return sink
+        make, self._source = self._source, None
+        if make is None:  # closed before it began
+            raise StopIteration
+        sink = self._sink = _Sink[T]()
 
         def subscribe() -> None:
-            if not sink.ended:
-                sink.subscription = source.subscribe(sink, scheduler=sink.home)
-                if sink.ended:
-                    sink.subscription.dispose()
+            if sink.ended:
+                return
+            try:
+                sink.subscription = make(sink).subscribe(sink, scheduler=sink.home)
+            except Exception as error:
+                sink.on_error(error)
+            if sink.ended and sink.subscription is not None:
+                sink.subscription.dispose()
 
-        sink.home.call(_safely(subscribe, sink))
+        sink.home.call(subscribe)
         return sink
 
     def close(self) -> None:
@@ -194,17 +163,8 @@ class CallerStream(SyncStream[T]):
     """
 
     def __init__(self, items: Iterable[In], operator: Callable[[Observable[In]], Observable[T]]) -> None:
-        def begin(home: Scheduler) -> AsyncIterator[In]:
-            return pull(_Caller(home.loop, sinks[0]), lambda: items)
-
-        sinks: list[_Sink[T]] = []
-        self._sinks = sinks
-        super().__init__(operator(source(begin)))
-
-    def _start(self) -> _Sink[T]:
-        sink = self._make()
-        self._sinks.append(sink)
-        return self._begin(sink)
+        self._source = lambda sink: operator(source(lambda home: pull(_Caller(home.loop, sink), lambda: items)))
+        self._sink = None
 
 
 class _Caller(Calls):
@@ -221,18 +181,6 @@ class _Caller(Calls):
 
     def close(self, last: Callable[[], object]) -> None:
         """The items are the caller's own to close."""
-
-
-def _safely(action: Callable[[], None], sink: _Sink[T]) -> Callable[[], None]:
-    """An action whose own failure reaches the consumer instead of leaving it waiting."""
-
-    def run() -> None:
-        try:
-            action()
-        except Exception as error:
-            sink.on_error(error)
-
-    return run
 
 
 def stream() -> Callable[[Observable[T]], SyncStream[T]]:

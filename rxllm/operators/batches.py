@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from reactivex import Observable, abc
 from reactivex import operators as ops
+from reactivex.disposable import SingleAssignmentDisposable
 
 from .._runtime import Gate, Scheduler, Source, source
 from ..errors import MisuseError
@@ -142,7 +143,9 @@ class _Board(abc.ObserverBase[In]):
         self.news = asyncio.Event()
 
     async def run(self, prompts: Observable[In]) -> AsyncGenerator[tuple[int, Any], None]:
-        upstream = prompts.subscribe(self, scheduler=self.home.with_gate(self.gate))
+        above = self.home.with_gate(self.gate)
+        above.blame = self.broken
+        upstream = prompts.subscribe(self, scheduler=above)
         try:
             while True:
                 self.news.clear()
@@ -178,8 +181,12 @@ class _Board(abc.ObserverBase[In]):
         self.begun += 1
         answers: list[object] = []
 
+        home = self.home.with_gate(Gate())
+        subscription = self.running[index] = SingleAssignmentDisposable()
+
         def finished(result: object, failure: Exception | None = None) -> None:
-            del self.running[index]
+            if self.running.pop(index, None) is None:
+                return
             if failure is not None and not self.return_exceptions:
                 self.failure = self.failure or failure
             else:
@@ -187,24 +194,29 @@ class _Board(abc.ObserverBase[In]):
                 self.waiting += 1
             self.news.set()
 
-        self.running[index] = _NOTHING_YET
-        subscription: abc.DisposableBase = _NOTHING_YET
+        def broken(error: BaseException) -> bool:
+            """What the pipeline's own code raised is the failure of this answer, not of its siblings."""
+            if index not in self.running or not isinstance(error, Exception):
+                return self.home.blame(error)
+            subscription.dispose()
+            finished(None, error)
+            return True
+
+        home.blame = broken
         try:
             # last() turns an answer that is none into an error.
-            subscription = (
+            subscription.disposable = (
                 self.stage.answer(prompt)
                 .pipe(ops.last())
                 .subscribe(
                     answers.append,
                     lambda error: self.home.call(lambda: finished(None, error)),
                     lambda: self.home.call(lambda: finished(answers[-1])),
-                    scheduler=self.home.with_gate(Gate()),
+                    scheduler=home,
                 )
             )
         except Exception as error:
             finished(None, error)
-        if index in self.running:
-            self.running[index] = subscription
 
     def on_next(self, value: In) -> None:
         def enter() -> None:
@@ -222,17 +234,16 @@ class _Board(abc.ObserverBase[In]):
 
         self.home.call(fail)
 
+    def broken(self, error: BaseException) -> bool:
+        """Where the prompts come from was broken, and no more will come."""
+        if not isinstance(error, Exception):
+            return self.home.blame(error)
+        self.on_error(error)
+        return True
+
     def on_completed(self) -> None:
         def end() -> None:
             self.prompts_ended = True
             self.news.set()
 
         self.home.call(end)
-
-
-class _Nothing(abc.DisposableBase):
-    def dispose(self) -> None:
-        """There is nothing to leave."""
-
-
-_NOTHING_YET = _Nothing()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from math import inf
+from typing import TypeVar, cast
 
 from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable, SerialDisposable
@@ -15,6 +16,19 @@ from ..errors import MisuseError, Timeout
 __all__ = ["first_chunk_timeout", "idle_timeout", "silence"]
 
 T = TypeVar("T")
+
+LATE = 0.05  # seconds; a look that comes later than this was kept from coming
+
+
+def check_seconds(what: str, seconds: object) -> None:
+    """Refuses what is no positive number of seconds.
+
+    Raises:
+        MisuseError: it is none.
+    """
+    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not number or not 0 < cast("float", seconds) < inf:
+        raise MisuseError(f"{what} must be a positive number of seconds, not {seconds!r}.")
 
 
 def first_chunk_timeout(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
@@ -29,6 +43,7 @@ def first_chunk_timeout(seconds: float) -> Callable[[Observable[T]], Observable[
     Units: seconds. Errors: `Timeout`, which closes the source. Time with the gate closed does not count.
     Source: first-token timeouts, as asked for of LiteLLM's proxy.
     """
+    check_seconds("first_chunk_timeout", seconds)
     return silence(first=seconds, idle=None)
 
 
@@ -46,14 +61,12 @@ def idle_timeout(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
 
     Units: seconds. Errors: `Timeout`, which closes the source.
     """
+    check_seconds("idle_timeout", seconds)
     return silence(first=None, idle=seconds)
 
 
 def silence(*, first: float | None, idle: float | None) -> Callable[[Observable[T]], Observable[T]]:
     """Both limits in one operator, since each operator costs its 0.2 µs a chunk."""
-    for seconds in (first, idle):
-        if seconds is not None and seconds <= 0:
-            raise MisuseError(f"A limit on silence must be a positive number of seconds, not {seconds!r}.")
 
     def operator(source: Observable[T]) -> Observable[T]:
         if first is None and idle is None:
@@ -72,7 +85,19 @@ def silence(*, first: float | None, idle: float | None) -> Callable[[Observable[
 class _Watch(abc.ObserverBase[T]):
     """One timer at a time, which looks when the last item came and sleeps on: nothing is scheduled for an item."""
 
-    __slots__ = ("alarm", "clock", "emit", "first", "idle", "last", "observer", "started", "timers")
+    __slots__ = (
+        "alarm",
+        "alarms",
+        "clock",
+        "emit",
+        "excused",
+        "first",
+        "idle",
+        "last",
+        "observer",
+        "started",
+        "timers",
+    )
 
     def __init__(
         self, observer: abc.ObserverBase[T], given: abc.SchedulerBase | None, first: float | None, idle: float | None
@@ -81,18 +106,24 @@ class _Watch(abc.ObserverBase[T]):
         self.emit = observer.on_next
         # Any scheduler that counts time will do, virtual time too; without one, the loop's.
         timers = self.timers = given if given is not None else scheduler()
+        self.alarms = timers.unheld() if isinstance(timers, Scheduler) else timers
         self.clock: Callable[[], float] = (
             time.monotonic if isinstance(timers, Scheduler) else lambda: timers.now.timestamp()
         )
         self.first, self.idle = first, idle
         self.started = False
         self.last = self.clock()
+        self.excused: float | None = None
         self.alarm = SerialDisposable()
-        self.sleep(min(limit for limit in (first, idle) if limit is not None))
+        if first is not None:
+            self.sleep(first)
 
     def on_next(self, value: T) -> None:
         self.last = self.clock()
-        self.started = True
+        if not self.started:
+            self.started = True
+            if self.idle is not None:
+                self.sleep(self.idle)
         self.emit(value)
 
     def on_error(self, error: Exception) -> None:
@@ -104,23 +135,24 @@ class _Watch(abc.ObserverBase[T]):
         self.observer.on_completed()
 
     def sleep(self, seconds: float) -> None:
-        self.alarm.disposable = self.timers.schedule_relative(seconds, self.look)
+        self.alarm.disposable = self.alarms.schedule_relative(seconds, self.look)
 
     def look(self, _: abc.SchedulerBase, state: object = None) -> None:
         """Fails if the limit is over; else sleeps until it can be."""
         limit = self.idle if self.started else self.first
-        gate = self.timers.gate if isinstance(self.timers, Scheduler) else None
         if limit is None:
-            if self.idle is not None:  # the first item may take its time; this looks for it
-                self.sleep(self.idle)
             return
+        gate = self.timers.gate if isinstance(self.timers, Scheduler) else None
         since = max(self.last, gate.opened_at) if gate else self.last
         left = since + limit - self.clock()
         if gate is not None and not gate.is_open:
             self.sleep(limit)
         elif left > 1e-6:  # what datetime can tell apart
-            # The first item may come any time, and from then on the other limit counts.
-            self.sleep(left if self.started or self.idle is None else min(left, self.idle))
+            self.sleep(left)
+        elif left < -LATE and self.excused != self.last:
+            # Nobody looked in time, since this thread was busy; what came meanwhile is still to be read.
+            self.excused = self.last
+            self.sleep(LATE)
         else:
             what = "no further chunk" if self.started else "no first chunk"
             self.observer.on_error(Timeout(f"There was {what} within {limit:g} s."))

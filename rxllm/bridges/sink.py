@@ -1,0 +1,62 @@
+"""What both ways out of Rx have in common: the far end of the graph."""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import suppress
+from typing import TypeVar
+
+from reactivex import abc
+
+from .._runtime import Scheduler, raisable
+
+__all__ = ["HIGH", "LOW", "Sink"]
+
+T = TypeVar("T")
+
+HIGH, LOW = 64, 16  # items: the gate closes at HIGH that wait, and opens again at LOW
+
+
+class Sink(abc.ObserverBase[T]):
+    """Keeps what came until the iterator takes it. It does not know the iterator, so that one can be collected."""
+
+    __slots__ = ("ended", "error", "home", "items", "subscription")
+
+    def __init__(self, home: Scheduler) -> None:
+        self.items: deque[T] = deque()
+        self.ended = False
+        self.error: BaseException | None = None
+        self.home = home
+        self.home.blame = self.fail
+        self.subscription: abc.DisposableBase | None = None
+
+    def on_error(self, error: Exception) -> None:
+        """Keeps the error for the iterator to raise, after the items that came before it."""
+        self.error = error
+        self.on_completed()
+
+    def fail(self, error: BaseException) -> bool:
+        """Hears that the graph is broken and nothing more will come; False if it is over anyway."""
+        if self.ended:
+            return False
+        self.error = error
+        self.dispose()
+        return True
+
+    def end(self, stop: type[Exception]) -> BaseException:
+        """What the iterator raises when there is nothing left: the stream's error, once, then `stop`."""
+        error, self.error = self.error, None
+        return stop() if error is None else raisable(error)
+
+    def close(self) -> None:
+        """Leaves the stream. Takes no lock, so a destructor may call it from anywhere."""
+        if not self.ended:
+            self.ended = True
+            with suppress(RuntimeError):  # the loop is closed
+                self.home.loop.call_soon_threadsafe(self.dispose)
+
+    def dispose(self) -> None:
+        """Leaves the stream, on its loop."""
+        self.on_completed()
+        if self.subscription is not None:
+            self.subscription.dispose()

@@ -1,0 +1,326 @@
+"""Code that breaks the rules around the engine: what it does is seen, ends in time, and hurts nobody else."""
+
+import asyncio
+import inspect
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import reactivex as rx
+from protocols import Chat
+from reactivex import operators as ops
+from reactivex.scheduler.eventloop import AsyncIOScheduler
+from servers import End, FakeServer, Reply, Signal
+
+import rxllm
+from rxllm import LLM, MisuseError
+from rxllm._runtime import Gate, Scheduler, loop_local, source
+from rxllm.operators.limits import silence
+
+TIMEOUT = 5.0  # seconds for what comes at once
+EAGER = pytest.mark.skipif(sys.version_info < (3, 12), reason="there are no eager tasks before Python 3.12")
+
+
+class Count(LLM):
+    """Five chunks."""
+
+    async def chunks(self, request):
+        """The numbers from 0 to 4."""
+        for number in range(5):
+            await asyncio.sleep(0)
+            yield f"{number} "
+
+
+def careless(source):
+    """An operator whose code raises at the second item, where reactivex's own would send an error."""
+
+    def subscribe(observer, scheduler=None):
+        seen = []
+
+        def on_next(value):
+            seen.append(value)
+            if len(seen) == 2:
+                raise ValueError("careless")
+            observer.on_next(value)
+
+        return source.subscribe(on_next, observer.on_error, observer.on_completed, scheduler=scheduler)
+
+    return rx.create(subscribe)
+
+
+def stopping(value):
+    """Raises what ends an iteration."""
+    raise StopIteration if value == "1 " else StopAsyncIteration
+
+
+# ── an end of iteration that is none ─────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("error", [StopIteration("no"), StopAsyncIteration("no")])
+async def test_an_end_of_iteration_upstream_is_an_error(error):
+    """A loop would take it for the end of the answer, and half of one would look whole."""
+    broken = rx.concat(rx.of("a"), rx.throw(error))
+    heard = []
+    with pytest.raises(RuntimeError, match=rf"{type(error).__name__} was raised outside") as caught:
+        heard.extend(broken.pipe(rxllm.stream()))
+    assert error is caught.value.__cause__
+    items = broken.pipe(rxllm.astream())
+    assert "a" == await anext(items)
+    with pytest.raises(RuntimeError, match=rf"{type(error).__name__} was raised outside") as caught:
+        await anext(items)
+    assert error is caught.value.__cause__
+    assert ["a"] == heard
+
+
+@pytest.mark.parametrize("error", [StopIteration, StopAsyncIteration])
+async def test_an_end_of_iteration_is_an_error_of_an_answer(error):
+    """Asked for whole, it fails; it does not end whoever asked."""
+
+    def raising(chunk):
+        raise error
+
+    talk = rxllm.pipe(Count(), rxllm.text(), ops.map(raising))
+    with pytest.raises(RuntimeError, match="outside of an iterator"):
+        talk.invoke("x")
+    with pytest.raises(RuntimeError, match="outside of an iterator"):
+        await talk.ainvoke("x")
+    results = await talk.abatch(["x", "y"], return_exceptions=True)
+    assert [error, error] == [type(result) for result in results]
+
+
+# ── an operator that raises ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_script_with_a_careless_operator_ends():
+    """Its subscriber hears no end, but the process is not kept from ending by limits that nothing will ever meet."""
+    program = f"""
+import asyncio, reactivex as rx, rxllm
+from rxllm import LLM
+from rxllm.operators.limits import silence
+{inspect.getsource(Count)}
+{inspect.getsource(careless)}
+class Limited(Count):
+    def chunks(self, request):
+        return careless(rxllm.from_aiter(lambda: Count.chunks(self, request))).pipe(silence(first=600, idle=300))
+Limited()("x").subscribe(print)
+Count()("x").pipe(careless, rxllm.idle_timeout(300), rxllm.first_chunk_timeout(600)).subscribe(print)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True)
+    assert ["0 ", "0 "] == sorted(done.stdout.splitlines())
+    assert 2 == done.stderr.count("ValueError: careless")
+
+
+async def test_a_careless_operator_is_its_own_answers_failure():
+    """In a batch the others are answered, and nothing hangs; as an operator, too."""
+    asked = {"good": rxllm.pipe(Count(), rxllm.message()), "bad": rxllm.pipe(Count(), careless, rxllm.message())}
+
+    def choose(prompt):
+        return asked[prompt](prompt)
+
+    either = rxllm.pipe(choose)
+    results = await either.abatch(["good", "bad", "good"], return_exceptions=True)
+    assert ["Message", "ValueError", "Message"] == [type(result).__name__ for result in results]
+    with pytest.raises(ValueError, match="careless"):
+        await either.abatch(["bad", "good"])
+    over, heard = asyncio.Event(), []
+    rxllm.from_iter(["good", "bad"]).pipe(rxllm.batch(either)).subscribe(
+        heard.append, lambda error: (heard.append(error), over.set())
+    )
+    await asyncio.wait_for(over.wait(), TIMEOUT)
+    assert "careless" == str(heard[-1])
+
+
+async def test_prompts_behind_a_careless_operator_end_the_batch():
+    """What can't come any more is not waited for."""
+    over, heard = asyncio.Event(), []
+    prompts = careless(rxllm.from_iter(["a", "b", "c"]))
+    prompts.pipe(rxllm.batch(Count())).subscribe(heard.append, lambda error: (heard.append(error), over.set()))
+    await asyncio.wait_for(over.wait(), TIMEOUT)
+    assert "careless" == str(heard[-1])
+
+
+# ── a provider that does what it wants ───────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_provider_that_swallows_its_cancellation_is_left():
+    """It is told once, does not obey, and is closed at its next item."""
+    closed = []
+
+    class Stubborn(LLM):
+        async def chunks(self, request):
+            yield "a"
+            try:
+                while True:
+                    try:
+                        await asyncio.Event().wait()
+                    except asyncio.CancelledError:
+                        closed.append("told")
+                    yield "more"
+            finally:
+                closed.append("closed")
+
+    async with asyncio.timeout(TIMEOUT), Stubborn().astream("x") as answer:
+        assert "a" == (await anext(answer)).text
+        for _ in range(5):  # turns, until it waits
+            await asyncio.sleep(0)
+    assert ["told", "closed"] == closed
+
+
+async def test_what_chunks_raises_knows_its_request():
+    """Also where it raises before there is a stream."""
+
+    class Raises(LLM):
+        def chunks(self, request):
+            raise rxllm.TransportError("no")
+
+    with pytest.raises(rxllm.TransportError) as caught:
+        await Raises().ainvoke("hi")
+    assert "hi" == caught.value.request.text
+
+
+@pytest.mark.parametrize("answer", ["text", b"bytes", {"a": 1}, None])
+def test_chunks_that_return_a_value_are_told(answer):
+    """A text is an iterable of letters, which nobody means."""
+
+    class Slip(LLM):
+        def chunks(self, request):
+            return answer
+
+    with pytest.raises(MisuseError, match=rf"not {type(answer).__name__}; for whole answers override complete"):
+        Slip().invoke("x")
+
+
+@EAGER
+async def test_eager_tasks_change_nothing():
+    """Subscriptions within subscriptions, where the loop starts every task at once."""
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+    answers = await rxllm.pipe(Count(), rxllm.text()).abatch(["x"] * 20)
+    assert ["4 "] * 20 == answers
+    assert ["0 1 2 3 4 "] * 20 == [answer.text for answer in await Count().abatch(["x"] * 20)]
+
+
+async def test_a_stream_that_is_left_at_a_closed_gate_starts_nothing():
+    """Least of all a thread."""
+    home = Scheduler(asyncio.get_running_loop())
+    home.gate.close()
+    begun = []
+    subscription = source(lambda home: begun.append(home)).subscribe(scheduler=home)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    subscription.dispose()
+    await home.settled()
+    assert [] == begun
+
+
+async def test_a_gate_forgets_who_no_longer_waits():
+    """A gate may stay closed for long."""
+    gate = Gate()
+    gate.close()
+    waiting = [asyncio.ensure_future(gate.wait()) for _ in range(3)]
+    await asyncio.sleep(0)
+    waiting[1].cancel()
+    await asyncio.wait(waiting[1:2])
+    assert 2 == len(gate._waiters)
+    gate.open()
+    await asyncio.gather(waiting[0], waiting[2])
+
+
+# ── loops ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_loops_may_come_and_go_in_many_threads():
+    """What each has one of is made and closed while others do the same."""
+    failures = []
+
+    async def closed(value):
+        pass
+
+    async def use():
+        for key in range(20):
+            await loop_local(key, object, closed)
+
+    def work():
+        try:
+            for _ in range(20):
+                asyncio.run(use())
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [] == failures
+
+
+def test_a_closed_loop_is_refused():
+    """A subscription to it would never begin, and nobody would know."""
+    loop = asyncio.new_event_loop()
+    loop.close()
+    for home in AsyncIOScheduler(loop), Scheduler(loop):
+        with pytest.raises(MisuseError, match="is closed; subscribe on one that runs"):
+            Count()("x").subscribe(scheduler=home)
+
+
+def test_a_stream_is_left_from_another_loop():
+    """It can't wait for that loop, which may be busy or over; the request is closed all the same."""
+    with FakeServer(Reply([Chat().stream(["Hel"])[1], End.HANG])) as server:
+        llm = rxllm.OpenAI("m", base_url=server.url, api_key="k")
+        begun, left = threading.Event(), Signal()
+        streams = []
+
+        async def begin():
+            streams.append(llm.astream("x"))
+            await anext(streams[0])
+            begun.set()
+            await left.soon()
+
+        thread = threading.Thread(target=asyncio.run, args=[begin()])
+        thread.start()
+        begun.wait(TIMEOUT)
+        asyncio.run(asyncio.wait_for(streams[0].aclose(), TIMEOUT))
+        server.exchange().wait_closed()
+        left.set()
+        thread.join()
+
+
+async def test_a_stream_that_is_closed_before_it_begins_leaves_no_trace():
+    """Its task would call it for nothing when it ends."""
+    stream = aiter(Count().astream("x"))
+    await stream.aclose()
+    assert [] == [chunk async for chunk in stream]
+    assert "deserted" not in repr(asyncio.current_task())
+
+
+# ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_busy_thread_is_no_idleness():
+    """While a consumer keeps the loop from reading, what comes waits in the socket."""
+    beginning, *rest = Chat().stream(["a", "b"])
+    with FakeServer(Reply([beginning, *rest])) as server:
+        llm = rxllm.OpenAI("m", base_url=server.url, api_key="k", timeout=rxllm.Timeouts(idle=0.1))
+        heard = []
+        async for chunk in llm.astream("x"):
+            heard.append(chunk.text)
+            if chunk.text == "a":
+                time.sleep(0.3)  # noqa: ASYNC251  (the busy thread)
+    assert "ab" == "".join(heard)
+
+
+async def test_a_late_look_that_finds_nothing_still_fails():
+    """Being busy is an excuse once, not for ever."""
+    never = source(lambda home: _once())
+    items = never.pipe(silence(first=None, idle=0.05), rxllm.astream())
+    await anext(items)
+    time.sleep(0.2)  # noqa: ASYNC251  (the busy thread)
+    with pytest.raises(rxllm.Timeout, match=r"no further chunk within 0\.05 s"):
+        await anext(items)
+
+
+async def _once():
+    yield "a"
+    await asyncio.Event().wait()
