@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from ._runtime import dispatch, scheduler
 from .bridges import AsyncStream, SyncStream, astream, from_aiter, from_iter, stream
-from .combinators import observe
 from .errors import (
     AuthenticationError,
     BadRequest,
@@ -70,22 +69,38 @@ from .messages import (
 from .operators import (
     batch,
     batch_as_completed,
+    deadline,
     first_chunk_timeout,
     idle_timeout,
+    lines,
     message,
+    sentences,
+    share,
+    smooth,
+    split_reasoning,
+    stop_at,
     text,
     usage,
+    words,
 )
 from .pipeline import Pipeline, pipe
 
 if TYPE_CHECKING:
+    from .combinators import cached, fallback, hedge, limited, observe, retry, route
+    from .handlers.callback import CallbackHandler
+    from .handlers.logging import LoggingHandler
     from .handlers.opentelemetry import OpenTelemetryHandler
+    from .handlers.progress import ProgressHandler
     from .handlers.usage import UsageMeter
+    from .limiter import Limiter
+    from .operators.delays import backoff
+    from .operators.keeping import Store
     from .providers import model
     from .providers.anthropic import Anthropic
     from .providers.embedded import Embedded
     from .providers.openai import OpenAI
     from .results import Generation, LLMResult
+    from .stores import MemoryStore, SQLiteStore
     from .wire.http import Timeouts
 
 __all__ = [
@@ -94,6 +109,7 @@ __all__ = [
     "AsyncStream",
     "AuthenticationError",
     "BadRequest",
+    "CallbackHandler",
     "Cancelled",
     "Chunk",
     "Custom",
@@ -107,6 +123,9 @@ __all__ = [
     "Handler",
     "Interrupted",
     "LLMResult",
+    "Limiter",
+    "LoggingHandler",
+    "MemoryStore",
     "Message",
     "MisuseError",
     "OpenAI",
@@ -116,6 +135,7 @@ __all__ = [
     "ParseError",
     "Part",
     "Pipeline",
+    "ProgressHandler",
     "Prompt",
     "ProtocolError",
     "ProviderError",
@@ -128,9 +148,11 @@ __all__ = [
     "Run",
     "RunChunk",
     "RxllmError",
+    "SQLiteStore",
     "Service",
     "Started",
     "StdoutHandler",
+    "Store",
     "SyncStream",
     "TextPart",
     "Timeout",
@@ -143,35 +165,65 @@ __all__ = [
     "Usage",
     "UsageMeter",
     "astream",
+    "backoff",
     "batch",
     "batch_as_completed",
+    "cached",
+    "deadline",
     "dispatch",
+    "fallback",
     "first_chunk_timeout",
     "from_aiter",
     "from_iter",
+    "hedge",
     "idle_timeout",
+    "limited",
+    "lines",
     "message",
     "model",
     "observe",
     "pipe",
+    "retry",
+    "route",
     "scheduler",
+    "sentences",
+    "share",
+    "smooth",
+    "split_reasoning",
+    "stop_at",
     "stream",
     "text",
     "usage",
+    "words",
 ]
 
 __version__ = "0.1.0"
 
 _LAZY = {
+    "Anthropic": ".providers.anthropic",
+    "CallbackHandler": ".handlers.callback",
+    "Embedded": ".providers.embedded",
     "Generation": ".results",
     "LLMResult": ".results",
-    "Anthropic": ".providers.anthropic",
-    "Embedded": ".providers.embedded",
+    "Limiter": ".limiter",
+    "LoggingHandler": ".handlers.logging",
+    "MemoryStore": ".stores",
     "OpenAI": ".providers.openai",
     "OpenTelemetryHandler": ".handlers.opentelemetry",
+    "ProgressHandler": ".handlers.progress",
+    "SQLiteStore": ".stores",
+    "Store": ".operators.keeping",
     "Timeouts": ".wire.http",
     "UsageMeter": ".handlers.usage",
+    "backoff": ".operators.delays",
+    "cached": ".combinators",
+    "fallback": ".combinators",
+    "hedge": ".combinators",
+    "limited": ".combinators",
     "model": ".providers",
+    "observe": ".combinators",
+    "retry": ".combinators",
+    "route": ".combinators",
 }
 
 

@@ -24,7 +24,7 @@ import queue
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Generic, Never, TypeVar, cast
 
@@ -44,7 +44,10 @@ __all__ = [
     "Gate",
     "Scheduler",
     "Source",
+    "Timers",
     "Worker",
+    "call",
+    "clock",
     "connect",
     "dispatch",
     "in_loop",
@@ -56,6 +59,7 @@ __all__ = [
     "report",
     "scheduler",
     "source",
+    "timers",
 ]
 
 T = TypeVar("T")
@@ -101,12 +105,14 @@ class Gate:
     async def wait(self) -> None:
         """Returns when the gate has opened, even if another has closed it since: each who waits gets his turn."""
         if not self.is_open:
-            waiter = asyncio.get_running_loop().create_future()
-            self._waiters[waiter] = None
-            try:
-                await waiter
-            finally:
-                self._waiters.pop(waiter, None)
+            await self.opening(asyncio.get_running_loop())
+
+    def opening(self, loop: Loop) -> asyncio.Future[None]:
+        """Done when the closed gate opens."""
+        waiter: asyncio.Future[None] = loop.create_future()
+        self._waiters[waiter] = None
+        waiter.add_done_callback(lambda waiter: self._waiters.pop(waiter, None))  # also when nobody waits any more
+        return waiter
 
 
 # ── where and how a subscription runs ────────────────────────────────────────────────────────────────────────────
@@ -125,7 +131,9 @@ class Scheduler(AsyncIOScheduler):
         run: what is running here, if anybody listens to it.
         listeners: who listens.
         outer: what it was before it was inside of the run.
-        blame: a loop over the stream, which hears of what no observer may; False if it is over.
+        blame: who hears of what no observer may: that code around the stream raised, or that the loop ends
+            (then a CancelledError). It tells whether somebody took it up.
+        answered: who hears of the headers of a server's answer, their names in lower case.
     """
 
     def __init__(self, loop: Loop, *, keeps_alive: bool = False) -> None:
@@ -140,11 +148,24 @@ class Scheduler(AsyncIOScheduler):
         self.listeners: tuple[Ear, ...] = shown.listeners if shown else ()
         self.outer: Scheduler | None = None
         self.blame: Callable[[BaseException], bool] = lambda _: False
+        self.answered: Callable[[Mapping[str, str]], object] = lambda _: None
+
+    def heeding(self, hook: Callable[[BaseException], object]) -> Scheduler:
+        """The same, where `hook`, too, hears of what no observer may."""
+        other = copy.copy(self)
+        other.blame = lambda error: bool(hook(error)) | self.blame(error)
+        return other
 
     def with_gate(self, gate: Gate) -> Scheduler:
         """The same, with a gate of its own: for the upstream of an operator that queues."""
         other = copy.copy(self)
         other.gate = gate
+        return other
+
+    def apart(self, blame: Callable[[BaseException], bool]) -> Scheduler:
+        """The same, with a pace and an end of its own: for what may outlive who asked for it."""
+        other = self.with_gate(Gate())
+        other.tasks, other.blame = set(), blame
         return other
 
     def unheld(self) -> Scheduler:
@@ -178,9 +199,19 @@ class Scheduler(AsyncIOScheduler):
         """Runs `action` on the loop: now where that is here, else soon. A loop that is closed has nothing to run."""
         if in_loop(self.loop):
             action()
-        else:
-            with suppress(RuntimeError):
-                self.loop.call_soon_threadsafe(action, context=self.context)
+            return
+        release = self.hold()  # a script may end before that
+
+        def run() -> None:
+            try:
+                action()
+            finally:
+                release()
+
+        try:
+            self.loop.call_soon_threadsafe(run, context=self.context)
+        except RuntimeError:
+            release()
 
     def report(self, message: str, error: BaseException) -> None:
         """Tells of a failure that is not the source's, but a subscriber's, or the code of an operator.
@@ -306,17 +337,37 @@ def scheduler(given: abc.SchedulerBase | None = None) -> Scheduler:
     Raises:
         MisuseError: `given` runs on virtual time, which no network keeps.
     """
-    if isinstance(given, Scheduler):
-        return given
+    if isinstance(given, AsyncIOScheduler):
+        loop = given._loop  # pyright: ignore[reportPrivateUsage]  (it has no public name)
+        if loop.is_closed():  # nothing would ever begin there
+            raise MisuseError("The event loop of this scheduler is closed; subscribe on one that runs.")
+        return given if isinstance(given, Scheduler) else Scheduler(loop)
     if isinstance(given, VirtualTimeScheduler):
         raise MisuseError(
             "A virtual-time scheduler has no event loop, and this source needs one; "
             "subscribe without a scheduler, or test against a source on virtual time."
         )
-    if isinstance(given, AsyncIOScheduler):
-        return Scheduler(given._loop)  # pyright: ignore[reportPrivateUsage]  (it has no public name)
     loop = _running_loop() or portal()
     return Scheduler(loop, keeps_alive=_portal is not None and loop is _portal.loop)
+
+
+Timers = Scheduler | VirtualTimeScheduler
+"""What counts time for an operator, be it the loop's or virtual."""
+
+
+def timers(given: abc.SchedulerBase | None) -> Timers:
+    """As `scheduler`, for operators that need no loop: virtual time stays what it is."""
+    return given if isinstance(given, VirtualTimeScheduler) else scheduler(given)
+
+
+def clock(home: Timers) -> Callable[[], float]:
+    """Gives the time in seconds, from any beginning."""
+    return time.monotonic if isinstance(home, Scheduler) else lambda: home.now.timestamp()
+
+
+def call(home: Timers, action: Callable[[], object]) -> None:
+    """Runs `action` where the stream is: on its loop; on virtual time, here."""
+    home.call(action) if isinstance(home, Scheduler) else action()
 
 
 # ── sources ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -387,10 +438,7 @@ def source(items: Callable[[Scheduler], AsyncIterator[T]]) -> Source[T]:
     """
 
     def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
-        home = scheduler(given)
-        if home.loop.is_closed():
-            raise MisuseError("The event loop of this scheduler is closed; subscribe on one that runs.")
-        return _Subscription(items, observer, home)
+        return _Subscription(items, observer, scheduler(given))
 
     return Source(subscribe)
 
@@ -424,7 +472,9 @@ class _Subscription(abc.DisposableBase, Generic[T]):
             await self.pump()
         except asyncio.CancelledError:
             if self.task is None or self.task.cancelling():
-                raise  # the subscriber left, or the loop ends
+                if not self.over:  # nobody left: the loop ends
+                    self.home.blame(asyncio.CancelledError())
+                raise
             failure = Interrupted("Something that the source waited for was cancelled; the rest will not come.")
         except GeneratorExit:
             raise
@@ -493,11 +543,16 @@ def report(loop: Loop, message: str, error: BaseException) -> None:
 
 
 def raisable(error: BaseException) -> BaseException:
-    """The error as an iterator or a future may raise it: an end of iteration would pass for the end of the stream."""
+    """The error as an iterator or a future may raise it.
+
+    An end of iteration would pass for the end of the stream, and a cancellation for that of who reads it.
+    """
     if isinstance(error, (StopIteration, StopAsyncIteration)):
         other = RuntimeError(f"{type(error).__name__} was raised outside of an iterator.")
         other.__cause__ = error
         return other
+    if isinstance(error, asyncio.CancelledError):
+        return Interrupted("The event loop of the stream ended before it did.")
     return error
 
 

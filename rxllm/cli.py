@@ -22,6 +22,7 @@ from .errors import MisuseError, RxllmError
 from .llm import LLM
 from .messages import Chunk, FinishReason, Message, Settings, Usage
 from .providers import model
+from .records import to_json
 
 __all__ = ["main"]
 
@@ -32,7 +33,6 @@ _KEYS = {  # what is asked where nobody named a model, by the key that is there
     "ANTHROPIC_API_KEY": "anthropic:claude-sonnet-4-6",
     "ANTHROPIC_AUTH_TOKEN": "anthropic:claude-sonnet-4-6",
 }
-_FIELDS = ("text", "reasoning", "refusal", "tool_calls", "usage", "finish_reason", "model", "id", "reset")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -152,8 +152,7 @@ class _Screen:
             self.usage = self.usage.updated(chunk.usage) if self.usage else chunk.usage
         self.finish_reason = chunk.finish_reason or self.finish_reason
         if self.as_json:
-            fields = {name: value for name in _FIELDS if (value := getattr(chunk, name))}
-            print(json.dumps(fields, ensure_ascii=False, separators=(",", ":"), default=_plain), flush=True)
+            print(json.dumps(to_json(chunk), ensure_ascii=False, separators=(",", ":")), flush=True)
             return
         if chunk.reset:
             self.end()

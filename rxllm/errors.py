@@ -20,7 +20,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from .messages import Message, Request
@@ -43,6 +44,29 @@ __all__ = [
 
 class MisuseError(TypeError):
     """The library was called in a way that cannot work; the sentence says what to do instead."""
+
+
+def must_be(what: str, good: Callable[[Any], bool]) -> Callable[[object, Any, Any], None]:
+    """A validator of an attrs field: refuses what is not `good`, and says what it must be."""
+
+    def check(_: object, attribute: Any, value: Any) -> None:
+        if not good(value):
+            raise MisuseError(f"{attribute.name} must be {what}, not {shown(value)}.")
+
+    return check
+
+
+def shown(value: object) -> str:
+    """As much of a value as fits a sentence."""
+    try:
+        return f"{value!r:.60}"
+    except Exception:  # an integer of thousands of digits has no repr
+        return f"this {type(value).__name__}"
+
+
+def is_text(value: object) -> bool:
+    """For `must_be`."""
+    return isinstance(value, str)
 
 
 class RxllmError(Exception):

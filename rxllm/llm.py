@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, MutableSequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast
 
 import attrs
@@ -12,24 +11,20 @@ from attrs import field, frozen
 from reactivex import Observable, abc
 from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
 
-from ._runtime import Scheduler, Source, Worker, connect, in_thread, pull, scheduler, source
-from .errors import MisuseError, RxllmError
+from ._runtime import Scheduler, Source, Worker, in_thread, pull, scheduler, source
+from .errors import MisuseError, must_be
 from .events import Service
 from .messages import (
     Chunk,
     Message,
     Parameters,
     Prompt,
-    ReasoningPart,
-    RefusalPart,
     Request,
     Sampling,
     Settings,
-    TextPart,
-    ToolCallPart,
     join,
-    text_chunk,
 )
+from .operators.answering import Answered, answering
 from .operators.batches import MAX_CONCURRENCY
 from .operators.folds import message, one_chunk
 from .operators.observing import Identity, observed
@@ -39,21 +34,19 @@ from .surface import Surface
 if TYPE_CHECKING:
     from .results import LLMResult
 
-__all__ = ["LLM"]
+__all__ = ["LLM", "asking"]
 
-Answered = str | Message | Chunk
+
+_VALUES: tuple[type, ...] = (str, bytes, Mapping)  # that could be iterated, which nobody means
 
 
 class Fields(Sampling, total=False):
-    """Keywords of a shipped provider's constructor: parameters, and what `evolve` hands on."""
+    """Keywords of a shipped provider's constructor: parameters, and the config of its runs."""
 
     parameters: Parameters
     tags: tuple[str, ...]
     metadata: Mapping[str, Any]
     run_name: str | None
-
-
-PARTIAL_LIMIT = 4 * 2**20  # characters that are kept for an error's `partial`
 
 
 @frozen(kw_only=True)
@@ -75,7 +68,9 @@ class LLM(Surface[Prompt | Observable[Any], Chunk, Message]):
         parameters: how to answer, where the request does not say.
     """
 
-    parameters: Parameters = field(factory=Parameters)
+    parameters: Parameters = field(
+        factory=Parameters, validator=must_be("Parameters", lambda given: isinstance(given, Parameters))
+    )
 
     def _settle(self, **given: Any) -> None:
         """The rest of a constructor that takes parameters beside its fields: tells the two apart."""
@@ -127,7 +122,7 @@ class LLM(Surface[Prompt | Observable[Any], Chunk, Message]):
         return Service(type(self).__name__.lower(), named, streaming=streaming)
 
     def _asking_with(self, parameters: Settings) -> Self:
-        return attrs.evolve(self, parameters=Parameters.of(parameters).over(self.parameters))
+        return self._copied(parameters=Parameters.of(parameters).over(self.parameters))
 
     def __call__(self, prompt: Prompt | Observable[Any], /) -> Observable[Chunk]:
         """The answer as a cold stream of chunks: nothing is sent before ``subscribe``; two subscriptions, two requests.
@@ -140,17 +135,12 @@ class LLM(Surface[Prompt | Observable[Any], Chunk, Message]):
             MisuseError: this is no prompt.
         """
         if isinstance(prompt, Observable):
-            return _asking(prompt, self)
+            return asking(prompt, self)
         request = Request.ask(prompt, self.parameters)
 
         def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
             home = scheduler(given)
-            answer = _Answer(observer, request, home)
-            try:
-                answer.subscription.disposable = connect(_made(self, request, home), answer, home)
-            except Exception as error:  # such as a missing key
-                answer.on_error(error)
-            return answer.subscription
+            return answering(lambda: _made(self, request, home), request, observer, home)
 
         def identity() -> Identity:
             name = self.run_name or type(self).__name__
@@ -177,19 +167,21 @@ def _streamed(llm: LLM, request: Request, home: Scheduler) -> Observable[Answere
     if kind.chunks is not LLM.chunks:
         if inspect.isgeneratorfunction(kind.chunks):
             return source(lambda home: pull(Worker(home.loop, home.context), lambda: llm.chunks(request)))
-        made = llm.chunks(request)
-        if isinstance(made, Observable):
-            made = cast("Observable[Answered]", made)
-            return made if isinstance(made, Source) else serialised(made, home)
-        if isinstance(made, AsyncIterable):
-            return source(lambda _: aiter(cast("AsyncIterable[Answered]", made)))
-        if isinstance(made, Iterable) and not isinstance(made, (str, bytes, Mapping)):
-            return source(lambda home: pull(Worker(home.loop, home.context), lambda: cast("Iterable[Answered]", made)))
+        made: object = llm.chunks(request)
+        name = type(made).__name__
         if inspect.iscoroutine(made):
             made.close()
+        if isinstance(made, Observable):
+            answer = cast("Observable[Answered]", made)
+            return answer if isinstance(answer, Source) else serialised(answer, home)
+        if isinstance(made, AsyncIterable):
+            return source(lambda _: aiter(cast("AsyncIterable[Answered]", made)))
+        if isinstance(made, Iterable) and not isinstance(made, _VALUES):
+            items = cast("Iterable[Answered]", made)
+            return source(lambda home: pull(Worker(home.loop, home.context), lambda: items))
         raise MisuseError(
             f"{kind.__name__}.chunks must be a generator, an async generator or return an Observable, "
-            f"not {type(made).__name__}; for whole answers override complete."
+            f"not {name}; for whole answers override complete."
         )
     if kind.complete is LLM.complete:
         raise MisuseError(f"{kind.__name__} must override complete (whole answers) or chunks (a stream).")
@@ -204,92 +196,7 @@ def _streamed(llm: LLM, request: Request, home: Scheduler) -> Observable[Answere
     return source(whole)
 
 
-class _Answer(abc.ObserverBase[Answered]):
-    """Stands between a provider and its subscriber: makes everything a Chunk, and gives errors what had arrived.
-
-    What the subscriber raises ends here: the request is closed, and the provider never hears of it.
-    """
-
-    __slots__ = ("arrived", "bound", "emit", "home", "observer", "request", "size", "subscription")
-
-    def __init__(self, observer: abc.ObserverBase[Chunk], request: Request, home: Scheduler) -> None:
-        self.observer = observer
-        self.emit: Callable[[Chunk], None] = observer.on_next
-        self.request = request
-        self.home = home
-        # Plain text as its text alone: a string is nothing that the garbage collector has to look at.
-        self.arrived: MutableSequence[Chunk | str] = []
-        self.size = 0
-        self.bound = 2**16
-        self.subscription = SingleAssignmentDisposable()
-
-    def on_next(self, value: Answered) -> None:
-        try:
-            chunk = value if type(value) is Chunk else Chunk.of(value)
-        except MisuseError as error:
-            self.observer.on_error(error)
-            return
-        if chunk.rest is None:
-            self.arrived.append(chunk.text)
-            self.size += len(chunk.text) + 1
-        else:
-            self.arrived.append(chunk)
-            self.size += _size(chunk)
-        if self.size > self.bound:
-            self.compact()
-        try:
-            self.emit(chunk)
-        except Exception as error:
-            self.home.report("A subscriber, or an operator before it, raised; the request is closed.", error)
-            self.emit = _unheard
-            self.subscription.dispose()
-
-    def joined(self) -> Chunk:
-        return join(text_chunk(some) if isinstance(some, str) else some for some in self.arrived)
-
-    def compact(self) -> None:
-        """Keeps what arrived small: one chunk instead of many, and none beyond the limit."""
-        folded = self.joined()
-        self.size = _size(folded)
-        self.arrived = [folded]
-        self.bound = 2 * self.size + 2**16
-        if self.size > PARTIAL_LIMIT:
-            self.arrived = _Full([folded], maxlen=1)
-            self.bound = 2**63
-
-    def on_error(self, error: Exception) -> None:
-        if isinstance(error, RxllmError):
-            if error.request is None:
-                error.request = self.request
-            if error.partial is None and self.arrived:
-                error.partial = self.joined().message()
-        self.observer.on_error(error)
-
-    def on_completed(self) -> None:
-        self.observer.on_completed()
-
-
-def _size(chunk: Chunk) -> int:
-    """The characters of all that may grow, and one for the chunk."""
-    return 1 + sum(
-        len(part.arguments if isinstance(part, ToolCallPart) else part.text)
-        for part in chunk.parts
-        if isinstance(part, (TextPart, ReasoningPart, RefusalPart, ToolCallPart))
-    )
-
-
-def _unheard(chunk: Chunk) -> None:
-    """Nobody listens any more."""
-
-
-class _Full(deque[Chunk | str]):
-    """What was kept before the limit was reached; takes no more."""
-
-    def append(self, item: Chunk | str, /) -> None:
-        pass
-
-
-def _asking(upstream: Observable[Any], llm: LLM) -> Observable[Chunk]:
+def asking(upstream: Observable[Any], llm: LLM) -> Observable[Chunk]:
     """The operator that an LLM is when it is given an Observable."""
 
     def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:

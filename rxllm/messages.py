@@ -20,13 +20,14 @@ This module is one room because the values refer to each other, and the rules ab
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Self, TypedDict, TypeGuard, cast, get_args
 
 import attrs
 from attrs import field, frozen
+from attrs.validators import optional
 
-from .errors import MisuseError
+from .errors import MisuseError, is_text, must_be, shown
 
 __all__ = [
     "Chunk",
@@ -56,11 +57,15 @@ Logprobs = Mapping[str, Sequence[Any]]
 FinishReason = Literal["stop", "length", "content_filter", "tool_call", "error"]
 
 
+def _is_object(value: object) -> bool:
+    return isinstance(value, Mapping)
+
+
 @frozen
 class TextPart:
     """Text to be read."""
 
-    text: str
+    text: str = field(validator=must_be("text", is_text))
 
 
 @frozen
@@ -93,8 +98,8 @@ class ToolCallPart:
 class ToolResultPart:
     """What a tool answered to the call `id`."""
 
-    id: str
-    content: str
+    id: str = field(validator=must_be("text", is_text))
+    content: str = field(validator=must_be("text (json.dumps makes it)", is_text))
     is_error: bool = False
     name: str = ""
 
@@ -103,9 +108,13 @@ class ToolResultPart:
 class FilePart:
     """A picture, a document, a sound: its bytes, or where to get it. `media_type` is like ``image/png``."""
 
-    media_type: str
-    data: bytes | None = field(default=None, repr=lambda data: "None" if data is None else f"<{len(data)} bytes>")
-    url: str | None = None
+    media_type: str = field(validator=must_be("like image/png", lambda kind: isinstance(kind, str) and "/" in kind))
+    data: bytes | None = field(
+        default=None,
+        validator=optional(must_be("bytes", lambda data: isinstance(data, bytes))),
+        repr=lambda data: "None" if data is None else f"<{len(data)} bytes>",
+    )
+    url: str | None = field(default=None, validator=optional(must_be("text", is_text)))
     name: str | None = None
 
 
@@ -114,7 +123,7 @@ class RawPart:
     """Something of one provider's that must be sent back untouched: redacted thinking, blocks of server tools."""
 
     provider: str
-    data: Mapping[str, Any]
+    data: Mapping[str, Any] = field(validator=must_be("a dict", _is_object))
 
     def __hash__(self) -> int:
         return hash((self.provider, frozenset(self.data)))
@@ -586,31 +595,35 @@ def _objects(value: Mapping[str, Any] | Iterable[Mapping[str, Any]] | None) -> t
     """One definition or several."""
     if value is None:
         return None
-    return (cast("Mapping[str, Any]", value),) if isinstance(value, Mapping) else tuple(value)
+    single = isinstance(value, (str, Mapping)) or not isinstance(cast("object", value), Iterable)
+    return (cast("Mapping[str, Any]", value),) if single else tuple(cast("Iterable[Mapping[str, Any]]", value))
 
 
-def _number(low: float = -_INFINITY, high: float = _INFINITY, *, whole: bool = False) -> Any:
-    """A validator: None, or a number in the range."""
-    kind = "a whole number" if whole else "a number"
+def number(low: float = -_INFINITY, high: float = _INFINITY, *, whole: bool = False) -> Any:
+    """A validator: a number in the range, and no infinite one."""
+    limits = f" from {low:g} to {high:g}" if high < _INFINITY else f" of at least {low:g}" if low > -_INFINITY else ""
 
-    def check(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-        good = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-        if value is not None and not (good and low <= cast("float", value) <= high):
-            limits = (
-                f" from {low:g} to {high:g}"
-                if high < _INFINITY
-                else f" of at least {low:g}"
-                if low > -_INFINITY
-                else ""
-            )
-            raise MisuseError(f"{attribute.name} must be {kind}{limits}, not {value!r}.")
+    def good(value: Any) -> bool:
+        known = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+        return known and low <= value <= high and abs(value) != _INFINITY
 
-    return check
+    return must_be(("a whole number" if whole else "a number") + limits, good)
 
 
-def _all_text(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if value is not None and not all(isinstance(item, str) and item for item in cast("Iterable[object]", value)):
-        raise MisuseError(f"{attribute.name} must be one or more non-empty texts, not {value!r}.")
+def _all(good: Callable[[Any], bool]) -> Callable[[Iterable[Any]], bool]:
+    return lambda items: all(map(good, items))
+
+
+def is_name(value: object) -> bool:
+    """Text that is not empty."""
+    return isinstance(value, str) and bool(value)
+
+
+def _fields(value: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    return {} if value is None else value
+
+
+_OWN_FORM = "in the provider's own form"
 
 
 @frozen(kw_only=True)
@@ -632,18 +645,45 @@ class Parameters:
         extra: further fields of the provider's request body, sent as they are.
     """
 
-    model: str | None = None
-    temperature: float | None = field(default=None, validator=_number(0))
-    top_p: float | None = field(default=None, validator=_number(0, 1))
-    top_k: int | None = field(default=None, validator=_number(0, whole=True))
-    max_tokens: int | None = field(default=None, validator=_number(1, whole=True))
-    stop_sequences: tuple[str, ...] | None = field(default=None, converter=_sequences, validator=_all_text)
-    seed: int | None = field(default=None, validator=_number(whole=True))
-    tools: tuple[Mapping[str, Any], ...] | None = field(default=None, converter=_objects)
-    tool_choice: str | Mapping[str, Any] | None = None
-    response_format: Mapping[str, Any] | None = None
-    stream: bool | None = None
-    extra: Mapping[str, Any] = field(factory=dict[str, Any])
+    # What holds dicts is left out of the hash, which needs only to be the same for equal ones.
+    model: str | None = field(default=None, validator=optional(must_be("a name such as 'gpt-5-mini'", is_name)))
+    temperature: float | None = field(default=None, validator=optional(number(0)))
+    top_p: float | None = field(default=None, validator=optional(number(0, 1)))
+    top_k: int | None = field(default=None, validator=optional(number(0, whole=True)))
+    max_tokens: int | None = field(default=None, validator=optional(number(1, whole=True)))
+    stop_sequences: tuple[str, ...] | None = field(
+        default=None,
+        converter=_sequences,
+        validator=optional(must_be("one or more non-empty texts", _all(is_name))),
+    )
+    seed: int | None = field(default=None, validator=optional(number(whole=True)))
+    tools: tuple[Mapping[str, Any], ...] | None = field(
+        default=None,
+        converter=_objects,
+        validator=optional(must_be(f"one or more dicts {_OWN_FORM}", _all(_is_object))),
+        hash=False,
+    )
+    tool_choice: str | Mapping[str, Any] | None = field(
+        default=None,
+        validator=optional(must_be(f"text or a dict {_OWN_FORM}", lambda choice: isinstance(choice, (str, Mapping)))),
+        hash=False,
+    )
+    response_format: Mapping[str, Any] | None = field(
+        default=None, validator=optional(must_be(f"a dict {_OWN_FORM}", _is_object)), hash=False
+    )
+    stream: bool | None = field(
+        default=None,
+        validator=must_be("True, False or None", lambda stream: stream is None or isinstance(stream, bool)),
+    )
+    extra: Mapping[str, Any] = field(
+        factory=dict[str, Any],
+        converter=_fields,
+        validator=must_be(
+            "a dict of fields of the request's body",
+            lambda extra: isinstance(extra, Mapping) and all(map(is_text, cast("Mapping[object, object]", extra))),
+        ),
+        hash=False,
+    )
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Parameters:
@@ -707,6 +747,7 @@ _OTHER_NAMES = {
     "streaming": "stream",
     "functions": "tools",
 }
+_CONSTRUCTORS = ("api", "api_key", "base_url", "client", "event_limit", "headers", "timeout")
 
 
 def _unknown(name: str, value: object) -> str:
@@ -714,9 +755,16 @@ def _unknown(name: str, value: object) -> str:
 
     if name == "n":
         return f"n={value!r} asks for several answers, but a stream has one; call llm.batch([prompt] * {value!r})."
-    near = _OTHER_NAMES.get(name) or next(iter(difflib.get_close_matches(name, _PARAMETERS, 1)), None)
+    if name in _CONSTRUCTORS:
+        return f"{name} is said where a model is made that is asked over HTTP: OpenAI('gpt-5-mini', {name}=…)."
+    known = (*_PARAMETERS, *_CONSTRUCTORS)
+    near = _OTHER_NAMES.get(name) or next(iter(difflib.get_close_matches(name, known, 1)), None)
     hint = f"Did you mean {near}=…? " if near else ""
     return f"There is no parameter {name!r}. {hint}What only the provider knows goes into extra={{{name!r}: …}}."
+
+
+def _content(prompt: Prompt) -> str | tuple[Message, ...]:
+    return prompt if isinstance(prompt, str) else _conversation(prompt)
 
 
 @frozen(kw_only=True)
@@ -726,7 +774,7 @@ class Request(Parameters):
     `prompt` is the text or the messages as they were given; `messages` and `text` read it either way.
     """
 
-    prompt: str | tuple[Message, ...]
+    prompt: str | tuple[Message, ...] = field(converter=_content)
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -747,8 +795,7 @@ class Request(Parameters):
         """
         if isinstance(prompt, Request):
             return prompt.over(parameters)
-        content = prompt if isinstance(prompt, str) else _conversation(prompt)
-        return cls(prompt=content, **{name: getattr(parameters, name) for name in _PARAMETERS})
+        return cls(prompt=prompt, **{name: getattr(parameters, name) for name in _PARAMETERS})
 
 
 MessageLike = Message | Mapping[str, Any] | tuple[str, str]
@@ -760,14 +807,14 @@ def _conversation(prompt: object) -> tuple[Message, ...]:
         return (_message_of(cast("object", prompt)),)
     if isinstance(prompt, (Sequence, Iterable)) and not isinstance(prompt, (bytes, bytearray)):
         items = tuple(cast("Iterable[object]", prompt))
-        if isinstance(prompt, tuple) and len(items) == 2 and isinstance(items[0], str) and isinstance(items[1], str):
+        if isinstance(prompt, tuple) and len(items) == 2 and not isinstance(items[0], (Message, Mapping, tuple)):
             return (_message_of(items),)
         if items:
             return tuple(map(_message_of, items))
         raise MisuseError("An empty list is no prompt; give text or at least one message.")
     raise MisuseError(
         "A prompt is text, a Message, a list of messages or a Request, "
-        f"not {type(prompt).__name__}{': ' + repr(prompt)[:60] if prompt is not None else ''}."
+        f"not {type(prompt).__name__}{': ' + shown(prompt) if prompt is not None else ''}."
     )
 
 
@@ -780,7 +827,7 @@ def _message_of(item: object) -> Message:
         return Message(item[0], _parts_of(item[1]))
     raise MisuseError(
         "A list of messages holds Messages, {'role', 'content'} dicts or (role, text) pairs, not "
-        f"{type(item).__name__}: {repr(item)[:60]}. Several prompts go to llm.batch."
+        f"{type(item).__name__}: {shown(item)}. Several prompts go to llm.batch."
     )
 
 
@@ -796,16 +843,19 @@ def _message_of_dict(given: Mapping[str, Any]) -> Message:
         if "tool_call_id" not in given:
             raise MisuseError("A message dict of the role 'tool' needs the 'tool_call_id' that it answers.")
         return Message("tool", (ToolResultPart(given["tool_call_id"], _text(_parts_of(content), TextPart)),))
-    calls = [_call_of(index, call) for index, call in enumerate(given.get("tool_calls") or ())]
-    return Message(role, (*_parts_of(content), *calls))
+    calls = given.get("tool_calls") or ()
+    if not isinstance(calls, (list, tuple)):
+        raise MisuseError(f"tool_calls must be a list of dicts, not {shown(calls)}.")
+    asked = [_call_of(index, call) for index, call in enumerate(cast("Sequence[Mapping[str, Any]]", calls))]
+    return Message(role, (*_parts_of(content), *asked))
 
 
 def _call_of(index: int, call: Mapping[str, Any]) -> ToolCallPart:
     match call:
-        case {"function": {"name": str(name), "arguments": str(arguments)}}:
+        case {"function": {"name": str(name), "arguments": str(arguments)}} if is_text(call.get("id") or ""):
             return ToolCallPart(call.get("id") or "", name, arguments, index)
         case _:
             raise MisuseError(
                 "A tool call is a dict of 'id' and 'function', which has a 'name' and 'arguments' as JSON text, "
-                f"not {call!r:.60}."
+                f"not {shown(call)}."
             )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self, TypeVar, cast, overload
 
-import attrs
 from attrs import frozen
 from reactivex import Observable
 from reactivex import operators as ops
@@ -60,7 +59,7 @@ class Pipeline(Surface[In, Out, Out]):
         stages = tuple(
             cast("Any", stage).bind(**parameters) if isinstance(stage, Surface) else stage for stage in self.stages
         )
-        return attrs.evolve(self, stages=stages)
+        return self._copied(stages=stages)
 
 
 def _name(stage: object) -> str:

@@ -5,18 +5,20 @@ Each method is sugar for an operator over the Observable that the object returns
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import Any, Generic, Literal, NoReturn, Self, TypeVar, Unpack, cast
 
 import attrs
 from attrs import field, frozen
+from attrs.validators import optional
 from reactivex import Observable, abc
 
 from ._runtime import Ear, Source, connect, scheduler
 from .bridges import AsyncStream, SyncStream, from_aiter, from_iter
 from .bridges.stream import CallerStream
-from .errors import MisuseError
+from .errors import MisuseError, is_text, must_be, shown
 from .events import Event, Listener
 from .messages import Settings
 from .operators import batch, batch_as_completed
@@ -32,7 +34,24 @@ Answer = TypeVar("Answer", covariant=True)
 
 
 def _tags(tags: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(set(tags)))
+    if isinstance(tags, str):
+        raise MisuseError(f"tags must be a list of texts: say tags=[{tags!r}].")
+    given = tuple(tags) if isinstance(cast("object", tags), Iterable) else (None,)
+    if not all(map(is_text, given)):
+        raise MisuseError(f"tags must be a list of texts, not {shown(tags)}.")
+    return tuple(sorted(set(cast("tuple[str, ...]", given))))
+
+
+def _facts(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if metadata is not None and not isinstance(cast("object", metadata), Mapping):
+        raise MisuseError(f"metadata must be a dict, not {shown(metadata)}.")
+    return dict(metadata or {})
+
+
+def _ears(handlers: Iterable[Listener | Ear]) -> tuple[Ear, ...]:
+    if not isinstance(cast("object", handlers), Iterable):
+        raise MisuseError(f"handlers must be a list, not {type(handlers).__name__}: say handlers=[…].")
+    return ears(handlers)
 
 
 @frozen(kw_only=True)
@@ -47,9 +66,9 @@ class Surface(ABC, Generic[In, Out, Answer]):
     """
 
     tags: tuple[str, ...] = field(default=(), converter=_tags)
-    metadata: Mapping[str, Any] = field(factory=dict[str, Any])
-    run_name: str | None = None
-    handlers: tuple[Ear, ...] = field(default=(), converter=ears, repr=False)
+    metadata: Mapping[str, Any] = field(factory=dict[str, Any], converter=_facts, hash=False)
+    run_name: str | None = field(default=None, validator=optional(must_be("text", is_text)))
+    handlers: tuple[Ear, ...] = field(default=(), converter=_ears, repr=False)
 
     @abstractmethod
     def __call__(self, prompt: In, /) -> Observable[Out]:
@@ -83,14 +102,30 @@ class Surface(ABC, Generic[In, Out, Answer]):
         handlers: Iterable[Listener] = (),
     ) -> Self:
         """A copy under which runs are found and heard: tags and handlers are united, later metadata wins."""
-        heard: tuple[Listener | Ear, ...] = (*self.handlers, *handlers)
-        return attrs.evolve(
-            self,
-            tags=(*self.tags, *tags),
-            metadata={**self.metadata, **(metadata or {})},
-            run_name=run_name or self.run_name,
-            handlers=heard,
+        return self._copied(
+            tags=(*self.tags, *_tags(tags)),
+            metadata={**self.metadata, **_facts(metadata)},
+            run_name=self.run_name if run_name is None else run_name,
+            handlers=(*self.handlers, *_ears(handlers)),
         )
+
+    def _copied(self, **changes: Any) -> Self:
+        """A copy with other values of these fields, made without the constructor, which may be anybody's own.
+
+        Raises:
+            MisuseError: a field can't have this value.
+        """
+        copied = copy.copy(self)
+        if hasattr(self, "__dict__"):  # attrs' way to copy an object with slots forgets it
+            vars(copied).update(vars(self))
+        for name, value in changes.items():
+            attribute: Any = attrs.fields_dict(type(self))[name]
+            if attribute.converter is not None:
+                value = attribute.converter(value)
+            if attribute.validator is not None:
+                attribute.validator(copied, attribute, value)
+            object.__setattr__(copied, name, value)
+        return copied
 
     def _bound(self, parameters: Settings) -> Self:
         return self.bind(**parameters) if parameters else self
@@ -234,8 +269,14 @@ T = TypeVar("T")
 
 
 def _some(prompts: Iterable[T]) -> Iterable[T]:
-    if isinstance(cast("object", prompts), (str, bytes, Mapping)) or not isinstance(cast("object", prompts), Iterable):
-        raise MisuseError(f"batch takes an iterable of prompts, not {type(prompts).__name__}; invoke takes one prompt.")
+    given = cast("object", prompts)
+    if not isinstance(given, Iterable) or isinstance(given, (str, bytes, Mapping, Observable)):
+        hint = "invoke takes one prompt"
+        if isinstance(given, AsyncIterable):
+            hint = "abatch and abatch_as_completed take async ones"
+        elif isinstance(given, Observable):
+            hint = "say prompts.pipe(rxllm.batch(llm))"
+        raise MisuseError(f"batch takes an iterable of prompts, not {type(prompts).__name__}; {hint}.")
     return prompts
 
 

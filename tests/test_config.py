@@ -1,6 +1,11 @@
 """Config: what tags, metadata, names and handlers add up to, and who inherits them."""
 
+from dataclasses import dataclass
+from operator import attrgetter
+from weakref import ref
+
 import pytest
+from attrs import frozen
 
 import rxllm
 from rxllm import LLM, MisuseError, Started
@@ -83,3 +88,111 @@ def test_what_cannot_hear_is_refused():
         Echo().with_config(handlers=[5])
     with pytest.raises(MisuseError, match="handler"):
         Echo().stream("x", handlers=["print"])
+
+
+@pytest.mark.parametrize("make", [Echo, lambda **config: rxllm.pipe(Echo()).with_config(**config), Echo().bind])
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"tags": "abc"}, r"say tags=\['abc'\]"),
+        ({"tags": 5}, "tags must be a list of texts, not 5"),
+        ({"tags": [5]}, "tags must be a list of texts, not"),
+        ({"tags": None}, "tags must be a list of texts, not None"),
+        ({"metadata": 5}, "metadata must be a dict, not 5"),
+        ({"metadata": ["k"]}, "metadata must be a dict, not"),
+        ({"run_name": 5}, "run_name must be text, not 5"),
+        ({"handlers": 5}, r"say handlers=\[…\]"),
+        ({"handlers": print}, r"say handlers=\[…\]"),
+        ({"handlers": None}, r"say handlers=\[…\]"),
+    ],
+)
+def test_what_is_no_config_is_refused(make, config, sentence):
+    """In the constructor and in each way to a copy, with a sentence."""
+    with pytest.raises(MisuseError, match=sentence):
+        make(**config)
+
+
+def test_metadata_is_a_copy():
+    """What its maker does to the dict later is not the model's."""
+    facts = {"k": 1}
+    llm = Echo(metadata=facts)
+    facts["k"] = 2
+    assert {"k": 1} == llm.metadata
+    assert {} == Echo(metadata=None).metadata
+
+
+class Own(LLM):
+    """A plain class with an ``__init__`` of its own, which takes none of the fields."""
+
+    def __init__(self, url):
+        """Its own attribute, beside those of a model."""
+        super().__init__(tags=["own"])
+        object.__setattr__(self, "url", url)
+
+    async def complete(self, request):
+        """Where it would ask."""
+        return self.url
+
+
+@dataclass(frozen=True)
+class Data(LLM):
+    """A dataclass."""
+
+    url: str
+
+    def __post_init__(self):
+        """The fields of a model."""
+        super().__init__(tags=["own"])
+
+    async def complete(self, request):
+        """Where it would ask."""
+        return self.url
+
+
+@frozen
+class Slotted(LLM):
+    """As the docs have it."""
+
+    url: str
+
+    async def complete(self, request):
+        """Where it would ask."""
+        return self.url
+
+
+@frozen(slots=False)
+class Unslotted(Slotted):
+    """With a dict."""
+
+
+class Named(rxllm.Pipeline):
+    """A pipeline with an ``__init__`` of its own."""
+
+    def __init__(self, url):
+        """Its one stage is a model."""
+        super().__init__((Own(url),), tags=["own"])
+
+    url = property(attrgetter("stages"))
+
+
+@pytest.mark.parametrize(
+    "first",
+    [Own("here"), Data("here"), Slotted("here", tags=["own"]), Unslotted("here", tags=["own"]), Named("here")],
+    ids=lambda first: type(first).__name__,
+)
+def test_a_copy_is_made_whatever_the_constructor_takes(first):
+    """A copy has its class, its own attributes, the changed field converted and checked; the first is as it was."""
+    second = first.with_config(tags=["b"], run_name="second")
+    assert (type(first), first.url, ("b", "own"), "second") == (type(second), second.url, second.tags, second.run_name)
+    assert (("own",), None) == (first.tags, first.run_name)
+    assert "here" == str(second.invoke("x"))
+    assert second is ref(second)()
+    with pytest.raises(MisuseError, match="run_name must be text"):
+        first.with_config(run_name=5)
+
+
+def test_models_can_be_hashed():
+    """As keys of a dict; equal ones are one key, whatever their dicts hold."""
+    one, other = (rxllm.OpenAI("m", metadata={"k": []}, tools=[{}], extra={"a": {}}, headers={"x": "y"}) for _ in "ab")
+    assert 1 == len({one: 1, other: 2})
+    assert 2 == len({one, one.bind(seed=3)})

@@ -6,12 +6,12 @@ import pytest
 import reactivex as rx
 from protocols import Chat, Completions
 from reactivex import operators as ops
-from servers import End, Endless, FakeServer, Reply
 
 import rxllm
 from rxllm import LLM, Chunk, Interrupted, Message, MisuseError, Run, Started, ToolFinished, ToolStarted, dispatch
 from rxllm.events import Failed, Retried
 from rxllm.operators.dicts import as_dicts
+from rxllm.testing import End, Endless, FakeServer, Reply
 
 KEYS = ["event", "name", "run_id", "parent_ids", "tags", "metadata", "data"]
 

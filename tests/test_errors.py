@@ -4,6 +4,7 @@ import inspect
 import pickle
 
 import pytest
+from attrs import field, frozen
 
 import rxllm
 from rxllm import errors
@@ -81,6 +82,21 @@ def test_an_error_begins_without_request_and_partial():
 def test_the_frame_is_cut():
     """A protocol error shows the first 1,000 bytes of what it could not read."""
     assert b"x" * 1000 == rxllm.ProtocolError("no", frame=b"x" * 5000).frame
+
+
+def test_what_must_be_is_said_with_what_came():
+    """A validator's sentence names the field, what it must be, and a bounded look at what came instead."""
+
+    @frozen
+    class Box:
+        size: int = field(validator=errors.must_be("a small number", lambda size: size < 5))
+
+    assert 4 == Box(4).size
+    with pytest.raises(rxllm.MisuseError, match=r"^size must be a small number, not 5\.$"):
+        Box(5)
+    with pytest.raises(rxllm.MisuseError) as caught:
+        Box(10**4000)
+    assert len(str(caught.value)) < 120
 
 
 def test_details_are_attributes():

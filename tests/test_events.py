@@ -10,7 +10,6 @@ import reactivex as rx
 from attrs import field, frozen
 from protocols import Chat
 from reactivex import operators as ops
-from servers import Endless, FakeServer, Reply
 
 import rxllm
 from rxllm import (
@@ -27,10 +26,12 @@ from rxllm import (
     MisuseError,
     RunChunk,
     Started,
+    Usage,
     dispatch,
 )
 from rxllm.bridges.stream import HIGH
 from rxllm.operators import observing
+from rxllm.testing import Endless, FakeServer, Reply
 
 TIMEOUT = 5.0  # seconds for what comes at once
 ENDS = (Finished, Failed, Cancelled)
@@ -238,7 +239,8 @@ def test_leaving_ends_what_is_within_first():
         next(stream)
     rxllm.Embedded().invoke("the loop has gone round")
     assert ["Hangs Cancelled", "Pipeline Cancelled"] == told(listener.heard)[-2:]
-    assert (Message("assistant", "a"), "a") == tuple(event.partial for event in listener.heard[-2:])
+    guess = Usage(input_tokens=1, output_tokens=1, estimated=True)
+    assert (Message("assistant", "a", guess), "a") == tuple(event.partial for event in listener.heard[-2:])
 
 
 async def test_who_has_enough_ends_what_is_within_first():

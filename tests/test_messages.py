@@ -344,6 +344,22 @@ def test_one_answer_is_what_there_is():
         ({"temperature": "hot"}, "temperature must be a number"),
         ({"temperature": True}, "temperature must be a number"),
         ({"temperature": float("nan")}, "temperature must be a number"),
+        ({"temperature": float("inf")}, "temperature must be a number of at least 0, not inf"),
+        ({"top_p": "x" * 500}, r"not 'x{59}\.$"),
+        ({"stream": "false"}, "stream must be True, False or None, not 'false'"),
+        ({"stream": 0}, "stream must be True, False or None, not 0"),
+        ({"model": 5}, "model must be a name such as 'gpt-5-mini', not 5"),
+        ({"model": ""}, "model must be a name such as 'gpt-5-mini', not ''"),
+        ({"tools": "x"}, r"tools must be one or more dicts in the provider's own form, not \('x',\)"),
+        ({"tools": 5}, "tools must be one or more dicts"),
+        ({"tools": [{}, print]}, "tools must be one or more dicts"),
+        ({"tool_choice": 5}, "tool_choice must be text or a dict in the provider's own form, not 5"),
+        ({"response_format": "json"}, "response_format must be a dict in the provider's own form, not 'json'"),
+        ({"extra": 5}, "extra must be a dict of fields of the request's body, not 5"),
+        ({"extra": [("a", 1)]}, "extra must be a dict of fields"),
+        ({"extra": {5: 1}}, "extra must be a dict of fields"),
+        ({"api_key": "k"}, "api_key is said where a model is made that is asked over HTTP: OpenAI"),
+        ({"apikey": "k"}, "Did you mean api_key="),
         ({"top_p": 1.1}, "top_p must be a number from 0 to 1, not 1.1"),
         ({"top_k": 1.5}, "top_k must be a whole number"),
         ({"max_tokens": 0}, "max_tokens must be a whole number of at least 1, not 0"),
@@ -351,6 +367,7 @@ def test_one_answer_is_what_there_is():
         ({"stop_sequences": ""}, "stop_sequences must be one or more non-empty texts"),
         ({"stop_sequences": ["a", 5]}, "stop_sequences must be one or more non-empty texts"),
         ({"stop_sequences": 5}, "stop_sequences must be one or more non-empty texts"),
+        ({"timeout": 5}, "timeout is said where a model is made"),
         ({"temprature": 1}, "There is no parameter 'temprature'. Did you mean temperature="),
         ({"stop": "x"}, "Did you mean stop_sequences="),
         ({"max_completion_tokens": 5}, "Did you mean max_tokens="),
@@ -362,3 +379,70 @@ def test_a_bad_parameter_is_told_in_a_sentence(given, sentence):
     """Names and values are checked at once, and the nearest right name is said."""
     with pytest.raises(MisuseError, match=sentence):
         Parameters.of(given)
+
+
+def test_no_extra_fields():
+    """None is none."""
+    assert {} == Parameters.of({"extra": None}).extra
+
+
+def test_a_large_seed_is_a_number():
+    """However large."""
+    assert 10**400 == Parameters(seed=10**400).seed
+
+
+def test_requests_can_be_hashed():
+    """As keys of a dict: equal ones are one key, whatever their dicts hold."""
+    settings = {"tools": [{"a": []}], "tool_choice": {}, "response_format": {}, "extra": {"b": {}}}
+    assert 1 == len({Request(prompt=(Message("user", PARTS),), **settings) for _ in range(2)})
+    assert 1 == len({Parameters(**settings) for _ in range(2)})
+    assert 2 == len({Request(prompt="a"), Request(prompt="b")})
+
+
+def test_a_request_reads_its_prompt_as_a_model_does():
+    """Whatever is a prompt is one here."""
+    assert (Message("user", "x"),) == Request(prompt=[("user", "x")]).prompt
+    assert (Message("user", "x"),) == Request(prompt=Message("user", "x")).prompt
+    for prompt in 5, (), [5], None:
+        with pytest.raises(MisuseError, match=r"prompt|list of messages"):
+            Request(prompt=prompt)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sentence"),
+    [
+        ({"role": "assistant", "tool_calls": 5}, "tool_calls must be a list of dicts, not 5"),
+        ({"role": "assistant", "tool_calls": {"id": "c"}}, "tool_calls must be a list of dicts"),
+        ({"role": "assistant", "tool_calls": [5]}, "A tool call is a dict of 'id'"),
+        ({"role": "assistant", "tool_calls": [{"id": 5, "function": {"name": "f", "arguments": ""}}]}, "A tool call"),
+        ({"role": "tool", "tool_call_id": 5, "content": "x"}, "id must be text, not 5"),
+        ({"role": "user", "content": 5}, "Content must be text, parts or content dicts, not int"),
+        ([("user", 5)], "Content must be text"),
+        (("user", 5), "Content must be text"),
+        ((5, "x"), "role is one of"),
+        ([(5, "x")], "role is one of"),
+    ],
+)
+def test_what_is_no_message_is_refused(prompt, sentence):
+    """Each wrong part in a sentence of its own."""
+    with pytest.raises(MisuseError, match=sentence):
+        Request.ask(prompt)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: TextPart(5), "text must be text, not 5"),
+        (lambda: ToolResultPart("c", {"a": 1}), r"content must be text \(json\.dumps makes it\), not \{'a': 1\}"),
+        (lambda: ToolResultPart(None, "x"), "id must be text, not None"),
+        (lambda: FilePart("image/png", "aGk="), "data must be bytes, not 'aGk='"),
+        (lambda: FilePart(b"image"), "media_type must be like image/png, not"),
+        (lambda: FilePart("png", b""), "media_type must be like image/png, not 'png'"),
+        (lambda: FilePart("image/png", url=b"x"), "url must be text, not b'x'"),
+        (lambda: RawPart("anthropic", "x"), "data must be a dict, not 'x'"),
+    ],
+)
+def test_what_is_no_part_is_refused(make, sentence):
+    """When it is made, not in the middle of a request."""
+    with pytest.raises(MisuseError, match=sentence):
+        make()

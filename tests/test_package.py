@@ -19,10 +19,10 @@ ROOT = Path(rxllm.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 MODULES = [".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__") for path in FILES]
 FLOORS = {
-    **dict.fromkeys(("errors", "messages", "events", "results", "_runtime"), 0),
+    **dict.fromkeys(("errors", "messages", "events", "records", "results", "_runtime"), 0),
     **dict.fromkeys(("wire", "operators", "bridges"), 1),
     **dict.fromkeys(("surface", "llm", "pipeline"), 2),
-    **dict.fromkeys(("providers", "combinators", "handlers"), 3),
+    **dict.fromkeys(("providers", "combinators", "limiter", "stores", "handlers"), 3),
     **dict.fromkeys(("testing", "cli", "__init__", "__main__"), 4),
 }
 COST = 0.120  # seconds that `import rxllm` may take more than the bare interpreter

@@ -150,6 +150,26 @@ def test_a_pipeline_without_values_has_no_answer():
     assert not isinstance(caught.value, (StopIteration, RuntimeError))
 
 
+def test_pipelines_can_be_hashed():
+    """Equal ones are one key."""
+    stages = template, rxllm.Embedded(seed=1, metadata={"k": 1}), text()
+    assert 1 == len({pipe(*stages), pipe(*stages)})
+
+
+def test_parameters_reach_a_pipeline_of_ones_own():
+    """Its constructor may take what it likes."""
+
+    class Talk(Pipeline):
+        def __init__(self, llm, *, loud):
+            super().__init__((llm, text()))
+            object.__setattr__(self, "loud", loud)
+
+    echo = Echo()
+    talk = Talk(echo, loud=True).bind(seed=3)
+    assert (Talk, True, "x") == (type(talk), talk.loud, talk.invoke("x"))
+    assert [3] == [request.seed for request in echo.seen]
+
+
 def test_pipelines_are_values():
     """Frozen, equal by their stages, changed by copies."""
     llm, end = Echo(), text()

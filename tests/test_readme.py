@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from protocols import Chat, Completions, Messages
-from servers import FakeServer, Reply
 
 import rxllm
 from rxllm import cli
+from rxllm.testing import FakeServer, Reply
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -4,10 +4,10 @@ import json
 
 import pytest
 from protocols import Chat, Completions, Protocol, sse
-from servers import FakeServer, Reply
 
 import rxllm
 from rxllm import LLM, Chunk, Generation, LLMResult, Message, Usage
+from rxllm.testing import FakeServer, Reply
 
 TEXT = "\n\nQ: What did the fish say when it hit the wall?\nA: Dam!"
 

@@ -4,10 +4,11 @@ import inspect
 import threading
 
 import pytest
+import reactivex as rx
 from reactivex import Observable
 
 import rxllm
-from rxllm import LLM, Pipeline
+from rxllm import LLM, MisuseError, Pipeline
 from rxllm.bridges.stream import HIGH, _Sink
 from rxllm.surface import Surface
 
@@ -83,6 +84,38 @@ def test_names_of_parameters_are_those_of_bind(thing):
         keywords = inspect.signature(getattr(thing, name)).parameters["parameters"]
         assert inspect.Parameter.VAR_KEYWORD == keywords.kind
         assert inspect.signature(thing.bind).parameters["settings"].annotation == keywords.annotation
+
+
+async def asked():
+    """An async iterable of prompts."""
+    yield "a"
+
+
+@every
+@pytest.mark.parametrize("method", ["batch", "batch_as_completed"])
+@pytest.mark.parametrize(
+    ("prompts", "sentence"),
+    [
+        (asked(), "of prompts, not async_generator; abatch and abatch_as_completed take async ones"),
+        (rx.of("a"), r"say prompts\.pipe\(rxllm\.batch\(llm\)\)"),
+        ("abc", "of prompts, not str; invoke takes one prompt"),
+        (5, "of prompts, not int"),
+    ],
+)
+def test_what_is_no_batch_is_refused(thing, method, prompts, sentence):
+    """At once, and the sentence says who takes it."""
+    with pytest.raises(MisuseError, match=sentence):
+        getattr(thing, method)(prompts)
+
+
+@every
+@pytest.mark.parametrize(("prompts", "sentence"), [("abc", "not str"), (rx.of("a"), r"rxllm\.batch"), (5, "not int")])
+async def test_what_is_no_asynchronous_batch_is_refused(thing, prompts, sentence):
+    """Before anything is asked."""
+    with pytest.raises(MisuseError, match=sentence):
+        await thing.abatch(prompts)
+    with pytest.raises(MisuseError, match=sentence):
+        thing.abatch_as_completed(prompts)
 
 
 def test_a_late_wake_loses_nothing():

@@ -8,10 +8,10 @@ import pytest
 import reactivex as rx
 from protocols import Chat
 from reactivex import operators as ops
-from servers import Endless, FakeServer, Reply, Signal
 
 import rxllm
 from rxllm import LLM, Cancelled
+from rxllm.testing import Endless, FakeServer, Reply, Signal
 
 SOON = 1.0  # seconds; the whole answer would take for ever
 

@@ -38,8 +38,8 @@ from ..messages import (
     TextPart,
     ToolCallPart,
     ToolResultPart,
-    Usage,
 )
+from ._counts import counts
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Histogram, Meter, MeterProvider
@@ -252,7 +252,7 @@ class OpenTelemetryHandler(Handler):
         shared = opened.attributes
         if answer:
             reason = answer.finish_reason or answer.raw_finish_reason
-            counts = _counts(answer.usage, shared[Names.PROVIDER])
+            tokens = counts(answer.usage, shared[Names.PROVIDER])
             shared.update(_known({Names.RESPONSE_MODEL: answer.model}))
             opened.span.set_attributes(
                 _known(
@@ -260,12 +260,12 @@ class OpenTelemetryHandler(Handler):
                         Names.RESPONSE_ID: answer.id,
                         Names.RESPONSE_MODEL: answer.model,
                         Names.FINISH_REASONS: [reason] if reason else None,
-                        **{name: counts.get(field) for field, name in Names.USAGE.items()},
+                        **{name: tokens.get(field) for field, name in Names.USAGE.items()},
                     }
                 )
             )
             for kind in "input", "output":
-                if (count := counts.get(f"{kind}_tokens")) is not None:
+                if (count := tokens.get(f"{kind}_tokens")) is not None:
                     self._tokens.record(count, {**shared, Names.INPUT_OR_OUTPUT: kind})
         self._duration.record(time.perf_counter() - opened.started, shared)
 
@@ -291,17 +291,6 @@ def _retried(attempt: int, error: Exception) -> dict[str, Any]:
 
 def _status_of(error: Exception) -> int | None:
     return error.status if isinstance(error, ProviderError) else None
-
-
-def _counts(usage: Usage | None, provider: str) -> dict[str, int]:
-    """What the provider counted. The convention's input tokens include the cached ones, Anthropic's do not."""
-    if usage is None or usage.estimated:
-        return {}
-    counts = _known({field: getattr(usage, field) for field in Names.USAGE})
-    if provider == "anthropic" and "input_tokens" in counts:
-        cached = ("cache_read_input_tokens", "cache_creation_input_tokens")
-        counts["input_tokens"] += sum(counts.get(field, 0) for field in cached)
-    return counts
 
 
 def _asked(run: Run, given: object) -> dict[str, Any]:

@@ -1,8 +1,7 @@
-"""Limits on silence: `first_chunk_timeout`, `idle_timeout`."""
+"""Limits on time: `first_chunk_timeout`, `idle_timeout`, `deadline`."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from math import inf
 from typing import TypeVar, cast
@@ -10,10 +9,10 @@ from typing import TypeVar, cast
 from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable, SerialDisposable
 
-from .._runtime import Scheduler, Source, connect, scheduler
+from .._runtime import Scheduler, Source, clock, connect, timers
 from ..errors import MisuseError, Timeout
 
-__all__ = ["first_chunk_timeout", "idle_timeout", "silence"]
+__all__ = ["check_seconds", "deadline", "first_chunk_timeout", "idle_timeout", "silence"]
 
 T = TypeVar("T")
 
@@ -65,6 +64,36 @@ def idle_timeout(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
     return silence(first=None, idle=seconds)
 
 
+def deadline(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
+    """Fails when the stream has not ended within `seconds` of the subscription.
+
+    ::
+
+        -a-b---c---d-e-|
+        deadline(8)
+        -a-b---c-x
+
+    It bounds the whole, whoever is slow: pauses of the consumer count, too. To bound silence, use `idle_timeout`.
+
+    Units: seconds. Errors: `Timeout`, which closes the source.
+    """
+    check_seconds("deadline", seconds)
+
+    def operator(source: Observable[T]) -> Observable[T]:
+        def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+            home = timers(given)
+
+            def fail(_: abc.SchedulerBase, state: object = None) -> None:
+                observer.on_error(Timeout(f"The stream did not end within {seconds:g} s."))
+
+            alarm = (home.unheld() if isinstance(home, Scheduler) else home).schedule_relative(seconds, fail)
+            return CompositeDisposable(connect(source, observer, home), alarm)
+
+        return Source(subscribe)
+
+    return operator
+
+
 def silence(*, first: float | None, idle: float | None) -> Callable[[Observable[T]], Observable[T]]:
     """Both limits in one operator, since each operator costs its 0.2 µs a chunk."""
 
@@ -104,12 +133,9 @@ class _Watch(abc.ObserverBase[T]):
     ) -> None:
         self.observer = observer
         self.emit = observer.on_next
-        # Any scheduler that counts time will do, virtual time too; without one, the loop's.
-        timers = self.timers = given if given is not None else scheduler()
-        self.alarms = timers.unheld() if isinstance(timers, Scheduler) else timers
-        self.clock: Callable[[], float] = (
-            time.monotonic if isinstance(timers, Scheduler) else lambda: timers.now.timestamp()
-        )
+        home = self.timers = timers(given)
+        self.alarms = home.unheld() if isinstance(home, Scheduler) else home
+        self.clock = clock(home)
         self.first, self.idle = first, idle
         self.started = False
         self.last = self.clock()

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 from attrs import frozen
 from reactivex import Observable, abc
 
-from .._runtime import Ear, Scheduler, Source, connect, scheduler
+from .._runtime import Ear, Scheduler, Source, connect, scheduler, timers
 from ..errors import MisuseError
 from ..events import (
     Cancelled,
@@ -27,7 +27,8 @@ from ..events import (
     Started,
     run_chunk,
 )
-from ..messages import Chunk, join
+from ..messages import Chunk, Message, Request, join
+from .answering import estimated
 
 __all__ = ["Identity", "ears", "observed"]
 
@@ -76,10 +77,15 @@ class _Isolated(Ear):
     def hear(self, event: Event) -> None:
         try:
             self.heard(event)
-        except Exception:
+        except Exception as error:
+            self.failed(event, error)
             if self.raises:
                 raise
-            _log.exception("A handler failed at %s; the stream goes on.", type(event).__name__)
+
+    def failed(self, event: Event, error: Exception) -> None:
+        """Tells whoever reads the log, if nobody else is told."""
+        if not self.raises:
+            _log.error("A handler failed at %s; the stream goes on.", type(event).__name__, exc_info=error)
 
 
 def _united(heard: tuple[Ear, ...], more: tuple[Ear, ...]) -> tuple[Ear, ...]:
@@ -116,9 +122,10 @@ def observed(
     """
 
     def subscribe(observer: abc.ObserverBase[T], outer: abc.SchedulerBase | None) -> abc.DisposableBase:
-        home = scheduler(outer)
-        if not handlers and not home.listeners:
+        home = timers(outer)
+        if not handlers and not (isinstance(home, Scheduler) and home.listeners):
             return connect(source, observer, home)
+        home = scheduler(home)  # handlers hear on a loop
         return _Run(observer, home, identity(), given).start(source)
 
     return Source(subscribe)
@@ -141,8 +148,10 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
             identity.service,
         )
         self.observer = observer
-        self.home = home.under(self.run, _united(home.listeners, identity.handlers))
-        self.hears = [(ear.hear, isinstance(ear, _Isolated)) for ear in self.home.listeners]
+        self.home = home.heeding(self.broken).under(self.run, _united(home.listeners, identity.handlers))
+        # Everything of a run happens on its loop, so most need not look where they are.
+        here = (None, self.home.loop)
+        self.hears = [(ear.heard if ear.loop in here else ear.hear, ear) for ear in self.home.listeners]
         self.given = given
         self.values: list[Any] = []
         self.adds_up = True  # all are chunks, or all are texts
@@ -164,13 +173,15 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
     def tell(self, event: Event) -> Exception | None:
         """Tells all listeners, and gives the first failure of those that may fail the run."""
         failure: Exception | None = None
-        for hear, is_handler in self.hears:
+        for hear, ear in self.hears:
             try:
                 hear(event)
             except Exception as error:
-                if not is_handler:  # who reads the events has raised
+                if not isinstance(ear, _Isolated):  # who reads the events has raised
                     raise
-                failure = failure or error
+                ear.failed(event, error)
+                if ear.raises:
+                    failure = failure or error
         return failure
 
     def on_next(self, value: T) -> None:
@@ -212,6 +223,15 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         self.leave_upstream()
         self.home.call(self.leave)
 
+    def broken(self, error: BaseException) -> None:
+        """Code within the run raised, of which no observer hears; or the loop ends, and with it the run."""
+        if self.over or not isinstance(error, Exception):
+            self.leave()
+            return
+        self.over = True
+        self.leave_upstream()
+        self.home.context.copy().run(self.tell, Failed(error, run=self.run))
+
     def leave_upstream(self) -> None:
         """The runs within end before this one does."""
         if self.upstream is not None:
@@ -222,7 +242,10 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
             return
         self.over = True
         # A copy, because whoever leaves may do so from within the run's own context, which can't be entered twice.
-        cancelled = Cancelled(self.total() if self.values else None, run=self.run)
+        partial = self.total() if self.values else None
+        if isinstance(partial, Message) and isinstance(self.given, Request):
+            partial = estimated(partial, self.given)
+        cancelled = Cancelled(partial, run=self.run)
         failure = self.home.context.copy().run(self.tell, cancelled)
         if failure is not None:
             _log.error("A handler failed at Cancelled, when nobody could be told.", exc_info=failure)

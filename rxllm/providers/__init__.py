@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any, cast
 
-from ..errors import MisuseError
+from ..errors import MisuseError, is_text, shown
 from ..llm import LLM
 
 __all__ = ["model"]
@@ -43,6 +43,8 @@ def model(name: str | None = None, **settings: Any) -> LLM:
         MisuseError: there is no such provider, or no name.
     """
     name = name if name is not None else os.environ.get("RXLLM_MODEL")
+    if name is not None and not is_text(name):
+        raise MisuseError(f"A model's name is text, not {shown(name)}.")
     if not name:
         raise MisuseError("Which model? Name it, as in rxllm.model('openai:gpt-5-mini'), or set RXLLM_MODEL.")
     known = _known()
@@ -50,7 +52,7 @@ def model(name: str | None = None, **settings: Any) -> LLM:
     if provider not in known and name.partition("/")[0] in known:
         provider, _, rest = name.partition("/")
     if provider not in known:
-        near = difflib.get_close_matches(provider, known, 1)
+        near = difflib.get_close_matches(provider.lower(), known, 1)
         hint = f" Did you mean {near[0]}:{rest or '…'}?" if near else ""
         raise MisuseError(f"No provider for {name!r}: say provider:model with one of {', '.join(sorted(known))}.{hint}")
     if provider == "embedded":

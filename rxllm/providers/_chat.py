@@ -24,7 +24,7 @@ from ..messages import (
     Usage,
     text_chunk,
 )
-from ._documents import count, json_of, list_of, object_of, provider_error, text_of
+from ._documents import UNREADABLE, count, json_of, list_of, object_of, provider_error, text_of
 
 __all__ = ["ChatDecoder", "whole_answer"]
 
@@ -108,7 +108,7 @@ class ChatDecoder:
         """What a frame says."""
         try:
             frame = _decode_frame(data)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             self._other(data, error)
             return None
         if frame.choices and self._spoken and (choice := frame.choices[0]) is not None:
@@ -133,7 +133,7 @@ class ChatDecoder:
                 return text_chunk(text) if text else None
         return self.read(frame, data)
 
-    def _other(self, data: bytes, error: msgspec.MsgspecError) -> None:
+    def _other(self, data: bytes, error: Exception) -> None:
         if self.ended:
             return
         if data.strip() == b"[DONE]":
@@ -142,7 +142,7 @@ class ChatDecoder:
             return
         if document := list_of(json_of(data)):
             raise provider_error(document, data)
-        raise ProtocolError(f"A frame is not a chunk of a chat completion: {error}.", frame=data)
+        raise ProtocolError(f"A frame is not a chunk of a chat completion: {error}.", frame=data) from None
 
     def read(self, frame: _Frame, data: bytes) -> Chunk | None:
         """All that a frame, or a whole answer, says."""
@@ -230,7 +230,7 @@ class ChatDecoder:
 
 
 def whole_answer(body: bytes) -> Chunk:
-    """The answer that was not streamed.
+    """The answer that was not streamed: a document that could be read is whole, whether or not it says why it ended.
 
     Raises:
         ProviderError: the body is an error, although its status was 200; what else it says is the error's `partial`.
@@ -240,13 +240,16 @@ def whole_answer(body: bytes) -> Chunk:
     try:
         answer = _decode_answer(body)
         chunk = decoder.read(answer, body)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise ProtocolError(f"The answer is not a chat completion: {error}.", frame=body) from None
     if decoder.failure:
         decoder.failure.partial = chunk.message() if chunk else None
         raise decoder.failure
-    if answer.choices is None:
+    if not answer.choices:
         raise ProtocolError("The answer is not a chat completion: it has no choices.", frame=body)
+    choice = answer.choices[0]
+    if choice is None or (choice.delta is None and choice.text is None):
+        raise ProtocolError("The answer is not a chat completion: its choice has no message.", frame=body)
     return chunk or Chunk()
 
 

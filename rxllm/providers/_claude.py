@@ -25,7 +25,7 @@ from ..messages import (
     Usage,
     text_chunk,
 )
-from ._documents import count, json_of, list_of, object_of, provider_error, text_of
+from ._documents import UNREADABLE, count, json_of, list_of, object_of, provider_error, text_of
 
 __all__ = ["ClaudeDecoder", "whole_answer"]
 
@@ -115,7 +115,7 @@ class ClaudeDecoder:
         """What an event says."""
         try:
             event = _decode_event(data)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             if object_of(json_of(data)).get("type", "error") not in _KNOWN_EVENTS:
                 return None
             raise ProtocolError(f"A frame is not an event of the messages protocol: {error}.", frame=data) from None
@@ -216,7 +216,7 @@ class ClaudeDecoder:
 
 
 def whole_answer(body: bytes) -> Chunk:
-    """The answer that was not streamed.
+    """The answer that was not streamed: a document that could be read is whole, whether or not it says why it ended.
 
     Raises:
         ProviderError: the body is an error, although its status was 200.
@@ -227,6 +227,8 @@ def whole_answer(body: bytes) -> Chunk:
         raise provider_error(answer, body)
     if not isinstance(answer.get("content"), list):
         raise ProtocolError("The answer is not a message: it has no content.", frame=body)
+    if not all(text_of(object_of(block).get("type")) for block in list_of(answer["content"])):
+        raise ProtocolError("The answer is not a message: its content has what is no block.", frame=body)
     raw = text_of(answer.get("stop_reason")) or None
     return Chunk(
         parts=_parts(answer["content"]),

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, cast
 
 import msgspec
 
 from ..errors import MisuseError, ProviderError
+from ..wire.rates import retry_after
+from ..wire.sse import valid_utf8
+from ._secrets import CUT
 
 __all__ = [
+    "UNREADABLE",
     "count",
     "json_of",
     "list_of",
     "object_of",
     "provider_error",
     "refuse_several",
-    "retry_after",
     "text_of",
 ]
 
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for what is no JSON, not of the shape asked for, no UTF-8, or nested too deeply."""
+
 _BODY_LIMIT = 64 * 1024
+_EXCERPT = 200  # characters
 
 # What an error's type or code says, without case and punctuation, and the status it stands for; the first that is
 # found counts. Inside a stream the HTTP status was 200, so that this is all there is to tell the errors apart.
@@ -76,9 +80,9 @@ def provider_error(
     told = {name.lower(): value for name, value in (headers or {}).items()}
     if status is None or status < 300:
         status = _status_of(error, plain)
-        message = message or "The provider reports an error: " + (_shown(body)[:200] or "it gives no details.")
+        message = message or "The provider reports an error: " + (_excerpt(body) or "it gives no details.")
     else:
-        message = f"{message or _shown(body).strip()[:200] or 'No details were given'} (HTTP {status})"
+        message = f"{message or _excerpt(body) or 'No details were given'} (HTTP {status})"
     spent = any(map(_SPENT.search, plain)) or bool(_SPENT_BY_MESSAGE.search(message))
     advice = told.get("x-should-retry", "").lower()
     passing = status is not None and (status in (408, 409, 429) or status >= 500)
@@ -108,8 +112,8 @@ def _fields_of(document: object) -> dict[str, Any]:
 def json_of(body: bytes) -> object:
     """What the body says as JSON, None if it is none."""
     try:
-        return msgspec.json.decode(body)
-    except msgspec.MsgspecError:
+        return msgspec.json.decode(valid_utf8(body))
+    except UNREADABLE:
         return None
 
 
@@ -138,7 +142,7 @@ def count(document: object, *path: str) -> int | None:
 def _status_of(error: Mapping[str, Any], names: list[str]) -> int | None:
     for key in ("status_code", "code", "status"):
         number = error.get(key)
-        if isinstance(number, str) and number.isdecimal():
+        if isinstance(number, str) and number.isdecimal() and len(number) == 3:
             number = int(number)
         if isinstance(number, int) and 400 <= number < 600:
             return number
@@ -149,24 +153,9 @@ def _shown(body: bytes) -> str:
     return body[:_BODY_LIMIT].decode("utf-8", "replace")
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The seconds to wait that the headers (names in lower case) ask for.
-
-    ``retry-after-ms`` is the finer one and wins; ``retry-after`` is a number of seconds or an HTTP date.
-    """
-    for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
-        try:
-            seconds = float(headers.get(name, "")) / unit
-        except ValueError:
-            continue
-        if math.isfinite(seconds) and seconds >= 0:
-            return seconds
-    try:
-        date = parsedate_to_datetime(headers.get("retry-after", ""))
-    except ValueError:
-        return None
-    date = date if date.tzinfo else date.replace(tzinfo=UTC)
-    return max(0.0, (date - datetime.now(UTC)).total_seconds())
+def _excerpt(body: bytes) -> str:
+    text = _shown(body).strip()
+    return text if len(text) <= _EXCERPT else text[:_EXCERPT] + CUT
 
 
 def refuse_several(extra: Mapping[str, Any]) -> None:

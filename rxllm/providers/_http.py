@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, Unpack
 from urllib.parse import urlsplit
 
 import attrs
 import msgspec
 from attrs import field, frozen
+from attrs.validators import optional
 from reactivex import Observable, abc
 
 from .._runtime import Scheduler, Source, connect, scheduler
 from ..errors import Interrupted, MisuseError, ProtocolError, ProviderError, RxllmError
 from ..events import Service
 from ..llm import LLM, Fields
-from ..messages import Chunk, Request
+from ..messages import Chunk, Request, number
+from ..operators.attempts import retried
 from ..operators.limits import silence
 from ..wire.http import Timeouts, address, post, timeouts_of
-from ..wire.sse import DEFAULT_LIMIT, Frame, SSEDecoder
+from ..wire.sse import DEFAULT_LIMIT, Frame, SSEDecoder, valid_utf8
+from ._arguments import check_base, check_client, check_given_headers, check_key, check_model, without_credentials
+from ._secrets import Clean, without_secrets
 
 if TYPE_CHECKING:
     import asyncio
@@ -29,8 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["Decoder", "HTTPProvider"]
 
 LINGER = 0.05  # seconds that the HTTP body may still take to end after the answer's end marker
-_SECRET = re.compile("auth|key|token|secret|password|cookie")  # in a header's name
-MIN_SECRET = 4  # characters; a shorter key would blank out ordinary words
 WHOLE_LIMIT = 64 * 2**20  # bytes of an answer that is not streamed
 
 
@@ -61,17 +62,7 @@ class HTTPFields(Fields, total=False):
     """Further keywords of every provider over HTTP."""
 
     event_limit: int
-
-
-def _without_credentials(url: str | None) -> str:
-    if url is None or "@" not in url:
-        return repr(url)
-    return repr(urlsplit(url)._replace(netloc="***@" + urlsplit(url).netloc.rpartition("@")[2]).geturl())
-
-
-def _named(_: object, attribute: object, model: Any) -> None:
-    if not isinstance(model, str) or not model:
-        raise MisuseError(f"A model's name is text such as 'gpt-5-mini', not {model!r}.")
+    max_retries: int
 
 
 @frozen(init=False)
@@ -83,19 +74,24 @@ class HTTPProvider(LLM):
         api_key: the key; None takes it from the vendor's environment variable.
         base_url: where to ask; None takes it from the vendor's environment variable, else the vendor.
         client: the `httpx.AsyncClient` to use, for the first event loop that it is used on; or a function that makes
-            one, called once a loop. None shares one fast client a loop.
+            one, called once a loop, whose client lives as long as the loop. Give the same function each time: another
+            lambda is another function, and makes another client. None shares one fast client a loop.
         headers: to send, too; they win over the provider's own.
         timeout: `Timeouts`; one number bounds every silence, None bounds none.
         event_limit: bytes that one event of the stream may have; 16 MiB, since tool arguments and images are large.
+        max_retries: how often to ask again after a failure that may pass, before the first chunk, as `retry` does.
     """
 
-    model: str = field(validator=_named)
-    api_key: str | None = field(default=None, kw_only=True, repr=False)
-    base_url: str | None = field(default=None, kw_only=True, repr=_without_credentials)
-    client: Client | None = field(default=None, kw_only=True, repr=False)
-    headers: Mapping[str, str] | None = field(default=None, kw_only=True, repr=False)
+    model: str = field(validator=check_model)
+    api_key: str | None = field(default=None, kw_only=True, repr=False, validator=optional(check_key))
+    base_url: str | None = field(default=None, kw_only=True, repr=without_credentials, validator=optional(check_base))
+    client: Client | None = field(default=None, kw_only=True, repr=False, validator=optional(check_client))
+    headers: Mapping[str, str] | None = field(
+        default=None, kw_only=True, repr=False, validator=optional(check_given_headers), hash=False
+    )
     timeout: Timeouts = field(default=Timeouts(), converter=timeouts_of, kw_only=True)
-    event_limit: int = field(default=DEFAULT_LIMIT, kw_only=True)
+    event_limit: int = field(default=DEFAULT_LIMIT, kw_only=True, validator=number(1, whole=True))
+    max_retries: int = field(default=2, kw_only=True, validator=number(0, whole=True))
 
     def __init__(
         self,
@@ -151,10 +147,10 @@ class HTTPProvider(LLM):
             request = attrs.evolve(request, model=self.model)
         streams = request.stream is not False
         url = self._url(request)
-        address(url)  # a bad one is a sentence, before anything else reads it
+        _, _, credentials = address(url)  # a bad one is a sentence, before anything else reads it
         try:
             body = msgspec.json.encode(self._body(request))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             if isinstance(error, MisuseError):
                 raise
             raise MisuseError(f"The request cannot be written as JSON: {error}.") from None
@@ -166,31 +162,9 @@ class HTTPProvider(LLM):
         }
         timeouts = self.timeout
         answer = post(url, body, headers=headers, failure=self._error, client=self.client, timeouts=timeouts)
-        chunks = _read(answer, self, request, _without_secrets(headers))
-        return silence(first=timeouts.first_chunk, idle=timeouts.idle if streams else None)(chunks)
-
-
-Clean = Callable[[Exception], Exception]
-
-
-def _without_secrets(headers: Mapping[str, str]) -> Clean:
-    """Blanks what we sent in secret out of errors: some servers say the key back."""
-    secrets = [
-        secret
-        for name, value in headers.items()
-        if _SECRET.search(name) and len(secret := value.rpartition(" ")[2]) >= MIN_SECRET
-    ]
-
-    def clean(error: Exception) -> Exception:
-        for secret in secrets if isinstance(error, RxllmError) else ():
-            error.args = tuple(str(argument).replace(secret, "***") for argument in error.args)
-            if isinstance(error, ProviderError):
-                error.body = error.body.replace(secret, "***")
-            if isinstance(error, ProtocolError):
-                error.frame = error.frame.replace(secret.encode(), b"***")
-        return error
-
-    return clean
+        chunks = _read(answer, self, request, without_secrets(headers, credentials))
+        limited = silence(first=timeouts.first_chunk, idle=timeouts.idle if streams else None)(chunks)
+        return retried(lambda: limited, self.max_retries + 1) if self.max_retries else limited
 
 
 def _read(answer: Observable[bytes], llm: HTTPProvider, request: Request, clean: Clean) -> Observable[Chunk]:
@@ -240,37 +214,45 @@ class _Reader(abc.ObserverBase[bytes]):
     def on_next(self, value: bytes) -> None:
         if self.linger is not None:
             return
+        if not self.started:
+            beginning = value.lstrip()
+            self.started = bool(beginning)
+            if beginning.startswith(b"{"):
+                self.document = []
         try:
-            if not self.started:
-                beginning = value.lstrip()
-                self.started = bool(beginning)
-                if beginning.startswith(b"{"):
-                    self.document = []
-            if self.document is None:
-                self.read(self.frames.feed(value))
-            else:
-                self.keep(self.document, value)
+            frames = self.frames.feed(value) if self.document is None else self.kept(self.document, value)
         except RxllmError as error:
             self.on_error(error)
+        else:
+            self.read(frames)
 
-    def read(self, frames: list[Frame]) -> None:
+    def read(self, frames: list[Frame]) -> bool:
+        """Emits what the frames say; whether it was no error. What the subscriber raises is none of ours."""
         decoder, emit = self.decoder, self.emit
         decode = decoder.chunk
         for _, data in frames:
-            chunk = decode(data)
+            try:
+                chunk = decode(data)
+            except Exception as error:
+                self.on_error(_fault(error, data))
+                return False
             if chunk is not None:
                 emit(chunk)
             if decoder.failure is not None:
-                raise decoder.failure
+                self.on_error(decoder.failure)
+                return False
         if decoder.ended and decoder.complete:
             # The HTTP body should end now, too, which frees the connection for the next request. If it does not soon,
             # the connection is given up.
             self.linger = self.home.loop.call_later(LINGER, self.observer.on_completed)
+        return True
 
-    def keep(self, document: list[bytes], data: bytes) -> None:
+    def kept(self, document: list[bytes], data: bytes) -> list[Frame]:
+        """No frames: a document is kept until it is whole."""
         document.append(data)
         if len(document) % 64 == 0 and sum(map(len, document)) > WHOLE_LIMIT:
             raise ProtocolError(f"The answer is longer than {WHOLE_LIMIT >> 20} MiB.", frame=document[0])
+        return []
 
     def on_error(self, error: Exception) -> None:
         if self.linger is None:
@@ -279,18 +261,33 @@ class _Reader(abc.ObserverBase[bytes]):
             self.on_completed()
 
     def on_completed(self) -> None:
-        try:
-            if self.linger is not None:
-                self.linger.cancel()
-            elif self.document is not None:
-                self.emit(self.llm._whole(b"".join(self.document), self.request))  # pyright: ignore[reportPrivateUsage]
-            else:
-                self.read(self.frames.flush())
-                if not self.decoder.complete:
-                    raise Interrupted("The stream ended before the answer did: its end marker is missing.")
-        except RxllmError as error:
-            self.on_error(error)
-        else:
+        if self.linger is not None or self.finish():
             if self.linger is not None:
                 self.linger.cancel()
             self.observer.on_completed()
+
+    def finish(self) -> bool:
+        """Emits what is left; whether the answer is whole."""
+        if self.document is not None:
+            body = valid_utf8(b"".join(self.document))
+            try:
+                chunk = self.llm._whole(body, self.request)  # pyright: ignore[reportPrivateUsage]
+            except Exception as error:
+                self.on_error(_fault(error, body))
+                return False
+            self.emit(chunk)
+        elif not self.read(self.frames.flush()):
+            return False
+        elif not self.decoder.complete:
+            self.on_error(Interrupted("The stream ended before the answer did: its end marker is missing."))
+            return False
+        return True
+
+
+def _fault(error: Exception, data: bytes) -> RxllmError:
+    """The error for what was raised while the provider's bytes were read."""
+    if isinstance(error, RxllmError):
+        return error
+    fault = ProtocolError(f"What came could not be read; its decoder raised {type(error).__name__}.", frame=data)
+    fault.__cause__ = error
+    return fault

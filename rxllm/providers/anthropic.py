@@ -27,7 +27,7 @@ from ..messages import (
     ToolResultPart,
 )
 from ._claude import ClaudeDecoder, whole_answer
-from ._documents import json_of, provider_error, refuse_several
+from ._documents import UNREADABLE, json_of, provider_error, refuse_several
 from ._http import Decoder, HTTPProvider
 
 __all__ = ["Anthropic"]
@@ -158,7 +158,7 @@ def _blocks(role: Role, part: Part) -> Iterator[dict[str, Any]]:
 def _input(arguments: str) -> dict[str, Any]:
     try:
         return msgspec.json.decode(arguments or "{}", type=dict[str, Any])
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         # The protocol wants an object, and Anthropic's documentation of fine-grained tool streaming names this one.
         return {"INVALID_JSON": arguments}
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import base64
 import functools
+import inspect
+import math
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
@@ -16,7 +19,7 @@ from urllib.request import getproxies
 from attrs import field, frozen
 
 from .._runtime import Scheduler, Source, loop_local, source
-from ..errors import Interrupted, MisuseError, ProtocolError, RxllmError, Timeout, TransportError
+from ..errors import Interrupted, MisuseError, ProtocolError, RxllmError, Timeout, TransportError, is_text, shown
 
 if TYPE_CHECKING:
     import asyncio
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 
     Client = httpx.AsyncClient | Callable[[], httpx.AsyncClient]
 
-__all__ = ["Failure", "Timeouts", "address", "post", "timeouts_of"]
+__all__ = ["Failure", "Timeouts", "address", "check_headers", "post", "timeouts_of"]
 
 ERROR_BODY_LIMIT = 64 * 1024  # bytes that are read of an error document
 
@@ -33,10 +36,12 @@ Failure = Callable[[int, bytes, Mapping[str, str]], RxllmError]
 """Makes an error of an HTTP status, a body and headers (their names in lower case)."""
 
 
-def _seconds(_: object, attribute: Any, value: object) -> None:
-    if value is not None and not (isinstance(value, (int, float)) and value > 0):
+def _seconds(_: object, attribute: Any, value: Any) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if value is not None and not (number and 0 < value < math.inf):
         raise MisuseError(
-            f"The timeout {attribute.name!r} must be a positive number of seconds or None, not {value!r}."
+            f"The timeout {attribute.name!r} must be a positive number of seconds, or None for ever, "
+            f"not {shown(value)}."
         )
 
 
@@ -87,9 +92,7 @@ def post(
     """
     place, target, credentials = address(url)
     headers = {**headers, **credentials}
-    for name, value in headers.items():
-        if not (name + value).isascii() or not (name + value).isprintable():
-            raise MisuseError(f"The header {name!r} has characters that HTTP does not allow.")
+    check_headers(headers)
 
     async def read(home: Scheduler) -> AsyncIterator[bytes]:
         import httpx
@@ -108,6 +111,7 @@ def post(
         response: httpx.Response | None = None
         try:
             response = await _send(http, request)
+            home.answered(response.headers)
             if not response.is_success:
                 raise failure(response.status_code, await _beginning(response), response.headers)
             facts = {name.lower(): value for name, value in response.headers.raw}
@@ -129,6 +133,23 @@ def post(
     return source(read)
 
 
+_NO_URL = re.compile(r'[ "<>\\^`{|}]')  # RFC 3986 leaves them out; some are of a place that was not filled in
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Refuses what HTTP can't send.
+
+    Raises:
+        MisuseError: with the header's name, but not its value, which may be a secret.
+    """
+    for name, value in headers.items():
+        if not is_text(name) or not is_text(value):
+            raise MisuseError(f"The header {name!r} must be text, not {type(value).__name__}.")
+        if not _HEADER_NAME.fullmatch(name) or not value.isascii() or not value.isprintable():
+            raise MisuseError(f"The header {name!r} has characters that HTTP does not allow.")
+
+
 @functools.lru_cache(64)
 def _parsed(url: str) -> httpx.URL:
     import httpx
@@ -145,10 +166,12 @@ def address(url: str) -> tuple[str, str, Mapping[str, str]]:
     """
     try:
         parts = urlsplit(url)
-        port = f":{parts.port}" if parts.port else ""
+        port = f":{parts.port}" if parts.port is not None else ""
+        (parts.hostname or "").encode("idna")  # as the look-up of its address does
     except ValueError:
         parts, port = urlsplit(""), ""
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    written = url.isprintable() and not _NO_URL.search(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not written or port == ":0":
         raise MisuseError(f"base_url must be like https://host/v1, not {url.rpartition('@')[2]!r}.")
     user, at, host = parts.netloc.rpartition("@")
     place = f"{parts.scheme}://{parts.hostname}{port}"
@@ -211,7 +234,7 @@ async def _client_on(loop: asyncio.AbstractEventLoop, client: Client | None) -> 
     if client is None:
         return await loop_local(_default_client, _default_client, lambda http: http.aclose())
     if callable(client):
-        return await loop_local(client, client, lambda http: http.aclose())
+        return _open(await loop_local(client, lambda: _made(client), lambda http: http.aclose()))
     # An instance is its owner's to close; here it is only held to the loop that it was first used on.
     home = cast("Any", client).__dict__.setdefault("_rxllm_loop", loop)
     if home is not loop:
@@ -219,6 +242,23 @@ async def _client_on(loop: asyncio.AbstractEventLoop, client: Client | None) -> 
             "This client= was first used on another event loop, where its connections live. Give a function that "
             "makes one, client=lambda: httpx.AsyncClient(…): it is called once for each loop."
         )
+    return _open(client)
+
+
+def _made(factory: Callable[[], object]) -> httpx.AsyncClient:
+    import httpx
+
+    client = factory()
+    if not isinstance(client, httpx.AsyncClient):
+        if inspect.iscoroutine(client):
+            client.close()
+        raise MisuseError(f"The function client= must return an httpx.AsyncClient, not {type(client).__name__}.")
+    return client
+
+
+def _open(client: httpx.AsyncClient) -> httpx.AsyncClient:
+    if client.is_closed:
+        raise MisuseError("The client= is closed, so that nothing can be sent by it any more.")
     return client
 
 

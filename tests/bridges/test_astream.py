@@ -9,10 +9,10 @@ import pytest
 import reactivex as rx
 from protocols import Chat
 from reactivex.subject import Subject
-from servers import End, FakeServer, Reply, Signal
 
 import rxllm
 from rxllm import AsyncStream
+from rxllm.testing import End, FakeServer, Reply, Signal
 
 
 async def test_items_come_in_order_to_the_end():

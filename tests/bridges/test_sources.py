@@ -6,10 +6,10 @@ import threading
 
 import pytest
 from reactivex import operators as ops
-from servers import Signal
 
 import rxllm
 from rxllm import MisuseError, from_aiter, from_iter
+from rxllm.testing import Signal
 
 
 def numbers():

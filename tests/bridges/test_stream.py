@@ -11,11 +11,11 @@ import reactivex as rx
 from protocols import Chat
 from reactivex import operators as ops
 from reactivex.subject import Subject
-from servers import End, FakeServer, Reply, Signal
 
 import rxllm
 from rxllm import LLM, SyncStream
 from rxllm._runtime import portal
+from rxllm.testing import End, FakeServer, Reply, Signal
 
 
 def test_items_come_in_order_to_the_end():

@@ -14,10 +14,10 @@ import httpx
 import pytest
 from attrs import field, frozen
 from protocols import split_events, split_every, with_line_ends, with_pings
-from servers import FakeServer, Reply
 
 from rxllm import Anthropic, Message, OpenAI
 from rxllm.errors import Interrupted, ProviderError
+from rxllm.testing import FakeServer, Reply
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 SPOKEN = ("chat", "completions", "messages")

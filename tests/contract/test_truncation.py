@@ -10,10 +10,10 @@ import asyncio
 import pytest
 from attrs import frozen
 from protocols import split_events
-from servers import End, FakeServer, Reply, Signal
 
 from rxllm import Anthropic, OpenAI
 from rxllm.errors import Interrupted
+from rxllm.testing import End, FakeServer, Reply, Signal
 
 TEXTS = ("Hé", "llo 🌍")
 

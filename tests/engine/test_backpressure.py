@@ -9,11 +9,11 @@ import reactivex as rx
 from attrs import field, frozen
 from protocols import Chat
 from reactivex import operators as ops
-from servers import Endless, FakeServer, Reply, Signal
 
 import rxllm
 from rxllm import LLM, from_aiter, from_iter
 from rxllm._runtime import Gate, Scheduler
+from rxllm.testing import Endless, FakeServer, Reply, Signal
 
 HIGH = 64  # items that may wait
 READ = 16 * 1024  # bytes that come at most at once

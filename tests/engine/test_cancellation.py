@@ -20,10 +20,10 @@ import reactivex as rx
 from protocols import Chat
 from reactivex import operators as ops
 from reactivex.subject import Subject
-from servers import End, Endless, FakeServer, Reply, Signal
 
 import rxllm
 from rxllm import BadRequest, Cancelled, observe
+from rxllm.testing import End, Endless, FakeServer, Reply, Signal
 
 AT_ONCE = 0.05  # seconds from leaving to the closed connection
 TRIES = 3

@@ -13,11 +13,11 @@ import pytest
 from attrs import field, frozen
 from protocols import Chat
 from reactivex import operators as ops
-from servers import End, FakeServer, Reply, Signal
 
 import rxllm
 from rxllm import LLM, Chunk, MisuseError, observe
 from rxllm._runtime import portal
+from rxllm.testing import End, FakeServer, Reply, Signal
 
 HELLO = Reply(Chat().stream(["Hel", "lo"]))
 HANGING = Reply([Chat().stream(["Hel"])[1], End.HANG])

@@ -12,12 +12,12 @@ import reactivex as rx
 from protocols import Chat
 from reactivex import operators as ops
 from reactivex.scheduler.eventloop import AsyncIOScheduler
-from servers import End, FakeServer, Reply, Signal
 
 import rxllm
 from rxllm import LLM, MisuseError
 from rxllm._runtime import Gate, Scheduler, loop_local, source
 from rxllm.operators.limits import silence
+from rxllm.testing import End, FakeServer, Reply, Signal
 
 TIMEOUT = 5.0  # seconds for what comes at once
 EAGER = pytest.mark.skipif(sys.version_info < (3, 12), reason="there are no eager tasks before Python 3.12")

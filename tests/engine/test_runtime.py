@@ -12,11 +12,11 @@ from reactivex import operators as ops
 from reactivex.scheduler.eventloop import AsyncIOScheduler, AsyncIOThreadSafeScheduler
 from reactivex.subject import Subject
 from reactivex.testing import TestScheduler
-from servers import FakeServer, Reply, Signal
 
 import rxllm
 from rxllm import LLM, Interrupted, MisuseError
 from rxllm._runtime import Scheduler, Worker, in_thread, loop_local, portal, pull, source
+from rxllm.testing import FakeServer, Reply, Signal
 
 HELLO = Reply(Chat().stream(["Hel", "lo"]))
 

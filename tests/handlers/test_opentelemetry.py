@@ -17,7 +17,6 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 from protocols import Chat, Messages
 from reactivex import operators as ops
-from servers import FakeServer, Reply, Signal
 
 import rxllm
 from rxllm import (
@@ -41,6 +40,7 @@ from rxllm import (
     ToolStarted,
     Usage,
 )
+from rxllm.testing import FakeServer, Reply, Signal
 
 KEY = "sk-do-not-show-this-to-anybody"
 PATIENCE = 5.0  # seconds for what comes at once
@@ -582,9 +582,10 @@ def test_without_providers_it_uses_the_global_ones(caplog):
     assert [] == caplog.records
 
 
-def test_a_bad_address_is_told_by_the_model(telemetry):
+def test_a_bad_address_is_told_by_the_model(telemetry, monkeypatch):
     """Not by who asks where it is."""
-    llm = rxllm.OpenAI("m", api_key=KEY, base_url="http://[::1", handlers=[telemetry.handler])
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://[::1")
+    llm = rxllm.OpenAI("m", api_key=KEY, handlers=[telemetry.handler])
     with pytest.raises(MisuseError):
         llm.invoke("hi")
     assert "server.address" not in telemetry.span.attributes

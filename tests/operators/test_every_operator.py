@@ -32,11 +32,26 @@ PASSING = {
     "first_chunk_timeout": operators.first_chunk_timeout(60),
     "idle_timeout": operators.idle_timeout(60),
     "silence": silence(first=60, idle=60),
+    "deadline": operators.deadline(60),
+    "words": operators.words(),
+    "lines": operators.lines(),
+    "sentences": operators.sentences(),
+    "stop_at": operators.stop_at("STOP"),
+    "split_reasoning": operators.split_reasoning(),
 }
-ALL = {**ASKING, **FOLDS, **PASSING}
+PACING = {"smooth": operators.smooth(60)}
+ALL = {**ASKING, **FOLDS, **PASSING, **PACING}
+# A combinator of one stage is an operator on what that stage gives.
+COMBINED = {
+    "retry": lambda source: rxllm.retry(lambda _: source, 2)("x"),
+    "fallback": lambda source: rxllm.fallback(lambda _: source)("x"),
+    "hedge": lambda source: rxllm.hedge(lambda _: source, after=60)("x"),
+    "limited": lambda source: rxllm.limited(lambda _: source, rxllm.Limiter(concurrency=8))("x"),
+}
 # What a model is when it is given an Observable, and `observe`, are operators, too.
 LIKE = {
     **ALL,
+    **COMBINED,
     "llm": Echo(),
     "pipe": rxllm.pipe(operators.text(), operators.idle_timeout(60)),
     "observed llm": rxllm.observe(Echo(), lambda event: None),
@@ -115,8 +130,8 @@ async def settle(home):
 
 
 def test_these_are_all():
-    """An operator that is exported is tested here."""
-    assert sorted(operators.__all__) == sorted({*ALL} - {"silence"})
+    """An operator that is exported is tested here; but for `share`, which by its nature does otherwise."""
+    assert sorted(operators.__all__) == sorted({*ALL, "share"} - {"silence"})
 
 
 @pytest.mark.parametrize("name", operators.__all__)
@@ -145,7 +160,7 @@ async def test_it_forwards_its_scheduler(operator):
     await settle(home)
 
 
-@every(PASSING | FOLDS)
+@every(PASSING | FOLDS | COMBINED)
 async def test_it_keeps_the_gate(operator):
     """What queues nothing passes its consumer's gate on; a pump above waits at it."""
     probe, home = Probe(), Scheduler(asyncio.get_running_loop())
@@ -154,7 +169,7 @@ async def test_it_keeps_the_gate(operator):
     subscription.dispose()
 
 
-@every(ASKING)
+@every(ASKING | PACING)
 async def test_what_queues_has_a_gate_of_its_own(operator):
     """It closes when it has enough, although its consumer's is open."""
     probe, home = Probe(), Scheduler(asyncio.get_running_loop())
@@ -162,8 +177,8 @@ async def test_what_queues_has_a_gate_of_its_own(operator):
     await settle(home)
     assert isinstance(probe.scheduler.gate, Gate)
     assert home.gate is not probe.scheduler.gate
-    for _ in range(20):
-        probe.observer.on_next("prompt")
+    for _ in range(100):
+        probe.observer.on_next(item(operator))
     assert (True, False) == (home.gate.is_open, probe.scheduler.gate.is_open)
     subscription.dispose()
     await settle(home)
@@ -249,7 +264,7 @@ def test_what_it_returns_refuses_iteration(operator):
         iter(applied)
 
 
-@every(PASSING | FOLDS | ASKING)
+@every(PASSING | FOLDS | ASKING | {"smooth": operators.smooth(1e-9)})
 def test_nothing_arrives_after_a_dispose_at_any_moment(operator):
     """Tried at moments drawn at random: what came before is a beginning of the whole, and then there is silence."""
 

@@ -496,6 +496,32 @@ class TestWhole:
         with pytest.raises(Overloaded):
             Anthropic("x")._whole(b'{"type":"error","error":{"type":"overloaded_error","message":"m"}}', asked())
 
+    @pytest.mark.parametrize("content", ["[null]", '["a"]', "[{}]", '[{"type":"text","text":"a"},5]', '[{"type":5}]'])
+    def test_a_block_that_is_none_makes_no_answer(self, content):
+        """It is not left out in silence."""
+        body = b'{"type":"message","content":%s,"stop_reason":"end_turn"}' % content.encode()
+        with pytest.raises(ProtocolError, match="not a message: its content has what is no block") as caught:
+            Anthropic("x")._whole(body, asked())
+        assert body == caught.value.frame
+
+    def test_silence_is_an_answer(self):
+        """A message without blocks is one."""
+        body = b'{"content":[],"stop_reason":"end_turn"}'
+        expected = Chunk(finish_reason="stop", raw_finish_reason="end_turn")
+        assert expected == Anthropic("x")._whole(body, asked())
+
+    @pytest.mark.parametrize("stop", ["", ',"stop_reason":null'])
+    def test_a_whole_answer_needs_no_stop_reason(self, stop):
+        """A document that could be read is whole."""
+        body = b'{"content":[{"type":"text","text":"a"}]%s}' % stop.encode()
+        assert Chunk("a") == Anthropic("x")._whole(body, asked())
+
+    def test_arguments_that_cannot_be_read_go_back_as_text(self):
+        """Those that are nested too deeply, too."""
+        deep = '{"a":' * 100_000
+        body = Anthropic("x")._body(asked([("user", "x"), Message("assistant", ToolCallPart("c", "f", deep))]))
+        assert {"INVALID_JSON": deep} == body["messages"][1]["content"][0]["input"]
+
     @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"event: ping"])
     def test_other_bodies_are_protocol_errors(self, body):
         """What is no answer is never an empty one."""

@@ -40,6 +40,8 @@ def test_the_environment_names_the_default(monkeypatch):
     [
         (None, "Which model.*RXLLM_MODEL"),
         ("", "Which model"),
+        (5, "A model's name is text, not 5"),
+        ("OpenAI:gpt-5-mini", "Did you mean openai:gpt-5-mini"),
         ("gpt-5-mini", "say provider:model with one of anthropic, embedded, openai"),
         ("opnai:gpt-5-mini", "Did you mean openai:gpt-5-mini"),
         ("openai:", "names a provider but no model"),

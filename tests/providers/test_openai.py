@@ -648,6 +648,36 @@ class TestWhole:
             OpenAI("x")._whole(body, asked())
         assert Message("assistant", "a") == caught.value.partial
 
+    @pytest.mark.parametrize(
+        ("choices", "sentence"),
+        [
+            ("null", "it has no choices"),
+            ("[]", "it has no choices"),
+            ("[null]", "its choice has no message"),
+            ("[{}]", "its choice has no message"),
+            ('[{"message":null,"finish_reason":"stop"}]', "its choice has no message"),
+            ('[{"text":null,"finish_reason":"stop"}]', "its choice has no message"),
+            ('[{"message":5}]', "Expected `object"),
+        ],
+    )
+    def test_an_answer_without_a_message_is_none(self, choices, sentence):
+        """It is not taken for silence; the frame is the body."""
+        body = b'{"id":"c","choices":%s,"usage":{"prompt_tokens":1}}' % choices.encode()
+        with pytest.raises(ProtocolError, match=f"not a chat completion.*{sentence}") as caught:
+            OpenAI("x")._whole(body, asked())
+        assert body == caught.value.frame
+
+    @pytest.mark.parametrize("choice", ['{"message":{"content":""}}', '{"message":{}}', '{"text":""}'])
+    def test_silence_is_an_answer(self, choice):
+        """A message that says nothing is one."""
+        assert "" == OpenAI("x")._whole(b'{"choices":[%s]}' % choice.encode(), asked()).text
+
+    @pytest.mark.parametrize("finish", ["", ',"finish_reason":null', ',"finish_reason":""'])
+    def test_a_whole_answer_needs_no_finish_reason(self, finish):
+        """Some servers never give one, and a document that could be read is whole."""
+        body = b'{"choices":[{"message":{"content":"a"}%s}]}' % finish.encode()
+        assert Chunk("a") == OpenAI("x")._whole(body, asked())
+
     @pytest.mark.parametrize("body", [b"", b"data: {}", b"{}", b"[]"])
     def test_other_bodies_are_protocol_errors(self, body):
         """What is no answer is never an empty one."""

@@ -12,10 +12,10 @@ from contextlib import ExitStack, closing
 
 import httpx
 import pytest
-from servers import End, Endless, FakeServer, Reply, Signal
 
 import rxllm
 from rxllm.errors import Interrupted, MisuseError, ProtocolError, ProviderError, Timeout, TransportError
+from rxllm.testing import End, Endless, FakeServer, Reply, Signal
 from rxllm.wire.http import Timeouts, post, timeouts_of
 
 KEY = "sk-do-not-show-this"

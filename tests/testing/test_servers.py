@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from protocols import PROTOCOLS, ToolCall, split_events, split_every, with_line_ends, with_pings
-from servers import End, Endless, FakeServer, Reply, Signal
+
+from rxllm.testing import End, Endless, FakeServer, Reply, Signal
 
 HEAD = b"HTTP/1.1 200 \r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 ONE_BYTE = len(b"HTTP/1.1 200 \r\ncontent-type: application/json\r\ncontent-length: 1\r\n\r\n") + 1

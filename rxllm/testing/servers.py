@@ -9,7 +9,7 @@ What a reply does is a sequence of steps, played in order::
         server.exchange(0).wait_closed()
 
 The server's loop runs in a daemon thread of its own; everything public may be used from any thread.
-Longer than a room should be, because it is one file to read and to copy: steps, facts and server explain each other.
+Longer than a room should be, because it is one thing to read: steps, facts and server explain each other.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from enum import Enum
-from typing import Any, Self
+from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
 from attrs import define, field, frozen
@@ -310,9 +310,8 @@ class _Connection(asyncio.Protocol):
         self.left = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.set_write_buffer_limits(high=0)  # so that writable means: all of it is with the kernel
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(high=0)  # so that writable means: all of it is with the kernel
         self.writable.set()
         self.connections.add(self)
         self.task = asyncio.get_running_loop().create_task(self.serve())

@@ -1,0 +1,115 @@
+"""What a handler does beside the stream: awaitables, one after another for each run."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import threading
+from collections import deque
+from collections.abc import Awaitable
+from typing import Any
+
+from .._runtime import (
+    Scheduler,
+    _current,  # pyright: ignore[reportPrivateUsage]  (it knows the run's loop and context, where dispatch finds them)
+    in_loop,
+    scheduler,
+)
+
+__all__ = ["Lines", "discard"]
+
+_log = logging.getLogger("rxllm")
+
+
+class Lines:
+    """A line for each run that has something to await; runs do not wait for each other."""
+
+    def __init__(self) -> None:
+        self.open: dict[str, _Line] = {}
+        self.lock = threading.Lock()
+
+    def put(self, run_id: str, awaitable: Awaitable[Any]) -> None:
+        """Awaits it when its turn comes, on the run's loop and in its context; from any thread. Failures are logged."""
+        with self.lock:
+            line = self.open.get(run_id)
+            if line is not None:
+                line.waiting.append(awaitable)
+                return
+            line = self.open[run_id] = _Line(self, run_id, awaitable, _current.get() or scheduler())
+        line.start()
+
+
+class _Line:
+    """What one run has waiting, until nothing is left: one task awaits it."""
+
+    def __init__(self, lines: Lines, key: str, first: Awaitable[Any], home: Scheduler) -> None:
+        self.lines = lines
+        self.key = key
+        self.waiting = deque([first])
+        self.home = home
+        self.release = home.hold()
+
+    def start(self) -> None:
+        if in_loop(self.home.loop):
+            self.begin()
+            return
+        try:
+            self.home.loop.call_soon_threadsafe(self.begin_when_free)
+        except RuntimeError:  # the loop is closed
+            self.drop()
+            raise
+
+    def begin_when_free(self) -> None:
+        """Waits until the thread that subscribes has left the run's context, which can't be entered twice at once."""
+        try:
+            self.home.context.run(lambda: None)
+        except RuntimeError:
+            self.home.loop.call_later(0.001, self.begin_when_free)
+        else:
+            self.begin()
+
+    def begin(self) -> None:
+        # Not by the loop's factory: an eager task would enter the context, in which this may be running, at once.
+        self.task = asyncio.Task(self.run(), loop=self.home.loop, context=self.home.context)
+        self.home.tasks.add(self.task)
+        self.task.add_done_callback(self.ended)
+
+    async def run(self) -> None:
+        while (awaitable := self.next()) is not None:
+            try:
+                await awaitable
+            except asyncio.CancelledError:
+                if self.task.cancelling():  # the loop ends
+                    raise
+                _log.warning("An async hook was cancelled; the stream goes on.")
+            except Exception:
+                _log.exception("An async hook failed; the stream goes on.")
+
+    def next(self) -> Awaitable[Any] | None:
+        with self.lines.lock:
+            if self.waiting:
+                return self.waiting.popleft()
+            del self.lines.open[self.key]
+            return None
+
+    def ended(self, task: asyncio.Task[None]) -> None:
+        self.home.tasks.discard(task)
+        self.drop()
+
+    def drop(self) -> None:
+        """Whoever still waits can't be heard any more."""
+        self.release()
+        with self.lines.lock:
+            if self.lines.open.get(self.key) is self:
+                del self.lines.open[self.key]
+            left = [*self.waiting]
+            self.waiting.clear()
+        for awaitable in left:
+            discard(awaitable)
+
+
+def discard(awaitable: Awaitable[Any]) -> None:
+    """Gives it up, without a warning that it was never awaited."""
+    if inspect.iscoroutine(awaitable):
+        awaitable.close()

@@ -1,0 +1,122 @@
+"""`ProgressHandler`: how far many runs have come, as one live line on the terminal."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from ..errors import MisuseError
+from ..events import Cancelled, Event, Failed, Finished, Handler, Run, Started
+from ..messages import Message
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["ProgressHandler"]
+
+
+class ProgressHandler(Handler):
+    """Shows a live line for a batch: how many are done, running and failed, tokens per second, the time left.
+
+    ::
+
+        with rxllm.ProgressHandler(total=len(prompts)) as progress:
+            answers = llm.batch(prompts, handlers=[progress])
+
+        12/100 done, 8 running, 1 failed, 312 tokens/s, 0:01:23 left
+
+    What is counted is the outermost run that it hears, be it a pipeline's or a model's; the tokens are those that the
+    models within have put out by the time they end. Any number of runs, in any threads. Where there is no terminal,
+    the last state is written once, at the end; what others print meanwhile goes above the line.
+
+    Args:
+        total: how many runs there will be. Without it, no time left is told.
+        console: where to show it instead of standard error.
+        get_time: the clock, in seconds.
+
+    Raises:
+        MisuseError: rich is not installed.
+    """
+
+    def __init__(
+        self,
+        total: int | None = None,
+        *,
+        console: Console | None = None,
+        get_time: Callable[[], float] = time.monotonic,
+    ) -> None:
+        try:
+            from rich.console import Console
+            from rich.live import Live
+        except ImportError:
+            raise MisuseError("rich is not installed: pip install 'rxllm[progress]'.") from None
+        self._total = total
+        self._time = get_time
+        self._lock = threading.Lock()
+        self._running: set[str] = set()
+        self._ended = {Finished: 0, Failed: 0, Cancelled: 0}
+        self._tokens = 0
+        self._began: float | None = None
+        self._live = Live(console=console or Console(stderr=True), get_renderable=self._line)
+
+    def __enter__(self) -> Self:
+        self._live.start(refresh=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._live.stop()
+        console = self._live.console
+        if not console.is_terminal and not console.is_jupyter:  # there, rich leaves the last line open
+            console.line()
+
+    def on_event(self, event: Event) -> None:
+        """Counts a start or an end."""
+        match event:
+            case Started(run=run):
+                with self._lock:
+                    if not any(above in self._running for above in run.parent_ids):
+                        self._running.add(run.id)
+                        self._began = self._time() if self._began is None else self._began
+            case Finished(run=run, output=output) | Cancelled(run=run, partial=output):
+                self._end(run, type(event), output)
+            case Failed(run=run, partial=partial):
+                self._end(run, Failed, partial)
+            case _:
+                pass
+
+    def _end(self, run: Run, how: type[Finished | Failed | Cancelled], output: object) -> None:
+        with self._lock:
+            if run.kind in ("llm", "chat_model") and isinstance(output, Message) and output.usage:
+                self._tokens += output.usage.output_tokens or 0
+            if run.id in self._running:
+                self._running.remove(run.id)
+                self._ended[how] += 1
+
+    def _line(self) -> str:
+        with self._lock:
+            done, failed, left = self._ended.values()
+            ended = done + failed + left
+            elapsed = 0.0 if self._began is None else self._time() - self._began
+            facts = [
+                f"{done} done" if self._total is None else f"{done}/{self._total} done",
+                f"{len(self._running)} running",
+                f"{failed} failed",
+            ]
+            if left:
+                facts.append(f"{left} cancelled")
+            if elapsed > 0:
+                facts.append(f"{self._tokens / elapsed:.0f} tokens/s")
+            if self._total is not None and ended:
+                facts.append(f"{_clock(elapsed * max(self._total - ended, 0) / ended)} left")
+        return ", ".join(facts)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"

@@ -1,0 +1,262 @@
+"""Asking again, and asking somebody else: what is behind `retry`, `fallback` and `hedge`.
+
+All three try until a try says something. A try that has said nothing yet can be given up without anybody having
+noticed; the first part that comes of one commits to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, TypeVar, cast
+
+from reactivex import Observable, abc
+from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
+
+from .._runtime import Scheduler, Source, Timers, call, connect, timers
+from ..errors import RxllmError
+from ..events import Retried
+from ..messages import Chunk, Message
+from .delays import USUAL_DELAY, Delay, is_retryable
+from .serialising import serialised
+
+__all__ = ["Begin", "retried", "tried"]
+
+T = TypeVar("T")
+Begin = Callable[[], Observable[T]]
+
+
+def retried(
+    begin: Begin[T],
+    attempts: int,
+    *,
+    when: Callable[[Exception], bool] = is_retryable,
+    delay: Delay = USUAL_DELAY,
+    restarts: bool = False,
+) -> Source[T]:
+    """Begins again after a failure, at most `attempts` times in all.
+
+    ::
+
+        ---x  ---a-b-|
+        retried(begin, 2)
+        ---------a-b-|
+
+    Before the first part only, unless it `restarts`: then a chunk with ``reset`` takes back what came.
+
+    Errors: the last attempt's.
+    """
+
+    def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None) -> abc.DisposableBase:
+        return _Retrying(observer, begin, timers(given), attempts, when, delay, restarts=restarts)
+
+    return Source(subscribe)
+
+
+def tried(begins: Sequence[Begin[T]], when: Callable[[Exception], bool], after: float | None) -> Source[T]:
+    """The first of several streams that says something, or ends.
+
+    ::
+
+        ---x
+            ----b-b-|
+        tried([a, b])
+        --------b-b-|
+
+    The next one begins when the latest fails, and also when it has said nothing for `after` seconds.
+
+    Errors: what the chosen one raises later; of streams that all fail, the last error, with the others as its notes.
+    """
+
+    def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None) -> abc.DisposableBase:
+        return _Trying(observer, begins, timers(given), when, after)
+
+    return Source(subscribe)
+
+
+class _Trial(Protocol[T]):
+    """Who decides what becomes of an attempt."""
+
+    def committed(self, attempt: _Attempt[T]) -> None:
+        """It has said something: it is the one."""
+        ...
+
+    def failed(self, attempt: _Attempt[T], error: Exception) -> None:
+        """It has failed, committed or not."""
+        ...
+
+
+class _Attempt(abc.ObserverBase[T], Generic[T]):
+    """One try. It keeps the facts that come before the first part, so that nobody hears of a model that gives none."""
+
+    __slots__ = ("emit", "held", "is_committed", "observer", "over", "subscription", "trial")
+
+    def __init__(self, trial: _Trial[T], observer: abc.ObserverBase[T]) -> None:
+        self.trial = trial
+        self.observer = observer
+        self.held: list[T] = []
+        self.is_committed = self.over = False
+        self.emit: Callable[[T], None] = self.begun
+        self.subscription = SingleAssignmentDisposable()
+
+    def begin(self, begin: Begin[T], home: Timers) -> None:
+        try:
+            source = begin()
+            if not isinstance(source, Source) and isinstance(home, Scheduler):
+                source = serialised(source, home)
+            self.subscription.disposable = connect(source, self, home)
+        except Exception as error:
+            self.on_error(error)
+
+    def begun(self, value: T) -> None:
+        """The first values: facts are held back, a part commits."""
+        if isinstance(value, Chunk) and not value.text and (value.rest is None or not value.rest.parts):
+            self.held.append(value)
+        else:
+            self.commit()
+            self.emit(value)
+
+    def commit(self) -> None:
+        self.is_committed = True
+        self.trial.committed(self)
+        for value in self.held:
+            self.observer.on_next(value)
+        self.emit = self.observer.on_next
+
+    def leave(self) -> None:
+        self.over = True
+        self.emit = _unheard
+        self.subscription.dispose()
+
+    def on_next(self, value: T) -> None:
+        self.emit(value)
+
+    def on_error(self, error: Exception) -> None:
+        if not self.over:
+            self.leave()
+            self.trial.failed(self, error)
+
+    def on_completed(self) -> None:
+        if not self.over:
+            if not self.is_committed:  # an empty answer is an answer
+                self.commit()
+            self.leave()
+            self.observer.on_completed()
+
+
+def _unheard(value: object) -> None:
+    """An attempt that is over has nothing more to say."""
+
+
+class _Retrying(abc.DisposableBase, Generic[T]):
+    """One attempt after another at the same."""
+
+    def __init__(
+        self,
+        observer: abc.ObserverBase[T],
+        begin: Begin[T],
+        home: Timers,
+        attempts: int,
+        when: Callable[[Exception], bool],
+        delay: Delay,
+        *,
+        restarts: bool,
+    ) -> None:
+        self.observer = observer
+        self.begin = begin
+        self.home = home
+        self.attempts = attempts
+        self.when = when
+        self.delay = delay
+        self.restarts = restarts
+        self.number = 0
+        self.spoken = False  # what came is to be taken back by the next that says something
+        self.partial: Message | None = None
+        self.current = SerialDisposable()
+        call(home, self.start)
+
+    def start(self, *_: object) -> None:
+        self.number += 1
+        attempt = _Attempt(self, self.observer)
+        self.current.disposable = attempt.subscription
+        attempt.begin(self.begin, self.home)
+
+    def committed(self, attempt: _Attempt[T]) -> None:
+        if self.spoken:
+            self.observer.on_next(cast("T", Chunk(reset=True)))
+        self.spoken = True
+
+    def failed(self, attempt: _Attempt[T], error: Exception) -> None:
+        if isinstance(error, RxllmError):
+            self.partial = error.partial = error.partial or self.partial
+        again = self.number < self.attempts and (self.restarts or not attempt.is_committed) and self.when(error)
+        seconds = self.delay(error, self.number) if again else None
+        if seconds is None:
+            self.observer.on_error(error)
+            return
+        home = self.home
+        if isinstance(home, Scheduler) and home.run is not None:
+            home.tell(Retried(self.number, error, seconds, run=home.run))
+        self.current.disposable = home.schedule_relative(seconds, self.start)
+
+    def dispose(self) -> None:
+        call(self.home, self.current.dispose)
+
+
+class _Trying(abc.DisposableBase, Generic[T]):
+    """Several attempts, which may run at once, until one commits."""
+
+    def __init__(
+        self,
+        observer: abc.ObserverBase[T],
+        begins: Sequence[Begin[T]],
+        home: Timers,
+        when: Callable[[Exception], bool],
+        after: float | None,
+    ) -> None:
+        self.observer = observer
+        self.begins = iter(begins)
+        self.home = home
+        self.when = when
+        self.after = after
+        self.left = len(begins)
+        self.running: list[_Attempt[T]] = []
+        self.errors: list[Exception] = []
+        self.timer = SerialDisposable()
+        call(home, self.start)
+
+    def start(self, *_: object) -> None:
+        self.left -= 1
+        attempt = _Attempt(self, self.observer)
+        self.running.append(attempt)
+        if self.after is not None and self.left:
+            self.timer.disposable = self.home.schedule_relative(self.after, self.start)
+        attempt.begin(next(self.begins), self.home)
+
+    def committed(self, attempt: _Attempt[T]) -> None:
+        self.timer.dispose()
+        running, self.running = self.running, [attempt]
+        for other in running:
+            if other is not attempt:
+                other.leave()
+
+    def failed(self, attempt: _Attempt[T], error: Exception) -> None:
+        is_latest = attempt is self.running[-1]
+        self.running.remove(attempt)
+        self.errors.append(error)
+        if attempt.is_committed or not self.when(error):
+            self.leave()
+            self.observer.on_error(error)
+        elif self.left and is_latest:
+            self.start()
+        elif not self.running:
+            for other in self.errors[:-1]:
+                error.add_note(f"Before it, another failed: {type(other).__name__}: {other}")
+            self.observer.on_error(error)
+
+    def dispose(self) -> None:
+        call(self.home, self.leave)
+
+    def leave(self) -> None:
+        self.timer.dispose()
+        for attempt in self.running:
+            attempt.leave()

@@ -1,0 +1,343 @@
+"""What is found in the text as it comes, across the borders of chunks: `stop_at`, `split_reasoning`.
+
+They are one room, since they share how text is held back (`_Sought`) and how a chunk gets other parts (`_Rewriting`).
+"""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from enum import Enum, auto
+from typing import cast
+
+from reactivex import Observable, abc
+from reactivex.disposable import SingleAssignmentDisposable
+
+from .._runtime import Source, connect
+from ..errors import MisuseError
+from ..messages import Chunk, Part, ReasoningPart, TextPart, text_chunk
+
+__all__ = ["split_reasoning", "stop_at"]
+
+
+def stop_at(*sequences: str) -> Callable[[Observable[Chunk]], Observable[Chunk]]:
+    r"""Ends the answer before the first of the texts, for providers without `stop_sequences` and texts of any number.
+
+    ::
+
+        -Fine.-\nHu-man: W-hy?-|
+        stop_at("\nHuman:")
+        -Fine.------|
+
+    Shape: chunks; the last one says ``finish_reason="stop"``, and no more. The source is left by then, which closes its
+    connection, so what it would have said in the end (its usage) is not heard. Text that may be the beginning of a
+    sequence is held back until that is decided, and no other. Where several could end the answer, the one that begins
+    first does. A sequence is found across chunks, but not across a part of another kind, such as a tool call.
+
+    Errors: of the source, after what was held back. A ``reset`` forgets what is held back.
+    """
+    if not sequences or not all(isinstance(cast("object", sequence), str) and sequence for sequence in sequences):
+        raise MisuseError(f"stop_at takes one or more non-empty texts, not {sequences!r}.")
+    sought = _Sought(sequences)
+
+    def operator(source: Observable[Chunk]) -> Observable[Chunk]:
+        return Source(lambda observer, scheduler: _Stopping(observer, sought).start(source, scheduler))
+
+    return operator
+
+
+def split_reasoning(start: str = "<think>", end: str = "</think>") -> Callable[[Observable[Chunk]], Observable[Chunk]]:
+    r"""What the answer has between the tags at its beginning becomes reasoning; the tags vanish.
+
+    ::
+
+        -<thi-nk>Hm-m.</-think>\n-Yes.-|
+        split_reasoning()
+        ---------Hm-m.-----------Yes.-|      the first two as ReasoningParts
+
+    For models that are served raw and think aloud in their text, such as DeepSeek-R1 and Qwen3; providers and servers
+    with a reasoning parser do this themselves.
+
+    Shape: chunks. Only an answer that begins with `start`, perhaps after whitespace, has reasoning: a tag that comes
+    later is text, since answers may speak of tags. Where the prompt's template has already opened the reasoning, so
+    that the answer begins inside of it, say ``start=""``. Whitespace between `end` and the answer is dropped.
+    Reasoning that is never closed is reasoning to the end.
+
+    Errors: of the source, after what was held back. A ``reset`` starts anew.
+
+    Source: the parsers of vLLM (``deepseek_r1`` takes a missing opening tag as given, ``qwen3`` does not) and SGLang,
+    whose list tells which model opens with a tag: https://docs.sglang.io/docs/advanced_features/separate_reasoning
+    """
+    start = start.lstrip()
+    if not end:
+        raise MisuseError("split_reasoning needs the text that ends the reasoning.")
+    sought = _Sought([end])
+
+    def operator(source: Observable[Chunk]) -> Observable[Chunk]:
+        return Source(lambda observer, scheduler: connect(source, _Splitting(observer, start, sought), scheduler))
+
+    return operator
+
+
+class _Sought:
+    """Texts to be found in a stream.
+
+    Attributes:
+        begins: finds a character that one of them begins with.
+        whole: finds the first of them, whatever may come.
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        # An alternation takes the first that fits, and of two with one beginning the shorter is there sooner.
+        ordered = sorted(set(texts), key=len)
+        self.whole = re.compile("|".join(map(re.escape, ordered))).search
+        self._first = re.compile(f"[{re.escape(''.join(sorted({text[0] for text in texts})))}]")
+        self._beginnings = frozenset(text[:size] for text in texts for size in range(1, len(text)))
+        self._longest = max(map(len, texts)) - 1
+        self.begins = self._first.search
+
+    def find(self, text: str) -> tuple[int, re.Match[str] | None]:
+        """How much of `text` is certainly before any of them, and the one that is certainly there right after it.
+
+        What is after that is to be held back: the beginning of one, perhaps.
+        """
+        found = self.whole(text)
+        size = len(text)
+        for match in self._first.finditer(text, max(0, size - self._longest)):
+            place = match.start()
+            if found is not None and found.start() <= place:
+                break
+            if text[place:] in self._beginnings:
+                return place, None
+        return (size, None) if found is None else (found.start(), found)
+
+
+class _Rewriting(abc.ObserverBase[Chunk]):
+    """Text into other parts. What is no text passes, after what is held of the text before it."""
+
+    __slots__ = ("emit", "held", "observer", "over")
+
+    def __init__(self, observer: abc.ObserverBase[Chunk]) -> None:
+        self.observer = observer
+        self.emit = observer.on_next
+        self.held: str = ""
+        self.over = False
+
+    @abstractmethod
+    def read(self, text: str) -> list[Part]:
+        """What is now decided, of what was held and `text`."""
+
+    @abstractmethod
+    def rest(self) -> list[Part]:
+        """What is held, and is held no longer."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """The answer begins anew."""
+
+    def rewritten(self, value: Chunk) -> list[Part]:
+        """What `value` decides, until it is over."""
+        if value.rest is None:
+            return self.read(value.text)
+        if value.rest.reset:
+            self.forget()
+        parts: list[Part] = []
+        for part in value.parts:
+            if isinstance(part, TextPart):
+                parts += self.read(part.text)
+            else:
+                parts += self.rest()
+                if not self.over:
+                    parts.append(part)
+            if self.over:
+                break
+        return parts
+
+    def on_next(self, value: Chunk) -> None:
+        parts = self.rewritten(value)
+        if value.rest is None:
+            self.say(parts)
+        else:
+            self.emit(_with(value, parts))
+
+    def say(self, parts: list[Part]) -> None:
+        if len(parts) == 1 and isinstance(parts[0], TextPart):
+            self.emit(text_chunk(parts[0].text))
+        elif parts:
+            self.emit(Chunk(parts=parts))
+
+    def on_error(self, error: Exception) -> None:
+        self.say(self.rest())
+        self.observer.on_error(error)
+
+    def on_completed(self) -> None:
+        self.say(self.rest())
+        self.observer.on_completed()
+
+
+def _with(chunk: Chunk, parts: list[Part]) -> Chunk:
+    """A chunk that says the same but for its parts."""
+    return Chunk(
+        parts=parts,
+        usage=chunk.usage,
+        finish_reason=chunk.finish_reason,
+        raw_finish_reason=chunk.raw_finish_reason,
+        model=chunk.model,
+        id=chunk.id,
+        reset=chunk.reset,
+        logprobs=chunk.logprobs,
+    )
+
+
+def _text(text: str) -> list[Part]:
+    return [TextPart(text)] if text else []
+
+
+def _reasoning(text: str) -> list[Part]:
+    return [ReasoningPart(text)] if text else []
+
+
+class _Stopping(_Rewriting):
+    __slots__ = ("sought", "upstream")
+
+    def __init__(self, observer: abc.ObserverBase[Chunk], sought: _Sought) -> None:
+        super().__init__(observer)
+        self.sought = sought
+        self.upstream = SingleAssignmentDisposable()
+
+    def start(self, source: Observable[Chunk], scheduler: abc.SchedulerBase | None) -> abc.DisposableBase:
+        self.upstream.disposable = connect(source, self, scheduler)
+        return self.upstream
+
+    def on_next(self, value: Chunk) -> None:
+        if self.over:
+            return
+        if value.rest is None and not self.held and self.sought.begins(value.text) is None:
+            self.emit(value)
+            return
+        super().on_next(value)
+        if self.over:
+            self.stop()
+
+    def on_error(self, error: Exception) -> None:
+        self.end(lambda: self.observer.on_error(error))
+
+    def on_completed(self) -> None:
+        self.end(self.observer.on_completed)
+
+    def end(self, end: Callable[[], object]) -> None:
+        """Ends as the source did, unless what was held has a sequence in it, inside of what became none."""
+        if self.over:
+            return
+        self.say(self.rest())
+        if self.over:
+            self.stop()
+        else:
+            end()
+
+    def stop(self) -> None:
+        # Not the guard of the subscriber: an operator in between may keep what comes, and the end, for a while.
+        self.upstream.dispose()
+        self.emit(Chunk(finish_reason="stop"))
+        self.observer.on_completed()
+
+    def read(self, text: str) -> list[Part]:
+        text = self.held + text
+        size, found = self.sought.find(text)
+        self.over = found is not None
+        self.held = "" if found else text[size:]
+        return _text(text[:size])
+
+    def rest(self) -> list[Part]:
+        text, self.held = self.held, ""
+        found = self.sought.whole(text)
+        self.over = found is not None
+        return _text(text[: found.start()] if found else text)
+
+    def forget(self) -> None:
+        self.held = ""
+
+
+class _Stage(Enum):
+    BEFORE = auto()
+    REASONING = auto()
+    GAP = auto()
+    ANSWER = auto()
+
+
+class _Splitting(_Rewriting):
+    __slots__ = ("blank", "opening", "sought", "stage")
+
+    def __init__(self, observer: abc.ObserverBase[Chunk], opening: str, sought: _Sought) -> None:
+        super().__init__(observer)
+        self.opening = opening
+        self.sought = sought
+        self.forget()
+
+    def forget(self) -> None:
+        self.held = ""
+        self.blank: list[str] = []  # before the opening tag
+        self.stage = _Stage.BEFORE if self.opening else _Stage.REASONING
+
+    def on_next(self, value: Chunk) -> None:
+        if self.stage is _Stage.ANSWER and (value.rest is None or not value.rest.reset):
+            self.emit(value)
+        elif (
+            self.stage is _Stage.REASONING
+            and value.rest is None
+            and not self.held
+            and self.sought.begins(value.text) is None
+        ):
+            self.say(_reasoning(value.text))
+        else:
+            super().on_next(value)
+
+    def read(self, text: str) -> list[Part]:
+        parts: list[Part] = []
+        if self.stage is _Stage.BEFORE:
+            text = self.open(text)
+        if self.stage is _Stage.REASONING:
+            text = self.held + text
+            size, found = self.sought.find(text)
+            parts += _reasoning(text[:size])
+            if found is None:
+                self.held = text[size:]
+                return parts
+            self.held = ""
+            self.stage = _Stage.GAP
+            text = text[found.end() :]
+        if self.stage is _Stage.GAP:
+            text = text.lstrip()
+            if text:
+                self.stage = _Stage.ANSWER
+        return parts + _text(text)
+
+    def open(self, text: str) -> str:
+        """Reads the beginning of the answer. What is returned belongs to the stage after it."""
+        if not self.held:
+            word = text.lstrip()
+            self.blank.append(text[: len(text) - len(word)])
+            text = word
+        text = self.held + text
+        self.held = ""
+        if text.startswith(self.opening):
+            self.blank.clear()
+            self.stage = _Stage.REASONING
+            return text[len(self.opening) :]
+        if self.opening.startswith(text):  # also where nothing but whitespace has come
+            self.held = text
+            return ""
+        self.stage = _Stage.ANSWER
+        return self.begun(text)
+
+    def rest(self) -> list[Part]:
+        text, self.held = self.held, ""
+        if self.stage is _Stage.REASONING:
+            return _reasoning(text)
+        return _text(self.begun(text))
+
+    def begun(self, text: str) -> str:
+        """An answer that begins with no tag keeps its whitespace."""
+        blank, self.blank = self.blank, []
+        return "".join([*blank, text])

@@ -1,0 +1,51 @@
+"""Whether and when to ask again: `backoff`."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from ..errors import MisuseError, ProviderError, RxllmError
+
+__all__ = ["USUAL_DELAY", "Delay", "backoff", "is_no_misuse", "is_retryable"]
+
+Delay = Callable[[Exception, int], float | None]
+"""How many seconds to wait after the error of the attempt of this number, counted from 1; None gives up."""
+
+PATIENCE = 60.0  # seconds; a provider that asks for a longer wait has in fact said no
+
+
+def is_retryable(error: Exception) -> bool:
+    """Whether asking again may help, as the error itself says."""
+    return isinstance(error, RxllmError) and error.retryable
+
+
+def backoff(first: float = 0.5, most: float = 30.0, *, chance: Callable[[], float] = random.random) -> Delay:
+    """Waits twice as long each time, and as long as the provider asks where it does.
+
+    Half of the wait is left to chance, so that clients that failed together do not come back together. A provider
+    that asks for more than a minute is not waited for.
+
+    Args:
+        first: seconds after the first failure.
+        most: seconds, at most.
+        chance: numbers from 0 to 1.
+
+    Source: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/ (there "equal jitter").
+    """
+
+    def delay(error: Exception, attempt: int) -> float | None:
+        asked = error.retry_after if isinstance(error, ProviderError) else None
+        if asked is None:
+            return min(most, first * 2.0 ** min(attempt - 1, 64)) * (0.5 + chance() / 2)
+        return None if asked > PATIENCE else asked * (1 + chance() / 10)
+
+    return delay
+
+
+USUAL_DELAY = backoff()
+
+
+def is_no_misuse(error: Exception) -> bool:
+    """Whether another may do better: a mistake of the calling program is to be seen, not to be got round."""
+    return not isinstance(error, MisuseError)

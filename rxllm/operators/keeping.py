@@ -1,0 +1,138 @@
+"""What was answered before: the observers behind `cached`."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+from reactivex import abc
+from reactivex.disposable import SerialDisposable
+
+from .._runtime import Scheduler, Source, Timers, call, connect, source, timers
+from ..messages import Chunk
+from .attempts import Begin
+from .sharing import Shared
+
+__all__ = ["Running", "Store", "kept"]
+
+T = TypeVar("T")
+Running = dict[tuple[object, str], Shared[Chunk]]
+"""What is being asked, by loop and key."""
+
+_log = logging.getLogger("rxllm")
+
+
+class Store(ABC):
+    """Keeps answers by their keys. Both methods may be ``def``, if they don't block, or ``async def``.
+
+    What they raise is logged, and the model is asked: a cache that is broken costs money, but no answers.
+    """
+
+    @abstractmethod
+    def get(self, key: str, /) -> Sequence[Chunk] | Awaitable[Sequence[Chunk] | None] | None:
+        """The chunks that were kept under the key, None if there are none."""
+
+    @abstractmethod
+    def put(self, key: str, chunks: Sequence[Chunk], /) -> Awaitable[None] | None:
+        """Keeps the chunks of a whole answer."""
+
+
+def kept(begin: Begin[Chunk], store: Store, key: str, running: Running) -> Source[Chunk]:
+    """The answer under the key: of the store; else of whoever is asking just now on this loop; else it is asked for.
+
+    ::
+
+        ---a-b-|
+        kept(begin, store, key, running)
+        ---a-b-|     (and later)     (ab)|
+    """
+
+    def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
+        home = timers(given)
+        place = (home.loop if isinstance(home, Scheduler) else home, key)
+
+        def ask(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
+            return _Keeping(observer, timers(given), begin, store, key, lambda: running.pop(place, None))
+
+        return connect(running.setdefault(place, Shared(Source(ask))).stream(), observer, home)
+
+    return Source(subscribe)
+
+
+class _Keeping(abc.ObserverBase[Chunk], abc.DisposableBase):
+    """One look into the store; and if there is nothing, one request."""
+
+    def __init__(
+        self,
+        observer: abc.ObserverBase[Chunk],
+        home: Timers,
+        begin: Begin[Chunk],
+        store: Store,
+        key: str,
+        forget: Callable[[], object],
+    ) -> None:
+        self.observer = observer
+        self.home = home
+        self.begin = begin
+        self.store = store
+        self.key = key
+        self.forget = forget
+        self.chunks: list[Chunk] = []
+        self.current = SerialDisposable()
+        call(home, self.look)
+
+    def look(self) -> None:
+        self.done(lambda: self.store.get(self.key), self.found)
+
+    def done(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Goes on with what the store says, at once or when it has; where it fails, with nothing."""
+
+        def failed(error: Exception) -> None:
+            _log.error("A store of answers failed; the model is asked instead.", exc_info=error)
+            then(None)
+
+        try:
+            result = work()
+        except Exception as error:
+            failed(error)
+            return
+        if inspect.isawaitable(result):
+            waited = source(lambda _: _value(result))
+            self.current.disposable = waited.subscribe(then, failed, scheduler=self.home)
+        else:
+            then(result)
+
+    def found(self, chunks: Sequence[Chunk] | None) -> None:
+        if chunks is None:
+            self.current.disposable = waiting = SerialDisposable()
+            waiting.disposable = connect(self.begin(), self, self.home)
+            return
+        for chunk in chunks:  # into the log, where each reader has a pace of its own
+            self.observer.on_next(chunk)
+        self.end(None)
+
+    def on_next(self, value: Chunk) -> None:
+        self.chunks.append(value)
+        self.observer.on_next(value)
+
+    def on_error(self, error: Exception) -> None:
+        self.forget()
+        self.observer.on_error(error)
+
+    def on_completed(self) -> None:
+        self.done(lambda: self.store.put(self.key, self.chunks), self.end)
+
+    def end(self, _: object) -> None:
+        self.forget()
+        self.observer.on_completed()
+
+    def dispose(self) -> None:
+        self.forget()
+        self.current.dispose()
+
+
+async def _value(result: Awaitable[T]) -> AsyncIterator[T]:
+    yield await result

@@ -1,0 +1,204 @@
+"""One stream, many subscribers: `share`."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar, cast
+
+from reactivex import Observable, abc
+from reactivex.disposable import SingleAssignmentDisposable
+
+from .._runtime import Scheduler, Source, Timers, call, connect, raisable, timers
+
+__all__ = ["Shared", "share"]
+
+T = TypeVar("T")
+
+
+def share() -> Callable[[Observable[T]], Observable[T]]:
+    """One request for all subscribers; each hears the whole answer from its beginning, whenever it comes.
+
+    ::
+
+        -a-b-c-d-|
+        share()
+        -a-b-c-d-|
+               (abcd)-|     (a late one)
+
+    The answer is kept in one log, in which each subscriber has its own place and its own pace; the source pauses only
+    when all of them are full. Who leaves hurts nobody, and the last one out closes the request. Asked again after the
+    end, it replays and does not pay twice; after a failure, or after all had left, it asks anew.
+
+    (``publish`` and ``ref_count`` let late subscribers miss the beginning, and a ``ReplaySubject`` knows no pace.)
+    Subscribers may be on different loops; the request runs on that of the first, and is part of its run.
+
+    Errors: the source's, for all who listen then, after what came before it.
+    """
+
+    def operator(source: Observable[T]) -> Observable[T]:
+        return Shared(source).stream()
+
+    return operator
+
+
+class Shared(Generic[T]):
+    """A source and its current log, if somebody reads it or it is whole. Any thread may read."""
+
+    def __init__(self, source: Observable[T]) -> None:
+        self.source = source
+        self.lock = threading.Lock()
+        self.log: _Log[T] | None = None
+
+    def stream(self) -> Source[T]:
+        """The log from its beginning, and on as it grows."""
+
+        def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None) -> abc.DisposableBase:
+            reader = _Reader(observer, timers(given))
+            with self.lock:
+                is_new = self.log is None
+                log = self.log = self.log or _Log(self, reader.home)
+                reader.log = log
+                log.readers = (*log.readers, reader)
+                log.hungry += 1
+            if is_new:
+                log.begin()
+            log.pace()
+            call(reader.home, reader.drain)
+            return reader
+
+        return Source(subscribe)
+
+
+class _Log(abc.ObserverBase[T]):
+    """What came of one subscription to the source, and who reads it. The lock guards the readers; one loop writes."""
+
+    def __init__(self, owner: Shared[T], first: Timers) -> None:
+        self.owner = owner
+        self.values: list[T] = []
+        self.readers: tuple[_Reader[T], ...] = ()
+        self.hungry = 0  # readers that are not full
+        self.ended = False
+        self.error: Exception | None = None
+        self.home = first.apart(self.broken) if isinstance(first, Scheduler) else first
+        self.upstream = SingleAssignmentDisposable()
+
+    def begin(self) -> None:
+        try:
+            self.upstream.disposable = connect(self.owner.source, self, self.home)
+        except Exception as error:
+            self.on_error(error)
+
+    def broken(self, error: BaseException) -> bool:
+        """No more will come; whoever reads hears of it."""
+        if not self.ended:
+            self.upstream.dispose()
+            self.on_error(cast("Exception", raisable(error)))
+        return True
+
+    def on_next(self, value: T) -> None:
+        self.values.append(value)
+        self.tell()
+
+    def on_error(self, error: Exception) -> None:
+        self.error = error
+        with self.owner.lock:  # the next who asks asks anew
+            if self.owner.log is self:
+                self.owner.log = None
+        self.on_completed()
+
+    def on_completed(self) -> None:
+        self.ended = True
+        self.tell()
+
+    def tell(self) -> None:
+        for reader in self.readers:
+            call(reader.home, reader.drain)
+
+    def pace(self) -> None:
+        """Pauses the source when all readers are full."""
+        if not isinstance(self.home, Scheduler):
+            return
+        if self.hungry or self.ended:
+            self.home.call(self.home.gate.open)
+        else:
+            self.home.gate.close()
+
+    def left(self, reader: _Reader[T]) -> None:
+        with self.owner.lock:
+            self.readers = tuple(other for other in self.readers if other is not reader)
+            self.hungry -= not reader.is_full
+            deserted = not self.readers and not self.ended
+            if deserted and self.owner.log is self:
+                self.owner.log = None
+        if deserted:
+            self.upstream.dispose()
+        else:
+            self.pace()
+
+    def filled(self, *, hungry: int) -> None:
+        with self.owner.lock:
+            self.hungry += hungry
+        self.pace()
+
+
+class _Reader(abc.DisposableBase, Generic[T]):
+    """One subscriber and its place in the log."""
+
+    log: _Log[T]
+
+    def __init__(self, observer: abc.ObserverBase[T], home: Timers) -> None:
+        self.observer = observer
+        self.home = home
+        self.place = 0
+        self.is_full = self.is_busy = self.over = False
+        self.opening: asyncio.Future[None] | None = None
+
+    def drain(self) -> None:
+        """Hands on what there is, as long as the subscriber has room."""
+        if self.is_busy or self.is_full:
+            return
+        self.is_busy = True
+        home, log, values = self.home, self.log, self.log.values
+        try:
+            while self.place < len(values) and not self.over:
+                if isinstance(home, Scheduler) and not home.gate.is_open:
+                    self.wait(home)
+                    return
+                value = values[self.place]
+                self.place += 1
+                self.observer.on_next(value)
+            if log.ended and not self.over and self.place == len(values):
+                self.over = True
+                self.observer.on_completed() if log.error is None else self.observer.on_error(log.error)
+        except Exception as error:
+            if not isinstance(home, Scheduler):
+                raise
+            home.report("A subscriber, or an operator before it, raised; it has left the shared stream.", error)
+            self.leave()
+        finally:
+            self.is_busy = False
+
+    def wait(self, home: Scheduler) -> None:
+        """Goes on when the subscriber has room again."""
+        self.is_full = True
+        self.log.filled(hungry=-1)
+        self.opening = home.gate.opening(home.loop)
+        self.opening.add_done_callback(self.opened, context=home.context)
+
+    def opened(self, _: asyncio.Future[None]) -> None:
+        if not self.over:
+            self.is_full = False
+            self.log.filled(hungry=1)
+            self.drain()
+
+    def dispose(self) -> None:
+        call(self.home, self.leave)
+
+    def leave(self) -> None:
+        if not self.over or self in self.log.readers:
+            self.over = True
+            if self.opening is not None:
+                self.opening.cancel()
+            self.log.left(self)

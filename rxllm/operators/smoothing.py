@@ -1,0 +1,194 @@
+"""An even rhythm: `smooth`."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from math import inf
+from typing import TypeVar
+
+from reactivex import Observable, abc
+from reactivex.disposable import CompositeDisposable, SerialDisposable, SingleAssignmentDisposable
+
+from .._runtime import Gate, Scheduler, Source, connect, in_loop, scheduler
+from ..errors import MisuseError
+
+__all__ = ["smooth"]
+
+T = TypeVar("T")
+
+HIGH, LOW = 64, 16  # items: the gate closes at HIGH that wait, and opens again at LOW
+_MOMENT = 1e-6  # seconds, what datetime can tell apart
+
+
+def smooth(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
+    """The same items in an even rhythm, for text that shall run and not jump.
+
+    ::
+
+        -abcdef-----------g-|
+        smooth(6)
+        -a-b-c-d-e-f------g-|
+
+    The first item, and each that comes after a lull, leaves at once: the first token is never late. Of a burst, one
+    leaves every so often, the quicker the more there are. The rhythm is that of the last `seconds`, and faster where
+    items wait, so that a stream that is even stays as it is and does not fall behind.
+
+    Shape: nothing is lost, joined or cut; `words` before it makes the pieces smaller. No item waits longer than
+    `seconds` here, however fast the source is (but for a consumer that is full, and a busy loop). At most 64 items
+    wait, then the source pauses; if it has as many ready again, the rhythm doubles each time.
+
+    Units: seconds, any that the scheduler counts.
+
+    Errors: of the source, like its end, after what waits. Who leaves gets nothing of it.
+
+    Source: the smoothing of the Vercel AI SDK, which waits a fixed time an item and falls behind fast models.
+    """
+    if seconds <= 0:
+        raise MisuseError(f"smooth takes a positive number of seconds, not {seconds!r}.")
+
+    def operator(source: Observable[T]) -> Observable[T]:
+        def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+            return _Pacer(observer, given, seconds).start(source)
+
+        return Source(subscribe)
+
+    return operator
+
+
+class _Pacer(abc.ObserverBase[T]):
+    """A queue, and one timer at a time for the item at its head.
+
+    While items wait, the time between two of them (`gap`) only shrinks, and with each that comes it is at most
+    `seconds` divided by how many wait: so the last of them leaves in time, too.
+    """
+
+    __slots__ = (
+        "alarm",
+        "arrivals",
+        "clock",
+        "due",
+        "emit",
+        "end",
+        "gap",
+        "gate",
+        "home",
+        "items",
+        "observer",
+        "over",
+        "seconds",
+        "timers",
+        "upstream",
+        "wake",
+    )
+
+    def __init__(self, observer: abc.ObserverBase[T], given: abc.SchedulerBase | None, seconds: float) -> None:
+        self.observer = observer
+        self.emit = observer.on_next
+        self.seconds = seconds
+        # Any scheduler that counts time will do, virtual time too; without one, the loop's.
+        timers = self.timers = given if given is not None else scheduler()
+        self.home = timers if isinstance(timers, Scheduler) else None
+        self.clock: Callable[[], float] = time.monotonic if self.home else lambda: timers.now.timestamp()
+        self.gate = Gate()
+        self.items: deque[T] = deque()
+        self.arrivals: deque[float] = deque()  # of the last `seconds`
+        self.gap = 0.0
+        self.due = -inf  # when the next may leave
+        self.wake = 0.0  # when the timer is set to
+        self.end: Callable[[], object] | None = None  # what is to be said when all have left
+        self.over = False
+        self.alarm = SerialDisposable()
+        self.upstream = SingleAssignmentDisposable()
+
+    def start(self, source: Observable[T]) -> abc.DisposableBase:
+        timers = self.home.with_gate(self.gate) if self.home else self.timers
+        self.upstream.disposable = connect(source, self, timers)
+        return CompositeDisposable(self.upstream, self.alarm)
+
+    def on_next(self, value: T) -> None:
+        if self.home is None or in_loop(self.home.loop):
+            self.take(value)
+        else:
+            self.home.call(lambda: self.take(value))
+
+    def on_error(self, error: Exception) -> None:
+        self.call(lambda: self.finish(lambda: self.observer.on_error(error)))
+
+    def on_completed(self) -> None:
+        self.call(lambda: self.finish(self.observer.on_completed))
+
+    def call(self, action: Callable[[], object]) -> None:
+        if self.home is None:
+            action()
+        else:
+            self.home.call(action)
+
+    def take(self, value: T) -> None:
+        if self.over or self.alarm.is_disposed:
+            return
+        now, items, arrivals = self.clock(), self.items, self.arrivals
+        arrivals.append(now)
+        while arrivals[0] < now - self.seconds:
+            arrivals.popleft()
+        gap = self.seconds / (len(arrivals) + len(items) + 1)
+        last = self.due - self.gap
+        if not items:
+            self.gap = gap
+            self.due = last + gap
+            if self.due <= now + _MOMENT and self.open_below():
+                self.due = now + gap
+                self.emit(value)
+            else:
+                items.append(value)
+                self.set_alarm(now, 0.0)  # more of a burst may come right now, and then it is due sooner
+            return
+        items.append(value)
+        if len(items) >= HIGH and self.gate.is_open:
+            self.gate.close()
+            self.gap /= 2
+        self.gap = min(self.gap, gap)
+        self.due = last + self.gap
+        if self.due < self.wake - self.gap:  # to set it anew for each of a burst would cost more than the burst
+            self.sleep(now)
+
+    def finish(self, end: Callable[[], object]) -> None:
+        """Says it when all have left; the source has nothing more to say, even if it goes on."""
+        if self.over:
+            return
+        self.over = True
+        self.upstream.dispose()
+        if self.items:
+            self.end = end
+        else:
+            end()
+
+    def open_below(self) -> bool:
+        return self.home is None or self.home.gate.is_open
+
+    def sleep(self, now: float) -> None:
+        self.set_alarm(now, max(self.due - now, 0.0))
+
+    def set_alarm(self, now: float, seconds: float) -> None:
+        self.wake = now + seconds
+        self.alarm.disposable = self.timers.schedule_relative(seconds, self.look)
+
+    def look(self, _: abc.SchedulerBase, state: object = None) -> None:
+        """Emits what is due, and sleeps until the next is."""
+        items = self.items
+        now = self.clock()
+        while items and self.due <= now + _MOMENT and not self.alarm.is_disposed:
+            if not self.open_below():
+                self.due = now + max(self.gap, self.seconds / LOW)
+                break
+            # A timer that was late does not make the rest late.
+            self.due += self.gap
+            value = items.popleft()
+            if len(items) <= LOW:
+                self.gate.open()
+            self.emit(value)
+        if items:
+            self.sleep(now)
+        elif self.end is not None and not self.alarm.is_disposed:
+            self.end()

@@ -1,0 +1,273 @@
+"""Text in the pieces that people read, hear and process: `words`, `lines`, `sentences`.
+
+Joined, the pieces are exactly the text, and they are the same however the stream was chopped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import cast
+
+from reactivex import Observable, abc
+
+from .._runtime import Source, connect
+from ..errors import MisuseError
+from ..messages import Chunk
+from .folds import text
+
+__all__ = ["Texts", "lines", "sentences", "words"]
+
+Texts = Observable[Chunk] | Observable[str]
+"""Chunks or strings: text either way."""
+
+_OPENING = r"「『（《〈【〔［｛"
+_WITHOUT_SPACES = r"\u3041-\u3096\u30a1-\u30fa\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
+_WORD = re.compile(rf"(?<=\s)(?=\S)|(?<=[^\s{_OPENING}])(?=[{_OPENING}{_WITHOUT_SPACES}])")
+_LINE = re.compile(r"(?<=\n)|(?<=\r)(?=[^\n])")
+
+
+def words() -> Callable[[Texts], Observable[str]]:
+    r"""The text word by word.
+
+    ::
+
+        -Hel-lo wor-ld, this-|
+        words()
+        -----Hello--world,---this|
+
+    Shape: a word carries the whitespace after it, the first word also what stands before it. It is complete when the
+    next one begins; the last comes at the end. Chinese and Japanese, which put no spaces, come letter by letter; other
+    languages without spaces (Thai, Khmer) up to the next space.
+
+    Errors: of the source, after what was held back. `MisuseError` for a ``reset``, as of `text`.
+    """
+    return _cutting(lambda observer: _Pieces(observer, _WORD, skips_blank=True))
+
+
+def lines() -> Callable[[Texts], Observable[str]]:
+    r"""The text line by line, for output such as JSON Lines, CSV or a list.
+
+    ::
+
+        -Hel-lo\nwor-ld\n-bye-|
+        lines()
+        -----Hello\n-world\n--bye|
+
+    Shape: a line carries its end, which is ``\n``, ``\r\n`` or ``\r``; an empty line is nothing but its end. It is
+    complete with its ``\n``, or when something else than a ``\n`` follows its ``\r``; the last comes at the end.
+
+    Errors: of the source, after what was held back. `MisuseError` for a ``reset``, as of `text`.
+    """
+    return _cutting(lambda observer: _Pieces(observer, _LINE, skips_blank=False))
+
+
+def sentences() -> Callable[[Texts], Observable[str]]:
+    """The text sentence by sentence, for voices, translators and moderators.
+
+    ::
+
+        -He is Mr. -Smith. She-is not.-|
+        sentences()
+        -----------He is Mr. Smith. ---She is not.|
+
+    Shape: a sentence carries the whitespace after it, and is complete when the next one begins; the last comes at the
+    end. It ends
+
+    * with ``. ! ? …`` (and their like in Arabic, Hindi, Armenian), then perhaps quotes, brackets or Markdown's
+      asterisks, then whitespace, unless what follows is a small letter;
+    * with ``。！？`` and perhaps quotes or brackets, without whitespace, unless hiragana goes on after the quotation;
+    * with a blank line, and with a line end before an item of a list, a heading, a quotation or a table's row.
+
+    It does not end after titles and other usual abbreviations (Mr., Dr., z. B., e.g., No. 5), single letters
+    (J. S. Bach) and the number of an item (1.). Rules can't know everything: a sentence that ends with ``Plan B.``
+    runs on into the next, and German ordinals (``am 3. Oktober``) are cut.
+
+    Errors: of the source, after what was held back. `MisuseError` for a ``reset``, as of `text`.
+
+    Source: Unicode Standard Annex 29 for the marks and what may close them.
+    """
+    return _cutting(_Sentences)
+
+
+def _cutting(cutter: Callable[[abc.ObserverBase[str]], abc.ObserverBase[str]]) -> Callable[[Texts], Observable[str]]:
+    def operator(source: Texts) -> Observable[str]:
+        either = cast("Observable[Chunk | str]", source)
+        chunks = Source[Chunk](lambda observer, scheduler: connect(either, _Chunks(observer), scheduler))
+        texts = text()(chunks)
+        return Source(lambda observer, scheduler: connect(texts, cutter(observer), scheduler))
+
+    return operator
+
+
+class _Chunks(abc.ObserverBase[Chunk | str]):
+    """Chunks from chunks and strings, so that `text` says what of them is text."""
+
+    __slots__ = ("emit", "observer")
+
+    def __init__(self, observer: abc.ObserverBase[Chunk]) -> None:
+        self.observer = observer
+        self.emit = observer.on_next
+
+    def on_next(self, value: Chunk | str) -> None:
+        if type(value) is not Chunk:
+            try:
+                value = Chunk.of(value)
+            except MisuseError as error:
+                self.observer.on_error(error)
+                return
+        self.emit(value)
+
+    def on_error(self, error: Exception) -> None:
+        self.observer.on_error(error)
+
+    def on_completed(self) -> None:
+        self.observer.on_completed()
+
+
+class _Pieces(abc.ObserverBase[str]):
+    """Cuts where the pattern matches, which sees one character back and one ahead: no text is read twice."""
+
+    __slots__ = ("boundary", "emit", "held", "observer", "skips_blank")
+
+    def __init__(self, observer: abc.ObserverBase[str], boundary: re.Pattern[str], *, skips_blank: bool) -> None:
+        self.observer = observer
+        self.emit = observer.on_next
+        self.boundary = boundary
+        self.skips_blank = skips_blank
+        self.held: list[str] = []
+
+    def on_next(self, value: str) -> None:
+        held = self.held
+        if held:
+            window, offset = held[-1][-1] + value, 1
+        else:
+            window, offset = value, 0
+        if self.boundary.search(window, offset) is None:
+            held.append(value)
+        else:
+            self.cut(value, [match.end() - offset for match in self.boundary.finditer(window, offset)])
+
+    def cut(self, value: str, ends: list[int]) -> None:
+        """Emits what ends in `value`, or just before it, and holds the rest."""
+        start = 0
+        for end in ends:
+            held = self.held
+            if end > start:
+                held.append(value[start:end])
+                start = end
+            piece = held[0] if len(held) == 1 else "".join(held)
+            if self.skips_blank and piece.isspace():  # which is before the first word
+                self.held = [piece]
+            else:
+                self.held = []
+                self.emit(piece)
+        if start < len(value):
+            self.held.append(value[start:])
+
+    def finish(self) -> None:
+        held, self.held = self.held, []
+        if held:
+            self.emit("".join(held))
+
+    def on_error(self, error: Exception) -> None:
+        self.finish()
+        self.observer.on_error(error)
+
+    def on_completed(self) -> None:
+        self.finish()
+        self.observer.on_completed()
+
+
+_SPACED = ".!?…‼⁇⁈⁉؟۔।॥։"
+_UNSPACED = "。！？｡"
+_CLOSING = "\"'”’»›)]}*_`~" + "」』）》〉】〕］｝"
+_MARK = re.compile(rf"[{_SPACED}{_UNSPACED}\n\r]")
+_MAYBE = re.compile(
+    rf"(?<=\s)(?=\S)|(?<=[{_UNSPACED}{re.escape(_CLOSING)}])(?=[^\s{_SPACED}{_UNSPACED}{re.escape(_CLOSING)}])"
+)
+_BLOCK = re.compile(r"[-*+•–>#|\d]")  # what an item of a list, a quotation, a heading or a row begins with
+_TOKEN = re.compile(r"[^\s(\[{\"'“‘«„¿¡—–*_/]*\Z")
+_BEFORE_ANYTHING = re.compile(
+    "mr|mrs|ms|mx|dr|prof|st|mt|sr|sra|srta|ud|uds|dott|sig|messrs|rev|hon|gen|col|capt|cpt|lt|sgt|maj|cmdr|adm|gov|sen"
+    "|rep|pres|supt|insp|vs|al|cf|viz|approx|ca|bzw|ggf|evtl|vgl|hr|hrn|fr|dipl|ing|sog|inkl|exkl|zzgl|allg"
+)
+_BEFORE_NUMBERS = re.compile("nos?|nr|nro|figs?|abb|tab|eqs?|sec|ch|chap|kap|art|vol|bd|pp|pg|pág|op|ref|ver")
+_FAR = 64  # characters, back from where a sentence may end
+
+
+class _Sentences(_Pieces):
+    """Judges each place where a sentence may end by the characters just before it and the one behind it.
+
+    `open` is whether the text so far would be a sentence's end, so that chunks without any mark need no look.
+    """
+
+    __slots__ = ("open",)
+
+    def __init__(self, observer: abc.ObserverBase[str]) -> None:
+        super().__init__(observer, _MAYBE, skips_blank=True)
+        self.open = False
+
+    def on_next(self, value: str) -> None:
+        if not self.open and _MARK.search(value) is None:
+            self.held.append(value)
+            return
+        before = self.before()
+        window, offset = before + value, len(before)
+        ends: list[int] = []
+        start = 0
+        for match in self.boundary.finditer(window, offset):
+            end = match.start()
+            if _ends(window[max(start, end - _FAR) : end], window[end]):
+                ends.append(end - offset)
+                start = end
+        self.cut(value, ends)
+        body, gap = _stripped(window[max(start, len(window) - _FAR) :])
+        self.open = body[-1:] in _MARKS or "\n" in gap or "\r" in gap
+
+    def before(self) -> str:
+        """As much of the held text as may count."""
+        pieces: list[str] = []
+        size = 0
+        for piece in reversed(self.held):
+            pieces.append(piece[-_FAR:])
+            size += len(pieces[-1])
+            if size >= _FAR:
+                break
+        return "".join(reversed(pieces))[-_FAR:]
+
+
+_MARKS = frozenset(_SPACED + _UNSPACED)
+
+
+def _stripped(before: str) -> tuple[str, str]:
+    """Without the whitespace at its end and what closes a sentence's mark; and that whitespace."""
+    body = before.rstrip()
+    return body.rstrip(_CLOSING), before[len(body) :]
+
+
+def _ends(before: str, following: str) -> bool:
+    """Whether a sentence ends with `before`, where the text goes on with the character `following`."""
+    body, gap = _stripped(before)
+    line_ends = gap.replace("\r\n", "\n").replace("\r", "\n").count("\n")
+    if line_ends > 1 or (line_ends and _BLOCK.match(following)):
+        return True
+    mark = body[-1:]
+    if mark not in _MARKS:
+        return False
+    if mark in _UNSPACED:
+        quoted = before[len(body) :].strip() != ""
+        return not (quoted and "ぁ" <= following <= "ん")
+    return gap != "" and not following.islower() and not (mark == "." and _abbreviates(body[:-1], following))
+
+
+def _abbreviates(before: str, following: str) -> bool:
+    """Whether the full stop after `before` belongs to its last word."""
+    match = _TOKEN.search(before)
+    token = match.group().casefold() if match else ""
+    if token.isdecimal():
+        return not before[: -len(token)].rstrip(" \t*_#>")[-1:].strip()  # the first of its line: an item's number
+    last = token.rpartition(".")[2]
+    if len(last) == 1 and last.isalpha():
+        return True
+    return bool(_BEFORE_ANYTHING.fullmatch(last) or (following.isdecimal() and _BEFORE_NUMBERS.fullmatch(last)))

@@ -1,0 +1,155 @@
+"""Values as plain JSON, and back: what is printed, recorded and kept.
+
+A record of a chunk has its ``text``, and of ``reasoning``, ``refusal``, ``tool_calls``, ``usage``, ``finish_reason``,
+``raw_finish_reason``, ``model``, ``id``, ``reset`` and ``logprobs`` what there is. Where these do not say all, as of a
+file or of the order of several parts, it has the ``parts``, too, each with its ``type``; bytes are base64::
+
+    {"text": "Hel"}
+    {"text": "", "tool_calls": [{"id": "call_1", "name": "now"}]}
+    {"text": "", "parts": [{"type": "file", "media_type": "image/png", "data": "iVBORw0KGgo="}]}
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import msgspec
+
+from .errors import MisuseError
+from .messages import (
+    Chunk,
+    FilePart,
+    FinishReason,
+    Logprobs,
+    Message,
+    Part,
+    RawPart,
+    ReasoningPart,
+    RefusalPart,
+    Request,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+    Usage,
+)
+
+__all__ = ["fingerprint", "of_json", "to_json"]
+
+_KINDS: dict[str, type[Part]] = {
+    "text": TextPart,
+    "reasoning": ReasoningPart,
+    "refusal": RefusalPart,
+    "tool_call": ToolCallPart,
+    "tool_result": ToolResultPart,
+    "file": FilePart,
+    "raw": RawPart,
+}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+_FACTS = ("usage", "finish_reason", "raw_finish_reason", "model", "id", "logprobs")
+
+
+class _Record(msgspec.Struct):
+    """A record of a chunk, as it is read."""
+
+    text: str = ""
+    reasoning: str = ""
+    refusal: str = ""
+    tool_calls: list[ToolCallPart] = []
+    parts: list[dict[str, Any]] | None = None
+    usage: Usage | None = None
+    finish_reason: FinishReason | None = None
+    raw_finish_reason: str | None = None
+    model: str | None = None
+    id: str | None = None
+    reset: bool = False
+    logprobs: Logprobs | None = None
+
+
+def to_json(chunk: Chunk) -> dict[str, Any]:
+    """The chunk as a dict of plain values, which `of_json` makes the same chunk of.
+
+    The values within a `RawPart` and within ``logprobs`` must be plain, too; their tuples come back as lists.
+    """
+    if chunk.rest is None:
+        return {"text": chunk.text}
+    record: dict[str, Any] = {
+        "text": chunk.text,
+        "reasoning": chunk.reasoning,
+        "refusal": chunk.refusal,
+        "tool_calls": [_fields(call) for call in chunk.tool_calls],
+    }
+    record = {name: value for name, value in record.items() if value or name == "text"}
+    if chunk.parts != _simple_parts(chunk.reasoning, chunk.text, chunk.refusal, chunk.tool_calls):
+        record["parts"] = [_part_record(part) for part in chunk.parts]
+    for name in _FACTS:
+        if (fact := getattr(chunk, name)) is not None:
+            record[name] = _fields(fact) if name == "usage" else msgspec.to_builtins(fact)
+    if chunk.reset:
+        record["reset"] = True
+    return record
+
+
+def of_json(record: Mapping[str, Any]) -> Chunk:
+    """The chunk of a record. What it has besides is not looked at.
+
+    Raises:
+        MisuseError: this is no record of a chunk; the sentence says where it is wrong.
+    """
+    try:
+        read = msgspec.convert(record, _Record)
+        if read.parts is None:
+            parts = _simple_parts(read.reasoning, read.text, read.refusal, tuple(read.tool_calls))
+        else:
+            parts = tuple(_part_of_record(part) for part in read.parts)
+    except msgspec.ValidationError as error:
+        raise MisuseError(f"This is no record of a chunk: {error}.") from None
+    facts = {name: getattr(read, name) for name in (*_FACTS, "reset")}
+    return Chunk(parts=parts, **facts)
+
+
+def fingerprint(request: Request) -> str:
+    """What tells a request from others: the same for the same prompt with the same parameters, in any process.
+
+    Whether the answer was to be streamed makes no difference, nor do the facts of earlier answers in a conversation,
+    such as their ids.
+    """
+    asked = {name: getattr(request, name) for name in attrs.fields_dict(Request) if name != "stream"}
+    if not isinstance(request.prompt, str):
+        asked["prompt"] = [_message_record(message) for message in request.prompt]
+    asked = {name: value for name, value in asked.items() if value is not None and value != {}}
+    return hashlib.sha256(msgspec.json.encode(asked, enc_hook=repr, order="deterministic")).hexdigest()
+
+
+def _message_record(message: Message) -> dict[str, Any]:
+    return {"role": message.role, "parts": [_part_record(part) for part in message.parts]}
+
+
+def _simple_parts(reasoning: str, text: str, refusal: str, tool_calls: tuple[ToolCallPart, ...]) -> tuple[Part, ...]:
+    """The parts of most chunks, which have one of these or, whole answers, each in this order."""
+    return (
+        *([ReasoningPart(reasoning)] if reasoning else []),
+        *([TextPart(text)] if text else []),
+        *([RefusalPart(refusal)] if refusal else []),
+        *tool_calls,
+    )
+
+
+def _part_record(part: Part) -> dict[str, Any]:
+    return {"type": _NAMES[type(part)], **_fields(part)}
+
+
+def _part_of_record(record: dict[str, Any]) -> Part:
+    kind = _KINDS.get(str(record.get("type")))
+    if kind is None:
+        raise msgspec.ValidationError(f"a part has the type {record.get('type')!r}, not one of {', '.join(_KINDS)}")
+    return msgspec.convert(record, kind)
+
+
+def _fields(value: Part | Usage) -> dict[str, Any]:
+    """Its fields, but those that are as if nobody had set them."""
+    plain = msgspec.to_builtins(value)
+    defaults = ((field.name, field.default) for field in attrs.fields(type(value)))
+    return {name: plain[name] for name, default in defaults if plain[name] != default}

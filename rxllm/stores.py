@@ -1,0 +1,88 @@
+"""Where `cached` keeps answers: `MemoryStore` and `SQLiteStore`; a `Store` of one's own has two methods."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ._runtime import Scheduler, in_thread
+from .errors import MisuseError
+from .messages import Chunk
+from .operators.keeping import Store
+from .records import of_json, to_json
+
+__all__ = ["MemoryStore", "SQLiteStore", "Store"]
+
+
+class MemoryStore(Store):
+    """Keeps the latest answers of this process; those that were asked for longest ago go first.
+
+    Args:
+        size: how many, at most.
+    """
+
+    def __init__(self, size: int = 1024) -> None:
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise MisuseError(f"size must be a whole number of at least 1, not {size!r}.")
+        self._size = size
+        self._lock = threading.Lock()
+        self._answers: OrderedDict[str, tuple[Chunk, ...]] = OrderedDict()
+
+    def get(self, key: str, /) -> tuple[Chunk, ...] | None:
+        """The chunks that were kept under the key, None if there are none."""
+        with self._lock:
+            if key in self._answers:
+                self._answers.move_to_end(key)
+            return self._answers.get(key)
+
+    def put(self, key: str, chunks: Sequence[Chunk], /) -> None:
+        """Keeps the chunks of a whole answer."""
+        with self._lock:
+            self._answers[key] = tuple(chunks)
+            self._answers.move_to_end(key)
+            if len(self._answers) > self._size:
+                self._answers.popitem(last=False)
+
+
+class SQLiteStore(Store):
+    """Keeps answers in a SQLite database, which any number of processes may share. Nothing is ever removed.
+
+    Each call opens the file in a thread of its own: an answer takes long, and a file may be on any kind of disk.
+
+    Args:
+        path: the file, made when it is first needed.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        if str(path) in ("", ":memory:"):
+            raise MisuseError("SQLiteStore needs a file; what only lives in memory is a MemoryStore.")
+        self._path = Path(path)
+
+    async def get(self, key: str, /) -> list[Chunk] | None:
+        """The chunks that were kept under the key, None if there are none."""
+        rows = await self._do("SELECT chunks FROM answers WHERE key = ?", key)
+        return (
+            [of_json(record) for record in msgspec.json.decode(rows[0][0], type=list[dict[str, Any]])] if rows else None
+        )
+
+    async def put(self, key: str, chunks: Sequence[Chunk], /) -> None:
+        """Keeps the chunks of a whole answer."""
+        records = msgspec.json.encode([to_json(chunk) for chunk in chunks]).decode()
+        await self._do("INSERT OR REPLACE INTO answers (key, chunks) VALUES (?, ?)", key, records)
+
+    async def _do(self, statement: str, *values: str) -> list[Any]:
+        def work() -> list[Any]:
+            with closing(sqlite3.connect(self._path, timeout=30)) as database, database:
+                database.execute("PRAGMA journal_mode=WAL")
+                database.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, chunks TEXT NOT NULL)")
+                return database.execute(statement, values).fetchall()
+
+        return await in_thread(Scheduler(asyncio.get_running_loop()), work)

@@ -1,0 +1,61 @@
+"""What a program that uses rxllm is tested with; what a provider of one's own is tested with.
+
+* `MarbleLLM`: a model written as a marble diagram, whose answers take no time on virtual time;
+* `record` and `Replay`: a model's answers, recorded once and replayed without it;
+* `FakeServer`: a local server that answers as told, faults included;
+* `nothing_left_behind`: no thread, no task and no socket;
+* `LLMContract` and `ProviderContract`: what any model must do, as classes of tests to inherit. They need pytest, as do
+  the fixtures of `rxllm.testing.fixtures`.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from .cassettes import Cassette, Replay
+from .leaks import nothing_left_behind
+from .marbles import MarbleLLM
+from .recording import record
+from .servers import End, Endless, Exchange, FakeServer, Received, Reply, Signal, Step
+
+if TYPE_CHECKING:
+    from .contract import LLMContract, ProviderContract
+
+__all__ = [
+    "Cassette",
+    "End",
+    "Endless",
+    "Exchange",
+    "FakeServer",
+    "LLMContract",
+    "MarbleLLM",
+    "ProviderContract",
+    "Received",
+    "Replay",
+    "Reply",
+    "Signal",
+    "Step",
+    "nothing_left_behind",
+    "record",
+]
+
+
+_LAZY = ("LLMContract", "ProviderContract")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'rxllm.testing' has no attribute {name!r}")
+    import pytest
+
+    if "rxllm.testing.contract" not in sys.modules:
+        pytest.register_assert_rewrite("rxllm.testing.contract")  # so that a failure shows what was compared
+    from . import contract
+
+    value = globals()[name] = getattr(contract, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

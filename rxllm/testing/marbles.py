@@ -1,0 +1,84 @@
+"""`MarbleLLM`: an LLM written as a marble diagram."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attrs import field, frozen
+from reactivex import Notification
+from reactivex.notification import OnNext
+from reactivex.observable.marbles import parse
+
+from ..errors import MisuseError, TransportError
+from ..messages import Chunk, Message, Request
+from .timed import Score, Timed
+
+__all__ = ["MarbleLLM"]
+
+
+def _diagrams(given: str | Sequence[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _chunks(values: Mapping[str, str | Chunk | Message]) -> dict[str, Chunk]:
+    return {name: Chunk.of(value) for name, value in values.items()}
+
+
+@frozen
+class MarbleLLM(Timed):
+    """An LLM whose answer is a marble diagram, on virtual time as on an event loop.
+
+    ::
+
+        MarbleLLM("--Hel-lo|")               # "Hel" after 2 seconds, "lo" at 6, the end at 8
+        MarbleLLM("-a--#", error=rxllm.RateLimited("Slow down.", retry_after=3))
+        MarbleLLM("-a-------------")         # one chunk, and then silence for ever
+        MarbleLLM(["-#", "-a|"])             # the first request fails, the second and all others succeed
+
+    On virtual time, no second of it passes, and what comes can be compared with another diagram::
+
+        with reactivex.testing.marbles.marbles_testing() as (start, cold, hot, expected):
+            answer = MarbleLLM("--a---b|")("hi").pipe(rxllm.text(), rxllm.idle_timeout(3))
+            assert start(answer) == expected("--a--#", None, …)
+
+    The syntax is that of `reactivex.from_marbles`: each character takes `timespan`, spaces none. ``-`` is time, ``|``
+    the end, ``#`` the error, ``(a,b)`` two chunks at once; any other word is a chunk of this text, or what `values`
+    says. (A number is looked up, and emitted, as Python writes it.)
+
+    Attributes:
+        diagrams: of each request in turn, the last of all that follow.
+        values: what stands for a chunk: its text, a Chunk, or a Message.
+        error: what ``#`` raises; each answer a copy of it, which tells of its request and of what had arrived.
+        timespan: seconds that a character takes.
+    """
+
+    diagrams: tuple[str, ...] = field(converter=_diagrams)
+    values: Mapping[str, Chunk] = field(factory=dict[str, Chunk], converter=_chunks, kw_only=True)
+    error: Exception = field(
+        factory=lambda: TransportError("The connection broke, as the marble diagram says."), kw_only=True
+    )
+    timespan: float = field(default=1.0, kw_only=True)
+    _scores: tuple[Score, ...] = field(init=False, eq=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.diagrams:
+            raise MisuseError("A MarbleLLM needs a diagram, such as '-a-b-|'.")
+        object.__setattr__(self, "_scores", tuple(map(self._read, self.diagrams)))
+
+    def _read(self, diagram: str) -> Score:
+        try:
+            events: list[Any] = parse(diagram, timespan=self.timespan, error=self.error, raise_stopped=True)
+        except ValueError as error:
+            raise MisuseError(f"{diagram!r} is no marble diagram: {error}") from None
+        return [(at, self._noted(event)) for at, event in events]
+
+    def _noted(self, event: Notification[Any]) -> Notification[Chunk]:
+        if not isinstance(event, OnNext):
+            return event
+        name = str(event.value)
+        return OnNext(self.values[name] if name in self.values else Chunk(name))
+
+    def score(self, request: Request) -> Score:
+        """The diagram whose turn it is."""
+        return self._scores[min(len(self.requests), len(self._scores) - 1)]

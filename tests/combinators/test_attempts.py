@@ -1,0 +1,414 @@
+"""`retry`, `fallback`, `hedge` and `route`, to the moment."""
+
+import asyncio
+
+import pytest
+import reactivex as rx
+from combinators.moments import moments
+from hypothesis import given
+from hypothesis import strategies as st
+from protocols import Chat
+from reactivex import operators as ops
+
+import rxllm
+from rxllm import (
+    LLM,
+    Chunk,
+    Interrupted,
+    Message,
+    MisuseError,
+    Overloaded,
+    RateLimited,
+    ReasoningPart,
+    Retried,
+    Usage,
+    fallback,
+    hedge,
+    retry,
+    route,
+)
+from rxllm.operators.delays import backoff
+from rxllm.testing import End, FakeServer, MarbleLLM, Reply
+
+BUSY = Overloaded("busy")
+WAITS = {"delay": lambda error, attempt: 2.0}
+FACT = {"f": Chunk(model="m")}
+
+
+def marbles(diagram, **settings):
+    """A model, whose errors may pass."""
+    return MarbleLLM(diagram, error=settings.pop("error", BUSY), **settings)
+
+
+# ── retry ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("diagrams", "expected", "asked"),
+    [
+        pytest.param(["-a-b|"], [(1, "a"), (3, "b"), (4, "|")], 1, id="what succeeds is not asked again"),
+        pytest.param(["-#", "-a|"], [(4, "a"), (5, "|")], 2, id="after the wait"),
+        pytest.param(["-#", "-#", "-a|"], [(7, "a"), (8, "|")], 3, id="twice"),
+        pytest.param(["-#"], [(7, Overloaded)], 3, id="at most as often as it was told"),
+        pytest.param(["-a#", "-b|"], [(1, "a"), (2, Overloaded)], 1, id="what has begun is not begun again"),
+        pytest.param(["-|"], [(1, "|")], 1, id="an empty answer is an answer"),
+        pytest.param(["-f-#", "-f-a|"], [(8, ""), (8, "a"), (9, "|")], 2, id="facts without a part are no beginning"),
+        pytest.param(["-f-|"], [(3, ""), (3, "|")], 1, id="facts of an empty answer are not lost"),
+    ],
+)
+def test_retry_asks_again_before_the_first_chunk(diagrams, expected, asked):
+    """With the wait between, and no more often than it may."""
+    llm = marbles(diagrams, values=FACT)
+    assert expected == moments(retry(llm, 3, **WAITS)("hi"))
+    assert asked == len(llm.requests)
+
+
+@pytest.mark.parametrize(
+    ("diagrams", "expected"),
+    [
+        (["-a-#", "-A-B|"], [(1, "a"), (6, "reset"), (6, "A"), (8, "B"), (9, "|")]),
+        (["-a-#", "-#", "-A|"], [(1, "a"), (9, "reset"), (9, "A"), (10, "|")]),
+        (["-a-#", "--|"], [(1, "a"), (7, "reset"), (7, "|")]),
+        (["-a-#", "-b#", "-#"], [(1, "a"), (6, "reset"), (6, "b"), (10, Overloaded)]),
+        (["-#", "-A|"], [(4, "A"), (5, "|")]),
+    ],
+    ids=["in the middle", "not while it fails", "also of an empty answer", "when all fail", "nothing to take back"],
+)
+def test_a_restart_takes_back_what_came(diagrams, expected):
+    """At the moment when there is something new in its place."""
+    answer = retry(marbles(diagrams), 3, mid_stream="restart", **WAITS)("hi")
+    assert expected == moments(answer)
+
+
+async def test_what_was_read_last_is_the_partial_of_the_last_error():
+    """Also when the last attempt brought nothing: that is what stands on the screen."""
+    llm = retry(marbles(["a#", "#"], timespan=0.001), 2, mid_stream="restart", delay=lambda *_: 0.0)
+    with pytest.raises(Overloaded) as caught:
+        await llm.ainvoke("hi")
+    assert "a" == caught.value.partial.text
+    assert "hi" == caught.value.request.text
+
+
+def test_a_restart_folds_to_the_last_answer_and_text_refuses_it():
+    """Nothing of the first attempt is in the Message, and nobody reads a text twice."""
+    llm = retry(marbles(["a-#", "b-c|"], timespan=0.001), mid_stream="restart", delay=lambda *_: 0.001)
+    assert "bc" == llm.invoke("hi").text
+    with pytest.raises(MisuseError, match="began anew"):
+        list(
+            rxllm.pipe(retry(marbles(["a-#", "b|"], timespan=0.001), 2, mid_stream="restart"), rxllm.text()).stream("")
+        )
+
+
+@pytest.mark.parametrize(
+    ("error", "asked"),
+    [
+        (RateLimited("the quota is spent", retryable=False), 1),
+        (rxllm.BadRequest("no"), 1),
+        (ValueError("a bug"), 1),
+        (RateLimited("slow down", retry_after=61), 1),
+        (RateLimited("slow down", retry_after=60), 3),
+        (rxllm.Timeout("late"), 3),
+    ],
+    ids=["a spent quota", "a bad request", "no error of a provider's", "a wait too long", "a long wait", "a timeout"],
+)
+def test_only_what_may_pass_is_asked_again(error, asked):
+    """And only where the provider does not ask for more patience than anybody has."""
+    llm = MarbleLLM("#", error=error)
+    assert type(error) is moments(retry(llm)("hi"))[-1][1]
+    assert asked == len(llm.requests)
+
+
+def test_others_may_be_asked_again_on_request():
+    """`when` decides."""
+    llm = MarbleLLM(["#", "a|"], error=ValueError("odd"))
+    again = retry(llm, when=lambda error: "odd" in str(error), delay=lambda *_: 1.0)
+    assert [(1, "a"), (2, "|")] == moments(again("hi"))
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])
+def test_waits_double_with_jitter_up_to_a_bound(chance):
+    """From half of it to all of it."""
+    delay = backoff(0.5, 3, chance=lambda: chance)
+    factor = 0.5 + chance / 2
+    assert [0.5 * factor, factor, 2 * factor, 3 * factor, 3 * factor] == [delay(BUSY, n) for n in range(1, 6)]
+    assert backoff(0.5, 30)(BUSY, 2000) <= 30
+
+
+@given(st.floats(0, 60))
+def test_a_wait_that_is_asked_for_is_kept(seconds):
+    """Never less, and not a tenth more."""
+    wait = backoff()(RateLimited("slow", retry_after=seconds), 1)
+    assert seconds <= wait <= 1.1 * seconds
+
+
+async def test_a_retry_is_told():
+    """Between the failure and the next attempt, as an event of the run that retries."""
+    heard = []
+    llm = retry(marbles(["-#", "-a|"], timespan=0.001), delay=lambda error, attempt: 0.01)
+    async for event in llm.with_config(handlers=[heard.append]).astream("hi"):
+        assert event.text == "a"
+    kinds = [type(event).__name__ for event in heard]
+    expected = ["Started", "Started", "Failed", "Retried", "Started", "RunChunk", "RunChunk", "Finished", "Finished"]
+    assert expected == kinds
+    retried = next(event for event in heard if isinstance(event, Retried))
+    assert (1, Overloaded, 0.01) == (retried.attempt, type(retried.error), retried.delay)
+    outer = heard[0].run
+    assert ("retry", "chain", ()) == (outer.name, outer.kind, outer.parent_ids)
+    assert retried.run is outer
+    assert {(outer.id,)} == {event.parent_ids for event in heard if event.name == "MarbleLLM"}
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, "3", None])
+def test_attempts_that_are_none_are_refused(wrong):
+    """Before anything is asked."""
+    with pytest.raises(MisuseError, match="whole number of at least 1"):
+        retry(marbles("a|"), wrong)
+
+
+def test_only_models_restart():
+    """What has left a pipeline can't be taken back."""
+    with pytest.raises(MisuseError, match="Only a model can restart"):
+        retry(rxllm.pipe(marbles("a|"), rxllm.text()), mid_stream="restart")
+    with pytest.raises(MisuseError, match="'restart' or None"):
+        retry(marbles("a|"), mid_stream="resume")
+
+
+@pytest.mark.parametrize("cut", range(8))
+@pytest.mark.parametrize("end", [End.FIN, End.RST, End.CLEAN])
+def test_a_connection_that_breaks_anywhere_gives_one_attempts_text(cut, end):
+    """Over real HTTP: whatever had come, the whole is the text of one answer, never of two."""
+    frames = Chat().stream(["Hel", "lo", " wor", "ld"])
+    with FakeServer(Reply([*frames[:cut], b"", end]), Reply(frames)) as server:
+        model = rxllm.OpenAI("m", base_url=server.url, api_key="k", max_retries=0)
+        llm = retry(model, 2, mid_stream="restart", delay=lambda *_: 0.001)
+        assert "Hello world" == llm.invoke("hi").text
+        has_finished = cut > 5 and end is End.CLEAN  # the finish_reason came, and the HTTP answer is whole
+        assert (1 if has_finished else 2) == len(server.requests)
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=1), st.data())
+def test_killed_after_any_chunk_the_text_is_one_attempts(chunks, data):
+    """A law: however often and wherever it breaks, with a last attempt that is whole."""
+    cuts = data.draw(st.lists(st.integers(0, len(chunks)), max_size=3))
+    diagrams = ["-".join([*chunks[:cut], "#"]) for cut in cuts] + ["-".join([*chunks, "|"])]
+    heard = []
+    from reactivex.scheduler import VirtualTimeScheduler
+
+    scheduler = VirtualTimeScheduler()
+    llm = retry(marbles(diagrams), len(diagrams), mid_stream="restart", delay=lambda *_: 1.0)
+    llm("hi").pipe(rxllm.message()).subscribe(heard.append, scheduler=scheduler)
+    scheduler.start()
+    assert ["".join(chunks)] == [answer.text for answer in heard]
+
+
+# ── fallback ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected", "asked"),
+    [
+        pytest.param("-a|", "-b|", [(1, "a"), (2, "|")], 0, id="who succeeds has no successor"),
+        pytest.param("--#", "-b|", [(3, "b"), (4, "|")], 1, id="at once"),
+        pytest.param("-f#", "-b|", [(3, "b"), (4, "|")], 1, id="facts are no answer"),
+        pytest.param("-a#", "-b|", [(1, "a"), (2, Overloaded)], 0, id="what has begun is not begun again"),
+        pytest.param("--|", "-b|", [(2, "|")], 0, id="an empty answer is an answer"),
+        pytest.param("-#", "-#", [(2, Overloaded)], 1, id="all fail"),
+    ],
+)
+def test_fallback_asks_the_next_who_has_not_failed(a, b, expected, asked):
+    """Before the first chunk only."""
+    first, second = marbles(a, values=FACT), marbles(b)
+    assert expected == moments(fallback(first, second)("hi"))
+    assert asked == len(second.requests)
+
+
+async def test_the_errors_of_those_who_failed_are_notes_on_the_last():
+    """Nothing that went wrong is lost."""
+    llms = [MarbleLLM("#", error=error) for error in (Overloaded("one"), ValueError("two"), Interrupted("three"))]
+    with pytest.raises(Interrupted, match="three") as caught:
+        await fallback(*llms).ainvoke("hi")
+    notes = caught.value.__notes__
+    assert ["Overloaded: one", "ValueError: two"] == [note.partition("failed: ")[2] for note in notes]
+
+
+async def test_a_mistake_of_the_program_is_not_got_round():
+    """A key that is missing would never be noticed."""
+    with pytest.raises(MisuseError, match="There is no key"):
+        await fallback(rxllm.OpenAI("gpt-5-mini"), marbles("a|")).ainvoke("hi")
+    picky = fallback(MarbleLLM("#", error=ValueError("a bug")), marbles("a|"), when=lambda error: False)
+    with pytest.raises(ValueError, match="a bug"):
+        await picky.ainvoke("hi")
+
+
+# ── hedge ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "after", "expected", "asked"),
+    [
+        pytest.param("--a-a|", "-b|", 3, [(2, "a"), (4, "a"), (5, "|")], 0, id="who is in time runs alone"),
+        pytest.param("-----a|", "-b-b|", 3, [(4, "b"), (6, "b"), (7, "|")], 1, id="the second is first"),
+        pytest.param("-----a--a|", "----b|", 3, [(5, "a"), (8, "a"), (9, "|")], 1, id="the first is first after all"),
+        pytest.param("-#", "-b|", 3, [(2, "b"), (3, "|")], 1, id="at once when it fails"),
+        pytest.param("----#", "----b|", 3, [(7, "b"), (8, "|")], 1, id="it fails while the second runs"),
+        pytest.param("-----a|", "-#", 3, [(5, "a"), (6, "|")], 1, id="the second fails"),
+        pytest.param("-f-----a|", "-b|", 3, [(4, "b"), (5, "|")], 1, id="facts are no part"),
+        pytest.param("-r-----a|", "-b|", 3, [(1, ""), (7, "a"), (8, "|")], 0, id="reasoning is"),
+        pytest.param("------|", "----------b|", 3, [(6, "|")], 1, id="an empty answer wins"),
+        pytest.param("---#", "-#", 1, [(3, Overloaded)], 1, id="all fail"),
+        pytest.param("-a-#", "-b|", 3, [(1, "a"), (3, Overloaded)], 0, id="who was chosen may fail"),
+        pytest.param("--a|", "-b|", 0, [(1, "b"), (2, "|")], 1, id="a race"),
+        pytest.param("-#", "---b|", 0, [(3, "b"), (4, "|")], 1, id="a race is not won by failing"),
+    ],
+)
+def test_hedge_takes_the_first_who_says_something(a, b, after, expected, asked):
+    """To the moment."""
+    reasoning = Chunk(parts=[ReasoningPart("hm")])
+    first, second = marbles(a, values={**FACT, "r": reasoning}), marbles(b)
+    assert expected == moments(hedge(first, second, after=after)("hi"))
+    assert asked == len(second.requests)
+
+
+def test_a_third_is_asked_when_the_second_is_silent_too():
+    """Each is given the same time."""
+    llms = marbles("---------a|"), marbles("---------b|"), marbles("-c|")
+    assert [(5, "c"), (6, "|")] == moments(hedge(*llms, after=2)("hi"))
+
+
+async def test_losers_are_closed_at_once():
+    """The server sees the loser's connection go while the winner is still speaking."""
+    held = Chat().stream(["b"])
+    with FakeServer(Reply([End.HANG])) as slow, FakeServer(Reply([*held[:2], End.HANG])) as fast:
+        a, b = (rxllm.OpenAI("m", base_url=server.url, api_key="k") for server in (slow, fast))
+        async with hedge(a, b, after=0.01).astream("hi") as answer:
+            assert "b" == (await anext(answer)).text
+            since = asyncio.get_running_loop().time()
+            assert await slow.exchange().closed_soon(since) < 0.1
+            assert not fast.exchange().closed.is_set()
+
+
+@pytest.mark.parametrize("wrong", [-1, "3", None, float("nan"), float("inf")])
+def test_a_time_that_is_none_is_refused(wrong):
+    """Before anything is asked."""
+    with pytest.raises(MisuseError, match="after must be a positive number"):
+        hedge(marbles("a|"), marbles("b|"), after=wrong)
+
+
+# ── what all have in common ──────────────────────────────────────────────────────────────────────────────────────
+
+ALL = {
+    "retry": lambda llm: retry(llm, 2),
+    "fallback": lambda llm: fallback(llm, llm),
+    "hedge": lambda llm: hedge(llm, llm, after=5),
+    "limited": lambda llm: rxllm.limited(llm, rxllm.Limiter(concurrency=4)),
+    "cached": lambda llm: rxllm.cached(llm, rxllm.MemoryStore(), name="it"),
+    "route": lambda llm: route(lambda request: llm),
+}
+every = pytest.mark.parametrize("made", ALL.values(), ids=ALL)
+
+
+class Tells(LLM):
+    """Answers with what it was asked with."""
+
+    async def chunks(self, request):
+        """The prompt and the temperature."""
+        yield Chunk(f"{request.text} at {request.temperature}", usage=Usage(output_tokens=3))
+
+
+@every
+async def test_parameters_reach_through(made):
+    """They travel in the request, whichever way they are given; the inner ones are the default."""
+    llm = made(Tells(parameters=rxllm.Parameters(temperature=1)))
+    assert isinstance(llm, LLM)
+    assert "hi at 1" == (await llm.ainvoke("hi")).text
+    assert "hi at 0" == (await llm.ainvoke("hi", temperature=0)).text
+    assert "hi at 0" == (await llm.bind(temperature=0).ainvoke("hi")).text
+    assert Usage(output_tokens=3) == (await llm.ainvoke("hi")).usage
+
+
+@every
+def test_the_whole_surface_is_there(made):
+    """A combinator makes a model, so it is asked like one, in a pipeline too."""
+    llm = made(Tells())
+    assert ["x at None", "y at None"] == [answer.text for answer in llm.batch(["x", "y"])]
+    assert "x at None" == "".join(map(str, llm.stream("x")))
+    assert "x at None" == llm.generate(["x"]).generations[0][0].text
+    assert "x at None" == rxllm.pipe(llm, rxllm.text()).invoke("x")
+    assert "ab at None" == llm(rx.of("a", "b")).pipe(rxllm.message(), ops.map(str)).run()
+
+
+@every
+async def test_it_is_a_run_around_others(made):
+    """A chain by its name, with the model's run within."""
+    events = [event async for event in made(Tells()).events("hi").pipe(rxllm.astream())]
+    name = made(Tells()).how.name
+    outer, inner = events[0].run, events[1].run
+    assert (name, "chain", "hi") == (outer.name, outer.kind, events[0].input)
+    assert ("Tells", "llm", (outer.id,)) == (inner.name, inner.kind, inner.parent_ids)
+    assert ["Finished", "Finished"] == [type(event).__name__ for event in events[-2:]]
+    assert isinstance(events[-1].output, Message)
+
+
+@every
+def test_virtual_time_goes_through(made):
+    """Everything inside is on the time of whoever subscribes."""
+    assert [(2, "a"), (600, "b"), (601, "|")] == moments(made(MarbleLLM("--a" + "-" * 597 + "b|"))("hi"))
+
+
+@every
+def test_who_leaves_leaves_all(made):
+    """Nothing comes any more, and nothing is left to come."""
+    assert [(1, "a")] == moments(made(MarbleLLM("-a-b-c|"))("hi"), leave_at=2)
+
+
+@every
+async def test_leaving_closes_the_request(made):
+    """The server sees it at once."""
+    with FakeServer(Reply([Chat().stream(["a"])[1], End.HANG])) as server:
+        async with made(rxllm.OpenAI("m", base_url=server.url, api_key="k")).astream("hi") as answer:
+            await anext(answer)
+        await server.exchange().closed_soon()
+
+
+@pytest.mark.parametrize("make", [retry, fallback, lambda llm: hedge(llm, after=1)])
+@pytest.mark.parametrize("wrong", [5, "gpt-5", None])
+def test_what_is_no_model_is_refused(make, wrong):
+    """Before anything is asked."""
+    with pytest.raises(MisuseError, match="takes models, pipelines and functions"):
+        make(wrong)
+
+
+def test_none_at_all_are_refused():
+    """Nobody would answer."""
+    for make in fallback, lambda: hedge(after=1):
+        with pytest.raises(MisuseError, match="at least one model"):
+            make()
+
+
+def test_pipelines_and_functions_are_combined_too():
+    """What they give need not be chunks."""
+    calls = []
+
+    def flaky(prompt):
+        calls.append(prompt)
+        return rx.throw(Interrupted("cut")) if len(calls) == 1 else rx.of(1, 2)
+
+    again = retry(flaky, delay=lambda *_: 0.0)
+    assert isinstance(again, rxllm.Pipeline)
+    assert [1, 2] == list(again.stream("x"))
+    either = fallback(rxllm.pipe(marbles("#"), rxllm.text()), rxllm.pipe(Tells(), rxllm.text()))
+    assert "y at 0.5" == either.invoke("y", temperature=0.5)
+
+
+async def test_a_route_that_fails_says_so():
+    """What was picked is no model, or nothing could be picked."""
+    with pytest.raises(MisuseError, match="route must pick a model, not int"):
+        await route(lambda request: 5).ainvoke("hi")
+    with pytest.raises(KeyError):
+        await route(lambda request: {}["x"]).ainvoke("hi")
+
+
+async def test_a_route_picks_by_the_request():
+    """By its text, or whatever it has."""
+    llm = route(lambda request: marbles("s|") if request.max_tokens == 1 else Tells())
+    assert ["s", "x at None"] == [(await llm.ainvoke("x", max_tokens=n)).text for n in (1, 2)]

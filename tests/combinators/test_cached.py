@@ -1,0 +1,226 @@
+"""`cached`: asked once, answered again."""
+
+import asyncio
+import logging
+import sqlite3
+import threading
+
+import pytest
+from attrs import field, frozen
+from combinators.moments import moments
+from protocols import Chat
+
+import rxllm
+from rxllm import LLM, Chunk, Interrupted, MemoryStore, MisuseError, SQLiteStore, Store, Usage, cached
+from rxllm.testing import End, FakeServer, MarbleLLM, Reply, Signal
+
+TIMEOUT = 5.0  # seconds for what comes at once
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request, tmp_path):
+    """Each store in turn."""
+    return MemoryStore() if request.param == "memory" else SQLiteStore(tmp_path / "answers.db")
+
+
+@frozen
+class Counts(LLM):
+    """Knows what it was asked."""
+
+    name: str = "one"
+    asked: list[str] = field(factory=list, repr=False, eq=False)
+
+    async def chunks(self, request):
+        """Two chunks, and what they took."""
+        self.asked.append(request.text)
+        yield f"{request.text} "
+        await asyncio.sleep(0)
+        yield Chunk(f"at {request.temperature}", usage=Usage(output_tokens=2), finish_reason="stop")
+
+
+async def chunks_of(llm, prompt, **parameters):
+    """The answer's chunks, as they came."""
+    return [chunk async for chunk in llm.astream(prompt, **parameters)]
+
+
+async def test_the_second_answer_is_the_first_again(store):
+    """Chunk by chunk, with all that they carry."""
+    model = Counts()
+    llm = cached(model, store)
+    first = await chunks_of(llm, "x")
+    assert first == await chunks_of(llm, "x")
+    assert Usage(output_tokens=2) == first[-1].usage
+    assert ["x"] == model.asked
+
+
+async def test_each_parameter_counts(store):
+    """Another temperature is another question; the model's own parameters count like the request's."""
+    model = Counts()
+    llm = cached(model, store)
+    for parameters in {}, {"temperature": 0}, {"temperature": 0.5}, {"seed": 1}, {"extra": {"a": 1}}:
+        await llm.ainvoke("x", **parameters)
+        await llm.bind(**parameters).ainvoke("x")
+    assert ["x"] * 5 == model.asked
+    inner = cached(model.bind(temperature=0), store)
+    assert "x at 0" == (await inner.ainvoke("x")).text
+    assert "x at None" == (await llm.ainvoke("x")).text
+
+
+async def test_models_do_not_answer_for_each_other(store):
+    """They are told apart by class and fields, or by the name that they are given."""
+    one, other = Counts("one"), Counts("other")
+    for model in one, other:
+        await cached(model, store).ainvoke("x")
+        await cached(Counts(model.name), store).ainvoke("x")
+    assert [["x"], ["x"]] == [one.asked, other.asked]
+    await cached(one, store, name="same").ainvoke("y")
+    await cached(other, store, name="same").ainvoke("y")
+    assert [["x", "y"], ["x"]] == [one.asked, other.asked]
+
+
+def test_providers_are_told_apart_by_what_shows():
+    """The model and the address count, a key or a timeout does not."""
+
+    def who(**settings):
+        return cached(rxllm.OpenAI(**{"model": "m", "api_key": "k", **settings}), MemoryStore()).how.who
+
+    assert who() == who(api_key="another") == who(timeout=3) == who(max_retries=0)
+    others = [who(model="n"), who(base_url="http://localhost/v1"), who(temperature=0), who(api="completions")]
+    assert 5 == len({who(), *others})
+    assert not any("k'" in other for other in others)
+
+
+def test_a_model_that_can_not_be_told_from_others_needs_a_name():
+    """Else it might give another's answers."""
+
+    @frozen
+    class Holds(LLM):
+        thing: object
+
+    with pytest.raises(MisuseError, match=r"say cached\(…, name='…'\)"):
+        cached(Holds(object()), MemoryStore())
+    assert cached(Holds(object()), MemoryStore(), name="it")
+
+
+async def test_the_same_at_the_same_time_is_asked_once(store):
+    """Who comes while the answer comes gets all of it."""
+    with FakeServer(Reply(Chat().stream(["Hel", "lo"]))) as server:
+        llm = cached(rxllm.OpenAI("m", base_url=server.url, api_key="k"), store)
+        answers = await llm.abatch(["x"] * 20, max_concurrency=20)
+        assert ["Hello"] * 20 == [answer.text for answer in answers]
+        assert 1 == len(server.requests)
+
+
+async def test_who_leaves_a_joined_request_leaves_it_to_the_others(store):
+    """Only the last one out closes it."""
+    released = Signal()
+    with FakeServer(Reply([Chat().stream(["Hel"])[1], released, *Chat().stream(["lo"])[1:]])) as server:
+        llm = cached(rxllm.OpenAI("m", base_url=server.url, api_key="k"), store)
+        one, other = llm.astream("x"), llm.astream("x")
+        assert ["Hel", "Hel"] == [(await anext(stream)).text for stream in (one, other)]
+        await one.aclose()
+        released.set()
+        assert "lo" == "".join([chunk.text async for chunk in other])
+        assert 1 == len(server.requests)
+
+
+async def test_what_was_left_is_not_kept(store):
+    """Half an answer is none; and its request is closed."""
+    reply = Reply([Chat().stream(["Hel"])[1], End.HANG])
+    with FakeServer(reply, Reply(Chat().stream(["Hello"]))) as server:
+        llm = cached(rxllm.OpenAI("m", base_url=server.url, api_key="k"), store)
+        async with llm.astream("x") as answer:
+            await anext(answer)
+        await server.exchange().closed_soon()
+        assert "Hello" == (await llm.ainvoke("x")).text
+
+
+async def test_what_failed_is_not_kept(store):
+    """Whoever asks after that asks anew."""
+    model = MarbleLLM(["a#", "b|"], error=Interrupted("cut"), timespan=0.001)
+    llm = cached(model, store, name="m")
+    with pytest.raises(Interrupted) as caught:
+        await llm.ainvoke("x")
+    assert "a" == caught.value.partial.text
+    assert ["b", "b"] == [(await llm.ainvoke("x")).text for _ in range(2)]
+
+
+def test_on_virtual_time():
+    """The first answer takes its time, the second none."""
+    llm = cached(MarbleLLM("-a-b|"), MemoryStore(), name="m")
+    assert [(1, "a"), (3, "b"), (4, "|")] == moments(llm("x"))
+    assert [(0, "a"), (0, "b"), (0, "|")] == moments(llm("x"))
+
+
+def test_answers_last_longer_than_the_process(tmp_path):
+    """Another store on the same file, on another loop and in another thread."""
+    path, model = tmp_path / "answers.db", Counts()
+    assert "x at None" == cached(model, SQLiteStore(path)).invoke("x").text
+    heard = []
+    ask = lambda: heard.append(asyncio.run(cached(Counts(), SQLiteStore(path)).ainvoke("x")).text)  # noqa: E731
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join(TIMEOUT)
+    assert ["x at None"] == heard
+    assert ["x"] == model.asked
+
+
+async def test_the_oldest_answers_are_forgotten():
+    """Those that were asked for longest ago."""
+    model = Counts()
+    llm = cached(model, MemoryStore(size=2))
+    for prompt in "ababcab":
+        await llm.ainvoke(prompt)
+    assert list("abcab") == model.asked
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_broken_store_costs_money_and_no_answers(is_async, caplog):
+    """It is logged, each time."""
+
+    class Broken(Store):
+        def get(self, key):
+            raise sqlite3.OperationalError("disk")
+
+        def put(self, key, chunks):
+            raise sqlite3.OperationalError("disk")
+
+    class BrokenLater(Store):
+        async def get(self, key):
+            raise sqlite3.OperationalError("disk")
+
+        async def put(self, key, chunks):
+            raise sqlite3.OperationalError("disk")
+
+    model = Counts()
+    llm = cached(model, BrokenLater() if is_async else Broken())
+    with caplog.at_level(logging.ERROR, "rxllm"):
+        assert ["x at None"] * 2 == [(await llm.ainvoke("x")).text for _ in range(2)]
+    assert ["x", "x"] == model.asked
+    assert 4 == len(caplog.records)
+
+
+async def test_a_whole_answer_waits_until_it_is_kept(tmp_path):
+    """A program that ends with the stream has paid for something."""
+    path = tmp_path / "answers.db"
+    await cached(Counts(), SQLiteStore(path)).ainvoke("x")
+    with sqlite3.connect(path) as database:
+        assert 1 == database.execute("SELECT count(*) FROM answers").fetchone()[0]
+    database.close()
+
+
+@pytest.mark.parametrize("wrong", [0, -1, "5", True])
+def test_a_size_that_is_none_is_refused(wrong):
+    """Before anything is kept."""
+    with pytest.raises(MisuseError, match="size must be a whole number"):
+        MemoryStore(wrong)
+
+
+def test_what_can_not_be_cached_is_refused():
+    """Pipelines give anything; and a dict is no store."""
+    with pytest.raises(MisuseError, match="takes a model, not Pipeline"):
+        cached(rxllm.pipe(Counts(), rxllm.text()), MemoryStore())
+    with pytest.raises(MisuseError, match="takes a Store"):
+        cached(Counts(), {})
+    with pytest.raises(MisuseError, match="MemoryStore"):
+        SQLiteStore(":memory:")

@@ -1,0 +1,328 @@
+"""`stop_at` and `split_reasoning`: what is found is found across chunks, and nothing else is held back."""
+
+import threading
+import time
+
+import pytest
+import reactivex as rx
+from hypothesis import given
+from hypothesis import strategies as st
+from reactivex.subject import Subject
+from reactivex.testing import ReactiveTest, TestScheduler
+
+import rxllm
+from rxllm import Chunk, MisuseError, ReasoningPart, TextPart, ToolCallPart, Usage
+from rxllm._runtime import Source, connect
+from rxllm.messages import join
+from rxllm.operators import split_reasoning, stop_at
+
+on_next, on_error, on_completed = ReactiveTest.on_next, ReactiveTest.on_error, ReactiveTest.on_completed
+FAILURE = ValueError("no")
+CALL = ToolCallPart("1", "f", "{}")
+
+
+def chunks(operator, items):
+    """What comes of these, texts or chunks."""
+    heard, errors = [], []
+    rx.from_([Chunk.of(item) for item in items]).pipe(operator).subscribe(heard.append, errors.append)
+    assert [] == errors
+    return heard
+
+
+def run(operator, *events):
+    """What comes of a hot source, and when it was left."""
+    scheduler = TestScheduler()
+    source = scheduler.create_hot_observable(*events)
+    observer = scheduler.start(lambda: source.pipe(operator))
+    return observer.messages, [each.unsubscribe for each in source.subscriptions]
+
+
+@st.composite
+def chopped(draw, alphabet, beginnings=("",)):
+    """A text and the pieces that it comes in, some of them empty."""
+    text = draw(st.sampled_from(beginnings)) + "".join(draw(st.lists(st.sampled_from(alphabet), max_size=25)))
+    cuts = sorted(draw(st.lists(st.integers(0, len(text)), max_size=len(text) + 2)))
+    return text, [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+
+
+# ── stop_at ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@given(chopped("aaabbc"), st.lists(st.text("abc", min_size=1, max_size=4), min_size=1, max_size=3))
+def test_it_stops_before_the_first_of_them(given, sequences):
+    """For all choppings what a search of the whole text finds: overlaps, beginnings and parts of each other."""
+    text, pieces = given
+    places = [place for sequence in sequences if (place := text.find(sequence)) >= 0]
+    expected = text[: min(places)] if places else text
+    for items in pieces, list(text), [text]:
+        heard = join(chunks(stop_at(*sequences), items))
+        assert (expected, "stop" if places else None) == (heard.text, heard.finish_reason)
+
+
+@given(chopped("ab"), st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=3))
+def test_only_what_may_be_a_beginning_is_held(given, sequences):
+    """After each chunk, what has come out is all that any continuation leaves before the stop."""
+    _, pieces = given
+    source, heard = Subject(), []
+    source.pipe(stop_at(*sequences)).subscribe(heard.append)
+    fed = ""
+    for piece in pieces:
+        fed += piece
+        source.on_next(Chunk(piece))
+        if any(sequence in fed for sequence in sequences) and heard and heard[-1].finish_reason:
+            break
+        undecided = [
+            fed[-size:]
+            for size in range(1, len(fed) + 1)
+            if any(sequence.startswith(fed[-size:]) for sequence in sequences)
+        ]
+        assert fed == "".join(map(str, heard)) + max(undecided, key=len, default="")
+
+
+@pytest.mark.parametrize(("end", "expected"), [("c", ""), ("d", "a"), ("", "a")])
+def test_one_that_may_have_begun_earlier_is_waited_for(end, expected):
+    """A sequence is there, inside of what may be another: which is first is decided by what comes next."""
+    for items in ["ab", end], [f"ab{end}"], ["a", "b", end]:
+        heard = join(chunks(stop_at("abc", "b"), items))
+        if end:
+            assert (expected, "stop") == (heard.text, heard.finish_reason)
+        else:
+            assert (expected, "stop") == (heard.text, heard.finish_reason), items
+
+
+class Bare(rx.abc.ObserverBase):
+    """A subscriber without any guard of the grammar."""
+
+    def __init__(self):
+        self.heard = []
+        self.on_next = self.heard.append
+
+    def on_next(self, value):
+        """Replaced."""
+
+    def on_error(self, error):
+        """Notes it."""
+        self.heard.append(error)
+
+    def on_completed(self):
+        """Notes it."""
+        self.heard.append("end")
+
+
+def test_it_ends_and_leaves_by_itself():
+    """Whoever is behind it may keep the end for a while; the source is left, and the end is one, all the same."""
+    for again in (lambda source: source.on_completed(), lambda source: source.on_error(FAILURE)):
+        source, observer, kept = Subject(), Bare(), []
+
+        def subscribe(inner, scheduler=None, source=source, kept=kept):
+            kept.append(inner)
+            return source.subscribe(inner)
+
+        upstream = Source(subscribe)
+        connect(stop_at("b")(upstream), observer, None)
+        source.on_next(Chunk("ab"))
+        assert [] == source.observers
+        again(kept[0])
+        kept[0].on_next(Chunk("more"))
+        assert [Chunk("a"), Chunk(finish_reason="stop"), "end"] == observer.heard
+
+
+def test_the_source_is_left_at_the_stop():
+    """At that moment, with a last chunk that says why; what is held comes no more."""
+    events = [on_next(210, Chunk("Fine.\nHu")), on_next(220, Chunk("man: why")), on_next(230, Chunk("?"))]
+    heard, left = run(stop_at("\nHuman:"), *events, on_completed(300))
+    assert [on_next(210, Chunk("Fine.")), on_next(220, Chunk(finish_reason="stop")), on_completed(220)] == heard
+    assert [220] == left
+
+
+@pytest.mark.parametrize("end", [on_completed(300), on_error(300, FAILURE)])
+def test_what_is_held_comes_before_the_end(end):
+    """Of whichever kind."""
+    heard, left = run(stop_at("abc"), on_next(210, Chunk("xab")), end)
+    assert [on_next(210, Chunk("x")), on_next(300, Chunk("ab")), end] == heard
+    assert [300] == left
+
+
+def test_a_source_that_does_not_stop_is_silenced():
+    """One that emits while it is subscribed to, and hears of the dispose too late."""
+    heard = []
+
+    def subscribe(observer, scheduler=None):
+        for letter in "abcd":
+            observer.on_next(Chunk(letter))
+        observer.on_completed()
+
+    stop_at("b")(Source(subscribe)).subscribe(heard.append, on_completed=lambda: heard.append("end"))
+    assert [Chunk("a"), Chunk(finish_reason="stop"), "end"] == heard
+
+
+def test_other_parts_pass():
+    """In their place; a sequence does not reach over them, but over chunks of facts."""
+    parts = chunks(stop_at("ab"), ["xa", Chunk(parts=[CALL]), "by", Chunk(usage=Usage(output_tokens=1)), "a", "b"])
+    whole = join(parts)
+    assert (TextPart("xa"), CALL, TextPart("by")) == whole.parts
+    assert (Usage(output_tokens=1), "stop") == (whole.usage, whole.finish_reason)
+    over_facts = join(chunks(stop_at("ab"), ["xa", Chunk(usage=Usage(output_tokens=1)), "b"]))
+    assert ("x", "stop") == (over_facts.text, over_facts.finish_reason)
+
+
+def test_one_chunk_of_everything():
+    """A whole answer keeps its facts, but for what is behind the stop."""
+    answer = Chunk(
+        parts=[ReasoningPart("ab"), TextPart("xaby"), CALL], model="m", id="i", finish_reason="length", usage=Usage()
+    )
+    whole = join(chunks(stop_at("ab"), [answer]))
+    assert (ReasoningPart("ab"), TextPart("x")) == whole.parts
+    assert ("m", "i", "stop") == (whole.model, whole.id, whole.finish_reason)
+
+
+def test_a_reset_forgets_what_is_held():
+    """The answer begins anew."""
+    heard = chunks(stop_at("abc"), ["xa", "b", Chunk("c", reset=True), "a"])
+    assert [Chunk("x"), Chunk("c", reset=True), Chunk("a")] == heard
+
+
+def test_plain_chunks_are_passed_on_as_they_are():
+    """The same objects: nothing is made anew on the way."""
+    items = [Chunk("Hello"), Chunk(" world")]
+    assert list(map(id, items)) == list(map(id, chunks(stop_at("</s>"), items)))
+
+
+@pytest.mark.parametrize("wrong", [(), ("",), ("a", ""), (None,), (["a"],)])
+def test_no_sequence_is_refused(wrong):
+    """Before anything is asked."""
+    with pytest.raises(MisuseError, match="non-empty texts"):
+        stop_at(*wrong)
+
+
+def test_a_models_connection_is_closed():
+    """The generator behind it is closed where it stands."""
+    closed = threading.Event()
+
+    class Endless(rxllm.LLM):
+        async def chunks(self, request):
+            try:
+                while True:
+                    yield "la "
+                    yield "STO"
+                    yield "P"
+            finally:
+                closed.set()
+
+    answer = rxllm.pipe(Endless(), stop_at("STOP"), rxllm.message()).invoke("x")
+    assert ("la ", "stop") == (answer.text, answer.finish_reason)
+    assert closed.wait(5)
+
+
+# ── split_reasoning ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def split(text, start, end):
+    """The whole text at once: reasoning, answer."""
+    beginning = text.lstrip()
+    if not beginning.startswith(start):
+        return "", text
+    reasoning, _, answer = beginning[len(start) :].partition(end) if start else text.partition(end)
+    return reasoning, answer.lstrip()
+
+
+TAGS = ["<think>", "</think>", "<think", "<", "think>", "</", " ", "\n", "a", "</thi"]
+
+
+BEGINNINGS = ["", " ", "\n a", " <", "<think>", " <think>", "\n<thin"]
+
+
+@given(chopped(TAGS, BEGINNINGS), st.sampled_from([("<think>", "</think>"), ("", "</think>"), ("<", "<<a")]))
+def test_the_reasoning_is_what_is_between_the_tags(given, tags):
+    """For all choppings what a search of the whole text finds."""
+    text, pieces = given
+    expected = split(text, *tags)
+    for items in pieces, list(text), [text]:
+        whole = join(chunks(split_reasoning(*tags), items))
+        assert expected == (whole.reasoning, whole.text)
+
+
+@pytest.mark.parametrize(
+    ("items", "expected"),
+    [
+        (["<think>\nHm.\n</think>\n\nYes."], [ReasoningPart("\nHm.\n"), TextPart("Yes.")]),
+        (["\n <thi", "nk>Hm", ".</", "think>", "\n", "\nYes", "."], [ReasoningPart("Hm."), TextPart("Yes.")]),
+        (["Say <think>."], [TextPart("Say <think>.")]),
+        ([" \n", "<th", "ick"], [TextPart(" \n<thick")]),
+        (["<think></think>Yes"], [TextPart("Yes")]),
+        (["<think>a</think>b<think>c</think>"], [ReasoningPart("a"), TextPart("b<think>c</think>")]),
+        (["<think>Hm</thi"], [ReasoningPart("Hm</thi")]),
+        ([" <thi"], [TextPart(" <thi")]),
+        ([" "], [TextPart(" ")]),
+        (["<think>a", Chunk("<think>b</think>c", reset=True)], [ReasoningPart("b"), TextPart("c")]),
+        (["<think>a</think>b", Chunk("<think>", reset=True), "d"], [ReasoningPart("d")]),
+        (
+            ["<think>a<", Chunk(parts=[CALL]), "b</think>c"],
+            [ReasoningPart("a<"), CALL, ReasoningPart("b"), TextPart("c")],
+        ),
+        ([Chunk(parts=[ReasoningPart("a")]), "b"], [ReasoningPart("a"), TextPart("b")]),
+    ],
+)
+def test_what_is_reasoning(items, expected):
+    """An answer that begins with it; the tags vanish, with the whitespace behind."""
+    assert tuple(expected) == join(chunks(split_reasoning(), items)).parts
+
+
+def test_the_template_may_have_opened_it():
+    """Then the answer begins inside of the reasoning."""
+    whole = join(chunks(split_reasoning(start=""), ["Hm.", "</th", "ink> ", "Yes."]))
+    assert (ReasoningPart("Hm."), TextPart("Yes.")) == whole.parts
+
+
+@pytest.mark.parametrize("end", [on_completed(300), on_error(300, FAILURE)])
+def test_what_is_held_of_the_reasoning_comes_before_the_end(end):
+    """Reasoning that is never closed is reasoning."""
+    heard, left = run(split_reasoning(), on_next(210, Chunk("<think>a</")), end)
+    assert [
+        on_next(210, Chunk(parts=[ReasoningPart("a")])),
+        on_next(300, Chunk(parts=[ReasoningPart("</")])),
+        end,
+    ] == heard
+    assert [300] == left
+
+
+def test_the_facts_stay():
+    """Usage, model and the rest are of the answer, whatever its text becomes."""
+    whole = join(chunks(split_reasoning(), [Chunk("<think>a</think>b", model="m", usage=Usage(output_tokens=3))]))
+    assert ("a", "b", "m", Usage(output_tokens=3)) == (whole.reasoning, whole.text, whole.model, whole.usage)
+
+
+def test_the_answer_is_passed_on_as_it_is():
+    """The same objects, from the first that is certain."""
+    items = ["<think>a</think>b", Chunk("c"), Chunk("<think>", usage=Usage())]
+    assert list(map(id, items[1:])) == list(map(id, chunks(split_reasoning(), items)[1:]))
+
+
+def test_no_end_is_refused():
+    """Then nothing would be the answer."""
+    with pytest.raises(MisuseError, match="ends the reasoning"):
+        split_reasoning(end="")
+
+
+@pytest.mark.parametrize(
+    ("operator", "text"),
+    [
+        (stop_at("aaaab"), "a"),
+        (stop_at("ab", "aab"), "aac"),
+        (split_reasoning(), " "),
+        (split_reasoning(start=""), "</think"),
+        (split_reasoning(start=""), "<"),
+    ],
+)
+def test_time_is_linear(operator, text):
+    """Eight times the text takes about eight times as long: read anew at every chunk, it would take 64 times."""
+
+    def seconds(count):
+        items = list(text * (count // len(text)))
+        begun = time.process_time()
+        chunks(operator, items)
+        chunks(operator, ["".join(items)])
+        return time.process_time() - begun
+
+    small = min(seconds(2_000) for _ in range(3))
+    assert 30 * small > seconds(16_000)

@@ -1,0 +1,311 @@
+"""`smooth`, on virtual time: the rhythm, and that nobody waits too long."""
+
+import asyncio
+import itertools
+
+import pytest
+import reactivex as rx
+from hypothesis import given
+from hypothesis import strategies as st
+from reactivex.subject import Subject
+from reactivex.testing import ReactiveTest, TestScheduler
+
+import rxllm
+from rxllm import MisuseError
+from rxllm._runtime import Scheduler, Source, connect
+from rxllm.operators import smooth
+
+on_next, on_error, on_completed = ReactiveTest.on_next, ReactiveTest.on_error, ReactiveTest.on_completed
+FAILURE = ValueError("no")
+
+
+def run(seconds, *events, disposed=1000):
+    """What comes of a hot source, as (time, value), and until when it was listened to."""
+    scheduler = TestScheduler()
+    source = scheduler.create_hot_observable(*events)
+    observer = scheduler.start(lambda: source.pipe(smooth(seconds)), disposed=disposed)
+    heard = [
+        (event.time, event.value.exception if event.value.kind == "E" else getattr(event.value, "value", "|"))
+        for event in observer.messages
+    ]
+    return heard, [each.unsubscribe for each in source.subscriptions]
+
+
+def burst(at, count):
+    """Items at one moment."""
+    return [on_next(at, f"{at}.{number}") for number in range(count)]
+
+
+def test_a_burst_is_spread_evenly():
+    """The first leaves at once; the time between two is the same, and the last is not late."""
+    heard, left = run(100, *burst(210, 11), on_completed(220))
+    times = [time for time, _ in heard[:-1]]
+    assert [f"210.{number}" for number in range(11)] == [value for _, value in heard[:-1]]
+    assert 210 == times[0]
+    gaps = [later - sooner for sooner, later in itertools.pairwise(times)]
+    assert max(gaps) - min(gaps) <= 1.5
+    assert 40 <= times[-1] - 210 <= 100
+    assert (times[-1], "|") == heard[-1]
+    assert [220] == left
+
+
+@pytest.mark.parametrize("every", [1, 5, 20, 150])
+def test_after_a_while_an_even_stream_is_not_late(every):
+    """What comes evenly leaves evenly, and does not fall behind."""
+    heard, _ = run(100, *(on_next(at, at) for at in range(210, 900, every)))
+    assert max(abs(time - value) for time, value in heard if value > 500) <= max(2, every)
+
+
+def test_a_lull_is_no_debt():
+    """After it the first leaves at once again."""
+    heard, _ = run(100, *burst(210, 5), on_next(600, "late"), on_completed(601))
+    assert (600, "late") == heard[5]
+    assert (601, "|") == heard[6]
+
+
+@pytest.mark.parametrize("end", [on_completed(211), on_error(211, FAILURE)])
+def test_the_end_comes_after_what_waits(end):
+    """Text that has arrived is not lost, and the source is left at once."""
+    heard, left = run(50, *burst(210, 4), end)
+    assert ["210.0", "210.1", "210.2", "210.3"] == [value for _, value in heard[:4]]
+    assert [211] == left
+    assert heard[3][0] == heard[4][0]
+    assert (FAILURE if end.value.kind == "E" else "|") == heard[4][1]
+    assert 5 == len(heard)
+
+
+@pytest.mark.parametrize("end", [on_completed(211), on_error(211, FAILURE)])
+def test_the_end_of_nothing_comes_at_once(end):
+    """There is nothing to wait for."""
+    assert [(211, FAILURE if end.value.kind == "E" else "|")] == run(50, end)[0]
+
+
+def test_who_leaves_gets_nothing_of_it():
+    """What waits is dropped, and no timer is left to fire."""
+    heard, left = run(500, *burst(210, 9), disposed=220)
+    assert [(210, "210.0")] == heard
+    assert [220] == left
+
+
+def test_leaving_in_the_middle_of_an_item():
+    """A dispose from inside of on_next is heard at once."""
+    scheduler = TestScheduler()
+    source = scheduler.create_hot_observable(*burst(210, 9))
+    heard = scheduler.start(lambda: source.pipe(smooth(100), rx.operators.take(3))).messages
+    assert ["N", "N", "N", "C"] == [event.value.kind for event in heard]
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 90)), max_size=12), st.integers(5, 200))
+def test_nobody_waits_longer(bursts, seconds):
+    """Whatever comes whenever: all of it, in its order, none before it came, none later than `seconds` after."""
+    at, events, arrivals = 201, [], []
+    for pause, count in bursts:
+        at += pause
+        events += [on_next(at, len(events) + number) for number in range(count)]
+        arrivals += [at] * count
+    heard, _ = run(seconds, *events, on_completed(at), disposed=5000)
+    assert [*range(len(arrivals)), "|"] == [value for _, value in heard]
+    # The timer of virtual time is up to one tick late.
+    assert all(0 <= time - arrival <= seconds + 2 for (time, _), arrival in zip(heard, arrivals, strict=False))
+
+
+@pytest.mark.parametrize("wrong", [0, -1])
+def test_no_time_is_refused(wrong):
+    """At once."""
+    with pytest.raises(MisuseError, match="positive number of seconds"):
+        smooth(wrong)
+
+
+class Alarms:
+    """A loop's time, moved by hand; how many timers there are."""
+
+    def __init__(self, monkeypatch, home):
+        self.time = 1000.0
+        self.alarms = []
+        self.set = 0
+        monkeypatch.setattr("time.monotonic", lambda: self.time)
+        monkeypatch.setattr(home, "schedule_relative", self.schedule)
+
+    def schedule(self, seconds, action, state=None):
+        """Notes when to wake."""
+        alarm = [self.time + seconds, action]
+        self.alarms.append(alarm)
+        self.set += 1
+        return rx.disposable.Disposable(lambda: alarm in self.alarms and self.alarms.remove(alarm))
+
+    def move(self, seconds):
+        """Lets time go by."""
+        end = self.time + seconds
+        while due := sorted((alarm for alarm in self.alarms if alarm[0] <= end), key=lambda alarm: alarm[0]):
+            self.time = max(self.time, due[0][0])
+            self.alarms.remove(due[0])
+            due[0][1](None, None)
+        self.time = end
+
+
+class Gated(rx.Observable):
+    """A source that shows the gate it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.subject, self.home = Subject(), None
+
+    def _subscribe_core(self, observer, scheduler=None):
+        self.home = scheduler
+        return self.subject.subscribe(observer)
+
+
+async def test_the_gate_closes_and_opens(monkeypatch):
+    """The source pauses at 64 that wait, and goes on at 16; its consumer's gate is another."""
+    home = Scheduler(asyncio.get_running_loop())
+    clock, source, heard = Alarms(monkeypatch, home), Gated(), []
+    subscription = source.pipe(smooth(1.0)).subscribe(heard.append, scheduler=home)
+    gate = source.home.gate
+    for number in range(64):
+        source.subject.on_next(number)
+    assert (1, True) == (len(heard), gate.is_open)
+    source.subject.on_next(64)
+    assert (False, True) == (gate.is_open, home.gate.is_open)
+    while len(heard) < 48:
+        clock.move(0.001)
+    assert not gate.is_open
+    while len(heard) < 49:
+        clock.move(0.001)
+    assert gate.is_open
+    subscription.dispose()
+    assert [] == clock.alarms
+
+
+async def test_a_source_that_has_always_more_is_not_held_up(monkeypatch):
+    """A kept answer of 2,000 chunks: each time the queue is full, the rhythm doubles."""
+    home = Scheduler(asyncio.get_running_loop())
+    clock, source, heard = Alarms(monkeypatch, home), Gated(), []
+    source.pipe(smooth(1.0)).subscribe(heard.append, scheduler=home)
+    begun, number = clock.time, 0
+    while len(heard) < 2000:
+        while source.home.gate.is_open and number < 2000:
+            source.subject.on_next(number)
+            number += 1
+        clock.move(0.001)
+    source.subject.on_completed()
+    assert [*range(2000)] == heard
+    assert 0.5 < clock.time - begun < 3.0
+
+
+async def test_a_full_consumer_gets_nothing(monkeypatch):
+    """While its gate is closed nothing leaves; then it goes on in the same rhythm."""
+    home = Scheduler(asyncio.get_running_loop())
+    clock, source, heard = Alarms(monkeypatch, home), Gated(), []
+    source.pipe(smooth(1.0)).subscribe(heard.append, scheduler=home)
+    home.gate.close()
+    for number in range(10):
+        source.subject.on_next(number)
+    clock.move(60.0)
+    assert [] == heard
+    assert 1 == len(clock.alarms)
+    home.gate.open()
+    clock.move(0.3)
+    assert 0 < len(heard) < 10
+    clock.move(1.0)
+    source.subject.on_completed()
+    assert [*range(10)] == heard
+    assert [] == clock.alarms
+
+
+async def test_one_timer_at_a_time(monkeypatch):
+    """And none for an item that comes while others wait."""
+    home = Scheduler(asyncio.get_running_loop())
+    clock, source = Alarms(monkeypatch, home), Gated()
+    subscription = source.pipe(smooth(1.0)).subscribe(scheduler=home)
+    for number in range(60):
+        source.subject.on_next(number)
+    assert (1, 1) == (len(clock.alarms), clock.set)
+    subscription.dispose()
+    assert [] == clock.alarms
+
+
+async def test_a_timer_is_not_set_anew_for_every_item(monkeypatch):
+    """Where items come one by one, faster than they leave."""
+    home = Scheduler(asyncio.get_running_loop())
+    clock, source, heard = Alarms(monkeypatch, home), Gated(), []
+    subscription = source.pipe(smooth(1.0)).subscribe(heard.append, scheduler=home)
+    for number in range(60):
+        source.subject.on_next(number)
+        clock.move(0.001)
+    assert clock.set < len(heard) + 12
+    subscription.dispose()
+
+
+class Bare(rx.abc.ObserverBase):
+    """A subscriber without any guard, who leaves after three."""
+
+    def __init__(self):
+        self.heard, self.subscription = [], None
+
+    def on_next(self, value):
+        """Notes it."""
+        self.heard.append(value)
+        if len(self.heard) == 3:
+            self.subscription.dispose()
+
+    def on_error(self, error):
+        """Never comes."""
+
+    def on_completed(self):
+        """Notes it."""
+        self.heard.append("end")
+
+
+async def test_a_late_timer_stops_with_who_leaves(monkeypatch):
+    """Several are due at once, and the subscriber leaves while hearing one of them."""
+    home = Scheduler(asyncio.get_running_loop())
+    clock, source, observer = Alarms(monkeypatch, home), Gated(), Bare()
+    observer.subscription = connect(smooth(1.0)(source), observer, home)
+    for number in range(10):
+        source.subject.on_next(number)
+    source.subject.on_completed()
+    clock.move(0.0)
+    clock.time += 10.0
+    clock.move(0.0)
+    assert [0, 1, 2] == observer.heard
+    assert [] == clock.alarms
+
+
+async def test_the_end_of_the_source_leaves_it(monkeypatch):
+    """Although what waits, and so the subscriber's end, is still to come."""
+    home = Scheduler(asyncio.get_running_loop())
+    clock, left, kept = Alarms(monkeypatch, home), [], []
+
+    def subscribe(observer, scheduler=None):
+        kept.append(observer)
+        return rx.disposable.Disposable(lambda: left.append(True))
+
+    subscription = smooth(1.0)(Source(subscribe)).subscribe(scheduler=home)
+    kept[0].on_next("a")
+    kept[0].on_next("b")
+    kept[0].on_completed()
+    assert [True] == left
+    subscription.dispose()
+    assert [] == clock.alarms
+
+
+async def test_items_from_another_thread_are_paced_on_the_loop():
+    """In their order."""
+    source, heard, over = Subject(), [], asyncio.Event()
+    source.pipe(smooth(0.01)).subscribe(heard.append, on_completed=over.set, scheduler=rxllm.scheduler())
+
+    def produce():
+        for number in range(50):
+            source.on_next(number)
+        source.on_completed()
+
+    await asyncio.to_thread(produce)
+    await asyncio.wait_for(over.wait(), 5)
+    assert [*range(50)] == heard
+
+
+def test_a_models_answer():
+    """On the real loop: the same chunks, each way out."""
+    llm = rxllm.Embedded(seed=1, max_tokens=40)
+    plain = [str(chunk) for chunk in llm.stream("rain")]
+    assert plain == [str(chunk) for chunk in llm("rain").pipe(smooth(0.02), rxllm.stream())]

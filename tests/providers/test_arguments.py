@@ -1,0 +1,200 @@
+"""What a constructor is given: each mistake is a sentence, as early as can be, and before anything is sent."""
+
+import functools
+
+import httpx
+import pytest
+from attrs import frozen
+
+from rxllm import Anthropic, MisuseError, OpenAI, Timeouts
+from rxllm.testing import FakeServer
+
+LOCAL = "http://localhost:8000/v1"
+
+every = pytest.mark.parametrize("provider", [OpenAI, Anthropic])
+
+
+async def coroutine_factory():
+    """Not what makes a client, but what makes what makes one."""
+    return httpx.AsyncClient()
+
+
+class AsyncCall:
+    """The same as an object."""
+
+    async def __call__(self):
+        """A client."""
+        return httpx.AsyncClient()
+
+
+class Unhashable(list):
+    """A function that can't be told from another."""
+
+    def __call__(self):
+        """A client."""
+        return httpx.AsyncClient()
+
+
+@every
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("base_url", 5, "base_url must be text like https://host/v1, not int"),
+        ("base_url", b"http://x", "base_url must be text like https://host/v1, not bytes"),
+        ("base_url", "localhost:8000", "base_url must be like https://host/v1, not 'localhost:8000'"),
+        ("base_url", "ftp://host", "base_url must be like"),
+        ("base_url", "http://[::1", "base_url must be like"),
+        ("base_url", "http://ex..ample", "base_url must be like https://host/v1, not 'http://ex..ample'"),
+        ("base_url", f"http://{'a' * 64}.com", "base_url must be like"),
+        ("base_url", " http://x", "base_url must be like https://host/v1, not ' http://x'"),
+        ("base_url", "http://x/v1 ", "base_url must be like"),
+        ("base_url", "http://x/v1\n", "base_url must be like"),
+        ("base_url", "http://a b/v1", "base_url must be like"),
+        ("base_url", "http://x:0", "base_url must be like"),
+        ("base_url", "https://{account}.example/v1", "base_url must be like"),
+        ("base_url", "https://example/<account>/v1", "base_url must be like"),
+        ("base_url", "http://x/v1?key=abc", "base_url takes no query and no fragment"),
+        ("base_url", "http://x/v1#a", "base_url takes no query and no fragment"),
+        ("base_url", "http://x/v1/chat/completions", "base_url must end before /chat/completions or /v1/messages"),
+        ("base_url", "http://x/v1/messages/", "base_url must end before /chat/completions or /v1/messages"),
+        ("api_key", 5, "api_key must be text, not int"),
+        ("api_key", b"secret", "api_key must be text, not bytes"),
+        ("api_key", "sec\nret", "The api_key has characters that HTTP does not allow"),
+        ("api_key", "sec\x00ret", "The api_key has characters"),
+        ("api_key", "secr\xe9t", "The api_key has characters"),
+        ("headers", 5, "headers must be a dict of texts, not int"),
+        ("headers", [("x-a", "secret")], "headers must be a dict of texts, not list"),
+        ("headers", {"x-a": 5}, "The header 'x-a' must be text, not int"),
+        ("headers", {"x-a": None}, "The header 'x-a' must be text, not NoneType"),
+        ("headers", {5: "secret"}, "The header 5 must be text"),
+        ("headers", {"x a": "secret"}, "The header 'x a' has characters that HTTP does not allow"),
+        ("headers", {"": "secret"}, "The header '' has characters"),
+        ("headers", {"x-a": "secret\n"}, "The header 'x-a' has characters"),
+        ("headers", {"Content-Length": "5"}, "The header 'Content-Length' follows from the request"),
+        ("headers", {"transfer-encoding": "gzip"}, "follows from the request"),
+        ("client", 5, "client must be an httpx.AsyncClient or a function that makes one, not int"),
+        ("client", httpx.Client(), "client must be an httpx.AsyncClient or a function that makes one, not Client"),
+        ("client", coroutine_factory, "client must be .*, not an async function"),
+        ("client", AsyncCall(), "client must be .*, not an async function"),
+        ("client", functools.partial(coroutine_factory), "client must be .*, not an async function"),
+        ("client", Unhashable(), "client must be .*, not Unhashable"),
+        (
+            "timeout",
+            float("inf"),
+            "The timeout 'connect' must be a positive number of seconds, or None for ever, not inf",
+        ),
+        ("timeout", float("nan"), "not nan"),
+        ("timeout", True, "not True"),
+        ("timeout", "5", "not '5'"),
+        ("timeout", 0, "not 0"),
+        ("timeout", httpx.Timeout(5), "must be a positive number"),
+        ("event_limit", -1, "event_limit must be a whole number of at least 1, not -1"),
+        ("event_limit", "5", "event_limit must be a whole number"),
+        ("event_limit", True, "event_limit must be a whole number"),
+        ("event_limit", None, "event_limit must be a whole number"),
+        ("apikey", "secret", "Did you mean api_key=…"),
+        ("stream", "false", "stream must be True, False or None"),
+        ("run_name", 5, "run_name must be text"),
+    ],
+)
+def test_a_mistake_is_told_when_the_model_is_made(provider, name, value, sentence):
+    """In a sentence, which repeats nothing that may be secret."""
+    with pytest.raises(MisuseError, match=sentence) as caught:
+        provider("m", **{name: value})
+    assert "secr" not in str(caught.value)
+
+
+def test_the_password_of_a_bad_address_is_not_shown():
+    """Only what comes after it."""
+    for url in "http://user:secret@ex..ample", "http://user:secret@x/v1?a", "http://user:secret@x/messages":
+        with pytest.raises(MisuseError) as caught:
+            OpenAI("m", base_url=url)
+        assert "secret" not in str(caught.value)
+
+
+@every
+@pytest.mark.parametrize("model", [5, "", None, b"m"])
+def test_a_name_is_text(provider, model):
+    """The model's."""
+    with pytest.raises(MisuseError, match="A model's name is text such as 'gpt-5-mini', not"):
+        provider(model)
+
+
+@every
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"base_url": None, "api_key": "", "headers": {}, "client": None, "timeout": None},
+        {"base_url": "", "api_key": " key\n", "headers": {"X-A": "a b;c", "accept": ""}, "timeout": 1},
+        {"base_url": LOCAL + "/", "client": httpx.AsyncClient, "timeout": Timeouts(read=0.5), "event_limit": 1},
+        {"base_url": "http://user:pa%20ss@[::1]:8000/v1", "client": lambda: httpx.AsyncClient()},
+        {"base_url": "https://münchen.example/v1", "client": functools.partial(httpx.AsyncClient, timeout=5)},
+        {"base_url": "http://under_score.local./chat"},
+    ],
+)
+def test_what_is_right_is_taken(provider, settings):
+    """As it is."""
+    assert settings.get("headers") == provider("m", **settings).headers
+
+
+async def test_an_open_client_is_taken():
+    """Of one's own."""
+    async with httpx.AsyncClient() as client:
+        assert client is OpenAI("m", client=client).client
+
+
+@every
+@pytest.mark.parametrize(
+    ("client", "sentence"),
+    [
+        (lambda: 5, "client= must return an httpx.AsyncClient, not int"),
+        (httpx.Client, "client= must return an httpx.AsyncClient, not Client"),
+        (lambda: coroutine_factory(), "client= must return an httpx.AsyncClient, not coroutine"),
+    ],
+)
+def test_a_factory_must_make_a_client(provider, client, sentence):
+    """Which is known when it is first called: nothing is sent."""
+    with FakeServer() as server, pytest.raises(MisuseError, match=sentence):
+        provider("m", base_url=server.url, client=client).invoke("hi")
+    assert [] == server.requests
+
+
+async def test_a_closed_client_is_told():
+    """Of one's own, or of a function that hands out the same again."""
+    client = httpx.AsyncClient()
+    await client.aclose()
+    for given in client, lambda: client:
+        with pytest.raises(MisuseError, match="client= is closed"):
+            await OpenAI("m", base_url=LOCAL, client=given).ainvoke("hi")
+
+
+@pytest.mark.parametrize("value", [object(), "deep", "round"])
+def test_what_json_cannot_say_is_told(value):
+    """An `extra` field that is nested too deeply, or in itself, too."""
+    if value == "deep":
+        for _ in range(100_000):
+            value = [value]
+    elif value == "round":
+        value = []
+        value.append(value)
+    with pytest.raises(MisuseError, match="cannot be written as JSON"):
+        OpenAI("m", base_url=LOCAL, extra={"a": value}).invoke("hi")
+
+
+@frozen(init=False)
+class Mine(OpenAI):
+    """A server of one's own, with a field of its own."""
+
+    region: str = "eu"
+
+    def __init__(self, region):
+        """Nothing else is asked."""
+        self._settle(model="m", region=region, base_url=LOCAL, tags=["own"])
+
+
+@pytest.mark.parametrize("settings", [{"tags": ["b"]}, {"metadata": {"k": 1}, "run_name": "r"}])
+def test_a_provider_of_ones_own_can_be_copied(settings):
+    """Whatever its constructor takes."""
+    copied = Mine("us").with_config(**settings)
+    assert (Mine, "us", LOCAL) == (type(copied), copied.region, copied.base_url)
+    assert settings.get("run_name") == copied.run_name

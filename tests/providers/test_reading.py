@@ -1,0 +1,156 @@
+"""What every provider over HTTP makes of bytes, and whose fault is what."""
+
+import asyncio
+
+import pytest
+from attrs import frozen
+from reactivex import abc
+
+from rxllm import Chunk, Interrupted, ProtocolError, Request, RxllmError
+from rxllm._runtime import connect, scheduler
+from rxllm.providers._http import HTTPProvider
+from rxllm.testing import End, FakeServer, Reply
+
+
+class Letters:
+    """A decoder of frames that are text; it stumbles over some."""
+
+    failure = None
+    complete = ended = False
+
+    def chunk(self, data):
+        """The text."""
+        if data == b"end":
+            self.complete = self.ended = True
+            return None
+        return Chunk(read(data))
+
+
+def read(data):
+    """Text, but for what no decoder has thought of."""
+    stumbles = {b"key": lambda: {}["no such key"], b"type": lambda: None + data, b"1": lambda: 1 // 0}
+    return stumbles.get(data, data.decode)()
+
+
+@frozen(init=False)
+class Letterbox(HTTPProvider):
+    """A provider by that protocol."""
+
+    def _url(self, request):
+        return self.base_url
+
+    def _headers(self, request):
+        return {"x-key": "do-not-show"}
+
+    def _body(self, request):
+        return {}
+
+    def _decoder(self, request):
+        return Letters()
+
+    def _whole(self, body, request):
+        return Chunk(read(body))
+
+
+def letterbox(server, **settings):
+    """A model at this server."""
+    return Letterbox("m", base_url=server.url, **settings)
+
+
+@pytest.mark.parametrize(("data", "kind"), [(b"key", KeyError), (b"type", TypeError)])
+async def test_a_decoder_that_stumbles_is_an_error_of_the_protocol(data, kind):
+    """With the frame, what had arrived, and the decoder's own error as its cause; the connection is closed."""
+    with FakeServer(Reply([b"data: a\n\ndata: " + data + b"\n\n", End.HANG])) as server:
+        with pytest.raises(ProtocolError, match=f"decoder raised {kind.__name__}") as caught:
+            await letterbox(server).ainvoke("hi")
+        await server.exchange(0).closed_soon()
+    error = caught.value
+    assert (data, kind, "a") == (error.frame, type(error.__cause__), error.partial.text)
+
+
+class Recorder(abc.ObserverBase):
+    """Hears everything, and guards no grammar."""
+
+    def __init__(self):
+        self.heard = []
+        self.ended = asyncio.Event()
+
+    def on_next(self, value):
+        """A chunk's text."""
+        self.heard.append(value.text)
+
+    def on_error(self, error):
+        """An error's type."""
+        self.heard.append(type(error))
+        self.ended.set()
+
+    def on_completed(self):
+        """The end."""
+        self.heard.append("end")
+        self.ended.set()
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"data: a\n\ndata: 1", ["a", ProtocolError]),
+        (b"data: a\n\ndata: 2", ["a", "2", Interrupted]),
+        (b"data: a\n\ndata: end\n\n", ["a", "end"]),
+        (b"data: a\n\ndata: key\n\n", ["a", ProtocolError]),
+    ],
+)
+async def test_it_ends_once(body, expected):
+    """Whatever is found in what is left at the end."""
+    recorder = Recorder()
+    with FakeServer(Reply([body])) as server:
+        connect(letterbox(server, timeout=None).chunks(Request(prompt="hi")), recorder, scheduler())
+        await asyncio.wait_for(recorder.ended.wait(), 5)
+        for _ in range(20):
+            await asyncio.sleep(0)
+    # What follows an error in the same connection is for the subscription that it ended.
+    assert expected == recorder.heard[: len(expected)]
+    assert 1 == len([heard for heard in recorder.heard if not isinstance(heard, str) or heard == "end"])
+
+
+@pytest.mark.parametrize(("body", "kind"), [(b"key", KeyError), (b"type", TypeError)])
+async def test_a_whole_answer_that_nobody_can_read(body, kind):
+    """The same."""
+    with FakeServer(Reply(body)) as server, pytest.raises(ProtocolError) as caught:
+        await letterbox(server, stream=False).ainvoke("hi")
+    assert (body, kind, None) == (caught.value.frame, type(caught.value.__cause__), caught.value.partial)
+
+
+@pytest.mark.parametrize("raised", [LookupError("mine"), RxllmError("mine"), ProtocolError("mine")])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_what_a_subscriber_raises_is_its_own(raised, stream):
+    """It is no failure of the provider: it goes to the loop's handler as it is, and the connection is closed."""
+    reported, failures = asyncio.Queue(), []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.put_nowait(context["exception"]))
+
+    def hear(chunk):
+        raise raised
+
+    steps = [b"data: a\n\ndata: b\n\n", End.HANG] if stream else [b"a"]
+    with FakeServer(Reply(steps)) as server:
+        chunks = letterbox(server).chunks(Request(prompt="hi", stream=stream))
+        chunks.subscribe(hear, failures.append)
+        assert raised is await asyncio.wait_for(reported.get(), 5)
+        assert [] == failures
+        if stream:
+            await server.exchange(0).closed_soon()
+
+
+async def test_nothing_follows_an_error():
+    """Neither another chunk nor an end, although both were in the same piece."""
+    heard = []
+    with FakeServer(Reply([b"data: a\n\ndata: key\n\ndata: b\n\ndata: end\n\n"])) as server:
+        done = asyncio.Event()
+        letterbox(server)("hi").subscribe(
+            lambda chunk: heard.append(chunk.text),
+            lambda error: (heard.append(type(error)), done.set()),
+            lambda: heard.append("end"),
+        )
+        await asyncio.wait_for(done.wait(), 5)
+        for _ in range(20):
+            await asyncio.sleep(0)
+    assert ["a", ProtocolError] == heard

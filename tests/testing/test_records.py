@@ -1,0 +1,160 @@
+"""Values as JSON and back."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from laws.test_monoid import chunks
+
+import rxllm
+from rxllm import Chunk, FilePart, Message, MisuseError, RawPart, Request, TextPart, ToolCallPart, Usage
+from rxllm.messages import ReasoningPart, RefusalPart, ToolResultPart
+from rxllm.records import fingerprint, of_json, to_json
+
+TOKENS = {"content": [{"token": "a", "logprob": -0.5, "top_logprobs": []}]}
+WHOLE = Chunk(
+    parts=[
+        TextPart("Look: "),
+        FilePart("image/png", bytes(range(256)), name="a.png"),
+        FilePart("image/*", url="https://host.invalid/a.png"),
+        RawPart("anthropic", {"type": "redacted_thinking", "data": ["x", 1, None]}),
+        ReasoningPart("hm", "signed", 3),
+        RefusalPart("no"),
+        ToolCallPart("call_1", "now", '{"a": 1}', 2),
+        ToolResultPart("call_1", "noon", is_error=True, name="now"),
+    ],
+    usage=Usage(input_tokens=1, output_tokens=0, cache_read_input_tokens=2, reasoning_output_tokens=3, estimated=True),
+    finish_reason="tool_call",
+    raw_finish_reason="tool_use",
+    model="m",
+    id="1",
+    reset=True,
+    logprobs=TOKENS,
+)
+
+
+def again(chunk):
+    """The chunk, as it comes back out of JSON."""
+    return of_json(json.loads(json.dumps(to_json(chunk))))
+
+
+@given(chunks, st.none() | st.just(TOKENS))
+def test_no_chunk_loses_anything(chunk, logprobs):
+    """Through JSON and back it is the same chunk, and says its text in either form."""
+    chunk = Chunk(
+        parts=chunk.parts,
+        logprobs=logprobs,
+        **{
+            name: getattr(chunk, name)
+            for name in ("usage", "finish_reason", "raw_finish_reason", "model", "id", "reset")
+        },
+    )
+    assert chunk == again(chunk)
+    assert chunk.text == to_json(chunk)["text"]
+
+
+def test_no_part_loses_anything():
+    """Of each kind, with all of its fields."""
+    assert WHOLE == again(WHOLE)
+    assert {type(part) for part in WHOLE.parts} == set(rxllm.messages.Part.__args__)
+    assert all(getattr(WHOLE, field.name) for field in attrs.fields(type(WHOLE.rest)))
+
+
+@pytest.mark.parametrize(
+    ("chunk", "expected"),
+    [
+        (Chunk(), {"text": ""}),
+        (Chunk("Hé"), {"text": "Hé"}),
+        (Chunk(parts=[ReasoningPart("hm")]), {"text": "", "reasoning": "hm"}),
+        (Chunk(parts=[RefusalPart("no")]), {"text": "", "refusal": "no"}),
+        (
+            Chunk(parts=[ToolCallPart("A", "now")], finish_reason="tool_call"),
+            {"text": "", "tool_calls": [{"id": "A", "name": "now"}], "finish_reason": "tool_call"},
+        ),
+        (Chunk(model="", reset=True), {"text": "", "model": "", "reset": True}),
+        (Chunk(usage=Usage(output_tokens=0)), {"text": "", "usage": {"output_tokens": 0}}),
+        (
+            Chunk(parts=[FilePart("image/png", b"1")]),
+            {"text": "", "parts": [{"type": "file", "media_type": "image/png", "data": "MQ=="}]},
+        ),
+        (
+            Chunk(parts=[TextPart("a"), ReasoningPart("b", index=0)]),
+            {
+                "text": "a",
+                "reasoning": "b",
+                "parts": [{"type": "text", "text": "a"}, {"type": "reasoning", "text": "b", "index": 0}],
+            },
+        ),
+    ],
+)
+def test_a_record_is_small(chunk, expected):
+    """What there is, and the parts only where the rest does not say all."""
+    assert expected == to_json(chunk)
+    assert chunk == again(chunk)
+
+
+def test_what_a_record_has_besides_is_not_looked_at():
+    """A file's own fields may stand beside the chunk's."""
+    assert Chunk("a") == of_json({"text": "a", "run": 5, "after": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("record", "where"),
+    [
+        ([], "array"),
+        ({"text": 5}, r"\$\.text"),
+        ({"finish_reason": "tired"}, r"\$\.finish_reason"),
+        ({"usage": {"input_tokens": "many"}}, r"\$\.input_tokens|\$\.usage"),
+        ({"parts": [{"type": "song"}]}, "'song', not one of text, reasoning"),
+        ({"parts": [{"type": ["file"]}]}, "not one of"),
+        ({"parts": [{}]}, "None, not one of"),
+        ({"parts": [{"type": "file"}]}, "media_type"),
+        ({"parts": [{"type": "file", "media_type": "image/png", "data": "no base64!"}]}, "base64"),
+    ],
+)
+def test_what_is_no_record_is_refused(record, where):
+    """The sentence says where it is wrong."""
+    with pytest.raises(MisuseError, match=where):
+        of_json(record)
+
+
+PROMPTS = [
+    "hi",
+    [("user", "hi")],
+    [("user", "hi"), ("assistant", "hi")],
+    [Message("user", (FilePart("image/png", b"1"),))],
+]
+
+
+def test_a_fingerprint_tells_requests_apart():
+    """By prompt and parameters; and a text from a conversation of one message."""
+    asked = [Request.ask(prompt) for prompt in PROMPTS]
+    asked += [
+        attrs.evolve(asked[0], **one) for one in ({"temperature": 0}, {"seed": 0}, {"model": "m"}, {"extra": {"a": 1}})
+    ]
+    asked += [attrs.evolve(asked[0], tools=[{"name": name}]) for name in "ab"]
+    assert len({fingerprint(request) for request in asked}) == len(asked)
+
+
+def test_a_fingerprint_does_not_tell_apart_what_is_asked_the_same():
+    """However it is to come, whatever earlier answers cost, and in whatever order a mapping was written."""
+    question, answer = Message("user", "hi"), Message("assistant", "hello")
+    later = attrs.evolve(answer, id="1", usage=Usage(output_tokens=1), model="m", finish_reason="stop")
+    one = Request.ask([question, answer])
+    assert fingerprint(one) == fingerprint(attrs.evolve(Request.ask([question, later]), stream=False))
+    ab, ba = ({"extra": dict.fromkeys(names, 1)} for names in ("ab", "ba"))
+    assert fingerprint(attrs.evolve(one, **ab)) == fingerprint(attrs.evolve(one, **ba))
+
+
+def test_a_fingerprint_is_the_same_in_every_process():
+    """It can be kept."""
+    program = "import rxllm; from rxllm.records import fingerprint; print(fingerprint(rxllm.Request.ask('hi', )))"
+    environment = {**os.environ, "PYTHONPATH": str(Path(rxllm.__file__).parents[1]), "PYTHONHASHSEED": "7"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert fingerprint(Request.ask("hi")) == done.stdout.strip()
