@@ -101,6 +101,7 @@ if TYPE_CHECKING:
     from .providers.openai import OpenAI
     from .results import Generation, LLMResult
     from .stores import MemoryStore, SQLiteStore
+    from .tools import Tool, tool
     from .wire.http import Timeouts
 
 __all__ = [
@@ -157,6 +158,7 @@ __all__ = [
     "TextPart",
     "Timeout",
     "Timeouts",
+    "Tool",
     "ToolCallPart",
     "ToolFinished",
     "ToolResultPart",
@@ -193,6 +195,7 @@ __all__ = [
     "stop_at",
     "stream",
     "text",
+    "tool",
     "usage",
     "words",
 ]
@@ -214,6 +217,7 @@ _LAZY = {
     "SQLiteStore": ".stores",
     "Store": ".operators.keeping",
     "Timeouts": ".wire.http",
+    "Tool": ".tools",
     "UsageMeter": ".handlers.usage",
     "backoff": ".operators.delays",
     "cached": ".combinators",
@@ -224,6 +228,7 @@ _LAZY = {
     "observe": ".combinators",
     "retry": ".combinators",
     "route": ".combinators",
+    "tool": ".tools",
 }
 
 

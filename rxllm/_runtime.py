@@ -19,6 +19,7 @@ import atexit
 import concurrent.futures.thread  # noqa: F401  # pyright: ignore[reportUnusedImport]  (its exit hook, see _Portal)
 import contextvars
 import copy
+import inspect
 import os
 import queue
 import threading
@@ -47,6 +48,7 @@ __all__ = [
     "Timers",
     "Worker",
     "call",
+    "called",
     "clock",
     "connect",
     "dispatch",
@@ -628,6 +630,15 @@ async def in_thread(home: Scheduler, function: Callable[[], T]) -> T:
         return await worker.call(function)
     finally:
         worker.close(lambda: None)
+
+
+async def called(home: Scheduler, function: Callable[..., Any], argument: object) -> AsyncIterator[Any]:
+    """The result of a function of one's own: awaited if it is ``async def``, else made in a thread, as it may block."""
+    if inspect.iscoroutinefunction(function):
+        yield await function(argument)
+    else:
+        result = await in_thread(home, lambda: function(argument))
+        yield await result if inspect.isawaitable(result) else result
 
 
 async def pull(calls: Calls, make: Callable[[], Iterable[T]]) -> AsyncIterator[T]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast
 
 import attrs
@@ -11,7 +11,7 @@ from attrs import field, frozen
 from reactivex import Observable, abc
 from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
 
-from ._runtime import Scheduler, Source, Worker, in_thread, pull, scheduler, source
+from ._runtime import Scheduler, Source, Worker, called, pull, scheduler, source
 from .errors import MisuseError, must_be
 from .events import Service
 from .messages import (
@@ -186,14 +186,7 @@ def _streamed(llm: LLM, request: Request, home: Scheduler) -> Observable[Answere
     if kind.complete is LLM.complete:
         raise MisuseError(f"{kind.__name__} must override complete (whole answers) or chunks (a stream).")
 
-    async def whole(home: Scheduler) -> AsyncIterator[Answered]:
-        if inspect.iscoroutinefunction(llm.complete):
-            yield await llm.complete(request)
-        else:
-            answer = await in_thread(home, lambda: llm.complete(request))
-            yield await answer if inspect.isawaitable(answer) else answer
-
-    return source(whole)
+    return source(lambda home: called(home, llm.complete, request))
 
 
 def asking(upstream: Observable[Any], llm: LLM) -> Observable[Chunk]:

@@ -21,7 +21,7 @@ MODULES = [".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removes
 FLOORS = {
     **dict.fromkeys(("errors", "messages", "events", "records", "results", "_runtime"), 0),
     **dict.fromkeys(("wire", "operators", "bridges"), 1),
-    **dict.fromkeys(("surface", "llm", "pipeline"), 2),
+    **dict.fromkeys(("surface", "llm", "pipeline", "tools"), 2),
     **dict.fromkeys(("providers", "combinators", "limiter", "stores", "handlers"), 3),
     **dict.fromkeys(("testing", "cli", "__init__", "__main__"), 4),
 }

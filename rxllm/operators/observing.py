@@ -25,6 +25,8 @@ from ..events import (
     Run,
     Service,
     Started,
+    ToolFinished,
+    ToolStarted,
     run_chunk,
 )
 from ..messages import Chunk, Message, Request, join
@@ -160,7 +162,8 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         self.upstream: abc.DisposableBase | None = None
 
     def start(self, source: Observable[T]) -> abc.DisposableBase:
-        failure = self.home.context.run(self.tell, Started(self.given, run=self.run))
+        begun = ToolStarted if self.run.kind == "tool" else Started
+        failure = self.home.context.run(self.tell, begun(self.given, run=self.run))
         if failure is not None:
             self.on_error(failure)
             return self
@@ -190,8 +193,13 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         self.values.append(value)
         if len(self.values) > self.bound:
             self.fold()
-        event = run_chunk(value, self.run) if isinstance(value, Chunk) else Emitted(value, run=self.run)
-        if (failure := self.tell(event)) is not None:
+        if isinstance(value, Chunk):
+            failure = self.tell(run_chunk(value, self.run))
+        elif self.run.kind == "tool":  # whose one value is told as its output
+            failure = None
+        else:
+            failure = self.tell(Emitted(value, run=self.run))
+        if failure is not None:
             self.on_error(failure)
         else:
             self.home.outside(self.observer.on_next, value)
@@ -210,7 +218,8 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
             return
         self.over = True
         self.leave_upstream()
-        failure = self.tell(Finished(self.total(), run=self.run))
+        done = ToolFinished if self.run.kind == "tool" else Finished
+        failure = self.tell(done(self.total(), run=self.run))
         self.home.outside(self.end, failure)
 
     def end(self, failure: Exception | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar, cast
@@ -59,7 +60,7 @@ class Shared(Generic[T]):
             with self.lock:
                 is_new = self.log is None
                 log = self.log = self.log or _Log(self, reader.home)
-                reader.log = log
+                reader.follow(log)
                 log.readers = (*log.readers, reader)
                 log.hungry += 1
             if is_new:
@@ -114,7 +115,7 @@ class _Log(abc.ObserverBase[T]):
 
     def tell(self) -> None:
         for reader in self.readers:
-            call(reader.home, reader.drain)
+            reader.hear()
 
     def pace(self) -> None:
         """Pauses the source when all readers are full."""
@@ -147,6 +148,7 @@ class _Reader(abc.DisposableBase, Generic[T]):
     """One subscriber and its place in the log."""
 
     log: _Log[T]
+    hear: Callable[[], None]
 
     def __init__(self, observer: abc.ObserverBase[T], home: Timers) -> None:
         self.observer = observer
@@ -154,6 +156,12 @@ class _Reader(abc.DisposableBase, Generic[T]):
         self.place = 0
         self.is_full = self.is_busy = self.over = False
         self.opening: asyncio.Future[None] | None = None
+
+    def follow(self, log: _Log[T]) -> None:
+        self.log = log
+        home, there = self.home, log.home
+        is_there = not isinstance(home, Scheduler) or (isinstance(there, Scheduler) and home.loop is there.loop)
+        self.hear = self.drain if is_there else functools.partial(call, home, self.drain)
 
     def drain(self) -> None:
         """Hands on what there is, as long as the subscriber has room."""

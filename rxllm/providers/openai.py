@@ -14,9 +14,11 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
 from urllib.parse import urlsplit
 
+import attrs
 from attrs import field, frozen
 
 from ..errors import MisuseError, ProviderError
+from ..events import Service
 from ..messages import (
     Chunk,
     FilePart,
@@ -49,6 +51,18 @@ _TIMEOUTS = Timeouts()
 def _host_of(url: str) -> str:
     return urlsplit(url).hostname or ""
 
+
+# Who else speaks this protocol, by the names of OpenTelemetry's conventions; the ends of hosts.
+_PROVIDERS = {
+    "openai.azure.com": "azure.ai.openai",
+    "services.ai.azure.com": "azure.ai.inference",
+    "deepseek.com": "deepseek",
+    "googleapis.com": "gcp.gemini",
+    "groq.com": "groq",
+    "mistral.ai": "mistral_ai",
+    "perplexity.ai": "perplexity",
+    "x.ai": "x_ai",
+}
 
 _COMPLETIONS_MODELS = re.compile(r"(ft:)?(gpt-3\.5-turbo-instruct|davinci-002|babbage-002)([-:].*)?")
 
@@ -115,6 +129,13 @@ class OpenAI(HTTPProvider):
     def kind(self, request: Request) -> Literal["llm", "chat_model"]:
         """Completions continue a text, chat converses."""
         return "llm" if self._completes(request) else "chat_model"
+
+    def service(self, request: Request) -> Service:
+        """Who answers, and where; whose protocol it is, where the host is not known."""
+        service = super().service(request)
+        host = f".{service.address}"
+        known = next((name for end, name in _PROVIDERS.items() if host.endswith(f".{end}")), None)
+        return attrs.evolve(service, provider=known) if known else service
 
     def _model(self, request: Request) -> str:
         return request.model or self.model

@@ -109,6 +109,48 @@ def rxllm_mapped(address: str) -> Read:
     return read
 
 
+def rxllm_handler(address: str) -> Read:
+    """Chunks by ``async for``, while a handler hears the run."""
+    import rxllm
+
+    llm = rxllm.OpenAI("any", base_url=f"{address}/v1", api_key="none", handlers=[lambda event: None])
+
+    async def read(model: str, emit: Emit) -> None:
+        async for chunk in llm.astream(PROMPT, model=model):
+            if chunk.text:
+                emit(chunk.text)
+
+    return read
+
+
+def rxllm_events(address: str) -> Read:
+    """Typed events by ``async for``."""
+    import rxllm
+
+    llm = rxllm.OpenAI("any", base_url=f"{address}/v1", api_key="none")
+
+    async def read(model: str, emit: Emit) -> None:
+        async for event in llm.events(PROMPT, model=model).pipe(rxllm.astream()):
+            if isinstance(event, rxllm.RunChunk) and event.text:
+                emit(event.text)
+
+    return read
+
+
+def rxllm_dicts(address: str) -> Read:
+    """``astream_events``."""
+    import rxllm
+
+    llm = rxllm.OpenAI("any", base_url=f"{address}/v1", api_key="none")
+
+    async def read(model: str, emit: Emit) -> None:
+        async for event in llm.astream_events(PROMPT, model=model):
+            if event["event"] == "on_chat_model_stream" and event["data"]["chunk"].text:
+                emit(event["data"]["chunk"].text)
+
+    return read
+
+
 def rxllm_sync(address: str) -> Read:
     """Chunks by ``for``."""
     import rxllm

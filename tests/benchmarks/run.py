@@ -69,6 +69,10 @@ WORKLOADS = {
         "{:,} tokens back to back, by `for` instead of `async for`",
         *(CPU, "cpu", "burst-{}", 10_000, 1, ("rxllm", "rxllm-sync")),
     ),
+    "observed": Workload(
+        "{:,} tokens back to back, with a handler, as typed events, as dicts",
+        *(CPU, "cpu", "burst-{}", 10_000, 1, ("rxllm", "rxllm-handler", "rxllm-events", "rxllm-dicts")),
+    ),
     "import": Workload("import, the interpreter's start included", "CPU ms", "import", contestants=tuple(IMPORTS)),
 }
 

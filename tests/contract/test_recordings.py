@@ -39,8 +39,10 @@ class Recording:
     def made(self, url, **settings):
         """The provider that speaks its protocol."""
         if self.expected["protocol"] == "messages":
-            return Anthropic("m", base_url=url, api_key="sk-test", **settings)
-        return OpenAI("m", base_url=url + "/v1", api=self.expected["protocol"], api_key="sk-test", **settings)
+            return Anthropic("m", base_url=url, api_key="sk-test", max_retries=0, **settings)
+        return OpenAI(
+            "m", base_url=url + "/v1", api=self.expected["protocol"], api_key="sk-test", max_retries=0, **settings
+        )
 
 
 def recordings():

@@ -35,8 +35,8 @@ class Short:
     def made(self, server):
         """The provider that speaks it."""
         if self.api == "messages":
-            return Anthropic("m", base_url=server.url, api_key="sk-test")
-        return OpenAI("m", base_url=server.url + "/v1", api=self.api, api_key="sk-test")
+            return Anthropic("m", base_url=server.url, api_key="sk-test", max_retries=0)
+        return OpenAI("m", base_url=server.url + "/v1", api=self.api, api_key="sk-test", max_retries=0)
 
     def expected(self, frames):
         """What these frames amount to: their text, and whether that is the whole answer."""

@@ -683,3 +683,20 @@ class TestWhole:
         """What is no answer is never an empty one."""
         with pytest.raises(ProtocolError):
             OpenAI("x")._whole(body, asked())
+
+
+@pytest.mark.parametrize(
+    ("base_url", "provider"),
+    [
+        (None, "openai"),
+        ("https://eu.api.openai.com/v1", "openai"),
+        ("https://api.groq.com/openai/v1", "groq"),
+        ("https://mine.openai.azure.com/openai/v1", "azure.ai.openai"),
+        ("https://api.x.ai/v1", "x_ai"),
+        ("https://example-x.ai/v1", "openai"),
+        (LOCAL, "openai"),
+    ],
+)
+def test_handlers_are_told_whose_service_it_is(base_url, provider):
+    """By the host where it is known, else by the protocol."""
+    assert provider == OpenAI("m", base_url=base_url).service(Request(prompt="hi")).provider
