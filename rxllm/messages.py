@@ -295,14 +295,13 @@ class Chunk:
         logprobs: Logprobs | None = None,
     ) -> None:
         whole = tuple(parts) or None
-        # Most chunks with parts are one fragment, with nothing to join.
+        # Most chunks with parts are one fragment, with nothing to join, and no text.
         if whole and not (len(whole) == 1 and not text and _is_fragment(whole[0])):
             fold = _Fold()
             fold.text(text)
             for part in whole:
                 fold.add(part)
-            whole = fold.parts() or None
-        if whole:
+            whole = fold.parts()
             text = _text(whole, TextPart)
             if all(isinstance(part, TextPart) for part in whole):
                 whole = None
@@ -438,6 +437,14 @@ def text_chunk(text: str) -> Chunk:
     chunk = _new(Chunk)
     _set_text(chunk, text)
     _set_rest(chunk, None)
+    return chunk
+
+
+def part_chunk(part: ReasoningPart | ToolCallPart) -> Chunk:
+    """``Chunk(parts=[part])`` of a part that is not empty, at half the price."""
+    chunk = _new(Chunk)
+    _set_text(chunk, "")
+    _set_rest(chunk, _Rest((part,)))
     return chunk
 
 

@@ -16,7 +16,7 @@ from reactivex.disposable import SingleAssignmentDisposable
 
 from .._runtime import Source, connect
 from ..errors import MisuseError
-from ..messages import Chunk, Part, ReasoningPart, TextPart, text_chunk
+from ..messages import Chunk, Part, ReasoningPart, TextPart, part_chunk, text_chunk
 
 __all__ = ["split_reasoning", "stop_at"]
 
@@ -162,8 +162,11 @@ class _Rewriting(abc.ObserverBase[Chunk]):
             self.emit(_with(value, parts))
 
     def say(self, parts: list[Part]) -> None:
-        if len(parts) == 1 and isinstance(parts[0], TextPart):
-            self.emit(text_chunk(parts[0].text))
+        only = parts[0] if len(parts) == 1 else None
+        if type(only) is TextPart:
+            self.emit(text_chunk(only.text))
+        elif type(only) is ReasoningPart:
+            self.emit(part_chunk(only))
         elif parts:
             self.emit(Chunk(parts=parts))
 

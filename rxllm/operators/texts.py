@@ -23,8 +23,10 @@ Texts = Observable[Chunk] | Observable[str]
 
 _OPENING = r"「『（《〈【〔［｛"
 _WITHOUT_SPACES = r"\u3041-\u3096\u30a1-\u30fa\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
-_WORD = re.compile(rf"(?<=\s)(?=\S)|(?<=[^\s{_OPENING}])(?=[{_OPENING}{_WITHOUT_SPACES}])")
-_LINE = re.compile(r"(?<=\n)|(?<=\r)(?=[^\n])")
+# Each matches the character before a boundary.
+_SPACED_WORD = re.compile(r"\s(?=\S)")
+_WORD = re.compile(rf"\s(?=\S)|[^\s{_OPENING}](?=[{_OPENING}{_WITHOUT_SPACES}])")
+_LINE = re.compile(r"\n|\r(?=[^\n])")
 
 
 def words() -> Callable[[Texts], Observable[str]]:
@@ -42,7 +44,7 @@ def words() -> Callable[[Texts], Observable[str]]:
 
     Errors: of the source, after what was held back. `MisuseError` for a ``reset``, as of `text`.
     """
-    return _cutting(lambda observer: _Pieces(observer, _WORD, skips_blank=True))
+    return _cutting(lambda observer: _Pieces(observer, _WORD, _SPACED_WORD, skips_blank=True))
 
 
 def lines() -> Callable[[Texts], Observable[str]]:
@@ -126,44 +128,54 @@ class _Chunks(abc.ObserverBase[Chunk | str]):
 
 
 class _Pieces(abc.ObserverBase[str]):
-    """Cuts where the pattern matches, which sees one character back and one ahead: no text is read twice."""
+    """Cuts behind what the pattern matches, which is one character and sees one ahead: no text is read twice."""
 
-    __slots__ = ("boundary", "emit", "held", "observer", "skips_blank")
+    __slots__ = ("ascii_boundary", "boundary", "emit", "held", "observer", "skips_blank")
 
-    def __init__(self, observer: abc.ObserverBase[str], boundary: re.Pattern[str], *, skips_blank: bool) -> None:
+    def __init__(
+        self,
+        observer: abc.ObserverBase[str],
+        boundary: re.Pattern[str],
+        ascii_boundary: re.Pattern[str] | None = None,
+        *,
+        skips_blank: bool,
+    ) -> None:
         self.observer = observer
         self.emit = observer.on_next
         self.boundary = boundary
+        self.ascii_boundary = ascii_boundary or boundary  # in text without other letters, where it is faster
         self.skips_blank = skips_blank
         self.held: list[str] = []
 
     def on_next(self, value: str) -> None:
         held = self.held
-        if held:
-            window, offset = held[-1][-1] + value, 1
-        else:
-            window, offset = value, 0
-        if self.boundary.search(window, offset) is None:
-            held.append(value)
-        else:
-            self.cut(value, [match.end() - offset for match in self.boundary.finditer(window, offset)])
-
-    def cut(self, value: str, ends: list[int]) -> None:
-        """Emits what ends in `value`, or just before it, and holds the rest."""
+        offset = 1 if held else 0
+        window = held[-1][-1] + value if held else value
+        search = (self.ascii_boundary if window.isascii() else self.boundary).search
         start = 0
-        for end in ends:
+        match = search(window)
+        while match is not None:
+            end = match.end()
+            if end - offset > start:
+                held.append(value[start : end - offset])
+                start = end - offset
+            self.cut()
             held = self.held
-            if end > start:
-                held.append(value[start:end])
-                start = end
-            piece = held[0] if len(held) == 1 else "".join(held)
-            if self.skips_blank and piece.isspace():  # which is before the first word
-                self.held = [piece]
-            else:
-                self.held = []
-                self.emit(piece)
+            match = search(window, end)
         if start < len(value):
-            self.held.append(value[start:])
+            held.append(value[start:] if start else value)
+
+    def cut(self) -> None:
+        """Emits what is held; but blanks before the first word, which belong to it."""
+        held = self.held
+        piece = held[0] if len(held) == 1 else "".join(held)
+        if self.skips_blank:
+            if piece.isspace():
+                self.held = [piece]
+                return
+            self.skips_blank = False
+        self.held = []
+        self.emit(piece)
 
     def finish(self) -> None:
         held, self.held = self.held, []
@@ -214,14 +226,16 @@ class _Sentences(_Pieces):
             return
         before = self.before()
         window, offset = before + value, len(before)
-        ends: list[int] = []
         start = 0
         for match in self.boundary.finditer(window, offset):
             end = match.start()
             if _ends(window[max(start, end - _FAR) : end], window[end]):
-                ends.append(end - offset)
+                if end > max(start, offset):
+                    self.held.append(window[max(start, offset) : end])
                 start = end
-        self.cut(value, ends)
+                self.cut()
+        if window[max(start, offset) :]:
+            self.held.append(window[max(start, offset) :])
         body, gap = _stripped(window[max(start, len(window) - _FAR) :])
         self.open = body[-1:] in _MARKS or "\n" in gap or "\r" in gap
 
