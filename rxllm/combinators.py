@@ -342,7 +342,7 @@ def limited(llm: Stage[Any], limiter: Limiter) -> Any:
         limited(llm, limiter)   -------a-b-|
 
     One `Limiter` may be shared by many models, loops and threads. Put ``limited`` inside of ``retry``, so that each
-    attempt counts, and outside of ``cached``, so that nothing counts that isn't asked.
+    attempt counts, and inside of ``cached``, so that nothing counts that isn't asked.
 
     Raises:
         MisuseError: this is no Limiter.

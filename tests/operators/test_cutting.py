@@ -325,4 +325,4 @@ def test_time_is_linear(operator, text):
         return time.process_time() - begun
 
     small = min(seconds(2_000) for _ in range(3))
-    assert 30 * small > seconds(16_000)
+    assert any(30 * small > seconds(16_000) for _ in range(4)), "a busy machine may be slow once"
