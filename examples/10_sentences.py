@@ -4,16 +4,15 @@ It runs on rxllm's background loop, since a script has none: `stream` reads from
 """
 
 import rxllm
-from rxllm.operators import sentences, smooth, words
 
 llm = rxllm.Embedded(seed=2, max_tokens=60)
 
-voice = rxllm.pipe(llm, sentences())
+voice = rxllm.pipe(llm, rxllm.sentences())
 for sentence in voice.stream("Write me a song about the sea."):
     print("say:", repr(sentence))
 
 # Chunks come in bursts; words leave evenly, each at most 0.2 seconds after it came.
-typewriter = rxllm.pipe(llm, words(), smooth(0.2))
+typewriter = rxllm.pipe(llm, rxllm.words(), rxllm.smooth(0.2))
 for word in typewriter.stream("Write me a song about rain."):
     print(word, end="", flush=True)
 print()

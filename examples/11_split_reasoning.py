@@ -6,7 +6,6 @@ It runs on rxllm's background loop, since a script has none: `invoke` and `strea
 from collections.abc import AsyncIterator
 
 import rxllm
-from rxllm.operators import split_reasoning, stop_at
 
 
 class Raw(rxllm.LLM):
@@ -18,7 +17,7 @@ class Raw(rxllm.LLM):
             yield piece
 
 
-model = rxllm.pipe(Raw(), split_reasoning(), stop_at("\nHuman:"))
+model = rxllm.pipe(Raw(), rxllm.split_reasoning(), rxllm.stop_at("\nHuman:"))
 
 for chunk in model.stream("What is 6 times 7?"):
     print("thinks" if chunk.reasoning else "says", repr(chunk.reasoning or chunk.text), chunk.finish_reason or "")

@@ -8,7 +8,7 @@ A model is a function from a prompt to a cold `reactivex.Observable` of chunks::
     for chunk in llm.stream("Write me a song about sparkling water."):
         print(chunk, end="", flush=True)
 
-Providers are imported when they are first named, httpx with the first request.
+Models, handlers and operators are imported when they are first named, httpx with the first request.
 """
 
 from __future__ import annotations
@@ -66,23 +66,8 @@ from .messages import (
     ToolResultPart,
     Usage,
 )
-from .operators import (
-    batch,
-    batch_as_completed,
-    deadline,
-    first_chunk_timeout,
-    idle_timeout,
-    lines,
-    message,
-    sentences,
-    share,
-    smooth,
-    split_reasoning,
-    stop_at,
-    text,
-    usage,
-    words,
-)
+from .operators.batches import batch, batch_as_completed
+from .operators.folds import message, text, usage
 from .pipeline import Pipeline, pipe
 
 if TYPE_CHECKING:
@@ -93,8 +78,13 @@ if TYPE_CHECKING:
     from .handlers.progress import ProgressHandler
     from .handlers.usage import UsageMeter
     from .limiter import Limiter
+    from .operators.cutting import split_reasoning, stop_at
     from .operators.delays import backoff
     from .operators.keeping import Store
+    from .operators.limits import deadline, first_chunk_timeout, idle_timeout
+    from .operators.sharing import share
+    from .operators.smoothing import smooth
+    from .operators.texts import lines, sentences, words
     from .providers import model
     from .providers.anthropic import Anthropic
     from .providers.embedded import Embedded
@@ -221,14 +211,24 @@ _LAZY = {
     "UsageMeter": ".handlers.usage",
     "backoff": ".operators.delays",
     "cached": ".combinators",
+    "deadline": ".operators.limits",
     "fallback": ".combinators",
+    "first_chunk_timeout": ".operators.limits",
     "hedge": ".combinators",
+    "idle_timeout": ".operators.limits",
     "limited": ".combinators",
+    "lines": ".operators.texts",
     "model": ".providers",
     "observe": ".combinators",
     "retry": ".combinators",
     "route": ".combinators",
+    "sentences": ".operators.texts",
+    "share": ".operators.sharing",
+    "smooth": ".operators.smoothing",
+    "split_reasoning": ".operators.cutting",
+    "stop_at": ".operators.cutting",
     "tool": ".tools",
+    "words": ".operators.texts",
 }
 
 

@@ -21,8 +21,7 @@ from .bridges.stream import CallerStream
 from .errors import MisuseError, is_text, must_be, shown
 from .events import Event, Listener
 from .messages import Settings
-from .operators import batch, batch_as_completed
-from .operators.batches import MAX_CONCURRENCY
+from .operators.batches import MAX_CONCURRENCY, batch, batch_as_completed
 from .operators.dicts import SELECTIONS, as_dicts
 from .operators.observing import ears
 

@@ -138,6 +138,7 @@ def run(program):
     """What a program prints, run by this interpreter with warnings as errors."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT.parent)}
     environment.pop("COVERAGE_PROCESS_START", None)
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # compiled once, as anywhere, not in each of the runs
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", program], env=environment, capture_output=True, text=True, check=False
     )

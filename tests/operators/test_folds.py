@@ -5,7 +5,7 @@ from reactivex.testing import ReactiveTest, TestScheduler
 
 import rxllm
 from rxllm import Chunk, Message, MisuseError, TextPart, ToolCallPart, Usage
-from rxllm.operators import message, text, usage
+from rxllm import message, text, usage
 
 on_next, on_error, on_completed = ReactiveTest.on_next, ReactiveTest.on_error, ReactiveTest.on_completed
 USAGE = Usage(output_tokens=2)

@@ -13,7 +13,7 @@ from reactivex.testing import ReactiveTest, TestScheduler
 import rxllm
 from rxllm import MisuseError
 from rxllm._runtime import Scheduler, Source, connect
-from rxllm.operators import smooth
+from rxllm import smooth
 
 on_next, on_error, on_completed = ReactiveTest.on_next, ReactiveTest.on_error, ReactiveTest.on_completed
 FAILURE = ValueError("no")
