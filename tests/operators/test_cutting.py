@@ -11,10 +11,9 @@ from reactivex.subject import Subject
 from reactivex.testing import ReactiveTest, TestScheduler
 
 import rxllm
-from rxllm import Chunk, MisuseError, ReasoningPart, TextPart, ToolCallPart, Usage
+from rxllm import Chunk, MisuseError, ReasoningPart, TextPart, ToolCallPart, Usage, split_reasoning, stop_at
 from rxllm._runtime import Source, connect
 from rxllm.messages import join
-from rxllm import split_reasoning, stop_at
 
 on_next, on_error, on_completed = ReactiveTest.on_next, ReactiveTest.on_error, ReactiveTest.on_completed
 FAILURE = ValueError("no")

@@ -4,8 +4,7 @@ import pytest
 from reactivex.testing import ReactiveTest, TestScheduler
 
 import rxllm
-from rxllm import Chunk, Message, MisuseError, TextPart, ToolCallPart, Usage
-from rxllm import message, text, usage
+from rxllm import Chunk, Message, MisuseError, TextPart, ToolCallPart, Usage, message, text, usage
 
 on_next, on_error, on_completed = ReactiveTest.on_next, ReactiveTest.on_error, ReactiveTest.on_completed
 USAGE = Usage(output_tokens=2)

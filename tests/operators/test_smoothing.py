@@ -11,9 +11,8 @@ from reactivex.subject import Subject
 from reactivex.testing import ReactiveTest, TestScheduler
 
 import rxllm
-from rxllm import MisuseError
+from rxllm import MisuseError, smooth
 from rxllm._runtime import Scheduler, Source, connect
-from rxllm import smooth
 
 on_next, on_error, on_completed = ReactiveTest.on_next, ReactiveTest.on_error, ReactiveTest.on_completed
 FAILURE = ValueError("no")

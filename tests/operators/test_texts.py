@@ -11,8 +11,7 @@ from reactivex.subject import Subject
 from reactivex.testing import ReactiveTest, TestScheduler
 
 import rxllm
-from rxllm import Chunk, MisuseError, Usage
-from rxllm import lines, sentences, words
+from rxllm import Chunk, MisuseError, Usage, lines, sentences, words
 
 on_next, on_error, on_completed = ReactiveTest.on_next, ReactiveTest.on_error, ReactiveTest.on_completed
 FAILURE = ValueError("no")
