@@ -51,6 +51,7 @@ __all__ = [
     "called",
     "clock",
     "connect",
+    "current",
     "dispatch",
     "in_loop",
     "in_thread",
@@ -75,7 +76,8 @@ Loop = asyncio.AbstractEventLoop
 class Gate:
     """Whether more may come: a consumer closes it when it has enough, pumps wait until it opens.
 
-    It belongs to one loop, and any number of pumps may wait at it (merged streams share their consumer's gate).
+    It belongs to one loop, and any number of pumps may wait at it (merged streams share their consumer's gate), of
+    other loops, too.
 
     Attributes:
         is_open: read by pumps after each item.
@@ -100,9 +102,8 @@ class Gate:
         self.is_open = True
         self.opened_at = time.monotonic()
         waiters, self._waiters = self._waiters, {}
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        for waiter in [*waiters]:
+            _wake(waiter)
 
     async def wait(self) -> None:
         """Returns when the gate has opened, even if another has closed it since: each who waits gets his turn."""
@@ -112,12 +113,27 @@ class Gate:
     def opening(self, loop: Loop) -> asyncio.Future[None]:
         """Done when the closed gate opens."""
         waiter: asyncio.Future[None] = loop.create_future()
-        self._waiters[waiter] = None
         waiter.add_done_callback(lambda waiter: self._waiters.pop(waiter, None))  # also when nobody waits any more
+        self._waiters[waiter] = None
+        if self.is_open:  # since a moment ago, by another loop, which may not have seen this one waiting
+            _wake(waiter)
         return waiter
 
 
+def _wake(waiter: asyncio.Future[None]) -> None:
+    """Ends a wait, on its loop."""
+    loop = waiter.get_loop()
+    if not in_loop(loop):
+        with suppress(RuntimeError):  # it is closed
+            loop.call_soon_threadsafe(_wake, waiter)
+    elif not waiter.done():
+        waiter.set_result(None)
+
+
 # ── where and how a subscription runs ────────────────────────────────────────────────────────────────────────────
+
+
+_OPEN = Gate()  # nobody closes it
 
 
 class Scheduler(AsyncIOScheduler):
@@ -128,6 +144,7 @@ class Scheduler(AsyncIOScheduler):
     Attributes:
         loop: where everything runs.
         gate: when to pause.
+        around: when to pause, too: the gate of who takes the events of the run that this is part of.
         context: the subscriber's context variables.
         tasks: what was started and has not ended.
         run: what is running here, if anybody listens to it.
@@ -136,6 +153,7 @@ class Scheduler(AsyncIOScheduler):
         blame: who hears of what no observer may: that code around the stream raised, or that the loop ends
             (then a CancelledError). It tells whether somebody took it up.
         answered: who hears of the headers of a server's answer, their names in lower case.
+        has_others: whether somebody above asks again, or another, when this fails; to do so here would multiply.
     """
 
     def __init__(self, loop: Loop, *, keeps_alive: bool = False) -> None:
@@ -148,9 +166,11 @@ class Scheduler(AsyncIOScheduler):
         shown = _current.get()
         self.run: Run | None = shown.run if shown else None
         self.listeners: tuple[Ear, ...] = shown.listeners if shown else ()
+        self.around: Gate = shown.around if shown else _OPEN
         self.outer: Scheduler | None = None
         self.blame: Callable[[BaseException], bool] = lambda _: False
         self.answered: Callable[[Mapping[str, str]], object] = lambda _: None
+        self.has_others = False
 
     def heeding(self, hook: Callable[[BaseException], object]) -> Scheduler:
         """The same, where `hook`, too, hears of what no observer may."""
@@ -168,6 +188,18 @@ class Scheduler(AsyncIOScheduler):
         """The same, with a pace and an end of its own: for what may outlive who asked for it."""
         other = self.with_gate(Gate())
         other.tasks, other.blame = set(), blame
+        return other
+
+    def heard_by(self, ear: Ear) -> Scheduler:
+        """The same, where another listens, whose pace is this one's."""
+        other = self.under(self.run, (*self.listeners, ear))
+        other.around = self.gate
+        return other
+
+    def with_others(self) -> Scheduler:
+        """The same for an attempt that is not the last."""
+        other = copy.copy(self)
+        other.has_others = True
         return other
 
     def unheld(self) -> Scheduler:
@@ -193,9 +225,19 @@ class Scheduler(AsyncIOScheduler):
             _current.reset(token)
 
     def tell(self, event: Event) -> None:
-        """Tells the listeners; each on the loop that it was attached on."""
+        """Tells the listeners; each on the loop that it was attached on.
+
+        Raises:
+            Exception: what the first of those raised that may fail the run.
+        """
+        failure: Exception | None = None
         for listener in self.listeners:
-            listener.hear(event)
+            try:
+                listener.hear(event)
+            except Exception as error:  # the others hear of it all the same
+                failure = failure or error
+        if failure is not None:
+            raise failure
 
     def call(self, action: Callable[[], object]) -> None:
         """Runs `action` on the loop: now where that is here, else soon. A loop that is closed has nothing to run."""
@@ -214,6 +256,11 @@ class Scheduler(AsyncIOScheduler):
             self.loop.call_soon_threadsafe(run, context=self.context)
         except RuntimeError:
             release()
+
+    def opened_at(self) -> float | None:
+        """When what is to come was last let go on (`time.monotonic()`); None while it has to wait."""
+        gate, around = self.gate, self.around
+        return max(gate.opened_at, around.opened_at) if gate.is_open and around.is_open else None
 
     def report(self, message: str, error: BaseException) -> None:
         """Tells of a failure that is not the source's, but a subscriber's, or the code of an operator.
@@ -306,6 +353,11 @@ class Ear:
 _current: contextvars.ContextVar[Scheduler | None] = contextvars.ContextVar("rxllm_run", default=None)
 
 
+def current() -> Scheduler | None:
+    """Where the run is that this code is part of, if any."""
+    return _current.get()
+
+
 def dispatch(name: str, data: Any = None) -> None:
     """Tells who listens to the current run of an event of the program's own, a `Custom`.
 
@@ -315,7 +367,7 @@ def dispatch(name: str, data: Any = None) -> None:
         name: what happened.
         data: what there is to tell of it.
     """
-    home = _current.get()
+    home = current()
     if home is not None and home.run is not None:
         home.tell(Custom(name, data, run=home.run))
 
@@ -463,8 +515,10 @@ class _Subscription(abc.DisposableBase, Generic[T]):
         if self.over:
             self.release()
             return
+        # As any task, it has a context of its own; but for a run, where what its handlers set is to last.
+        context = self.home.context.copy() if self.home.run is None else self.home.context
         # Not loop.create_task: an eager factory would run it here, inside of whoever subscribes.
-        self.task = asyncio.Task(self.run(), loop=self.home.loop, context=self.home.context)
+        self.task = asyncio.Task(self.run(), loop=self.home.loop, context=context)
         self.home.tasks.add(self.task)
         self.task.add_done_callback(self.ended)
 
@@ -494,7 +548,7 @@ class _Subscription(abc.DisposableBase, Generic[T]):
 
     async def pump(self) -> None:
         """Hands on all items, and closes their iterator."""
-        gate, on_next = self.home.gate, self.observer.on_next
+        gate, around, on_next = self.home.gate, self.home.around, self.observer.on_next
         if not gate.is_open:
             await gate.wait()
         iterator = self.items(self.home)
@@ -513,8 +567,9 @@ class _Subscription(abc.DisposableBase, Generic[T]):
                     # while hearing one is cancelled here: not in the middle of closing, and not too late.
                     first = False
                     await asyncio.sleep(0)
-                if not gate.is_open:
+                if not (gate.is_open and around.is_open):
                     await gate.wait()
+                    await around.wait()
         finally:
             if isinstance(iterator, AsyncGenerator):
                 await cast("AsyncGenerator[T, None]", iterator).aclose()
@@ -668,6 +723,7 @@ class _Portal:
     def __init__(self) -> None:
         ready: queue.SimpleQueue[Loop] = queue.SimpleQueue()
         self._held = 0
+        self._is_patient = True  # until Ctrl-C
         self._quiet = threading.Condition()
         self._thread = threading.Thread(target=self._run, args=(ready,), name="rxllm-portal", daemon=True)
         self._thread.start()
@@ -711,12 +767,16 @@ class _Portal:
 
     def _hear_out(self) -> None:
         """At the end of the main thread: waits for whoever has only subscribed. In a forked child that is nobody."""
-        if self is _portal:
-            with suppress(KeyboardInterrupt), self._quiet:  # at the exit, then, all requests are closed
-                self._quiet.wait_for(lambda: not self._held)
+        if self is _portal and self._is_patient:
+            try:
+                with self._quiet:
+                    self._quiet.wait_for(lambda: not self._held)
+            except KeyboardInterrupt:  # all requests are closed
+                self._is_patient = False
 
     def _finish(self) -> None:
         """At the end of all threads but the daemons: closes the loop, which cancels what is left."""
+        self._hear_out()  # those threads may have subscribed since
         if self is _portal:
             self.loop.call_soon_threadsafe(self._stop.set)
             self._thread.join(timeout=2)

@@ -10,14 +10,20 @@ import contextlib
 import io
 import json
 import os
+import select
 import signal
+import stat
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn, cast
 
 import attrs
+import reactivex as rx
+from reactivex import Observable
+from reactivex import operators as ops
 
 from . import __version__
+from .bridges import stream
 from .errors import MisuseError, RxllmError
 from .llm import LLM
 from .messages import Chunk, FinishReason, Message, Settings, Usage
@@ -27,6 +33,8 @@ from .records import to_json
 __all__ = ["main"]
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
+
+_GLANCE = 0.25  # seconds between two looks at whether anybody reads
 
 _KEYS = {  # what is asked where nobody named a model, by the key that is there
     "OPENAI_API_KEY": "openai:gpt-5-mini",
@@ -47,12 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: argparse has said all there is to say, as after ``--help``.
     """
-    for stream in (sys.stdout, sys.stderr):
+    for output in (sys.stdout, sys.stderr):
         # A character that the terminal's encoding has not is no reason to lose the answer.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+        if isinstance(output, io.TextIOWrapper):
+            output.reconfigure(errors="replace")
     try:
-        _answer(_parser().parse_intermixed_args(arguments))
+        _answer(_options(list(sys.argv[1:] if arguments is None else arguments)))
     except KeyboardInterrupt:
         # A second Ctrl-C, while the connections are closed, ends the process without a traceback.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -96,13 +104,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _options(arguments: list[str]) -> argparse.Namespace:
+    """What was asked for. After -- there are only words, which argparse forgets when it takes words between options."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    options = _parser().parse_intermixed_args(arguments[:end])
+    options.prompt += arguments[end + 1 :]
+    return options
+
+
 def _answer(options: argparse.Namespace) -> None:
     text = _prompt(options.prompt)
     prompt = text if options.system is None else [Message("system", options.system), Message("user", text)]
     given = {name: getattr(options, name) for name in ("temperature", "max_tokens", "seed")}
     settings = cast("Settings", {name: value for name, value in given.items() if value is not None})
     screen = _Screen(as_json=options.json)
-    with _model(options.model).stream(prompt, **settings) as chunks:
+    asked = _model(options.model).bind(**settings)(prompt)
+    with asked.pipe(ops.take_until(_unread()), stream()) as chunks:
         try:
             for chunk in chunks:
                 screen.show(chunk)
@@ -110,6 +127,22 @@ def _answer(options: argparse.Namespace) -> None:
             screen.end()
     if options.usage:
         _tell(_summary(screen))
+
+
+def _unread() -> Observable[float]:
+    """Fails when nobody reads standard output any more; a model that is silent writes nothing that would tell."""
+    with contextlib.suppress(OSError, ValueError):
+        output = sys.stdout.fileno()
+        if hasattr(select, "poll") and stat.S_ISFIFO(os.fstat(output).st_mode):
+            poll = select.poll()
+            poll.register(output, 0)  # which leaves the errors, such as that the pipe has no other end
+
+            def look(_: object) -> None:
+                if poll.poll(0):
+                    raise BrokenPipeError
+
+            return rx.interval(_GLANCE).pipe(ops.do_action(look), ops.ignore_elements())
+    return rx.never()
 
 
 def _prompt(words: list[str]) -> str:

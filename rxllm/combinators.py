@@ -8,6 +8,9 @@ is a run of its own, of the kind ``chain``, and what it asks are runs within it.
 from __future__ import annotations
 
 import functools
+import hashlib
+import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast, overload
 
@@ -35,6 +38,8 @@ In = TypeVar("In", contravariant=True)
 Out = TypeVar("Out", covariant=True)
 T = TypeVar("T")
 Stage = Callable[[Any], Observable[T]]
+
+_log = logging.getLogger("rxllm")
 
 
 class How(Protocol):
@@ -156,7 +161,8 @@ def retry(
         llm             --x     --x         ---Hel-lo-|
         retry(llm, 3)   ---------------------Hel-lo-|
 
-    A model over HTTP does so by itself (``max_retries=2``); this is for more, for other failures, and for others.
+    A model over HTTP does so by itself (``max_retries=2``), which rests within `retry`: so many attempts are so many
+    requests. This is for more, for other failures, and for others.
     What has begun is not asked for again, since its text has been read, unless ``mid_stream="restart"``: then
     ``Chunk(reset=True)`` comes before the new beginning. It folds as "forget what came before"; `text` refuses it,
     and handlers show it.
@@ -217,7 +223,7 @@ def fallback(*llms: Stage[Any], when: Callable[[Exception], bool] = is_no_misuse
         fallback(a, b)   ------Hel-lo-|
 
     What has begun is not begun again. An empty answer is an answer. Mistakes of the program (`MisuseError`) are not
-    got round.
+    got round. Only the last one asks again by itself (``max_retries``): the others' failures are not waited for.
 
     Args:
         llms: models; or pipelines and any other functions from a prompt to an Observable.
@@ -256,6 +262,8 @@ def hedge(*llms: Stage[Any], after: float) -> Any:
 
     The first part commits (reasoning counts), and so does an end without one: an empty answer is an answer. Losers
     are closed at once, which is what keeps the second request cheap. ``after=0`` is a race, which failures don't win.
+    Only the last one asks again by itself (``max_retries``).
+
     `after` near the 95th percentile of the time to the first chunk costs 5 % more requests and cuts the tail.
 
     Args:
@@ -367,7 +375,12 @@ class _Cached:
         """Asks what is not known yet."""
         from .records import fingerprint
 
-        return kept(begins[0], self.store, f"{self.who}:{fingerprint(given)}", self.running)
+        try:
+            key = f"{self.who}:{fingerprint(given)}"
+        except MisuseError as error:
+            _log.warning("An answer is not cached. %s", error)
+            return begins[0]()
+        return kept(begins[0], self.store, key, self.running)
 
 
 def cached(llm: LLM, store: Store, *, name: str | None = None) -> LLM:
@@ -379,7 +392,16 @@ def cached(llm: LLM, store: Store, *, name: str | None = None) -> LLM:
         cached(llm, store)   ---Hel-lo-|     (and later)     (Hel)(lo)|
 
     Answers are kept by the model and all parameters of the request. Calls for the same that run at the same time on one
-    loop join one request. What failed, or was left before its end, is not kept.
+    loop join one request. What failed, or was left before its end, is not kept, nor is what was taken back. A request
+    that can't be told from others is asked each time, and logged.
+
+    A model is told from others by its class and its fields, but those with ``repr=False``, and not by what else it
+    knows; one over HTTP also by where it asks, as the environment says when ``cached`` is called, and by its headers,
+    but for credentials. Where that is not enough, say `name`.
+
+    Handlers hear of a run of the kind ``chain``, which has the answer's chunks; the model's own run is within it, and
+    only when it is asked. So what counts models' runs, as `UsageMeter` and the ``on_llm_…`` hooks of a
+    `CallbackHandler`, does not count what was kept.
 
     Args:
         llm: a model.
@@ -397,6 +419,14 @@ def cached(llm: LLM, store: Store, *, name: str | None = None) -> LLM:
 
 
 _NO_MATTER = {*attrs.fields_dict(LLM), "timeout", "event_limit", "max_retries", "when", "delay", "store", "limiter"}
+_CREDENTIAL = re.compile(r"(.*[-_])?(authorization|cookie|api[-_]?key|token|secret|password)", re.IGNORECASE)
+
+
+def _place(url: str, headers: Mapping[str, str]) -> str:
+    """Who answers there, as a digest: an address and a header may say what no store should know."""
+    public = re.sub("//[^/]*@", "//", url)
+    told = sorted((name.lower(), value) for name, value in headers.items() if not _CREDENTIAL.fullmatch(name))
+    return hashlib.sha256(repr((public, told)).encode()).hexdigest()
 
 
 def _who(value: object) -> str:
@@ -412,6 +442,9 @@ def _who(value: object) -> str:
     if attrs.has(kind):
         fields = {each.name: getattr(value, each.name) for each in attrs.fields(kind) if each.repr}
         fields |= getattr(value, "__dict__", {})
+        if isinstance(value, LLM) and "HTTPProvider" in (base.__name__ for base in kind.__mro__):
+            http: Any = value  # the name of its class says so; the class itself is private to its room
+            fields["base_url"] = _place(http._url(Request.ask("", value.parameters)), http.headers or {})
         told = ", ".join(f"{name}={_who(fields[name])}" for name in sorted(fields.keys() - _NO_MATTER))
         parameters = f", {value.parameters!r}" if isinstance(value, LLM) and value.parameters != Parameters() else ""
         return f"{kind.__module__}.{kind.__qualname__}({told}{parameters})"

@@ -7,10 +7,10 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, cast
 
-from attrs import field, frozen
+from attrs import Factory, field, frozen
 from reactivex import abc
 
-from .errors import MisuseError, RxllmError
+from .errors import MisuseError
 from .messages import Chunk, Message, Request
 
 __all__ = [
@@ -190,14 +190,10 @@ class Finished(_Event):
 
 @frozen
 class Failed(_Event):
-    """A run failed."""
+    """A run failed; `partial` is what it had sent before, None if nothing."""
 
     error: Exception
-
-    @property
-    def partial(self) -> Message | None:
-        """What had arrived before, where the error knows."""
-        return self.error.partial if isinstance(self.error, RxllmError) else None
+    partial: Any = field(default=Factory(lambda self: getattr(self.error, "partial", None), takes_self=True))
 
 
 @frozen

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast
 
 import attrs
@@ -13,7 +14,7 @@ from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
 
 from ._runtime import Scheduler, Source, Worker, called, pull, scheduler, source
 from .errors import MisuseError, must_be
-from .events import Service
+from .events import Listener, Service
 from .messages import (
     Chunk,
     Message,
@@ -44,9 +45,10 @@ class Fields(Sampling, total=False):
     """Keywords of a shipped provider's constructor: parameters, and the config of its runs."""
 
     parameters: Parameters
-    tags: tuple[str, ...]
+    tags: Iterable[str]
     metadata: Mapping[str, Any]
     run_name: str | None
+    handlers: Iterable[Listener]
 
 
 @frozen(kw_only=True)
@@ -72,13 +74,22 @@ class LLM(Surface[Prompt | Observable[Any], Chunk, Message]):
         factory=Parameters, validator=must_be("Parameters", lambda given: isinstance(given, Parameters))
     )
 
+    @classmethod
+    def __attrs_init_subclass__(cls) -> None:
+        """The constructor that attrs makes takes parameters, too."""
+        super().__attrs_init_subclass__()
+        if "__attrs_init__" not in vars(cls) and "__init__" in vars(cls):
+            made: Callable[..., None] = vars(cls)["__init__"]
+
+            @functools.wraps(made)
+            def init(self: LLM, *arguments: Any, **given: Any) -> None:
+                made(self, *arguments, **_told_apart(cls, given))
+
+            cls.__init__ = init  # type: ignore[method-assign]
+
     def _settle(self, **given: Any) -> None:
-        """The rest of a constructor that takes parameters beside its fields: tells the two apart."""
-        fields = attrs.fields_dict(type(self))
-        sampling = {name: given.pop(name) for name in given.keys() - fields.keys()}
-        if sampling:
-            given["parameters"] = Parameters.of(sampling).over(given.get("parameters", Parameters()))
-        self.__attrs_init__(**given)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+        """The rest of a constructor that takes parameters beside its fields."""
+        self.__attrs_init__(**_told_apart(type(self), given))  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
     def complete(self, request: Request) -> Any:
         """The whole answer: text, a Message or a Chunk. Override this or `chunks`."""
@@ -122,7 +133,7 @@ class LLM(Surface[Prompt | Observable[Any], Chunk, Message]):
         return Service(type(self).__name__.lower(), named, streaming=streaming)
 
     def _asking_with(self, parameters: Settings) -> Self:
-        return self._copied(parameters=Parameters.of(parameters).over(self.parameters))
+        return self._copied(parameters=_parameters(type(self), parameters).over(self.parameters))
 
     def __call__(self, prompt: Prompt | Observable[Any], /) -> Observable[Chunk]:
         """The answer as a cold stream of chunks: nothing is sent before ``subscribe``; two subscriptions, two requests.
@@ -152,6 +163,49 @@ class LLM(Surface[Prompt | Observable[Any], Chunk, Message]):
     def answer(self, prompt: Prompt | Observable[Any], /) -> Observable[Message]:
         """The whole answer, as an Observable of one Message."""
         return self(prompt).pipe(message())
+
+
+LLM.__attrs_init_subclass__()  # which attrs calls for all others
+
+
+def _told_apart(kind: type[LLM], given: dict[str, Any]) -> dict[str, Any]:
+    """What a constructor was given, with the parameters in one."""
+    fields = {each.alias for each in attrs.fields(kind)}
+    sampling = {name: given.pop(name) for name in given.keys() - fields}
+    if sampling:
+        given["parameters"] = _parameters(kind, sampling).over(given.get("parameters", Parameters()))
+    return given
+
+
+# What is said where a model is made, and not where it is asked; and the config of its runs.
+_OF_MODELS = ("api", "api_key", "base_url", "client", "event_limit", "headers", "max_retries", "timeout")
+_OF_RUNS = ("tags", "metadata", "run_name", "handlers")
+_OTHER_NAMES = {"callbacks": "handlers", "name": "run_name"}
+_ABBREVIATION = 3  # letters, at least
+
+
+def _parameters(kind: type[LLM], given: Mapping[str, Any]) -> Parameters:
+    """Parameters from keywords.
+
+    Raises:
+        MisuseError: there is no such parameter; the sentence says where it belongs, or names the nearest.
+    """
+    sampling = attrs.fields_dict(Parameters)
+    for name in given.keys() - sampling.keys():
+        import difflib  # only a mistake pays for it
+
+        fields = attrs.fields_dict(kind)
+        if name in fields or name in _OF_MODELS:
+            owner, of = (kind.__name__, "the model") if name in fields else ("OpenAI", "a model over HTTP")
+            value = given[name] if isinstance(given[name], (int, float)) else "…"  # which may be a secret
+            raise MisuseError(f"{name} belongs to {of}: {owner}(…, {name}={value}).")
+        known = (*sampling, *_OF_RUNS, *_OF_MODELS, *fields)
+        begun = (other for other in known if other.startswith(name) and len(name) >= _ABBREVIATION)
+        near = _OTHER_NAMES.get(name) or next(begun, None)
+        close = next(iter(difflib.get_close_matches(name, known, 1)), None)
+        if near is not None or close not in (None, *sampling):
+            raise MisuseError(f"There is no parameter {name!r}. Did you mean {near or close}=…?")
+    return Parameters.of(given)
 
 
 def _made(llm: LLM, request: Request, home: Scheduler) -> Observable[Answered]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, Self, TypeVar, cast, overload
 
 from attrs import frozen
@@ -25,6 +26,10 @@ class Pipeline(Surface[In, Out, Out]):
     """Stages in a row: plain function composition. A Pipeline is itself a stage.
 
     Its answer is the *last value* of its stream; fold first, with `message` for one, where that is not enough.
+
+    Parameters of a call, as in ``talk.invoke(x, temperature=0)``, and those of `bind` reach the models among its
+    stages, also those of pipelines among them. They don't reach a model within an operator or a function: there say
+    ``ops.flat_map(llm.bind(temperature=0))``.
     """
 
     stages: tuple[Callable[[Any], Any], ...]
@@ -33,11 +38,17 @@ class Pipeline(Surface[In, Out, Out]):
         """Calls each stage with what the one before returned.
 
         Raises:
-            MisuseError: the last stage returned no Observable.
+            MisuseError: the last stage returned no Observable, or one before an operator did not.
             Exception: what a stage raises.
         """
         value: Any = prompt
-        for stage in self.stages:
+        for number, stage in enumerate(self.stages):
+            if _is_operator(stage) and not isinstance(value, Observable):
+                came = f"{_name(self.stages[number - 1])} returned" if number else "the pipeline is given"
+                raise MisuseError(
+                    f"Stage {number + 1} is an operator, which takes an Observable, but {came} "
+                    f"{type(value).__name__}. Is a model missing before it? A function may return rx.of(value)."
+                )
             value = stage(value)
         if not isinstance(value, Observable):
             raise MisuseError(
@@ -54,12 +65,33 @@ class Pipeline(Surface[In, Out, Out]):
         return self(prompt).pipe(ops.last())
 
     def _asking_with(self, parameters: Settings) -> Self:
-        if not any(isinstance(stage, Surface) for stage in self.stages):
-            raise MisuseError(f"This pipeline has no model to take {', '.join(parameters)}.")
-        stages = tuple(
-            cast("Any", stage).bind(**parameters) if isinstance(stage, Surface) else stage for stage in self.stages
-        )
+        if not _has_model(self):
+            names = ", ".join(parameters)
+            raise MisuseError(
+                f"This pipeline has no model to take {names} among its stages. To one within an operator or a function "
+                f"say it there, as in ops.flat_map(llm.bind({'=…, '.join(parameters)}=…))."
+            )
+        stages = tuple(cast("Any", stage).bind(**parameters) if _has_model(stage) else stage for stage in self.stages)
         return self._copied(stages=stages)
+
+
+def _has_model(stage: object) -> bool:
+    if isinstance(stage, Pipeline):
+        return any(map(_has_model, stage.stages))
+    return isinstance(stage, Surface)
+
+
+_OPERATORS = ("rxllm.operators.", "reactivex.operators", "reactivex.internal.curry")  # modules
+
+
+def _is_operator(stage: object) -> bool:
+    """Whether it is one of ours or of reactivex's, as far as can be told."""
+    return isinstance(stage, FunctionType) and stage.__module__.startswith(_OPERATORS)
+
+
+def _makes_operator(stage: object) -> bool:
+    """Whether it is what makes one."""
+    return _is_operator(stage) and "<locals>" not in cast("FunctionType", stage).__qualname__
 
 
 def _name(stage: object) -> str:
@@ -144,7 +176,7 @@ def pipe(*stages: Callable[[Any], Any]) -> Pipeline[Any, Any]:
     A stage is a function of the input, an LLM, an operator or another Pipeline; nothing is coerced or guessed.
 
     Raises:
-        MisuseError: there is no stage, or one that can't be called.
+        MisuseError: there is no stage, or one that can't be called, or an operator without its parentheses.
     """
     if not stages:
         raise MisuseError("A pipeline needs at least one stage, such as a model.")
@@ -153,4 +185,6 @@ def pipe(*stages: Callable[[Any], Any]) -> Pipeline[Any, Any]:
             raise MisuseError(
                 f"A stage is a function, a model or an operator, not {type(stage).__name__}: {stage!r:.60}."
             )
+        if _makes_operator(stage):
+            raise MisuseError(f"{_name(stage)} makes an operator, and is called first: say {_name(stage)}(…).")
     return Pipeline(stages)

@@ -1,14 +1,15 @@
 """What users call on an LLM, a Pipeline, or whatever a combinator returns; written once.
 
 Each method is sugar for an operator over the Observable that the object returns when called.
+
+It is one room because the methods, each a line or two, share their parameters, their config and how they copy.
 """
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Iterable, Mapping
-from typing import Any, Generic, Literal, NoReturn, Self, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, Protocol, Self, TypeVar, Unpack, cast
 
 import attrs
 from attrs import field, frozen
@@ -20,7 +21,7 @@ from .bridges import AsyncStream, SyncStream, from_aiter, from_iter
 from .bridges.stream import CallerStream
 from .errors import MisuseError, is_text, must_be, shown
 from .events import Event, Listener
-from .messages import Settings
+from .messages import Parameters, Request, Settings
 from .operators.batches import MAX_CONCURRENCY, batch, batch_as_completed
 from .operators.dicts import SELECTIONS, as_dicts
 from .operators.observing import ears
@@ -50,12 +51,20 @@ def _facts(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
 def _ears(handlers: Iterable[Listener | Ear]) -> tuple[Ear, ...]:
     if not isinstance(cast("object", handlers), Iterable):
         raise MisuseError(f"handlers must be a list, not {type(handlers).__name__}: say handlers=[…].")
-    return ears(handlers)
+    given = tuple(handlers)
+    for handler in given:
+        if isinstance(cast("object", handler), type):
+            name = cast("type", handler).__name__
+            raise MisuseError(f"{name} is a class, which hears nothing; attach an instance, as in {name}().")
+    return ears(given)
 
 
 @frozen(kw_only=True)
 class Surface(ABC, Generic[In, Out, Answer]):
     """A function from a prompt to a cold Observable, and the ways to use it.
+
+    Its fields are frozen. A plain class or a dataclass made of it may have attributes of its own, and a constructor
+    that does not call this one: then the fields have their defaults.
 
     Attributes:
         tags: names to find its runs by.
@@ -68,6 +77,35 @@ class Surface(ABC, Generic[In, Out, Answer]):
     metadata: Mapping[str, Any] = field(factory=dict[str, Any], converter=_facts, hash=False)
     run_name: str | None = field(default=None, validator=optional(must_be("text", is_text)))
     handlers: tuple[Ear, ...] = field(default=(), converter=_ears, repr=False)
+
+    @classmethod
+    def __attrs_init_subclass__(cls) -> None:
+        """What attrs makes for its own classes would also hold in plain classes made of them."""
+        if cls.__setattr__ is _SET_NOTHING:
+            cls.__setattr__ = _set  # type: ignore[assignment,method-assign]
+        for name in ("__getstate__", "__setstate__"):  # they know no attributes but attrs' own
+            if getattr(vars(cls).get(name), "__name__", "").startswith("slots_"):
+                delattr(cls, name)
+
+    def __setstate__(self, state: Any) -> None:
+        _restore(self, state)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """A field that a constructor of one's own has not set."""
+            kind = type(self)
+            attribute = attrs.fields_dict(kind).get(name)
+            if attribute is None:
+                raise AttributeError(f"{kind.__name__!r} object has no attribute {name!r}", name=name, obj=self)
+            if attribute.default is attrs.NOTHING:
+                raise MisuseError(
+                    f"This {kind.__name__} has no {name}: its constructor must call super().__init__({name}=…), that "
+                    "of a dataclass in __post_init__."
+                )
+            default = attribute.default
+            value = default.factory() if isinstance(default, attrs.Factory) else default
+            return value if attribute.converter is None else attribute.converter(value)
 
     @abstractmethod
     def __call__(self, prompt: In, /) -> Observable[Out]:
@@ -114,9 +152,8 @@ class Surface(ABC, Generic[In, Out, Answer]):
         Raises:
             MisuseError: a field can't have this value.
         """
-        copied = copy.copy(self)
-        if hasattr(self, "__dict__"):  # attrs' way to copy an object with slots forgets it
-            vars(copied).update(vars(self))
+        copied = object.__new__(type(self))
+        _restore(copied, object.__getstate__(self))
         for name, value in changes.items():
             attribute: Any = attrs.fields_dict(type(self))[name]
             if attribute.converter is not None:
@@ -126,8 +163,13 @@ class Surface(ABC, Generic[In, Out, Answer]):
             object.__setattr__(copied, name, value)
         return copied
 
-    def _bound(self, parameters: Settings) -> Self:
-        return self.bind(**parameters) if parameters else self
+    def _bound(self, settings: Settings) -> _Stage[In, Out, Answer]:
+        """The stage of one call, whose parameters win over those that a Request brings."""
+        if not settings:
+            return self
+        bound = self.bind(**settings)
+        parameters: Any = {name: value for name, value in settings.items() if name not in _CONFIG}
+        return _Called(bound, Parameters.of(parameters)) if parameters else bound
 
     def invoke(self, prompt: In, **parameters: Unpack[Settings]) -> Answer:
         """The answer, blocking until it is whole."""
@@ -162,8 +204,7 @@ class Surface(ABC, Generic[In, Out, Answer]):
         def subscribe(observer: abc.ObserverBase[Event], given: abc.SchedulerBase | None) -> abc.DisposableBase:
             home = scheduler(given)
             ear = Ear(observer.on_next, home.loop)
-            inside = home.under(home.run, (*home.listeners, ear))
-            return connect(stream, _End(observer), inside)
+            return connect(stream, _End(observer), home.heard_by(ear))
 
         return Source(subscribe)
 
@@ -245,6 +286,67 @@ class Surface(ABC, Generic[In, Out, Answer]):
 
     def __ror__(self, other: object) -> NoReturn:
         raise MisuseError("Stages are composed by rxllm.pipe(a, b), not by a | b.")
+
+
+class _Stage(Protocol[In, Out, Answer]):
+    """What the methods ask."""
+
+    def __call__(self, prompt: In, /) -> Observable[Out]:
+        """The stream."""
+        ...
+
+    def answer(self, prompt: In, /) -> Observable[Answer]:
+        """The answer."""
+        ...
+
+
+@frozen
+class _Called(Generic[In, Out, Answer]):
+    """A stage with the parameters of one call."""
+
+    stage: Surface[In, Out, Answer]
+    parameters: Parameters
+
+    def __call__(self, prompt: In, /) -> Observable[Out]:
+        return self.stage(self.asked(prompt))
+
+    def answer(self, prompt: In, /) -> Observable[Answer]:
+        return self.stage.answer(self.asked(prompt))
+
+    def asked(self, prompt: Any) -> Any:
+        """The prompt; a Request has the call's parameters instead of its own."""
+        if not isinstance(prompt, Request):
+            return prompt
+        given = {name: getattr(self.parameters, name) for name in attrs.fields_dict(Parameters)}
+        given["extra"] = {**prompt.extra, **self.parameters.extra}
+        return attrs.evolve(prompt, **{name: value for name, value in given.items() if value is not None})
+
+
+_SET_NOTHING: Any = cast("Any", Surface).__setattr__  # made by attrs
+
+
+def _restore(surface: object, state: Any) -> None:
+    """Gives an empty object all that another had, in slots or not."""
+    attributes, slots = cast("tuple[Any, Any]", state if isinstance(state, tuple) else (state, None))
+    values: dict[str, Any] = {**(attributes or {}), **(slots or {})}
+    for name, value in values.items():
+        object.__setattr__(surface, name, value)
+
+
+def _set(self: Surface[Any, Any, Any], name: str, value: Any) -> None:
+    """Sets what is no field, where there is room for it."""
+    kind = type(self)
+    is_field = name in attrs.fields_dict(kind)
+    by_attrs = "__attrs_attrs__" in vars(kind)
+    if is_field:
+        begin = "self.__attrs_init__" if by_attrs else "super().__init__"
+        hint = f"bind and with_config make a copy, and a constructor of one's own calls {begin}({name}=…)."
+    elif by_attrs:
+        hint = f"declare the field in the class, as in {name}: str."
+    else:
+        object.__setattr__(self, name, value)
+        return
+    raise AttributeError(f"A {kind.__name__} is frozen, so that its {name} can't be set: {hint}", name=name, obj=self)
 
 
 class _End(abc.ObserverBase[Any]):

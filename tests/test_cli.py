@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -123,6 +124,21 @@ def test_options_travel(server):
     body = server.requests[0].json
     assert body["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
     assert (body["max_tokens"], body["seed"], body["model"]) == (9, 3, "m")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "prompt"),
+    [
+        (("--", "-x"), "-x"),
+        (("a", "--", "-m", "b"), "a -m b"),
+        (("a", "--seed", "3", "b", "--", "--", "c"), "a b -- c"),
+    ],
+)
+def test_after_two_dashes_all_is_prompt(server, arguments, prompt):
+    """Also what looks like an option."""
+    done = run(*arguments, **openai(server))
+    assert (0, "Hello\n") == (done.returncode, done.stdout)
+    assert prompt == server.requests[0].json["messages"][0]["content"]
 
 
 @pytest.mark.parametrize("arguments", [(), ("-",)])
@@ -277,7 +293,8 @@ def test_terminal_without_prompt_is_told():
 @pytest.mark.parametrize("status", [401, 404, 429, 500])
 def test_refused_request_fails(server, status):
     """What the server refuses ends with 1 and its reason in one line on stderr, without the key."""
-    server.reply(Reply.json(CHAT.error_body(status, "It went\nwrong"), status=status))
+    soon = {"retry-after-ms": "1"}  # what may pass is asked for again
+    server.reply(Reply.json(CHAT.error_body(status, "It went\nwrong"), status=status, headers=soon))
     done = run("hi", **openai(server))
     assert (done.returncode, done.stdout) == (1, "")
     assert "It went wrong" in done.stderr
@@ -343,6 +360,19 @@ def test_closed_pipe_is_no_error(server, start):
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait(timeout=10) == 0
+    server.exchange().wait_closed()
+    assert server.exchange().aborted
+
+
+@pytest.mark.skipif(not hasattr(select, "poll"), reason="can't look at a pipe without writing to it")
+def test_closed_pipe_is_seen_while_the_model_is_silent(server, start):
+    """Nothing is written that would tell; the request is closed all the same."""
+    server.reply(Reply([End.HANG]))
+    process = start("hi", **openai(server))
+    server.exchange().arrived.wait(20)
+    process.stdout.close()
+    assert b"" == process.stderr.read()
+    assert 0 == process.wait(timeout=10)
     server.exchange().wait_closed()
     assert server.exchange().aborted
 

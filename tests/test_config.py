@@ -1,5 +1,7 @@
 """Config: what tags, metadata, names and handlers add up to, and who inherits them."""
 
+import copy
+import pickle
 from dataclasses import dataclass
 from operator import attrgetter
 from weakref import ref
@@ -119,6 +121,86 @@ def test_metadata_is_a_copy():
     facts["k"] = 2
     assert {"k": 1} == llm.metadata
     assert {} == Echo(metadata=None).metadata
+
+
+@pytest.mark.parametrize(
+    "attach",
+    [
+        lambda handler: Echo(handlers=[handler]),
+        lambda handler: Echo().with_config(handlers=[handler]),
+        lambda handler: Echo().stream("x", handlers=[handler]),
+        lambda handler: rxllm.observe(Echo(), handler),
+    ],
+)
+def test_a_class_is_no_handler(attach):
+    """It could be called, and would make a new one at each event."""
+    with pytest.raises(MisuseError, match=r"StdoutHandler is a class, .* as in StdoutHandler\(\)"):
+        attach(rxllm.StdoutHandler)
+
+
+class Plain(LLM):
+    """A plain class as anybody writes one."""
+
+    def __init__(self, url):
+        """Its own attribute, and nothing of a model's."""
+        self.url = url
+
+    async def complete(self, request):
+        """Where it would ask, and how."""
+        return f"{self.url} {request.temperature}"
+
+
+@dataclass
+class Usual(LLM):
+    """A dataclass as anybody writes one."""
+
+    url: str
+
+    complete = Plain.complete
+
+
+@pytest.mark.parametrize("kind", [Plain, Usual])
+def test_a_plain_class_is_a_model(kind):
+    """Its own attributes can be set, a model's fields have their defaults and can't."""
+    llm = kind("here")
+    assert ("here None", "here 1") == (str(llm.invoke("x")), str(llm.bind(temperature=1).invoke("x")))
+    assert ((), {}, None, (), rxllm.Parameters()) == (
+        llm.tags,
+        llm.metadata,
+        llm.run_name,
+        llm.handlers,
+        llm.parameters,
+    )
+    llm.url = "there"
+    assert "there 2" == str(llm.with_config(tags=["a"]).invoke("x", temperature=2))
+    with pytest.raises(AttributeError, match=r"super\(\).__init__\(tags=…\)"):
+        llm.tags = ("a",)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = llm.nothing
+
+
+def test_a_frozen_class_says_how_it_is_made():
+    """Its fields in a constructor of its own, and those that it should have."""
+
+    @frozen
+    class Own(LLM):
+        url: str
+
+        def __init__(self, name):
+            setattr(self, name, "here")
+
+    with pytest.raises(AttributeError, match=r"self.__attrs_init__\(url=…\)"):
+        Own("url")
+    with pytest.raises(AttributeError, match="declare the field in the class, as in place: str"):
+        Own("place")
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda llm: pickle.loads(pickle.dumps(llm))])  # noqa: S301
+def test_a_copy_keeps_what_is_ones_own(again):
+    """Whatever makes it."""
+    for first in Plain("here"), Usual("here"), Own("here"), Slotted("here", tags=["own"]), Named("here"):
+        second = again(first)
+        assert (type(first), first.tags, "here") == (type(second), second.tags, str(second.invoke("x"))[:4])
 
 
 class Own(LLM):

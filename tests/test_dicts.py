@@ -158,6 +158,13 @@ async def test_selections(selection, left):
     assert left == {event["name"] for event in events}
 
 
+@pytest.mark.parametrize("wrong", ["one", [1], 7])
+def test_a_selection_is_several_texts(wrong):
+    """One text alone would pass for its letters; it is refused before anything is asked."""
+    with pytest.raises(MisuseError, match="include_names is several texts"):
+        Letters().astream_events("ab", include_names=wrong)
+
+
 async def test_parameters_pass_through():
     """What is no selection is a parameter or config of the models."""
 

@@ -502,6 +502,39 @@ async def test_who_takes_no_events_stops_the_model():
             assert 8 < each * len(made) <= HIGH + 8 + 2 * each
 
 
+@pytest.mark.parametrize("kind", ["awaited", "in a thread"])
+async def test_who_takes_no_events_stops_what_a_model_asks(kind):
+    """Though it only folds that other model's answer; and it goes on when the events are taken again."""
+    made = []
+
+    class Long(LLM):
+        async def chunks(self, request):
+            for _ in range(5000):
+                made.append(1)
+                yield "a"
+
+    class Awaits(LLM):
+        async def complete(self, request):
+            return await Long().ainvoke(request)
+
+    class Blocks(LLM):
+        def complete(self, request):
+            return Long().invoke(request)
+
+    async def laps():
+        """Both loops have had many chances to do more than they should."""
+        for _ in range(100):
+            await asyncio.to_thread(Letters().invoke, "x")
+        return len(made)
+
+    async with (Awaits() if kind == "awaited" else Blocks()).astream_events("x") as events:
+        for _ in range(8):
+            await anext(events)
+        stopped_at = await laps()
+        assert stopped_at == await laps() < 5000
+        assert 5000 <= 8 + len([event async for event in events])
+
+
 async def test_who_takes_no_events_stops_the_server():
     """The socket is not read, so that the server stands still; leaving closes it."""
     piece, *_ = Chat().stream(["x" * 1000])[1:]

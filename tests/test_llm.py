@@ -309,6 +309,20 @@ def test_a_requests_own_parameters_win():
     assert [(0, 3)] == [(request.temperature, request.seed) for request in llm.seen]
 
 
+@pytest.mark.parametrize("combine", [lambda llm: llm, rxllm.retry, lambda llm: rxllm.pipe(llm, rxllm.message())])
+async def test_what_a_call_says_wins_over_the_request(combine):
+    """The model's, then what is bound, then the Request's own, then the call's; `extra` fields are united."""
+    llm = Counting(parameters=rxllm.Parameters(seed=1, top_k=1, top_p=0.1, temperature=0.1))
+    asked = combine(llm).bind(top_k=2, top_p=0.2, temperature=0.2)
+    request = Request(prompt="x", top_p=0.3, temperature=0.3, extra={"a": 3, "b": 3})
+    call = {"temperature": 0.4, "extra": {"b": 4}}
+    asked.invoke(request, **call)
+    list(asked.stream(request, **call))
+    await asked.abatch([request], **call)
+    said = [(r.seed, r.top_k, r.top_p, r.temperature, r.extra) for r in llm.seen]
+    assert [(1, 2, 0.3, 0.4, {"a": 3, "b": 4})] * 3 == said
+
+
 @pytest.mark.parametrize("ask", ["bind", "invoke", "stream", "astream", "batch", "batch_as_completed"])
 def test_a_bad_parameter_is_told_before_anything_is_sent(ask):
     """Also where nothing would be sent before the first `next`."""

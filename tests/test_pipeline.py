@@ -98,6 +98,37 @@ def test_parameters_without_a_model_are_refused():
         pipe(rx.of).bind(seed=3)
 
 
+def test_parameters_for_a_model_within_an_operator_are_refused():
+    """They do not get there, and the sentence says where to say them."""
+    with pytest.raises(MisuseError, match=r"no model to take seed among its stages.*ops\.flat_map\(llm\.bind\(seed=…"):
+        pipe(rx.of, ops.flat_map(Echo())).invoke("x", seed=3)
+
+
+def test_parameters_pass_over_a_pipeline_without_a_model():
+    """Whoever has none needs none."""
+    llm = Echo()
+    pipe(pipe(rx.of), llm).invoke("x", seed=3)
+    assert [3] == [request.seed for request in llm.seen]
+
+
+@pytest.mark.parametrize("operator", [text(), ops.map(str), rxllm.message(), rxllm.words()])
+def test_an_operator_without_a_stream_is_told(operator):
+    """Who gave what instead, and that a model may be missing."""
+    with pytest.raises(
+        MisuseError, match="Stage 2 is an operator, which takes an Observable, but template returned str"
+    ):
+        pipe(template, operator).invoke("x")
+    with pytest.raises(MisuseError, match=r"Stage 1 is an operator, .* but the pipeline is given str"):
+        pipe(operator).invoke("x")
+
+
+@pytest.mark.parametrize(("stage", "name"), [(text, "text"), (rxllm.words, "words"), (ops.map, "map")])
+def test_an_operator_without_its_parentheses_is_told(stage, name):
+    """When the pipeline is made."""
+    with pytest.raises(MisuseError, match=rf"{name} makes an operator, and is called first: say {name}\(…\)"):
+        pipe(Echo(), stage)
+
+
 def test_an_operator_before_the_model():
     """An Observable may be the input."""
     talk = pipe(ops.map(str.upper), Echo(), text())

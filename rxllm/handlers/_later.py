@@ -10,12 +10,7 @@ from collections import deque
 from collections.abc import Awaitable
 from typing import Any
 
-from .._runtime import (
-    Scheduler,
-    _current,  # pyright: ignore[reportPrivateUsage]  (it knows the run's loop and context, where dispatch finds them)
-    in_loop,
-    scheduler,
-)
+from .._runtime import Scheduler, current, in_loop, scheduler
 
 __all__ = ["Lines", "discard"]
 
@@ -36,7 +31,7 @@ class Lines:
             if line is not None:
                 line.waiting.append(awaitable)
                 return
-            line = self.open[run_id] = _Line(self, run_id, awaitable, _current.get() or scheduler())
+            line = self.open[run_id] = _Line(self, run_id, awaitable, current() or scheduler())
         line.start()
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Callable, MutableSequence
+from contextvars import ContextVar
 
 import attrs
 from reactivex import Observable, abc
@@ -25,7 +27,7 @@ from ..messages import (
     text_chunk,
 )
 
-__all__ = ["Answered", "answering", "estimated"]
+__all__ = ["Answered", "Arrived", "answering", "estimated", "overhearing"]
 
 Answered = str | Message | Chunk
 
@@ -42,72 +44,145 @@ def answering(
         answer.subscription.disposable = connect(made(), answer, home)
     except Exception as error:  # such as a missing key
         answer.on_error(error)
-    return answer.subscription
+    return answer
 
 
-class _Answer(abc.ObserverBase[Answered]):
+Running = dict["_Answer", None]
+"""Answers that have not ended, in the order in which they were asked for."""
+
+# The scheduler's context takes it up to the models. What these ask for is inside of it, too, but comes later.
+_overheard: ContextVar[tuple[Running, ...]] = ContextVar("rxllm_overheard", default=())
+
+
+def overhearing(home: Scheduler) -> tuple[Scheduler, Callable[[RxllmError], None]]:
+    """For an operator that may cut an answer off: the scheduler for its upstream, and what tells its error about it.
+
+    That is the request, and what had arrived, of the first that is on its way above.
+    """
+    running: Running = {}
+    above = copy.copy(home)
+    above.context = home.context.copy()
+    above.context.run(_overheard.set, (*home.context.get(_overheard, ()), running))
+
+    def tell(error: RxllmError) -> None:
+        if (answer := next(iter(running), None)) is not None:
+            answer.tell(error)
+
+    return above, tell
+
+
+class Arrived:
+    """What came of an answer, kept in case that it breaks off: its beginning, if that is longer than the limit."""
+
+    __slots__ = ("bound", "kept", "size")
+
+    def __init__(self) -> None:
+        # Plain text as its text alone: a string is nothing that the garbage collector has to look at.
+        self.kept: MutableSequence[Chunk | str] = []
+        self.size = 0
+        self.bound = 2**16
+
+    def add(self, some: object) -> None:
+        """Keeps a chunk, or text; anything else is no part of an answer."""
+        if type(some) is Chunk:
+            if some.rest is None:
+                some = some.text
+                self.size += len(some) + 1
+            else:
+                self.size += _size(some)
+        elif isinstance(some, str):
+            self.size += len(some) + 1
+        else:
+            return
+        self.kept.append(some)
+        if self.size > self.bound:
+            self.compact()
+
+    def message(self) -> Message | None:
+        """All of it, None if nothing came."""
+        return self._joined().message() if self.kept else None
+
+    def _joined(self) -> Chunk:
+        return join(text_chunk(some) if isinstance(some, str) else some for some in self.kept)
+
+    def compact(self) -> None:
+        """Keeps it small: one chunk instead of many, and none beyond the limit."""
+        folded = self._joined()
+        self.size = _size(folded)
+        self.kept = [folded]
+        self.bound = min(2 * self.size + 2**16, PARTIAL_LIMIT)
+        if self.size > PARTIAL_LIMIT:
+            self.kept = _Full([folded], maxlen=1)
+            self.bound = 2**63
+
+
+class _Answer(Arrived, abc.ObserverBase[Answered], abc.DisposableBase):
     """Stands between a provider and its subscriber: makes everything a Chunk, and gives errors what had arrived.
 
     What the subscriber raises ends here: the request is closed, and the provider never hears of it.
     """
 
-    __slots__ = ("arrived", "bound", "emit", "home", "observer", "request", "size", "subscription")
+    __slots__ = ("emit", "home", "observer", "overheard", "request", "subscription")
 
     def __init__(self, observer: abc.ObserverBase[Chunk], request: Request, home: Scheduler) -> None:
+        super().__init__()
         self.observer = observer
         self.emit: Callable[[Chunk], None] = observer.on_next
         self.request = request
         self.home = home
-        # Plain text as its text alone: a string is nothing that the garbage collector has to look at.
-        self.arrived: MutableSequence[Chunk | str] = []
-        self.size = 0
-        self.bound = 2**16
         self.subscription = SingleAssignmentDisposable()
+        self.overheard = home.context.get(_overheard, ())
+        for running in self.overheard:
+            running[self] = None
 
     def on_next(self, value: Answered) -> None:
         try:
             chunk = value if type(value) is Chunk else Chunk.of(value)
         except MisuseError as error:
-            self.observer.on_error(error)
+            self.stop()
+            self.on_error(error)
             return
-        if chunk.rest is None:
-            self.arrived.append(chunk.text)
+        if chunk.rest is None:  # as `add` does, without the call
+            self.kept.append(chunk.text)
             self.size += len(chunk.text) + 1
+            if self.size > self.bound:
+                self.compact()
         else:
-            self.arrived.append(chunk)
-            self.size += _size(chunk)
-        if self.size > self.bound:
-            self.compact()
+            self.add(chunk)
         try:
             self.emit(chunk)
         except Exception as error:
             self.home.report("A subscriber, or an operator before it, raised; the request is closed.", error)
-            self.emit = _unheard
-            self.subscription.dispose()
+            self.stop()
 
-    def joined(self) -> Chunk:
-        return join(text_chunk(some) if isinstance(some, str) else some for some in self.arrived)
+    def stop(self) -> None:
+        self.emit = _unheard
+        self.dispose()
 
-    def compact(self) -> None:
-        """Keeps what arrived small: one chunk instead of many, and none beyond the limit."""
-        folded = self.joined()
-        self.size = _size(folded)
-        self.arrived = [folded]
-        self.bound = 2 * self.size + 2**16
-        if self.size > PARTIAL_LIMIT:
-            self.arrived = _Full([folded], maxlen=1)
-            self.bound = 2**63
-
-    def on_error(self, error: Exception) -> None:
+    def tell(self, error: Exception) -> None:
+        """Tells an error of the request, and of what had arrived."""
         if isinstance(error, RxllmError):
             if error.request is None:
                 error.request = self.request
-            if error.partial is None and self.arrived:
-                error.partial = estimated(self.joined().message(), self.request)
+            if error.partial is None and (partial := self.message()) is not None:
+                error.partial = estimated(partial, self.request)
+
+    def ended(self) -> None:
+        for running in self.overheard:
+            running.pop(self, None)
+
+    def on_error(self, error: Exception) -> None:
+        self.ended()
+        self.tell(error)
         self.observer.on_error(error)
 
     def on_completed(self) -> None:
+        self.ended()
         self.observer.on_completed()
+
+    def dispose(self) -> None:
+        self.ended()
+        self.subscription.dispose()
 
 
 def _size(chunk: Chunk) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar, cast
 
 from reactivex import Observable, abc
-from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
+from reactivex.disposable import Disposable, SerialDisposable, SingleAssignmentDisposable
 
 from .._runtime import Scheduler, Source, Timers, call, connect, timers
 from ..errors import RxllmError
@@ -93,7 +93,7 @@ class _Attempt(abc.ObserverBase[T], Generic[T]):
     def __init__(self, trial: _Trial[T], observer: abc.ObserverBase[T]) -> None:
         self.trial = trial
         self.observer = observer
-        self.held: list[T] = []
+        self.held: T | None = None
         self.is_committed = self.over = False
         self.emit: Callable[[T], None] = self.begun
         self.subscription = SingleAssignmentDisposable()
@@ -110,7 +110,8 @@ class _Attempt(abc.ObserverBase[T], Generic[T]):
     def begun(self, value: T) -> None:
         """The first values: facts are held back, a part commits."""
         if isinstance(value, Chunk) and not value.text and (value.rest is None or not value.rest.parts):
-            self.held.append(value)
+            # Joined, as a server may send any number of them.
+            self.held = value if self.held is None else cast("T", cast("Chunk", self.held) + value)
         else:
             self.commit()
             self.emit(value)
@@ -118,9 +119,14 @@ class _Attempt(abc.ObserverBase[T], Generic[T]):
     def commit(self) -> None:
         self.is_committed = True
         self.trial.committed(self)
-        for value in self.held:
-            self.observer.on_next(value)
+        self.let_go()
         self.emit = self.observer.on_next
+
+    def let_go(self) -> None:
+        """Emits the facts that came; also those of a failure that nobody tries again."""
+        held, self.held = self.held, None
+        if held is not None:
+            self.observer.on_next(held)
 
     def leave(self) -> None:
         self.over = True
@@ -141,6 +147,10 @@ class _Attempt(abc.ObserverBase[T], Generic[T]):
                 self.commit()
             self.leave()
             self.observer.on_completed()
+
+
+def _with_others(home: Timers) -> Timers:
+    return home.with_others() if isinstance(home, Scheduler) else home
 
 
 def _unheard(value: object) -> None:
@@ -178,7 +188,7 @@ class _Retrying(abc.DisposableBase, Generic[T]):
         self.number += 1
         attempt = _Attempt(self, self.observer)
         self.current.disposable = attempt.subscription
-        attempt.begin(self.begin, self.home)
+        attempt.begin(self.begin, _with_others(self.home))
 
     def committed(self, attempt: _Attempt[T]) -> None:
         if self.spoken:
@@ -188,15 +198,26 @@ class _Retrying(abc.DisposableBase, Generic[T]):
     def failed(self, attempt: _Attempt[T], error: Exception) -> None:
         if isinstance(error, RxllmError):
             self.partial = error.partial = error.partial or self.partial
-        again = self.number < self.attempts and (self.restarts or not attempt.is_committed) and self.when(error)
-        seconds = self.delay(error, self.number) if again else None
-        if seconds is None:
-            self.observer.on_error(error)
+        try:
+            seconds = self.pause(attempt, error)
+        except Exception as raised:  # by a function of the program's, or by a handler that may fail the run
+            error, seconds = raised, None
+        if seconds is not None:
+            self.current.disposable = self.home.schedule_relative(seconds, self.start)
             return
+        if not self.spoken:
+            attempt.let_go()
+        self.observer.on_error(error)
+
+    def pause(self, attempt: _Attempt[T], error: Exception) -> float | None:
+        """Seconds until the next attempt, of which whoever listens is told; None if there is none."""
+        if self.number >= self.attempts or (attempt.is_committed and not self.restarts) or not self.when(error):
+            return None
+        seconds = self.delay(error, self.number)
         home = self.home
-        if isinstance(home, Scheduler) and home.run is not None:
+        if seconds is not None and isinstance(home, Scheduler) and home.run is not None:
             home.tell(Retried(self.number, error, seconds, run=home.run))
-        self.current.disposable = home.schedule_relative(seconds, self.start)
+        return seconds
 
     def dispose(self) -> None:
         call(self.home, self.current.dispose)
@@ -228,9 +249,10 @@ class _Trying(abc.DisposableBase, Generic[T]):
         self.left -= 1
         attempt = _Attempt(self, self.observer)
         self.running.append(attempt)
+        self.timer.disposable = Disposable()  # that of the one before, whose failure may have overtaken it
         if self.after is not None and self.left:
             self.timer.disposable = self.home.schedule_relative(self.after, self.start)
-        attempt.begin(next(self.begins), self.home)
+        attempt.begin(next(self.begins), _with_others(self.home) if self.left else self.home)
 
     def committed(self, attempt: _Attempt[T]) -> None:
         self.timer.dispose()
@@ -243,14 +265,19 @@ class _Trying(abc.DisposableBase, Generic[T]):
         is_latest = attempt is self.running[-1]
         self.running.remove(attempt)
         self.errors.append(error)
-        if attempt.is_committed or not self.when(error):
-            self.leave()
-            self.observer.on_error(error)
-        elif self.left and is_latest:
+        try:
+            goes_on = not attempt.is_committed and self.when(error)
+        except Exception as raised:
+            goes_on = False
+            self.errors.append(raised)
+        if goes_on and is_latest and self.left:
             self.start()
         elif not self.running:
-            for other in self.errors[:-1]:
+            self.leave()
+            *others, error = self.errors
+            for other in others:
                 error.add_note(f"Before it, another failed: {type(other).__name__}: {other}")
+            attempt.let_go()
             self.observer.on_error(error)
 
     def dispose(self) -> None:

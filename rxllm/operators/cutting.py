@@ -1,6 +1,6 @@
 """What is found in the text as it comes, across the borders of chunks: `stop_at`, `split_reasoning`.
 
-They are one room, since they share how text is held back (`_Sought`) and how a chunk gets other parts (`_Rewriting`).
+They are one room, since they share how text is held back (`Sought`) and how a chunk gets other parts (`_Rewriting`).
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from enum import Enum, auto
-from typing import cast
+from typing import Any, Literal, cast
 
+import attrs
 from reactivex import Observable, abc
 from reactivex.disposable import SingleAssignmentDisposable
 
@@ -18,7 +18,7 @@ from .._runtime import Source, connect
 from ..errors import MisuseError
 from ..messages import Chunk, Part, ReasoningPart, TextPart, part_chunk, text_chunk
 
-__all__ = ["split_reasoning", "stop_at"]
+__all__ = ["Ending", "Sought", "split_reasoning", "stop_at"]
 
 
 def stop_at(*sequences: str) -> Callable[[Observable[Chunk]], Observable[Chunk]]:
@@ -39,7 +39,7 @@ def stop_at(*sequences: str) -> Callable[[Observable[Chunk]], Observable[Chunk]]
     """
     if not sequences or not all(isinstance(cast("object", sequence), str) and sequence for sequence in sequences):
         raise MisuseError(f"stop_at takes one or more non-empty texts, not {sequences!r}.")
-    sought = _Sought(sequences)
+    sought = Sought(sequences)
 
     def operator(source: Observable[Chunk]) -> Observable[Chunk]:
         return Source(lambda observer, scheduler: _Stopping(observer, sought).start(source, scheduler))
@@ -72,16 +72,16 @@ def split_reasoning(start: str = "<think>", end: str = "</think>") -> Callable[[
     start = start.lstrip()
     if not end:
         raise MisuseError("split_reasoning needs the text that ends the reasoning.")
-    sought = _Sought([end])
+    sought = Sought([end])
 
     def operator(source: Observable[Chunk]) -> Observable[Chunk]:
-        return Source(lambda observer, scheduler: connect(source, _Splitting(observer, start, sought), scheduler))
+        return Source(lambda observer, scheduler: connect(source, _Splitting(observer, start, end, sought), scheduler))
 
     return operator
 
 
-class _Sought:
-    """Texts to be found in a stream.
+class Sought:
+    """Texts to be found in a stream; none of them is never found.
 
     Attributes:
         begins: finds a character that one of them begins with.
@@ -91,10 +91,11 @@ class _Sought:
     def __init__(self, texts: Sequence[str]) -> None:
         # An alternation takes the first that fits, and of two with one beginning the shorter is there sooner.
         ordered = sorted(set(texts), key=len)
-        self.whole = re.compile("|".join(map(re.escape, ordered))).search
-        self._first = re.compile(f"[{re.escape(''.join(sorted({text[0] for text in texts})))}]")
+        self.whole = re.compile("|".join(map(re.escape, ordered)) or _NEVER).search
+        firsts = re.escape("".join(sorted({text[0] for text in texts})))
+        self._first = re.compile(f"[{firsts}]" if firsts else _NEVER)
         self._beginnings = frozenset(text[:size] for text in texts for size in range(1, len(text)))
-        self._longest = max(map(len, texts)) - 1
+        self._longest = max(map(len, texts), default=1) - 1
         self.begins = self._first.search
 
     def find(self, text: str) -> tuple[int, re.Match[str] | None]:
@@ -113,15 +114,48 @@ class _Sought:
         return (size, None) if found is None else (found.start(), found)
 
 
+_NEVER = "(?!)"
+
+
+class Ending:
+    """Text that comes in pieces and ends before the first of the texts sought.
+
+    Attributes:
+        held: what may be the beginning of one of them.
+        over: whether one was found.
+    """
+
+    __slots__ = ("held", "over", "sought")
+
+    def __init__(self, sought: Sought) -> None:
+        self.sought = sought
+        self.held: str = ""
+        self.over = False
+
+    def read(self, text: str) -> str:
+        """What is now decided, of what was held and `text`."""
+        text = self.held + text
+        size, found = self.sought.find(text)
+        self.over = found is not None
+        self.held = "" if found else text[size:]
+        return text[:size]
+
+    def rest(self) -> str:
+        """What is held, and is held no longer: in it may be one, inside of what became none."""
+        text, self.held = self.held, ""
+        found = self.sought.whole(text)
+        self.over = found is not None
+        return text[: found.start()] if found else text
+
+
 class _Rewriting(abc.ObserverBase[Chunk]):
     """Text into other parts. What is no text passes, after what is held of the text before it."""
 
-    __slots__ = ("emit", "held", "observer", "over")
+    __slots__ = ("emit", "observer", "over")
 
     def __init__(self, observer: abc.ObserverBase[Chunk]) -> None:
         self.observer = observer
         self.emit = observer.on_next
-        self.held: str = ""
         self.over = False
 
     @abstractmethod
@@ -193,6 +227,23 @@ def _with(chunk: Chunk, parts: list[Part]) -> Chunk:
     )
 
 
+def _setters(value: object) -> list[Callable[[object, object], None]]:
+    """What sets each field of a new object of a frozen class, in their order."""
+    kind: Any = type(value)
+    return [getattr(kind, name).__set__ for name in attrs.fields_dict(kind)]
+
+
+# Most chunks of reasoning are this one thing, and attrs' own frozen __init__ takes twice as long.
+_THOUGHT = part_chunk(ReasoningPart(" "))
+_new: Callable[[Any], Any] = object.__new__
+_Rest: Any = type(_THOUGHT.rest)
+_set_text, _set_rest = _setters(_THOUGHT)
+_set_thought, _set_signature, _set_index = _setters(_THOUGHT.parts[0])
+_set_parts, _set_usage, _set_reason, _set_raw_reason, _set_model, _set_id, _set_reset, _set_logprobs = _setters(
+    _THOUGHT.rest
+)
+
+
 def _text(text: str) -> list[Part]:
     return [TextPart(text)] if text else []
 
@@ -202,11 +253,12 @@ def _reasoning(text: str) -> list[Part]:
 
 
 class _Stopping(_Rewriting):
-    __slots__ = ("sought", "upstream")
+    __slots__ = ("begins", "ending", "upstream")
 
-    def __init__(self, observer: abc.ObserverBase[Chunk], sought: _Sought) -> None:
+    def __init__(self, observer: abc.ObserverBase[Chunk], sought: Sought) -> None:
         super().__init__(observer)
-        self.sought = sought
+        self.begins = sought.begins
+        self.ending = Ending(sought)
         self.upstream = SingleAssignmentDisposable()
 
     def start(self, source: Observable[Chunk], scheduler: abc.SchedulerBase | None) -> abc.DisposableBase:
@@ -216,7 +268,7 @@ class _Stopping(_Rewriting):
     def on_next(self, value: Chunk) -> None:
         if self.over:
             return
-        if value.rest is None and not self.held and self.sought.begins(value.text) is None:
+        if value.rest is None and not self.ending.held and self.begins(value.text) is None:
             self.emit(value)
             return
         super().on_next(value)
@@ -246,61 +298,80 @@ class _Stopping(_Rewriting):
         self.observer.on_completed()
 
     def read(self, text: str) -> list[Part]:
-        text = self.held + text
-        size, found = self.sought.find(text)
-        self.over = found is not None
-        self.held = "" if found else text[size:]
-        return _text(text[:size])
+        text = self.ending.read(text)
+        self.over = self.ending.over
+        return _text(text)
 
     def rest(self) -> list[Part]:
-        text, self.held = self.held, ""
-        found = self.sought.whole(text)
-        self.over = found is not None
-        return _text(text[: found.start()] if found else text)
+        text = self.ending.rest()
+        self.over = self.ending.over
+        return _text(text)
 
     def forget(self) -> None:
-        self.held = ""
+        self.ending.held = ""
 
 
-class _Stage(Enum):
-    BEFORE = auto()
-    REASONING = auto()
-    GAP = auto()
-    ANSWER = auto()
+_Stage = Literal["before", "reasoning", "gap", "answer"]
 
 
 class _Splitting(_Rewriting):
-    __slots__ = ("blank", "opening", "sought", "stage")
+    __slots__ = ("blank", "first", "held", "opening", "sought", "stage")
 
-    def __init__(self, observer: abc.ObserverBase[Chunk], opening: str, sought: _Sought) -> None:
+    def __init__(self, observer: abc.ObserverBase[Chunk], opening: str, end: str, sought: Sought) -> None:
         super().__init__(observer)
         self.opening = opening
+        self.first = end[0]
         self.sought = sought
         self.forget()
 
     def forget(self) -> None:
-        self.held = ""
+        self.held: str = ""
         self.blank: list[str] = []  # before the opening tag
-        self.stage = _Stage.BEFORE if self.opening else _Stage.REASONING
+        self.stage: _Stage = "before" if self.opening else "reasoning"
 
     def on_next(self, value: Chunk) -> None:
-        if self.stage is _Stage.ANSWER and (value.rest is None or not value.rest.reset):
+        if self.stage == "reasoning" and value.rest is None and not self.held:
+            text = value.text
+            if self.first in text:
+                text = self.find(text)
+            if text:
+                # What Chunk makes of this ReasoningPart.
+                part = _new(ReasoningPart)
+                _set_thought(part, text)
+                _set_signature(part, None)
+                _set_index(part, None)
+                rest = _new(_Rest)
+                _set_parts(rest, (part,))
+                _set_usage(rest, None)
+                _set_reason(rest, None)
+                _set_raw_reason(rest, None)
+                _set_model(rest, None)
+                _set_id(rest, None)
+                _set_reset(rest, False)
+                _set_logprobs(rest, None)
+                chunk = _new(Chunk)
+                _set_text(chunk, "")
+                _set_rest(chunk, rest)
+                self.emit(chunk)
+        elif self.stage == "answer" and (value.rest is None or not value.rest.reset):
             self.emit(value)
-        elif (
-            self.stage is _Stage.REASONING
-            and value.rest is None
-            and not self.held
-            and self.sought.begins(value.text) is None
-        ):
-            self.say(_reasoning(value.text))
         else:
             super().on_next(value)
 
+    def find(self, text: str) -> str:
+        """What of the text is reasoning, where nothing is held; but of the last there is, everything is said here."""
+        size, found = self.sought.find(text)
+        if found is None:
+            self.held = text[size:]
+            return text[:size]
+        self.say(self.read(text))
+        return ""
+
     def read(self, text: str) -> list[Part]:
         parts: list[Part] = []
-        if self.stage is _Stage.BEFORE:
+        if self.stage == "before":
             text = self.open(text)
-        if self.stage is _Stage.REASONING:
+        if self.stage == "reasoning":
             text = self.held + text
             size, found = self.sought.find(text)
             parts += _reasoning(text[:size])
@@ -308,12 +379,12 @@ class _Splitting(_Rewriting):
                 self.held = text[size:]
                 return parts
             self.held = ""
-            self.stage = _Stage.GAP
+            self.stage = "gap"
             text = text[found.end() :]
-        if self.stage is _Stage.GAP:
+        if self.stage == "gap":
             text = text.lstrip()
             if text:
-                self.stage = _Stage.ANSWER
+                self.stage = "answer"
         return parts + _text(text)
 
     def open(self, text: str) -> str:
@@ -326,17 +397,17 @@ class _Splitting(_Rewriting):
         self.held = ""
         if text.startswith(self.opening):
             self.blank.clear()
-            self.stage = _Stage.REASONING
+            self.stage = "reasoning"
             return text[len(self.opening) :]
         if self.opening.startswith(text):  # also where nothing but whitespace has come
             self.held = text
             return ""
-        self.stage = _Stage.ANSWER
+        self.stage = "answer"
         return self.begun(text)
 
     def rest(self) -> list[Part]:
         text, self.held = self.held, ""
-        if self.stage is _Stage.REASONING:
+        if self.stage == "reasoning":
             return _reasoning(text)
         return _text(self.begun(text))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import cast
 
 from ..errors import MisuseError, ProviderError, RxllmError
 
@@ -48,4 +49,5 @@ USUAL_DELAY = backoff()
 
 def is_no_misuse(error: Exception) -> bool:
     """Whether another may do better: a mistake of the calling program is to be seen, not to be got round."""
-    return not isinstance(error, MisuseError)
+    # Nor is an exit an error, though a source tells of it as one.
+    return isinstance(cast("object", error), Exception) and not isinstance(error, MisuseError)

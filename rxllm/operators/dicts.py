@@ -8,7 +8,7 @@ from typing import Any, Literal
 from reactivex import Observable, abc
 
 from .._runtime import Source, connect
-from ..errors import MisuseError
+from ..errors import MisuseError, is_text, shown
 from ..events import (
     Cancelled,
     Custom,
@@ -49,6 +49,10 @@ def as_dicts(
         raise MisuseError(f"version is 'v1' or 'v2', not {version!r}.")
     if unknown := selection.keys() - set(SELECTIONS):
         raise MisuseError(f"There is no selection {', '.join(sorted(unknown))}; there are {', '.join(SELECTIONS)}.")
+    for name, chosen in selection.items():
+        texts = isinstance(chosen, Collection) and not is_text(chosen) and all(map(is_text, chosen))
+        if chosen is not None and not texts:
+            raise MisuseError(f'{name} is several texts, as in {name}=["OpenAI"], not {shown(chosen)}.')
 
     def operator(source: Observable[Event]) -> Observable[dict[str, Any]]:
         def subscribe(

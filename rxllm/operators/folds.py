@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from reactivex import Observable, abc
 from reactivex import operators as ops
+from reactivex.disposable import SingleAssignmentDisposable
 
 from .._runtime import Source, connect
 from ..errors import MisuseError, RxllmError
 from ..messages import Chunk, Message, Usage, join
 
-__all__ = ["message", "one_chunk", "text", "usage"]
+__all__ = ["message", "one_chunk", "read", "text", "usage"]
 
 A = TypeVar("A")
 
@@ -31,30 +32,60 @@ def text() -> Callable[[Observable[Chunk]], Observable[str]]:
     """
 
     def operator(source: Observable[Chunk]) -> Observable[str]:
-        return Source(lambda observer, scheduler: connect(source, _Texts(observer), scheduler))
+        return Source(lambda observer, scheduler: read(source, observer, scheduler))
 
     return operator
 
 
-class _Texts(abc.ObserverBase[Chunk]):
-    __slots__ = ("emit", "observer")
+def read(
+    source: Observable[Any], observer: abc.ObserverBase[str], scheduler: abc.SchedulerBase | None
+) -> abc.DisposableBase:
+    """Subscribes to the text of chunks; of strings and whole Messages, too."""
+    texts = _Texts(observer)
+    texts.upstream.disposable = connect(source, texts, scheduler)
+    return texts.upstream
+
+
+class _Texts(abc.ObserverBase[Chunk | str]):
+    __slots__ = ("emit", "observer", "over", "upstream")
 
     def __init__(self, observer: abc.ObserverBase[str]) -> None:
         self.observer = observer
-        self.emit = observer.on_next
+        self.emit: Callable[[str], None] = observer.on_next
+        self.over = False
+        self.upstream = SingleAssignmentDisposable()
 
-    def on_next(self, value: Chunk) -> None:
+    def on_next(self, value: Chunk | str) -> None:
+        if type(value) is not Chunk:
+            try:
+                value = Chunk.of(value)
+            except MisuseError as error:
+                self.refuse(error)
+                return
         rest = value.rest
         if rest is not None and rest.reset:
-            self.on_error(MisuseError("The stream began anew after its text had been emitted; fold it with message()."))
+            self.refuse(MisuseError("The stream began anew after its text had been emitted; fold it with message()."))
         elif value.text:
             self.emit(value.text)
 
+    def refuse(self, error: MisuseError) -> None:
+        self.upstream.dispose()  # who hears of it may be slow to leave, and all would be paid for until then
+        self.emit = _unheard
+        self.on_error(error)
+
     def on_error(self, error: Exception) -> None:
-        self.observer.on_error(error)
+        if not self.over:
+            self.over = True
+            self.observer.on_error(error)
 
     def on_completed(self) -> None:
-        self.observer.on_completed()
+        if not self.over:
+            self.over = True
+            self.observer.on_completed()
+
+
+def _unheard(text: str) -> None:
+    """The text was refused."""
 
 
 def message() -> Callable[[Observable[Chunk]], Observable[Message]]:
@@ -84,17 +115,25 @@ def usage() -> Callable[[Observable[Chunk]], Observable[Usage]]:
 
 
 def _fold(finish: Callable[[list[Chunk]], A]) -> Callable[[Observable[Chunk]], Observable[A]]:
-    """One value of all chunks. A list and one join at the end: reducing with ``+`` copies the text at each step."""
+    """One value of all chunks. A list and one join at the end: reducing with ``+`` copies the text at each step.
+
+    What came before a failure is its partial, unless it has one: nobody else has heard it.
+    """
 
     def operator(source: Observable[Chunk]) -> Observable[A]:
         def subscribe(observer: abc.ObserverBase[A], scheduler: abc.SchedulerBase | None = None) -> abc.DisposableBase:
             chunks: list[Chunk] = []
 
+            def on_error(error: Exception) -> None:
+                if isinstance(error, RxllmError) and error.partial is None and chunks:
+                    error.partial = join(chunks).message()
+                observer.on_error(error)
+
             def on_completed() -> None:
                 observer.on_next(finish(chunks))
                 observer.on_completed()
 
-            return source.subscribe(chunks.append, observer.on_error, on_completed, scheduler=scheduler)
+            return source.subscribe(chunks.append, on_error, on_completed, scheduler=scheduler)
 
         return Source(subscribe)
 
@@ -102,20 +141,5 @@ def _fold(finish: Callable[[list[Chunk]], A]) -> Callable[[Observable[Chunk]], O
 
 
 def one_chunk(source: Observable[str | Message | Chunk]) -> Observable[Chunk]:
-    """Everything as one chunk. What came before a failure is its partial, since nobody else has heard it."""
-
-    def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
-        chunks: list[Chunk] = []
-
-        def on_error(error: Exception) -> None:
-            if isinstance(error, RxllmError) and error.partial is None and chunks:
-                error.partial = join(chunks).message()
-            observer.on_error(error)
-
-        def on_completed() -> None:
-            observer.on_next(join(chunks))
-            observer.on_completed()
-
-        return source.pipe(ops.map(Chunk.of)).subscribe(chunks.append, on_error, on_completed, scheduler=given)
-
-    return Source(subscribe)
+    """Everything as one chunk."""
+    return source.pipe(ops.map(Chunk.of), _fold(join))

@@ -7,10 +7,11 @@ from math import inf
 from typing import TypeVar, cast
 
 from reactivex import Observable, abc
-from reactivex.disposable import CompositeDisposable, SerialDisposable
+from reactivex.disposable import CompositeDisposable, SerialDisposable, SingleAssignmentDisposable
 
 from .._runtime import Scheduler, Source, clock, connect, timers
 from ..errors import MisuseError, Timeout
+from .answering import Arrived, overhearing
 
 __all__ = ["check_seconds", "deadline", "first_chunk_timeout", "idle_timeout", "silence"]
 
@@ -43,7 +44,7 @@ def first_chunk_timeout(seconds: float) -> Callable[[Observable[T]], Observable[
     Source: first-token timeouts, as asked for of LiteLLM's proxy.
     """
     check_seconds("first_chunk_timeout", seconds)
-    return silence(first=seconds, idle=None)
+    return _telling(silence(first=seconds, idle=None))
 
 
 def idle_timeout(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
@@ -61,7 +62,7 @@ def idle_timeout(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
     Units: seconds. Errors: `Timeout`, which closes the source.
     """
     check_seconds("idle_timeout", seconds)
-    return silence(first=None, idle=seconds)
+    return _telling(silence(first=None, idle=seconds))
 
 
 def deadline(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
@@ -82,16 +83,68 @@ def deadline(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
     def operator(source: Observable[T]) -> Observable[T]:
         def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
             home = timers(given)
+            upstream = SingleAssignmentDisposable()
 
             def fail(_: abc.SchedulerBase, state: object = None) -> None:
                 observer.on_error(Timeout(f"The stream did not end within {seconds:g} s."))
+                upstream.dispose()  # not before: the error is told by what is still on its way
 
             alarm = (home.unheld() if isinstance(home, Scheduler) else home).schedule_relative(seconds, fail)
-            return CompositeDisposable(connect(source, observer, home), alarm)
+            upstream.disposable = connect(source, observer, home)
+            return CompositeDisposable(upstream, alarm)
+
+        return Source(subscribe)
+
+    return _telling(operator)
+
+
+def _telling(limit: Callable[[Observable[T]], Observable[T]]) -> Callable[[Observable[T]], Observable[T]]:
+    """The limit, and its Timeouts tell what was asked and what had arrived, where the source is or was an answer."""
+
+    def operator(source: Observable[T]) -> Observable[T]:
+        limited = limit(source)
+
+        def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+            home = timers(given)
+            if not isinstance(home, Scheduler):
+                return connect(limited, _Telling(observer, _nothing), home)
+            above, tell = overhearing(home)
+            return connect(limited, _Telling(observer, tell), above)
 
         return Source(subscribe)
 
     return operator
+
+
+def _nothing(error: Timeout) -> None:
+    """There is nobody to ask."""
+
+
+class _Telling(abc.ObserverBase[T]):
+    """Asks the model above; where there is none, as of an answer that is kept, what has passed here is all there is."""
+
+    __slots__ = ("arrived", "emit", "keep", "observer", "tell")
+
+    def __init__(self, observer: abc.ObserverBase[T], tell: Callable[[Timeout], None]) -> None:
+        self.observer = observer
+        self.emit = observer.on_next
+        self.arrived = Arrived()
+        self.keep = self.arrived.add
+        self.tell = tell
+
+    def on_next(self, value: T) -> None:
+        self.keep(value)
+        self.emit(value)
+
+    def on_error(self, error: Exception) -> None:
+        if isinstance(error, Timeout):
+            self.tell(error)
+            if error.partial is None:
+                error.partial = self.arrived.message()
+        self.observer.on_error(error)
+
+    def on_completed(self) -> None:
+        self.observer.on_completed()
 
 
 def silence(*, first: float | None, idle: float | None) -> Callable[[Observable[T]], Observable[T]]:
@@ -103,8 +156,8 @@ def silence(*, first: float | None, idle: float | None) -> Callable[[Observable[
 
         def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
             watch = _Watch(observer, given, first, idle)
-            upstream = connect(source, watch, watch.timers)
-            return CompositeDisposable(upstream, watch.alarm)
+            watch.upstream.disposable = connect(source, watch, watch.timers)
+            return CompositeDisposable(watch.upstream, watch.alarm)
 
         return Source(subscribe) if isinstance(source, Source) else Observable(subscribe)
 
@@ -126,6 +179,7 @@ class _Watch(abc.ObserverBase[T]):
         "observer",
         "started",
         "timers",
+        "upstream",
     )
 
     def __init__(
@@ -141,6 +195,7 @@ class _Watch(abc.ObserverBase[T]):
         self.last = self.clock()
         self.excused: float | None = None
         self.alarm = SerialDisposable()
+        self.upstream = SingleAssignmentDisposable()
         if first is not None:
             self.sleep(first)
 
@@ -168,10 +223,9 @@ class _Watch(abc.ObserverBase[T]):
         limit = self.idle if self.started else self.first
         if limit is None:
             return
-        gate = self.timers.gate if isinstance(self.timers, Scheduler) else None
-        since = max(self.last, gate.opened_at) if gate else self.last
-        left = since + limit - self.clock()
-        if gate is not None and not gate.is_open:
+        opened_at = self.timers.opened_at() if isinstance(self.timers, Scheduler) else self.last
+        left = max(self.last, opened_at or 0.0) + limit - self.clock()
+        if opened_at is None:
             self.sleep(limit)
         elif left > 1e-6:  # what datetime can tell apart
             self.sleep(left)
@@ -182,3 +236,4 @@ class _Watch(abc.ObserverBase[T]):
         else:
             what = "no further chunk" if self.started else "no first chunk"
             self.observer.on_error(Timeout(f"There was {what} within {limit:g} s."))
+            self.upstream.dispose()  # not before: the error is told by what is still on its way

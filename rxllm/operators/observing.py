@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import BuiltinMethodType, MethodType
 from typing import Any, TypeVar, cast
 
+import attrs
 from attrs import frozen
 from reactivex import Observable, abc
 
@@ -209,7 +210,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
             return
         self.over = True
         self.leave_upstream()
-        if (failure := self.tell(Failed(error, run=self.run))) is not None:
+        if (failure := self.tell(self.failed(error))) is not None:
             _log.error("A handler failed at Failed, whose error it is not.", exc_info=failure)
         self.home.outside(self.observer.on_error, error)
 
@@ -239,7 +240,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
             return
         self.over = True
         self.leave_upstream()
-        self.home.context.copy().run(self.tell, Failed(error, run=self.run))
+        self.home.context.copy().run(self.tell, self.failed(error))
 
     def leave_upstream(self) -> None:
         """The runs within end before this one does."""
@@ -251,13 +252,21 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
             return
         self.over = True
         # A copy, because whoever leaves may do so from within the run's own context, which can't be entered twice.
-        partial = self.total() if self.values else None
-        if isinstance(partial, Message) and isinstance(self.given, Request):
-            partial = estimated(partial, self.given)
-        cancelled = Cancelled(partial, run=self.run)
+        cancelled = Cancelled(self.partial(), run=self.run)
         failure = self.home.context.copy().run(self.tell, cancelled)
         if failure is not None:
             _log.error("A handler failed at Cancelled, when nobody could be told.", exc_info=failure)
+
+    def failed(self, error: Exception) -> Failed:
+        event = Failed(error, run=self.run)
+        return event if event.partial is not None else attrs.evolve(event, partial=self.partial())
+
+    def partial(self) -> Any:
+        """What had been sent, with what it took, when no more is to come."""
+        partial = self.total() if self.values else None
+        if isinstance(partial, Message) and isinstance(self.given, Request):
+            return estimated(partial, self.given)
+        return partial
 
     def fold(self) -> None:
         """Keeps what came small: one value instead of many, which the collector of garbage would walk again and again.

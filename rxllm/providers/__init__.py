@@ -56,6 +56,8 @@ def model(name: str | None = None, **settings: Any) -> LLM:
         hint = f" Did you mean {near[0]}:{rest or '…'}?" if near else ""
         raise MisuseError(f"No provider for {name!r}: say provider:model with one of {', '.join(sorted(known))}.{hint}")
     if provider == "embedded":
+        if rest:
+            raise MisuseError(f"There is only one embedded model, and no {rest!r}: say rxllm.model('embedded').")
         return _load(known[provider])(**settings)
     if not rest:
         raise MisuseError(f"{name!r} names a provider but no model: say {provider}:model.")

@@ -1,4 +1,7 @@
-"""What every provider over HTTP is made of; a vendor's file adds its request body and its frames."""
+"""What every provider over HTTP is made of; a vendor's file adds its request body and its frames.
+
+It is one room because its reader has no use but the request that this class sends.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +16,30 @@ from attrs.validators import optional
 from reactivex import Observable, abc
 
 from .._runtime import Scheduler, Source, connect, scheduler
-from ..errors import Interrupted, MisuseError, ProtocolError, ProviderError, RxllmError
+from ..errors import Interrupted, MisuseError, ProtocolError, ProviderError, RxllmError, Timeout
 from ..events import Service
 from ..llm import LLM, Fields
 from ..messages import Chunk, Request, number
 from ..operators.attempts import retried
+from ..operators.delays import is_retryable
 from ..operators.limits import silence
 from ..wire.http import Timeouts, address, post, timeouts_of
 from ..wire.sse import DEFAULT_LIMIT, Frame, SSEDecoder, valid_utf8
-from ._arguments import check_base, check_client, check_given_headers, check_key, check_model, without_credentials
+from ._arguments import (
+    check_base,
+    check_client,
+    check_extra,
+    check_given_headers,
+    check_key,
+    check_model,
+    without_credentials,
+)
 from ._secrets import Clean, without_secrets
 
 if TYPE_CHECKING:
     import asyncio
 
-    from ..wire.http import Client
+    from ..wire.clients import Client
 
 __all__ = ["Decoder", "HTTPProvider"]
 
@@ -79,7 +91,8 @@ class HTTPProvider(LLM):
         headers: to send, too; they win over the provider's own.
         timeout: `Timeouts`; one number bounds every silence, None bounds none.
         event_limit: bytes that one event of the stream may have; 16 MiB, since tool arguments and images are large.
-        max_retries: how often to ask again after a failure that may pass, before the first chunk, as `retry` does.
+        max_retries: how often to ask again after a failure that may pass, before the first chunk, as `retry` does; but
+            not after a `Timeout`. Within `retry`, and within `fallback` and `hedge` but for their last one, it rests.
     """
 
     model: str = field(validator=check_model)
@@ -137,7 +150,7 @@ class HTTPProvider(LLM):
         try:
             place = urlsplit(self._url(request))
             port = place.port or {"https": 443, "http": 80}.get(place.scheme)
-        except ValueError:  # `chunks` refuses it in a sentence
+        except (ValueError, MisuseError):  # `chunks` refuses it in a sentence
             return super().service(request)
         return attrs.evolve(super().service(request), address=place.hostname, port=port)
 
@@ -149,6 +162,7 @@ class HTTPProvider(LLM):
         url = self._url(request)
         _, _, credentials = address(url)  # a bad one is a sentence, before anything else reads it
         try:
+            check_extra(request.extra)
             body = msgspec.json.encode(self._body(request))
         except (TypeError, ValueError, RecursionError) as error:
             if isinstance(error, MisuseError):
@@ -164,7 +178,23 @@ class HTTPProvider(LLM):
         answer = post(url, body, headers=headers, failure=self._error, client=self.client, timeouts=timeouts)
         chunks = _read(answer, self, request, without_secrets(headers, credentials))
         limited = silence(first=timeouts.first_chunk, idle=timeouts.idle if streams else None)(chunks)
-        return retried(lambda: limited, self.max_retries + 1) if self.max_retries else limited
+        return _patient(limited, self.max_retries) if self.max_retries else limited
+
+
+def _patient(chunks: Observable[Chunk], retries: int) -> Source[Chunk]:
+    """Asks again, unless somebody above does."""
+    again = retried(lambda: chunks, retries + 1, when=_is_passing)
+
+    def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
+        home = scheduler(given)
+        return connect(chunks if home.has_others else again, observer, home)
+
+    return Source(subscribe)
+
+
+def _is_passing(error: Exception) -> bool:
+    # Who set a limit of a second waits for a second, not for three.
+    return is_retryable(error) and not isinstance(error, Timeout)
 
 
 def _read(answer: Observable[bytes], llm: HTTPProvider, request: Request, clean: Clean) -> Observable[Chunk]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -26,6 +25,7 @@ from ..messages import (
     ToolCallPart,
     ToolResultPart,
 )
+from ._arguments import base_from, key_from
 from ._claude import ClaudeDecoder, whole_answer
 from ._documents import UNREADABLE, json_of, provider_error, refuse_several
 from ._http import Decoder, HTTPProvider
@@ -52,7 +52,7 @@ class Anthropic(HTTPProvider):
 
     @property
     def _base(self) -> str:
-        base = self.base_url or os.environ.get("ANTHROPIC_BASE_URL") or "https://api.anthropic.com"
+        base = self.base_url or base_from("ANTHROPIC_BASE_URL") or "https://api.anthropic.com"
         return base.rstrip("/").removesuffix("/v1")
 
     def _url(self, request: Request) -> str:
@@ -60,10 +60,10 @@ class Anthropic(HTTPProvider):
 
     def _headers(self, request: Request) -> dict[str, str]:
         version = {"anthropic-version": "2023-06-01"}
-        key = (self.api_key or os.environ.get("ANTHROPIC_API_KEY") or "").strip()
+        key = self.api_key.strip() if self.api_key else key_from("ANTHROPIC_API_KEY")
         if key:
             return {"x-api-key": key, **version}
-        token = os.environ.get("ANTHROPIC_AUTH_TOKEN", "").strip()
+        token = key_from("ANTHROPIC_AUTH_TOKEN")
         if token:
             return {"authorization": f"Bearer {token}", **version}
         given = {name.lower() for name in self.headers or {}}

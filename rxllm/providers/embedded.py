@@ -30,7 +30,7 @@ import math
 import random
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from importlib import resources
 from typing import Any, Unpack
 
@@ -38,6 +38,7 @@ from attrs import frozen
 
 from ..llm import LLM, Fields
 from ..messages import Chunk, FinishReason, Request, Usage, text_chunk
+from ..operators.cutting import Ending, Sought
 
 __all__ = ["Embedded"]
 
@@ -51,15 +52,13 @@ _ELSEWHERE = 0.0005
 _HEADING_WORTH = 3
 
 _EDGE = ""  # stands before the first token of a piece and after the last
-_TOKEN = re.compile(r" ?\w+(?:['’-]\w+)*|\n+| ?[^\w\s]")
-_WORD = re.compile(r"\w+")
 # Words of asking, which say nothing about the topic.
 _ASKING = frozenset(
-    _WORD.findall(
+    (  # noqa: SIM905  (a list would be a page)
         "a about again an and any are as be can could do does for from give has have i in is it its like long make me"
         " my of on or please say short some something tell that the this to us want was what where which why will with"
         " would write you your"
-    )
+    ).split()
 )
 
 
@@ -89,54 +88,26 @@ def _answer(request: Request) -> Iterator[Chunk]:
     asked = (message.text for message in reversed(request.messages) if message.role == "user")
     tokens = _model().tokens(next(asked, request.text), request, dice)
     limit = _MAX_TOKENS if request.max_tokens is None else request.max_tokens
-    holder = _Holder(request.stop_sequences or ())
+    ending = Ending(Sought(request.stop_sequences or ()))
     count, reason = 0, "length"
-    while count < limit and not holder.stopped:
+    while count < limit and not ending.over:
         token = next(tokens)
         if token == _EDGE:
             reason = "stop"
             break
         count += 1
-        if text := holder.push(token):
+        if text := ending.read(token):
             yield Chunk(text, **facts) if facts else text_chunk(text)
             facts = {}
-    finish_reason: FinishReason = "stop" if holder.stopped or reason == "stop" else "length"
+    rest = "" if ending.over else ending.rest()
+    finish_reason: FinishReason = "stop" if ending.over or reason == "stop" else "length"
     yield Chunk(
-        holder.rest(),
+        rest,
         finish_reason=finish_reason,
-        raw_finish_reason="stop_sequence" if holder.stopped else reason,
-        usage=Usage(input_tokens=len(_TOKEN.findall(request.text)), output_tokens=count),
+        raw_finish_reason="stop_sequence" if ending.over else reason,
+        usage=Usage(input_tokens=len(_tokens(request.text)), output_tokens=count),
         **facts,
     )
-
-
-class _Holder:
-    """Holds back text that may be the beginning of a stop sequence, until it is decided."""
-
-    def __init__(self, stop_sequences: Sequence[str]) -> None:
-        self.stopped = False
-        self._stop_sequences = stop_sequences
-        self._held: str = ""
-
-    def push(self, text: str) -> str:
-        """What may be said now that `text` has come."""
-        text = self._held + text
-        ends = [place for stop in self._stop_sequences if (place := text.find(stop)) >= 0]
-        if ends:
-            self.stopped = True
-            self._held = ""
-            return text[: min(ends)]
-        longest = max(map(len, self._stop_sequences), default=1) - 1
-        for size in range(min(longest, len(text)), 0, -1):
-            if any(stop.startswith(text[-size:]) for stop in self._stop_sequences):
-                self._held = text[-size:]
-                return text[:-size]
-        self._held = ""
-        return text
-
-    def rest(self) -> str:
-        """What was held back when the answer ended."""
-        return self._held
 
 
 class _Model:
@@ -159,7 +130,7 @@ class _Model:
             self._learn(heading, block.replace("\n/\n", "\n\n"))
 
     def _learn(self, heading: str, text: str) -> None:
-        tokens = [_EDGE, *_TOKEN.findall(text), _EDGE]
+        tokens = [_EDGE, *_tokens(text), _EDGE]
         for end in range(1, len(tokens)):
             follower = (tokens[end], self.pieces)
             for start in range(max(0, end - _ORDER + 1), end):
@@ -213,9 +184,13 @@ def _model() -> _Model:
     return _Model(resources.files("rxllm.providers").joinpath("embedded.txt").read_text("utf-8"))
 
 
+def _tokens(text: str) -> list[str]:
+    return re.findall(r" ?\w+(?:['’-]\w+)*|\n+| ?[^\w\s]", text)
+
+
 def _words(text: str) -> set[str]:
     """The words of a text that say something about its topic, without the plural's s."""
-    return {word.removesuffix("s") for word in _WORD.findall(text.lower()) if word not in _ASKING}
+    return {word.removesuffix("s") for word in re.findall(r"\w+", text.lower()) if word not in _ASKING}
 
 
 def _draw(scores: dict[str, float], request: Request, dice: random.Random) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import functools
-import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
@@ -34,12 +33,13 @@ from ..messages import (
     ToolResultPart,
 )
 from ..wire.http import Timeouts
+from ._arguments import base_from, key_from
 from ._chat import ChatDecoder, whole_answer
 from ._documents import json_of, provider_error, refuse_several
 from ._http import Decoder, HTTPFields, HTTPProvider
 
 if TYPE_CHECKING:
-    from ..wire.http import Client
+    from ..wire.clients import Client
 
 __all__ = ["OpenAI"]
 
@@ -110,7 +110,7 @@ class OpenAI(HTTPProvider):
 
     @property
     def _base(self) -> str:
-        return (self.base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1").rstrip("/")
+        return (self.base_url or base_from("OPENAI_BASE_URL") or "https://api.openai.com/v1").rstrip("/")
 
     @property
     def _host(self) -> str:
@@ -144,7 +144,7 @@ class OpenAI(HTTPProvider):
         return f"{self._base}/{'completions' if self._completes(request) else 'chat/completions'}"
 
     def _headers(self, request: Request) -> dict[str, str]:
-        key = (self.api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
+        key = self.api_key.strip() if self.api_key else key_from("OPENAI_API_KEY")
         if key:
             return {"authorization": f"Bearer {key}"}
         if self._is_vendor and "authorization" not in {name.lower() for name in self.headers or {}}:

@@ -43,8 +43,9 @@ class MarbleLLM(Timed):
             assert start(answer) == expected("--a--#", None, …)
 
     The syntax is that of `reactivex.from_marbles`: each character takes `timespan`, spaces none. ``-`` is time, ``|``
-    the end, ``#`` the error, ``(a,b)`` two chunks at once; any other word is a chunk of this text, or what `values`
-    says. (A number is looked up, and emitted, as Python writes it.)
+    the end, ``#`` the error, ``(a,b)`` two chunks at once; any other word is what `values` says, or a chunk of this
+    text with a space for each ``_``, as in ``--Hello_-world|``. (A number is looked up, and emitted, as Python writes
+    it.)
 
     Attributes:
         diagrams: of each request in turn, the last of all that follow.
@@ -56,7 +57,9 @@ class MarbleLLM(Timed):
     diagrams: tuple[str, ...] = field(converter=_diagrams)
     values: Mapping[str, Chunk] = field(factory=dict[str, Chunk], converter=_chunks, kw_only=True)
     error: Exception = field(
-        factory=lambda: TransportError("The connection broke, as the marble diagram says."), kw_only=True
+        factory=lambda: TransportError("The connection broke, as the marble diagram says."),
+        kw_only=True,
+        repr=False,  # nor does it tell this model from others: no answer shows it
     )
     timespan: float = field(default=1.0, kw_only=True)
     _scores: tuple[Score, ...] = field(init=False, eq=False, repr=False)
@@ -77,7 +80,7 @@ class MarbleLLM(Timed):
         if not isinstance(event, OnNext):
             return event
         name = str(event.value)
-        return OnNext(self.values[name] if name in self.values else Chunk(name))
+        return OnNext(self.values[name] if name in self.values else Chunk(name.replace("_", " ")))
 
     def score(self, request: Request) -> Score:
         """The diagram whose turn it is."""

@@ -8,25 +8,23 @@ from __future__ import annotations
 
 import base64
 import functools
-import inspect
 import math
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies
 
 from attrs import field, frozen
 
-from .._runtime import Scheduler, Source, loop_local, source
+from .._runtime import Scheduler, Source, source
 from ..errors import Interrupted, MisuseError, ProtocolError, RxllmError, Timeout, TransportError, is_text, shown
+from .clients import client_on, reused
 
 if TYPE_CHECKING:
-    import asyncio
-
     import httpx
 
-    Client = httpx.AsyncClient | Callable[[], httpx.AsyncClient]
+    from .clients import Client
 
 __all__ = ["Failure", "Timeouts", "address", "check_headers", "post", "timeouts_of"]
 
@@ -97,7 +95,7 @@ def post(
     async def read(home: Scheduler) -> AsyncIterator[bytes]:
         import httpx
 
-        http = await _client_on(home.loop, client)
+        http = await client_on(home.loop, client)
         try:
             request = http.build_request(
                 "POST",
@@ -182,18 +180,25 @@ def address(url: str) -> tuple[str, str, Mapping[str, str]]:
     return place, parts._replace(netloc=host).geturl(), {"authorization": f"Basic {basic}"}
 
 
+AT_ONCE = 1.0  # seconds in which a server that has closed the connection is found out
+
+
 async def _send(http: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
     import aiohttp
     import httpx
 
+    began = time.monotonic()
+    reused.set(False)
     try:
         return await http.send(request, stream=True)
     except httpx.TransportError as error:
-        # The server had closed a kept-alive connection before it saw this request: it is safe to ask once more.
-        # Chance decides whether that is noticed as an end, a reset, or already in writing.
+        # The server had closed a kept-alive connection before it saw this request: it is safe to ask once more, and
+        # nobody's retry. Chance decides whether that is noticed as an end, a reset, or already in writing. A server
+        # that thinks for a while, and then dies, has seen it.
         cause = error.__cause__
         reset = cause is not None and isinstance(cause.__cause__, (ConnectionResetError, BrokenPipeError))
-        if not reset and not isinstance(cause, aiohttp.ServerDisconnectedError):
+        closed = reset or isinstance(cause, aiohttp.ServerDisconnectedError)
+        if not closed or not reused.get() or time.monotonic() - began > AT_ONCE:
             raise
         return await http.send(request, stream=True)
 
@@ -228,56 +233,3 @@ def _transport_error(error: Exception, place: str, *, started: bool, timeouts: T
     if started:
         return Interrupted(f"The connection to {place} broke in the middle of the answer: {reason}.")
     return TransportError(f"No answer from {place}: {reason}.")
-
-
-async def _client_on(loop: asyncio.AbstractEventLoop, client: Client | None) -> httpx.AsyncClient:
-    if client is None:
-        return await loop_local(_default_client, _default_client, lambda http: http.aclose())
-    if callable(client):
-        return _open(await loop_local(client, lambda: _made(client), lambda http: http.aclose()))
-    # An instance is its owner's to close; here it is only held to the loop that it was first used on.
-    home = cast("Any", client).__dict__.setdefault("_rxllm_loop", loop)
-    if home is not loop:
-        raise MisuseError(
-            "This client= was first used on another event loop, where its connections live. Give a function that "
-            "makes one, client=lambda: httpx.AsyncClient(…): it is called once for each loop."
-        )
-    return _open(client)
-
-
-def _made(factory: Callable[[], object]) -> httpx.AsyncClient:
-    import httpx
-
-    client = factory()
-    if not isinstance(client, httpx.AsyncClient):
-        if inspect.iscoroutine(client):
-            client.close()
-        raise MisuseError(f"The function client= must return an httpx.AsyncClient, not {type(client).__name__}.")
-    return client
-
-
-def _open(client: httpx.AsyncClient) -> httpx.AsyncClient:
-    if client.is_closed:
-        raise MisuseError("The client= is closed, so that nothing can be sent by it any more.")
-    return client
-
-
-def _default_client() -> httpx.AsyncClient:
-    from http.cookiejar import CookieJar, DefaultCookiePolicy
-
-    import aiohttp
-    import httpx
-    from httpx_aiohttp import AiohttpTransport
-
-    transport = AiohttpTransport()
-    # limit=0: no limit; how many streams run at once is the caller's business (`batch`, `limited`).
-    # trust_env only where there is a proxy: it costs two hops to a thread for each request.
-    transport.client = lambda: aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ssl=transport.ssl_context),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        trust_env=any(name != "no" for name in getproxies()),
-    )
-    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
-    # What is compressed comes in lumps, and its size is bounded only after it is undone.
-    headers = {"accept-encoding": "identity"}
-    return httpx.AsyncClient(transport=transport, cookies=no_cookies, headers=headers)

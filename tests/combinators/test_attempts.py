@@ -1,6 +1,7 @@
 """`retry`, `fallback`, `hedge` and `route`, to the moment."""
 
 import asyncio
+import threading
 
 import pytest
 import reactivex as rx
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from protocols import Chat
 from reactivex import operators as ops
+from reactivex.scheduler import VirtualTimeScheduler
 
 import rxllm
 from rxllm import (
@@ -186,14 +188,122 @@ def test_a_connection_that_breaks_anywhere_gives_one_attempts_text(cut, end):
         assert (1 if has_finished else 2) == len(server.requests)
 
 
+BUSY_REPLY = Reply.json({"error": {"message": "busy"}}, status=503, headers={"retry-after-ms": "1"})
+
+
+@pytest.mark.parametrize(
+    ("combined", "expected"),
+    [
+        (lambda a, _: a, [3, 0]),
+        (lambda a, _: retry(a, 2), [2, 0]),
+        (lambda a, _: retry(rxllm.pipe(a, rxllm.text()), 2), [2, 0]),
+        (lambda a, b: fallback(a, b), [1, 3]),
+        (lambda a, b: hedge(a, b, after=60), [1, 3]),
+        (lambda a, b: retry(fallback(a, b), 2), [2, 2]),
+    ],
+)
+def test_so_many_attempts_are_so_many_requests(combined, expected):
+    """A model asks again by itself only where nobody above asks again, or another."""
+    with FakeServer(BUSY_REPLY) as one, FakeServer(BUSY_REPLY) as other:
+        a, b = (rxllm.OpenAI("m", base_url=server.url, api_key="k") for server in (one, other))
+        with pytest.raises(Overloaded):
+            combined(a, b).invoke("hi")
+        assert expected == [len(one.requests), len(other.requests)]
+
+
+def test_a_limit_is_not_waited_for_again():
+    """Of a server that says nothing: who gave it 0.05 seconds has his error then, for one request."""
+    with FakeServer(Reply([End.HANG])) as server:
+        with pytest.raises(rxllm.Timeout):
+            rxllm.OpenAI("m", base_url=server.url, api_key="k", timeout=0.05).invoke("hi")
+        assert 1 == len(server.requests)
+
+
+@pytest.mark.parametrize("combined", [lambda llm: retry(llm, 1), lambda llm: fallback(marbles("#"), llm)])
+def test_the_facts_of_the_last_failure_are_heard(combined):
+    """They came before any part; nobody takes them back, as nobody asks again."""
+    heard, scheduler = [], VirtualTimeScheduler()
+    llm = combined(marbles("-f-f-#", values={"f": Chunk(usage=Usage(input_tokens=7))}))
+    llm("hi").subscribe(heard.append, heard.append, scheduler=scheduler)
+    scheduler.start()
+    assert [repr(Chunk(usage=Usage(input_tokens=7))), repr(BUSY)] == list(map(repr, heard))
+
+
+def boom(*_):
+    """A function of the program's own, which is wrong."""
+    raise LookupError("boom")
+
+
+@pytest.mark.parametrize(
+    "combined",
+    [
+        lambda llm: retry(llm, 3, when=boom),
+        lambda llm: retry(llm, 3, delay=boom),
+        lambda llm: fallback(llm, marbles("b|"), when=boom),
+    ],
+)
+def test_what_a_function_of_the_programs_own_raises_is_the_end(combined):
+    """And the subscriber hears of it."""
+    assert [(1, LookupError)] == moments(combined(marbles("-#"))("hi"))
+
+
+def test_a_hook_at_a_retry_may_fail_the_run():
+    """With `raise_error`; the other listeners have heard of the retry all the same."""
+
+    class Vetoes(rxllm.CallbackHandler):
+        raise_error = True
+
+        def on_retry(self, error, **_):
+            raise LookupError("no more")
+
+    told, heard = [], []
+    llm = rxllm.observe(retry(marbles("-#", timespan=0.001), 3), Vetoes(), told.append)
+    with pytest.raises(LookupError, match="no more"):
+        llm.invoke("hi")
+    assert [Retried, rxllm.Failed] == [type(event) for event in told][-2:]
+    ended = threading.Event()
+    llm("hi").subscribe(on_error=lambda error: (heard.append(error), ended.set()))
+    assert ended.wait(5)
+    assert [LookupError] == [type(error) for error in heard]
+
+
+@pytest.mark.parametrize(
+    ("diagrams", "expected"),
+    [
+        (["-#", "-----#"], [(6, Overloaded)]),
+        (["-#", "-----b|"], [(6, "b"), (7, "|")]),
+        (["-#", "----#", "-c|"], [(4, "c"), (5, "|")]),
+        (["-#", "-----", "-c|"], [(4, "c"), (5, "|")]),
+    ],
+)
+def test_a_failure_overtakes_the_timer_of_a_hedge(diagrams, expected):
+    """What begins because the one before has failed is not begun once more when that one's time is up."""
+    assert expected == moments(hedge(*map(marbles, diagrams), after=2)("hi"))
+
+
+@pytest.mark.parametrize("after", [0, 2])
+def test_a_mistake_in_one_of_a_hedge_spoils_no_other(after):
+    """A missing key, say: the one that runs is heard."""
+    wrong = MarbleLLM("#", error=MisuseError("no key"))
+    assert [(4, "a"), (5, "|")] == moments(hedge(marbles("----a|"), wrong, after=after)("hi"))
+
+
+@pytest.mark.parametrize("second", [marbles("-b#"), MarbleLLM("-#", error=MisuseError("no key"))])
+def test_the_last_error_has_the_others_as_notes_wherever_it_came(second):
+    """Also in the middle of the second's answer, and where no third would be asked."""
+    errors, scheduler = [], VirtualTimeScheduler()
+    first = MarbleLLM("-#", error=RateLimited("slow down"))
+    fallback(first, second)("hi").subscribe(on_error=errors.append, scheduler=scheduler)
+    scheduler.start()
+    assert ["Before it, another failed: RateLimited: slow down"] == errors[0].__notes__
+
+
 @given(st.lists(st.sampled_from("abc"), min_size=1), st.data())
 def test_killed_after_any_chunk_the_text_is_one_attempts(chunks, data):
     """A law: however often and wherever it breaks, with a last attempt that is whole."""
     cuts = data.draw(st.lists(st.integers(0, len(chunks)), max_size=3))
     diagrams = ["-".join([*chunks[:cut], "#"]) for cut in cuts] + ["-".join([*chunks, "|"])]
     heard = []
-    from reactivex.scheduler import VirtualTimeScheduler
-
     scheduler = VirtualTimeScheduler()
     llm = retry(marbles(diagrams), len(diagrams), mid_stream="restart", delay=lambda *_: 1.0)
     llm("hi").pipe(rxllm.message()).subscribe(heard.append, scheduler=scheduler)

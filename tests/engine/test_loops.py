@@ -291,6 +291,21 @@ def test_threads_do_not_see_each_others_context():
         )
 
 
+async def test_streams_at_once_do_not_see_each_others_context():
+    """Each request of a batch has a context of its own, as any task has."""
+
+    class Sets(rxllm.LLM):
+        async def complete(self, request):
+            seen = WHO.get()
+            WHO.set(request.text)
+            await asyncio.sleep(0)
+            return f"{seen} {WHO.get()}"
+
+    WHO.set("who asks")
+    answers = await Sets().abatch(["a", "b", "c"])
+    assert ["who asks a", "who asks b", "who asks c"] == [answer.text for answer in answers]
+
+
 # ── programs ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 # On a slow machine asyncio's debug mode, part of -X dev, warns that importing httpx took its time.
@@ -406,6 +421,18 @@ threading.Thread(target=read).start()
 """
     with FakeServer(HELLO) as server:
         assert "Hello\n" == run(script, server.url)
+
+
+def test_a_thread_may_only_subscribe_after_the_main_thread():
+    """The process ends when the answer has."""
+    script = """
+def read():
+    threading.main_thread().join()
+    llm("p").subscribe(lambda chunk: print(chunk, end=""))
+threading.Thread(target=read).start()
+"""
+    with FakeServer(HELLO) as server:
+        assert "Hello" == run(script, server.url)
 
 
 def test_an_executors_jobs_are_done_after_the_main_thread():

@@ -297,6 +297,13 @@ def test_the_answer_is_passed_on_as_it_is():
     assert list(map(id, items[1:])) == list(map(id, chunks(split_reasoning(), items)[1:]))
 
 
+def test_reasoning_is_made_as_chunks_are():
+    """The short way to such a chunk leaves nothing out; what may be the end's beginning is held."""
+    heard = chunks(split_reasoning(), ["<think>", "Hm", "", " a < b", " </", "i>", "</"])
+    expected = [Chunk(parts=[ReasoningPart(text)]) for text in ("Hm", " a < b", " ", "</i>", "</")]
+    assert (expected, repr(expected), [*map(hash, expected)]) == (heard, repr(heard), [*map(hash, heard)])
+
+
 def test_no_end_is_refused():
     """Then nothing would be the answer."""
     with pytest.raises(MisuseError, match="ends the reasoning"):

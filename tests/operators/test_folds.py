@@ -1,10 +1,13 @@
 """`text`, `message`, `usage`: on virtual time, where every moment is exact."""
 
 import pytest
+import reactivex as rx
+from reactivex.subject import Subject
 from reactivex.testing import ReactiveTest, TestScheduler
 
 import rxllm
 from rxllm import Chunk, Message, MisuseError, TextPart, ToolCallPart, Usage, message, text, usage
+from rxllm._runtime import connect
 
 on_next, on_error, on_completed = ReactiveTest.on_next, ReactiveTest.on_error, ReactiveTest.on_completed
 USAGE = Usage(output_tokens=2)
@@ -109,3 +112,63 @@ def test_the_answers_text_is_that_of_its_message():
                 yield event.value.value
 
     assert Hello().invoke("x").text == "".join(Hello()("x").pipe(text(), rxllm.stream()))
+
+
+@pytest.mark.parametrize("operator", [message(), usage()])
+def test_a_fold_tells_an_error_what_it_had_folded(operator):
+    """Nobody else has heard it. What an error knows already is better; other errors have no place for it."""
+    for error, expected in (
+        (rxllm.TransportError("no"), "Hello"),
+        (known := rxllm.TransportError("no"), "known"),
+        (ValueError("no"), None),
+    ):
+        if error is known:
+            error.partial = Message("assistant", "known")
+        heard, _ = run(operator, *HELLO, on_error(300, error))
+        assert [on_error(300, error)] == heard
+        assert expected == (error.partial.text if expected else getattr(error, "partial", None))
+    nothing = rxllm.TransportError("no")
+    run(operator, on_error(300, nothing))
+    assert nothing.partial is None
+
+
+@pytest.mark.parametrize("value", [Chunk("Hi", reset=True), 5], ids=["reset", "no text"])
+def test_what_text_refuses_ends_it_at_once(value):
+    """It leaves the source itself, and says nothing more, whoever is behind it."""
+    source, heard = Subject(), Bare()
+    connect(text()(source), heard, None)
+    source.on_next(Chunk("Hel"))
+    kept = source.observers[0]
+    source.on_next(value)
+    assert [] == source.observers
+    for again in Chunk("lo"), value:
+        kept.on_next(again)
+    kept.on_completed()
+    kept.on_error(FAILURE)
+    assert ["Hel", MisuseError] == heard.events
+
+
+def test_text_that_is_refused_while_it_is_subscribed_to():
+    """By a source that emits at once, and can be left only when it has."""
+    heard = Bare()
+    connect(text()(rx.from_([Chunk("Hel"), Chunk(reset=True), Chunk("lo")])), heard, None)
+    assert ["Hel", MisuseError] == heard.events
+
+
+class Bare(rx.abc.ObserverBase):
+    """A subscriber without any guard of the grammar, which disposes of nothing."""
+
+    def __init__(self):
+        self.events = []
+
+    def on_next(self, value):
+        """Notes it."""
+        self.events.append(value)
+
+    def on_error(self, error):
+        """Notes its kind."""
+        self.events.append(type(error))
+
+    def on_completed(self):
+        """Notes it."""
+        self.events.append("end")

@@ -5,13 +5,16 @@ import time
 
 import pytest
 import reactivex as rx
+from reactivex import operators as ops
 from reactivex.subject import Subject
 from reactivex.testing import ReactiveTest, TestScheduler
 
 import rxllm
-from rxllm import Chunk, MisuseError, Timeout, first_chunk_timeout, idle_timeout
-from rxllm._runtime import Gate, Scheduler
+from rxllm import Chunk, MisuseError, Timeout, deadline, first_chunk_timeout, idle_timeout
+from rxllm._runtime import Gate, Scheduler, Source, connect
+from rxllm.operators.answering import Arrived
 from rxllm.operators.limits import silence
+from rxllm.testing import MarbleLLM
 
 on_next, on_error, on_completed = ReactiveTest.on_next, ReactiveTest.on_error, ReactiveTest.on_completed
 FAILURE = ValueError("no")
@@ -211,3 +214,135 @@ def test_a_limit_around_a_model_closes_the_request():
     assert Chunk("Hel") == next(stream)
     with pytest.raises(Timeout):
         next(stream)
+
+
+LIMITS = {
+    "idle_timeout": idle_timeout(0.01),
+    "deadline": deadline(0.05),
+    "idle_timeout behind text": lambda source: source.pipe(rxllm.text(), idle_timeout(0.01)),
+    "idle_timeout before text": lambda source: source.pipe(idle_timeout(0.01), rxllm.text()),
+    "idle_timeout before message": lambda source: source.pipe(idle_timeout(0.01), rxllm.message()),
+    "deadline behind message": lambda source: source.pipe(rxllm.message(), deadline(0.05)),
+    "first_chunk_timeout behind message": lambda source: source.pipe(rxllm.message(), first_chunk_timeout(0.05)),
+    "one within another": lambda source: source.pipe(deadline(0.05), idle_timeout(60), rxllm.text(), deadline(60)),
+    "one around another": lambda source: source.pipe(deadline(60), rxllm.text(), idle_timeout(0.01)),
+}
+
+
+@pytest.mark.parametrize("limit", LIMITS.values(), ids=LIMITS.keys())
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda limit: list(Stalls()("x").pipe(limit, rxllm.stream())),
+        lambda limit: list(rxllm.pipe(Stalls(), limit).stream("x")),
+        lambda limit: rxllm.pipe(Stalls(), limit).invoke("x"),
+        lambda limit: rxllm.pipe(Quick(), rxllm.message(), ops.map(lambda answer: "x"), Stalls(), limit).invoke("y"),
+        lambda limit: rxllm.observe(rxllm.pipe(Stalls(), limit), lambda event: None).invoke("x"),
+    ],
+    ids=["operators", "pipeline", "invoke", "the second model", "observed"],
+)
+def test_a_limit_around_a_model_tells_what_was_asked_and_what_had_arrived(limit, run):
+    """As the model's own limits do, wherever the limit stands."""
+    with pytest.raises(Timeout) as caught:
+        run(limit)
+    error = caught.value
+    assert ("x", "Hel", True) == (error.request.text, error.partial.text, error.partial.usage.estimated)
+
+
+class Quick(rxllm.LLM):
+    """Has answered before anybody can lose patience."""
+
+    async def complete(self, request):
+        """Something else."""
+        return "no"
+
+
+@pytest.mark.parametrize(
+    ("items", "expected"),
+    [
+        (["Hel", "lo"], "Hello"),
+        ([Chunk("Hel"), Chunk(usage=rxllm.Usage()), Chunk("lo")], "Hello"),
+        ([Chunk("no"), Chunk("Hel", reset=True), Chunk("lo")], "Hello"),
+        ([Chunk(parts=[rxllm.ReasoningPart("Hm.")])], ""),
+        ([5, None], None),
+    ],
+)
+@pytest.mark.parametrize("limit", [idle_timeout(50), deadline(60)], ids=["idle_timeout", "deadline"])
+def test_without_a_model_what_has_passed_is_what_had_arrived(limit, items, expected):
+    """Of chunks and of text; on virtual time as well."""
+    scheduler = TestScheduler()
+    source = scheduler.create_hot_observable(*(on_next(201 + number, item) for number, item in enumerate(items)))
+    error = scheduler.start(lambda: source.pipe(limit)).messages[-1].value.exception
+    assert (Timeout, None) == (type(error), error.request)
+    assert expected == (error.partial and error.partial.text)
+
+
+async def test_what_was_left_is_not_what_timed_out():
+    """Of answers that were switched away from, none is told of; nor is it kept."""
+    prompts, failed = Subject(), asyncio.get_running_loop().create_future()
+    prompts.pipe(ops.switch_map(Stalls()), idle_timeout(0.05)).subscribe(on_error=failed.set_result)
+    for prompt in "abc":
+        prompts.on_next(prompt)
+        for _ in range(5):
+            await asyncio.sleep(0)
+    error = await asyncio.wait_for(failed, PATIENCE)
+    assert ("c", "Hel") == (error.request.text, error.partial.text)
+
+
+@pytest.mark.parametrize("model", [Quick(), MarbleLLM("-#", timespan=0.001)], ids=["end", "failure"])
+async def test_of_an_answer_that_has_ended_nothing_is_kept(model):
+    """Although nobody has disposed of it yet."""
+    home, running, over = Scheduler(asyncio.get_running_loop()), [], asyncio.Event()
+
+    def note(source):
+        def subscribe(observer, scheduler=None):
+            running[:] = [scheduler.context[each] for each in scheduler.context if each.name == "rxllm_overheard"]
+            return connect(source, observer, scheduler)
+
+        return Source(subscribe)
+
+    connect(model("x").pipe(note, idle_timeout(60)), Lazy(over), home)
+    (((answer,),),) = running
+    assert "x" == answer.request.text
+    await asyncio.wait_for(over.wait(), PATIENCE)
+    assert [({},)] == running
+
+
+def test_what_is_kept_has_a_bound():
+    """4 Mi characters, as of a model's own errors; and chunks of a few letters are joined on the way."""
+    arrived = Arrived()
+    for _ in range(70_000):
+        arrived.add("a")
+    assert len(arrived.kept) < 40_000
+    for _ in range(10):
+        arrived.add(Chunk("b" * 2**20))
+    assert 4 * 2**20 <= len(arrived.message().text) <= 5 * 2**20
+
+
+async def test_a_limit_leaves_the_source_itself():
+    """At once, although who hears of it keeps the error for a while."""
+    for number, limit in enumerate((idle_timeout(0.01), first_chunk_timeout(0.01), deadline(0.01))):
+        home, failed, source = Scheduler(asyncio.get_running_loop()), asyncio.Event(), Subject()
+        connect(limit(source), Lazy(failed), home)
+        if number != 1:
+            source.on_next("a")
+        await asyncio.wait_for(failed.wait(), PATIENCE)
+        assert [] == source.observers
+
+
+class Lazy(rx.abc.ObserverBase):
+    """A subscriber that disposes of nothing."""
+
+    def __init__(self, over):
+        self.over = over
+
+    def on_next(self, value):
+        """Goes by."""
+
+    def on_error(self, error):
+        """Notes it."""
+        self.over.set()
+
+    def on_completed(self):
+        """Notes it."""
+        self.over.set()

@@ -1,6 +1,7 @@
 """`words`, `lines`, `sentences`: whole pieces, nothing lost, however the stream was chopped."""
 
 import io
+import re
 import time
 
 import pytest
@@ -12,6 +13,8 @@ from reactivex.testing import ReactiveTest, TestScheduler
 
 import rxllm
 from rxllm import Chunk, MisuseError, Usage, lines, sentences, words
+from rxllm.operators import cutting, texts
+from rxllm.providers import embedded
 
 on_next, on_error, on_completed = ReactiveTest.on_next, ReactiveTest.on_error, ReactiveTest.on_completed
 FAILURE = ValueError("no")
@@ -168,6 +171,26 @@ def test_a_piece_comes_with_the_character_that_completes_it(operator, chunks, ex
 
 
 @every
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n", " ", ". ", "\n\n"], ids=repr)
+def test_chunks_that_end_where_a_piece_may_end(operator, end):
+    """The end of the text so far is no place to look twice: they come to an end, each as a piece or a part of one."""
+    text = f"a{end}B{end}"
+    assert pieces(operator, [text]) == pieces(operator, [f"a{end}", f"B{end}"])
+    assert text == "".join(pieces(operator, [text]))
+    assert [f"a{end}", f"B{end}"] == pieces(lines, [f"a{end}", f"B{end}"]) or end in (" ", ". ", "\n\n")
+
+
+@given(st.lists(st.text(st.sampled_from("aé水「ї 　\x1c\x85\n"), max_size=4), max_size=8))
+def test_words_are_found_alike_by_their_short_cut(chunks):
+    """A chunk that is one word is cut without a pattern; single characters and the whole text tell what is right."""
+    text = "".join(chunks)
+    expected = [each for each in re.split(r"(?<=\s)(?=\S)|(?<=[^\s「])(?=[「水])", text) if each]
+    if len(expected) > 1 and expected[0].isspace():
+        expected[:2] = ["".join(expected[:2])]
+    assert expected == pieces(words, chunks) == pieces(words, [text]) == pieces(words, list(text))
+
+
+@every
 def test_chunks_without_text_are_left_out(operator):
     """Usage and reasoning are no words."""
     chunks = [Chunk("Hi"), Chunk(usage=Usage(output_tokens=1)), Chunk(parts=[rxllm.ReasoningPart("Hm. ")]), Chunk(".")]
@@ -211,6 +234,12 @@ def test_time_is_linear(operator, text):
 
     small = min(seconds(4_000) for _ in range(3))
     assert any(30 * small > seconds(32_000) for _ in range(4)), "a busy machine may be slow once"
+
+
+@pytest.mark.parametrize("module", [texts, cutting, embedded], ids=lambda module: module.__name__)
+def test_no_pattern_is_compiled_by_importing(module):
+    """It would take longer than all the rest of the import, for programs that never cut anything."""
+    assert [] == [name for name, value in vars(module).items() if isinstance(value, re.Pattern)]
 
 
 def test_a_model_in_a_pipeline():

@@ -1,12 +1,14 @@
 """What a constructor is given: each mistake is a sentence, as early as can be, and before anything is sent."""
 
 import functools
+import pickle
+from dataclasses import dataclass
 
 import httpx
 import pytest
-from attrs import frozen
+from attrs import frozen, mutable
 
-from rxllm import Anthropic, MisuseError, OpenAI, Timeouts
+from rxllm import Anthropic, MisuseError, OpenAI, Parameters, Timeouts, retry
 from rxllm.testing import FakeServer
 
 LOCAL = "http://localhost:8000/v1"
@@ -93,6 +95,7 @@ class Unhashable(list):
         ("event_limit", True, "event_limit must be a whole number"),
         ("event_limit", None, "event_limit must be a whole number"),
         ("apikey", "secret", "Did you mean api_key=…"),
+        ("max_retrys", 3, "Did you mean max_retries=…"),
         ("stream", "false", "stream must be True, False or None"),
         ("run_name", 5, "run_name must be text"),
     ],
@@ -179,6 +182,148 @@ def test_what_json_cannot_say_is_told(value):
         value.append(value)
     with pytest.raises(MisuseError, match="cannot be written as JSON"):
         OpenAI("m", base_url=LOCAL, extra={"a": value}).invoke("hi")
+
+
+VARIABLES = {
+    OpenAI: ("OPENAI_API_KEY", "OPENAI_BASE_URL"),
+    Anthropic: ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"),
+}
+
+
+@every
+@pytest.mark.parametrize("key", ["sec\nret", "secr\xe9t", "secr\x00t"])
+def test_a_bad_key_of_the_environment_is_told_by_its_name(provider, key, monkeypatch):
+    """And is not shown."""
+    variable = VARIABLES[provider][0]
+    found = {variable: key}
+    monkeypatch.setattr("os.environ", found)
+    with pytest.raises(MisuseError, match=f"{variable} has characters that HTTP does not allow") as caught:
+        provider("m", base_url=LOCAL).invoke("hi")
+    assert "secr" not in str(caught.value)
+    found[variable] = "secret"
+    with pytest.raises(MisuseError, match="The api_key has characters"):
+        provider("m", api_key=key)
+
+
+def test_a_bad_token_of_the_environment_is_told_by_its_name(monkeypatch):
+    """The bearer token, too."""
+    monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "sec\nret")
+    with pytest.raises(MisuseError, match="ANTHROPIC_AUTH_TOKEN has characters"):
+        Anthropic("m").invoke("hi")
+
+
+@every
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("localhost:8000", "must be like https://host/v1, not 'localhost:8000'"),
+        ("http://x/v1?key=abc", "takes no query and no fragment"),
+        ("http://x/v1/chat/completions", "must end before /chat/completions"),
+    ],
+)
+def test_a_bad_address_of_the_environment_is_told_by_its_name(provider, url, sentence, monkeypatch):
+    """As an argument's is; also where somebody listens."""
+    key, variable = VARIABLES[provider]
+    monkeypatch.setenv(key, "k")
+    monkeypatch.setenv(variable, url)
+    heard = []
+    with pytest.raises(MisuseError, match=f"{variable} {sentence}"):
+        provider("m").invoke("hi", handlers=[heard.append])
+    assert ["Started", "Failed"] == [type(event).__name__ for event in heard]
+
+
+@every
+@pytest.mark.parametrize(
+    ("extra", "sentence"),
+    [
+        ({"stream": False}, "extra can't hold 'stream': say stream="),
+        ({"temperature": 0}, "extra can't hold 'temperature': say temperature="),
+        ({"stop": ["x"]}, "extra can't hold 'stop': say stop_sequences="),
+        ({"model": "x"}, "extra can't hold 'model': say model="),
+        ({"messages": []}, "extra can't hold 'messages': that is the prompt"),
+        ({"prompt": "x"}, "extra can't hold 'prompt': that is the prompt"),
+        ({"a": float("nan")}, r"extra\['a'\] is nan, which JSON does not have"),
+        ({"a": {"b": [1, float("-inf")]}}, r"extra\['a'\]\['b'\]\[1\] is -inf, which JSON does not have"),
+    ],
+)
+def test_what_is_nothing_extra_is_told(provider, extra, sentence):
+    """Before anything is sent, by the name of the parameter that says it."""
+    with FakeServer() as server, pytest.raises(MisuseError, match=sentence):
+        provider("m", base_url=server.url).invoke("hi", extra=extra)
+    assert [] == server.requests
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"max_retries": 3}, r"max_retries belongs to the model: OpenAI\(…, max_retries=3\)"),
+        ({"timeout": 4.5}, r"timeout belongs to the model: OpenAI\(…, timeout=4.5\)"),
+        ({"api_key": "secret"}, r"api_key belongs to the model: OpenAI\(…, api_key=…\)"),
+        ({"retries": 3}, "There is no parameter 'retries'. Did you mean max_retries=…"),
+        ({"temp": 1}, "Did you mean temperature=…"),
+        ({"tag": ["x"]}, "Did you mean tags=…"),
+        ({"callbacks": []}, "Did you mean handlers=…"),
+        ({"name": "x"}, "Did you mean run_name=…"),
+    ],
+)
+def test_what_a_call_does_not_take_is_told_with_its_place(given, sentence):
+    """And never is `extra` said to be the place."""
+    for ask in OpenAI("m", base_url=LOCAL).bind, functools.partial(OpenAI("m", base_url=LOCAL).stream, "hi"):
+        with pytest.raises(MisuseError, match=sentence) as caught:
+            ask(**given)
+        assert "extra" not in str(caught.value)
+        assert "secret" not in str(caught.value)
+
+
+def test_a_combined_model_tells_it_of_models_over_http():
+    """What is within is not asked."""
+    with pytest.raises(MisuseError, match=r"timeout belongs to a model over HTTP: OpenAI\(…, timeout=4\)"):
+        retry(OpenAI("m")).bind(timeout=4)
+
+
+@mutable
+class Changeable(OpenAI):
+    """Made by attrs, and not frozen."""
+
+    region: str = "eu"
+
+
+@frozen
+class Regional(OpenAI):
+    """Made by attrs, which writes its constructor."""
+
+    region: str = "eu"
+
+
+@dataclass
+class Forgetful(OpenAI):
+    """A dataclass, whose constructor calls none but its own."""
+
+    region: str = "eu"
+
+
+@pytest.mark.parametrize("kind", [Changeable, Regional])
+def test_a_provider_made_of_ours_takes_parameters(kind):
+    """Although attrs' constructor knows none."""
+    made = kind("m", "us", temperature=0, api_key="k", parameters=Parameters(seed=3, temperature=1))
+    assert ("m", "us", "k", 0, 3) == (
+        made.model,
+        made.region,
+        made.api_key,
+        made.parameters.temperature,
+        made.parameters.seed,
+    )
+    assert made == pickle.loads(pickle.dumps(made))  # noqa: S301
+    with pytest.raises(MisuseError, match="Did you mean temperature="):
+        kind("m", temprature=0)
+
+
+def test_a_constructor_that_forgets_ours_is_told():
+    """When the field is wanted that has no default; the others have theirs."""
+    made = Forgetful("us")
+    assert ("us", 2, Timeouts()) == (made.region, made.max_retries, made.timeout)
+    with pytest.raises(MisuseError, match=r"This Forgetful has no model: .* super\(\).__init__\(model=…\)"):
+        made.invoke("hi")
 
 
 @frozen(init=False)

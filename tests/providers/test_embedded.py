@@ -174,6 +174,15 @@ async def test_the_text_never_contains_a_stop_sequence(stop_sequences, seed):
         assert whole == text
 
 
+async def test_the_stop_sequence_that_begins_first_ends_the_answer():
+    """Although another, inside of it, is there before it is."""
+    text = await text_of(WATER, seed=1)
+    around = text[8:40]
+    inside = next(text[at : at + 3] for at in range(9, 30) if text.index(text[at : at + 3]) == at)
+    assert text[:8] == await text_of(WATER, seed=1, stop_sequences=[inside, around])
+    assert text[: text.index(inside)] == await text_of(WATER, seed=1, stop_sequences=[inside, around + "#"])
+
+
 async def test_what_only_began_like_a_stop_sequence_is_not_lost():
     """Text held back comes when the answer ends, by itself or by its limit."""
     whole = await text_of(WATER, seed=1)

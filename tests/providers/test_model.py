@@ -46,6 +46,7 @@ def test_the_environment_names_the_default(monkeypatch):
         ("opnai:gpt-5-mini", "Did you mean openai:gpt-5-mini"),
         ("openai:", "names a provider but no model"),
         ("openai", "names a provider but no model"),
+        ("embedded:x", "only one embedded model, and no 'x': say rxllm.model"),
     ],
 )
 def test_what_names_no_model_is_refused_with_what_to_say(name, sentence):

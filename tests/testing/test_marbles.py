@@ -55,6 +55,34 @@ def test_values_stand_for_chunks(value):
     assert expected("a-a-e-b|", {"a": "text", "e": "", "b": "b"}) == heard(llm)
 
 
+def test_an_underscore_is_a_space():
+    """A space of the diagram is none. What `values` says comes first."""
+    llm = MarbleLLM("-Hello_ - _world - a_b|", values={"a_b": "a_b"})
+    assert ["Hello ", " world", "a_b"] == [record.value.value for record in heard(llm)[:-1]]
+
+
+def test_it_may_be_cached():
+    """It is known by its diagrams and values, whatever its error is; no failure is kept."""
+    store = rxllm.MemoryStore()
+    first = MarbleLLM(["#", "-a|"], timespan=FAST)
+    llm = rxllm.cached(first, store)
+    with pytest.raises(TransportError):
+        llm.invoke("hi")
+    assert ["a", "a"] == [llm.invoke("hi").text, llm.invoke("hi").text]
+    again = MarbleLLM(["#", "-a|"], timespan=FAST, error=ValueError("another"))
+    assert "a" == rxllm.cached(again, store).invoke("hi").text
+    other = MarbleLLM("-a|", values={"a": "b"}, timespan=FAST)
+    assert "b" == rxllm.cached(other, store).invoke("hi").text
+    assert [2, 0, 1] == [len(each.requests) for each in (first, again, other)]
+
+
+def test_a_limit_tells_what_had_arrived():
+    """On virtual time, too."""
+    with marbles_testing() as (start, _, _, _):
+        error, at = failure(start(MarbleLLM("--Hel-lo------|")("hi").pipe(rxllm.text(), rxllm.idle_timeout(4.5))))
+    assert (Timeout, "Hello", 10.5) == (type(error), error.partial.text, at)
+
+
 def test_an_error_tells_what_was_asked_and_what_had_arrived():
     """As a real one does; each answer has its own, with the facts of the given one."""
     given = rxllm.RateLimited("Slow down.", status=429, retry_after=3)

@@ -141,6 +141,43 @@ def copied(parrot: Parrot) -> None:
     parrot.invoke(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
+def log(event: rxllm.Event) -> None:
+    """A function may listen."""
+
+
+def written(topics: list[str]) -> None:
+    """A program as in the README, without an annotation."""
+    llm = rxllm.OpenAI("m", tags=["a"], handlers=[log, rxllm.StdoutHandler()], temperature=0)
+    toy = rxllm.Embedded(tags=("a",), handlers=(Listener(),))
+    poet = rxllm.pipe(outline, toy, rxllm.text()).with_config(tags=["b"], handlers=[log], run_name="poet")
+    for chunk in llm.bind(max_tokens=5).with_config(tags=["c"]).stream("x", handlers=[log], tags=["d"]):
+        assert_type(chunk, Chunk)
+    for piece in poet.stream("x", handlers=[print, Listener()], tags={"d"}, temperature=1):
+        assert_type(piece, str)
+    for song, usage in [(answer.text, answer.usage) for answer in llm.batch(topics, handlers=[log])]:
+        assert_type(song, str)
+        assert_type(usage, Usage | None)
+    assert_type(rxllm.retry(llm).invoke("x", handlers=[log]).text, str)
+
+
+class Plain(rxllm.LLM):
+    """A plain class with a constructor of its own."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    async def complete(self, request: Request) -> str:
+        """Where it would ask."""
+        return self.url
+
+
+def plain() -> None:
+    """It is a model."""
+    assert_type(Plain("x").url, str)
+    assert_type(Plain("x").bind(temperature=0), Plain)
+    Plain("x").nothing  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]  # noqa: B018
+
+
 def values() -> None:
     """Values and sums."""
     assert_type(Chunk("a") + Chunk("b"), Chunk)

@@ -137,6 +137,20 @@ class TestRequest:
             assert b"Hello" == await answered_soon(server)
             assert [] == proxy.requests
 
+    @pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "127.0.0.1:1"])
+    async def test_a_proxy_that_can_not_be_used_is_refused(self, server, monkeypatch, proxy):
+        """With the variable's name, and nothing is sent; a proxy's address may have a password."""
+        monkeypatch.setenv("HTTP_PROXY", proxy)
+        with pytest.raises(rxllm.MisuseError, match="HTTP_PROXY must be like http://host:port") as caught:
+            await answered_soon(server)
+        assert (proxy not in str(caught.value), []) == (True, server.requests)
+
+    async def test_a_proxy_for_all_is_told_not_to_be_heeded(self, server, monkeypatch, caplog):
+        """The log says so, since the requests go elsewhere than one may think."""
+        monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
+        assert b"Hello" == await answered_soon(server)
+        assert "ALL_PROXY is not heeded" in caplog.text
+
 
 class TestAnswer:
     """The bytes that come."""
@@ -245,7 +259,7 @@ class TestNetwork:
         _, error = heard_until_error(posted(server))
         assert TransportError is type(error)
         assert f"No answer from {server.url}" in str(error)
-        assert 2 == len(server.requests), "it may have been a kept connection's end, so it is asked once more"
+        assert 1 == len(server.requests), "the server has seen the request; who asks again is the caller's business"
 
     @pytest.mark.parametrize("chunked", [True, False])
     def test_a_body_shorter_than_announced_is_interrupted(self, server, chunked):
@@ -275,6 +289,15 @@ class TestNetwork:
             server.close_idle()
             server.exchange(asked).wait_closed()  # it blocks this loop, which therefore can't have noticed
             assert b"Hello" == await answered_soon(server)
+
+    @pytest.mark.parametrize(("patience", "asked"), [(60, 2), (0, 1)])
+    def test_a_kept_connection_is_replaced_only_at_once(self, server, monkeypatch, patience, asked):
+        """A server that has thought before it hung up has seen the request."""
+        monkeypatch.setattr("rxllm.wire.http.AT_ONCE", patience)
+        assert b"Hello" == answered(server)
+        server.reply(Reply([End.FIN]))
+        _, error = heard_until_error(posted(server))
+        assert (TransportError, 1 + asked) == (type(error), len(server.requests))
 
 
 class TestTimeouts:
