@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import deque
 from collections.abc import Callable, MutableSequence
 from contextvars import ContextVar
@@ -60,9 +59,7 @@ def overhearing(home: Scheduler) -> tuple[Scheduler, Callable[[RxllmError], None
     That is the request, and what had arrived, of the first that is on its way above.
     """
     running: Running = {}
-    above = copy.copy(home)
-    above.context = home.context.copy()
-    above.context.run(_overheard.set, (*home.context.get(_overheard, ()), running))
+    above = home.knowing(_overheard, (*home.context.get(_overheard, ()), running))
 
     def tell(error: RxllmError) -> None:
         if (answer := next(iter(running), None)) is not None:

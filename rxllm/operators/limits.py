@@ -196,15 +196,11 @@ class _Watch(abc.ObserverBase[T]):
         self.excused: float | None = None
         self.alarm = SerialDisposable()
         self.upstream = SingleAssignmentDisposable()
-        if first is not None:
-            self.sleep(first)
+        self.sleep(inf)
 
     def on_next(self, value: T) -> None:
         self.last = self.clock()
-        if not self.started:
-            self.started = True
-            if self.idle is not None:
-                self.sleep(self.idle)
+        self.started = True
         self.emit(value)
 
     def on_error(self, error: Exception) -> None:
@@ -216,12 +212,16 @@ class _Watch(abc.ObserverBase[T]):
         self.observer.on_completed()
 
     def sleep(self, seconds: float) -> None:
+        # Never beyond the next limit: then no item needs to set the alarm anew, which is most of what this costs.
+        seconds = min(limit for limit in (seconds, self.idle, None if self.started else self.first) if limit is not None)
         self.alarm.disposable = self.alarms.schedule_relative(seconds, self.look)
 
     def look(self, _: abc.SchedulerBase, state: object = None) -> None:
         """Fails if the limit is over; else sleeps until it can be."""
         limit = self.idle if self.started else self.first
-        if limit is None:
+        if limit is None:  # there is none before the first item, or none after it
+            if self.idle is not None:
+                self.sleep(inf)
             return
         opened_at = self.timers.opened_at() if isinstance(self.timers, Scheduler) else self.last
         left = max(self.last, opened_at or 0.0) + limit - self.clock()
