@@ -213,8 +213,9 @@ class _Watch(abc.ObserverBase[T]):
 
     def sleep(self, seconds: float) -> None:
         # Never beyond the next limit: then no item needs to set the alarm anew, which is most of what this costs.
-        seconds = min(limit for limit in (seconds, self.idle, None if self.started else self.first) if limit is not None)
-        self.alarm.disposable = self.alarms.schedule_relative(seconds, self.look)
+        limits = seconds, self.idle, None if self.started else self.first
+        soonest = min(limit for limit in limits if limit is not None)
+        self.alarm.disposable = self.alarms.schedule_relative(soonest, self.look)
 
     def look(self, _: abc.SchedulerBase, state: object = None) -> None:
         """Fails if the limit is over; else sleeps until it can be."""
