@@ -174,7 +174,7 @@ class Scheduler(AsyncIOScheduler):
 
     def _copy(self) -> Scheduler:
         other = object.__new__(Scheduler)  # copy.copy takes five times as long
-        other.__dict__.update(self.__dict__)
+        vars(other).update(vars(self))
         return other
 
     def heeding(self, hook: Callable[[BaseException], object]) -> Scheduler:
@@ -540,8 +540,7 @@ class _Subscription(abc.DisposableBase, Generic[T]):
             await self.pump()
         except asyncio.CancelledError:
             if self.task is None or self.task.cancelling():
-                if not self.over:  # nobody left: the loop ends
-                    self.home.blame(asyncio.CancelledError())
+                self.lost()
                 raise
             failure = Interrupted("Something that the source waited for was cancelled; the rest will not come.")
         except GeneratorExit:
@@ -589,8 +588,16 @@ class _Subscription(abc.DisposableBase, Generic[T]):
     def ended(self, task: asyncio.Task[None]) -> None:
         self.home.tasks.discard(task)
         self.release()
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if task.cancelled():
+            self.lost()  # if it was never begun
+        elif (error := task.exception()) is not None:
             self.home.report("A subscriber raised at the end of its stream.", error)
+
+    def lost(self) -> None:
+        """It is cancelled; if nobody has left, the loop ends."""
+        if not self.over:
+            self.over = True
+            self.home.blame(asyncio.CancelledError())
 
     def stop(self) -> None:
         if not self.over:

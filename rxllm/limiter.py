@@ -1,20 +1,26 @@
 """`Limiter`: how many requests may run, and how many may begin in a minute.
 
 The limiter, its tickets and the observer that holds one (`admitted`) are one room: each is half of the others' state.
+
+A loop may end, or stand still, at any moment, and tells nobody. So whom the limiter calls up is begun by his own loop,
+or, if that does not happen soon, waits again while the others pass; and each loop that waits has an alarm of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
+from math import inf
 from typing import TypeVar
 
 from reactivex import Observable, abc
-from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
+from reactivex.disposable import Disposable, SerialDisposable, SingleAssignmentDisposable
 
-from ._runtime import Scheduler, Source, Timers, call, clock, connect, timers
+from ._runtime import Loop, Scheduler, Source, Timers, call, clock, connect, in_loop, timers
 from .errors import MisuseError
 from .messages import Chunk
 
@@ -24,6 +30,7 @@ T = TypeVar("T")
 
 MINUTE = 60.0  # seconds
 INSTANT = 1e-6  # seconds; what clocks can't tell apart
+PATIENCE = 1.0  # seconds until a loop that does not answer is passed over, and between two looks whether others ended
 
 
 class Limiter:
@@ -62,12 +69,11 @@ class Limiter:
         self._requests = requests_per_minute
         self._tokens = tokens_per_minute
         self._lock = threading.Lock()
-        self._waiting: deque[Ticket] = deque()
-        self._running: set[Ticket] = set()
-        self._recent: deque[Ticket] = deque()  # that began in the last minute
+        self._lines: dict[object, _Line] = {}  # by loop
+        self._entered = 0
+        self._recent: deque[_Cost] = deque()  # of what began in the last minute, where that is limited
         self._told: dict[str, tuple[int, float]] = {}  # what a server still takes, and until when that holds
         self._closed_until = 0.0
-        self._admitting = self._again = False
 
     def __repr__(self) -> str:
         told = ", ".join(f"{name}={limit}" for name, limit in self.limits.items() if limit is not None)
@@ -76,28 +82,33 @@ class Limiter:
     def enter(self, ticket: Ticket) -> None:
         """Lets the ticket begin when its turn comes."""
         with self._lock:
-            self._waiting.append(ticket)
+            self._entered += 1
+            ticket.number = self._entered
+            self._line(ticket.home).waiting.append(ticket)
         self.admit()
 
     def leave(self, ticket: Ticket) -> None:
         """The ticket waits no longer, or its request is over."""
         with self._lock:
-            if ticket in self._running:
-                self._running.remove(ticket)
-            elif ticket in self._waiting:
-                self._waiting.remove(ticket)
+            line = self._line(ticket.home)
+            if ticket in line.running:
+                line.running.remove(ticket)
+            elif ticket in line.called:
+                line.called.remove(ticket)
+                self._count(ticket, -1)
+            elif ticket in line.waiting:
+                line.waiting.remove(ticket)
             else:
                 return
-        ticket.timer.dispose()
+        ticket.begin = _nothing  # which holds the request
         self.admit()
 
     def abandon(self, home: Timers) -> None:
         """Forgets who waits on a loop that ends."""
-        loop = home.loop if isinstance(home, Scheduler) else None
         with self._lock:
-            self._waiting = deque(
-                other for other in self._waiting if not isinstance(other.home, Scheduler) or other.home.loop is not loop
-            )
+            line = self._line(home)
+            self._call_back(line)
+            line.waiting.clear()
 
     def learn(self, headers: Mapping[str, str], now: float) -> None:
         """Hears what a server says of its own limits."""
@@ -114,56 +125,116 @@ class Limiter:
                 self._told[allowance.of] = (allowance.remaining, now + allowance.seconds)
 
     def admit(self) -> None:
-        """Lets all begin that may now; the first who may not is told when to come again."""
+        """Calls up all that may begin now, and has their loops begin them; the others look again later."""
         with self._lock:
-            self._again = True
-            if self._admitting:  # who is at it looks once more; what begins may end at once, and so on
-                return
-            self._admitting = True
-        while True:
+            self._tidy()
+            wait = self._call_up()
+            asked: list[tuple[_Line, Timers]] = []
+            for line in self._lines.values():
+                self._set_alarm(line, wait)
+                if line.called and line.asked is None:  # a loop that is at it finds who was called since
+                    line.asked = time.monotonic()
+                    asked.append((line, line.called[0].home))
+        # This loop comes last: what begins here takes its time, and may raise.
+        for line, home in sorted(asked, key=lambda each: each[0].loop is None or in_loop(each[0].loop)):
+            call(home, partial(self._begin, line))
+
+    def _begin(self, line: _Line) -> None:
+        """Begins who was called up, on their loop."""
+        try:
+            while (ticket := self._next(line)) is not None:
+                ticket.begin()
+        finally:
             with self._lock:
-                if not self._again:
-                    self._admitting = False
-                    return
-                self._again = False
-            while (ticket := self._next()) is not None:
-                call(ticket.home, ticket.begin)
+                line.asked = None
+            self.admit()
 
-    def _look(self, _: abc.SchedulerBase, state: object = None) -> None:
-        self.admit()
-
-    def _next(self) -> Ticket | None:
+    def _next(self, line: _Line) -> Ticket | None:
         with self._lock:
-            while self._waiting:
-                ticket = self._waiting[0]
-                if isinstance(ticket.home, Scheduler) and ticket.home.loop.is_closed():
-                    self._waiting.popleft()
-                    continue
-                now = ticket.now()
-                wait = self._wait(ticket, now)
-                if wait is None:
-                    return None
-                if wait > INSTANT:
-                    ticket.timer.disposable = ticket.home.schedule_relative(wait, self._look)
-                    return None
-                self._waiting.popleft()
-                self._begin(ticket, now)
-                return ticket
-            return None
+            if not line.called:
+                return None
+            line.asked = time.monotonic()
+            ticket = line.called.popleft()
+            line.running.add(ticket)
+            return ticket
 
-    def _begin(self, ticket: Ticket, now: float) -> None:
-        ticket.began = now
-        self._running.add(ticket)
-        self._recent.append(ticket)
-        for of, cost in (("requests", 1), ("tokens", ticket.tokens)):
+    def _line(self, home: Timers) -> _Line:
+        loop = home.loop if isinstance(home, Scheduler) else None
+        key = loop or home
+        line = self._lines.get(key)
+        if line is None:
+            line = self._lines[key] = _Line(loop)
+        return line
+
+    def _tidy(self) -> None:
+        """Drops the lines of loops that have ended, and empty ones; who was called in vain gives way."""
+        for key, line in list(self._lines.items()):
+            ended = line.loop is not None and line.loop.is_closed()
+            if ended or line.is_silent():
+                self._call_back(line)
+            if ended or not (line.waiting or line.called or line.running or line.asked is not None):
+                line.alarm.dispose()
+                del self._lines[key]
+
+    def _call_back(self, line: _Line) -> None:
+        while line.called:
+            ticket = line.called.pop()
+            line.waiting.appendleft(ticket)
+            self._count(ticket, -1)
+
+    def _call_up(self) -> float:
+        """Calls up who may begin, in their order over all lines; returns the seconds until the next may."""
+        while lines := [line for line in self._lines.values() if line.waiting and not line.is_silent()]:
+            line = min(lines, key=lambda line: line.waiting[0].number)
+            ticket = line.waiting[0]
+            now = ticket.now()
+            wait = self._wait(ticket, now)
+            if wait > INSTANT:
+                return wait
+            line.called.append(line.waiting.popleft())
+            ticket.cost.began = now
+            self._count(ticket, +1)
+        return inf
+
+    def _count(self, ticket: Ticket, sign: int) -> None:
+        """Counts a ticket that is called up, or no longer (-1)."""
+        cost = ticket.cost
+        if sign < 0:
+            if cost in self._recent:
+                self._recent.remove(cost)
+        elif self._requests is not None or self._tokens is not None:
+            self._recent.append(cost)
+        for of, amount in (("requests", 1), ("tokens", cost.tokens)):
             if of in self._told:
                 remaining, until = self._told[of]
-                self._told[of] = (remaining - cost, until)
+                self._told[of] = (remaining - sign * amount, until)
 
-    def _wait(self, ticket: Ticket, now: float) -> float | None:
-        """Seconds until the ticket may begin; None until another has left."""
-        if self._concurrency is not None and len(self._running) >= self._concurrency:
-            return None
+    def _set_alarm(self, line: _Line, wait: float) -> None:
+        """Has the line look again by itself: when the next may begin, and sooner whether another's loop has ended."""
+        if line.loop is not None and len(self._lines) > 1:
+            wait = min(wait, PATIENCE)
+        if not line.waiting or wait == inf:
+            if line.rings < inf:
+                line.rings = inf
+                line.alarm.disposable = Disposable()
+            return
+        first = line.waiting[0]
+        rings = first.now() + wait
+        if rings < line.rings - INSTANT:  # else it rings already, and then one sees
+            line.rings = rings
+            line.alarm.disposable = first.home.schedule_relative(wait, partial(self._look, line))
+
+    def _look(self, line: _Line, _: abc.SchedulerBase, state: object = None) -> None:
+        with self._lock:
+            line.rings = inf
+        self.admit()
+
+    def _wait(self, ticket: Ticket, now: float) -> float:
+        """Seconds until the ticket may begin; for ever until another has left."""
+        if self._concurrency is not None:
+            running = sum(len(line.called) + len(line.running) for line in self._lines.values())
+            if running >= self._concurrency:
+                return inf
         recent = self._recent
         while recent and recent[0].began <= now - MINUTE:
             recent.popleft()
@@ -171,24 +242,68 @@ class Limiter:
         if self._requests is not None and len(recent) >= self._requests:
             wait = max(wait, recent[-self._requests].began + MINUTE - now)
         if self._tokens is not None:
-            wait = max(wait, self._until_tokens(self._tokens - ticket.tokens, now))
-        for of, cost in (("requests", 1), ("tokens", ticket.tokens)):
-            remaining, until = self._told.get(of, (cost, 0.0))
+            wait = max(wait, self._until_tokens(self._tokens - ticket.cost.tokens, now))
+        for of, amount in (("requests", 1), ("tokens", ticket.cost.tokens)):
+            remaining, until = self._told.get(of, (amount, 0.0))
             # A request that is larger than all that a server ever takes is the server's to refuse.
-            if remaining < cost and until > now:
+            if remaining < amount and until > now:
                 wait = max(wait, until - now)
         return wait
 
     def _until_tokens(self, room: int, now: float) -> float:
         """Seconds until what began in the last minute has left room; one that never has goes alone."""
-        taken = sum(ticket.tokens for ticket in self._recent)
+        taken = sum(cost.tokens for cost in self._recent)
         wait = 0.0
-        for ticket in self._recent:
+        for cost in self._recent:
             if taken <= max(room, 0):
                 break
-            taken -= ticket.tokens
-            wait = ticket.began + MINUTE - now
+            taken -= cost.tokens
+            wait = cost.began + MINUTE - now
         return wait
+
+
+class _Line:
+    """The tickets of one loop, or of one virtual time.
+
+    Attributes:
+        loop: None on virtual time.
+        waiting: in their order.
+        called: who may begin and count already, but are still to be begun by the loop.
+        running: who have begun.
+        asked: since when the loop is to begin the next, by `time.monotonic`; None while it is not.
+        alarm: lets the line look again.
+        rings: when it does, by the line's clock.
+    """
+
+    __slots__ = ("alarm", "asked", "called", "loop", "rings", "running", "waiting")
+
+    def __init__(self, loop: Loop | None) -> None:
+        self.loop = loop
+        self.waiting: deque[Ticket] = deque()
+        self.called: deque[Ticket] = deque()
+        self.running: set[Ticket] = set()
+        self.asked: float | None = None
+        self.alarm = SerialDisposable()
+        self.rings = inf
+
+    def is_silent(self) -> bool:
+        """Whether its loop was asked and does not answer: it is stopped or busy, or was closed meanwhile."""
+        return self.asked is not None and time.monotonic() > self.asked + PATIENCE
+
+
+class _Cost:
+    """What counts in the minute after a request began: all that is kept of it.
+
+    Attributes:
+        tokens: how many it takes, as far as is known.
+        began: when it began, by its own clock.
+    """
+
+    __slots__ = ("began", "tokens")
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+        self.began = 0.0
 
 
 class Ticket:
@@ -196,22 +311,24 @@ class Ticket:
 
     Attributes:
         home: where it is to begin.
-        begin: begins it; raises nothing.
-        tokens: how many it takes, as far as is known.
-        began: when it began, by its own clock.
-        now: that clock.
-        timer: what lets it come again.
+        begin: begins it; forgotten when the ticket has left.
+        cost: what it takes.
+        now: its clock.
+        number: its place among all.
     """
 
-    __slots__ = ("began", "begin", "home", "now", "timer", "tokens")
+    __slots__ = ("begin", "cost", "home", "now", "number")
 
     def __init__(self, home: Timers, begin: Callable[[], None], tokens: int) -> None:
         self.home = home
         self.begin = begin
-        self.tokens = tokens
-        self.began = 0.0
+        self.cost = _Cost(tokens)
         self.now = clock(home)
-        self.timer = SerialDisposable()
+        self.number = 0
+
+
+def _nothing() -> None:
+    """Begins nothing."""
 
 
 def admitted(begin: Callable[[], Observable[T]], limiter: Limiter, tokens: int) -> Source[T]:
@@ -235,17 +352,19 @@ class _Admission(abc.ObserverBase[T], abc.DisposableBase):
         self,
         observer: abc.ObserverBase[T],
         home: Timers,
-        begin: Callable[[], Observable[T]],
+        source: Callable[[], Observable[T]],
         limiter: Limiter,
         tokens: int,
     ) -> None:
         self.observer = observer
         self.home = home
-        self.begin = begin
+        self.source = source
         self.limiter = limiter
         self.told = 0  # tokens, by the answer itself
         self.subscription = SingleAssignmentDisposable()
-        self.ticket = Ticket(home, self.start, tokens)
+        # Who makes room for it, another's request, is not to be seen by what begins.
+        begin = partial(home.context.copy().run, self.start) if isinstance(home, Scheduler) else self.start
+        self.ticket = Ticket(home, begin, tokens)
         # A script that has only subscribed is kept alive while it waits, too.
         self.release = home.hold() if isinstance(home, Scheduler) else None
         limiter.enter(self.ticket)
@@ -262,15 +381,18 @@ class _Admission(abc.ObserverBase[T], abc.DisposableBase):
             home = home.heeding(self.broken)
             home.answered = answered
         try:
-            self.subscription.disposable = connect(self.begin(), self, home)
+            self.subscription.disposable = connect(self.source(), self, home)
         except Exception as error:
             self.on_error(error)
+        except BaseException:  # such as Ctrl-C, which the loop may outlive
+            self.leave()
+            raise
         self.let_go()
 
     def on_next(self, value: T) -> None:
         if isinstance(value, Chunk) and value.rest is not None and (usage := value.rest.usage) is not None:
             self.told = (usage.input_tokens or 0) + (usage.output_tokens or 0)
-            self.ticket.tokens = max(self.ticket.tokens, self.told)
+            self.ticket.cost.tokens = max(self.ticket.cost.tokens, self.told)
         self.observer.on_next(value)
 
     def on_error(self, error: Exception) -> None:
@@ -278,18 +400,19 @@ class _Admission(abc.ObserverBase[T], abc.DisposableBase):
         self.observer.on_error(error)
 
     def on_completed(self) -> None:
-        self.ticket.tokens = self.told or self.ticket.tokens
+        self.ticket.cost.tokens = self.told or self.ticket.cost.tokens
         self.leave()
         self.observer.on_completed()
 
     def leave(self) -> None:
         self.let_go()
-        self.limiter.leave(self.ticket)
+        # What a closed loop has left over is collected anywhere, within the limiter's lock, too: its line is dropped.
+        call(self.home, partial(self.limiter.leave, self.ticket))
 
     def broken(self, error: BaseException) -> None:
         """Code around the request raised; or its loop ends, on which nobody else shall begin."""
         if isinstance(error, asyncio.CancelledError):
-            self.limiter.abandon(self.home)
+            call(self.home, partial(self.limiter.abandon, self.home))
         self.leave()
 
     def let_go(self) -> None:

@@ -154,7 +154,9 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         self.home = home.heeding(self.broken).under(self.run, _united(home.listeners, identity.handlers))
         # Everything of a run happens on its loop, so most need not look where they are.
         here = (None, self.home.loop)
-        self.hears = [(ear.heard if ear.loop in here else ear.hear, ear) for ear in self.home.listeners]
+        self.hears = [ear.heard if ear.loop in here else ear.hear for ear in self.home.listeners]
+        self.emit = observer.on_next
+        self.outside = self.home.outside
         self.given = given
         self.values: list[Any] = []
         self.adds_up = True  # all are chunks, or all are texts
@@ -177,33 +179,44 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
     def tell(self, event: Event) -> Exception | None:
         """Tells all listeners, and gives the first failure of those that may fail the run."""
         failure: Exception | None = None
-        for hear, ear in self.hears:
+        for hear in self.hears:
             try:
                 hear(event)
             except Exception as error:
-                if not isinstance(ear, _Isolated):  # who reads the events has raised
-                    raise
-                ear.failed(event, error)
-                if ear.raises:
-                    failure = failure or error
+                raised = self.disturbed(hear, event, error)
+                failure = failure or raised
         return failure
+
+    def disturbed(self, hear: Heard, event: Event, error: Exception) -> Exception | None:
+        """Reports what a listener raised; gives it back where that fails the run."""
+        ear = next(ear for ear, other in zip(self.home.listeners, self.hears, strict=True) if other is hear)
+        if not isinstance(ear, _Isolated):  # who reads the events has raised
+            raise error
+        ear.failed(event, error)
+        return error if ear.raises else None
 
     def on_next(self, value: T) -> None:
         if self.over:
             return
-        self.values.append(value)
-        if len(self.values) > self.bound:
+        values = self.values
+        values.append(value)
+        if len(values) > self.bound:
             self.fold()
+        failure: Exception | None = None
         if isinstance(value, Chunk):
-            failure = self.tell(run_chunk(value, self.run))
-        elif self.run.kind == "tool":  # whose one value is told as its output
-            failure = None
-        else:
+            event = run_chunk(value, self.run)
+            for hear in self.hears:  # as `tell` does, without the call
+                try:
+                    hear(event)
+                except Exception as error:
+                    raised = self.disturbed(hear, event, error)
+                    failure = failure or raised
+        elif self.run.kind != "tool":  # whose one value is told as its output
             failure = self.tell(Emitted(value, run=self.run))
         if failure is not None:
             self.on_error(failure)
         else:
-            self.home.outside(self.observer.on_next, value)
+            self.outside(self.emit, value)
 
     def on_error(self, error: Exception) -> None:
         if self.over:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable
 from math import inf
@@ -11,8 +10,8 @@ from typing import TypeVar
 from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable, SerialDisposable, SingleAssignmentDisposable
 
-from .._runtime import Gate, Scheduler, Source, connect, in_loop, scheduler
-from ..errors import MisuseError
+from .._runtime import Gate, Scheduler, Source, clock, connect, in_loop, timers
+from .limits import check_seconds
 
 __all__ = ["smooth"]
 
@@ -45,8 +44,7 @@ def smooth(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
 
     Source: the smoothing of the Vercel AI SDK, which waits a fixed time an item and falls behind fast models.
     """
-    if seconds <= 0:
-        raise MisuseError(f"smooth takes a positive number of seconds, not {seconds!r}.")
+    check_seconds("smooth", seconds)
 
     def operator(source: Observable[T]) -> Observable[T]:
         def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
@@ -87,10 +85,9 @@ class _Pacer(abc.ObserverBase[T]):
         self.observer = observer
         self.emit = observer.on_next
         self.seconds = seconds
-        # Any scheduler that counts time will do, virtual time too; without one, the loop's.
-        timers = self.timers = given if given is not None else scheduler()
-        self.home = timers if isinstance(timers, Scheduler) else None
-        self.clock: Callable[[], float] = time.monotonic if self.home else lambda: timers.now.timestamp()
+        home = self.timers = timers(given)
+        self.home = home if isinstance(home, Scheduler) else None
+        self.clock = clock(home)
         self.gate = Gate()
         self.items: deque[T] = deque()
         self.arrivals: deque[float] = deque()  # of the last `seconds`
@@ -103,8 +100,8 @@ class _Pacer(abc.ObserverBase[T]):
         self.upstream = SingleAssignmentDisposable()
 
     def start(self, source: Observable[T]) -> abc.DisposableBase:
-        timers = self.home.with_gate(self.gate) if self.home else self.timers
-        self.upstream.disposable = connect(source, self, timers)
+        above = self.home.with_gate(self.gate) if self.home else self.timers
+        self.upstream.disposable = connect(source, self, above)
         return CompositeDisposable(self.upstream, self.alarm)
 
     def on_next(self, value: T) -> None:

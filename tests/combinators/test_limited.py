@@ -1,12 +1,17 @@
 """`limited`: who may begin when, by virtual time; and what servers say of their limits."""
 
 import asyncio
+import contextvars
+import gc
 import subprocess
 import sys
 import threading
+import time
+import weakref
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import reactivex as rx
 from hypothesis import given
 from hypothesis import strategies as st
 from protocols import Chat
@@ -14,6 +19,8 @@ from reactivex.scheduler import VirtualTimeScheduler
 
 import rxllm
 from rxllm import LLM, Chunk, Limiter, MisuseError, Usage, limited
+from rxllm._runtime import Scheduler, Source, portal
+from rxllm.limiter import admitted
 from rxllm.testing import End, FakeServer, MarbleLLM, Reply, Signal
 from rxllm.wire.rates import Allowance, allowances
 
@@ -127,11 +134,11 @@ def test_no_limit_is_ever_passed(arrivals, concurrency, requests, tokens):
         scheduler.schedule_relative(seconds, ask)
     scheduler.start()
     assert len(arrivals) == len(events) == len(ended), "nobody is forgotten"
-    for time, _ in events:
-        window = [cost for at, cost in events if time - 60 < at - 1e-5 and at <= time]
+    for now, _ in events:
+        window = [cost for at, cost in events if now - 60 < at - 1e-5 and at <= now]
         assert len(window) <= requests
         assert sum(window) <= tokens or len(window) == 1
-        assert concurrency >= sum(1 for at, _ in events if at <= time < at + 21 - 1e-5)
+        assert concurrency >= sum(1 for at, _ in events if at <= now < at + 21 - 1e-5)
     del running, most
 
 
@@ -164,6 +171,225 @@ def test_one_limiter_for_models_loops_and_threads():
         thread.join(TIMEOUT * 4)
     assert 6 == len(done)
     assert 3 == most[0]
+
+
+class Held(LLM):
+    """Answers what it is asked when it is let; asked "now", at once."""
+
+    def __init__(self):
+        self.asked, self.begun, self.released = [], Signal(), Signal()
+
+    async def complete(self, request):
+        """The same text."""
+        self.asked.append(request.text)
+        self.begun.set()
+        if request.text != "now":
+            await self.released.soon()
+        return request.text
+
+
+def in_a_thread(function):
+    """Runs it; what is returned waits for its end."""
+    thread = threading.Thread(target=function, daemon=True)
+    thread.start()
+
+    def over():
+        thread.join(TIMEOUT)
+        assert not thread.is_alive()
+
+    return over
+
+
+def entered(limiter, count):
+    """Waits until so many have asked the limiter."""
+    deadline = time.monotonic() + TIMEOUT
+    while limiter._entered < count:
+        assert time.monotonic() < deadline
+        time.sleep(0)
+
+
+def quickly(llm, prompt):
+    """The answer, asked for on a loop of its own."""
+
+    async def main():
+        return (await asyncio.wait_for(llm.ainvoke(prompt), TIMEOUT)).text
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["who comes later", "who waits behind"])
+def test_a_loop_that_ends_when_it_is_called_up_gives_way(monkeypatch, early):
+    """It had only subscribed, is busy when its turn comes, and its main ends then: no task was ever told."""
+    monkeypatch.setattr("rxllm.limiter.PATIENCE", 0.01)
+    held, limiter, answers = Held(), Limiter(concurrency=1), []
+    llm = limited(held, limiter)
+    first = in_a_thread(lambda: answers.append(quickly(llm, "first")))
+    entered(limiter, 1)
+
+    async def subscribe_and_end():
+        llm("lost").subscribe(lambda _: None)
+        if early:
+            others.append(in_a_thread(lambda: answers.append(quickly(llm, "now"))))
+            entered(limiter, 3)
+        held.released.set()
+        first()
+        held.released.clear()
+
+    others = []
+    asyncio.run(subscribe_and_end())
+    for over in others:
+        over()
+    assert "now" == quickly(llm, "now")
+    assert ["first", *(["now"] if early else [])] == answers
+
+
+def test_who_waits_relies_on_no_other_loop():
+    """The head of the queue was to look again in a moment, and its loop has ended since."""
+    limiter = Limiter(concurrency=5)
+    limiter.learn({"retry-after": "0.1"}, time.monotonic())
+    llm, answers = limited(Held(), limiter), []
+
+    async def subscribe_and_end():
+        llm("now").subscribe(lambda _: None)
+        overs.append(in_a_thread(lambda: answers.append(quickly(llm, "now"))))
+        entered(limiter, 2)
+
+    overs = []
+    asyncio.run(subscribe_and_end())
+    overs[0]()
+    assert ["now"] == answers
+
+
+def test_a_loop_that_stands_still_is_passed_over(monkeypatch):
+    """Until it goes on: then it is first again."""
+    monkeypatch.setattr("rxllm.limiter.PATIENCE", 0.01)
+    held, limiter, answers = Held(), Limiter(concurrency=1), []
+    llm = limited(held, limiter)
+    first = in_a_thread(lambda: quickly(llm, "first"))
+    entered(limiter, 1)
+    with asyncio.Runner() as runner:
+
+        async def subscribe():
+            llm("now").subscribe(on_next=lambda _: answers.append("late"), on_completed=over.set)
+
+        over = asyncio.Event()
+        runner.run(subscribe())
+        held.released.set()
+        first()
+        assert "now" == quickly(llm, "now")
+        assert [] == answers
+        runner.run(asyncio.wait_for(over.wait(), TIMEOUT))
+    assert ["late"] == answers
+    assert ["first", "now", "now"] == held.asked
+
+
+def test_a_turn_that_was_not_taken_does_not_count(monkeypatch):
+    """Neither for the minute nor for what a server allows."""
+    monkeypatch.setattr("rxllm.limiter.PATIENCE", 0.01)
+    held, limiter = Held(), Limiter(concurrency=1, requests_per_minute=2)
+    limiter.learn({"x-ratelimit-remaining-requests": "2", "x-ratelimit-reset-requests": "900s"}, time.monotonic())
+    llm = limited(held, limiter)
+    first = in_a_thread(lambda: quickly(llm, "first"))
+    entered(limiter, 1)
+
+    async def subscribe():
+        llm("late").subscribe(lambda _: None)
+
+    with asyncio.Runner() as runner:
+        runner.run(subscribe())
+        held.released.set()
+        first()
+        assert "now" == quickly(llm, "now")
+    assert ["first", "now"] == held.asked
+
+
+def test_a_loop_closed_with_all_that_ran_on_it_gives_its_places_back(monkeypatch):
+    """Although it has cancelled nothing, and nobody was told."""
+    monkeypatch.setattr("rxllm.limiter.PATIENCE", 0.01)
+    limiter, answers, loop = Limiter(concurrency=1), [], asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)  # that a task was destroyed
+    held = Held()
+    llm = limited(held, limiter)
+
+    async def begin():
+        llm("never").subscribe(lambda _: None)
+        await held.begun.soon()
+
+    loop.run_until_complete(begin())
+    over = in_a_thread(lambda: answers.append(quickly(llm, "now")))
+    entered(limiter, 2)
+    loop.close()
+    over()
+    assert ["now"] == answers
+
+
+async def test_loops_take_turns_in_the_order_they_came():
+    """One limiter, two loops: first come, first served over both."""
+    limiter, begun, ended = Limiter(concurrency=1), [], asyncio.Semaphore(0)
+    loop = asyncio.get_running_loop()
+
+    def ask(number):
+        begun.append(number)
+        return Source(lambda observer, home: home.schedule(lambda *_: observer.on_completed()))
+
+    asked = limited(ask, limiter)
+    for number in range(10):
+        home = Scheduler(portal() if number % 2 else loop)
+        asked(number).subscribe(on_completed=lambda: loop.call_soon_threadsafe(ended.release), scheduler=home)
+    for _ in range(10):
+        await asyncio.wait_for(ended.acquire(), TIMEOUT)
+    assert [*range(10)] == begun
+
+
+@pytest.mark.parametrize("limits", [{"concurrency": 1}, {"requests_per_minute": 9}, {"tokens_per_minute": 9}])
+def test_nothing_is_kept_of_what_is_over(limits):
+    """Neither what was asked nor what came."""
+    limiter, scheduler = Limiter(**limits), VirtualTimeScheduler()
+
+    def begin():
+        return rx.just("x")
+
+    admitted(begin, limiter, 1).subscribe(lambda _: None, scheduler=scheduler)
+    scheduler.start()
+    kept = weakref.ref(begin)
+    del begin
+    gc.collect()
+    assert kept() is None
+
+
+async def test_who_makes_room_is_not_seen_by_who_begins():
+    """Each sees the context variables of its own subscriber."""
+    number, seen, over = contextvars.ContextVar("number", default=-1), [], asyncio.Event()
+
+    def ask(prompt):
+        seen.append(number.get())
+        return Source(lambda observer, home: home.schedule(lambda *_: observer.on_completed()))
+
+    asked = limited(ask, Limiter(concurrency=1))
+
+    async def subscribe(mine):
+        number.set(mine)
+        asked("x").subscribe(on_completed=over.set if mine == 2 else None)
+
+    await asyncio.gather(*map(subscribe, range(3)))
+    await asyncio.wait_for(over.wait(), TIMEOUT)
+    assert [0, 1, 2] == seen
+
+
+def test_who_can_not_begin_makes_room():
+    """Even for such as Ctrl-C, which is no failure of the request."""
+
+    def ask(prompt):
+        if prompt == "bad":
+            raise SystemExit
+        return rx.just(prompt)
+
+    asked, heard, scheduler = limited(ask, Limiter(concurrency=1)), [], VirtualTimeScheduler()
+    with pytest.raises(SystemExit):
+        asked("bad").subscribe(heard.append, scheduler=scheduler)
+    asked("good").subscribe(heard.append, scheduler=scheduler)
+    scheduler.start()
+    assert ["good"] == heard
 
 
 async def test_a_loop_that_ended_gives_its_place_back():
@@ -281,7 +507,7 @@ async def test_headers_reach_the_limiter_over_http():
             except rxllm.RateLimited:
                 assert 1000 == expected
             later = limited(model, limiter)("hi").subscribe(lambda _: None)
-            (ticket,) = limiter._waiting
+            ((ticket,),) = (line.waiting for line in limiter._lines.values() if line.waiting)
             assert expected - 5 < limiter._wait(ticket, ticket.now()) <= expected
             later.dispose()
         assert 2 == len(server.requests)

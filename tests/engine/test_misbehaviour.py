@@ -324,3 +324,14 @@ async def test_a_late_look_that_finds_nothing_still_fails():
 async def _once():
     yield "a"
     await asyncio.Event().wait()
+
+
+def test_a_run_whose_loop_ends_before_its_first_step_is_told_cancelled():
+    """Its task never runs; who listens hears the end all the same."""
+    told = []
+
+    async def main():
+        rxllm.observe(Count(), told.append)("x").subscribe()
+
+    asyncio.run(main())
+    assert [rxllm.Started, rxllm.Cancelled] == [type(event) for event in told]

@@ -2,11 +2,13 @@
 
 import asyncio
 import itertools
+import math
 
 import pytest
 import reactivex as rx
 from hypothesis import given
 from hypothesis import strategies as st
+from reactivex.scheduler.eventloop import AsyncIOScheduler
 from reactivex.subject import Subject
 from reactivex.testing import ReactiveTest, TestScheduler
 
@@ -108,10 +110,10 @@ def test_nobody_waits_longer(bursts, seconds):
     assert all(0 <= time - arrival <= seconds + 2 for (time, _), arrival in zip(heard, arrivals, strict=False))
 
 
-@pytest.mark.parametrize("wrong", [0, -1])
+@pytest.mark.parametrize("wrong", [0, -1, math.nan, math.inf, "3", True, None])
 def test_no_time_is_refused(wrong):
     """At once."""
-    with pytest.raises(MisuseError, match="positive number of seconds"):
+    with pytest.raises(MisuseError, match=f"smooth must be a positive number of seconds, not {wrong!r}"):
         smooth(wrong)
 
 
@@ -173,6 +175,17 @@ async def test_the_gate_closes_and_opens(monkeypatch):
     assert gate.is_open
     subscription.dispose()
     assert [] == clock.alarms
+
+
+async def test_a_plain_scheduler_of_a_loop_has_a_gate_too():
+    """Reactivex's own: the source pauses all the same."""
+    source, heard = Gated(), []
+    home = AsyncIOScheduler(asyncio.get_running_loop())
+    subscription = source.pipe(smooth(1000.0)).subscribe(heard.append, scheduler=home)
+    for number in range(65):
+        source.subject.on_next(number)
+    assert (1, False) == (len(heard), source.home.gate.is_open)
+    subscription.dispose()
 
 
 async def test_a_source_that_has_always_more_is_not_held_up(monkeypatch):
