@@ -12,8 +12,9 @@ file or of the order of several parts, it has the ``parts``, too, each with its 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import msgspec
@@ -48,6 +49,8 @@ _KINDS: dict[str, type[Part]] = {
     "raw": RawPart,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
+_ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
+_EXACT = 2**53  # up to here a float is any whole number
 _FACTS = ("usage", "finish_reason", "raw_finish_reason", "model", "id", "logprobs")
 
 
@@ -114,13 +117,40 @@ def fingerprint(request: Request) -> str:
     """What tells a request from others: the same for the same prompt with the same parameters, in any process.
 
     Whether the answer was to be streamed makes no difference, nor do the facts of earlier answers in a conversation,
-    such as their ids.
+    such as their ids. Keys of dicts count as JSON writes them, and 0.0 is 0.
+
+    Raises:
+        MisuseError: something in it is not the same in any process, or can't be written.
     """
     asked = {name: getattr(request, name) for name in attrs.fields_dict(Request) if name != "stream"}
-    if not isinstance(request.prompt, str):
-        asked["prompt"] = [_message_record(message) for message in request.prompt]
-    asked = {name: value for name, value in asked.items() if value is not None and value != {}}
-    return hashlib.sha256(msgspec.json.encode(asked, enc_hook=repr, order="deterministic")).hexdigest()
+    try:
+        if not isinstance(request.prompt, str):
+            asked["prompt"] = [_message_record(message) for message in request.prompt]
+        asked = {name: value for name, value in asked.items() if value is not None and value != {}}
+        plain = _plain_numbers(msgspec.to_builtins(asked, str_keys=True, enc_hook=_told))
+        written = msgspec.json.encode(plain, order="deterministic")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise MisuseError(f"The request can't be told from others: {error}.") from None
+    return hashlib.sha256(written).hexdigest()
+
+
+def _told(value: object) -> str:
+    """What tells a value of any other kind from others."""
+    told = repr(value)
+    if _ADDRESS.search(told):
+        raise TypeError(f"another {type(value).__name__} may have the same address later")
+    return told
+
+
+def _plain_numbers(value: Any) -> Any:
+    """The same with whole numbers as integers: 0.0 asks for what 0 asks for."""
+    if isinstance(value, dict):
+        return {key: _plain_numbers(item) for key, item in cast("dict[str, Any]", value).items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain_numbers(item) for item in cast("list[Any]", value)]
+    if isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT:
+        return int(value)
+    return value
 
 
 def _message_record(message: Message) -> dict[str, Any]:

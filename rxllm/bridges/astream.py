@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from threading import get_ident
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -19,11 +20,14 @@ T = TypeVar("T")
 
 
 class _Sink(Sink[T]):
-    __slots__ = ("gate", "reader", "waiter")
+    """Any thread may write; gate and waiter belong to the loop."""
+
+    __slots__ = ("gate", "reader", "thread", "waiter")
 
     def __init__(self, reader: asyncio.Task[object] | None) -> None:
         super().__init__(Scheduler(asyncio.get_running_loop()))
         self.gate: Gate = self.home.gate
+        self.thread = get_ident()
         self.waiter: asyncio.Future[None] | None = None
         self.reader = reader
         if reader is not None:
@@ -35,12 +39,19 @@ class _Sink(Sink[T]):
         if self.waiter is not None:
             self.wake()
         elif len(items) >= HIGH:
+            self.home.call(self.fill)
+
+    def fill(self) -> None:
+        if len(self.items) >= HIGH:  # the reader may have been faster than another thread's call
             self.gate.close()
 
     def on_completed(self) -> None:
         self.ended = True
         if self.waiter is not None:
             self.wake()
+        self.home.call(self.let_go)
+
+    def let_go(self) -> None:
         if self.reader is not None:
             self.reader.remove_done_callback(self.deserted)
             self.reader = None
@@ -51,6 +62,12 @@ class _Sink(Sink[T]):
             self.close()
 
     def wake(self) -> None:
+        if get_ident() == self.thread:
+            self.rouse()
+        else:
+            self.home.call(self.rouse)
+
+    def rouse(self) -> None:
         waiter, self.waiter = self.waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
@@ -59,8 +76,10 @@ class _Sink(Sink[T]):
         """Done when there is an item, or the end. Cancelling it loses nothing: items stay where they are."""
         if self.waiter is not None and not self.waiter.done():
             raise MisuseError("Two tasks wait for the next item of one stream; give each its own, or share the items.")
-        self.waiter = self.home.loop.create_future()
-        return self.waiter
+        waiter = self.waiter = self.home.loop.create_future()
+        if self.items or self.ended:  # another thread came after the look, and saw nobody wait
+            self.rouse()
+        return waiter
 
 
 class AsyncStream(AsyncIterator[T], Generic[T]):

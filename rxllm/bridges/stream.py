@@ -95,6 +95,10 @@ class SyncStream(Iterator[T], Generic[T]):
         sink = self._sink or self._start()
         items = sink.items
         if sink.jobs or not items:
+            if sink.home.loop is not portal():
+                raise MisuseError(
+                    "This stream was begun by the parent of this process, and nothing comes of it here; begin another."
+                )
             try:
                 sink.work()
                 sink.wait()

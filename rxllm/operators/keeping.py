@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from reactivex import abc
-from reactivex.disposable import SerialDisposable
+from reactivex.disposable import CompositeDisposable, SerialDisposable, SingleAssignmentDisposable
 
 from .._runtime import Scheduler, Source, Timers, call, connect, source, timers
 from ..messages import Chunk
@@ -25,10 +25,15 @@ Running = dict[tuple[object, str], Shared[Chunk]]
 _log = logging.getLogger("rxllm")
 
 
+PATIENCE = 1.0  # seconds that an answer waits for its store
+
+
 class Store(ABC):
     """Keeps answers by their keys. Both methods may be ``def``, if they don't block, or ``async def``.
 
-    What they raise is logged, and the model is asked: a cache that is broken costs money, but no answers.
+    What they raise is logged, and so is what takes longer than a second: a cache that is broken costs money, but no
+    answers. A `get` that takes longer is left, and the model is asked. A `put` goes on beside the answer, which then
+    ends without it.
     """
 
     @abstractmethod
@@ -55,9 +60,15 @@ def kept(begin: Begin[Chunk], store: Store, key: str, running: Running) -> Sourc
         place = (home.loop if isinstance(home, Scheduler) else home, key)
 
         def ask(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
-            return _Keeping(observer, timers(given), begin, store, key, lambda: running.pop(place, None))
+            return _Keeping(observer, timers(given), begin, store, key, forget)
 
-        return connect(running.setdefault(place, Shared(Source(ask))).stream(), observer, home)
+        shared = running.setdefault(place, Shared(Source(ask)))
+
+        def forget() -> None:
+            if running.get(place) is shared:  # and not that of who asked since
+                del running[place]
+
+        return connect(shared.stream(), observer, home)
 
     return Source(subscribe)
 
@@ -85,25 +96,37 @@ class _Keeping(abc.ObserverBase[Chunk], abc.DisposableBase):
         call(home, self.look)
 
     def look(self) -> None:
-        self.done(lambda: self.store.get(self.key), self.found)
+        self.current.disposable = waiting = SerialDisposable()
+        waiting.disposable = self.done(lambda: self.store.get(self.key), self.found)
 
-    def done(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        """Goes on with what the store says, at once or when it has; where it fails, with nothing."""
+    def done(self, work: Callable[[], Any], then: Callable[[Any], None]) -> abc.DisposableBase:
+        """Goes on with what the store says, at once or when it has; where it fails, or takes too long, with nothing."""
+        alarm = SingleAssignmentDisposable()
+
+        def told(value: Any) -> None:
+            if not alarm.is_disposed:
+                alarm.dispose()
+                then(value)
 
         def failed(error: Exception) -> None:
-            _log.error("A store of answers failed; the model is asked instead.", exc_info=error)
-            then(None)
+            _log.error("A store of answers failed; the answer does not depend on it.", exc_info=error)
+            told(None)
+
+        def late(*_: object) -> None:
+            failed(TimeoutError(f"It has taken longer than {PATIENCE:g} s."))
 
         try:
             result = work()
         except Exception as error:
             failed(error)
-            return
-        if inspect.isawaitable(result):
-            waited = source(lambda _: _value(result))
-            self.current.disposable = waited.subscribe(then, failed, scheduler=self.home)
-        else:
-            then(result)
+            return alarm
+        if not inspect.isawaitable(result):
+            told(result)
+            return alarm
+        home = self.home
+        alarm.disposable = home.schedule_relative(PATIENCE, late)
+        above = home.unheld() if isinstance(home, Scheduler) else home
+        return CompositeDisposable(source(lambda _: _value(result)).subscribe(told, failed, scheduler=above), alarm)
 
     def found(self, chunks: Sequence[Chunk] | None) -> None:
         if chunks is None:
@@ -115,15 +138,22 @@ class _Keeping(abc.ObserverBase[Chunk], abc.DisposableBase):
         self.end(None)
 
     def on_next(self, value: Chunk) -> None:
-        self.chunks.append(value)
+        if value.rest is not None and value.rest.reset:  # what was taken back is nothing to keep
+            self.chunks = [again] if (again := _not_reset(value)) else []
+        else:
+            self.chunks.append(value)
         self.observer.on_next(value)
 
     def on_error(self, error: Exception) -> None:
-        self.forget()
-        self.observer.on_error(error)
+        if not self.current.is_disposed:
+            self.dispose()
+            self.observer.on_error(error)
 
     def on_completed(self) -> None:
-        self.done(lambda: self.store.put(self.key, self.chunks), self.end)
+        if not self.current.is_disposed:
+            self.current.dispose()  # but not what follows: the answer is whole, and paid for
+            chunks = tuple(self.chunks)
+            self.done(lambda: self.store.put(self.key, chunks), self.end)
 
     def end(self, _: object) -> None:
         self.forget()
@@ -132,6 +162,18 @@ class _Keeping(abc.ObserverBase[Chunk], abc.DisposableBase):
     def dispose(self) -> None:
         self.forget()
         self.current.dispose()
+
+
+def _not_reset(chunk: Chunk) -> Chunk:
+    return Chunk(
+        parts=chunk.parts,
+        usage=chunk.usage,
+        finish_reason=chunk.finish_reason,
+        raw_finish_reason=chunk.raw_finish_reason,
+        model=chunk.model,
+        id=chunk.id,
+        logprobs=chunk.logprobs,
+    )
 
 
 async def _value(result: Awaitable[T]) -> AsyncIterator[T]:

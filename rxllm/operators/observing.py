@@ -1,4 +1,7 @@
-"""The observing operator: a stream that is a run, and tells who listens to it."""
+"""The observing operator: a stream that is a run, and tells who listens to it.
+
+It is one room because a run's values and its ways to end are one state.
+"""
 
 from __future__ import annotations
 

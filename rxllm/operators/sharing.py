@@ -6,12 +6,13 @@ import asyncio
 import functools
 import threading
 from collections.abc import Callable
+from threading import get_ident
 from typing import Generic, TypeVar, cast
 
 from reactivex import Observable, abc
 from reactivex.disposable import SingleAssignmentDisposable
 
-from .._runtime import Scheduler, Source, Timers, call, connect, raisable, timers
+from .._runtime import Scheduler, Source, Timers, call, connect, in_loop, raisable, timers
 
 __all__ = ["Shared", "share"]
 
@@ -73,7 +74,10 @@ class Shared(Generic[T]):
 
 
 class _Log(abc.ObserverBase[T]):
-    """What came of one subscription to the source, and who reads it. The lock guards the readers; one loop writes."""
+    """What came of one subscription to the source, and who reads it. The lock guards the readers.
+
+    Any thread may write, one at a time; each reader hears of it on its own loop.
+    """
 
     def __init__(self, owner: Shared[T], first: Timers) -> None:
         self.owner = owner
@@ -83,6 +87,7 @@ class _Log(abc.ObserverBase[T]):
         self.ended = False
         self.error: Exception | None = None
         self.home = first.apart(self.broken) if isinstance(first, Scheduler) else first
+        self.thread: int | None = None  # of the loop, as far as it is known; to look for the loop costs more
         self.upstream = SingleAssignmentDisposable()
 
     def begin(self) -> None:
@@ -93,29 +98,42 @@ class _Log(abc.ObserverBase[T]):
 
     def broken(self, error: BaseException) -> bool:
         """No more will come; whoever reads hears of it."""
-        if not self.ended:
-            self.upstream.dispose()
-            self.on_error(cast("Exception", raisable(error)))
+        self.finish(cast("Exception", raisable(error)))
         return True
 
     def on_next(self, value: T) -> None:
+        if self.ended:
+            return
         self.values.append(value)
-        self.tell()
+        if get_ident() == self.thread:
+            for reader in self.readers:
+                reader.hear()
+        else:
+            self.tell()
 
     def on_error(self, error: Exception) -> None:
-        self.error = error
-        with self.owner.lock:  # the next who asks asks anew
-            if self.owner.log is self:
-                self.owner.log = None
-        self.on_completed()
+        self.finish(error)
 
     def on_completed(self) -> None:
-        self.ended = True
+        self.finish()
+
+    def finish(self, error: Exception | None = None) -> None:
+        """The end, by whomever: an operator above may have ended what its source goes on with."""
+        with self.owner.lock:
+            if self.ended:
+                return
+            self.error = error
+            self.ended = True
+            if error is not None and self.owner.log is self:  # the next who asks asks anew
+                self.owner.log = None
+        self.upstream.dispose()
         self.tell()
 
     def tell(self) -> None:
+        if isinstance(self.home, Scheduler) and in_loop(self.home.loop):
+            self.thread = get_ident()
         for reader in self.readers:
-            reader.hear()
+            call(reader.home, reader.drain)
 
     def pace(self) -> None:
         """Pauses the source when all readers are full."""

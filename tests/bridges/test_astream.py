@@ -12,6 +12,7 @@ from reactivex.subject import Subject
 
 import rxllm
 from rxllm import AsyncStream
+from rxllm.bridges.astream import _Sink
 from rxllm.testing import End, FakeServer, Reply, Signal
 
 
@@ -167,6 +168,44 @@ async def test_items_of_the_same_loop_wake_the_reader():
         subject.on_next(number)
     subject.on_completed()
     assert list(range(200)) == await reading
+
+
+async def test_items_of_another_thread_wake_the_reader():
+    """At once, and as the loop allows it: in debug mode it refuses what is not safe."""
+    asyncio.get_running_loop().set_debug(True)
+    subject = Subject()
+    reading = asyncio.create_task(collected(subject.pipe(rxllm.astream())))
+    while not subject.observers:  # noqa: ASYNC110  (it knows no event for that)
+        await asyncio.sleep(0)
+    for number in range(3):
+        await asyncio.to_thread(subject.on_next, number)
+        await asyncio.sleep(0)
+    await asyncio.to_thread(subject.on_completed)
+    assert [0, 1, 2] == await asyncio.wait_for(reading, 5)
+
+
+async def test_an_item_that_comes_before_the_reader_waits_is_not_waited_for():
+    """Another thread's may come between the look and the wait; and many, before the gate is closed."""
+    sink = _Sink(None)
+    sink.items.append(1)
+    await asyncio.wait_for(sink.wait(), 5)
+    sink.items.clear()
+    waiting = sink.wait()
+    sink.on_completed()
+    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(sink.wait(), 5)
+
+
+async def test_the_gate_is_not_closed_for_what_has_been_read():
+    """Another thread's call to close it comes late; nobody would open it again."""
+    sink = _Sink(None)
+    speaker = threading.Thread(target=lambda: [sink.on_next(number) for number in range(100)])
+    speaker.start()
+    speaker.join()  # on the loop, which hears of it after that
+    sink.items.clear()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert sink.gate.is_open
 
 
 async def collected(items):

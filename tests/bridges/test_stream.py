@@ -1,10 +1,13 @@
 """`stream`: an Observable in a plain loop."""
 
 import gc
+import os
 import signal
+import subprocess
 import sys
 import threading
 import weakref
+from pathlib import Path
 
 import pytest
 import reactivex as rx
@@ -244,3 +247,34 @@ def test_ctrl_c_wakes_a_loop_that_waits():
         interrupter.join()
         server.exchange().wait_closed()
         assert [] == list(chunks)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_child_is_told_that_its_parents_stream_is_none_of_its_own():
+    """What it would wait for comes to the parent, who reads on."""
+    script = """
+import os, rxllm
+words = rxllm.from_iter(iter(["a", "b"])).pipe(rxllm.stream())
+print(next(words), flush=True)
+child = os.fork()
+if not child:
+    try:
+        list(words)
+    except rxllm.MisuseError as error:
+        print(error, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+print(*words)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={**os.environ, "PYTHONPATH": str(Path(rxllm.__file__).parents[1])},
+        check=False,
+    )
+    assert (0, "") == (done.returncode, done.stderr)
+    first, told, rest = done.stdout.splitlines()
+    assert ("a", "b") == (first, rest)
+    assert "begun by the parent of this process" in told

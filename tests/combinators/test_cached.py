@@ -12,6 +12,7 @@ from protocols import Chat
 
 import rxllm
 from rxllm import LLM, Chunk, Interrupted, MemoryStore, MisuseError, SQLiteStore, Store, Usage, cached
+from rxllm.operators import keeping
 from rxllm.testing import End, FakeServer, MarbleLLM, Reply, Signal
 
 TIMEOUT = 5.0  # seconds for what comes at once
@@ -90,6 +91,34 @@ def test_providers_are_told_apart_by_what_shows():
     assert not any("k'" in other for other in others)
 
 
+def test_providers_are_told_apart_by_where_they_ask(monkeypatch):
+    """Also where the environment says so; and by headers, of which credentials are none of a store's business."""
+
+    def who(**settings):
+        return cached(rxllm.OpenAI("m", **{"api_key": "k", **settings}), MemoryStore()).how.who
+
+    usual = who()
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost/one/v1")
+    one = who()
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost/two/v1")
+    two = who()
+    assert two == who(base_url="http://localhost/two/v1") == who(base_url="http://me:sesame@localhost/two/v1")
+    assert 5 == len({usual, one, two, *(who(headers={"x-portkey-provider": name}) for name in "AB")})
+    for name in "Authorization", "x-api-key", "Cookie", "x-portkey-api-key", "x-amz-security-token":
+        assert two == who(headers={name: "sesame"})
+    assert who(headers={"X-Tenant": "a", "y": "b"}) == who(headers={"y": "b", "x-tenant": "a"})
+    assert "sesame" not in who(base_url="http://me:sesame@localhost/two/v1", headers={"x-tenant": "sesame"})
+
+
+async def test_each_server_is_asked(store, monkeypatch):
+    """One does not answer for the other."""
+    with FakeServer(Reply(Chat().stream(["A"]))) as a, FakeServer(Reply(Chat().stream(["B"]))) as b:
+        for server in a, b:
+            monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+            llm = cached(rxllm.OpenAI("m", api_key="k"), store)
+            assert ("A" if server is a else "B") == (await llm.ainvoke("x")).text
+
+
 def test_a_model_that_can_not_be_told_from_others_needs_a_name():
     """Else it might give another's answers."""
 
@@ -145,6 +174,71 @@ async def test_what_failed_is_not_kept(store):
     assert ["b", "b"] == [(await llm.ainvoke("x")).text for _ in range(2)]
 
 
+async def test_what_was_taken_back_is_not_kept(store):
+    """What is replayed is the answer that stayed, and nothing takes it back."""
+    broken = MarbleLLM(["Hel-#", "Hello-|"], timespan=0.001)
+    llm = cached(rxllm.retry(broken, mid_stream="restart", delay=lambda error, attempt: 0.0), store)
+    first = await chunks_of(llm, "x")
+    assert ["Hel", "", "Hello"] == [chunk.text for chunk in first]
+    assert [Chunk("Hello")] == await chunks_of(llm, "x")
+
+
+async def test_a_chunk_that_takes_back_is_kept_without_that(store):
+    """Its text and facts belong to what stays."""
+
+    class Again(LLM):
+        async def chunks(self, request):
+            yield "Hel"
+            yield Chunk("Hello", model="m", usage=Usage(output_tokens=1), finish_reason="stop", id="1", reset=True)
+
+    llm = cached(Again(), store)
+    assert "Hello" == (await llm.ainvoke("x")).text
+    expected = Chunk("Hello", model="m", usage=Usage(output_tokens=1), finish_reason="stop", id="1")
+    assert [expected] == await chunks_of(llm, "x")
+
+
+async def test_what_an_operator_ends_by_itself_closes_the_request(store):
+    """Though the model's stream goes on."""
+
+    @frozen
+    class Impatient(LLM):
+        of: LLM
+
+        def chunks(self, request):
+            return self.of(request).pipe(rxllm.idle_timeout(0.01))
+
+    with FakeServer(Reply([Chat().stream(["Hel"])[1], End.HANG])) as server:
+        llm = cached(Impatient(rxllm.OpenAI("m", base_url=server.url, api_key="k")), store)
+        with pytest.raises(rxllm.Timeout):
+            await llm.ainvoke("x")
+        await server.exchange().closed_soon()
+
+
+@pytest.mark.parametrize("prompt", ["x \ud800", "x"])
+async def test_a_request_that_can_not_be_told_from_others_is_asked_each_time(prompt, caplog):
+    """And each time it is logged."""
+    model = Counts()
+    llm = cached(model, MemoryStore())
+    parameters = {} if prompt != "x" else {"extra": {"thing": object()}}
+    for _ in range(2):
+        await llm.ainvoke(prompt, **parameters)
+    assert [prompt] * 2 == model.asked
+    assert 2 == len(caplog.records)
+    assert "An answer is not cached. The request can't be told from others" in caplog.text
+
+
+async def test_who_counts_models_does_not_count_what_was_kept():
+    """A run of the combinator has the chunks; the model's own run is not there."""
+    meter, events = rxllm.UsageMeter(), []
+    llm = cached(Counts(), MemoryStore())
+    for _ in range(2):
+        events.clear()
+        await llm.ainvoke("x", handlers=[meter, events.append])
+    assert 1 == meter.requests
+    assert {"chain"} == {event.run.kind for event in events}
+    assert "x at None" == "".join(event.text for event in events if isinstance(event, Chunk))
+
+
 def test_on_virtual_time():
     """The first answer takes its time, the second none."""
     llm = cached(MarbleLLM("-a-b|"), MemoryStore(), name="m")
@@ -198,6 +292,80 @@ async def test_a_broken_store_costs_money_and_no_answers(is_async, caplog):
         assert ["x at None"] * 2 == [(await llm.ainvoke("x")).text for _ in range(2)]
     assert ["x", "x"] == model.asked
     assert 4 == len(caplog.records)
+
+
+class Stuck(Store):
+    """Takes its time."""
+
+    def __init__(self, *stuck):
+        self.stuck = stuck
+        self.released, self.heard, self.kept = asyncio.Event(), [], {}
+
+    def get(self, key):
+        """Perhaps."""
+        return self.do("get", lambda: self.kept.get(key))
+
+    def put(self, key, chunks):
+        """Perhaps."""
+        return self.do("put", lambda: self.kept.update({key: chunks}))
+
+    def do(self, what, work):
+        """At once, or when it may."""
+        if what in self.stuck:
+            return self.later(what, work)
+        self.heard.append(what)
+        return work()
+
+    async def later(self, what, work):
+        """When it may."""
+        try:
+            await self.released.wait()
+        except asyncio.CancelledError:
+            self.heard.append(f"{what} left")
+            raise
+        self.heard.append(what)
+        return work()
+
+
+async def turns():
+    """Some of the loop's."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_a_stuck_store_is_asked_no_longer_than_that(monkeypatch, caplog):
+    """The model answers, and nobody waits for the store any more."""
+    monkeypatch.setattr(keeping, "PATIENCE", 0.01)
+    store, model = Stuck("get"), Counts()
+    assert "x at None" == (await asyncio.wait_for(cached(model, store).ainvoke("x"), TIMEOUT)).text
+    assert ["get left", "put"] == store.heard
+    assert "It has taken longer" in caplog.text
+
+
+async def test_an_answer_does_not_wait_for_a_store_that_is_stuck(monkeypatch, caplog):
+    """It ends, and is kept as soon as the store does."""
+    monkeypatch.setattr(keeping, "PATIENCE", 0.01)
+    store, model = Stuck("put"), Counts()
+    llm = cached(model, store)
+    assert "x at None" == (await asyncio.wait_for(llm.ainvoke("x"), TIMEOUT)).text
+    assert ["get"] == store.heard
+    assert 1 == len(caplog.records)
+    store.released.set()
+    await turns()
+    assert ["get", "put"] == store.heard
+    assert "x at None" == (await llm.ainvoke("x")).text
+    assert ["x"] == model.asked
+
+
+async def test_a_whole_answer_is_kept_though_all_have_left():
+    """It is paid for."""
+    store = Stuck("put")
+    async with cached(Counts(), store).astream("x") as answer:
+        assert ["x ", "at None"] == [(await anext(answer)).text for _ in range(2)]
+        await turns()
+    store.released.set()
+    await turns()
+    assert ["get", "put"] == store.heard
 
 
 async def test_a_whole_answer_waits_until_it_is_kept(tmp_path):

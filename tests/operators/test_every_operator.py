@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rxllm
-from rxllm import Chunk, Usage
-from rxllm._runtime import Gate, Scheduler, Source, source
+from rxllm import Chunk, Usage, combinators
+from rxllm._runtime import Gate, Scheduler, Source, connect, source
+from rxllm.operators.keeping import kept
 from rxllm.operators.limits import silence
 
 TIMEOUT = 5.0  # seconds for what comes at once
@@ -50,15 +51,22 @@ PACING = {"smooth": rxllm.smooth(60)}
 ALL = {**ASKING, **FOLDS, **PASSING, **PACING}
 # A combinator of one stage is an operator on what that stage gives.
 COMBINED = {
-    "retry": lambda source: rxllm.retry(lambda _: source, 2)("x"),
+    "retry": lambda source: rxllm.retry(lambda _: source, 2, delay=lambda error, attempt: 0.0)("x"),
     "fallback": lambda source: rxllm.fallback(lambda _: source)("x"),
     "hedge": lambda source: rxllm.hedge(lambda _: source, after=60)("x"),
     "limited": lambda source: rxllm.limited(lambda _: source, rxllm.Limiter(concurrency=8))("x"),
+    "route": lambda source: rxllm.route(lambda _: lambda _: source)("x"),
+}
+# One subscription above, whoever is below.
+SHARING = {
+    "share": rxllm.share(),
+    "cached": lambda source: kept(lambda: source, rxllm.MemoryStore(), "key", {}),
 }
 # What a model is when it is given an Observable, and `observe`, are operators, too.
 LIKE = {
     **ALL,
     **COMBINED,
+    **SHARING,
     "llm": Echo(),
     "pipe": rxllm.pipe(rxllm.text(), rxllm.idle_timeout(60)),
     "observed llm": rxllm.observe(Echo(), lambda event: None),
@@ -77,15 +85,16 @@ def item(operator):
 
 
 class Probe(rx.Observable):
-    """A source that is under no guard at all: it knows its observers, and who left."""
+    """A source that is under no guard at all: it knows its latest observer, and how many came and left."""
 
     def __init__(self):
         super().__init__(self.connect)
         self.observer = self.scheduler = None
-        self.left = 0
+        self.came = self.left = 0
 
     def connect(self, observer, scheduler=None):
-        """Takes the one subscription."""
+        """Takes a subscription."""
+        self.came += 1
         self.observer, self.scheduler = observer, scheduler
         return rx.disposable.Disposable(self.leave)
 
@@ -135,8 +144,9 @@ async def settle(home):
 
 
 def test_these_are_all():
-    """An operator that is exported is tested here; but for `share`, which by its nature does otherwise."""
+    """An operator that is exported is tested here; so is a combinator, but for `observe`, which is none by itself."""
     assert sorted(OPERATORS) == sorted({*ALL, "share"} - {"silence"})
+    assert sorted(combinators.__all__) == sorted({*COMBINED, "cached", "observe"})
 
 
 @pytest.mark.parametrize("name", OPERATORS)
@@ -158,7 +168,10 @@ async def test_it_forwards_its_scheduler(operator):
     subscription = Heard().subscribe(operator(probe), home)
     await settle(home)
     assert isinstance(probe.scheduler, Scheduler)
-    assert (home.loop, home.tasks) == (probe.scheduler.loop, probe.scheduler.tasks)
+    assert home.loop is probe.scheduler.loop
+    own = operator in SHARING.values()  # what is shared may outlive who asked for it, and has its own pace
+    assert own == (home.tasks is not probe.scheduler.tasks)
+    assert not own or home.gate is not probe.scheduler.gate
     inside = probe.scheduler.context  # of a run a copy, that shows the run
     assert inside is home.context or all(inside[name] is value for name, value in home.context.items())
     subscription.dispose()
@@ -218,6 +231,36 @@ async def test_it_passes_errors(operator):
     assert 1 == probe.left
 
 
+def ending(end):
+    """An operator that ends by itself at an item, and leaves it to whoever is below to leave the source."""
+    return lambda source: Source(
+        lambda observer, scheduler: connect(source, Raw(lambda _: end(observer), None, None), scheduler)
+    )
+
+
+@every(LIKE)
+@pytest.mark.parametrize(
+    "above",
+    [
+        pytest.param(ending(lambda observer: observer.on_error(FAILURE)), id="fails"),
+        pytest.param(ending(lambda observer: observer.on_completed()), id="completes"),
+        pytest.param(rxllm.text(), id="text"),
+        pytest.param(rxllm.first_chunk_timeout(1e-6), id="first_chunk_timeout"),
+        pytest.param(rxllm.deadline(1e-6), id="deadline"),
+    ],
+)
+async def test_what_an_operator_above_ends_by_itself_is_closed(operator, above):
+    """The source would go on, for nobody."""
+    probe, home, heard = Probe(), Scheduler(asyncio.get_running_loop()), Heard()
+    heard.subscribe(operator(above(probe)), home)
+    await settle(home)
+    probe.observer.on_next(Chunk(reset=True))  # which `text` refuses
+    await asyncio.wait_for(heard.over.wait(), TIMEOUT)
+    await settle(home)
+    assert probe.came == probe.left
+    assert isinstance(heard[-1], Exception) or heard[-1] == "end"
+
+
 @every(LIKE)
 @pytest.mark.parametrize("end", ["end", "error"])
 async def test_it_keeps_the_grammar(operator, end):
@@ -242,7 +285,7 @@ async def test_it_keeps_the_grammar(operator, end):
     assert heard[-1] in ("end", FAILURE)
 
 
-@every(LIKE)
+@every({name: operator for name, operator in LIKE.items() if name not in SHARING})
 async def test_two_subscriptions_are_two(operator):
     """Nothing is shared between them."""
     calls = []

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import sys
 import threading
 
 import pytest
@@ -12,10 +13,11 @@ from hypothesis import strategies as st
 from protocols import Chat
 from reactivex import operators as ops
 from reactivex.scheduler import VirtualTimeScheduler
+from reactivex.subject import Subject
 
 import rxllm
 from rxllm import LLM, Interrupted, share
-from rxllm._runtime import Scheduler
+from rxllm._runtime import Scheduler, Source
 from rxllm.testing import End, Endless, FakeServer, MarbleLLM, Reply
 
 TIMEOUT = 5.0  # seconds for what comes at once
@@ -81,6 +83,102 @@ def test_a_failure_is_everybodys_and_is_not_kept():
     assert [(1, "a"), (3, Interrupted)] == first
     assert [(2, "a"), (3, Interrupted)] == second
     assert [(11, "A"), (12, "|")] == third
+
+
+def test_what_is_whole_stays_so():
+    """Whatever an operator above says after the end, such as a `deadline` that passes, is about nothing."""
+    scheduler, first, second = VirtualTimeScheduler(), [], []
+    llm = MarbleLLM("-a-b|")
+    shared = llm("hi").pipe(rxllm.deadline(8), share())
+    later(scheduler, 0, shared, first)
+    later(scheduler, 10, shared, second)
+    scheduler.start()
+    assert [(1, "a"), (3, "b"), (4, "|")] == first
+    assert [(10, "a"), (10, "b"), (10, "|")] == second
+    assert 1 == len(llm.requests)
+
+
+def test_nothing_is_kept_after_the_end():
+    """A source without manners adds nothing to what is replayed."""
+    scheduler, first, second = VirtualTimeScheduler(), [], []
+
+    def careless(observer, scheduler=None):
+        for event in lambda: observer.on_next("a"), observer.on_completed, lambda: observer.on_next("b"):
+            event()
+        observer.on_error(Interrupted("cut"))
+        return rx.disposable.Disposable()
+
+    shared = Source(careless).pipe(share())
+    later(scheduler, 0, shared, first)
+    later(scheduler, 1, shared, second)
+    scheduler.start()
+    assert [(0, "a"), (0, "|")] == first
+    assert [(1, "a"), (1, "|")] == second
+
+
+async def test_what_an_operator_ends_by_itself_closes_the_request():
+    """A model that says nothing more is paid for until somebody leaves it."""
+    with FakeServer(Reply([HEL, End.HANG])) as server:
+        llm = rxllm.OpenAI("m", base_url=server.url, api_key="k")
+        shared = llm("hi").pipe(rxllm.idle_timeout(0.01), share())
+        with pytest.raises(rxllm.Timeout):
+            async for _ in shared.pipe(rxllm.astream()):
+                pass
+        await server.exchange().closed_soon()
+
+
+@pytest.mark.parametrize("end", [("on_completed",), ("on_error", ValueError("cut"))])
+async def test_subscribers_hear_on_their_loop_whatever_thread_speaks(end):
+    """An item as well as the end."""
+    heard, over, subject = [], asyncio.Event(), Subject()
+
+    def ended(*error):
+        heard.append((threading.get_ident(), *error))
+        over.set()
+
+    subject.pipe(share()).subscribe(lambda item: heard.append((threading.get_ident(), item)), ended, ended)
+    await asyncio.to_thread(subject.on_next, 1)
+    await asyncio.to_thread(getattr(subject, end[0]), *end[1:])
+    await asyncio.wait_for(over.wait(), TIMEOUT)
+    here = threading.get_ident()
+    assert [(here, 1), (here, *end[1:])] == heard
+
+
+def test_no_item_of_another_thread_is_lost(switching):
+    """It may come in any moment, also in that in which a reader finds nothing more."""
+    numbers = list(range(300))
+
+    def speak(observer, scheduler=None):
+        def work():
+            for number in numbers:
+                observer.on_next(number)
+            observer.on_completed()
+
+        threading.Thread(target=work).start()
+        return rx.disposable.Disposable()
+
+    async def main():
+        shared = rx.create(speak).pipe(share())
+        readers = [anext(shared.pipe(ops.to_list(), rxllm.astream())) for _ in range(3)]
+        readers.append(collected(shared.pipe(rxllm.astream())))
+        return await asyncio.wait_for(asyncio.gather(*readers), TIMEOUT)
+
+    for _ in range(20):
+        assert [numbers] * 4 == asyncio.run(main())
+
+
+async def collected(items):
+    """All that comes."""
+    return [item async for item in items]
+
+
+@pytest.fixture
+def switching():
+    """Threads take turns as often as they can."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual)
 
 
 def test_one_who_takes_little_leaves_at_once():

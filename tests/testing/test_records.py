@@ -152,6 +152,42 @@ def test_a_fingerprint_does_not_tell_apart_what_is_asked_the_same():
     assert fingerprint(attrs.evolve(one, **ab)) == fingerprint(attrs.evolve(one, **ba))
 
 
+def asked(**extra):
+    """The fingerprint of a request with these further fields."""
+    return fingerprint(Request(prompt="hi", extra=extra))
+
+
+def test_a_fingerprint_counts_keys_and_numbers_as_they_are_sent():
+    """JSON has no other keys than texts, and to most servers 0.0 is 0."""
+    assert asked(logit_bias={50256: -100, 11: 1}) == asked(logit_bias={"11": 1.0, "50256": -100})
+    assert asked(logit_bias={50256: -100}) != asked(logit_bias={50256: -99})
+    zero, nought, little = (Request(prompt="hi", temperature=number) for number in (0, 0.0, 0.1))
+    assert fingerprint(zero) == fingerprint(nought) != fingerprint(little)
+    assert asked(a=[1.0, {"b": (2.0,)}]) == asked(a=[1, {"b": [2]}])
+    assert asked(a=1e300) != asked(a=2e300)
+    assert asked(a=True) != asked(a=1)
+    assert asked(stop={"a", "b", "c"}) == asked(stop={"c", "b", "a"})
+
+
+def test_a_fingerprint_tells_other_values_by_what_they_say_of_themselves():
+    """Where that is the same in any process."""
+    assert asked(a=FilePart("image/png", b"1")) == asked(a=FilePart("image/png", b"1"))
+    assert asked(a=slice(1)) == asked(a=slice(1)) != asked(a=slice(2))
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["\ud800", object(), [print, lambda: None], {None: 1}, {(1, 2): 3}],
+    ids=["surrogate", "object", "function", "none", "tuple"],
+)
+def test_what_has_no_fingerprint_is_refused(value):
+    """An address is another's tomorrow; and what can't be written can't be told."""
+    with pytest.raises(MisuseError, match="can't be told from others"):
+        asked(a=value)
+    with pytest.raises(MisuseError, match="can't be told from others"):
+        fingerprint(Request.ask([Message("user", (RawPart("x", {"a": value}),))]))
+
+
 def test_a_fingerprint_is_the_same_in_every_process():
     """It can be kept."""
     program = "import rxllm; from rxllm.records import fingerprint; print(fingerprint(rxllm.Request.ask('hi', )))"
