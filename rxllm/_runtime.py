@@ -52,6 +52,7 @@ __all__ = [
     "connect",
     "current",
     "dispatch",
+    "expected",
     "in_loop",
     "in_thread",
     "loop_local",
@@ -478,6 +479,20 @@ class Source(Observable[T]):
         return Disposable(observer.dispose)
 
 
+def expected(source: Observable[T]) -> Observable[T]:
+    """The same, if it is one.
+
+    Raises:
+        MisuseError: it is something else.
+    """
+    if not isinstance(cast("object", source), Observable):
+        raise MisuseError(
+            f"An Observable was expected here, not {type(source).__name__}. A model makes one of a prompt, "
+            "rxllm.from_iter of any iterable, reactivex.of of values."
+        )
+    return source
+
+
 def connect(
     source: Observable[T], observer: abc.ObserverBase[T], scheduler: abc.SchedulerBase | None
 ) -> abc.DisposableBase:
@@ -488,7 +503,7 @@ def connect(
     """
     if isinstance(source, Source):
         return source._subscribe_core(observer, scheduler)  # pyright: ignore[reportPrivateUsage]
-    return source.subscribe(observer, scheduler=scheduler)
+    return expected(source).subscribe(observer, scheduler=scheduler)
 
 
 def source(items: Callable[[Scheduler], AsyncIterator[T]]) -> Source[T]:

@@ -10,7 +10,7 @@ from typing import Generic, Self, TypeVar
 
 from reactivex import Observable
 
-from .._runtime import Gate, Scheduler, in_loop
+from .._runtime import Gate, Scheduler, expected, in_loop
 from ..errors import MisuseError
 from .sink import HIGH, LOW, Sink
 
@@ -91,8 +91,8 @@ class AsyncStream(AsyncIterator[T], Generic[T]):
     """
 
     def __init__(self, source: Observable[T]) -> None:
-        self._source: Observable[T] | None = source
         self._sink: _Sink[T] | None = None
+        self._source: Observable[T] | None = expected(source)
         self._reader: asyncio.Task[object] | None = None
 
     def __aiter__(self) -> Self:

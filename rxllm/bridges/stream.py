@@ -11,7 +11,7 @@ from typing import Any, Generic, Self, TypeVar
 
 from reactivex import Observable
 
-from .._runtime import Calls, Scheduler, in_loop, portal, pull, source
+from .._runtime import Calls, Scheduler, expected, in_loop, portal, pull, source
 from ..errors import MisuseError
 from .sink import HIGH, LOW, Sink
 
@@ -85,8 +85,9 @@ class SyncStream(Iterator[T], Generic[T]):
     """
 
     def __init__(self, source: Observable[T]) -> None:
-        self._source: Callable[[_Sink[T]], Observable[T]] | None = lambda _: source
         self._sink: _Sink[T] | None = None
+        expected(source)
+        self._source: Callable[[_Sink[T]], Observable[T]] | None = lambda _: source
 
     def __iter__(self) -> Self:
         return self

@@ -278,3 +278,10 @@ print(*words)
     first, told, rest = done.stdout.splitlines()
     assert ("a", "b") == (first, rest)
     assert "begun by the parent of this process" in told
+
+
+@pytest.mark.parametrize("use", [rxllm.stream(), rxllm.astream(), lambda it: rxllm.text()(it).subscribe()])
+def test_what_is_no_observable_is_refused(use):
+    """With the ways to make one."""
+    with pytest.raises(rxllm.MisuseError, match="An Observable was expected here, not str"):
+        use("abc")

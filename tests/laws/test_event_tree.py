@@ -75,10 +75,34 @@ def some(stages):
     return rxllm.pipe(stages[0], ops.map(str), ops.take(1))
 
 
+def again(stages):
+    """The first, until it does not fail."""
+    return rxllm.retry(rxllm.pipe(stages[0], ops.map(str)), 2, when=lambda _: True, delay=lambda *_: 0.0)
+
+
+def instead(stages):
+    """One after another fails."""
+    return rxllm.pipe(rxllm.fallback(*stages), ops.map(str))
+
+
+def race(stages):
+    """The first that says something; the others are left."""
+    return rxllm.pipe(rxllm.hedge(*stages, after=0), ops.map(str))
+
+
+def in_turn(stages):
+    """One at a time."""
+    limiter = rxllm.Limiter(concurrency=1)
+    return rxllm.pipe(
+        lambda prompt: rx.merge(*[rxllm.limited(stage, limiter)(prompt) for stage in stages]), ops.map(str)
+    )
+
+
+SHAPES = [row, crowd, each, some, again, instead, race, in_turn]
 LEAVES = st.sampled_from([Model(), Model(), Fails(), Asks()])
 GRAPHS = st.recursive(
     LEAVES,
-    lambda inner: st.tuples(st.sampled_from([row, crowd, each, some]), st.lists(inner, min_size=1, max_size=3)).map(
+    lambda inner: st.tuples(st.sampled_from(SHAPES), st.lists(inner, min_size=1, max_size=3)).map(
         lambda made: made[0](made[1])
     ),
     max_leaves=5,
