@@ -46,7 +46,7 @@ class _Sink(Sink[T]):
             self.gate.close()
 
     def on_completed(self) -> None:
-        self.ended = True
+        self.over()
         if self.waiter is not None:
             self.wake()
         self.home.call(self.let_go)
@@ -121,7 +121,7 @@ class AsyncStream(AsyncIterator[T], Generic[T]):
         if source is None:  # closed before it began
             raise StopAsyncIteration
         sink = self._sink = _Sink[T](self._reader)
-        sink.subscription = source.subscribe(sink, scheduler=sink.home)
+        sink.begin(lambda: source)
         return sink
 
     async def aclose(self) -> None:

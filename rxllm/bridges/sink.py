@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
-from reactivex import abc
+from reactivex import Observable, abc
 
-from .._runtime import Scheduler, raisable
+from .._runtime import Scheduler, connect, raisable
 
 __all__ = ["HIGH", "LOW", "Sink"]
 
@@ -30,9 +31,26 @@ class Sink(abc.ObserverBase[T]):
         self.home.blame = self.fail
         self.subscription: abc.DisposableBase | None = None
 
+    def begin(self, make: Callable[[], Observable[T]]) -> None:
+        """Subscribes: it needs no guard of the grammar, since nobody hears what comes after the end."""
+        try:
+            subscription = self.subscription = connect(make(), self, self.home)
+        except Exception as error:
+            self.on_error(error)
+        else:
+            if self.ended:
+                subscription.dispose()
+
+    def over(self) -> None:
+        """Nothing more will come, and nothing more is wanted."""
+        self.ended = True
+        if self.subscription is not None:
+            self.subscription.dispose()
+
     def on_error(self, error: Exception) -> None:
         """Keeps the error for the iterator to raise, after the items that came before it."""
-        self.error = error
+        if not self.ended:
+            self.error = error
         self.on_completed()
 
     def fail(self, error: BaseException) -> bool:
@@ -58,5 +76,3 @@ class Sink(abc.ObserverBase[T]):
     def dispose(self) -> None:
         """Leaves the stream, on its loop."""
         self.on_completed()
-        if self.subscription is not None:
-            self.subscription.dispose()

@@ -43,7 +43,7 @@ class _Sink(Sink[T]):
             self.wake()
 
     def on_completed(self) -> None:
-        self.ended = True
+        self.over()
         if self.waiting:
             self.wake()
 
@@ -128,14 +128,8 @@ class SyncStream(Iterator[T], Generic[T]):
         sink = self._sink = _Sink[T]()
 
         def subscribe() -> None:
-            if sink.ended:
-                return
-            try:
-                sink.subscription = make(sink).subscribe(sink, scheduler=sink.home)
-            except Exception as error:
-                sink.on_error(error)
-            if sink.ended and sink.subscription is not None:
-                sink.subscription.dispose()
+            if not sink.ended:
+                sink.begin(lambda: make(sink))
 
         sink.home.call(subscribe)
         return sink

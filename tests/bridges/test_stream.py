@@ -18,6 +18,7 @@ from reactivex.subject import Subject
 import rxllm
 from rxllm import LLM, SyncStream
 from rxllm._runtime import portal
+from rxllm.bridges.stream import CallerStream
 from rxllm.testing import End, FakeServer, Reply, Signal
 
 
@@ -285,3 +286,13 @@ def test_what_is_no_observable_is_refused(use):
     """With the ways to make one."""
     with pytest.raises(rxllm.MisuseError, match="An Observable was expected here, not str"):
         use("abc")
+
+
+def test_an_operator_that_can_not_be_made_is_the_streams_error():
+    """On rxllm's own thread nobody else would hear of it, and the loop would wait for ever."""
+
+    def operator(source):
+        raise LookupError("no")
+
+    with pytest.raises(LookupError):
+        list(CallerStream([1], operator))

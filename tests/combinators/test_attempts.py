@@ -212,11 +212,11 @@ def test_so_many_attempts_are_so_many_requests(combined, expected):
 
 
 def test_a_limit_is_not_waited_for_again():
-    """Of a server that says nothing: who gave it 0.05 seconds has his error then, for one request."""
+    """Of a server that says nothing: who gave it 0.2 seconds has his error then, for one request."""
     with FakeServer(Reply([End.HANG])) as server:
         with pytest.raises(rxllm.Timeout):
-            rxllm.OpenAI("m", base_url=server.url, api_key="k", timeout=0.05).invoke("hi")
-        assert 1 == len(server.requests)
+            rxllm.OpenAI("m", base_url=server.url, api_key="k", timeout=0.2).invoke("hi")
+        assert 1 >= len(server.requests), "on a busy machine it may not even have come to the first"
 
 
 @pytest.mark.parametrize("combined", [lambda llm: retry(llm, 1), lambda llm: fallback(marbles("#"), llm)])
