@@ -454,6 +454,17 @@ class Source(Observable[T]):
             "llm(prompt)`; any other Observable is iterated by `for item in observable.pipe(rxllm.stream())`."
         )
 
+    def __aiter__(self) -> AsyncIterator[Never]:
+        """Refuses, too.
+
+        Raises:
+            MisuseError: always.
+        """
+        raise MisuseError(
+            "An Observable is no async iterable: write `async for chunk in llm.astream(prompt)` instead of `async for "
+            "chunk in llm(prompt)`; any other is iterated by `async for item in observable.pipe(rxllm.astream())`."
+        )
+
     def subscribe(
         self,
         on_next: abc.ObserverBase[T] | abc.OnNext[T] | None = None,

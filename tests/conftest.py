@@ -6,6 +6,7 @@ That it is here also lets each of them import `protocols`.
 from __future__ import annotations
 
 import ipaddress
+import signal
 import sys
 
 import pytest
@@ -48,6 +49,10 @@ def _only_this_machine(event, arguments):
 
 
 sys.addaudithook(_only_this_machine)
+
+# A shell's background job ignores Ctrl-C, and so would the programs that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -353,18 +353,38 @@ def test_what_has_ended_cannot_be_failed(kind, caplog):
 
 
 def test_a_failing_handler_disturbs_neither_the_run_nor_the_others(caplog):
-    """It is logged."""
+    """It is logged: once a run, and not once a chunk."""
     listener = Listener()
 
     def raises(event):
         raise ValueError("the handler's")
 
     with caplog.at_level(logging.ERROR, "rxllm"):
-        assert "ab" == Letters(handlers=[raises, listener]).invoke("ab").text
-    assert 4 == len(listener.heard) == len([record for record in caplog.records if record.name == "rxllm"])
+        for runs in (1, 2):
+            assert "ab" == Letters(handlers=[raises, listener]).invoke("ab").text
+            assert 4 * runs == len(listener.heard)
+            assert runs == len([record for record in caplog.records if record.name == "rxllm"])
 
 
 MARK: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="")
+
+
+class Coroutine(rxllm.Handler):
+    """A handler as one may well write it."""
+
+    async def on_event(self, event):
+        """Nobody would await it."""
+
+
+async def coroutine(event):
+    """Nobody would await it, either."""
+
+
+@pytest.mark.parametrize("handler", [coroutine, Coroutine()])
+def test_what_nobody_would_await_is_refused(handler):
+    """When it is attached, with what to write instead."""
+    with pytest.raises(MisuseError, match="is async def, and nobody would await it"):
+        rxllm.observe(Letters(), handler)
 
 
 def test_what_a_handler_sets_lasts_for_the_run():

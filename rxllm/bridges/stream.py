@@ -7,7 +7,7 @@ from asyncio import AbstractEventLoop as Loop
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Never, Self, TypeVar
 
 from reactivex import Observable
 
@@ -91,6 +91,9 @@ class SyncStream(Iterator[T], Generic[T]):
 
     def __iter__(self) -> Self:
         return self
+
+    def __aiter__(self) -> Never:
+        raise MisuseError("This stream is for a plain `for`; here write `async for … in llm.astream(prompt)`.")
 
     def __next__(self) -> T:
         sink = self._sink or self._start()

@@ -5,6 +5,7 @@ It is one room because a run's values and its ways to end are one state.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from types import BuiltinMethodType, MethodType
@@ -78,6 +79,12 @@ class _Isolated(Ear):
         heard = cast("object", getattr(handler, "on_next", handler))
         if not callable(heard):
             raise MisuseError(f"A handler is a Handler or a function of events, not {type(handler).__name__}.")
+        method = handler.on_event if isinstance(handler, Handler) else heard
+        if inspect.iscoroutinefunction(method):
+            raise MisuseError(
+                f"{getattr(method, '__qualname__', method)} is async def, and nobody would await it: a handler's "
+                "function is plain; only the hooks of a CallbackHandler may be async def."
+            )
         return cls(cast("Heard", heard), None, handler, isinstance(handler, Handler) and handler.raise_error)
 
     def hear(self, event: Event) -> None:
@@ -91,7 +98,8 @@ class _Isolated(Ear):
     def failed(self, event: Event, error: Exception) -> None:
         """Tells whoever reads the log, if nobody else is told."""
         if not self.raises:
-            _log.error("A handler failed at %s; the stream goes on.", type(event).__name__, exc_info=error)
+            sentence = "A handler failed at %s; the stream goes on. Its next failures in this run are not logged."
+            _log.error(sentence, type(event).__name__, exc_info=error)
 
 
 def _united(heard: tuple[Ear, ...], more: tuple[Ear, ...]) -> tuple[Ear, ...]:
@@ -160,6 +168,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         self.hears = [ear.heard if ear.loop in here else ear.hear for ear in self.home.listeners]
         self.emit = observer.on_next
         self.outside = self.home.outside
+        self.failing: set[int] = set()  # listeners whose failure has been logged
         self.given = given
         self.values: list[Any] = []
         self.adds_up = True  # all are chunks, or all are texts
@@ -195,7 +204,9 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         ear = next(ear for ear, other in zip(self.home.listeners, self.hears, strict=True) if other is hear)
         if not isinstance(ear, _Isolated):  # who reads the events has raised
             raise error
-        ear.failed(event, error)
+        if id(ear) not in self.failing:  # it may fail at each of ten thousand chunks
+            self.failing.add(id(ear))
+            ear.failed(event, error)
         return error if ear.raises else None
 
     def on_next(self, value: T) -> None:

@@ -296,3 +296,11 @@ def test_an_operator_that_can_not_be_made_is_the_streams_error():
 
     with pytest.raises(LookupError):
         list(CallerStream([1], operator))
+
+
+@pytest.mark.parametrize("made", [lambda llm: llm("hi"), lambda llm: llm.stream("hi")])
+async def test_async_for_over_what_is_not_for_it_is_told(made):
+    """With the method to use."""
+    with pytest.raises(rxllm.MisuseError, match=r"llm.astream\(prompt\)"):
+        async for _ in made(rxllm.Embedded()):
+            pass

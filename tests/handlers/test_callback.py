@@ -317,10 +317,10 @@ class Raises(CallbackHandler):
 
 
 def test_a_raising_hook_is_logged(caplog):
-    """And disturbs nothing."""
+    """Once a run, and disturbs nothing."""
     with caplog.at_level(logging.ERROR, "rxllm"):
         assert "ab" == Letters(handlers=[Raises()]).invoke("ab").text
-    assert 2 == caplog.text.count("ValueError: the hook's")
+    assert 1 == caplog.text.count("ValueError: the hook's")
 
 
 def test_a_raising_hook_may_fail_the_run():
