@@ -53,6 +53,7 @@ from .llm import LLM
 from .messages import (
     Chunk,
     FilePart,
+    FinishReason,
     Message,
     Parameters,
     Part,
@@ -109,6 +110,7 @@ __all__ = [
     "Event",
     "Failed",
     "FilePart",
+    "FinishReason",
     "Finished",
     "Generation",
     "Handler",

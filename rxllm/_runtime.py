@@ -23,6 +23,7 @@ import os
 import queue
 import threading
 import time
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -84,26 +85,46 @@ class Gate:
         opened_at: `time.monotonic()` of the last opening; waiting at a closed gate is not idleness.
     """
 
-    __slots__ = ("_waiters", "is_open", "opened_at")
+    __slots__ = ("__weakref__", "_closers", "_followers", "_waiters", "is_open", "opened_at")
 
     def __init__(self) -> None:
         self.is_open = True
         self.opened_at = 0.0
+        self._closers: set[object] = set()
+        self._followers: list[weakref.ref[Gate]] = []
         self._waiters: dict[asyncio.Future[None], None] = {}  # in their order
 
-    def close(self) -> None:
-        """Lets nothing more come."""
+    def close(self, by: object = None) -> None:
+        """Lets nothing more come; `by` is who has enough, beside the consumer."""
+        self._closers.add(by)
         self.is_open = False
+        for follower in self._led():
+            follower.close(by=self)
 
-    def open(self) -> None:
-        """Lets everybody who waits go on."""
-        if self.is_open:
+    def open(self, by: object = None) -> None:
+        """Lets everybody who waits go on, unless another has closed it, too."""
+        self._closers.discard(by)
+        if self.is_open or self._closers:
             return
         self.is_open = True
         self.opened_at = time.monotonic()
         waiters, self._waiters = self._waiters, {}
         for waiter in [*waiters]:
             _wake(waiter)
+        for follower in self._led():
+            follower.open(by=self)
+
+    def lead(self, other: Gate) -> None:
+        """Has another, of any loop, be closed whenever this one is: what a run asks for stops with the run."""
+        self._followers = [follower for follower in self._followers if follower() is not None]
+        self._followers.append(weakref.ref(other))
+        if not self.is_open:
+            other.close(by=self)
+            if self.is_open:  # since a moment ago, by another loop, which may not have seen this one
+                other.open(by=self)
+
+    def _led(self) -> list[Gate]:
+        return [gate for follower in self._followers if (gate := follower()) is not None]
 
     async def wait(self) -> None:
         """Returns when the gate has opened, even if another has closed it since: each who waits gets his turn."""
@@ -133,9 +154,6 @@ def _wake(waiter: asyncio.Future[None]) -> None:
 # ── where and how a subscription runs ────────────────────────────────────────────────────────────────────────────
 
 
-_OPEN = Gate()  # nobody closes it
-
-
 @final
 class Scheduler(AsyncIOScheduler):
     """A scheduler on an event loop that carries what one subscription needs on its way up through the operators.
@@ -145,9 +163,9 @@ class Scheduler(AsyncIOScheduler):
     Attributes:
         loop: where everything runs.
         gate: when to pause.
-        around: when to pause, too: the gate of who takes the events of the run that this is part of.
         context: the subscriber's context variables.
         tasks: what was started and has not ended.
+        beside: what handlers do meanwhile, which may last longer than the stream.
         run: what is running here, if anybody listens to it.
         listeners: who listens.
         outer: what it was before it was inside of the run.
@@ -164,10 +182,12 @@ class Scheduler(AsyncIOScheduler):
         self.context = contextvars.copy_context()
         self.keeps_alive = keeps_alive
         self.tasks: set[asyncio.Task[None]] = set()
+        self.beside: set[asyncio.Task[None]] = set()
         shown = _current.get()
         self.run: Run | None = shown.run if shown else None
         self.listeners: tuple[Ear, ...] = shown.listeners if shown else ()
-        self.around: Gate = shown.around if shown else _OPEN
+        if shown:
+            shown.gate.lead(self.gate)
         self.outer: Scheduler | None = None
         self.blame: Callable[[BaseException], bool] = lambda _: False
         self.answered: Callable[[Mapping[str, str]], object] = lambda _: None
@@ -185,21 +205,17 @@ class Scheduler(AsyncIOScheduler):
         return other
 
     def with_gate(self, gate: Gate) -> Scheduler:
-        """The same, with a gate of its own: for the upstream of an operator that queues."""
+        """The same, with a gate of its own: for the upstream of an operator that queues. Who listens holds it, too."""
+        if self.listeners:
+            self.gate.lead(gate)
         other = self._copy()
         other.gate = gate
         return other
 
     def apart(self, blame: Callable[[BaseException], bool]) -> Scheduler:
         """The same, with a pace and an end of its own: for what may outlive who asked for it."""
-        other = self.with_gate(Gate())
-        other.tasks, other.blame = set(), blame
-        return other
-
-    def heard_by(self, ear: Ear) -> Scheduler:
-        """The same, where another listens, whose pace is this one's."""
-        other = self.under(self.run, (*self.listeners, ear))
-        other.around = self.gate
+        other = self._copy()
+        other.gate, other.tasks, other.blame = Gate(), set(), blame
         return other
 
     def with_others(self) -> Scheduler:
@@ -212,6 +228,12 @@ class Scheduler(AsyncIOScheduler):
         """The same for what only watches: what it has scheduled keeps no process from ending."""
         other = self._copy()
         other.keeps_alive = False
+        return other
+
+    def finishing(self) -> Scheduler:
+        """The same for what is to be finished even if a script ends meanwhile."""
+        other = self._copy()
+        other.keeps_alive = _portal is not None and self.loop is _portal.loop
         return other
 
     def under(self, run: Run | None, listeners: tuple[Ear, ...]) -> Scheduler:
@@ -261,7 +283,7 @@ class Scheduler(AsyncIOScheduler):
 
         def run() -> None:
             try:
-                action()
+                self.guard(action)
             finally:
                 release()
 
@@ -272,8 +294,17 @@ class Scheduler(AsyncIOScheduler):
 
     def opened_at(self) -> float | None:
         """When what is to come was last let go on (`time.monotonic()`); None while it has to wait."""
-        gate, around = self.gate, self.around
-        return max(gate.opened_at, around.opened_at) if gate.is_open and around.is_open else None
+        return self.gate.opened_at if self.gate.is_open else None
+
+    def guard(self, action: Callable[[], object]) -> None:
+        """Runs code of the graph that nobody has called: who waits for the stream hears what it raises, exits too."""
+        try:
+            action()
+        except Exception as error:
+            self.report("An operator, or a subscriber, raised.", error)
+        except BaseException as error:
+            if not self.blame(error):
+                raise
 
     def report(self, message: str, error: BaseException) -> None:
         """Tells of a failure that is not the source's, but a subscriber's, or the code of an operator.
@@ -289,7 +320,7 @@ class Scheduler(AsyncIOScheduler):
 
     async def settled(self) -> None:
         """Returns when everything that was started has ended."""
-        if tasks := self.tasks - {asyncio.current_task()}:
+        if tasks := (self.tasks | self.beside) - {asyncio.current_task()}:
             await asyncio.wait(tasks)
 
     def schedule(self, action: typing.ScheduledAction[_State], state: _State | None = None) -> abc.DisposableBase:
@@ -313,10 +344,13 @@ class Scheduler(AsyncIOScheduler):
         # What is still to be done is part of a stream that a script has only subscribed to.
         release = self.hold()
 
+        def act() -> None:
+            if not result.is_disposed:  # another thread may have disposed of it, and its disarm be still to come
+                result.disposable = self.invoke_action(action, state=state)
+
         def fire() -> None:
             try:
-                if not result.is_disposed:  # another thread may have disposed of it, and its disarm be still to come
-                    result.disposable = self.invoke_action(action, state=state)
+                self.guard(act)
             finally:
                 release()
 
@@ -553,8 +587,9 @@ class _Subscription(abc.DisposableBase, Generic[T]):
         if self.over:
             self.release()
             return
-        # As any task, it has a context of its own; but for a run, where what its handlers set is to last.
-        context = self.home.context.copy() if self.home.run is None else self.home.context
+        # As any task, it has a context of its own; but in a model's run that is the run's, where what is set lasts.
+        run = self.home.run
+        context = self.home.context.copy() if run is None or run.kind == "chain" else self.home.context
         # Not loop.create_task: an eager factory would run it here, inside of whoever subscribes.
         self.task = asyncio.Task(self.run(), loop=self.home.loop, context=context)
         self.home.tasks.add(self.task)
@@ -585,10 +620,11 @@ class _Subscription(abc.DisposableBase, Generic[T]):
 
     async def pump(self) -> None:
         """Hands on all items, and closes their iterator."""
-        gate, around, on_next = self.home.gate, self.home.around, self.observer.on_next
+        gate, on_next = self.home.gate, self.observer.on_next
         if not gate.is_open:
             await gate.wait()
         iterator = self.items(self.home)
+        is_dropped = False
         try:
             first = True
             async for item in iterator:
@@ -604,11 +640,13 @@ class _Subscription(abc.DisposableBase, Generic[T]):
                     # while hearing one is cancelled here: not in the middle of closing, and not too late.
                     first = False
                     await asyncio.sleep(0)
-                if not (gate.is_open and around.is_open):
+                if not gate.is_open:
                     await gate.wait()
-                    await around.wait()
+        except GeneratorExit:  # the loop was closed around it, and nothing can be awaited any more
+            is_dropped = True
+            raise
         finally:
-            if isinstance(iterator, AsyncGenerator):
+            if isinstance(iterator, AsyncGenerator) and not is_dropped:
                 await cast("AsyncGenerator[T, None]", iterator).aclose()
 
     def ended(self, task: asyncio.Task[None]) -> None:

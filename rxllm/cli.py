@@ -55,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: argparse has said all there is to say, as after ``--help``.
     """
+    if cast("object", sys.stdout) is None:  # closed by who started the program
+        _tell("standard output is closed.")
+        return FAILURE
     for output in (sys.stdout, sys.stderr):
         # A character that the terminal's encoding has not is no reason to lose the answer.
         if isinstance(output, io.TextIOWrapper):
@@ -133,7 +136,8 @@ def _unread() -> Observable[float]:
     """Fails when nobody reads standard output any more; a model that is silent writes nothing that would tell."""
     with contextlib.suppress(OSError, ValueError):
         output = sys.stdout.fileno()
-        if hasattr(select, "poll") and stat.S_ISFIFO(os.fstat(output).st_mode):
+        kind = os.fstat(output).st_mode
+        if hasattr(select, "poll") and (stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)):
             poll = select.poll()
             poll.register(output, 0)  # which leaves the errors, such as that the pipe has no other end
 
@@ -220,7 +224,8 @@ def _tell(what: str | Exception) -> None:
     sentence = " ".join(str(what).split())
     if isinstance(what, Exception) and not (sentence and isinstance(what, (RxllmError, MisuseError))):
         sentence = f"{type(what).__name__}: {sentence}"
-    print(f"rxllm: {sentence}", file=sys.stderr, flush=True)
+    if cast("object", sys.stderr) is not None:  # else print would take standard output
+        print(f"rxllm: {sentence}", file=sys.stderr, flush=True)
 
 
 def _abandon_stdout() -> None:

@@ -26,6 +26,7 @@ from .llm import LLM, asking
 from .messages import Chunk, Parameters, Prompt, Request
 from .operators.attempts import Begin, retried, tried
 from .operators.delays import USUAL_DELAY, Delay, is_no_misuse, is_retryable
+from .operators.folds import one_chunk
 from .operators.keeping import Running, Store, kept
 from .operators.limits import check_seconds
 from .operators.observing import Identity, observed
@@ -292,7 +293,11 @@ def route(choose: Callable[[Request], LLM]) -> LLM:
 
     ::
 
-        llm = rxllm.route(lambda request: small if len(request.text) < 500 else large)
+        small           --Hi-|
+        large           -----Dear-friend-|
+        route(choose)   -----Dear-friend-|
+
+    As in ``route(lambda request: small if len(request.text) < 500 else large)``.
 
     `choose` is called at each subscription, on the stream's loop, so it must not block.
 
@@ -380,7 +385,9 @@ class _Cached:
         except MisuseError as error:
             _log.warning("An answer is not cached. %s", error)
             return begins[0]()
-        return kept(begins[0], self.store, key, self.running)
+        answer = kept(begins[0], self.store, key, self.running)
+        # What is kept, or asked by another just now, may be a stream.
+        return answer.pipe(one_chunk) if given.stream is False else answer
 
 
 def cached(llm: LLM, store: Store, *, name: str | None = None) -> LLM:
@@ -393,7 +400,8 @@ def cached(llm: LLM, store: Store, *, name: str | None = None) -> LLM:
 
     Answers are kept by the model and all parameters of the request. Calls for the same that run at the same time on one
     loop join one request. What failed, or was left before its end, is not kept, nor is what was taken back. A request
-    that can't be told from others is asked each time, and logged.
+    that can't be told from others is asked each time, and logged. What is asked with ``stream=False`` comes as one
+    chunk, however it is kept.
 
     A model is told from others by its class and its fields, but those with ``repr=False``, and not by what else it
     knows; one over HTTP also by where it asks, as the environment says when ``cached`` is called, and by its headers,
@@ -461,9 +469,9 @@ def observe(llm: LLM, *handlers: Listener) -> LLM:
 
     ::
 
-        llm:       ---Hel-lo-|
-        subscriber ---Hel-lo-|
-        handler    S--Hel-lo-F
+        llm                     ---Hel-lo-|
+        observe(llm, handler)   ---Hel-lo-|
+        handler                 S--Hel-lo-F
 
     A handler is a `Handler`, any observer of events or a function of events. One that raises is logged, and disturbs
     neither the stream nor the other handlers. Handlers run where the stream does, so they must not block.

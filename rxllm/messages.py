@@ -327,6 +327,10 @@ class Chunk:
             return text_chunk(self.text + other.text)
         return join([self, other])
 
+    def __radd__(self, other: int) -> Chunk:
+        """For the builtin ``sum``, which begins with 0."""
+        return self if other == 0 else NotImplemented
+
     @property
     def _facts(self) -> _Rest:
         return _NOTHING if self.rest is None else self.rest
@@ -844,8 +848,11 @@ def _is_pair(item: object) -> TypeGuard[tuple[Any, Any]]:
 
 def _message_of_dict(given: Mapping[str, Any]) -> Message:
     if "role" not in given:
-        raise MisuseError(f"A message dict needs a 'role' and a 'content'; this one has {sorted(given)}.")
+        raise MisuseError(f"A message dict needs a 'role' and a 'content'; this one has {sorted(map(str, given))}.")
     role, content = given["role"], given.get("content")
+    refusal = given.get("refusal") if role == "assistant" else None
+    if content is None and not (role == "assistant" and (given.get("tool_calls") or refusal)):
+        raise MisuseError(_no_content(given))
     if role == "tool":
         if "tool_call_id" not in given:
             raise MisuseError("A message dict of the role 'tool' needs the 'tool_call_id' that it answers.")
@@ -854,7 +861,22 @@ def _message_of_dict(given: Mapping[str, Any]) -> Message:
     if not isinstance(calls, (list, tuple)):
         raise MisuseError(f"tool_calls must be a list of dicts, not {shown(calls)}.")
     asked = [_call_of(index, call) for index, call in enumerate(cast("Sequence[Mapping[str, Any]]", calls))]
-    return Message(role, (*_parts_of(content), *asked))
+    refused = (RefusalPart(refusal),) if refusal and is_text(refusal) else ()
+    return Message(role, (*_parts_of(content), *refused, *asked))
+
+
+def _no_content(given: Mapping[str, Any]) -> str:
+    if "content" in given:
+        return (
+            "The content of a message dict is None, which only that of an assistant's with 'tool_calls' may be: give "
+            "text, parts or content dicts."
+        )
+    import difflib
+
+    keys = sorted(map(str, given))
+    near = difflib.get_close_matches("content", keys, 1)
+    hint = f" Is {near[0]!r} its 'content'?" if near else ""
+    return f"A message dict needs a 'role' and a 'content'; this one has {keys}.{hint}"
 
 
 def _call_of(index: int, call: Mapping[str, Any]) -> ToolCallPart:

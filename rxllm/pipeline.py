@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any, Self, TypeVar, cast, overload
@@ -38,7 +39,7 @@ class Pipeline(Surface[In, Out, Out]):
         """Calls each stage with what the one before returned.
 
         Raises:
-            MisuseError: the last stage returned no Observable, or one before an operator did not.
+            MisuseError: the last stage returned no Observable, or one before an operator did not, or a coroutine came.
             Exception: what a stage raises.
         """
         value: Any = prompt
@@ -49,13 +50,27 @@ class Pipeline(Surface[In, Out, Out]):
                     f"Stage {number + 1} is an operator, which takes an Observable, but {came} "
                     f"{type(value).__name__}. Is a model missing before it? A function may return rx.of(value)."
                 )
-            value = stage(value)
+            made = stage(value)
+            if inspect.iscoroutine(made) and self._takes_no_coroutine(number + 1):
+                made.close()
+                awaited = f"rxllm.tool({_name(stage)})"
+                raise MisuseError(
+                    f"{_name(stage)} is async def, so that it returned a coroutine, which is no stream and no prompt; "
+                    f"{f'ops.flat_map({awaited})' if isinstance(value, Observable) else awaited} is a stage that "
+                    "awaits it."
+                )
+            value = made
         if not isinstance(value, Observable):
             raise MisuseError(
                 f"The last stage of a pipeline must return an Observable; {_name(self.stages[-1])} returned "
                 f"{type(value).__name__}. Functions of single values go in as ops.map(f)."
             )
         return observed(cast("Observable[Out]", value), prompt, self._identity, self.handlers)
+
+    def _takes_no_coroutine(self, number: int) -> bool:
+        """Whether this stage can't be anybody's who awaits; or there is none."""
+        stage = self.stages[number] if number < len(self.stages) else None
+        return stage is None or isinstance(stage, Surface) or _is_operator(stage)
 
     def _identity(self) -> Identity:
         return Identity(self.run_name or "Pipeline", "chain", self.tags, self.metadata, self.handlers)
@@ -173,7 +188,8 @@ def pipe(*stages: Callable[[Any], Any]) -> Pipeline[Any, Any]:
         talk = pipe(outline, llm, text())        # talk(x) is text()(llm(outline(x)))
         for piece in talk.stream("goldfish on the moon"): …
 
-    A stage is a function of the input, an LLM, an operator or another Pipeline; nothing is coerced or guessed.
+    A stage is a function of the input, an LLM, an operator or another Pipeline; nothing is coerced or guessed. A
+    function that is ``async def`` becomes a stage by `tool`, as in ``pipe(tool(outline), llm)``.
 
     Raises:
         MisuseError: there is no stage, or one that can't be called, or an operator without its parentheses.

@@ -18,7 +18,8 @@ class Generation:
 
     Attributes:
         text: its text.
-        generation_info: its ``finish_reason`` in the provider's word, and ``logprobs`` where they were asked for.
+        generation_info: its ``finish_reason``, in the provider's word if it has one of its own, and ``logprobs`` where
+            they were asked for.
         message: the whole answer.
     """
 
@@ -29,7 +30,8 @@ class Generation:
     @classmethod
     def of(cls, message: Message) -> Generation:
         """From an answer."""
-        return cls(message.text, {"finish_reason": message.raw_finish_reason, "logprobs": message.logprobs}, message)
+        reason = message.raw_finish_reason or message.finish_reason
+        return cls(message.text, {"finish_reason": reason, "logprobs": message.logprobs}, message)
 
 
 @frozen

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, Protocol, Self, TypeVar, Unpack, cast
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, Protocol, Self, TypeVar, Unpack, cast, overload
 
 import attrs
 from attrs import field, frozen
@@ -63,8 +64,8 @@ def _ears(handlers: Iterable[Listener | Ear]) -> tuple[Ear, ...]:
 class Surface(ABC, Generic[In, Out, Answer]):
     """A function from a prompt to a cold Observable, and the ways to use it.
 
-    Its fields are frozen. A plain class or a dataclass made of it may have attributes of its own, and a constructor
-    that does not call this one: then the fields have their defaults.
+    Its fields are frozen. A plain class or a dataclass made of it may have attributes of its own, named otherwise than
+    the methods, and a constructor that does not call this one: then the fields have their defaults.
 
     Attributes:
         tags: names to find its runs by.
@@ -83,9 +84,17 @@ class Surface(ABC, Generic[In, Out, Answer]):
         """What attrs makes for its own classes would also hold in plain classes made of them."""
         if cls.__setattr__ is _SET_NOTHING:
             cls.__setattr__ = _set  # type: ignore[assignment,method-assign]
+        for each in attrs.fields(cls):
+            _refuse_taken(cls, each.name)
         for name in ("__getstate__", "__setstate__"):  # they know no attributes but attrs' own
             if getattr(vars(cls).get(name), "__name__", "").startswith("slots_"):
                 delattr(cls, name)
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        for name, value in vars(cls).items():
+            if not (callable(value) or hasattr(value, "__get__")):
+                _refuse_taken(cls, name)
 
     def __setstate__(self, state: Any) -> None:
         _restore(self, state)
@@ -97,7 +106,7 @@ class Surface(ABC, Generic[In, Out, Answer]):
             kind = type(self)
             attribute = attrs.fields_dict(kind).get(name)
             if attribute is None:
-                raise AttributeError(f"{kind.__name__!r} object has no attribute {name!r}", name=name, obj=self)
+                return object.__getattribute__(self, name)  # which raises; of a property, what that raised
             if attribute.default is attrs.NOTHING:
                 raise MisuseError(
                     f"This {kind.__name__} has no {name}: its constructor must call super().__init__({name}=…), that "
@@ -204,7 +213,7 @@ class Surface(ABC, Generic[In, Out, Answer]):
         def subscribe(observer: abc.ObserverBase[Event], given: abc.SchedulerBase | None) -> abc.DisposableBase:
             home = scheduler(given)
             ear = Ear(observer.on_next, home.loop)
-            return connect(stream, _End(observer), home.heard_by(ear))
+            return connect(stream, _End(observer), home.under(home.run, (*home.listeners, ear)))
 
         return Source(subscribe)
 
@@ -221,7 +230,32 @@ class Surface(ABC, Generic[In, Out, Answer]):
                 parameter of the models.
         """
         chosen = {name: selection.pop(name) for name in SELECTIONS if name in selection}
+        for name in selection.keys() - Settings.__optional_keys__:
+            import difflib  # only a mistake pays for it
+
+            near = difflib.get_close_matches(name, (*SELECTIONS, *Settings.__optional_keys__), 1)
+            if near and near[0] in SELECTIONS:
+                raise MisuseError(f"There is no selection {name!r}. Did you mean {near[0]}=…?")
         return AsyncStream(as_dicts(version, **chosen)(self.events(prompt, **selection)))
+
+    @overload
+    def batch(
+        self,
+        prompts: Iterable[In],
+        *,
+        max_concurrency: int = ...,
+        return_exceptions: Literal[False] = False,
+        **parameters: Unpack[Settings],
+    ) -> list[Answer]: ...
+    @overload
+    def batch(
+        self,
+        prompts: Iterable[In],
+        *,
+        max_concurrency: int = ...,
+        return_exceptions: bool,
+        **parameters: Unpack[Settings],
+    ) -> list[Answer | Exception]: ...
 
     def batch(
         self,
@@ -230,7 +264,7 @@ class Surface(ABC, Generic[In, Out, Answer]):
         max_concurrency: int = MAX_CONCURRENCY,
         return_exceptions: bool = False,
         **parameters: Unpack[Settings],
-    ) -> list[Answer]:
+    ) -> list[Any]:
         """The answers to all prompts, in their order, at most `max_concurrency` (8) at once.
 
         Raises:
@@ -242,6 +276,25 @@ class Surface(ABC, Generic[In, Out, Answer]):
         with CallerStream(_some(prompts), asked) as answers:
             return list(answers)
 
+    @overload
+    async def abatch(
+        self,
+        prompts: Iterable[In] | AsyncIterable[In],
+        *,
+        max_concurrency: int = ...,
+        return_exceptions: Literal[False] = False,
+        **parameters: Unpack[Settings],
+    ) -> list[Answer]: ...
+    @overload
+    async def abatch(
+        self,
+        prompts: Iterable[In] | AsyncIterable[In],
+        *,
+        max_concurrency: int = ...,
+        return_exceptions: bool,
+        **parameters: Unpack[Settings],
+    ) -> list[Answer | Exception]: ...
+
     async def abatch(
         self,
         prompts: Iterable[In] | AsyncIterable[In],
@@ -249,11 +302,30 @@ class Surface(ABC, Generic[In, Out, Answer]):
         max_concurrency: int = MAX_CONCURRENCY,
         return_exceptions: bool = False,
         **parameters: Unpack[Settings],
-    ) -> list[Answer]:
+    ) -> list[Any]:
         """As `batch`."""
         asked = batch(self._bound(parameters), max_concurrency=max_concurrency, return_exceptions=return_exceptions)
         async with AsyncStream(_source(prompts).pipe(asked)) as answers:
             return [answer async for answer in answers]
+
+    @overload
+    def batch_as_completed(
+        self,
+        prompts: Iterable[In],
+        *,
+        max_concurrency: int = ...,
+        return_exceptions: Literal[False] = False,
+        **parameters: Unpack[Settings],
+    ) -> SyncStream[tuple[int, Answer]]: ...
+    @overload
+    def batch_as_completed(
+        self,
+        prompts: Iterable[In],
+        *,
+        max_concurrency: int = ...,
+        return_exceptions: bool,
+        **parameters: Unpack[Settings],
+    ) -> SyncStream[tuple[int, Answer | Exception]]: ...
 
     def batch_as_completed(
         self,
@@ -262,11 +334,30 @@ class Surface(ABC, Generic[In, Out, Answer]):
         max_concurrency: int = MAX_CONCURRENCY,
         return_exceptions: bool = False,
         **parameters: Unpack[Settings],
-    ) -> SyncStream[tuple[int, Answer]]:
+    ) -> SyncStream[tuple[int, Any]]:
         """``(index, answer)`` as they complete. Prompts are pulled in the calling thread, when there is room."""
         stage = self._bound(parameters)
         asked = batch_as_completed(stage, max_concurrency=max_concurrency, return_exceptions=return_exceptions)
         return CallerStream(_some(prompts), asked)
+
+    @overload
+    def abatch_as_completed(
+        self,
+        prompts: Iterable[In] | AsyncIterable[In],
+        *,
+        max_concurrency: int = ...,
+        return_exceptions: Literal[False] = False,
+        **parameters: Unpack[Settings],
+    ) -> AsyncStream[tuple[int, Answer]]: ...
+    @overload
+    def abatch_as_completed(
+        self,
+        prompts: Iterable[In] | AsyncIterable[In],
+        *,
+        max_concurrency: int = ...,
+        return_exceptions: bool,
+        **parameters: Unpack[Settings],
+    ) -> AsyncStream[tuple[int, Answer | Exception]]: ...
 
     def abatch_as_completed(
         self,
@@ -275,7 +366,7 @@ class Surface(ABC, Generic[In, Out, Answer]):
         max_concurrency: int = MAX_CONCURRENCY,
         return_exceptions: bool = False,
         **parameters: Unpack[Settings],
-    ) -> AsyncStream[tuple[int, Answer]]:
+    ) -> AsyncStream[tuple[int, Any]]:
         """``(index, answer)`` as they complete. Prompts are pulled when there is room."""
         stage = self._bound(parameters)
         asked = batch_as_completed(stage, max_concurrency=max_concurrency, return_exceptions=return_exceptions)
@@ -344,9 +435,28 @@ def _set(self: Surface[Any, Any, Any], name: str, value: Any) -> None:
     elif by_attrs:
         hint = f"declare the field in the class, as in {name}: str."
     else:
+        _refuse_taken(kind, name)
         object.__setattr__(self, name, value)
         return
     raise AttributeError(f"A {kind.__name__} is frozen, so that its {name} can't be set: {hint}", name=name, obj=self)
+
+
+def _refuse_taken(kind: type[Surface[Any, Any, Any]], name: str) -> None:
+    """An attribute shall not replace a method of ours, which would fail later, and elsewhere.
+
+    Raises:
+        MisuseError: it would.
+    """
+    if name.startswith("__"):
+        return
+    bases: tuple[type, ...] = kind.__mro__[1:]
+    for base in bases:
+        ours = Surface in base.__mro__ and base.__module__.partition(".")[0] == __package__
+        if ours and isinstance(vars(base).get(name), (FunctionType, property)):
+            raise MisuseError(
+                f"{kind.__name__} can't have an attribute {name!r}: it would replace {base.__name__}.{name}, which is "
+                f"needed. Give it another name, such as {name}_."
+            )
 
 
 class _End(abc.ObserverBase[Any]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeVar, overload
 
@@ -22,15 +23,38 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
+def _of_one_value(tool: object, attribute: Any, function: Callable[..., Any]) -> None:
+    must_be("a function of one value", callable)(tool, attribute, function)
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some that are written in C don't tell
+        return
+    try:
+        signature.bind(None)
+    except TypeError:
+        raise MisuseError(
+            f"A tool is a function of one argument, not {_name(function)}{_parameters(signature)}. Let it take one "
+            "value that holds them all, such as a dict or an instance of an attrs class."
+        ) from None
+
+
+def _parameters(signature: inspect.Signature) -> str:
+    return f"({', '.join(signature.parameters)})"
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__name__", type(function).__name__)
+
+
 @frozen
 class Tool(Surface[In, Out, Out]):
     """A function of one value, as a stage: its calls are runs, which handlers hear as `ToolStarted`, `ToolFinished`.
 
     Attributes:
-        function: ``async def``, or ``def`` for code that blocks, which runs in a thread.
+        function: of one argument: ``async def``, or ``def`` for code that blocks, which runs in a thread.
     """
 
-    function: Callable[[Any], Any] = field(validator=must_be("a function of one value", callable))
+    function: Callable[[Any], Any] = field(validator=_of_one_value)
 
     def __call__(self, value: In, /) -> Observable[Out]:
         """The result, as an Observable of one value: each subscription calls the function."""
@@ -41,8 +65,7 @@ class Tool(Surface[In, Out, Out]):
         return self(value)
 
     def _identity(self) -> Identity:
-        name = getattr(self.function, "__name__", type(self.function).__name__)
-        return Identity(self.run_name or name, "tool", self.tags, self.metadata, self.handlers)
+        return Identity(self.run_name or _name(self.function), "tool", self.tags, self.metadata, self.handlers)
 
     def _asking_with(self, parameters: Settings) -> NoReturn:
         raise MisuseError(f"A tool has no model to take {', '.join(parameters)}.")
@@ -66,6 +89,18 @@ def tool(function: Callable[[Any], Any]) -> Tool[Any, Any]:
         weather.invoke("Oslo")
         rxllm.pipe(llm, rxllm.message(), ops.map(city_of), ops.flat_map(weather))
 
-    Errors: what the function raises. Raises: MisuseError: it is no function.
+    It is called with exactly one argument. What needs several takes a value that holds them, such as a dict or an
+    instance of an attrs class::
+
+        @rxllm.tool
+        async def route(trip: dict[str, str]) -> str:
+            return f"From {trip['start']} to {trip['end']}."
+
+        route.invoke({"start": "Oslo", "end": "Bergen"})
+
+    Errors: what the function raises.
+
+    Raises:
+        MisuseError: it is no function, or not one that can be called with one argument.
     """
     return Tool(function)

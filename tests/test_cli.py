@@ -246,6 +246,7 @@ def test_version():
     [
         (["-m", "foo:bar", "hi"], "openai"),
         (["-m", "opnai:gpt-5-mini", "hi"], "openai:gpt-5-mini"),
+        (["-m", "nope", "hi"], "anthropic, embedded, openai.\n"),
         (["-m", "openai", "hi"], "openai:model"),
         (["-m", "openai:gpt-5-mini", "hi"], "OPENAI_API_KEY"),
         (["-m", "anthropic:claude-sonnet-4-6", "hi"], "ANTHROPIC_API_KEY"),
@@ -256,8 +257,8 @@ def test_version():
         (["-m", "embedded", ""], "empty"),
         (["-m", "embedded"], "empty"),
     ],
-    ids=["provider", "typo", "no model", "no OpenAI key", "no Anthropic key", "temperature", "max_tokens", "seed",
-         "option", "empty argument", "empty stdin"],
+    ids=["provider", "typo", "unlike any", "no model", "no OpenAI key", "no Anthropic key", "temperature", "max_tokens",
+         "seed", "option", "empty argument", "empty stdin"],
 )  # fmt: skip
 def test_mistake_is_told_in_one_line(arguments, hint):
     """A mistake in the call ends with 2 and one line on stderr that names what to change; nothing is printed."""
@@ -375,6 +376,20 @@ def test_closed_pipe_is_seen_while_the_model_is_silent(server, start):
     assert 0 == process.wait(timeout=10)
     server.exchange().wait_closed()
     assert server.exchange().aborted
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell that closes descriptors")
+@pytest.mark.parametrize(
+    ("closed", "returned", "told"), [("1>&-", 1, b"rxllm: standard output is closed.\n"), ("2>&-", 0, b"")]
+)
+def test_closed_outputs(closed, returned, told):
+    """What belongs on standard error never goes to standard output, nor is anything lost in silence."""
+    command = f'"$@" --max-tokens 3 --seed 1 hi {closed}'
+    whole = ["/bin/sh", "-c", command, "sh", *COMMAND]
+    done = subprocess.run(whole, env=environment(), capture_output=True, check=False)
+    assert (returned, returned == 0) == (done.returncode, done.stdout != b"")
+    assert told == done.stderr.removeprefix(NEWS.encode())
+    assert b"rxllm:" not in done.stdout
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")

@@ -1,7 +1,9 @@
-"""`observe`: who listens hears everything in order, and disturbs nothing."""
+"""`observe`: who listens hears everything in order, and disturbs nothing; and what holds for all combinators."""
 
 import asyncio
+import inspect
 import logging
+import re
 
 import pytest
 import reactivex as rx
@@ -22,6 +24,7 @@ from rxllm import (
     RunChunk,
     Started,
     Usage,
+    combinators,
 )
 
 TIMEOUT = 5.0  # seconds for what comes at once
@@ -165,7 +168,7 @@ def test_a_raising_handler_is_logged_and_disturbs_nobody(llm, caplog):
     with caplog.at_level(logging.ERROR, "rxllm"):
         assert expected == answer(rxllm.observe(llm, before, raises, after))
     assert before.heard == after.heard
-    assert len(before.heard) == len([record for record in caplog.records if record.name == "rxllm"])
+    assert ["rxllm"] == [record.name for record in caplog.records]  # once a run
     assert {"the handler's"} == {str(record.exc_info[1]) for record in caplog.records}
     assert "A handler failed at Started" in caplog.records[0].message
 
@@ -207,3 +210,16 @@ def test_a_handler_may_be_subscribed_to_an_answer():
     rx.throw(failure := ValueError("no")).subscribe(listener)
     chunk, failed = listener.heard
     assert (Chunk("a"), failure) == (chunk, failed.error)
+
+
+@pytest.mark.parametrize("name", combinators.__all__)
+def test_its_docstring_has_a_marble_diagram(name):
+    """What the models would say, and below it what whoever asks hears, at the same moments."""
+    lines = inspect.getdoc(getattr(rxllm, name)).splitlines()
+    first = lines.index("::") + 2
+    picture = [re.fullmatch(r"    (\w+|\w+\(.+\)) +(-\S+|S\S+F)(?: .*)?", line) for line in lines[first:]]
+    picture = picture[: lines.index("", first) - first]
+    assert all(picture)
+    assert any(line[1].startswith(f"{name}(") for line in picture[1:])
+    starts = {line[1].partition("(")[0]: line.start(2) for line in picture}  # who is asked later begins later
+    assert min(starts.values()) == starts[name]

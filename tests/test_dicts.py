@@ -5,11 +5,26 @@ import asyncio
 import pytest
 import reactivex as rx
 from protocols import Chat, Completions
+from reactivex import abc
 from reactivex import operators as ops
 
 import rxllm
-from rxllm import LLM, Chunk, Interrupted, Message, MisuseError, Run, Started, ToolFinished, ToolStarted, dispatch
-from rxllm.events import Failed, Retried
+from rxllm import (
+    LLM,
+    Cancelled,
+    Chunk,
+    Interrupted,
+    Message,
+    MisuseError,
+    Run,
+    Started,
+    ToolFinished,
+    ToolStarted,
+    dispatch,
+    tool,
+)
+from rxllm._runtime import connect
+from rxllm.events import Failed, Finished, Retried, run_chunk
 from rxllm.operators.dicts import as_dicts
 from rxllm.testing import End, Endless, FakeServer, Reply
 
@@ -23,6 +38,22 @@ class Letters(LLM):
         """Letters."""
         for letter in request.text:
             yield letter
+
+
+class Speaks(Letters):
+    """The same as a conversation."""
+
+    def kind(self, request):
+        """It converses."""
+        return "chat_model"
+
+
+@tool
+async def shout(text):
+    """Loudly."""
+    if not text:
+        raise KeyError(text)
+    return text.upper()
 
 
 class Tells(LLM):
@@ -44,6 +75,12 @@ def names(events):
     return [event["event"] for event in events]
 
 
+def generated(text, **more):
+    """The end of a model that knows nothing of its answer but the text."""
+    told = {"text": text, "generation_info": {"finish_reason": None, "logprobs": None}, "type": "Generation", **more}
+    return {"generations": [[told]], "llm_output": {"token_usage": {}, "model_name": None}}
+
+
 async def test_a_models_dicts():
     """A model that continues a text: start, stream, end; text for chunks, the input at the start alone."""
     llm = Letters(run_name="poet", tags=["b", "a"], metadata={"k": 1})
@@ -55,7 +92,7 @@ async def test_a_models_dicts():
         {"event": "on_llm_start", **identity, "run_id": run_id, "data": {"input": "ab"}},
         {"event": "on_llm_stream", **identity, "run_id": run_id, "data": {"chunk": "a"}},
         {"event": "on_llm_stream", **identity, "run_id": run_id, "data": {"chunk": "b"}},
-        {"event": "on_llm_end", **identity, "run_id": run_id, "data": {"output": Message("assistant", "ab")}},
+        {"event": "on_llm_end", **identity, "run_id": run_id, "data": {"output": generated("ab")}},
     ] == events
 
 
@@ -65,8 +102,7 @@ async def test_a_chat_models_dicts():
         llm = rxllm.OpenAI("m", base_url=f"{server.url}/v1")
         events = await dicts_of(llm, [("system", "Be brief."), ("user", "hi")])
     assert ["on_chat_model_start", *["on_chat_model_stream"] * (len(events) - 2), "on_chat_model_end"] == names(events)
-    messages = [Message("system", "Be brief."), Message("user", "hi")]
-    assert {"input": {"messages": [messages]}} == events[0]["data"]
+    assert {"input": [Message("system", "Be brief."), Message("user", "hi")]} == events[0]["data"]
     chunks = [event["data"]["chunk"] for event in events[1:-1]]
     assert all(isinstance(chunk, Chunk) for chunk in chunks)
     assert "Hello" == "".join(map(str, chunks))
@@ -84,23 +120,23 @@ async def test_completions_are_an_llm():
 
 
 async def test_a_pipelines_dicts():
-    """Models within start with nothing and tell their input at the end; parents are told from the root down."""
+    """Models within tell their input at both ends; parents are told from the root down."""
     one, two = Letters(run_name="one"), Letters(run_name="two")
     pipeline = rxllm.pipe(one, rxllm.message(), ops.map(lambda m: m.text * 2), ops.flat_map(two), rxllm.text())
     events = await dicts_of(pipeline, "x")
     told = [(event["name"], event["event"], event["data"]) for event in events]
-    answers = Message("assistant", "x"), Message("assistant", "xx")
+    inputs = {"input": {"prompts": ["x"]}}, {"input": {"prompts": ["xx"]}}
     assert [
         ("Pipeline", "on_chain_start", {"input": "x"}),
-        ("one", "on_llm_start", {}),
+        ("one", "on_llm_start", inputs[0]),
         ("one", "on_llm_stream", {"chunk": "x"}),
-        ("one", "on_llm_end", {"output": answers[0], "input": {"prompts": ["x"]}}),
-        ("two", "on_llm_start", {}),
+        ("one", "on_llm_end", {"output": generated("x"), **inputs[0]}),
+        ("two", "on_llm_start", inputs[1]),
         ("two", "on_llm_stream", {"chunk": "x"}),
         ("Pipeline", "on_chain_stream", {"chunk": "x"}),
         ("two", "on_llm_stream", {"chunk": "x"}),
         ("Pipeline", "on_chain_stream", {"chunk": "x"}),
-        ("two", "on_llm_end", {"output": answers[1], "input": {"prompts": ["xx"]}}),
+        ("two", "on_llm_end", {"output": generated("xx"), **inputs[1]}),
         ("Pipeline", "on_chain_end", {"output": "xx"}),
     ] == told
     root = events[0]["run_id"]
@@ -109,6 +145,188 @@ async def test_a_pipelines_dicts():
         parents: len({event["run_id"] for event in events if tuple(event["parent_ids"]) == parents})
         for parents in {tuple(event["parent_ids"]) for event in events}
     }
+
+
+ASKED, ANSWER = Message("user", "x"), Message("assistant", "x")
+FIRST = {"run": None, "type": "LLMResult"}
+STAGES = {
+    "llm": (Letters(run_name="it"), rxllm.pipe(Letters(run_name="it"))),
+    "chat_model": (Speaks(run_name="it"), rxllm.pipe(Speaks(run_name="it"))),
+    "chain": (
+        rxllm.pipe(Letters(), rxllm.text()).with_config(run_name="it"),
+        rxllm.pipe(rxllm.pipe(Letters(), rxllm.text()).with_config(run_name="it")),
+    ),
+    "tool": (shout.with_config(run_name="it"), rxllm.pipe(rx.of, ops.flat_map(shout.with_config(run_name="it")))),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "place", "version", "start", "stream", "end"),
+    [
+        ("llm", "root", "v2", {"input": "x"}, "x", {"output": generated("x")}),
+        ("llm", "root", "v1", {"input": "x"}, "x", {"output": "x"}),
+        *(
+            ("llm", "within", version, told, "x", {**told, "output": {**generated("x"), **more}})
+            for told in [{"input": {"prompts": ["x"]}}]
+            for version, more in [("v1", FIRST), ("v2", {})]
+        ),
+        *(("chat_model", "root", version, {"input": "x"}, Chunk("x"), {"output": ANSWER}) for version in ["v1", "v2"]),
+        *(
+            ("chat_model", "within", version, told, Chunk("x"), {**told, "output": output})
+            for told in [{"input": {"messages": [[ASKED]]}}]
+            for version, output in [
+                ("v1", {**generated("x", type="ChatGenerationChunk", message=ANSWER), **FIRST}),
+                ("v2", ANSWER),
+            ]
+        ),
+        *(("chain", "root", version, {"input": "x"}, "x", {"output": "x"}) for version in ["v1", "v2"]),
+        *(("chain", "within", version, {}, "x", {"output": "x", "input": "x"}) for version in ["v1", "v2"]),
+        ("tool", "root", "v2", {"input": "x"}, None, {"output": "X"}),
+        ("tool", "root", "v1", {"input": "x"}, "X", {"output": "X"}),
+        *(("tool", "within", version, {"input": "x"}, None, {"output": "X", "input": "x"}) for version in ["v1", "v2"]),
+    ],
+)
+async def test_the_data_are_langchains(kind, place, version, start, stream, end):
+    """As langchain-core 1.7.2 gives them, by run, with our own messages and chunks for its."""
+    events = await dicts_of(STAGES[kind][place == "within"], "x", version=version, include_names=["it"])
+    told = [("start", start), *([("stream", {"chunk": stream})] if stream else []), ("end", end)]
+    assert [f"on_{kind}_{phase}" for phase, _ in told] == names(events)
+    data = [event["data"] for event in events]
+    if isinstance(stream, Chunk):
+        assert isinstance(data[1]["chunk"], Chunk)
+        data[1]["chunk"] = Chunk(str(data[1]["chunk"]))
+    assert [facts for _, facts in told] == data
+
+
+async def test_messages_are_no_text_of_a_root():
+    """A model that continues a text tells them, too, as they were given."""
+    start, *_ = await dicts_of(Letters(), [("system", "s"), ("user", "x")])
+    assert {"input": [Message("system", "s"), ASKED]} == start["data"]
+
+
+async def test_what_a_consumer_changes_is_its_own():
+    """Each event has data of its own."""
+    ends = []
+    async for event in rxllm.pipe(Letters()).astream_events("x", include_types=["llm"]):
+        if event["event"] == "on_llm_start":
+            del event["data"]["input"]
+        ends.append(event["data"])
+    assert {"prompts": ["x"]} == ends[-1]["input"]
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+async def test_a_tools_end_comes_before_its_result(version):
+    """What is made of the result, such as the chain's chunk, follows."""
+    events = await dicts_of(STAGES["tool"][1], "x", version=version)
+    tool_events = ["on_tool_start", "on_tool_end"]
+    assert ["on_chain_start", *tool_events, "on_chain_stream", "on_chain_end"] == names(events)
+    assert ["X", "X"] == [events[-2]["data"]["chunk"], events[-1]["data"]["output"]]
+
+
+@pytest.mark.parametrize("place", ["root", "within"])
+@pytest.mark.parametrize(("version", "end"), [("v1", []), ("v2", ["on_tool_error"])])
+async def test_a_tools_failure_tells_its_input(place, version, end):
+    """In v2; v1 has no word for it."""
+    events = []
+    source = STAGES["tool"][place == "within"].events("").pipe(as_dicts(version), ops.do_action(events.append))
+    with pytest.raises(KeyError) as raised:
+        await source
+    heard = [event for event in events if event["name"] == "it"]
+    assert ["on_tool_start", *end] == names(heard)
+    told = {"error": raised.value, "input": "", "tool_call_id": None}
+    assert [told for _ in end] == [event["data"] for event in heard[1:]]
+
+
+async def test_a_tool_whose_result_is_enough_has_finished():
+    """Who leaves on its result has not cancelled it."""
+    heard = []
+    agent = rxllm.pipe(rx.of, ops.flat_map(shout), ops.take(1)).with_config(handlers=[heard.append])
+    async with agent.astream("x") as results:
+        assert "X" == await anext(results)
+    assert [ToolFinished] == [type(e) for e in heard if isinstance(e, (ToolFinished, Cancelled)) and e.name == "shout"]
+
+
+async def test_a_tools_handler_may_fail_it_before_its_result():
+    """The result is not given on, because the tool has not finished for its handler."""
+
+    class Refuses(rxllm.Handler):
+        raise_error = True
+
+        def on_event(self, event):
+            if isinstance(event, ToolFinished):
+                raise ValueError(event.output)
+
+    given = []
+    with pytest.raises(ValueError, match="X"):
+        await shout.with_config(handlers=[Refuses()])("x").pipe(ops.do_action(given.append))
+    assert [] == given
+
+
+class Restarts(LLM):
+    """Takes back what it has said."""
+
+    async def chunks(self, request):
+        """Twice."""
+        yield "a"
+        yield Chunk("ab", reset=True)
+        yield "c"
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize("stage", [Restarts(), rxllm.pipe(Restarts())], ids=["root", "within"])
+async def test_text_can_not_be_unsaid(stage, version):
+    """Who adds up the chunks would get it twice; so the stream ends, and the model with it."""
+    events, heard = [], []
+    stage = stage.with_config(handlers=[heard.append])
+    with pytest.raises(MisuseError, match=r"began anew after its text had been emitted; take events\(\)"):
+        await stage.events("x").pipe(as_dicts(version, include_types=["llm"]), ops.do_action(events.append))
+    assert ["on_llm_start", "on_llm_stream"] == names(events)
+    assert Cancelled in map(type, heard)
+    assert "c" not in [str(event) for event in heard if isinstance(event, Chunk)]
+
+
+async def test_the_model_is_left_before_it_is_told():
+    """Who hears of it may take its time, for which nothing is to be paid."""
+    heard = []
+    source = Restarts(handlers=[heard.append]).events("x").pipe(as_dicts(), ops.do_action(on_error=heard.append))
+    with pytest.raises(MisuseError):
+        await source
+    assert [Cancelled, MisuseError] == [type(event) for event in heard if type(event) in (Cancelled, MisuseError)]
+
+
+def test_nothing_follows_the_refusal():
+    """Of events that come at once, too."""
+
+    class Heard(abc.ObserverBase):
+        def __init__(self):
+            self.all = []
+
+        def on_next(self, value):
+            self.all.append(value["event"])
+
+        def on_error(self, error):
+            self.all.append(type(error))
+
+        def on_completed(self):
+            self.all.append("completed")
+
+    run, heard = Run("1", "it", "llm"), Heard()
+    chunks = [run_chunk(chunk, run) for chunk in (Chunk("a"), Chunk("b", reset=True), Chunk("c", reset=True))]
+    connect(as_dicts()(rx.of(*chunks, Finished(ANSWER, run=run))), heard, None)
+    assert ["on_llm_stream", MisuseError] == heard.all
+
+
+async def test_what_is_not_looked_at_may_begin_anew():
+    """Where nobody sees the text; and a conversation's chunk says it itself."""
+    events = await dicts_of(rxllm.pipe(Restarts(), rxllm.message()), exclude_types=["llm"])
+    assert "abc" == events[-1]["data"]["output"].text
+
+    class Conversation(Restarts):
+        def kind(self, request):
+            return "chat_model"
+
+    chunks = [event["data"]["chunk"] for event in (await dicts_of(Conversation()))[1:-1]]
+    assert [False, True, False] == [chunk.reset for chunk in chunks]
 
 
 async def test_branches_side_by_side():
@@ -173,9 +391,25 @@ async def test_parameters_pass_through():
             return str(request.temperature)
 
     events = await dicts_of(Warm(), temperature=0.5, tags=["t"], include_types=["llm"])
-    assert ("0.5", ["t"]) == (events[-1]["data"]["output"].text, events[-1]["tags"])
+    assert (generated("0.5"), ["t"]) == (events[-1]["data"]["output"], events[-1]["tags"])
     with pytest.raises(MisuseError):
         Warm().astream_events("x", include_name=["Warm"])
+
+
+@pytest.mark.parametrize(
+    ("what", "wrong", "near"),
+    [
+        ("selection", "include_name", "include_names"),
+        ("selection", "include_type", "include_types"),
+        ("selection", "exclude_tag", "exclude_tags"),
+        ("parameter", "temprature", "temperature"),
+        ("parameter", "run_nam", "run_name"),
+    ],
+)
+def test_a_misspelt_selection_is_told(what, wrong, near):
+    """The nearest of the selections and the parameters."""
+    with pytest.raises(MisuseError, match=rf"no {what} '{wrong}'\. Did you mean {near}="):
+        Letters().astream_events("x", **{wrong: ["Letters"]})
 
 
 def test_other_versions_and_selections_are_refused():
@@ -212,7 +446,8 @@ async def test_tools_have_their_words():
     ]
     error = ValueError("no")
     [start, failed] = rx.of(Started({"q": 1}, run=run), Failed(error, run=run)).pipe(as_dicts(), ops.to_list()).run()
-    assert ("on_tool_start", "on_tool_error", {"error": error}) == (start["event"], failed["event"], failed["data"])
+    told = {"error": error, "input": {"q": 1}, "tool_call_id": None}
+    assert ("on_tool_start", "on_tool_error", told) == (start["event"], failed["event"], failed["data"])
 
 
 async def test_a_break_after_five_closes_the_request():

@@ -260,6 +260,21 @@ async def test_a_failing_branch_cancels_its_sibling_first():
     ]
 
 
+async def test_nothing_is_told_after_the_end():
+    """Where one who hears a chunk leaves at once, the others hear the end, and not the chunk."""
+    heard, taken = [], []
+
+    def leave(event):
+        if isinstance(event, rxllm.Chunk):
+            subscription.dispose()
+
+    llm = rxllm.observe(Letters(), leave, heard.append)
+    subscription = llm("abc").subscribe(taken.append)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert (["Started", "Cancelled"], []) == ([type(event).__name__ for event in heard], taken)
+
+
 async def test_leaving_the_events_leaves_the_model():
     """And the handlers that are attached hear it; who left hears nothing more."""
     listener, heard = Listener(), []
@@ -520,6 +535,63 @@ async def test_who_takes_no_events_stops_the_model():
             for _ in range(1000):
                 await asyncio.sleep(0)
             assert 8 < each * len(made) <= HIGH + 8 + 2 * each
+
+
+@pytest.mark.parametrize("within", [lambda llm: llm, lambda llm: rxllm.pipe(llm.events)], ids=["models", "events"])
+async def test_who_takes_no_events_stops_a_batch(within):
+    """Though each of its answers has a pace of its own."""
+    made = []
+
+    class Long(LLM):
+        async def chunks(self, request):
+            for _ in range(5000):
+                made.append(1)
+                yield "a"
+
+    async with rxllm.pipe(rxllm.from_iter, rxllm.batch(within(Long()))).astream_events(["x"] * 3) as events:
+        for _ in range(8):
+            await anext(events)
+        for _ in range(2000):
+            await asyncio.sleep(0)
+        assert len(made) <= 2 * HIGH
+
+
+MARKED: contextvars.ContextVar[int] = contextvars.ContextVar("marked", default=0)
+
+
+@pytest.mark.parametrize("handlers", [[], [lambda event: None]], ids=["unobserved", "observed"])
+def test_sources_of_one_pipeline_have_contexts_of_their_own(handlers):
+    """Whether somebody listens or not."""
+
+    def marked(number):
+        async def items():
+            MARKED.set(number)
+            await asyncio.sleep(0)
+            yield number, MARKED.get()
+
+        return rxllm.from_aiter(items)
+
+    pipeline = rxllm.pipe(lambda _: rx.merge(marked(1), marked(2))).with_config(handlers=handlers)
+    assert [(1, 1), (2, 2)] == sorted(pipeline.stream("x"))
+
+
+def test_what_runs_when_a_model_is_subscribed_to_is_part_of_its_run():
+    """It may dispatch, and sees what a handler has set."""
+    heard = []
+
+    def listen(event):
+        heard.append(event)
+        if isinstance(event, Started):
+            MARKED.set(7)
+
+    class Plain(LLM):
+        def chunks(self, request):
+            dispatch("asked", MARKED.get())
+            return rx.of("a")
+
+    rxllm.observe(Plain(), listen).invoke("x")
+    rxllm.observe(rxllm.route(lambda request: dispatch("routed", MARKED.get()) or Letters()), listen).invoke("x")
+    assert [("asked", 7), ("routed", 7)] == [(e.topic, e.data) for e in heard if isinstance(e, Custom)]
 
 
 @pytest.mark.parametrize("kind", ["awaited", "in a thread"])

@@ -131,6 +131,15 @@ def test_other_answers_are_refused(wrong):
         Chunk.of(wrong)
 
 
+def test_the_builtin_sum_adds_up():
+    """It begins with 0; nothing else that is no chunk can be added."""
+    chunks = [Chunk("Hel"), Chunk("lo", usage=Usage(output_tokens=2))]
+    assert join(chunks) == sum(chunks)
+    for other in 1, "a", None:
+        with pytest.raises(TypeError):
+            other + Chunk("a")
+
+
 def test_a_hundred_thousand_chunks_add_up_in_half_a_second():
     """`join` is linear: CPU time, so that a busy machine does not matter."""
     chunks = [Chunk("token ") for _ in range(100_000)]
@@ -421,12 +430,44 @@ def test_a_request_reads_its_prompt_as_a_model_does():
         (("user", 5), "Content must be text"),
         ((5, "x"), "role is one of"),
         ([(5, "x")], "role is one of"),
+        ({"role": "user", "contents": "hi"}, r"this one has \['contents', 'role'\]\. Is 'contents' its 'content'\?"),
+        ([{"role": "user", "conent": "hi"}], "Is 'conent' its 'content'"),
+        ({"role": "user", "parts": ["hi"]}, r"this one has \['parts', 'role'\]\.$"),
+        ({"role": "system"}, "needs a 'role' and a 'content'"),
+        ({"role": "user", "content": None}, "is None, which only that of an assistant's with 'tool_calls' may be"),
+        ({"role": "user", "tool_calls": [{"id": "A"}]}, "needs a 'role' and a 'content'"),
+        ({"role": "user", "content": None, "refusal": "no"}, "is None"),
+        ({"role": "assistant", "content": None, "tool_calls": None, "refusal": None}, "is None"),
+        ({"role": "assistant", "tool_calls": []}, "needs a 'role' and a 'content'"),
+        ({"role": "tool", "tool_call_id": "A"}, "needs a 'role' and a 'content'"),
+        ({5: "user", "role": "user"}, r"this one has \['5', 'role'\]"),
     ],
 )
 def test_what_is_no_message_is_refused(prompt, sentence):
     """Each wrong part in a sentence of its own."""
     with pytest.raises(MisuseError, match=sentence):
         Request.ask(prompt)
+
+
+CALLED = {"id": "A", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (
+            {"content": "hi", "refusal": None, "annotations": [], "name": "x", "id": "1", "audio": None},
+            (TextPart("hi"),),
+        ),
+        ({"content": "", "tool_calls": None}, ()),
+        ({"content": None, "refusal": None, "tool_calls": [CALLED]}, (ToolCallPart("A", "f", "{}"),)),
+        ({"tool_calls": [CALLED]}, (ToolCallPart("A", "f", "{}"),)),
+        ({"content": None, "refusal": "I won't.", "tool_calls": None}, (RefusalPart("I won't."),)),
+    ],
+)
+def test_an_answer_as_vendors_dump_it_is_a_message(given, expected):
+    """With whatever else is in it; only where it asks for tools, or refuses, there may be no content."""
+    assert (Message("assistant", expected),) == Request.ask([{"role": "assistant", **given}]).messages
 
 
 @pytest.mark.parametrize(

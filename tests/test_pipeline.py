@@ -156,6 +156,38 @@ def test_what_is_no_stage_is_refused(stages, sentence):
         pipe(*stages)
 
 
+async def fetched(topic):
+    """A prompt that has to be waited for."""
+    return f"About {topic}"
+
+
+@pytest.mark.parametrize("after", [(Echo(),), (text(),), (pipe(Echo()),), ()])
+def test_a_stage_that_is_async_def_is_told(after):
+    """Its name is said, and what makes a stage of it; no coroutine is left unawaited."""
+    with pytest.raises(
+        MisuseError, match=r"^fetched is async def, so that it returned a coroutine, .*; rxllm\.tool\(fetched\) is"
+    ):
+        pipe(fetched, *after).invoke("x")
+    with pytest.raises(MisuseError, match=r"; ops\.flat_map\(rxllm\.tool\(fetched\)\) is a stage that awaits it"):
+        pipe(Echo(), fetched, *after).invoke("x")
+
+
+def test_what_the_sentence_says_works():
+    """Before a model, and after one."""
+    asked = pipe(rxllm.tool(fetched), Echo(), rxllm.message(), ops.map(str), ops.flat_map(rxllm.tool(fetched)))
+    assert f"About {Echo().invoke('About x')}" == asked.invoke("x")
+
+
+def test_a_coroutine_may_go_to_a_function_that_takes_it():
+    """Which is a stage as any."""
+
+    def begun(coroutine):
+        coroutine.close()
+        return rx.of("closed")
+
+    assert "closed" == pipe(fetched, begun).invoke("x")
+
+
 def test_a_last_stage_without_a_stream_is_told():
     """Its name is said, and what to write instead."""
     with pytest.raises(MisuseError, match=r"template returned str\. Functions of single values go in as ops\.map"):

@@ -105,3 +105,15 @@ def test_without_prompts_or_facts():
         result.generations
     )
     assert {"completion_tokens": 2, "total_tokens": 2} == result.llm_output["token_usage"]
+
+
+async def test_the_reason_of_ones_own_provider():
+    """It has no word of its own but the common one; where it has, that is told."""
+
+    class Ends(LLM):
+        async def chunks(self, request):
+            yield request.text
+            yield Chunk(finish_reason="stop", raw_finish_reason="end_turn" if request.text == "raw" else None)
+
+    result = await Ends().agenerate(["plain", "raw"])
+    assert ["stop", "end_turn"] == [answer.generation_info["finish_reason"] for [answer] in result.generations]

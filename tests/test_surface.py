@@ -2,7 +2,9 @@
 
 import inspect
 import threading
+from dataclasses import dataclass
 
+import attrs
 import pytest
 import reactivex as rx
 from reactivex import Observable
@@ -116,6 +118,63 @@ async def test_what_is_no_asynchronous_batch_is_refused(thing, prompts, sentence
         await thing.abatch(prompts)
     with pytest.raises(MisuseError, match=sentence):
         thing.abatch_as_completed(prompts)
+
+
+TAKEN = ("answer", "stream", "batch", "bind", "chunks", "complete", "kind", "generate", "streaming", "_copied")
+taken = pytest.mark.parametrize("name", TAKEN)
+REFUSED = r"can't have an attribute '{0}': it would replace (Surface|LLM)\.{0}, .* such as {0}_"
+
+
+@taken
+def test_an_attribute_with_a_methods_name_is_refused(name):
+    """Where a constructor sets it, not where the method is called."""
+
+    class Fake(LLM):
+        def __init__(self):
+            setattr(self, name, "hi")
+
+    with pytest.raises(MisuseError, match="Fake " + REFUSED.format(name)):
+        Fake()
+
+
+@taken
+@pytest.mark.parametrize("decorate", [attrs.frozen, attrs.define, lambda cls: cls], ids=["frozen", "define", "plain"])
+@pytest.mark.parametrize("default", ["hi", None])
+def test_a_class_attribute_with_a_methods_name_is_refused(name, decorate, default):
+    """When the class is made, be it a field with a default or not one."""
+    with pytest.raises(MisuseError, match="Fake " + REFUSED.format(name)):
+        decorate(type(LLM)("Fake", (LLM,), {"__annotations__": {name: str}, name: default}))
+
+
+@taken
+def test_a_required_field_with_a_methods_name_is_refused(name):
+    """By attrs when the class is made, by a dataclass when there is one."""
+    with pytest.raises(MisuseError, match="Fake " + REFUSED.format(name)):
+        attrs.make_class("Fake", {name: attrs.field(type=str)}, bases=(LLM,), frozen=True)
+    made = dataclass(type(LLM)("Fake", (LLM,), {"__annotations__": {name: str}}))
+    with pytest.raises(MisuseError, match="Fake " + REFUSED.format(name)):
+        made("hi")
+
+
+def test_a_pipelines_methods_are_as_safe():
+    """The surface is one."""
+    with pytest.raises(MisuseError, match=r"it would replace Surface\.invoke"):
+        attrs.make_class("Fake", {"invoke": attrs.field(type=str)}, bases=(Pipeline,), frozen=True)
+
+
+def test_functions_may_replace_methods():
+    """It is how a provider is made, and one's own methods are one's own."""
+
+    class Fake(LLM):
+        complete = staticmethod(lambda request: f"{request.text}!")
+
+        def mine(self):
+            """Replaced by each instance."""
+
+        def __init__(self):
+            self.mine = self.answers = "text"
+
+    assert ("hi!", "text", "text") == (str(Fake().invoke("hi")), Fake().mine, Fake().answers)
 
 
 def test_a_late_wake_loses_nothing():

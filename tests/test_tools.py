@@ -77,3 +77,43 @@ def test_what_is_no_function_is_refused():
     with pytest.raises(MisuseError, match="A tool has no model to take temperature"):
         weather.bind(temperature=0)
     assert "named" == weather.with_config(run_name="named").run_name
+
+
+class Forecast:
+    """What can be called with one argument."""
+
+    def __call__(self, city, *, days=1):
+        """The city."""
+        return city
+
+    def of_two(self, city, days):
+        """Needs both."""
+
+
+@pytest.mark.parametrize(
+    ("function", "shown"),
+    [
+        (lambda: "rain", r"<lambda>\(\)"),
+        (lambda city, days: "rain", r"<lambda>\(city, days\)"),
+        (lambda city, *, days: "rain", r"<lambda>\(city, days\)"),
+        (lambda *, city: "rain", r"<lambda>\(city\)"),
+        (Forecast().of_two, r"of_two\(city, days\)"),
+    ],
+)
+def test_a_function_of_more_or_less_than_one_argument_is_refused(function, shown):
+    """Where it is decorated, with what to write instead."""
+    with pytest.raises(MisuseError, match=rf"of one argument, not {shown}\. Let it take one value .* such as a dict"):
+        tool(function)
+
+
+@pytest.mark.parametrize(
+    "function", [lambda city: "Oslo", lambda city, days=1: "Oslo", lambda *a: a[0], Forecast(), str]
+)
+def test_what_can_be_called_with_one_argument_is_a_tool(function):
+    """Whatever else it could take."""
+    assert "Oslo" == tool(function).invoke("Oslo")
+
+
+def test_what_is_written_in_c_may_not_tell_its_arguments():
+    """Then it is taken at its word."""
+    assert 3 == tool(max).invoke([1, 3])

@@ -39,11 +39,9 @@ class _Sink(Sink[T]):
         if self.waiter is not None:
             self.wake()
         elif len(items) >= HIGH:
-            self.home.call(self.fill)
-
-    def fill(self) -> None:
-        if len(self.items) >= HIGH:  # the reader may have been faster than another thread's call
             self.gate.close()
+            if len(items) <= LOW:  # the reader was faster than this thread, and did not see it closed
+                self.gate.open()
 
     def on_completed(self) -> None:
         self.over()
@@ -103,7 +101,9 @@ class AsyncStream(AsyncIterator[T], Generic[T]):
         sink = self._sink or self._start()
         items = sink.items
         while not items:
-            if sink.ended:
+            if sink.ended and not items:  # another thread may have put the last one meanwhile
+                if beside := sink.home.beside - {asyncio.current_task()}:  # of handlers, which may need this loop
+                    await asyncio.wait(beside)
                 raise sink.end(StopAsyncIteration)
             try:
                 await sink.wait()

@@ -35,15 +35,16 @@ class Sink(abc.ObserverBase[T]):
         """Subscribes: it needs no guard of the grammar, since nobody hears what comes after the end."""
         try:
             subscription = self.subscription = connect(make(), self, self.home)
-        except Exception as error:
-            self.on_error(error)
+        except BaseException as error:  # SystemExit, too: who waits in another thread must hear of it
+            self.fail(error)
         else:
             if self.ended:
                 subscription.dispose()
 
     def over(self) -> None:
-        """Nothing more will come, and nothing more is wanted."""
+        """Nothing more will come, and nothing more is wanted; nobody is to wait for the reader."""
         self.ended = True
+        self.home.gate.open()
         if self.subscription is not None:
             self.subscription.dispose()
 

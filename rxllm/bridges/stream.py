@@ -72,10 +72,6 @@ class _Sink(Sink[T]):
         self.reopening = False
         self.home.gate.open()
 
-    def dispose(self) -> None:
-        super().dispose()
-        self.home.gate.open()
-
 
 class SyncStream(Iterator[T], Generic[T]):
     """The items of an Observable for a ``for`` loop; one pass, and a context manager.

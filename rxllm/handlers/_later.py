@@ -14,6 +14,8 @@ from .._runtime import Scheduler, current, in_loop, scheduler
 
 __all__ = ["Lines", "discard"]
 
+HIGH, LOW = 64, 16  # awaitables: the run pauses while HIGH wait, until LOW are left
+
 _log = logging.getLogger("rxllm")
 
 
@@ -28,20 +30,24 @@ class Lines:
         """Awaits it when its turn comes, on the run's loop and in its context; from any thread. Failures are logged."""
         with self.lock:
             line = self.open.get(run_id)
-            if line is not None:
-                line.waiting.append(awaitable)
-                return
-            line = self.open[run_id] = _Line(self, run_id, awaitable, current() or scheduler())
-        line.start()
+            is_new = line is None
+            if line is None:
+                home = (current() or scheduler()).finishing()
+                line = self.open[run_id] = _Line(self, run_id, home)
+            line.waiting.append(awaitable)
+        if is_new:
+            line.start()
+        elif len(line.waiting) == HIGH:
+            line.home.call(line.press)
 
 
 class _Line:
     """What one run has waiting, until nothing is left: one task awaits it."""
 
-    def __init__(self, lines: Lines, key: str, first: Awaitable[Any], home: Scheduler) -> None:
+    def __init__(self, lines: Lines, key: str, home: Scheduler) -> None:
         self.lines = lines
         self.key = key
-        self.waiting = deque([first])
+        self.waiting: deque[Awaitable[Any]] = deque()
         self.home = home
         self.release = home.hold()
 
@@ -67,11 +73,18 @@ class _Line:
     def begin(self) -> None:
         # Not by the loop's factory: an eager task would enter the context, in which this may be running, at once.
         self.task = asyncio.Task(self.run(), loop=self.home.loop, context=self.home.context)
-        self.home.tasks.add(self.task)
+        self.home.beside.add(self.task)
         self.task.add_done_callback(self.ended)
+
+    def press(self) -> None:
+        """Stops the run while too much is waiting."""
+        if len(self.waiting) >= HIGH:
+            self.home.gate.close(by=self)
 
     async def run(self) -> None:
         while (awaitable := self.next()) is not None:
+            if len(self.waiting) <= LOW:
+                self.home.gate.open(by=self)
             try:
                 await awaitable
             except asyncio.CancelledError:
@@ -89,12 +102,15 @@ class _Line:
             return None
 
     def ended(self, task: asyncio.Task[None]) -> None:
-        self.home.tasks.discard(task)
+        self.home.beside.discard(task)
+        if task.cancelled():
+            _log.warning("The event loop ended before the async hooks of a run had; the rest of them is given up.")
         self.drop()
 
     def drop(self) -> None:
         """Whoever still waits can't be heard any more."""
         self.release()
+        self.home.gate.open(by=self)
         with self.lines.lock:
             if self.lines.open.get(self.key) is self:
                 del self.lines.open[self.key]

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Literal, Protocol, TypeVar, cast, overload
 
 from reactivex import Observable, abc
 from reactivex import operators as ops
@@ -34,9 +34,19 @@ class Answering(Protocol[In_contra, Out_co]):
         ...
 
 
+@overload
 def batch(
-    stage: Answering[In, Out], *, max_concurrency: int = MAX_CONCURRENCY, return_exceptions: bool = False
-) -> Callable[[Observable[In]], Observable[Out]]:
+    stage: Answering[In, Out], *, max_concurrency: int = ..., return_exceptions: Literal[False] = False
+) -> Callable[[Observable[In]], Observable[Out]]: ...
+@overload
+def batch(
+    stage: Answering[In, Out], *, max_concurrency: int = ..., return_exceptions: bool
+) -> Callable[[Observable[In]], Observable[Out | Exception]]: ...
+
+
+def batch(
+    stage: Answering[In, Any], *, max_concurrency: int = MAX_CONCURRENCY, return_exceptions: bool = False
+) -> Callable[[Observable[In]], Observable[Any]]:
     """Asks for each prompt, at most `max_concurrency` at once; answers come in the order of the prompts.
 
     ::
@@ -70,9 +80,19 @@ def batch(
     return _operator(stage, max_concurrency, return_exceptions, ordered)
 
 
+@overload
 def batch_as_completed(
-    stage: Answering[In, Out], *, max_concurrency: int = MAX_CONCURRENCY, return_exceptions: bool = False
-) -> Callable[[Observable[In]], Observable[tuple[int, Out]]]:
+    stage: Answering[In, Out], *, max_concurrency: int = ..., return_exceptions: Literal[False] = False
+) -> Callable[[Observable[In]], Observable[tuple[int, Out]]]: ...
+@overload
+def batch_as_completed(
+    stage: Answering[In, Out], *, max_concurrency: int = ..., return_exceptions: bool
+) -> Callable[[Observable[In]], Observable[tuple[int, Out | Exception]]]: ...
+
+
+def batch_as_completed(
+    stage: Answering[In, Any], *, max_concurrency: int = MAX_CONCURRENCY, return_exceptions: bool = False
+) -> Callable[[Observable[In]], Observable[tuple[int, Any]]]:
     """As `batch`, but each answer comes as soon as it is there, with the number of its prompt.
 
     ::
@@ -138,7 +158,7 @@ class _Board(abc.ObserverBase[In]):
         self.waiting = 0  # done, and not yet taken
         self.running: dict[int, abc.DisposableBase] = {}
         self.done: deque[tuple[int, object]] = deque()
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self.prompts_ended = False
         self.news = asyncio.Event()
 
@@ -184,10 +204,11 @@ class _Board(abc.ObserverBase[In]):
         home = self.home.with_gate(Gate())
         subscription = self.running[index] = SingleAssignmentDisposable()
 
-        def finished(result: object, failure: Exception | None = None) -> None:
+        def finished(result: object, failure: BaseException | None = None) -> None:
             if self.running.pop(index, None) is None:
                 return
-            if failure is not None and not self.return_exceptions:
+            # A KeyboardInterrupt or SystemExit is nobody's answer.
+            if failure is not None and not (self.return_exceptions and isinstance(failure, Exception)):
                 self.failure = self.failure or failure
             else:
                 self.done.append((index, result if failure is None else failure))

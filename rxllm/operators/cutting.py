@@ -8,15 +8,15 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
-import attrs
 from reactivex import Observable, abc
 from reactivex.disposable import SingleAssignmentDisposable
 
 from .._runtime import Source, connect
 from ..errors import MisuseError
 from ..messages import Chunk, Part, ReasoningPart, TextPart, part_chunk, text_chunk
+from .folds import no_chunk
 
 __all__ = ["Ending", "Sought", "split_reasoning", "stop_at"]
 
@@ -30,12 +30,14 @@ def stop_at(*sequences: str) -> Callable[[Observable[Chunk]], Observable[Chunk]]
         stop_at("\nHuman:")
         -Fine.------|
 
-    Shape: chunks; the last one says ``finish_reason="stop"``, and no more. The source is left by then, which closes its
-    connection, so what it would have said in the end (its usage) is not heard. Text that may be the beginning of a
-    sequence is held back until that is decided, and no other. Where several could end the answer, the one that begins
-    first does. A sequence is found across chunks, but not across a part of another kind, such as a tool call.
+    Shape: takes chunks and gives chunks. The last one says ``finish_reason="stop"``, and no more. The source is left by
+    then, which closes its connection, so what it would have said in the end (its usage) is not heard. Text that may be
+    the beginning of a sequence is held back until that is decided, and no other. Where several could end the answer,
+    the one that begins first does. A sequence is found across chunks, but not across a part of another kind, such as a
+    tool call.
 
-    Errors: of the source, after what was held back. A ``reset`` forgets what is held back.
+    Errors: of the source, after what was held back; `MisuseError` for what is no chunk. A ``reset`` forgets what is
+    held back.
     """
     if not sequences or not all(isinstance(cast("object", sequence), str) and sequence for sequence in sequences):
         raise MisuseError(f"stop_at takes one or more non-empty texts, not {sequences!r}.")
@@ -59,12 +61,12 @@ def split_reasoning(start: str = "<think>", end: str = "</think>") -> Callable[[
     For models that are served raw and think aloud in their text, such as DeepSeek-R1 and Qwen3; providers and servers
     with a reasoning parser do this themselves.
 
-    Shape: chunks. Only an answer that begins with `start`, perhaps after whitespace, has reasoning: a tag that comes
-    later is text, since answers may speak of tags. Where the prompt's template has already opened the reasoning, so
-    that the answer begins inside of it, say ``start=""``. Whitespace between `end` and the answer is dropped.
-    Reasoning that is never closed is reasoning to the end.
+    Shape: takes chunks and gives chunks. Only an answer that begins with `start`, perhaps after whitespace, has
+    reasoning: a tag that comes later is text, since answers may speak of tags. Where the prompt's template has already
+    opened the reasoning, so that the answer begins inside of it, say ``start=""``. Whitespace between `end` and the
+    answer is dropped. Reasoning that is never closed is reasoning to the end.
 
-    Errors: of the source, after what was held back. A ``reset`` starts anew.
+    Errors: of the source, after what was held back; `MisuseError` for what is no chunk. A ``reset`` starts anew.
 
     Source: the parsers of vLLM (``deepseek_r1`` takes a missing opening tag as given, ``qwen3`` does not) and SGLang,
     whose list tells which model opens with a tag: https://docs.sglang.io/docs/advanced_features/separate_reasoning
@@ -75,7 +77,7 @@ def split_reasoning(start: str = "<think>", end: str = "</think>") -> Callable[[
     sought = Sought([end])
 
     def operator(source: Observable[Chunk]) -> Observable[Chunk]:
-        return Source(lambda observer, scheduler: connect(source, _Splitting(observer, start, end, sought), scheduler))
+        return Source(lambda observer, scheduler: _Splitting(observer, start, end, sought).start(source, scheduler))
 
     return operator
 
@@ -151,12 +153,19 @@ class Ending:
 class _Rewriting(abc.ObserverBase[Chunk]):
     """Text into other parts. What is no text passes, after what is held of the text before it."""
 
-    __slots__ = ("emit", "observer", "over")
+    __slots__ = ("emit", "observer", "over", "upstream")
+
+    name: ClassVar[str]
 
     def __init__(self, observer: abc.ObserverBase[Chunk]) -> None:
         self.observer = observer
-        self.emit = observer.on_next
+        self.emit: Callable[[Chunk], object] = observer.on_next
         self.over = False
+        self.upstream = SingleAssignmentDisposable()
+
+    def start(self, source: Observable[Chunk], scheduler: abc.SchedulerBase | None) -> abc.DisposableBase:
+        self.upstream.disposable = connect(source, self, scheduler)
+        return self.upstream
 
     @abstractmethod
     def read(self, text: str) -> list[Part]:
@@ -204,13 +213,29 @@ class _Rewriting(abc.ObserverBase[Chunk]):
         elif parts:
             self.emit(Chunk(parts=parts))
 
+    def refuse(self, value: object) -> None:
+        """What is no chunk is the end."""
+        if not self.over:
+            self.over = True
+            self.emit = _unheard
+            self.upstream.dispose()
+            self.observer.on_error(no_chunk(self.name, value))
+
     def on_error(self, error: Exception) -> None:
-        self.say(self.rest())
-        self.observer.on_error(error)
+        self.end(lambda: self.observer.on_error(error))
 
     def on_completed(self) -> None:
-        self.say(self.rest())
-        self.observer.on_completed()
+        self.end(self.observer.on_completed)
+
+    def end(self, end: Callable[[], object]) -> None:
+        """Ends as the source did, after what was held."""
+        if not self.over:
+            self.say(self.rest())
+            end()
+
+
+def _unheard(chunk: Chunk) -> None:
+    """The stream was refused."""
 
 
 def _with(chunk: Chunk, parts: list[Part]) -> Chunk:
@@ -227,21 +252,37 @@ def _with(chunk: Chunk, parts: list[Part]) -> Chunk:
     )
 
 
-def _setters(value: object) -> list[Callable[[object, object], None]]:
-    """What sets each field of a new object of a frozen class, in their order."""
-    kind: Any = type(value)
-    return [getattr(kind, name).__set__ for name in attrs.fields_dict(kind)]
+def _thawed(kind: type) -> Any:
+    """A class whose objects are filled field by field, and then given the frozen class that they are meant to be of."""
+    return type(
+        kind.__name__,
+        (kind,),
+        {"__slots__": (), "__setattr__": object.__setattr__, "__delattr__": object.__delattr__},
+    )
 
 
-# Most chunks of reasoning are this one thing, and attrs' own frozen __init__ takes twice as long.
-_THOUGHT = part_chunk(ReasoningPart(" "))
+# Most chunks of reasoning are this one thing, and attrs' own frozen __init__ takes three times as long.
+_REST: Any = type(part_chunk(ReasoningPart(" ")).rest)
 _new: Callable[[Any], Any] = object.__new__
-_Rest: Any = type(_THOUGHT.rest)
-_set_text, _set_rest = _setters(_THOUGHT)
-_set_thought, _set_signature, _set_index = _setters(_THOUGHT.parts[0])
-_set_parts, _set_usage, _set_reason, _set_raw_reason, _set_model, _set_id, _set_reset, _set_logprobs = _setters(
-    _THOUGHT.rest
-)
+_ThawedPart, _ThawedRest, _ThawedChunk = map(_thawed, (ReasoningPart, _REST, Chunk))
+
+
+def _thought(text: str) -> Chunk:
+    """What `Chunk` makes of one ReasoningPart."""
+    part = _new(_ThawedPart)
+    part.text = text
+    part.signature = part.index = None
+    part.__class__ = ReasoningPart
+    rest = _new(_ThawedRest)
+    rest.parts = (part,)
+    rest.usage = rest.finish_reason = rest.raw_finish_reason = rest.model = rest.id = rest.logprobs = None
+    rest.reset = False
+    rest.__class__ = _REST
+    chunk = _new(_ThawedChunk)
+    chunk.text = ""
+    chunk.rest = rest
+    chunk.__class__ = Chunk
+    return cast("Chunk", chunk)
 
 
 def _text(text: str) -> list[Part]:
@@ -253,33 +294,29 @@ def _reasoning(text: str) -> list[Part]:
 
 
 class _Stopping(_Rewriting):
-    __slots__ = ("begins", "ending", "upstream")
+    __slots__ = ("begins", "ending")
+
+    name = "stop_at()"
 
     def __init__(self, observer: abc.ObserverBase[Chunk], sought: Sought) -> None:
         super().__init__(observer)
         self.begins = sought.begins
         self.ending = Ending(sought)
-        self.upstream = SingleAssignmentDisposable()
-
-    def start(self, source: Observable[Chunk], scheduler: abc.SchedulerBase | None) -> abc.DisposableBase:
-        self.upstream.disposable = connect(source, self, scheduler)
-        return self.upstream
 
     def on_next(self, value: Chunk) -> None:
         if self.over:
             return
-        if value.rest is None and not self.ending.held and self.begins(value.text) is None:
+        try:
+            rest = value.rest
+        except AttributeError:
+            self.refuse(value)
+            return
+        if rest is None and not self.ending.held and self.begins(value.text) is None:
             self.emit(value)
             return
         super().on_next(value)
         if self.over:
             self.stop()
-
-    def on_error(self, error: Exception) -> None:
-        self.end(lambda: self.observer.on_error(error))
-
-    def on_completed(self) -> None:
-        self.end(self.observer.on_completed)
 
     def end(self, end: Callable[[], object]) -> None:
         """Ends as the source did, unless what was held has a sequence in it, inside of what became none."""
@@ -317,6 +354,8 @@ _Stage = Literal["before", "reasoning", "gap", "answer"]
 class _Splitting(_Rewriting):
     __slots__ = ("blank", "first", "held", "opening", "sought", "stage")
 
+    name = "split_reasoning()"
+
     def __init__(self, observer: abc.ObserverBase[Chunk], opening: str, end: str, sought: Sought) -> None:
         super().__init__(observer)
         self.opening = opening
@@ -330,30 +369,18 @@ class _Splitting(_Rewriting):
         self.stage: _Stage = "before" if self.opening else "reasoning"
 
     def on_next(self, value: Chunk) -> None:
-        if self.stage == "reasoning" and value.rest is None and not self.held:
+        try:
+            facts = value.rest
+        except AttributeError:
+            self.refuse(value)
+            return
+        if self.stage == "reasoning" and facts is None and not self.held:
             text = value.text
             if self.first in text:
                 text = self.find(text)
             if text:
-                # What Chunk makes of this ReasoningPart.
-                part = _new(ReasoningPart)
-                _set_thought(part, text)
-                _set_signature(part, None)
-                _set_index(part, None)
-                rest = _new(_Rest)
-                _set_parts(rest, (part,))
-                _set_usage(rest, None)
-                _set_reason(rest, None)
-                _set_raw_reason(rest, None)
-                _set_model(rest, None)
-                _set_id(rest, None)
-                _set_reset(rest, False)
-                _set_logprobs(rest, None)
-                chunk = _new(Chunk)
-                _set_text(chunk, "")
-                _set_rest(chunk, rest)
-                self.emit(chunk)
-        elif self.stage == "answer" and (value.rest is None or not value.rest.reset):
+                self.emit(_thought(text))
+        elif self.stage == "answer" and (facts is None or not facts.reset):
             self.emit(value)
         else:
             super().on_next(value)

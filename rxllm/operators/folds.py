@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from reactivex import Observable, abc
@@ -13,7 +14,7 @@ from .._runtime import Source, connect
 from ..errors import MisuseError, RxllmError
 from ..messages import Chunk, Message, Usage, join
 
-__all__ = ["message", "one_chunk", "read", "text", "usage"]
+__all__ = ["message", "no_chunk", "one_chunk", "read", "text", "usage"]
 
 A = TypeVar("A")
 
@@ -26,6 +27,8 @@ def text() -> Callable[[Observable[Chunk]], Observable[str]]:
         -Hel-lo-(usage)-|
         text()
         -Hel-lo---------|
+
+    Shape: takes chunks; texts and whole Messages, too, whose text it gives.
 
     Errors: `MisuseError` for a chunk that takes back what came before (``reset``): emitted text can't be unsaid. Fold
     with `message` instead, or let nothing restart the stream.
@@ -97,9 +100,9 @@ def message() -> Callable[[Observable[Chunk]], Observable[Message]]:
         message()
         ----------------(Message)|
 
-    Errors: the source's; what had arrived is their `partial`.
+    Shape: takes chunks. Errors: the source's; what had arrived is their `partial`. `MisuseError` for what is no chunk.
     """
-    return _fold(lambda chunks: join(chunks).message())
+    return _fold("message()", lambda chunks: join(chunks).message())
 
 
 def usage() -> Callable[[Observable[Chunk]], Observable[Usage]]:
@@ -110,11 +113,20 @@ def usage() -> Callable[[Observable[Chunk]], Observable[Usage]]:
         -Hel-lo-(usage)-|
         usage()
         ----------------(Usage)|
+
+    Shape: takes chunks. Errors: the source's; what had arrived is their `partial`. `MisuseError` for what is no chunk.
     """
-    return _fold(lambda chunks: join(chunk for chunk in chunks if chunk.rest).usage or Usage())
+    return _fold("usage()", lambda chunks: join(chunk for chunk in chunks if chunk.rest).usage or Usage())
 
 
-def _fold(finish: Callable[[list[Chunk]], A]) -> Callable[[Observable[Chunk]], Observable[A]]:
+def no_chunk(operator: str, value: object) -> MisuseError:
+    """What is said where an operator of chunks is given something else."""
+    earlier = {"str": "text", "Message": "message", "Usage": "usage"}.get(type(value).__name__)
+    hint = f"; is {earlier}() before it?" if earlier else "."
+    return MisuseError(f"{operator} takes chunks, but got {type(value).__name__}{hint}")
+
+
+def _fold(name: str, finish: Callable[[list[Chunk]], A]) -> Callable[[Observable[Chunk]], Observable[A]]:
     """One value of all chunks. A list and one join at the end: reducing with ``+`` copies the text at each step.
 
     What came before a failure is its partial, unless it has one: nobody else has heard it.
@@ -126,11 +138,17 @@ def _fold(finish: Callable[[list[Chunk]], A]) -> Callable[[Observable[Chunk]], O
 
             def on_error(error: Exception) -> None:
                 if isinstance(error, RxllmError) and error.partial is None and chunks:
-                    error.partial = join(chunks).message()
+                    with suppress(MisuseError):
+                        error.partial = _checked(name, join, chunks).message()
                 observer.on_error(error)
 
             def on_completed() -> None:
-                observer.on_next(finish(chunks))
+                try:
+                    value = _checked(name, finish, chunks)
+                except MisuseError as error:
+                    observer.on_error(error)
+                    return
+                observer.on_next(value)
                 observer.on_completed()
 
             return source.subscribe(chunks.append, on_error, on_completed, scheduler=scheduler)
@@ -140,6 +158,17 @@ def _fold(finish: Callable[[list[Chunk]], A]) -> Callable[[Observable[Chunk]], O
     return operator
 
 
+def _checked(name: str, finish: Callable[[list[Chunk]], A], chunks: list[Chunk]) -> A:
+    """The value of them; what is no chunk is looked for only where it has failed."""
+    try:
+        return finish(chunks)
+    except AttributeError:
+        for value in chunks:
+            if not isinstance(value, Chunk):  # pyright: ignore[reportUnnecessaryIsInstance]  (callers are untyped)
+                raise no_chunk(name, value) from None
+        raise
+
+
 def one_chunk(source: Observable[str | Message | Chunk]) -> Observable[Chunk]:
     """Everything as one chunk."""
-    return source.pipe(ops.map(Chunk.of), _fold(join))
+    return source.pipe(ops.map(Chunk.of), _fold("one_chunk", join))

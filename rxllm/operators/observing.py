@@ -145,6 +145,10 @@ def observed(
     return Source(subscribe)
 
 
+def _kept(value: object) -> None:
+    """Of a tool: it is among the run's values until that has ended."""
+
+
 class _Run(abc.ObserverBase[T], abc.DisposableBase):
     """One run, between its source and its subscriber."""
 
@@ -166,7 +170,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         # Everything of a run happens on its loop, so most need not look where they are.
         here = (None, self.home.loop)
         self.hears = [ear.heard if ear.loop in here else ear.hear for ear in self.home.listeners]
-        self.emit = observer.on_next
+        self.emit = observer.on_next if self.run.kind != "tool" else _kept
         self.outside = self.home.outside
         self.failing: set[int] = set()  # listeners whose failure has been logged
         self.given = given
@@ -183,7 +187,9 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
             self.on_error(failure)
             return self
         try:
-            self.upstream = connect(source, self, self.home)
+            # Code that runs at once is part of the run, too: a `defer`, a `route`, a plain `chunks`. In a copy of the
+            # context, which may by now have been entered by the loop's thread.
+            self.upstream = self.home.context.copy().run(connect, source, self, self.home)
         except Exception as error:  # such as a missing key: who heard Started hears the end
             self.on_error(error)
         return self
@@ -225,6 +231,8 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
                 except Exception as error:
                     raised = self.disturbed(hear, event, error)
                     failure = failure or raised
+                if self.over:  # who heard it has left, and all have been told
+                    return
         elif self.run.kind != "tool":  # whose one value is told as its output
             failure = self.tell(Emitted(value, run=self.run))
         if failure is not None:
@@ -251,10 +259,13 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         self.home.outside(self.end, failure)
 
     def end(self, failure: Exception | None) -> None:
-        if failure is None:
-            self.observer.on_completed()
-        else:
+        if failure is not None:
             self.observer.on_error(failure)
+            return
+        if self.run.kind == "tool":  # whose result is told before what others make of it
+            for value in self.values:
+                self.observer.on_next(value)
+        self.observer.on_completed()
 
     def dispose(self) -> None:
         self.leave_upstream()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from math import inf
 from typing import TypeVar
 
 from reactivex import Observable, abc
-from reactivex.disposable import CompositeDisposable, SerialDisposable, SingleAssignmentDisposable
+from reactivex.disposable import CompositeDisposable, Disposable, SerialDisposable, SingleAssignmentDisposable
 
 from .._runtime import Gate, Scheduler, Source, clock, connect, in_loop, timers
 from .limits import check_seconds
@@ -60,6 +61,8 @@ class _Pacer(abc.ObserverBase[T]):
 
     While items wait, the time between two of them (`gap`) only shrinks, and with each that comes it is at most
     `seconds` divided by how many wait: so the last of them leaves in time, too.
+
+    On a loop the timer is the loop's own, as a scheduled action takes three times as long, and there is one an item.
     """
 
     __slots__ = (
@@ -71,10 +74,12 @@ class _Pacer(abc.ObserverBase[T]):
         "end",
         "gap",
         "gate",
+        "handle",
         "home",
         "items",
         "observer",
         "over",
+        "release",
         "seconds",
         "timers",
         "upstream",
@@ -96,10 +101,14 @@ class _Pacer(abc.ObserverBase[T]):
         self.wake = 0.0  # when the timer is set to
         self.end: Callable[[], object] | None = None  # what is to be said when all have left
         self.over = False
+        self.handle: asyncio.Handle | None = None  # while items wait, on a loop
+        self.release: Callable[[], object] = Disposable().dispose
         self.alarm = SerialDisposable()
         self.upstream = SingleAssignmentDisposable()
 
     def start(self, source: Observable[T]) -> abc.DisposableBase:
+        if self.home is not None:
+            self.alarm.disposable = Disposable(lambda: self.call(self.disarm))
         above = self.home.with_gate(self.gate) if self.home else self.timers
         self.upstream.disposable = connect(source, self, above)
         return CompositeDisposable(self.upstream, self.alarm)
@@ -169,9 +178,23 @@ class _Pacer(abc.ObserverBase[T]):
 
     def set_alarm(self, now: float, seconds: float) -> None:
         self.wake = now + seconds
-        self.alarm.disposable = self.timers.schedule_relative(seconds, self.look)
+        home = self.home
+        if home is None:
+            self.alarm.disposable = self.timers.schedule_relative(seconds, self.look)
+            return
+        if self.handle is None:
+            self.release = home.hold()  # what waits is part of a stream that a script has only subscribed to
+        else:
+            self.handle.cancel()
+        self.handle = home.loop.call_later(seconds, self.look, context=home.context)
 
-    def look(self, _: abc.SchedulerBase, state: object = None) -> None:
+    def disarm(self) -> None:
+        if self.handle is not None:
+            self.handle.cancel()
+            self.handle = None
+            self.release()
+
+    def look(self, *_: object) -> None:
         """Emits what is due, and sleeps until the next is."""
         items = self.items
         now = self.clock()
@@ -185,7 +208,11 @@ class _Pacer(abc.ObserverBase[T]):
             if len(items) <= LOW:
                 self.gate.open()
             self.emit(value)
+        if self.alarm.is_disposed:
+            return
         if items:
             self.sleep(now)
-        elif self.end is not None and not self.alarm.is_disposed:
+            return
+        if self.end is not None:
             self.end()
+        self.disarm()

@@ -173,12 +173,13 @@ class _Words(_Pieces):
             self.take(value, self.search)
         elif self.skips_blank or not held or len(words := value.split(None, 1)) != 1:
             self.take(value, self.search_spaced)
+        elif value[0].isspace():  # which belongs to the word before, even if that has whitespace already
+            size = value.index(words[0])
+            self.held = [value[size:]]
+            self.emit("".join([*held, value[:size]]))
         elif held[-1][-1].isspace():
             self.held = [value]
             self.emit(held[0] if len(held) == 1 else "".join(held))
-        elif size := value.index(words[0]):
-            self.held = [value[size:]]
-            self.emit("".join([*held, value[:size]]))
         else:
             held.append(value)
 

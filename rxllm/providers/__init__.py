@@ -22,12 +22,15 @@ _SHIPPED = {
 }
 
 
+_NEAR = 0.7  # what is less alike than this was hardly meant
+
+
 def model(name: str | None = None, **settings: Any) -> LLM:
     """A model by its name, ``provider:model``.
 
     ::
 
-        rxllm.model("openai:gpt-5-mini", temperature=0)
+        rxllm.model("openai:gpt-4.1-mini", temperature=0)
         rxllm.model("anthropic:claude-sonnet-4-6")
         rxllm.model("embedded")
         rxllm.model()                       # what RXLLM_MODEL names
@@ -52,7 +55,7 @@ def model(name: str | None = None, **settings: Any) -> LLM:
     if provider not in known and name.partition("/")[0] in known:
         provider, _, rest = name.partition("/")
     if provider not in known:
-        near = difflib.get_close_matches(provider.lower(), known, 1)
+        near = difflib.get_close_matches(provider.lower(), known, 1, _NEAR)
         hint = f" Did you mean {near[0]}:{rest or '…'}?" if near else ""
         raise MisuseError(f"No provider for {name!r}: say provider:model with one of {', '.join(sorted(known))}.{hint}")
     if provider == "embedded":

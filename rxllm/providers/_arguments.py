@@ -51,7 +51,10 @@ def _check_base(name: str, url: str) -> None:
         except MisuseError as error:
             raise MisuseError(str(error).replace("base_url", name, 1)) from None
     if "?" in url or "#" in url:
-        raise MisuseError(f"{name} takes no query and no fragment, for the path goes on after it.")
+        raise MisuseError(
+            f"{name} takes no query and no fragment, for the path goes on after it; a query is the client's: "
+            "client=lambda: httpx.AsyncClient(params={'api-version': …})."
+        )
     if url.rstrip("/").endswith(("/completions", "/messages")):
         raise MisuseError(f"{name} must end before /chat/completions or /v1/messages, which are added to it.")
 

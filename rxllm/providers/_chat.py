@@ -6,7 +6,7 @@ where it is read; anything unknown is ignored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -20,10 +20,10 @@ from ..messages import (
     ReasoningPart,
     RefusalPart,
     TextPart,
-    ToolCallPart,
     Usage,
     text_chunk,
 )
+from ._calls import Calls
 from ._documents import UNREADABLE, count, json_of, list_of, object_of, provider_error, text_of
 
 __all__ = ["ChatDecoder", "whole_answer"]
@@ -92,14 +92,13 @@ _FINISHES: dict[str, FinishReason] = {
 class ChatDecoder:
     """One stream. Complete on ``[DONE]`` or a finish_reason, if no error came."""
 
-    __slots__ = ("_calls", "_id", "_model", "_opened", "_spoken", "complete", "ended", "failure")
+    __slots__ = ("_calls", "_id", "_model", "_spoken", "complete", "ended", "failure")
 
     def __init__(self) -> None:
         self.complete = False
         self.ended = False
         self.failure: ProviderError | None = None
-        self._calls: dict[int, ToolCallPart] = {}
-        self._opened = 0
+        self._calls = Calls()
         self._spoken = False  # id and model went out with the first chunk
         self._id = ""
         self._model = ""
@@ -133,10 +132,15 @@ class ChatDecoder:
                 return text_chunk(text) if text else None
         return self.read(frame, data)
 
+    def rest(self) -> Chunk | None:
+        """What was held back, when nothing more comes."""
+        return self._said(self._calls.released(everything=True))
+
     def _other(self, data: bytes, error: Exception) -> None:
-        if self.ended:
+        word = data.strip()
+        if self.ended or not word:  # some gateways' pings have no data
             return
-        if data.strip() == b"[DONE]":
+        if word == b"[DONE]":
             self.ended, self._spoken = True, False
             self.complete = self.failure is None
             return
@@ -157,10 +161,22 @@ class ChatDecoder:
         raw = text_of(choice.finish_reason) or None
         self._fail(frame, frame.error or choice.error or groq.get("error"), raw, data)
         self.complete = (self.complete or raw is not None) and self.failure is None
+        parts += self._calls.released(everything=raw is not None)
         logprobs = {name: tuple(list_of(each)) for name, each in object_of(choice.logprobs).items() if each}
-        if not parts and not usage and not raw and not logprobs:
-            if self.failure:
-                raise self.failure
+        chunk = self._said(parts, usage, raw, logprobs)
+        if chunk is None and self.failure:
+            raise self.failure
+        return chunk
+
+    def _said(
+        self,
+        parts: Sequence[Part],
+        usage: Usage | None = None,
+        raw: str | None = None,
+        logprobs: dict[str, tuple[object, ...]] | None = None,
+    ) -> Chunk | None:
+        """A chunk, if there is anything to say. The first one also tells who says it."""
+        if not (parts or usage or raw or logprobs):
             return None
         first, self._spoken = not self._spoken, True
         return Chunk(
@@ -204,29 +220,10 @@ class ChatDecoder:
             yield RefusalPart(delta.refusal)
         calls = list_of(delta.tool_calls)
         for position, call in enumerate(calls):
-            yield self._call(position, object_of(call))
-        if delta.function_call and not calls:  # what tool_calls were once
-            yield self._call(0, {"index": 0, "function": delta.function_call})
-
-    def _call(self, position: int, call: dict[str, Any]) -> ToolCallPart:
-        """A call or its fragment, numbered in the order in which the calls were opened.
-
-        The first id and name of a call stay. Novita repeats both in each fragment, Alibaba sends an empty id; Mistral
-        omits the index, and Gemini gives 0 to all calls, so that a new id with a name opens a new call even there.
-        """
-        function = object_of(call.get("function") or call.get("custom"))
-        arguments = function.get("arguments", function.get("input"))
-        if not isinstance(arguments, str):  # Mistral may send an object
-            arguments = "" if arguments is None else msgspec.json.encode(arguments).decode()
-        identity, name = text_of(call.get("id")), text_of(function.get("name"))
-        index = count(call, "index")
-        place = position if index is None else index
-        known = self._calls.get(place)
-        if known is None or (name and ((identity and identity != known.id) or (index is None and name != known.name))):
-            opened = self._calls[place] = ToolCallPart(identity, name, arguments, self._opened)
-            self._opened += 1
-            return opened
-        return ToolCallPart("", "", arguments, known.index)
+            yield from self._calls.add(position, object_of(call))
+        if delta.function_call and not calls:  # what tool_calls were once; they had no ids that could come late
+            yield from self._calls.add(0, {"index": 0, "function": delta.function_call})
+            yield from self._calls.released(everything=True)
 
 
 def whole_answer(body: bytes) -> Chunk:
@@ -240,7 +237,11 @@ def whole_answer(body: bytes) -> Chunk:
     try:
         answer = _decode_answer(body)
         chunk = decoder.read(answer, body)
+        if rest := decoder.rest():  # it need not say why it ended
+            chunk = chunk + rest if chunk else rest
     except UNREADABLE as error:
+        if document := list_of(json_of(body)):
+            raise provider_error(document, body) from None
         raise ProtocolError(f"The answer is not a chat completion: {error}.", frame=body) from None
     if decoder.failure:
         decoder.failure.partial = chunk.message() if chunk else None

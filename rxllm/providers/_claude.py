@@ -116,8 +116,8 @@ class ClaudeDecoder:
         try:
             event = _decode_event(data)
         except UNREADABLE as error:
-            if object_of(json_of(data)).get("type", "error") not in _KNOWN_EVENTS:
-                return None
+            if not data.strip() or object_of(json_of(data)).get("type", "error") not in _KNOWN_EVENTS:
+                return None  # some gateways' pings have no data
             raise ProtocolError(f"A frame is not an event of the messages protocol: {error}.", frame=data) from None
         delta = event.delta
         if event.type == "content_block_delta" and delta is not None:
@@ -126,6 +126,10 @@ class ClaudeDecoder:
             part = self._grown(event.index, delta, data)
             return self._said([part]) if part else None
         return self._event(event, data)
+
+    def rest(self) -> Chunk | None:
+        """Nothing: a block that is not whole can't be sent back."""
+        return None
 
     def _event(self, event: _Event, data: bytes) -> Chunk | None:
         match event.type:
@@ -222,9 +226,10 @@ def whole_answer(body: bytes) -> Chunk:
         ProviderError: the body is an error, although its status was 200.
         ProtocolError: the body is neither.
     """
-    answer = object_of(json_of(body))
-    if answer.get("error"):
-        raise provider_error(answer, body)
+    document = json_of(body)
+    answer = object_of(document)
+    if answer.get("error") or list_of(document):
+        raise provider_error(document, body)
     if not isinstance(answer.get("content"), list):
         raise ProtocolError("The answer is not a message: it has no content.", frame=body)
     if not all(text_of(object_of(block).get("type")) for block in list_of(answer["content"])):

@@ -10,12 +10,14 @@ import msgspec
 
 from ..errors import MisuseError, ProviderError
 from ..wire.rates import retry_after
-from ..wire.sse import valid_utf8
+from ..wire.sse import BYTE_ORDER_MARK, valid_utf8
 from ._secrets import CUT
 
 __all__ = [
     "UNREADABLE",
     "count",
+    "excerpt",
+    "is_cut",
     "json_of",
     "list_of",
     "object_of",
@@ -52,9 +54,9 @@ _STATUS_OF = {
     "servererror": 500,
     "apierror": 500,
 }
-# Waiting does not refill an account.
-_SPENT = re.compile("insufficientquota|billing|spendlimit|spendinglimit")
-_SPENT_BY_MESSAGE = re.compile(r"spend(ing)?[ _-]limit", re.IGNORECASE)
+# Waiting does not refill an account. (Texts, because most programs meet no error that has to be compared with them.)
+_SPENT = "insufficientquota|billing|spendlimit|spendinglimit"
+_SPENT_BY_MESSAGE = "(?i:spend(ing)?[ _-]limit)"
 
 
 def provider_error(
@@ -80,10 +82,10 @@ def provider_error(
     told = {name.lower(): value for name, value in (headers or {}).items()}
     if status is None or status < 300:
         status = _status_of(error, plain)
-        message = message or "The provider reports an error: " + (_excerpt(body) or "it gives no details.")
+        message = message or "The provider reports an error: " + (excerpt(body) or "it gives no details.")
     else:
-        message = f"{message or _excerpt(body) or 'No details were given'} (HTTP {status})"
-    spent = any(map(_SPENT.search, plain)) or bool(_SPENT_BY_MESSAGE.search(message))
+        message = f"{message or excerpt(body) or 'No details were given'} (HTTP {status})"
+    spent = any(re.search(_SPENT, name) for name in plain) or bool(re.search(_SPENT_BY_MESSAGE, message))
     advice = told.get("x-should-retry", "").lower()
     passing = status is not None and (status in (408, 409, 429) or status >= 500)
     return ProviderError.of_status(status)(
@@ -112,9 +114,23 @@ def _fields_of(document: object) -> dict[str, Any]:
 def json_of(body: bytes) -> object:
     """What the body says as JSON, None if it is none."""
     try:
-        return msgspec.json.decode(valid_utf8(body))
+        return msgspec.json.decode(valid_utf8(body.removeprefix(BYTE_ORDER_MARK)))
     except UNREADABLE:
         return None
+
+
+def is_cut(body: bytes) -> bool:
+    """Whether it is the beginning of a JSON object or array."""
+    if not body.lstrip().startswith((b"{", b"[")):
+        return False
+    try:
+        msgspec.json.decode(body)
+    except msgspec.DecodeError as error:
+        # A number's end may be missed, too: then the first wrong byte is the one after the last.
+        return str(error).endswith(("truncated", f"(byte {len(body)})"))
+    except RecursionError:
+        pass
+    return False
 
 
 def object_of(value: object) -> dict[str, Any]:
@@ -153,7 +169,8 @@ def _shown(body: bytes) -> str:
     return body[:_BODY_LIMIT].decode("utf-8", "replace")
 
 
-def _excerpt(body: bytes) -> str:
+def excerpt(body: bytes) -> str:
+    """As much of what came as fits a sentence."""
     text = _shown(body).strip()
     return text if len(text) <= _EXCERPT else text[:_EXCERPT] + CUT
 

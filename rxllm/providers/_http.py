@@ -24,7 +24,7 @@ from ..operators.attempts import retried
 from ..operators.delays import is_retryable
 from ..operators.limits import silence
 from ..wire.http import Timeouts, address, post, timeouts_of
-from ..wire.sse import DEFAULT_LIMIT, Frame, SSEDecoder, valid_utf8
+from ..wire.sse import BYTE_ORDER_MARK, DEFAULT_LIMIT, Frame, SSEDecoder, valid_utf8
 from ._arguments import (
     check_base,
     check_client,
@@ -34,6 +34,7 @@ from ._arguments import (
     check_model,
     without_credentials,
 )
+from ._documents import excerpt, is_cut
 from ._secrets import Clean, without_secrets
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Decoder", "HTTPProvider"]
 
+BEGINNING = 1000  # bytes that are shown of what is no answer
 LINGER = 0.05  # seconds that the HTTP body may still take to end after the answer's end marker
 WHOLE_LIMIT = 64 * 2**20  # bytes of an answer that is not streamed
 
@@ -67,6 +69,10 @@ class Decoder(Protocol):
             ProviderError: it says an error.
             ProtocolError: it is no frame of this protocol.
         """
+        ...
+
+    def rest(self) -> Chunk | None:
+        """What was held back until more would come, when nothing more comes; None if nothing was."""
         ...
 
 
@@ -176,7 +182,7 @@ class HTTPProvider(LLM):
         }
         timeouts = self.timeout
         answer = post(url, body, headers=headers, failure=self._error, client=self.client, timeouts=timeouts)
-        chunks = _read(answer, self, request, without_secrets(headers, credentials))
+        chunks = _read(answer, self, request, without_secrets(headers, credentials, given=self.headers or ()))
         limited = silence(first=timeouts.first_chunk, idle=timeouts.idle if streams else None)(chunks)
         return _patient(limited, self.max_retries) if self.max_retries else limited
 
@@ -214,6 +220,7 @@ class _Reader(abc.ObserverBase[bytes]):
     """
 
     __slots__ = (
+        "beginning",
         "clean",
         "decoder",
         "document",
@@ -224,7 +231,6 @@ class _Reader(abc.ObserverBase[bytes]):
         "llm",
         "observer",
         "request",
-        "started",
     )
 
     def __init__(
@@ -237,24 +243,34 @@ class _Reader(abc.ObserverBase[bytes]):
         self.frames = SSEDecoder(limit=llm.event_limit)
         self.decoder = llm._decoder(request)  # pyright: ignore[reportPrivateUsage]
         self.llm, self.request = llm, request
-        self.started = request.stream is False
-        self.document: list[bytes] | None = [] if self.started else None
+        self.beginning: bytes | None = b""  # of what came, as long as it was no frame
+        self.document: list[bytes] | None = [] if request.stream is False else None
         self.linger: asyncio.TimerHandle | None = None
 
     def on_next(self, value: bytes) -> None:
         if self.linger is not None:
             return
-        if not self.started:
-            beginning = value.lstrip()
-            self.started = bool(beginning)
-            if beginning.startswith(b"{"):
-                self.document = []
         try:
-            frames = self.frames.feed(value) if self.document is None else self.kept(self.document, value)
+            frames = self.frames.feed(value) if self.beginning is None else self.opened(value)
         except RxllmError as error:
-            self.on_error(error)
+            self.fail(error)
         else:
             self.read(frames)
+
+    def opened(self, data: bytes) -> list[Frame]:
+        """The frames of the first bytes; of a document none, for it is kept until it is whole."""
+        if self.document is None:
+            beginning = ((self.beginning or b"") + data).removeprefix(BYTE_ORDER_MARK).lstrip()
+            if not beginning.startswith((b"{", b"[")):
+                frames = self.frames.feed(data)
+                self.beginning = None if frames else beginning[:BEGINNING]
+                return frames
+            self.document, data = [], beginning
+        document = self.document
+        document.append(data)
+        if len(document) % 64 == 0 and sum(map(len, document)) > WHOLE_LIMIT:
+            raise ProtocolError(f"The answer is longer than {WHOLE_LIMIT >> 20} MiB.", frame=document[0])
+        return []
 
     def read(self, frames: list[Frame]) -> bool:
         """Emits what the frames say; whether it was no error. What the subscriber raises is none of ours."""
@@ -264,54 +280,81 @@ class _Reader(abc.ObserverBase[bytes]):
             try:
                 chunk = decode(data)
             except Exception as error:
-                self.on_error(_fault(error, data))
+                self.fail(_fault(error, data))
                 return False
             if chunk is not None:
                 emit(chunk)
             if decoder.failure is not None:
-                self.on_error(decoder.failure)
+                self.fail(decoder.failure)
                 return False
         if decoder.ended and decoder.complete:
             # The HTTP body should end now, too, which frees the connection for the next request. If it does not soon,
             # the connection is given up.
-            self.linger = self.home.loop.call_later(LINGER, self.observer.on_completed)
+            self.linger = self.home.loop.call_later(LINGER, self.end)
         return True
 
-    def kept(self, document: list[bytes], data: bytes) -> list[Frame]:
-        """No frames: a document is kept until it is whole."""
-        document.append(data)
-        if len(document) % 64 == 0 and sum(map(len, document)) > WHOLE_LIMIT:
-            raise ProtocolError(f"The answer is longer than {WHOLE_LIMIT >> 20} MiB.", frame=document[0])
-        return []
-
     def on_error(self, error: Exception) -> None:
-        if self.linger is None:
-            self.observer.on_error(self.clean(error))
+        if self.linger is None and not self.read(self.frames.flush()):
+            return
+        # A connection that breaks after the answer's end takes nothing away.
+        if self.linger is not None or (self.decoder.complete and isinstance(error, Interrupted)):
+            self.end()
         else:
-            self.on_completed()
+            self.fail(error)
 
     def on_completed(self) -> None:
         if self.linger is not None or self.finish():
-            if self.linger is not None:
-                self.linger.cancel()
-            self.observer.on_completed()
+            self.end()
+
+    def fail(self, error: Exception) -> None:
+        self.say_rest()
+        self.observer.on_error(self.clean(error))
+
+    def end(self) -> None:
+        if self.linger is not None:
+            self.linger.cancel()
+        self.say_rest()
+        self.observer.on_completed()
+
+    def say_rest(self) -> None:
+        if (rest := self.decoder.rest()) is not None:
+            self.emit(rest)
 
     def finish(self) -> bool:
         """Emits what is left; whether the answer is whole."""
         if self.document is not None:
-            body = valid_utf8(b"".join(self.document))
+            body = valid_utf8(b"".join(self.document).removeprefix(BYTE_ORDER_MARK))
             try:
                 chunk = self.llm._whole(body, self.request)  # pyright: ignore[reportPrivateUsage]
             except Exception as error:
-                self.on_error(_fault(error, body))
+                self.fail(Interrupted(_CUT_SHORT) if is_cut(body) else _fault(error, body))
                 return False
             self.emit(chunk)
         elif not self.read(self.frames.flush()):
             return False
         elif not self.decoder.complete:
-            self.on_error(Interrupted("The stream ended before the answer did: its end marker is missing."))
+            self.fail(
+                Interrupted(_NO_END) if not self.beginning or _is_stream(self.beginning) else _other(self.beginning)
+            )
             return False
         return True
+
+
+_CUT_SHORT = "The answer ended before it was whole: its JSON is cut."
+_NO_END = "The stream ended before the answer did: its end marker is missing."
+_FIELDS = (b"data", b"event", b"id", b"retry", b"")  # of server-sent events; the last is a comment's
+
+
+def _is_stream(beginning: bytes) -> bool:
+    """Whether events begin so, though none is whole."""
+    field, colon, _ = beginning.replace(b"\r", b"\n").partition(b"\n")[0].partition(b":")
+    return field in _FIELDS if colon else any(known.startswith(field) for known in _FIELDS)
+
+
+def _other(beginning: bytes) -> ProtocolError:
+    return ProtocolError(
+        f"The answer is no stream of events; is base_url right? It says: {excerpt(beginning)}", frame=beginning
+    )
 
 
 def _fault(error: Exception, data: bytes) -> RxllmError:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import functools
-import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
 from urllib.parse import urlsplit
@@ -64,7 +63,7 @@ _PROVIDERS = {
     "x.ai": "x_ai",
 }
 
-_COMPLETIONS_MODELS = re.compile(r"(ft:)?(gpt-3\.5-turbo-instruct|davinci-002|babbage-002)([-:].*)?")
+_COMPLETIONS_MODELS = ("gpt-3.5-turbo-instruct", "davinci-002", "babbage-002")
 
 
 def _known_api(_: object, attribute: object, api: object) -> None:
@@ -124,7 +123,8 @@ class OpenAI(HTTPProvider):
         """Whether to ask by the older protocol, which continues a text."""
         if self.api is not None:
             return self.api == "completions"
-        return _COMPLETIONS_MODELS.fullmatch(self._model(request)) is not None
+        name = self._model(request).removeprefix("ft:") + ":"  # what follows a base model's name is a date or an owner
+        return name.startswith(tuple(f"{model}{end}" for model in _COMPLETIONS_MODELS for end in ":-"))
 
     def kind(self, request: Request) -> Literal["llm", "chat_model"]:
         """Completions continue a text, chat converses."""

@@ -11,7 +11,7 @@ import msgspec
 from attrs import frozen
 from reactivex import Observable, abc
 
-from .._runtime import Source, Timers, call, clock, connect, timers
+from .._runtime import Scheduler, Source, Timers, call, clock, connect, timers
 from ..errors import MisuseError
 from ..events import Listener
 from ..llm import LLM, asking
@@ -32,7 +32,8 @@ def record(llm: LLM, path: str | os.PathLike[str]) -> LLM:
         path:       H--Hel-lo-E
 
     Each line is written as its chunk comes, by whoever hands the chunk on: a few microseconds on a local disk. So a
-    crash loses nothing but the end, and any number of answers may be recorded at once, by several processes, too.
+    crash loses nothing but the end, and any number of answers may be recorded at once, by several processes, too. The
+    pace is the model's: while it has to wait for a consumer that is full, no time passes in the recording.
 
     Errors: the model's, and `OSError` if the file can't be written, which ends the answer.
 
@@ -110,6 +111,8 @@ class _Tape(abc.ObserverBase[Chunk], abc.DisposableBase):
     def leave(self) -> None:
         if not self.over:
             self.over = True
+            if isinstance(self.home, Scheduler) and self.home.opened_at() is None:
+                self.last = self.clock()  # the silence since then was the consumer's
             self.note({"end": "cancelled"})
 
     def noted(self, what: Chunk | dict[str, Any]) -> bool:
@@ -127,7 +130,9 @@ class _Tape(abc.ObserverBase[Chunk], abc.DisposableBase):
         return True
 
     def note(self, what: Chunk | dict[str, Any]) -> None:
-        now = self.clock()
+        now, home = self.clock(), self.home
+        if isinstance(home, Scheduler):  # also where somebody has closed the gate again since
+            self.last = max(self.last, home.gate.opened_at)
         record = to_json(what) if isinstance(what, Chunk) else what
         self.write({"after": round(now - self.last, 6), **record})
         self.last = now

@@ -28,6 +28,8 @@ from urllib.parse import urlsplit
 
 from attrs import define, field, frozen
 
+from ..errors import MisuseError
+
 __all__ = ["End", "Endless", "Exchange", "FakeServer", "Received", "Reply", "Signal", "Step"]
 
 BACKLOG = 4096  # so that a thousand clients may connect at the same moment
@@ -203,6 +205,12 @@ class FakeServer:
         """From now on answer with these, in order; the last one repeats. A function is asked with the request."""
         if not replies:
             raise ValueError("give at least one reply")
+        for reply in replies:
+            if not (isinstance(reply, Reply) or callable(cast("object", reply))):
+                raise MisuseError(
+                    f"A FakeServer answers with Reply objects, or a function of the request that returns one, not "
+                    f"{type(reply).__name__}: say FakeServer(Reply(b'…'))."
+                )
         self._replies = list(replies)
 
     def exchange(self, index: int = 0) -> Exchange:
@@ -275,7 +283,10 @@ class FakeServer:
         exchange.arrived.set()
         reply = self._replies.pop(0) if len(self._replies) > 1 else self._replies[0]
         try:
-            return exchange, reply if isinstance(reply, Reply) else reply(request)
+            made = cast("object", reply if isinstance(reply, Reply) else reply(request))
+            if not isinstance(made, Reply):
+                raise TypeError(f"it returned {type(made).__name__} instead of a Reply")
+            return exchange, made
         except Exception as error:
             return exchange, Reply.json({"error": {"message": f"the reply function failed: {error!r}"}}, status=500)
 

@@ -7,7 +7,6 @@ import inspect
 import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
-from urllib.request import getproxies
 
 from .._runtime import loop_local
 from ..errors import MisuseError
@@ -75,6 +74,7 @@ def _check_proxies(proxies: Mapping[str, str]) -> None:
 
 def _default_client() -> httpx.AsyncClient:
     from http.cookiejar import CookieJar, DefaultCookiePolicy
+    from urllib.request import getproxies
 
     import aiohttp
     import httpx

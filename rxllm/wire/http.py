@@ -6,12 +6,14 @@ all the rest of the client together (it is linear in the number of connections, 
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import functools
 import math
-import re
+import string
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Failure", "Timeouts", "address", "check_headers", "post", "timeouts_of"]
 
 ERROR_BODY_LIMIT = 64 * 1024  # bytes that are read of an error document
+ERROR_BODY_PATIENCE = 2.0  # seconds that it may take
 
 Failure = Callable[[int, bytes, Mapping[str, str]], RxllmError]
 """Makes an error of an HTTP status, a body and headers (their names in lower case)."""
@@ -84,9 +87,9 @@ def post(
 
     Shape: decoded bytes (gzip is undone). Units: at most 16 KiB a piece.
 
-    Errors: `failure(status, body, headers)` for a status other than 2xx; `TransportError` without a connection;
-    `Timeout`; `Interrupted` when the connection breaks in the answer; `ProtocolError` for a web page;
-    `MisuseError` for a client of another event loop.
+    Errors: `failure(status, body, headers)` for a status other than 2xx, with as much of the body as could be read;
+    `TransportError` without a connection; `Timeout`; `Interrupted` when the connection breaks in the answer;
+    `ProtocolError` for a web page; `MisuseError` for a client of another event loop.
     """
     place, target, credentials = address(url)
     headers = {**headers, **credentials}
@@ -111,12 +114,12 @@ def post(
             response = await _send(http, request)
             home.answered(response.headers)
             if not response.is_success:
-                raise failure(response.status_code, await _beginning(response), response.headers)
+                raise failure(response.status_code, await _beginning(response, timeouts), response.headers)
             facts = {name.lower(): value for name, value in response.headers.raw}
             if b"html" in facts.get(b"content-type", b""):
                 raise ProtocolError(
                     f"{place} answered with a web page instead of a stream; is base_url right?",
-                    frame=await _beginning(response),
+                    frame=await _beginning(response, timeouts),
                 )
             # aiter_raw is aiter_bytes without the decoder, for the usual case that there is nothing to undo.
             plain = facts.get(b"content-encoding", b"identity") == b"identity"
@@ -131,8 +134,8 @@ def post(
     return source(read)
 
 
-_NO_URL = re.compile(r'[ "<>\\^`{|}]')  # RFC 3986 leaves them out; some are of a place that was not filled in
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NO_URL = frozenset(' "<>\\^`{|}')  # RFC 3986 leaves them out; some are of a place that was not filled in
+_HEADER_NAME = frozenset(string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~")
 
 
 def check_headers(headers: Mapping[str, str]) -> None:
@@ -144,7 +147,7 @@ def check_headers(headers: Mapping[str, str]) -> None:
     for name, value in headers.items():
         if not is_text(name) or not is_text(value):
             raise MisuseError(f"The header {name!r} must be text, not {type(value).__name__}.")
-        if not _HEADER_NAME.fullmatch(name) or not value.isascii() or not value.isprintable():
+        if not name or not _HEADER_NAME.issuperset(name) or not value.isascii() or not value.isprintable():
             raise MisuseError(f"The header {name!r} has characters that HTTP does not allow.")
 
 
@@ -168,7 +171,7 @@ def address(url: str) -> tuple[str, str, Mapping[str, str]]:
         (parts.hostname or "").encode("idna")  # as the look-up of its address does
     except ValueError:
         parts, port = urlsplit(""), ""
-    written = url.isprintable() and not _NO_URL.search(url)
+    written = url.isprintable() and _NO_URL.isdisjoint(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or not written or port == ":0":
         raise MisuseError(f"base_url must be like https://host/v1, not {url.rpartition('@')[2]!r}.")
     user, at, host = parts.netloc.rpartition("@")
@@ -203,14 +206,20 @@ async def _send(http: httpx.AsyncClient, request: httpx.Request) -> httpx.Respon
         return await http.send(request, stream=True)
 
 
-async def _beginning(response: httpx.Response) -> bytes:
-    """As much of an error document as is worth reading."""
-    body = b""
-    async for data in response.aiter_bytes():
-        body += data
-        if len(body) >= ERROR_BODY_LIMIT:
-            break
-    return body[:ERROR_BODY_LIMIT]
+async def _beginning(response: httpx.Response, timeouts: Timeouts) -> bytes:
+    """As much of an error document as is worth reading and can be read; without it the status says enough."""
+    import httpx
+
+    # Who set a limit for the first chunk must hear of the status before that.
+    patience = min(ERROR_BODY_PATIENCE, (timeouts.first_chunk or math.inf) / 2)
+    body = bytearray()
+    with suppress(httpx.HTTPError, httpx.StreamError, TimeoutError):
+        async with asyncio.timeout(patience):
+            async for data in response.aiter_bytes():
+                body += data
+                if len(body) >= ERROR_BODY_LIMIT:
+                    break
+    return bytes(body[:ERROR_BODY_LIMIT])
 
 
 def _transport_error(error: Exception, place: str, *, started: bool, timeouts: Timeouts) -> TransportError:

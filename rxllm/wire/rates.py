@@ -13,7 +13,7 @@ from attrs import frozen
 
 __all__ = ["Allowance", "allowances", "retry_after"]
 
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
+_SPAN = r"(\d+(?:\.\d+)?)(ms|h|m|s)"
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -51,8 +51,8 @@ def allowances(headers: Mapping[str, str]) -> Iterator[Allowance]:
 
 def _seconds(text: str) -> float | None:
     """A span such as ``1h6m0.5s`` or ``20ms``, or the time until a moment."""
-    if text and not _SPAN.sub("", text):
-        return sum(float(number) * _SECONDS[unit] for number, unit in _SPAN.findall(text))
+    if text and not re.sub(_SPAN, "", text):
+        return sum(float(number) * _SECONDS[unit] for number, unit in re.findall(_SPAN, text))
     try:
         return max(0.0, (datetime.fromisoformat(text) - datetime.now(UTC)).total_seconds())
     except (ValueError, TypeError):  # no moment, or one without a time zone

@@ -9,7 +9,7 @@ import msgspec
 
 from ..errors import ProtocolError
 
-__all__ = ["DEFAULT_LIMIT", "Frame", "SSEDecoder", "is_json", "too_large", "valid_utf8"]
+__all__ = ["BYTE_ORDER_MARK", "DEFAULT_LIMIT", "Frame", "SSEDecoder", "is_json", "too_large", "valid_utf8"]
 
 DEFAULT_LIMIT = 16 * 2**20  # bytes; tool arguments and images are large
 

@@ -3,7 +3,8 @@
     python tests/benchmarks/operators.py
 
 The stream is made in this process, of 100,000 plain chunks, so that nothing hides the difference. ``ops.map`` is there
-to compare with: a reactivex operator and nothing else.
+to compare with: a reactivex operator and nothing else. What paces is measured with bursts, each of which takes as long
+as the rhythm, beside reactivex's own operators of time.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import rxllm
 
 CHUNKS = 100_000
 ROUNDS = 5
+PACED, BURST, PAUSE = 5_000, 50, 0.01  # chunks, chunks, seconds
 
 
 @frozen
@@ -39,18 +41,29 @@ class Model(rxllm.LLM):
             yield self.text
 
 
-def cost(make: Callable[[], rx.Observable[Any]]) -> float:
+class Bursts(rxllm.LLM):
+    """Many at once, and again after a pause."""
+
+    async def chunks(self, request: rxllm.Request) -> AsyncIterator[str]:
+        """The same again and again."""
+        for _ in range(PACED // BURST):
+            for _ in range(BURST):
+                yield "token"
+            await asyncio.sleep(PAUSE)
+
+
+def cost(make: Callable[[], rx.Observable[Any]], chunks: int = CHUNKS) -> float:
     """Nanoseconds of CPU a chunk, without a consumer's bridge."""
 
     async def once() -> float:
         over = asyncio.Event()
         gc.collect()
         began = time.process_time()
-        make().subscribe(lambda value: None, print, over.set)
+        make().subscribe(lambda value: None, print, over.set, scheduler=rxllm.scheduler())
         await over.wait()
         return time.process_time() - began
 
-    return min(asyncio.run(once()) for _ in range(ROUNDS)) / CHUNKS * 1e9
+    return min(asyncio.run(once()) for _ in range(ROUNDS)) / chunks * 1e9
 
 
 def main() -> None:
@@ -86,6 +99,20 @@ def main() -> None:
     print(f"Python {platform.python_version()}; the bare stream takes {bare:,.0f} ns a chunk; each adds")
     for name, stream in streams.items():
         print(f"  {name:20} {cost(stream) - bare:8,.0f}")
+    bursts = Bursts()
+    paced = {
+        "smooth, paced": lambda: bursts("x").pipe(rxllm.smooth(PAUSE)),
+        "ops.delay": lambda: bursts("x").pipe(ops.delay(PAUSE)),
+        "concat_map(timer)": lambda: bursts("x").pipe(ops.concat_map(_after_a_while)),
+    }
+    bare = cost(lambda: bursts("x"), PACED)
+    print(f"in bursts it takes {bare:,.0f} ns a chunk; each adds")
+    for name, stream in paced.items():
+        print(f"  {name:20} {cost(stream, PACED) - bare:8,.0f}")
+
+
+def _after_a_while(chunk: rxllm.Chunk) -> rx.Observable[rxllm.Chunk]:
+    return rx.timer(PAUSE / BURST / 2).pipe(ops.map(lambda _: chunk))
 
 
 class _Forgets(rxllm.Store):

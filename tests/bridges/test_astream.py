@@ -196,16 +196,24 @@ async def test_an_item_that_comes_before_the_reader_waits_is_not_waited_for():
     await asyncio.wait_for(sink.wait(), 5)
 
 
-async def test_the_gate_is_not_closed_for_what_has_been_read():
-    """Another thread's call to close it comes late; nobody would open it again."""
-    sink = _Sink(None)
-    speaker = threading.Thread(target=lambda: [sink.on_next(number) for number in range(100)])
+async def test_the_gate_is_open_again_when_another_threads_burst_has_been_read():
+    """It was closed by that thread, while this one was busy."""
+    subject, homes = Subject(), []
+
+    def noting(observer, scheduler=None):
+        homes.append(scheduler)
+        return subject.subscribe(observer)
+
+    stream = rx.create(noting).pipe(rxllm.astream())
+    first = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0)
+    speaker = threading.Thread(target=lambda: [subject.on_next(number) for number in range(100)])
     speaker.start()
-    speaker.join()  # on the loop, which hears of it after that
-    sink.items.clear()
-    for _ in range(3):
-        await asyncio.sleep(0)
-    assert sink.gate.is_open
+    speaker.join()
+    await asyncio.sleep(0)
+    assert [*range(100)] == [await first] + [await anext(stream) for _ in range(99)]
+    assert homes[0].gate.is_open
+    await stream.aclose()
 
 
 async def collected(items):

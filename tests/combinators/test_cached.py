@@ -13,7 +13,7 @@ from protocols import Chat
 import rxllm
 from rxllm import LLM, Chunk, Interrupted, MemoryStore, MisuseError, SQLiteStore, Store, Usage, cached
 from rxllm.operators import keeping
-from rxllm.testing import End, FakeServer, MarbleLLM, Reply, Signal
+from rxllm.testing import End, FakeServer, LLMContract, MarbleLLM, Reply, Signal
 
 TIMEOUT = 5.0  # seconds for what comes at once
 
@@ -52,6 +52,34 @@ async def test_the_second_answer_is_the_first_again(store):
     assert first == await chunks_of(llm, "x")
     assert Usage(output_tokens=2) == first[-1].usage
     assert ["x"] == model.asked
+
+
+@pytest.mark.parametrize("first", [None, False])
+async def test_a_whole_answer_is_one_chunk_whatever_is_kept(store, first):
+    """Asked for, or kept of a stream; a stream of an answer that was asked for whole is that one chunk."""
+    llm = cached(Counts(), store)
+    streamed = await chunks_of(llm, "x", stream=first)
+    whole = await chunks_of(llm, "x", stream=False)
+    assert [sum(streamed, Chunk())] == whole
+    assert streamed == await chunks_of(llm, "x")
+    assert whole == await chunks_of(llm.bind(stream=False), "x")
+
+
+async def test_who_joins_a_stream_may_want_a_whole_answer(store):
+    """And the other way about: one request, and each in its own way."""
+    model = Counts()
+    llm = cached(model, store)
+    streamed, whole = await asyncio.gather(chunks_of(llm, "x"), chunks_of(llm, "x", stream=False))
+    assert (2, [sum(streamed, Chunk())]) == (len(streamed), whole)
+    assert ["x"] == model.asked
+
+
+class TestContract(LLMContract):
+    """A model like any other, also where all but its first answer is kept."""
+
+    def made(self):
+        """The model, with a store of its own."""
+        return cached(rxllm.Embedded(seed=1, max_tokens=20), MemoryStore())
 
 
 async def test_each_parameter_counts(store):

@@ -20,6 +20,7 @@ from protocols import PROTOCOLS, Chat, Messages, ToolCall, split_every, sse, wit
 import rxllm
 from rxllm import Anthropic, Embedded, Message, OpenAI, ReasoningPart, RefusalPart, TextPart, ToolCallPart, Usage
 from rxllm.errors import (
+    AuthenticationError,
     BadRequest,
     Interrupted,
     MisuseError,
@@ -267,6 +268,13 @@ class TestFraming:
         assert len(error.frame) <= 1000
         server.exchange(0).wait_closed()
 
+    @pytest.mark.parametrize("ping", [b"data:\n\n", b"data: \n\n", b"data:\ndata:\n\n", b"event: ping\ndata\n\n"])
+    def test_an_event_without_data_is_a_ping(self, protocol, server, ping):
+        """Some gateways keep the connection alive so."""
+        stream = protocol.stream(["Hel", "lo"])
+        server.reply(Reply(b"".join(ping + event for event in stream) + ping))
+        assert "Hello" == made(protocol, server).invoke("hi").text
+
 
 class TestRequest:
     """What is sent."""
@@ -427,7 +435,10 @@ class TestProviderError:
         [
             (b"<html>Welcome</html>", "text/html"),
             (b'{"hello": "world"}', "application/json"),
-            (b'{"half": ', "application/json"),
+            (b"[1}", "application/json"),
+            (b"no healthy upstream", "text/plain"),
+            (b"upstream error: none", "text/plain"),
+            (b"dated\n\n", "text/plain"),
         ],
     )
     def test_something_else_with_status_200(self, protocol, server, body, content_type):
@@ -435,7 +446,41 @@ class TestProviderError:
         server.reply(Reply(body, content_type=content_type, chunked=False))
         for stream in (True, False):
             _, error = failed(made(protocol, server), stream=stream)
-            assert (ProtocolError, body) == (type(error), error.frame)
+            assert (ProtocolError, body.strip(), False) == (type(error), error.frame.strip(), error.retryable)
+            if stream and content_type == "text/plain":
+                assert body.decode().strip() in str(error)
+
+    @pytest.mark.parametrize("stream", [True, False])
+    @pytest.mark.parametrize("size", [1, 100])
+    @pytest.mark.parametrize("opening", [b"\xef\xbb\xbf", b"\n \r\n", b"\xef\xbb\xbf\n"])
+    @pytest.mark.parametrize("form", [b"%s", b"[%s]"])
+    def test_an_error_with_status_200_in_another_form(self, protocol, server, stream, size, opening, form):
+        """In a list, after a byte order mark or white space: its words are read, and nobody asks again."""
+        body = opening + form % protocol.error_body(400, "No such model")
+        server.reply(Reply([body[at : at + size] for at in range(0, len(body), size)], content_type="application/json"))
+        _, error = failed(made(protocol, server, max_retries=2), stream=stream)
+        assert isinstance(error, ProviderError)
+        assert ("No such model", False, 1) == (str(error), error.retryable, len(server.requests))
+        server.reply(Reply(body, status=404))
+        assert "No such model (HTTP 404)" == str(failed(made(protocol, server), stream=stream)[1])
+
+    @pytest.mark.parametrize(
+        "body", [b"", b": ping\n\n", b"\n\n", b"dat", b"data: {", b"id: 1\r", b"retry: 5\n\n", b"event: x\n\n"]
+    )
+    def test_a_stream_that_ends_before_it_says_anything(self, protocol, server, body):
+        """It may have been a stream: it was cut, and it is worth asking again."""
+        server.reply(Reply(body))
+        _, error = failed(made(protocol, server))
+        assert (Interrupted, True) == (type(error), error.retryable)
+
+    def test_a_status_counts_though_its_document_breaks(self, protocol, server):
+        """It decides whether anybody asks again, and when."""
+        server.reply(Reply([b'{"error": ', End.FIN], status=401))
+        _, error = failed(made(protocol, server, max_retries=2))
+        assert (AuthenticationError, 1) == (type(error), len(server.requests))
+        server.reply(Reply([b"{", End.RST], status=429, headers={"retry-after": "100"}))
+        _, error = failed(made(protocol, server))
+        assert (RateLimited, 100.0) == (type(error), error.retry_after)
 
     @pytest.mark.parametrize("name", ["error", "choices", "content", "hello"])
     @pytest.mark.parametrize(("status", "kind"), [(200, ProtocolError), (400, BadRequest), (429, RateLimited)])
@@ -631,6 +676,12 @@ class TestSecrets:
             ("x-portkey-api-key", KEY),
             ("Cf-Access-Client-Secret", KEY),
             ("x-auth-token", KEY),
+            ("Helicone-Auth", f"Bearer {KEY}"),
+            ("Authorization", f"Token {KEY}"),
+            ("X-Goog-Iap-JWT-Assertion", KEY),
+            ("x-anything", KEY),
+            ("x-anything", f"bearer {KEY}"),
+            ("Cookie", f"theme=dark; session={KEY}; a=b"),
         ],
     )
     def test_a_server_that_repeats_a_header(self, protocol, server, name, value):
@@ -639,6 +690,32 @@ class TestSecrets:
         _, error = failed(made(protocol, server, api_key="another-key", headers={name: value}))
         assert "Incorrect API key provided: *** (HTTP 401)" == str(error)
         assert KEY not in error.body
+
+    @pytest.mark.parametrize("key", ["my secret key", "ab/cd/ef1234", 'sk-"quoted"\\'])
+    @pytest.mark.parametrize("form", [json.dumps, lambda text: json.dumps(text).replace("/", "\\/")])
+    def test_a_key_of_any_characters(self, protocol, server, key, form):
+        """It is blanked where it was decoded, and as JSON writes it."""
+        told = form(f"{key} is wrong")
+        server.reply(
+            Reply.json(b'{"error":{"message":%s,"code":"-%s"}}' % (told.encode(), form(key)[1:-1].encode()), status=401)
+        )
+        _, error = failed(made(protocol, server, api_key=key))
+        assert ("*** is wrong (HTTP 401)", "-***") == (str(error), error.code)
+        assert '{"error":{"message":"*** is wrong","code":"-***"}}' == error.body
+
+    def test_a_cookie_may_come_back_whole(self, protocol, server):
+        """All that was sent is blanked, the longest first."""
+        cookie = "theme=dark; session=abcdef1234"
+        server.reply(Reply.json(protocol.error_body(400, f"no: {cookie}, abcdef1234"), status=400))
+        _, error = failed(made(protocol, server, headers={"cookie": cookie}))
+        assert "no: ***, *** (HTTP 400)" == str(error)
+
+    def test_short_and_ordinary_words_stay(self, protocol, server):
+        """What the provider sends itself is no secret, nor a few characters that the user sends."""
+        said = "application/json is no text/event-stream, 2023-06-01, eu"
+        server.reply(Reply.json(protocol.error_body(400, said), status=400))
+        _, error = failed(made(protocol, server, headers={"x-region": "eu"}))
+        assert f"{said} (HTTP 400)" == str(error)
 
     @pytest.mark.parametrize("steps", [[End.FIN], [b"", End.RST], [End.HANG]], ids=["closed", "reset", "silent"])
     @pytest.mark.parametrize("client", [None, httpx.AsyncClient], ids=["default", "httpx"])

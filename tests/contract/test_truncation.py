@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 
+import attrs
 import pytest
 from attrs import frozen
 from protocols import split_events
 
 from rxllm import Anthropic, OpenAI
-from rxllm.errors import Interrupted
+from rxllm.errors import Interrupted, Timeout
 from rxllm.testing import End, FakeServer, Reply, Signal
+from rxllm.wire.http import Timeouts
 
 TEXTS = ("Hé", "llo 🌍")
 
@@ -123,21 +125,51 @@ async def test_a_clean_end_at_every_byte(short):
 
 
 @pytest.mark.parametrize("end", [End.FIN, End.RST])
-@pytest.mark.parametrize("more", [0, 1, 9])
+@pytest.mark.parametrize("more", [-2, -1, 0, 1, 9])
 @pytest.mark.parametrize("short", STREAMS, ids=lambda short: short.name)
 async def test_a_broken_connection_after_every_frame(short, more, end):
-    """FIN and RST at a frame's end or within the next one: what had arrived, and never the whole answer.
+    """FIN and RST at a frame's end, before its blank line or within the next one: what had arrived, as by a clean end.
 
     Unless the protocol had ended before: then a broken connection takes nothing away.
     """
     frames = short.frames
-    for count in range(len(frames) + 1):
+    for count in range(more < 0, len(frames) + 1):
         head = b"".join(frames[:count])
         heard_all = Signal()
-        text, _ = short.expected(frames[:count])
-        if not text:
+        expected = short.expected(frames[:count])
+        known = short.expected(frames[: count - (more < 0)])[0]  # before it breaks
+        if not known:
             heard_all.set()
-        said_all = count == len(frames)
         with FakeServer(Reply([short.body[: len(head) + more], heard_all, end])) as server:
             async with asyncio.timeout(10):
-                assert (text, said_all) == await outcome(short.made(server), heard_all, text)
+                assert expected == await outcome(short.made(server), heard_all, known)
+
+
+@pytest.mark.parametrize("short", STREAMS, ids=lambda short: short.name)
+async def test_silence_after_the_reason_is_silence(short):
+    """More may be on its way, such as the usage: until then the answer is not whole."""
+    before = short.frames[:-1]
+    with FakeServer(Reply([*before, End.HANG])) as server:
+        llm = attrs.evolve(short.made(server), timeout=Timeouts(read=0.1))
+        with pytest.raises(Timeout) as caught:
+            await llm.ainvoke("hi")
+    assert short.expected(before)[0] == caught.value.partial.text
+
+
+WHOLE = {
+    "chat": b'{"id":"a","choices":[{"message":{"content":"Hello"},"finish_reason":"stop"}],"n":[true,null,-1.5e3]}',
+    "completions": b'{"id":"a","choices":[{"text":"Hello","finish_reason":"stop"}],"n":[true,null,-1.5e3]}',
+    "messages": b'{"id":"a","content":[{"type":"text","text":"H\xc3\xa9llo"}],"n":[true,null,-1.5e3]}',
+}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("short", STREAMS, ids=lambda short: short.name)
+async def test_a_document_that_is_cut_at_every_byte(short, stream):
+    """It is worth asking again, for it is no other program's answer, but the beginning of this one's."""
+    body = WHOLE[short.api]
+    cuts = range(1, len(body))
+    with FakeServer(*(Reply.json(body[:cut]) for cut in cuts)) as server:
+        llm = short.made(server).bind(stream=stream)
+        actual = [await outcome(llm) for _ in cuts]
+    assert [("", False)] * len(cuts) == actual

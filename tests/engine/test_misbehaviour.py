@@ -335,3 +335,57 @@ def test_a_run_whose_loop_ends_before_its_first_step_is_told_cancelled():
 
     asyncio.run(main())
     assert [rxllm.Started, rxllm.Cancelled] == [type(event) for event in told]
+
+
+def buggy(source):
+    """An operator of the program's own, which raises where reactivex's own would send an error."""
+
+    def on_next(value):
+        raise ZeroDivisionError
+
+    return rx.create(
+        lambda observer, scheduler=None: source.subscribe(
+            on_next, observer.on_error, observer.on_completed, scheduler=scheduler
+        )
+    )
+
+
+@pytest.mark.parametrize("delay", [ops.delay(0.001), ops.map(str)], ids=["on time", "at once"])
+@pytest.mark.parametrize("handlers", [[], [lambda event: None]], ids=["unobserved", "observed"])
+def test_an_operator_that_raises_on_time_ends_the_loop(delay, handlers):
+    """No task of a source's is above it then, only a scheduled action."""
+    pipeline = rxllm.pipe(Count(), delay, buggy).with_config(handlers=handlers)
+    with pytest.raises(ZeroDivisionError):
+        pipeline.invoke("x")
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(pipeline.ainvoke("x"))
+
+
+def leave(*_):
+    """Somebody ends the program."""
+    raise SystemExit(3)
+
+
+class Leaves(LLM):
+    """Ends the program when it is asked."""
+
+    def chunks(self, request):
+        """Not a stream."""
+        leave()
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        rxllm.observe(Count(), leave),
+        Leaves(),
+        rxllm.pipe(lambda _: rx.defer(leave)),
+        rxllm.pipe(Count(), ops.delay(0.001), ops.map(leave)),
+    ],
+    ids=["a handler", "a model", "a factory", "on time"],
+)
+def test_who_waits_in_another_thread_hears_of_an_exit(stage):
+    """Also of one while the stream is subscribed to."""
+    with pytest.raises(SystemExit):
+        stage.invoke("x")
+    assert "0 1 2 3 4 " == Count().invoke("x").text, "the others' loop goes on"

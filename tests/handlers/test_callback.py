@@ -451,7 +451,7 @@ async def test_async_hooks_of_several_runs_do_not_wait_for_each_other():
 
 
 async def test_a_slow_async_hook_does_not_stop_the_stream():
-    """All chunks come while the first hook still stands."""
+    """All chunks come while the first hook still stands; the end of the loop waits for it."""
     stands = asyncio.Event()
 
     class Stands(CallbackHandler):
@@ -459,9 +459,53 @@ async def test_a_slow_async_hook_does_not_stop_the_stream():
             await stands.wait()
 
     stream = Letters(handlers=[Stands()]).astream("abc")
-    assert ["a", "b", "c"] == [str(chunk) async for chunk in stream]
+    assert ["a", "b", "c"] == [str(await anext(stream)) for _ in "abc"]
+    end = asyncio.ensure_future(anext(stream, None))
+    done, _ = await asyncio.wait([end], timeout=0)
+    assert set() == done
     stands.set()
-    await stream.aclose()
+    assert await end is None
+
+
+@pytest.mark.parametrize("ask", ["async for", "events"])
+async def test_hooks_are_done_when_the_loop_over_the_stream_is(ask):
+    """Whatever ends the program then."""
+    heard = []
+
+    class Takes(CallbackHandler):
+        async def on_llm_end(self, response, **kwargs):
+            for _ in range(20):
+                await asyncio.sleep(0)
+            heard.append("end")
+
+    llm = Letters(handlers=[Takes()])
+    async for _ in llm.astream("ab") if ask == "async for" else llm.astream_events("ab"):
+        pass
+    assert ["end"] == heard
+
+
+async def test_who_can_not_keep_up_stops_the_model():
+    """At so many hooks that wait; and the model goes on when they have been awaited."""
+    may_go = asyncio.Event()
+
+    class Slow(CallbackHandler):
+        async def on_llm_new_token(self, token, **kwargs):
+            await may_go.wait()
+
+    made = []
+
+    class Counts(LLM):
+        async def chunks(self, request):
+            for number in range(1000):
+                made.append(number)
+                yield "a"
+
+    answer = asyncio.ensure_future(Counts(handlers=[Slow()]).ainvoke("x"))
+    for _ in range(3000):
+        await asyncio.sleep(0)
+    assert 64 <= len(made) <= 70
+    may_go.set()
+    assert 1000 == len((await answer).text)
 
 
 def ended():
@@ -545,8 +589,8 @@ def test_hooks_that_the_loops_end_overtakes_are_given_up():
 
     async def main():
         stream = Letters(handlers=[handler]).astream("ab")
-        async for _ in stream:
-            pass
+        for _ in "ab":
+            await anext(stream)
 
     asyncio.run(main())
     assert ["start", "left"] == heard

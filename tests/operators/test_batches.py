@@ -314,6 +314,29 @@ async def test_exceptions_take_the_place_of_their_answers():
     assert {0: rxllm.Message, 1: ValueError} == {index: type(answer) for index, answer in answers}
 
 
+class Exits(LLM):
+    """Ends the program instead of answering."""
+
+    error: type[BaseException] = SystemExit
+
+    def __init__(self, error):
+        self.error = error
+
+    def complete(self, request):
+        """Raises it, for one of the prompts."""
+        if request.text == "x":
+            raise self.error
+        return request.text
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("method", ["batch", "batch_as_completed"])
+def test_the_end_of_the_program_is_no_answer(kind, method):
+    """It ends the batch, whoever wants exceptions as answers."""
+    with pytest.raises(kind):
+        list(getattr(Exits(kind), method)(["a", "x", "b"], return_exceptions=True))
+
+
 def test_a_bad_prompt_fails_the_batch():
     """Like any failure."""
     with pytest.raises(MisuseError, match="A prompt is text"):

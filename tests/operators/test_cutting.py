@@ -332,3 +332,49 @@ def test_time_is_linear(operator, text):
 
     small = min(seconds(2_000) for _ in range(3))
     assert any(30 * small > seconds(16_000) for _ in range(4)), "a busy machine may be slow once"
+
+
+# ── what is no chunk ─────────────────────────────────────────────────────────────────────────────────────────────
+
+CUTTERS = [(lambda: stop_at("x"), "stop_at"), (split_reasoning, "split_reasoning")]
+cutters = pytest.mark.parametrize(("make", "name"), CUTTERS, ids=[name for _, name in CUTTERS])
+
+
+@cutters
+@pytest.mark.parametrize("before", [[], ["<think>hm"], ["<think>hm</think>Fine."], ["Fine."], ["<th"]])
+def test_what_is_no_chunk_is_told(make, name, before):
+    """In the midst of anything: at once, once, and the source is left."""
+    values = [Chunk(text) for text in before]
+    events = [on_next(210 + index, value) for index, value in enumerate(values)]
+    late = [on_next(221, "o"), on_next(222, Chunk("o")), on_completed(300)]
+    heard, left = run(make(), *events, on_next(220, "hell"), *late)
+    assert [(220, "E")] == [(each.time, each.value.kind) for each in heard if each.time >= 220]
+    said = heard[-1].value.exception
+    assert isinstance(said, MisuseError)
+    assert f"{name}() takes chunks, but got str; is text() before it?" == str(said)
+    assert [220] == left
+
+
+@cutters
+def test_the_source_is_left_where_the_subscriber_does_not(make, name):
+    """By the operator itself: who hears of it may be slow."""
+    source, bare = Subject(), Bare()
+    connect(source.pipe(make()), bare, None)
+    source.on_next("a")
+    assert [MisuseError] == [type(heard) for heard in bare.heard]
+    assert [] == source.observers
+
+
+@cutters
+def test_a_source_that_goes_on_after_it_is_silenced(make, name):
+    """It has no guard of the grammar, and neither has the subscriber: the error is all there is."""
+
+    def subscribe(observer, _):
+        for value in "a", "b", Chunk("c"):
+            observer.on_next(value)
+        observer.on_completed()
+        return rx.disposable.Disposable()
+
+    bare = Bare()
+    connect(Source(subscribe).pipe(make()), bare, None)
+    assert [MisuseError] == [type(heard) for heard in bare.heard]

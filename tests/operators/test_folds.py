@@ -1,13 +1,17 @@
 """`text`, `message`, `usage`: on virtual time, where every moment is exact."""
 
+import re
+
 import pytest
 import reactivex as rx
 from reactivex.subject import Subject
 from reactivex.testing import ReactiveTest, TestScheduler
 
 import rxllm
-from rxllm import Chunk, Message, MisuseError, TextPart, ToolCallPart, Usage, message, text, usage
+from rxllm import Chunk, Message, MisuseError, RawPart, TextPart, ToolCallPart, Usage, message, text, usage
 from rxllm._runtime import connect
+from rxllm.messages import join
+from rxllm.operators.folds import _checked
 
 on_next, on_error, on_completed = ReactiveTest.on_next, ReactiveTest.on_error, ReactiveTest.on_completed
 USAGE = Usage(output_tokens=2)
@@ -53,6 +57,45 @@ def test_the_message_comes_at_the_end():
     heard, _ = run(message(), *HELLO, on_completed(300))
     parts = [TextPart("Hel"), ToolCallPart("1", "f"), TextPart("lo")]
     assert [on_next(300, Message("assistant", parts, USAGE)), on_completed(300)] == heard
+
+
+@pytest.mark.parametrize(("fold", "name"), [(message, "message"), (usage, "usage")])
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("lo", r"got str; is text\(\) before it\?"),
+        (Message("assistant", "lo"), r"got Message; is message\(\) before it\?"),
+        (5, r"got int\.$"),
+    ],
+)
+def test_what_is_no_chunk_is_told(fold, name, value, said):
+    """As the stream's error, once, with what probably stands before it."""
+    heard, _ = run(fold(), on_next(210, Chunk("Hel")), on_next(220, value), on_completed(300))
+    assert [(300, "E")] == [(each.time, each.value.kind) for each in heard]
+    assert isinstance(heard[0].value.exception, MisuseError)
+    assert re.match(rf"{name}\(\) takes chunks, but {said}", str(heard[0].value.exception))
+
+
+def test_a_pipeline_of_texts_that_is_folded_is_told():
+    """The sentence reaches whoever asks."""
+    with pytest.raises(MisuseError, match=r"is text\(\) before it"):
+        rxllm.pipe(rxllm.Embedded(seed=1, max_tokens=3), text(), message()).invoke("x")
+
+
+def test_a_failure_after_what_is_no_chunk_comes_as_it_is():
+    """With no partial, since there is no sum."""
+    failure = rxllm.TransportError("gone")
+    heard, _ = run(message(), on_next(210, "Hel"), on_error(300, failure))
+    assert [on_error(300, failure)] == heard
+    assert failure.partial is None
+
+
+def test_what_fails_within_a_chunk_is_not_blamed_on_the_operators():
+    """An AttributeError of a chunk itself is told as what it is."""
+    broken = Chunk(parts=[RawPart("p", {})], usage=USAGE)
+    object.__setattr__(broken, "rest", object())
+    with pytest.raises(AttributeError, match="reset"):
+        _checked("message()", join, [broken])
 
 
 def test_the_message_knows_resets():

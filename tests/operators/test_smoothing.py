@@ -3,9 +3,11 @@
 import asyncio
 import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 import reactivex as rx
+from attrs import frozen
 from hypothesis import given
 from hypothesis import strategies as st
 from reactivex.scheduler.eventloop import AsyncIOScheduler
@@ -110,11 +112,40 @@ def test_nobody_waits_longer(bursts, seconds):
     assert all(0 <= time - arrival <= seconds + 2 for (time, _), arrival in zip(heard, arrivals, strict=False))
 
 
+@given(st.lists(st.sampled_from(["x", "a ", " a", "  ", "\n", "水"]), max_size=12))
+def test_words_leave_whole(chunks):
+    """However the text was cut, each is an item of its own, and the same."""
+
+    def said(*texts):
+        scheduler = TestScheduler()
+        events = [on_next(210 + number, text) for number, text in enumerate(texts)]
+        source = scheduler.create_hot_observable(*events, on_completed(300))
+        heard = scheduler.start(lambda: source.pipe(rxllm.words(), smooth(50))).messages
+        return [event.value.value for event in heard[:-1]]
+
+    text = "".join(chunks)
+    assert said(text) == said(*chunks) == said(*text)
+
+
 @pytest.mark.parametrize("wrong", [0, -1, math.nan, math.inf, "3", True, None])
 def test_no_time_is_refused(wrong):
     """At once."""
     with pytest.raises(MisuseError, match=f"smooth must be a positive number of seconds, not {wrong!r}"):
         smooth(wrong)
+
+
+@frozen(eq=False)
+class Alarm:
+    """One timer, of those that are set."""
+
+    time: float
+    action: Callable[[], None]
+    alarms: list
+
+    def cancel(self):
+        """Is set no longer."""
+        if self in self.alarms:
+            self.alarms.remove(self)
 
 
 class Alarms:
@@ -125,22 +156,22 @@ class Alarms:
         self.alarms = []
         self.set = 0
         monkeypatch.setattr("time.monotonic", lambda: self.time)
-        monkeypatch.setattr(home, "schedule_relative", self.schedule)
+        monkeypatch.setattr(home.loop, "call_later", self.schedule)
 
-    def schedule(self, seconds, action, state=None):
+    def schedule(self, seconds, action, context=None):
         """Notes when to wake."""
-        alarm = [self.time + seconds, action]
+        alarm = Alarm(self.time + seconds, action, self.alarms)
         self.alarms.append(alarm)
         self.set += 1
-        return rx.disposable.Disposable(lambda: alarm in self.alarms and self.alarms.remove(alarm))
+        return alarm
 
     def move(self, seconds):
         """Lets time go by."""
         end = self.time + seconds
-        while due := sorted((alarm for alarm in self.alarms if alarm[0] <= end), key=lambda alarm: alarm[0]):
-            self.time = max(self.time, due[0][0])
-            self.alarms.remove(due[0])
-            due[0][1](None, None)
+        while due := sorted((alarm for alarm in self.alarms if alarm.time <= end), key=lambda alarm: alarm.time):
+            self.time = max(self.time, due[0].time)
+            due[0].cancel()
+            due[0].action()
         self.time = end
 
 
@@ -266,6 +297,30 @@ class Bare(rx.abc.ObserverBase):
     def on_completed(self):
         """Notes it."""
         self.heard.append("end")
+
+
+async def test_what_waits_keeps_a_script_from_ending(monkeypatch):
+    """Until the last has left, or nobody wants it."""
+    held, home = [], Scheduler(asyncio.get_running_loop())
+
+    def hold():
+        held.append(True)
+        return lambda: held.remove(True)
+
+    monkeypatch.setattr(home, "hold", hold)
+    clock, source, heard = Alarms(monkeypatch, home), Gated(), []
+    subscription = source.pipe(smooth(1.0)).subscribe(lambda value: heard.append((value, *held)), scheduler=home)
+    for number in range(5):
+        source.subject.on_next(number)
+        assert [True] * (number > 0) == held
+    clock.move(2.0)
+    assert [(0,), *((number, True) for number in range(1, 5))] == heard
+    assert [] == held
+    source.subject.on_next(5)
+    source.subject.on_next(6)
+    assert [True] == held
+    subscription.dispose()
+    assert [] == held
 
 
 async def test_a_late_timer_stops_with_who_leaves(monkeypatch):

@@ -108,6 +108,7 @@ ALPHABET = st.sampled_from(
         ". ",
         ". A",
         "word ",
+        " a",
         " " * 70,
     ]
 )
@@ -116,7 +117,10 @@ ALPHABET = st.sampled_from(
 @st.composite
 def chopped(draw):
     """A text and the pieces that it comes in, some of them empty."""
-    text = "".join(draw(st.lists(ALPHABET, max_size=30)))
+    items = draw(st.lists(ALPHABET, max_size=30))
+    text = "".join(items)
+    if draw(st.booleans()):
+        return text, items
     cuts = sorted(draw(st.lists(st.integers(0, len(text)), max_size=len(text) + 2)))
     return text, [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
 
@@ -180,7 +184,23 @@ def test_chunks_that_end_where_a_piece_may_end(operator, end):
     assert [f"a{end}", f"B{end}"] == pieces(lines, [f"a{end}", f"B{end}"]) or end in (" ", ". ", "\n\n")
 
 
-@given(st.lists(st.text(st.sampled_from("aé水「ї 　\x1c\x85\n"), max_size=4), max_size=8))
+@pytest.mark.parametrize(
+    ("chunks", "expected"),
+    [
+        (["x ", "a ", " b"], ["x ", "a  ", "b"]),
+        (["x", " a ", " b", "  c"], ["x ", "a  ", "b  ", "c"]),
+        (["x ", "a\n", "\tb", "c"], ["x ", "a\n\t", "bc"]),
+    ],
+)
+def test_whitespace_belongs_to_the_word_before(chunks, expected):
+    """Also what comes at the beginning of a chunk that is a word, where the word before has whitespace already."""
+    assert expected == pieces(words, chunks)
+
+
+LEADING = st.lists(st.sampled_from([*"aé水「ї 　\x1c\x85\n", " a"]), max_size=4).map("".join)
+
+
+@given(st.lists(LEADING, max_size=8))
 def test_words_are_found_alike_by_their_short_cut(chunks):
     """A chunk that is one word is cut without a pattern; single characters and the whole text tell what is right."""
     text = "".join(chunks)

@@ -9,7 +9,7 @@ import pytest
 from attrs import frozen, mutable
 
 from rxllm import Anthropic, MisuseError, OpenAI, Parameters, Timeouts, retry
-from rxllm.testing import FakeServer
+from rxllm.testing import FakeServer, Reply
 
 LOCAL = "http://localhost:8000/v1"
 
@@ -138,6 +138,22 @@ def test_a_name_is_text(provider, model):
 def test_what_is_right_is_taken(provider, settings):
     """As it is."""
     assert settings.get("headers") == provider("m", **settings).headers
+
+
+def test_a_query_is_the_clients():
+    """Azure's classic address has one; the sentence that refuses it in base_url says what works."""
+    with pytest.raises(MisuseError, match=r"client=lambda: httpx\.AsyncClient\(params=\{'api-version': …\}\)"):
+        OpenAI("m", base_url="https://x.openai.azure.com/openai/deployments/d?api-version=1")
+    with FakeServer(Reply(b'data: {"choices":[{"delta":{"content":"ok"},"finish_reason":"stop"}]}\n\n')) as server:
+        llm = OpenAI(
+            "m",
+            base_url=f"{server.url}/openai/deployments/d",
+            headers={"api-key": "sk-test"},
+            client=lambda: httpx.AsyncClient(params={"api-version": "2024-10-21"}),
+        )
+        assert "ok" == llm.invoke("hi").text
+    [request] = server.requests
+    assert ("/openai/deployments/d/chat/completions", "api-version=2024-10-21") == (request.path, request.query)
 
 
 async def test_an_open_client_is_taken():

@@ -74,6 +74,7 @@ class Heard:
                     self.chunks.append(chunk)
                 if self.decoder.failure:
                     raise self.decoder.failure
+            self.chunks += filter(None, [self.decoder.rest()])
         except ProviderError as error:
             self.failure = error
         self.message = join(self.chunks).message()
@@ -230,6 +231,9 @@ class TestCompletions:
             ("gpt-3.5-turbo-instruct-0914", "completions"),
             ("davinci-002", "completions"),
             ("ft:babbage-002:org::id", "completions"),
+            ("ft:gpt-3.5-turbo-instruct-0914:org::id", "completions"),
+            ("davinci-002x", "chat/completions"),
+            ("gpt-3x5-turbo-instruct", "chat/completions"),
             ("gpt-3.5-turbo", "chat/completions"),
             ("my-davinci-002x", "chat/completions"),
         ],

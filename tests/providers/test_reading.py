@@ -25,6 +25,9 @@ class Letters:
             return None
         return Chunk(read(data))
 
+    def rest(self):
+        """It holds nothing back."""
+
 
 def read(data):
     """Text, but for what no decoder has thought of."""

@@ -12,6 +12,7 @@ import threading
 
 import httpx
 from attrs import field, frozen
+from reactivex import operators as ops
 
 import rxllm
 from rxllm.errors import Interrupted, ProtocolError, ProviderError, Timeout, TransportError
@@ -170,6 +171,11 @@ class Echo(rxllm.LLM):
 
     fault: str = ""
     endless: object = field(factory=itertools.count, eq=False)
+
+    def __call__(self, prompt, /):
+        """The second is no part of the first, and nothing comes of it."""
+        answer = super().__call__(prompt)
+        return answer.pipe(ops.concat(answer.pipe(ops.ignore_elements()))) if self.fault == "asks twice" else answer
 
     async def chunks(self, request):
         """Its words."""

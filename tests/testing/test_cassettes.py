@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from attrs import frozen
+import reactivex as rx
+from attrs import field, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from laws.test_monoid import chunks
 from protocols import Chat
 from reactivex import operators as ops
+from reactivex.subject import Subject
 from reactivex.testing.marbles import marbles_testing
 
 import rxllm
@@ -182,6 +184,85 @@ async def test_several_at_once(path):
     assert runs != sorted(runs, key=runs.index), "nothing was recorded at the same time"
     answers = await Replay(path, speed=math.inf).abatch(prompts)
     assert ["abc"] * 20 == [str(answer) for answer in answers]
+
+
+class Fast(rxllm.LLM):
+    """As fast as it may be."""
+
+    async def chunks(self, request):
+        """Many."""
+        for number in range(200):
+            yield f"{number} "
+
+
+@pytest.fixture
+def now(monkeypatch):
+    """The time, moved by hand."""
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    return now
+
+
+async def turns():
+    """Some of the loop's."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_a_pause_of_the_consumer_is_no_silence_of_the_model(path, now):
+    """While the gate is closed nothing is waited for, and a replay would hand on a pause that was not the model's."""
+    home, heard, over = rxllm.scheduler(), [], asyncio.Event()
+
+    def take(chunk):
+        heard.append(chunk)
+        if len(heard) % 70 == 0:
+            home.gate.close()
+
+    record(Fast(), path)("hi").subscribe(take, on_completed=over.set, scheduler=home)
+    for expected in 70, 140:
+        await turns()
+        assert expected == len(heard)
+        now[0] += 500.0
+        home.gate.open()
+    await over.wait()
+    assert [0.0] * 201 == [line["after"] for line in lines_of(path)[1:]]
+
+
+async def test_a_pause_before_leaving_is_none_of_the_model(path, now):
+    """Who takes no more, and leaves later, has made the model wait; it was not silent."""
+    home = rxllm.scheduler()
+    subscription = record(Fast(), path)("hi").subscribe(lambda _: home.gate.close(), scheduler=home)
+    await turns()
+    now[0] += 500.0
+    subscription.dispose()
+    end = lines_of(path)[-1]
+    assert ("cancelled", 0.0) == (end["end"], end["after"])
+
+
+async def test_a_silence_of_the_model_is_recorded(path, now):
+    """Also that behind a pause of the consumer, from its end on."""
+    home, source, heard = rxllm.scheduler(), Subject(), []
+    record(Plays(source), path)("hi").subscribe(heard.append, scheduler=home)
+    for after, what in ((0.0, home.gate.close), (500.0, home.gate.open), (2.0, home.gate.close)):
+        now[0] += after
+        what()
+    source.on_next(Chunk("a"))
+    now[0] += 3.0
+    source.on_next(Chunk("b"))
+    source.on_completed()
+    assert ["a", "b"] == list(map(str, heard))
+    assert [2.0, 3.0, 0.0] == [line["after"] for line in lines_of(path)[1:]]
+
+
+@frozen
+class Plays(rxllm.LLM):
+    """Says what a source says, which heeds no gate."""
+
+    source: rx.Observable = field(eq=False)
+
+    def chunks(self, request):
+        """As it comes."""
+        return self.source
 
 
 def test_the_run_is_the_models_own(path):

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from birds import BirdContract, EchoContract
+from birds import BirdContract, Echo, EchoContract
 from protocols import Chat
 
 import rxllm
@@ -30,6 +30,7 @@ FAULTS = {
         "makes noise": {"test_the_sum_of_the_chunks_is_the_answer"},
         "never twice the same": {"test_the_sum_of_the_chunks_is_the_answer", "test_each_subscription_asks_anew"},
         "starts threads": {"test_it_can_be_left"},
+        "asks twice": {"test_the_events_of_a_run"},
     },
 }
 
@@ -40,6 +41,30 @@ class TestBird(BirdContract):
 
 class TestEcho(EchoContract):
     """A model without a server keeps its half."""
+
+
+class Upper(rxllm.LLM):
+    """Whole answers."""
+
+    async def complete(self, request):
+        """Loud."""
+        return request.text.upper()
+
+
+class TestHedge(LLMContract):
+    """A combinator keeps it, too, whose run has others within it."""
+
+    def made(self):
+        """The second is not needed."""
+        return rxllm.hedge(Upper(), Echo(), after=1)
+
+
+class TestFallback(LLMContract):
+    """The same, where it streams."""
+
+    def made(self):
+        """The second is not needed."""
+        return rxllm.fallback(rxllm.retry(Echo()), Upper())
 
 
 def run(directory, program, *arguments):

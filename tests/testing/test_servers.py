@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 from protocols import PROTOCOLS, ToolCall, split_events, split_every, with_line_ends, with_pings
 
+from rxllm import MisuseError
 from rxllm.testing import End, Endless, FakeServer, Reply, Signal
 
 HEAD = b"HTTP/1.1 200 \r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -298,6 +299,22 @@ def test_what_is_no_step_is_refused():
     """A mistake is told where it was made."""
     with pytest.raises(TypeError, match="not a step"):
         Reply(["text"])
+
+
+@pytest.mark.parametrize("wrong", [b"data: hi", "hi", None, [b"hi"]])
+def test_what_is_no_reply_is_refused(wrong):
+    """Before the server is started, with what to say instead."""
+    with pytest.raises(MisuseError, match=rf"Reply objects, .* not {type(wrong).__name__}: say FakeServer\(Reply\("):
+        FakeServer(wrong)
+    with FakeServer() as server, pytest.raises(MisuseError):
+        server.reply(Reply(b"hi"), wrong)
+
+
+def test_a_function_that_returns_no_reply_is_told_to_the_client():
+    """As one that fails."""
+    with FakeServer(lambda request: b"hi") as server, connect(server) as client:
+        ask(client, headers=b"Connection: close\r\n")
+        assert b"it returned bytes instead of a Reply" in read_all(client)
 
 
 def test_bodies_can_be_cut_and_dressed():

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 from attrs import frozen
 from reactivex import Observable
@@ -92,6 +92,10 @@ def asked(llm: rxllm.LLM) -> None:
     for index, answer in llm.batch_as_completed(["x"], max_concurrency=2):
         assert_type(index, int)
         assert_type(answer, Message)
+    assert_type(llm.batch(["x"], return_exceptions=False, temperature=0), list[Message])
+    assert_type(llm.batch(["x"], return_exceptions=True, temperature=0), list[Message | Exception])
+    asked = llm.batch_as_completed(["x"], return_exceptions=True)
+    assert_type(asked, rxllm.SyncStream[tuple[int, Message | Exception]])
     with llm.stream("x") as stream:
         assert_type(stream, rxllm.SyncStream[Chunk])
         assert_type(next(stream), Chunk)
@@ -106,6 +110,27 @@ async def awaited(llm: rxllm.LLM) -> None:
     async for index, answer in llm.abatch_as_completed(["x"]):
         assert_type(index, int)
         assert_type(answer, Message)
+
+
+async def awaited_with_exceptions(llm: rxllm.LLM, wanted: bool) -> None:
+    """They take the place of answers, so whoever asks for them must tell them apart."""
+    assert_type(await llm.abatch(["x"], return_exceptions=True), list[Message | Exception])
+    assert_type(await llm.abatch(["x"], return_exceptions=wanted), list[Message | Exception])
+    asked = llm.abatch_as_completed(["x"], return_exceptions=True)
+    assert_type(asked, rxllm.AsyncStream[tuple[int, Message | Exception]])
+    [answer] = await llm.abatch(["x"], return_exceptions=True)
+    answer.text  # type: ignore[union-attr]  # pyright: ignore[reportUnknownMemberType, reportAttributeAccessIssue]  # noqa: B018
+    if not isinstance(answer, Exception):
+        assert_type(answer.text, str)
+
+
+def exceptions_as_values(llm: rxllm.LLM, topics: Observable[str]) -> None:
+    """As operators."""
+    assert_type(topics.pipe(rxllm.batch(llm, return_exceptions=True)), Observable[Message | Exception])
+    numbered = topics.pipe(rxllm.batch_as_completed(llm, max_concurrency=2, return_exceptions=True))
+    assert_type(numbered, Observable[tuple[int, Message | Exception]])
+    talk = rxllm.pipe(outline, llm, rxllm.text())
+    assert_type(talk.batch(["x"], return_exceptions=True), list[str | Exception])
 
 
 def composed(llm: rxllm.LLM, topics: Observable[str]) -> None:
@@ -182,6 +207,10 @@ def values() -> None:
     """Values and sums."""
     assert_type(Chunk("a") + Chunk("b"), Chunk)
     assert_type(Usage() + Usage(), Usage)
+    assert_type(sum([Chunk("a"), Chunk("b")], Chunk()), Chunk)
+    assert_type(sum([Chunk("a"), Chunk("b")]), Chunk | Literal[0])
+    reason: rxllm.FinishReason = "stop"
+    assert_type(Chunk(finish_reason=reason).finish_reason, rxllm.FinishReason | None)
     assert_type(Message("user", "a").parts, tuple[rxllm.Part, ...])
     assert_type(rxllm.model("embedded"), rxllm.LLM)
     everything: list[Any] = [

@@ -210,10 +210,35 @@ class TestStatus:
         assert 65536 == len(error.body)
         server.exchange(0).wait_closed()
 
-    def test_an_error_document_that_breaks_is_a_broken_connection(self, server):
-        """When the network fails in the error document, this is what is said."""
-        server.reply(Reply([b"no", End.FIN], status=500))
-        assert Interrupted is type(heard_until_error(posted(server))[1])
+    @pytest.mark.parametrize("end", [End.FIN, End.RST, End.HANG])
+    def test_an_error_document_that_cannot_be_read_is_what_came_of_it(self, server, end, monkeypatch):
+        """The status and the headers count, though the network fails in the document, or it never ends."""
+        monkeypatch.setattr("rxllm.wire.http.ERROR_BODY_PATIENCE", 0.1)
+        server.reply(Reply([b"no", end], status=401, headers={"x-code": "C"}))
+        _, error = heard_until_error(posted(server))
+        assert (401, "no", "C") == (error.status, error.body, error.code)
+        server.exchange(0).wait_closed()
+
+    def test_an_error_document_without_end_comes_before_the_first_chunk_is_late(self, server):
+        """Who sets a short limit for the first chunk hears of the status, not of that."""
+        server.reply(Reply([b"no", End.HANG], status=401))
+        began = time.monotonic()
+        _, error = heard_until_error(posted(server, timeouts=Timeouts(first_chunk=0.2)))
+        assert (401, "no") == (error.status, error.body)
+        assert time.monotonic() - began < 1
+
+    def test_an_error_document_that_cannot_be_decompressed_is_none(self, server):
+        """The status counts all the same."""
+        server.reply(Reply(b"junk", status=400, headers={"content-encoding": "gzip"}))
+        _, error = heard_until_error(posted(server))
+        assert (400, "") == (error.status, error.body)
+
+    @pytest.mark.parametrize("end", [End.FIN, End.RST])
+    def test_a_web_page_that_breaks_is_one(self, server, end):
+        """With what came of it."""
+        server.reply(Reply([b"<html>", end], content_type="text/html"))
+        _, error = heard_until_error(posted(server))
+        assert (ProtocolError, b"<html>") == (type(error), error.frame)
 
     def test_a_compressed_error_is_read(self, server):
         """Compression is undone here, too."""

@@ -1,0 +1,164 @@
+"""Calls of tools whose id or name comes late: nothing of them is lost, however the answer ends."""
+
+import json
+
+import pytest
+from reactivex import operators as ops
+
+import rxllm
+from rxllm import OpenAI, RxllmError, ToolCallPart
+from rxllm.testing import End, FakeServer, Reply
+
+DONE = b"data: [DONE]\n\n"
+WHOLE = [ToolCallPart("call_1", "f", '{"x":1}', 0)]
+
+
+def event(*calls, finish=None, **fields):
+    """One event, with fragments of calls."""
+    choice = {"index": 0, "delta": {"tool_calls": list(calls)}, "finish_reason": finish}
+    return b"data: %s\n\n" % json.dumps({"choices": [choice], **fields}).encode()
+
+
+def fragment(arguments="", *, name=None, **fields):
+    """A fragment of the call at index 0, or of another one."""
+    function = {"arguments": arguments} if name is None else {"name": name, "arguments": arguments}
+    return {"index": 0, **fields, "function": function}
+
+
+FINISH = event(finish="tool_calls")
+
+
+def heard(*steps, **parameters):
+    """The calls that are heard, those of the answer or of the error's partial, and the error, if there is one."""
+    chunks = []
+    with FakeServer(Reply(steps)) as server:
+        source = OpenAI("m", base_url=server.url, max_retries=0).bind(**parameters)("hi")
+        try:
+            [answer] = source.pipe(ops.do_action(chunks.append), rxllm.message(), rxllm.stream())
+            error = None
+        except RxllmError as raised:
+            answer, error = raised.partial, raised
+    calls = [part for chunk in chunks for part in chunk.tool_calls]
+    return calls, list(answer.tool_calls) if answer else [], error
+
+
+@pytest.mark.parametrize(
+    "fragments",
+    [
+        [fragment("", name="f"), fragment('{"x":1}', id="call_1")],
+        [fragment("", id="call_1"), fragment('{"x":1}', name="f")],
+        [fragment("", name="f", id=""), fragment('{"x":1}', name="f", id="call_1")],
+        [
+            fragment(None, name="f", id=None),
+            {"index": 0, "id": "call_1", "function": {"name": None}},
+            fragment('{"x":1}'),
+        ],
+        [fragment('{"x"', name="f"), fragment(":1"), fragment("}", id="call_1")],
+        [fragment('{"x"', id="call_1"), fragment(":1", id="call_1", name="f"), fragment("}", name="f")],
+        [fragment('{"x"'), fragment(":1", name="f"), fragment("}", id="call_1")],
+    ],
+)
+def test_an_id_or_a_name_may_come_late(fragments):
+    """The first id that is not empty counts, and the first name, in whatever fragment they come."""
+    for ending in ([FINISH, DONE], [FINISH], [DONE]):
+        calls, answered, error = heard(*map(event, fragments), *ending)
+        assert (WHOLE, None) == (answered, error)
+        assert [("call_1", "f")] == [(call.id, call.name) for call in calls if call.id or call.name]
+
+
+def test_what_is_known_at_once_is_not_held_back():
+    """Each fragment of an ordinary call is a chunk of its own."""
+    calls, answered, _ = heard(
+        event(fragment("", name="f", id="call_1")), event(fragment('{"x"')), event(fragment(":1}")), FINISH
+    )
+    assert ["", '{"x"', ":1}"] == [call.arguments for call in calls]
+    assert WHOLE == answered
+
+
+def test_calls_keep_their_order():
+    """One that is complete waits for an earlier one that is not."""
+    _, answered, _ = heard(
+        event(fragment("{}", name="f"), fragment("", name="g", index=1, id="call_2")),
+        event(fragment('{"y":2}', index=1)),
+        event(fragment(id="call_1")),
+        DONE,
+    )
+    assert [ToolCallPart("call_1", "f", "{}", 0), ToolCallPart("call_2", "g", '{"y":2}', 1)] == answered
+
+
+def test_two_calls_may_wait_for_their_ids():
+    """Each gets its own."""
+    _, answered, _ = heard(
+        event(fragment("{}", name="f"), fragment("{}", name="f", index=1)),
+        event(fragment(index=1, id="call_2"), fragment(id="call_1")),
+        DONE,
+    )
+    assert [ToolCallPart("call_1", "f", "{}", 0), ToolCallPart("call_2", "f", "{}", 1)] == answered
+
+
+@pytest.mark.parametrize("finish", [[FINISH, DONE], [FINISH], [DONE], [DONE, End.HANG], [FINISH, End.FIN]])
+def test_a_server_without_ids_loses_nothing(finish):
+    """The call comes when the answer ends, with what there is."""
+    calls, answered, error = heard(event(fragment('{"x"', name="f")), event(fragment(":1}")), *finish)
+    expected = [ToolCallPart("", "f", '{"x":1}', 0)]
+    assert (expected, expected, None) == (calls, answered, error)
+
+
+def test_the_reason_does_not_come_before_the_call():
+    """Who hears why the answer ended has heard the answer."""
+    with FakeServer(Reply([event(fragment("{}", name="f")), FINISH, DONE])) as server:
+        *_, last = OpenAI("m", base_url=server.url).stream("hi")
+    assert ([ToolCallPart("", "f", "{}", 0)], "tool_call") == (list(last.tool_calls), last.finish_reason)
+
+
+def test_the_older_form_never_has_an_id():
+    """So that its fragments need not wait for one."""
+    pieces = [{"name": "f", "arguments": ""}, {"arguments": "{"}, {"arguments": "}"}]
+    events = [
+        b"data: %s\n\n" % json.dumps({"choices": [{"delta": {"function_call": each}}]}).encode() for each in pieces
+    ]
+    calls, answered, _ = heard(*events, DONE)
+    assert (["", "{", "}"], [ToolCallPart("", "f", "{}", 0)]) == ([call.arguments for call in calls], answered)
+
+
+def test_another_name_at_the_same_index():
+    """With an id of its own it is another call; without, a server has changed its mind, and the first name counts."""
+    opening = event(fragment("{}", name="f"))
+    _, answered, _ = heard(opening, event(fragment("{}", name="g", id="call_2")), DONE)
+    assert [ToolCallPart("", "f", "{}", 0), ToolCallPart("call_2", "g", "{}", 1)] == answered
+    _, answered, _ = heard(opening, event(fragment("", name="g")), DONE)
+    assert [ToolCallPart("", "f", "{}", 0)] == answered
+
+
+def test_a_call_that_begins_after_the_reason_is_not_lost():
+    """Some say late what they call."""
+    _, answered, error = heard(event(finish="tool_calls"), event(fragment('{"x":1}', name="f")))
+    assert ([ToolCallPart("", "f", '{"x":1}', 0)], None) == (answered, error)
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        [],
+        [End.FIN],
+        [End.RST],
+        [b'data: {"error": {"message": "boom"}}\n\n'],
+        [event(finish="error")],
+        [b"data: {nonsense\n\n"],
+    ],
+    ids=["clean", "FIN", "RST", "error", "finish_reason error", "garbage"],
+)
+def test_a_stream_that_breaks_meanwhile_loses_nothing(ending):
+    """What was held back is heard before the error, and is in its partial."""
+    calls, partial, error = heard(event(fragment('{"x"', name="f")), event(fragment(":1")), *ending)
+    expected = [ToolCallPart("", "f", '{"x":1', 0)]
+    assert (expected, expected, True) == (calls, partial, error is not None)
+
+
+@pytest.mark.parametrize("finish", ["tool_calls", None])
+def test_a_whole_answer_may_have_a_call_without_an_id(finish):
+    """Whether or not it says why it ended."""
+    call = {"function": {"name": "f", "arguments": '{"x":1}'}}
+    document = {"choices": [{"message": {"tool_calls": [call]}, "finish_reason": finish}]}
+    _, answered, error = heard(json.dumps(document).encode(), stream=False)
+    assert ([ToolCallPart("", "f", '{"x":1}', 0)], None) == (answered, error)
