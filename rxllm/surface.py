@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Iterable, Mapping
-from types import FunctionType
-from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, Protocol, Self, TypeVar, Unpack, cast, overload
+from typing import Any, Generic, Literal, NoReturn, Protocol, Self, TypeVar, Unpack, cast, overload
 
 import attrs
 from attrs import field, frozen
@@ -22,6 +21,7 @@ from .bridges import AsyncStream, SyncStream, from_aiter, from_iter
 from .bridges.stream import CallerStream
 from .errors import MisuseError, is_text, must_be, shown
 from .events import Event, Listener
+from .extensible import Extensible, restore
 from .messages import Parameters, Request, Settings
 from .operators.batches import MAX_CONCURRENCY, batch, batch_as_completed
 from .operators.dicts import SELECTIONS, as_dicts
@@ -61,11 +61,10 @@ def _ears(handlers: Iterable[Listener | Ear]) -> tuple[Ear, ...]:
 
 
 @frozen(kw_only=True)
-class Surface(ABC, Generic[In, Out, Answer]):
+class Surface(Extensible, ABC, Generic[In, Out, Answer]):
     """A function from a prompt to a cold Observable, and the ways to use it.
 
-    Its fields are frozen. A plain class or a dataclass made of it may have attributes of its own, named otherwise than
-    the methods, and a constructor that does not call this one: then the fields have their defaults.
+    Its fields are frozen, see `Extensible`.
 
     Attributes:
         tags: names to find its runs by.
@@ -78,43 +77,6 @@ class Surface(ABC, Generic[In, Out, Answer]):
     metadata: Mapping[str, Any] = field(factory=dict[str, Any], converter=_facts, hash=False)
     run_name: str | None = field(default=None, validator=optional(must_be("text", is_text)))
     handlers: tuple[Ear, ...] = field(default=(), converter=_ears, repr=False)
-
-    @classmethod
-    def __attrs_init_subclass__(cls) -> None:
-        """What attrs makes for its own classes would also hold in plain classes made of them."""
-        if cls.__setattr__ is _SET_NOTHING:
-            cls.__setattr__ = _set  # type: ignore[assignment,method-assign]
-        for each in attrs.fields(cls):
-            _refuse_taken(cls, each.name)
-        for name in ("__getstate__", "__setstate__"):  # they know no attributes but attrs' own
-            if getattr(vars(cls).get(name), "__name__", "").startswith("slots_"):
-                delattr(cls, name)
-
-    def __init_subclass__(cls, **given: Any) -> None:
-        super().__init_subclass__(**given)
-        for name, value in vars(cls).items():
-            if not (callable(value) or hasattr(value, "__get__")):
-                _refuse_taken(cls, name)
-
-    def __setstate__(self, state: Any) -> None:
-        _restore(self, state)
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            """A field that a constructor of one's own has not set."""
-            kind = type(self)
-            attribute = attrs.fields_dict(kind).get(name)
-            if attribute is None:
-                return object.__getattribute__(self, name)  # which raises; of a property, what that raised
-            if attribute.default is attrs.NOTHING:
-                raise MisuseError(
-                    f"This {kind.__name__} has no {name}: its constructor must call super().__init__({name}=…), that "
-                    "of a dataclass in __post_init__."
-                )
-            default = attribute.default
-            value = default.factory() if isinstance(default, attrs.Factory) else default
-            return value if attribute.converter is None else attribute.converter(value)
 
     @abstractmethod
     def __call__(self, prompt: In, /) -> Observable[Out]:
@@ -162,7 +124,7 @@ class Surface(ABC, Generic[In, Out, Answer]):
             MisuseError: a field can't have this value.
         """
         copied = object.__new__(type(self))
-        _restore(copied, object.__getstate__(self))
+        restore(copied, object.__getstate__(self))
         for name, value in changes.items():
             attribute: Any = attrs.fields_dict(type(self))[name]
             if attribute.converter is not None:
@@ -411,52 +373,6 @@ class _Called(Generic[In, Out, Answer]):
         given = {name: getattr(self.parameters, name) for name in attrs.fields_dict(Parameters)}
         given["extra"] = {**prompt.extra, **self.parameters.extra}
         return attrs.evolve(prompt, **{name: value for name, value in given.items() if value is not None})
-
-
-_SET_NOTHING: Any = cast("Any", Surface).__setattr__  # made by attrs
-
-
-def _restore(surface: object, state: Any) -> None:
-    """Gives an empty object all that another had, in slots or not."""
-    attributes, slots = cast("tuple[Any, Any]", state if isinstance(state, tuple) else (state, None))
-    values: dict[str, Any] = {**(attributes or {}), **(slots or {})}
-    for name, value in values.items():
-        object.__setattr__(surface, name, value)
-
-
-def _set(self: Surface[Any, Any, Any], name: str, value: Any) -> None:
-    """Sets what is no field, where there is room for it."""
-    kind = type(self)
-    is_field = name in attrs.fields_dict(kind)
-    by_attrs = "__attrs_attrs__" in vars(kind)
-    if is_field:
-        begin = "self.__attrs_init__" if by_attrs else "super().__init__"
-        hint = f"bind and with_config make a copy, and a constructor of one's own calls {begin}({name}=…)."
-    elif by_attrs:
-        hint = f"declare the field in the class, as in {name}: str."
-    else:
-        _refuse_taken(kind, name)
-        object.__setattr__(self, name, value)
-        return
-    raise AttributeError(f"A {kind.__name__} is frozen, so that its {name} can't be set: {hint}", name=name, obj=self)
-
-
-def _refuse_taken(kind: type[Surface[Any, Any, Any]], name: str) -> None:
-    """An attribute shall not replace a method of ours, which would fail later, and elsewhere.
-
-    Raises:
-        MisuseError: it would.
-    """
-    if name.startswith("__"):
-        return
-    bases: tuple[type, ...] = kind.__mro__[1:]
-    for base in bases:
-        ours = Surface in base.__mro__ and base.__module__.partition(".")[0] == __package__
-        if ours and isinstance(vars(base).get(name), (FunctionType, property)):
-            raise MisuseError(
-                f"{kind.__name__} can't have an attribute {name!r}: it would replace {base.__name__}.{name}, which is "
-                f"needed. Give it another name, such as {name}_."
-            )
 
 
 class _End(abc.ObserverBase[Any]):
