@@ -431,25 +431,40 @@ class Chunk:
 
 
 # Slot descriptors: what attrs' own frozen __init__ costs twice as much for (see tests/benchmarks).
-_new = object.__new__
+_new: Callable[[Any], Any] = object.__new__
 _set_text = Chunk.text.__set__  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
 _set_rest = Chunk.rest.__set__  # type: ignore[union-attr]  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess, reportUnknownMemberType, reportUnknownVariableType]
 
 
+def thawed(kind: type) -> Any:
+    """A class whose objects are filled field by field, and then given the frozen class that they are meant to be of.
+
+    For the per-token path: nothing else fills a frozen object as fast.
+    """
+    # Both, for only together they are the plain setting of a slot, which the interpreter knows to make quick.
+    plain = {"__setattr__": object.__setattr__, "__delattr__": object.__delattr__}
+    return type(f"Thawed{kind.__name__}", (kind,), {"__slots__": (), **plain})
+
+
+_ThawedChunk = thawed(Chunk)
+
+
 def text_chunk(text: str) -> Chunk:
-    """``Chunk(text)``, at half the price; for the per-token path."""
-    chunk = _new(Chunk)
-    _set_text(chunk, text)
-    _set_rest(chunk, None)
-    return chunk
+    """``Chunk(text)``, at a third of the price; for the per-token path."""
+    chunk = _new(_ThawedChunk)
+    chunk.text = text
+    chunk.rest = None
+    chunk.__class__ = Chunk
+    return chunk  # type: ignore[no-any-return]  # cast() is a call, and this is the per-token path
 
 
 def part_chunk(part: ReasoningPart | ToolCallPart) -> Chunk:
     """``Chunk(parts=[part])`` of a part that is not empty, at half the price."""
-    chunk = _new(Chunk)
-    _set_text(chunk, "")
-    _set_rest(chunk, _Rest((part,)))
-    return chunk
+    chunk = _new(_ThawedChunk)
+    chunk.text = ""
+    chunk.rest = _Rest((part,))
+    chunk.__class__ = Chunk
+    return chunk  # type: ignore[no-any-return]  # cast() is a call, and this is the per-token path
 
 
 def join(chunks: Iterable[Chunk]) -> Chunk:

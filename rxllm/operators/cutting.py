@@ -15,7 +15,7 @@ from reactivex.disposable import SingleAssignmentDisposable
 
 from .._runtime import Source, connect
 from ..errors import MisuseError
-from ..messages import Chunk, Part, ReasoningPart, TextPart, part_chunk, text_chunk
+from ..messages import Chunk, Part, ReasoningPart, TextPart, part_chunk, text_chunk, thawed
 from .folds import no_chunk
 
 __all__ = ["Ending", "Sought", "split_reasoning", "stop_at"]
@@ -252,19 +252,10 @@ def _with(chunk: Chunk, parts: list[Part]) -> Chunk:
     )
 
 
-def _thawed(kind: type) -> Any:
-    """A class whose objects are filled field by field, and then given the frozen class that they are meant to be of."""
-    return type(
-        kind.__name__,
-        (kind,),
-        {"__slots__": (), "__setattr__": object.__setattr__, "__delattr__": object.__delattr__},
-    )
-
-
 # Most chunks of reasoning are this one thing, and attrs' own frozen __init__ takes three times as long.
 _REST: Any = type(part_chunk(ReasoningPart(" ")).rest)
 _new: Callable[[Any], Any] = object.__new__
-_ThawedPart, _ThawedRest, _ThawedChunk = map(_thawed, (ReasoningPart, _REST, Chunk))
+_ThawedPart, _ThawedRest, _ThawedChunk = map(thawed, (ReasoningPart, _REST, Chunk))
 
 
 def _thought(text: str) -> Chunk:
@@ -282,7 +273,7 @@ def _thought(text: str) -> Chunk:
     chunk.text = ""
     chunk.rest = rest
     chunk.__class__ = Chunk
-    return cast("Chunk", chunk)
+    return chunk  # type: ignore[no-any-return]  # cast() is a call, and this is the per-token path
 
 
 def _text(text: str) -> list[Part]:
