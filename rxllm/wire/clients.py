@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import functools
 import inspect
 import logging
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from ..errors import MisuseError
 if TYPE_CHECKING:
     import asyncio
 
+    import aiohttp
     import httpx
 
     Client = httpx.AsyncClient | Callable[[], httpx.AsyncClient]
@@ -22,7 +24,7 @@ __all__ = ["client_on", "reused"]
 
 _log = logging.getLogger("rxllm")
 
-# Whether the latest connection that this task asked for had been used before.
+# Whether the latest connection that this task asked for had been used before, as far as can be told.
 reused: contextvars.ContextVar[bool] = contextvars.ContextVar("rxllm_reused", default=False)
 
 
@@ -72,6 +74,24 @@ def _check_proxies(proxies: Mapping[str, str]) -> None:
         _log.warning("ALL_PROXY is not heeded: set HTTPS_PROXY and HTTP_PROXY%s", own)
 
 
+@functools.cache
+def _connector_class() -> type[aiohttp.TCPConnector]:
+    import aiohttp
+
+    class Connector(aiohttp.TCPConnector):
+        """Tells whether a connection is a kept one. A TraceConfig does, too, but costs each request dear."""
+
+        async def connect(self, *arguments: Any, **named: Any) -> Any:
+            reused.set(True)
+            return await super().connect(*arguments, **named)
+
+        async def _create_connection(self, *arguments: Any, **named: Any) -> Any:
+            reused.set(False)
+            return await super()._create_connection(*arguments, **named)
+
+    return Connector
+
+
 def _default_client() -> httpx.AsyncClient:
     from http.cookiejar import CookieJar, DefaultCookiePolicy
     from urllib.request import getproxies
@@ -82,22 +102,15 @@ def _default_client() -> httpx.AsyncClient:
 
     proxies = {name: proxy for name, proxy in getproxies().items() if name != "no"}
     _check_proxies(proxies)
-    traces = aiohttp.TraceConfig()
-    traces.on_connection_reuseconn.append(_note_reuse)
     transport = AiohttpTransport()
     # limit=0: no limit; how many streams run at once is the caller's business (`batch`, `limited`).
     # trust_env only where there is a proxy: it costs two hops to a thread for each request.
     transport.client = lambda: aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ssl=transport.ssl_context),
+        connector=_connector_class()(limit=0, ssl=transport.ssl_context),
         cookie_jar=aiohttp.DummyCookieJar(),
-        trace_configs=[traces],
         trust_env=bool(proxies),
     )
     no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
     # What is compressed comes in lumps, and its size is bounded only after it is undone.
     headers = {"accept-encoding": "identity"}
     return httpx.AsyncClient(transport=transport, cookies=no_cookies, headers=headers)
-
-
-async def _note_reuse(*_: object) -> None:
-    reused.set(True)
