@@ -53,6 +53,7 @@ class Names:
 
     OPERATION: Final = "gen_ai.operation.name"
     PROVIDER: Final = "gen_ai.provider.name"
+    CONVERSATION: Final = "gen_ai.conversation.id"
     WORKFLOW: Final = "gen_ai.workflow.name"
     TOOL: Final = "gen_ai.tool.name"
     TOOL_ARGUMENTS: Final = "gen_ai.tool.call.arguments"
@@ -135,7 +136,8 @@ class OpenTelemetryHandler(Handler):
     is part of, else the span that is current where it is subscribed to. It is never made current itself: a stream's
     consumer may leave it in another context than it was begun in. One handler may hear any number of runs at once.
 
-    What is asked and answered stays out, also as the text of an error, unless `capture_content` says otherwise.
+    A run with ``conversation_id`` in its metadata tells it. What is asked and answered stays out, also as the text of
+    an error, unless `capture_content` says otherwise.
 
     Args:
         tracer_provider: instead of the global one.
@@ -295,10 +297,11 @@ def _status_of(error: Exception) -> int | None:
 
 def _asked(run: Run, given: object) -> dict[str, Any]:
     """What was asked for, but its content."""
+    conversation = {Names.CONVERSATION: run.metadata.get("conversation_id")}
     if isinstance(given, Request) and run.service:
         parameters = {name: getattr(given, field) for field, name in Names.PARAMETERS.items()}
-        return _known({Names.STREAM: run.service.streaming, **parameters})
-    return {Names.TOOL if run.kind == "tool" else Names.WORKFLOW: run.name}
+        return _known({Names.STREAM: run.service.streaming, **parameters, **conversation})
+    return _known({Names.TOOL if run.kind == "tool" else Names.WORKFLOW: run.name, **conversation})
 
 
 # ── content ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -152,6 +152,15 @@ def inside(inner, outer):
 # ── spans ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_a_conversation_is_told_by_all_that_is_part_of_it(telemetry):
+    """Its id is metadata, which runs within inherit."""
+    pipeline = rxllm.pipe(rxllm.Embedded(max_tokens=1), rxllm.text()).with_config(
+        metadata={"conversation_id": "c-7"}, handlers=[telemetry.handler]
+    )
+    pipeline.invoke("x")
+    assert ["c-7", "c-7"] == [span.attributes["gen_ai.conversation.id"] for span in telemetry.spans]
+
+
 def test_a_model_on_a_server_is_a_client(telemetry, server):
     """Its span has the names of the convention, and what was asked for and answered, but no content and no key."""
     server.reply(Reply(Chat().stream(["Hel", "lo"], usage=(3, 2))))
