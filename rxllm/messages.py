@@ -446,7 +446,7 @@ def thawed(kind: type) -> Any:
     return type(f"Thawed{kind.__name__}", (kind,), {"__slots__": (), **plain})
 
 
-_ThawedChunk = thawed(Chunk)
+_ThawedRest, _ThawedChunk = thawed(_Rest), thawed(Chunk)
 
 
 def text_chunk(text: str) -> Chunk:
@@ -459,10 +459,15 @@ def text_chunk(text: str) -> Chunk:
 
 
 def part_chunk(part: ReasoningPart | ToolCallPart) -> Chunk:
-    """``Chunk(parts=[part])`` of a part that is not empty, at half the price."""
+    """``Chunk(parts=[part])`` of a part that is not empty, at a third of the price."""
+    rest = _new(_ThawedRest)
+    rest.parts = (part,)
+    rest.usage = rest.finish_reason = rest.raw_finish_reason = rest.model = rest.id = rest.logprobs = None
+    rest.reset = False
+    rest.__class__ = _Rest
     chunk = _new(_ThawedChunk)
     chunk.text = ""
-    chunk.rest = _Rest((part,))
+    chunk.rest = rest
     chunk.__class__ = Chunk
     return chunk  # type: ignore[no-any-return]  # cast() is a call, and this is the per-token path
 

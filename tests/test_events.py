@@ -537,18 +537,25 @@ async def test_who_takes_no_events_stops_the_model():
             assert 8 < each * len(made) <= HIGH + 8 + 2 * each
 
 
+@frozen
+class Long(LLM):
+    """Streams 5,000 letters, and notes each in `made`."""
+
+    made: list
+
+    async def chunks(self, request):
+        """Letters."""
+        for _ in range(5000):
+            self.made.append(1)
+            yield "a"
+
+
 @pytest.mark.parametrize("within", [lambda llm: llm, lambda llm: rxllm.pipe(llm.events)], ids=["models", "events"])
 async def test_who_takes_no_events_stops_a_batch(within):
     """Though each of its answers has a pace of its own."""
     made = []
 
-    class Long(LLM):
-        async def chunks(self, request):
-            for _ in range(5000):
-                made.append(1)
-                yield "a"
-
-    async with rxllm.pipe(rxllm.from_iter, rxllm.batch(within(Long()))).astream_events(["x"] * 3) as events:
+    async with rxllm.pipe(rxllm.from_iter, rxllm.batch(within(Long(made)))).astream_events(["x"] * 3) as events:
         for _ in range(8):
             await anext(events)
         for _ in range(2000):
@@ -599,19 +606,13 @@ async def test_who_takes_no_events_stops_what_a_model_asks(kind):
     """Though it only folds that other model's answer; and it goes on when the events are taken again."""
     made = []
 
-    class Long(LLM):
-        async def chunks(self, request):
-            for _ in range(5000):
-                made.append(1)
-                yield "a"
-
     class Awaits(LLM):
         async def complete(self, request):
-            return await Long().ainvoke(request)
+            return await Long(made).ainvoke(request)
 
     class Blocks(LLM):
         def complete(self, request):
-            return Long().invoke(request)
+            return Long(made).invoke(request)
 
     async def laps():
         """Both loops have had many chances to do more than they should."""

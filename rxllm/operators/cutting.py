@@ -253,9 +253,8 @@ def _with(chunk: Chunk, parts: list[Part]) -> Chunk:
 
 
 # Most chunks of reasoning are this one thing, and attrs' own frozen __init__ takes three times as long.
-_REST: Any = type(part_chunk(ReasoningPart(" ")).rest)
+_ThawedPart = thawed(ReasoningPart)
 _new: Callable[[Any], Any] = object.__new__
-_ThawedPart, _ThawedRest, _ThawedChunk = map(thawed, (ReasoningPart, _REST, Chunk))
 
 
 def _thought(text: str) -> Chunk:
@@ -264,16 +263,7 @@ def _thought(text: str) -> Chunk:
     part.text = text
     part.signature = part.index = None
     part.__class__ = ReasoningPart
-    rest = _new(_ThawedRest)
-    rest.parts = (part,)
-    rest.usage = rest.finish_reason = rest.raw_finish_reason = rest.model = rest.id = rest.logprobs = None
-    rest.reset = False
-    rest.__class__ = _REST
-    chunk = _new(_ThawedChunk)
-    chunk.text = ""
-    chunk.rest = rest
-    chunk.__class__ = Chunk
-    return chunk  # type: ignore[no-any-return]  # cast() is a call, and this is the per-token path
+    return part_chunk(part)
 
 
 def _text(text: str) -> list[Part]:

@@ -139,7 +139,8 @@ class _Keeping(abc.ObserverBase[Chunk], abc.DisposableBase):
 
     def on_next(self, value: Chunk) -> None:
         if value.rest is not None and value.rest.reset:  # what was taken back is nothing to keep
-            self.chunks = [again] if (again := _not_reset(value)) else []
+            again = Chunk.of(value.message())  # all but the reset, of which a Message knows nothing
+            self.chunks = [again] if again else []
         else:
             self.chunks.append(value)
         self.observer.on_next(value)
@@ -162,18 +163,6 @@ class _Keeping(abc.ObserverBase[Chunk], abc.DisposableBase):
     def dispose(self) -> None:
         self.forget()
         self.current.dispose()
-
-
-def _not_reset(chunk: Chunk) -> Chunk:
-    return Chunk(
-        parts=chunk.parts,
-        usage=chunk.usage,
-        finish_reason=chunk.finish_reason,
-        raw_finish_reason=chunk.raw_finish_reason,
-        model=chunk.model,
-        id=chunk.id,
-        logprobs=chunk.logprobs,
-    )
 
 
 async def _value(result: Awaitable[T]) -> AsyncIterator[T]:
