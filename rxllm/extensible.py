@@ -1,15 +1,20 @@
-"""What lets plain classes, dataclasses and attrs classes be made of our frozen ones: `Extensible`."""
+"""What lets plain classes, dataclasses and attrs classes be made of our frozen ones: `Extensible`.
+
+And copies of such objects that need no constructor, which may be anybody's own: `evolved`.
+"""
 
 from __future__ import annotations
 
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import attrs
 
 from .errors import MisuseError
 
-__all__ = ["Extensible", "restore"]
+__all__ = ["Extensible", "evolved"]
+
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -47,7 +52,7 @@ class Extensible:
                 _refuse_taken(cls, name)
 
     def __setstate__(self, state: Any) -> None:
-        restore(self, state)
+        _restore(self, state)
 
     if not TYPE_CHECKING:
 
@@ -67,12 +72,35 @@ class Extensible:
             return value if attribute.converter is None else attribute.converter(value)
 
 
-def restore(surface: object, state: Any) -> None:
+def evolved(value: T, /, **changes: Any) -> T:
+    """A copy with other values of these fields; the others are not looked at again.
+
+    Raises:
+        MisuseError: a field can't have this value.
+    """
+    kind: Any = type(value)
+    copy = object.__new__(kind)
+    _restore(copy, object.__getstate__(value))
+    fields = attrs.fields(kind)
+    for name, given in changes.items():
+        attribute: Any = getattr(fields, name)
+        if attribute.converter is not None:
+            given = attribute.converter(given)
+        if attribute.validator is not None:
+            attribute.validator(copy, attribute, given)
+        _set_field(copy, name, given)
+    return copy  # type: ignore[no-any-return]  # cast() is a call, and each request makes one
+
+
+def _restore(empty: object, state: Any) -> None:
     """Gives an empty object all that another had, in slots or not."""
-    attributes, slots = cast("tuple[Any, Any]", state if isinstance(state, tuple) else (state, None))
-    values: dict[str, Any] = {**(attributes or {}), **(slots or {})}
-    for name, value in values.items():
-        object.__setattr__(surface, name, value)
+    parts = cast("tuple[dict[str, Any] | None, ...]", state if isinstance(state, tuple) else (state,))
+    for values in parts:
+        for name, value in (values or {}).items():
+            _set_field(empty, name, value)
+
+
+_set_field = object.__setattr__
 
 
 def _set(self: Extensible, name: str, value: Any) -> None:

@@ -15,7 +15,9 @@ from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
 from ._runtime import Scheduler, Source, Worker, called, pull, scheduler, source
 from .errors import MisuseError, must_be
 from .events import Listener, Service
+from .extensible import evolved
 from .messages import (
+    PARAMETERS,
     Chunk,
     Message,
     Parameters,
@@ -133,7 +135,7 @@ class LLM(Surface[Prompt | Observable[Any], Chunk, Message]):
         return Service(type(self).__name__.lower(), named, streaming=streaming)
 
     def _asking_with(self, parameters: Settings) -> Self:
-        return self._copied(parameters=_parameters(type(self), parameters).over(self.parameters))
+        return evolved(self, parameters=self.parameters.having(_known(type(self), parameters)))
 
     def __call__(self, prompt: Prompt | Observable[Any], /) -> Observable[Chunk]:
         """The answer as a cold stream of chunks: nothing is sent before ``subscribe``; two subscriptions, two requests.
@@ -173,39 +175,56 @@ def _told_apart(kind: type[LLM], given: dict[str, Any]) -> dict[str, Any]:
     fields = {each.alias for each in attrs.fields(kind)}
     sampling = {name: given.pop(name) for name in given.keys() - fields}
     if sampling:
-        given["parameters"] = _parameters(kind, sampling).over(given.get("parameters", Parameters()))
+        given["parameters"] = given.get("parameters", Parameters()).having(_known(kind, sampling))
     return given
 
 
 # What is said where a model is made, and not where it is asked; and the config of its runs.
 _OF_MODELS = ("api", "api_key", "base_url", "client", "event_limit", "headers", "max_retries", "timeout")
 _OF_RUNS = ("tags", "metadata", "run_name", "handlers")
-_OTHER_NAMES = {"callbacks": "handlers", "name": "run_name"}
+_OTHER_NAMES = {
+    "callbacks": "handlers",
+    "functions": "tools",
+    "max_completion_tokens": "max_tokens",
+    "max_output_tokens": "max_tokens",
+    "name": "run_name",
+    "stop": "stop_sequences",
+    "streaming": "stream",
+}
 _ABBREVIATION = 3  # letters, at least
 
 
-def _parameters(kind: type[LLM], given: Mapping[str, Any]) -> Parameters:
-    """Parameters from keywords.
+def _known(kind: type[LLM], given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The parameters, all of whose names are known.
 
     Raises:
-        MisuseError: there is no such parameter; the sentence says where it belongs, or names the nearest.
+        MisuseError: there is no such parameter.
     """
-    sampling = attrs.fields_dict(Parameters)
-    for name in given.keys() - sampling.keys():
-        import difflib  # only a mistake pays for it
+    for name in given.keys() - PARAMETERS.keys():
+        if name != "n" or given[name] != 1:
+            raise MisuseError(_unknown(kind, name, given[name]))
+    return given
 
-        fields = attrs.fields_dict(kind)
-        if name in fields or name in _OF_MODELS:
-            owner, of = (kind.__name__, "the model") if name in fields else ("OpenAI", "a model over HTTP")
-            value = given[name] if isinstance(given[name], (int, float)) else "…"  # which may be a secret
-            raise MisuseError(f"{name} belongs to {of}: {owner}(…, {name}={value}).")
-        known = (*sampling, *_OF_RUNS, *_OF_MODELS, *fields)
-        begun = (other for other in known if other.startswith(name) and len(name) >= _ABBREVIATION)
-        near = _OTHER_NAMES.get(name) or next(begun, None)
-        close = next(iter(difflib.get_close_matches(name, known, 1)), None)
-        if near is not None or close not in (None, *sampling):
-            raise MisuseError(f"There is no parameter {name!r}. Did you mean {near or close}=…?")
-    return Parameters.of(given)
+
+def _unknown(kind: type[LLM], name: str, value: object) -> str:
+    """The sentence for a keyword that is no parameter: where it belongs, or what may be meant."""
+    import difflib  # only a mistake pays for it
+
+    if name == "n":
+        return f"n={value!r} asks for several answers, but a stream has one; call llm.batch([prompt] * {value!r})."
+    fields = attrs.fields_dict(kind)
+    if name in fields or name in _OF_MODELS:
+        owner, of = (kind.__name__, "the model") if name in fields else ("OpenAI", "a model over HTTP")
+        what = value if isinstance(value, (int, float)) else "…"  # which may be a secret
+        return f"{name} belongs to {of}: {owner}(…, {name}={what})."
+    known = (*PARAMETERS, *_OF_RUNS, *_OF_MODELS, *fields)
+    begun = (other for other in known if other.startswith(name) and len(name) >= _ABBREVIATION)
+    meant = _OTHER_NAMES.get(name) or next(begun, None)
+    near = meant or next(iter(difflib.get_close_matches(name, known, 1)), None)
+    sentence = f"There is no parameter {name!r}." + (f" Did you mean {near}=…?" if near else "")
+    if meant is None and near in (None, *PARAMETERS):
+        sentence += f" What only the provider knows goes into extra={{{name!r}: …}}."
+    return sentence
 
 
 def _made(llm: LLM, request: Request, home: Scheduler) -> Observable[Answered]:

@@ -28,8 +28,10 @@ from attrs import field, frozen
 from attrs.validators import optional
 
 from .errors import MisuseError, is_text, must_be, shown
+from .extensible import evolved
 
 __all__ = [
+    "PARAMETERS",
     "Chunk",
     "FilePart",
     "FinishReason",
@@ -716,33 +718,29 @@ class Parameters:
         hash=False,
     )
 
-    @classmethod
-    def of(cls, given: Mapping[str, Any]) -> Parameters:
-        """Parameters from keywords.
+    def having(self, given: Mapping[str, Any]) -> Self:
+        """What is given by the names of parameters, and these where it says nothing; `extra` fields are united.
 
         Raises:
-            MisuseError: there is no such parameter; the sentence names the nearest.
+            MisuseError: a parameter can't have this value.
         """
-        given = dict(given)
-        if given.get("n") == 1:
-            del given["n"]
-        for name in given.keys() - _PARAMETERS.keys():
-            raise MisuseError(_unknown(name, given[name]))
-        return cls(**given)
+        changes = {name: value for name, value in given.items() if value is not None and name in PARAMETERS}
+        changed = evolved(self, **changes)
+        return evolved(changed, extra={**self.extra, **changed.extra}) if "extra" in changes else changed
 
     def over(self, defaults: Parameters) -> Self:
         """These, and the others' where these say nothing; `extra` fields are united."""
         missing = {
             name: value
-            for name in _PARAMETERS
+            for name in PARAMETERS
             if (value := getattr(defaults, name)) is not None and getattr(self, name) is None
         }
         if defaults.extra:
             missing["extra"] = {**defaults.extra, **self.extra}
-        return attrs.evolve(self, **missing) if missing else self
+        return evolved(self, **missing) if missing else self
 
 
-_PARAMETERS = attrs.fields_dict(Parameters)
+PARAMETERS = attrs.fields_dict(Parameters)
 
 
 class Sampling(TypedDict, total=False):
@@ -769,29 +767,6 @@ class Settings(Sampling, total=False):
     metadata: Mapping[str, Any]
     run_name: str
     handlers: Iterable[Any]
-
-
-_OTHER_NAMES = {
-    "stop": "stop_sequences",
-    "max_output_tokens": "max_tokens",
-    "max_completion_tokens": "max_tokens",
-    "streaming": "stream",
-    "functions": "tools",
-}
-_CONSTRUCTORS = ("api", "api_key", "base_url", "client", "event_limit", "headers", "timeout")
-
-
-def _unknown(name: str, value: object) -> str:
-    import difflib
-
-    if name == "n":
-        return f"n={value!r} asks for several answers, but a stream has one; call llm.batch([prompt] * {value!r})."
-    if name in _CONSTRUCTORS:
-        return f"{name} is said where a model is made that is asked over HTTP: OpenAI('gpt-5-mini', {name}=…)."
-    known = (*_PARAMETERS, *_CONSTRUCTORS)
-    near = _OTHER_NAMES.get(name) or next(iter(difflib.get_close_matches(name, known, 1)), None)
-    hint = f"Did you mean {near}=…? " if near else ""
-    return f"There is no parameter {name!r}. {hint}What only the provider knows goes into extra={{{name!r}: …}}."
 
 
 def _content(prompt: Prompt) -> str | tuple[Message, ...]:
@@ -826,7 +801,11 @@ class Request(Parameters):
         """
         if isinstance(prompt, Request):
             return prompt.over(parameters)
-        return cls(prompt=prompt, **{name: getattr(parameters, name) for name in _PARAMETERS})
+        request = object.__new__(cls)
+        object.__setattr__(request, "prompt", _content(prompt))
+        for name in PARAMETERS:  # whose values have been looked at
+            object.__setattr__(request, name, getattr(parameters, name))
+        return request
 
 
 MessageLike = Message | Mapping[str, Any] | tuple[str, str]

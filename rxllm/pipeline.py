@@ -12,6 +12,7 @@ from reactivex import Observable
 from reactivex import operators as ops
 
 from .errors import MisuseError
+from .extensible import evolved
 from .messages import Settings
 from .operators.observing import Identity, observed
 from .surface import Surface
@@ -87,7 +88,7 @@ class Pipeline(Surface[In, Out, Out]):
                 f"say it there, as in ops.flat_map(llm.bind({'=…, '.join(parameters)}=…))."
             )
         stages = tuple(cast("Any", stage).bind(**parameters) if _has_model(stage) else stage for stage in self.stages)
-        return self._copied(stages=stages)
+        return evolved(self, stages=stages)
 
 
 def _has_model(stage: object) -> bool:

@@ -11,7 +11,6 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import Any, Generic, Literal, NoReturn, Protocol, Self, TypeVar, Unpack, cast, overload
 
-import attrs
 from attrs import field, frozen
 from attrs.validators import optional
 from reactivex import Observable, abc
@@ -21,8 +20,8 @@ from .bridges import AsyncStream, SyncStream, from_aiter, from_iter
 from .bridges.stream import CallerStream
 from .errors import MisuseError, is_text, must_be, shown
 from .events import Event, Listener
-from .extensible import Extensible, restore
-from .messages import Parameters, Request, Settings
+from .extensible import Extensible, evolved
+from .messages import Request, Settings
 from .operators.batches import MAX_CONCURRENCY, batch, batch_as_completed
 from .operators.dicts import SELECTIONS, as_dicts
 from .operators.observing import ears
@@ -110,37 +109,19 @@ class Surface(Extensible, ABC, Generic[In, Out, Answer]):
         handlers: Iterable[Listener] = (),
     ) -> Self:
         """A copy under which runs are found and heard: tags and handlers are united, later metadata wins."""
-        return self._copied(
+        return evolved(
+            self,
             tags=(*self.tags, *_tags(tags)),
             metadata={**self.metadata, **_facts(metadata)},
             run_name=self.run_name if run_name is None else run_name,
             handlers=(*self.handlers, *_ears(handlers)),
         )
 
-    def _copied(self, **changes: Any) -> Self:
-        """A copy with other values of these fields, made without the constructor, which may be anybody's own.
-
-        Raises:
-            MisuseError: a field can't have this value.
-        """
-        copied = object.__new__(type(self))
-        restore(copied, object.__getstate__(self))
-        for name, value in changes.items():
-            attribute: Any = attrs.fields_dict(type(self))[name]
-            if attribute.converter is not None:
-                value = attribute.converter(value)
-            if attribute.validator is not None:
-                attribute.validator(copied, attribute, value)
-            object.__setattr__(copied, name, value)
-        return copied
-
     def _bound(self, settings: Settings) -> _Stage[In, Out, Answer]:
         """The stage of one call, whose parameters win over those that a Request brings."""
         if not settings:
             return self
-        bound = self.bind(**settings)
-        parameters: Any = {name: value for name, value in settings.items() if name not in _CONFIG}
-        return _Called(bound, Parameters.of(parameters)) if parameters else bound
+        return _Called(self.bind(**settings), settings)
 
     def invoke(self, prompt: In, **parameters: Unpack[Settings]) -> Answer:
         """The answer, blocking until it is whole."""
@@ -358,7 +339,7 @@ class _Called(Generic[In, Out, Answer]):
     """A stage with the parameters of one call."""
 
     stage: Surface[In, Out, Answer]
-    parameters: Parameters
+    settings: Settings
 
     def __call__(self, prompt: In, /) -> Observable[Out]:
         return self.stage(self.asked(prompt))
@@ -368,11 +349,7 @@ class _Called(Generic[In, Out, Answer]):
 
     def asked(self, prompt: Any) -> Any:
         """The prompt; a Request has the call's parameters instead of its own."""
-        if not isinstance(prompt, Request):
-            return prompt
-        given = {name: getattr(self.parameters, name) for name in attrs.fields_dict(Parameters)}
-        given["extra"] = {**prompt.extra, **self.parameters.extra}
-        return attrs.evolve(prompt, **{name: value for name, value in given.items() if value is not None})
+        return prompt.having(self.settings) if isinstance(prompt, Request) else prompt
 
 
 class _End(abc.ObserverBase[Any]):

@@ -120,7 +120,7 @@ async def test_what_is_no_asynchronous_batch_is_refused(thing, prompts, sentence
         thing.abatch_as_completed(prompts)
 
 
-TAKEN = ("answer", "stream", "batch", "bind", "chunks", "complete", "kind", "generate", "streaming", "_copied")
+TAKEN = ("answer", "stream", "batch", "bind", "chunks", "complete", "kind", "generate", "streaming", "_bound")
 taken = pytest.mark.parametrize("name", TAKEN)
 REFUSED = r"can't have an attribute '{0}': it would replace (Surface|LLM)\.{0}, .* such as {0}_"
 

@@ -11,10 +11,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-import attrs
-
 from ..errors import MisuseError, is_text, shown
-from ..messages import Parameters, is_name
+from ..messages import PARAMETERS, is_name
 from ..wire.http import address, check_headers
 
 __all__ = [
@@ -103,12 +101,9 @@ def check_extra(extra: Mapping[str, Any]) -> None:
         if name in ("messages", "prompt"):
             raise MisuseError(f"extra can't hold {name!r}: that is the prompt, as in llm.invoke([('user', 'hi')]).")
         parameter = "stop_sequences" if name == "stop" else name
-        if parameter in _PARAMETERS:
+        if parameter in PARAMETERS:
             raise MisuseError(f"extra can't hold {name!r}: say {parameter}=….")
         _check_numbers(f"extra[{name!r}]", value)
-
-
-_PARAMETERS = attrs.fields_dict(Parameters)
 
 
 def _check_numbers(place: str, value: Any) -> None:

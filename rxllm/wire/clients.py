@@ -92,12 +92,28 @@ def _connector_class() -> type[aiohttp.TCPConnector]:
     return Connector
 
 
+@functools.cache
+def _client_class() -> type[httpx.AsyncClient]:
+    import httpx
+
+    class NoCookies(httpx.Cookies):
+        """Neither keeps any nor looks for them, which would be most of what httpx costs a request."""
+
+        def extract_cookies(self, response: httpx.Response) -> None:
+            pass
+
+    class Client(httpx.AsyncClient):
+        """Keeps no cookies."""
+
+        cookies = NoCookies()  # type: ignore[override]
+
+    return Client
+
+
 def _default_client() -> httpx.AsyncClient:
-    from http.cookiejar import CookieJar, DefaultCookiePolicy
     from urllib.request import getproxies
 
     import aiohttp
-    import httpx
     from httpx_aiohttp import AiohttpTransport
 
     proxies = {name: proxy for name, proxy in getproxies().items() if name != "no"}
@@ -110,7 +126,6 @@ def _default_client() -> httpx.AsyncClient:
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=bool(proxies),
     )
-    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=()))
     # What is compressed comes in lumps, and its size is bounded only after it is undone.
     headers = {"accept-encoding": "identity"}
-    return httpx.AsyncClient(transport=transport, cookies=no_cookies, headers=headers)
+    return _client_class()(transport=transport, headers=headers)

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from attrs import frozen, mutable
 
-from rxllm import Anthropic, MisuseError, OpenAI, Parameters, Timeouts, retry
+from rxllm import Anthropic, MisuseError, OpenAI, Parameters, Timeouts, pipe, retry, text
 from rxllm.testing import FakeServer, Reply
 
 LOCAL = "http://localhost:8000/v1"
@@ -289,6 +289,30 @@ def test_what_a_call_does_not_take_is_told_with_its_place(given, sentence):
             ask(**given)
         assert "extra" not in str(caught.value)
         assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"temprature": 1}, "There is no parameter 'temprature'. Did you mean temperature="),
+        ({"stop": "x"}, "Did you mean stop_sequences="),
+        ({"max_completion_tokens": 5}, "Did you mean max_tokens="),
+        ({"zzz": 5}, r"There is no parameter 'zzz'\. What only the provider knows goes into extra=\{'zzz': …\}"),
+        ({"n": 3}, r"call llm\.batch\(\[prompt\] \* 3\)"),
+    ],
+)
+def test_a_misnamed_parameter_is_told_with_the_nearest(given, sentence):
+    """Wherever parameters are taken."""
+    llm = OpenAI("m", base_url=LOCAL)
+    for ask in (llm.bind, functools.partial(llm.stream, "hi"), functools.partial(OpenAI, "m"), pipe(llm, text()).bind):
+        with pytest.raises(MisuseError, match=sentence):
+            ask(**given)
+
+
+def test_one_answer_is_what_there_is():
+    """``n=1`` is what everybody gets, and is not sent."""
+    llm = OpenAI("m", base_url=LOCAL, n=1)
+    assert llm == OpenAI("m", base_url=LOCAL) == llm.bind(n=1)
 
 
 def test_a_combined_model_tells_it_of_models_over_http():

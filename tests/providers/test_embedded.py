@@ -17,7 +17,7 @@ WATER = "Write me a 1 verse song about sparkling water."
 
 async def chunks_of(prompt: Prompt, **parameters) -> list[Chunk]:
     """All chunks of an answer."""
-    request = Request.ask(prompt, Parameters.of(parameters))
+    request = Request.ask(prompt, Parameters(**parameters))
     return [chunk async for chunk in Embedded().chunks(request)]
 
 
