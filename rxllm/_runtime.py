@@ -31,7 +31,7 @@ from typing import Any, Generic, Never, TypeVar, cast, final
 
 from attrs import frozen
 from reactivex import Observable, abc, typing
-from reactivex.disposable import Disposable, SingleAssignmentDisposable
+from reactivex.disposable import Disposable
 from reactivex.observer import AutoDetachObserver
 from reactivex.scheduler import VirtualTimeScheduler
 from reactivex.scheduler.eventloop import AsyncIOScheduler
@@ -339,41 +339,59 @@ class Scheduler(AsyncIOScheduler):
     def _schedule(
         self, seconds: float, action: typing.ScheduledAction[_State], state: _State | None
     ) -> abc.DisposableBase:
-        result = SingleAssignmentDisposable()
-        handle: asyncio.Handle | None = None
-        # What is still to be done is part of a stream that a script has only subscribed to.
-        release = self.hold()
+        return _Scheduled(self, seconds, action, state)
 
-        def act() -> None:
-            if not result.is_disposed:  # another thread may have disposed of it, and its disarm be still to come
-                result.disposable = self.invoke_action(action, state=state)
 
-        def fire() -> None:
-            try:
-                self.guard(act)
-            finally:
-                release()
+class _Scheduled(abc.DisposableBase, Generic[_State]):
+    """What is to be done later: once, on its loop, unless somebody disposes of it before, from any thread."""
 
-        def arm() -> None:
-            nonlocal handle
-            if result.is_disposed:
-                return
-            if seconds > 0:
-                handle = self.loop.call_later(seconds, fire, context=self.context)
-            else:
-                handle = self.loop.call_soon(fire, context=self.context)
+    __slots__ = ("action", "handle", "home", "inner", "is_disposed", "release", "seconds", "state")
 
-        def disarm() -> None:
-            if handle is not None:
-                handle.cancel()
-            release()
+    def __init__(
+        self, home: Scheduler, seconds: float, action: typing.ScheduledAction[_State], state: _State | None
+    ) -> None:
+        self.home = home
+        self.seconds = seconds
+        self.action = action
+        self.state = state
+        self.handle: asyncio.Handle | None = None
+        self.inner: abc.DisposableBase | None = None  # what the action left to be disposed of
+        self.is_disposed = False
+        self.release = home.hold()  # what is still to be done is part of a stream that a script has only subscribed to
+        home.call(self.arm)
 
-        def dispose() -> None:
-            result.dispose()
-            self.call(disarm)
+    def arm(self) -> None:
+        if self.is_disposed:
+            return
+        home = self.home
+        if self.seconds > 0:
+            self.handle = home.loop.call_later(self.seconds, self.fire, context=home.context)
+        else:
+            self.handle = home.loop.call_soon(self.fire, context=home.context)
 
-        self.call(arm)
-        return Disposable(dispose)
+    def fire(self) -> None:
+        try:
+            self.home.guard(self.act)
+        finally:
+            self.release()
+
+    def act(self) -> None:
+        if self.is_disposed:  # by another thread, whose disarm is still to come
+            return
+        self.inner = self.home.invoke_action(self.action, state=self.state)
+        if self.is_disposed:
+            self.inner.dispose()
+
+    def dispose(self) -> None:
+        self.is_disposed = True
+        if self.inner is not None:
+            self.inner.dispose()
+        self.home.call(self.disarm)
+
+    def disarm(self) -> None:
+        if self.handle is not None:
+            self.handle.cancel()
+        self.release()
 
 
 @frozen(eq=False)

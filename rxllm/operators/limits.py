@@ -155,16 +155,16 @@ def silence(*, first: float | None, idle: float | None) -> Callable[[Observable[
             return source
 
         def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
-            watch = _Watch(observer, given, first, idle)
+            watch = _Watch(observer, given, inf if first is None else first, inf if idle is None else idle)
             watch.upstream.disposable = connect(source, watch, watch.timers)
-            return CompositeDisposable(watch.upstream, watch.alarm)
+            return watch
 
         return Source(subscribe) if isinstance(source, Source) else Observable(subscribe)
 
     return operator
 
 
-class _Watch(abc.ObserverBase[T]):
+class _Watch(abc.ObserverBase[T], abc.DisposableBase):
     """One timer at a time, which looks when the last item came and sleeps on: nothing is scheduled for an item."""
 
     __slots__ = (
@@ -183,7 +183,7 @@ class _Watch(abc.ObserverBase[T]):
     )
 
     def __init__(
-        self, observer: abc.ObserverBase[T], given: abc.SchedulerBase | None, first: float | None, idle: float | None
+        self, observer: abc.ObserverBase[T], given: abc.SchedulerBase | None, first: float, idle: float
     ) -> None:
         self.observer = observer
         self.emit = observer.on_next
@@ -213,15 +213,14 @@ class _Watch(abc.ObserverBase[T]):
 
     def sleep(self, seconds: float) -> None:
         # Never beyond the next limit: then no item needs to set the alarm anew, which is most of what this costs.
-        limits = seconds, self.idle, None if self.started else self.first
-        soonest = min(limit for limit in limits if limit is not None)
+        soonest = min(seconds, self.idle, inf if self.started else self.first)
         self.alarm.disposable = self.alarms.schedule_relative(soonest, self.look)
 
     def look(self, _: abc.SchedulerBase, state: object = None) -> None:
         """Fails if the limit is over; else sleeps until it can be."""
         limit = self.idle if self.started else self.first
-        if limit is None:  # there is none before the first item, or none after it
-            if self.idle is not None:
+        if limit == inf:  # there is none before the first item, or none after it
+            if self.idle < inf:
                 self.sleep(inf)
             return
         opened_at = self.timers.opened_at() if isinstance(self.timers, Scheduler) else self.last
@@ -238,3 +237,7 @@ class _Watch(abc.ObserverBase[T]):
             what = "no further chunk" if self.started else "no first chunk"
             self.observer.on_error(Timeout(f"There was {what} within {limit:g} s."))
             self.upstream.dispose()  # not before: the error is told by what is still on its way
+
+    def dispose(self) -> None:
+        self.upstream.dispose()
+        self.alarm.dispose()

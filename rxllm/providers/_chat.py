@@ -6,7 +6,7 @@ where it is read; anything unknown is ignored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -56,23 +56,25 @@ class _Frame(Struct, gc=False):
     x_groq: Any = None
 
 
+class _First(_Frame, gc=False):
+    """The frames until there is something to say, which also say who says it."""
+
+    id: Any = None
+    model: Any = None
+
+
 # A whole answer differs in one word. (Perplexity sends this word in each frame too, with all the text so far.)
 class _WholeChoice(_Choice, gc=False):
     delta: _Delta | None = msgspec.field(default=None, name="message")
 
 
-class _Answer(_Frame, gc=False):
+class _Answer(_First, gc=False):
     choices: list[_WholeChoice | None] | None = None  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
-class _Identity(Struct, gc=False):
-    id: Any = None
-    model: Any = None
-
-
 _decode_frame = msgspec.json.Decoder(_Frame).decode
+_decode_first = msgspec.json.Decoder(_First).decode
 _decode_answer = msgspec.json.Decoder(_Answer).decode
-_decode_identity = msgspec.json.Decoder(_Identity).decode
 _NO_CHOICE = _Choice()
 
 _FINISHES: dict[str, FinishReason] = {
@@ -92,13 +94,14 @@ _FINISHES: dict[str, FinishReason] = {
 class ChatDecoder:
     """One stream. Complete on ``[DONE]`` or a finish_reason, if no error came."""
 
-    __slots__ = ("_calls", "_id", "_model", "_spoken", "complete", "ended", "failure")
+    __slots__ = ("_calls", "_decode", "_id", "_model", "_spoken", "complete", "ended", "failure")
 
     def __init__(self) -> None:
         self.complete = False
         self.ended = False
         self.failure: ProviderError | None = None
         self._calls = Calls()
+        self._decode: Callable[[bytes], _Frame] = _decode_first
         self._spoken = False  # id and model went out with the first chunk
         self._id = ""
         self._model = ""
@@ -106,11 +109,11 @@ class ChatDecoder:
     def chunk(self, data: bytes) -> Chunk | None:
         """What a frame says."""
         try:
-            frame = _decode_frame(data)
+            frame = self._decode(data)
         except UNREADABLE as error:
             self._other(data, error)
             return None
-        if frame.choices and self._spoken and (choice := frame.choices[0]) is not None:
+        if frame.choices and (choice := frame.choices[0]) is not None:
             delta, text = choice.delta, None
             if (
                 choice.finish_reason
@@ -129,7 +132,10 @@ class ChatDecoder:
             ):
                 text = delta.content
             if type(text) is str:
-                return text_chunk(text) if text else None
+                if self._spoken:
+                    return text_chunk(text) if text else None
+                if not self.ended:
+                    return self._begun(text, frame)
         return self.read(frame, data)
 
     def rest(self) -> Chunk | None:
@@ -153,8 +159,7 @@ class ChatDecoder:
         if self.ended:
             return None
         choice = (frame.choices or [None])[0] or _NO_CHOICE
-        if not self._spoken:
-            self._identify(data)
+        self._identify(frame)
         groq = object_of(frame.x_groq)
         parts = list(self._parts(choice))
         usage = _usage(frame.usage or choice.usage or groq.get("usage"))
@@ -178,7 +183,7 @@ class ChatDecoder:
         """A chunk, if there is anything to say. The first one also tells who says it."""
         if not (parts or usage or raw or logprobs):
             return None
-        first, self._spoken = not self._spoken, True
+        first, self._spoken, self._decode = not self._spoken, True, _decode_frame
         return Chunk(
             parts=parts,
             usage=usage,
@@ -189,11 +194,19 @@ class ChatDecoder:
             model=(self._model or None) if first else None,
         )
 
-    def _identify(self, data: bytes) -> None:
-        # Azure's first frame and all of Snowflake's have empty ids.
-        identity = _decode_identity(data)
-        self._id = self._id or text_of(identity.id)
-        self._model = self._model or text_of(identity.model)
+    def _begun(self, text: str, frame: _Frame) -> Chunk | None:
+        """The first text, as `read` does, which is for all that a frame may say."""
+        self._identify(frame)
+        if not text:
+            return None
+        self._spoken, self._decode = True, _decode_frame
+        return Chunk(text, id=self._id or None, model=self._model or None)
+
+    def _identify(self, frame: _Frame) -> None:
+        if isinstance(frame, _First):
+            # Azure's first frame and all of Snowflake's have empty ids.
+            self._id = self._id or text_of(frame.id)
+            self._model = self._model or text_of(frame.model)
 
     def _fail(self, frame: _Frame, error: object, raw: str | None, data: bytes) -> None:
         """Note the failure that a frame tells of; what else it says is emitted first."""

@@ -162,8 +162,6 @@ class HTTPProvider(LLM):
 
     def chunks(self, request: Request) -> Observable[Chunk]:
         """The answer as it comes. `request.stream` False asks for it whole, as one chunk."""
-        if request.model is None:
-            request = attrs.evolve(request, model=self.model)
         streams = request.stream is not False
         url = self._url(request)
         _, _, credentials = address(url)  # a bad one is a sentence, before anything else reads it

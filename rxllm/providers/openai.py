@@ -63,7 +63,10 @@ _PROVIDERS = {
     "x.ai": "x_ai",
 }
 
-_COMPLETIONS_MODELS = ("gpt-3.5-turbo-instruct", "davinci-002", "babbage-002")
+# What follows a base model's name is a date or an owner.
+_COMPLETIONS_MODELS = tuple(
+    name + end for name in ("gpt-3.5-turbo-instruct", "davinci-002", "babbage-002") for end in ":-"
+)
 
 
 def _known_api(_: object, attribute: object, api: object) -> None:
@@ -123,8 +126,7 @@ class OpenAI(HTTPProvider):
         """Whether to ask by the older protocol, which continues a text."""
         if self.api is not None:
             return self.api == "completions"
-        name = self._model(request).removeprefix("ft:") + ":"  # what follows a base model's name is a date or an owner
-        return name.startswith(tuple(f"{model}{end}" for model in _COMPLETIONS_MODELS for end in ":-"))
+        return f"{self._model(request).removeprefix('ft:')}:".startswith(_COMPLETIONS_MODELS)
 
     def kind(self, request: Request) -> Literal["llm", "chat_model"]:
         """Completions continue a text, chat converses."""

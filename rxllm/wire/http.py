@@ -14,7 +14,7 @@ import string
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
 
 from attrs import field, frozen
@@ -121,9 +121,10 @@ def post(
                     f"{place} answered with a web page instead of a stream; is base_url right?",
                     frame=await _beginning(response, timeouts),
                 )
-            # aiter_raw is aiter_bytes without the decoder, for the usual case that there is nothing to undo.
+            # Usually there is nothing to undo.
             plain = facts.get(b"content-encoding", b"identity") == b"identity"
-            async for data in response.aiter_raw() if plain else response.aiter_bytes():
+            pieces = cast("httpx.AsyncByteStream", response.stream) if plain else response.aiter_bytes()
+            async for data in pieces:
                 yield data
         except (httpx.HTTPError, httpx.StreamError) as error:
             raise _transport_error(error, place, started=response is not None, timeouts=timeouts) from error
