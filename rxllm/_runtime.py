@@ -226,6 +226,8 @@ class Scheduler(AsyncIOScheduler):
 
     def unheld(self) -> Scheduler:
         """The same for what only watches: what it has scheduled keeps no process from ending."""
+        if not self.keeps_alive:
+            return self
         other = self._copy()
         other.keeps_alive = False
         return other

@@ -16,17 +16,7 @@ from ._runtime import Scheduler, Source, Worker, called, pull, scheduler, source
 from .errors import MisuseError, must_be
 from .events import Listener, Service
 from .extensible import evolved
-from .messages import (
-    PARAMETERS,
-    Chunk,
-    Message,
-    Parameters,
-    Prompt,
-    Request,
-    Sampling,
-    Settings,
-    join,
-)
+from .messages import PARAMETERS, Chunk, Message, Parameters, Prompt, Request, Sampling, Settings, join
 from .operators.answering import Answered, answering
 from .operators.batches import MAX_CONCURRENCY
 from .operators.folds import message, one_chunk

@@ -88,14 +88,17 @@ class _Trial(Protocol[T]):
 class _Attempt(abc.ObserverBase[T], Generic[T]):
     """One try. It keeps the facts that come before the first part, so that nobody hears of a model that gives none."""
 
-    __slots__ = ("emit", "held", "is_committed", "observer", "over", "subscription", "trial")
+    __slots__ = ("held", "is_committed", "observer", "on_next", "over", "subscription", "trial")
+
+    # In a slot, so that it costs nothing more once it has said something.
+    on_next: Callable[[T], None]  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def __init__(self, trial: _Trial[T], observer: abc.ObserverBase[T]) -> None:
         self.trial = trial
         self.observer = observer
         self.held: T | None = None
         self.is_committed = self.over = False
-        self.emit: Callable[[T], None] = self.begun
+        self.on_next = self.begun
         self.subscription = SingleAssignmentDisposable()
 
     def begin(self, begin: Begin[T], home: Timers) -> None:
@@ -109,18 +112,20 @@ class _Attempt(abc.ObserverBase[T], Generic[T]):
 
     def begun(self, value: T) -> None:
         """The first values: facts are held back, a part commits."""
-        if isinstance(value, Chunk) and not value.text and (value.rest is None or not value.rest.parts):
+        if self.over or self.is_committed:  # which the source has not seen yet
+            self.on_next(value)
+        elif isinstance(value, Chunk) and not value.text and (value.rest is None or not value.rest.parts):
             # Joined, as a server may send any number of them.
             self.held = value if self.held is None else cast("T", cast("Chunk", self.held) + value)
         else:
             self.commit()
-            self.emit(value)
+            self.on_next(value)
 
     def commit(self) -> None:
         self.is_committed = True
         self.trial.committed(self)
         self.let_go()
-        self.emit = self.observer.on_next
+        self.on_next = self.observer.on_next
 
     def let_go(self) -> None:
         """Emits the facts that came; also those of a failure that nobody tries again."""
@@ -130,11 +135,8 @@ class _Attempt(abc.ObserverBase[T], Generic[T]):
 
     def leave(self) -> None:
         self.over = True
-        self.emit = _unheard
+        self.on_next = _unheard
         self.subscription.dispose()
-
-    def on_next(self, value: T) -> None:
-        self.emit(value)
 
     def on_error(self, error: Exception) -> None:
         if not self.over:

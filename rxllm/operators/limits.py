@@ -9,11 +9,11 @@ from typing import TypeVar, cast
 from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable, SerialDisposable, SingleAssignmentDisposable
 
-from .._runtime import Scheduler, Source, clock, connect, timers
+from .._runtime import Scheduler, Source, Timers, clock, connect, timers
 from ..errors import MisuseError, Timeout
 from .answering import Arrived, overhearing
 
-__all__ = ["check_seconds", "deadline", "first_chunk_timeout", "idle_timeout", "silence"]
+__all__ = ["Watch", "check_seconds", "deadline", "first_chunk_timeout", "idle_timeout", "silence"]
 
 T = TypeVar("T")
 
@@ -151,52 +151,84 @@ def silence(*, first: float | None, idle: float | None) -> Callable[[Observable[
     """Both limits in one operator, since each operator costs its 0.2 µs a chunk."""
 
     def operator(source: Observable[T]) -> Observable[T]:
-        if first is None and idle is None:
-            return source
-
         def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
-            watch = _Watch(observer, given, inf if first is None else first, inf if idle is None else idle)
-            watch.upstream.disposable = connect(source, watch, watch.timers)
-            return watch
+            watched = _Watched(observer, timers(given), first, idle)
+            watched.upstream.disposable = connect(source, watched, watched.home)
+            return watched
 
         return Source(subscribe) if isinstance(source, Source) else Observable(subscribe)
 
     return operator
 
 
-class _Watch(abc.ObserverBase[T], abc.DisposableBase):
-    """One timer at a time, which looks when the last item came and sleeps on: nothing is scheduled for an item."""
+class Watch(abc.DisposableBase):
+    """Who bounds silence: the base of an observer that notes in `last` when it heard something.
 
-    __slots__ = (
-        "alarm",
-        "alarms",
-        "clock",
-        "emit",
-        "excused",
-        "first",
-        "idle",
-        "last",
-        "observer",
-        "started",
-        "timers",
-        "upstream",
-    )
+    One timer at a time, which looks when that was and sleeps on: nothing is scheduled for an item.
 
-    def __init__(
-        self, observer: abc.ObserverBase[T], given: abc.SchedulerBase | None, first: float, idle: float
-    ) -> None:
-        self.observer = observer
-        self.emit = observer.on_next
-        home = self.timers = timers(given)
+    Attributes:
+        upstream: what is watched, left when it is late.
+    """
+
+    __slots__ = ("alarm", "alarms", "clock", "excused", "first", "home", "idle", "last", "started", "upstream")
+
+    def __init__(self, home: Timers, first: float | None, idle: float | None) -> None:
+        self.home = home
         self.alarms = home.unheld() if isinstance(home, Scheduler) else home
         self.clock = clock(home)
-        self.first, self.idle = first, idle
+        self.first, self.idle = inf if first is None else first, inf if idle is None else idle
         self.started = False
         self.last = self.clock()
         self.excused: float | None = None
         self.alarm = SerialDisposable()
         self.upstream = SingleAssignmentDisposable()
         self.sleep(inf)
+
+    def late(self, error: Timeout) -> None:
+        """It was silent for too long."""
+        raise NotImplementedError
+
+    def sleep(self, seconds: float) -> None:
+        """Looks again after so many seconds, or sooner."""
+        # Never beyond the next limit: then no item needs to set the alarm anew, which is most of what this costs.
+        soonest = min(seconds, self.idle, inf if self.started else self.first)
+        if soonest < inf:
+            self.alarm.disposable = self.alarms.schedule_relative(soonest, self.look)
+
+    def look(self, _: abc.SchedulerBase, state: object = None) -> None:
+        """Is late if the limit is over; else sleeps until it can be."""
+        limit = self.idle if self.started else self.first
+        opened_at = self.home.opened_at() if isinstance(self.home, Scheduler) else self.last
+        left = max(self.last, opened_at or 0.0) + limit - self.clock()
+        if opened_at is None or limit == inf:  # which is not so for ever: there may be another after the first item
+            self.sleep(limit)
+        elif left > 1e-6:  # what datetime can tell apart
+            self.sleep(left)
+        elif left < -LATE and self.excused != self.last:
+            # Nobody looked in time, since this thread was busy; what came meanwhile is still to be read.
+            self.excused = self.last
+            self.sleep(LATE)
+        else:
+            what = "no further chunk" if self.started else "no first chunk"
+            self.late(Timeout(f"There was {what} within {limit:g} s."))
+            self.upstream.dispose()  # not before: the error is told by what is still on its way
+
+    def dispose(self) -> None:
+        """Leaves upstream, and watches no more."""
+        self.alarm.dispose()
+        self.upstream.dispose()
+
+
+class _Watched(Watch, abc.ObserverBase[T]):
+    __slots__ = ("emit", "observer")
+
+    def __init__(self, observer: abc.ObserverBase[T], home: Timers, first: float | None, idle: float | None) -> None:
+        self.observer = observer
+        self.emit = observer.on_next
+        super().__init__(home, first, idle)
+
+    def late(self, error: Timeout) -> None:
+        self.observer.on_error(error)
 
     def on_next(self, value: T) -> None:
         self.last = self.clock()
@@ -210,34 +242,3 @@ class _Watch(abc.ObserverBase[T], abc.DisposableBase):
     def on_completed(self) -> None:
         self.alarm.dispose()
         self.observer.on_completed()
-
-    def sleep(self, seconds: float) -> None:
-        # Never beyond the next limit: then no item needs to set the alarm anew, which is most of what this costs.
-        soonest = min(seconds, self.idle, inf if self.started else self.first)
-        self.alarm.disposable = self.alarms.schedule_relative(soonest, self.look)
-
-    def look(self, _: abc.SchedulerBase, state: object = None) -> None:
-        """Fails if the limit is over; else sleeps until it can be."""
-        limit = self.idle if self.started else self.first
-        if limit == inf:  # there is none before the first item, or none after it
-            if self.idle < inf:
-                self.sleep(inf)
-            return
-        opened_at = self.timers.opened_at() if isinstance(self.timers, Scheduler) else self.last
-        left = max(self.last, opened_at or 0.0) + limit - self.clock()
-        if opened_at is None:
-            self.sleep(limit)
-        elif left > 1e-6:  # what datetime can tell apart
-            self.sleep(left)
-        elif left < -LATE and self.excused != self.last:
-            # Nobody looked in time, since this thread was busy; what came meanwhile is still to be read.
-            self.excused = self.last
-            self.sleep(LATE)
-        else:
-            what = "no further chunk" if self.started else "no first chunk"
-            self.observer.on_error(Timeout(f"There was {what} within {limit:g} s."))
-            self.upstream.dispose()  # not before: the error is told by what is still on its way
-
-    def dispose(self) -> None:
-        self.upstream.dispose()
-        self.alarm.dispose()

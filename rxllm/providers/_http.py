@@ -22,7 +22,7 @@ from ..llm import LLM, Fields
 from ..messages import Chunk, Request, number
 from ..operators.attempts import retried
 from ..operators.delays import is_retryable
-from ..operators.limits import silence
+from ..operators.limits import Watch
 from ..wire.http import Timeouts, address, post, timeouts_of
 from ..wire.sse import BYTE_ORDER_MARK, DEFAULT_LIMIT, Frame, SSEDecoder, valid_utf8
 from ._arguments import (
@@ -181,8 +181,7 @@ class HTTPProvider(LLM):
         timeouts = self.timeout
         answer = post(url, body, headers=headers, failure=self._error, client=self.client, timeouts=timeouts)
         chunks = _read(answer, self, request, without_secrets(headers, credentials, given=self.headers or ()))
-        limited = silence(first=timeouts.first_chunk, idle=timeouts.idle if streams else None)(chunks)
-        return _patient(limited, self.max_retries) if self.max_retries else limited
+        return _patient(chunks, self.max_retries) if self.max_retries else chunks
 
 
 def _patient(chunks: Observable[Chunk], retries: int) -> Source[Chunk]:
@@ -205,26 +204,29 @@ def _read(answer: Observable[bytes], llm: HTTPProvider, request: Request, clean:
     """Bytes to chunks."""
 
     def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
-        home = scheduler(given)
-        return connect(answer, _Reader(observer, home, llm, request, clean), home)
+        reader = _Reader(observer, scheduler(given), llm, request, clean)
+        reader.upstream.disposable = connect(answer, reader, reader.home)
+        return reader
 
     return Source(subscribe)
 
 
-class _Reader(abc.ObserverBase[bytes]):
+class _Reader(Watch, abc.ObserverBase[bytes]):
     """Bytes to frames to chunks; or, of an answer that is one JSON document, to one chunk.
 
     Some servers answer with such a document though they were asked for a stream; its first byte tells.
+
+    It bounds silence by itself, for it knows which chunks came at once: an operator would note the time of each.
     """
+
+    home: Scheduler
 
     __slots__ = (
         "beginning",
         "clean",
         "decoder",
         "document",
-        "emit",
         "frames",
-        "home",
         "linger",
         "llm",
         "observer",
@@ -234,15 +236,15 @@ class _Reader(abc.ObserverBase[bytes]):
     def __init__(
         self, observer: abc.ObserverBase[Chunk], home: Scheduler, llm: HTTPProvider, request: Request, clean: Clean
     ) -> None:
+        streams = request.stream is not False
+        super().__init__(home, llm.timeout.first_chunk, llm.timeout.idle if streams else None)
         self.observer = observer
-        self.emit = observer.on_next
-        self.home = home
         self.clean = clean
         self.frames = SSEDecoder(limit=llm.event_limit)
         self.decoder = llm._decoder(request)  # pyright: ignore[reportPrivateUsage]
         self.llm, self.request = llm, request
         self.beginning: bytes | None = b""  # of what came, as long as it was no frame
-        self.document: list[bytes] | None = [] if request.stream is False else None
+        self.document: list[bytes] | None = None if streams else []
         self.linger: asyncio.TimerHandle | None = None
 
     def on_next(self, value: bytes) -> None:
@@ -272,7 +274,7 @@ class _Reader(abc.ObserverBase[bytes]):
 
     def read(self, frames: list[Frame]) -> bool:
         """Emits what the frames say; whether it was no error. What the subscriber raises is none of ours."""
-        decoder, emit = self.decoder, self.emit
+        decoder, emit, is_news = self.decoder, self.observer.on_next, True
         decode = decoder.chunk
         for _, data in frames:
             try:
@@ -281,6 +283,8 @@ class _Reader(abc.ObserverBase[bytes]):
                 self.fail(_fault(error, data))
                 return False
             if chunk is not None:
+                if is_news:
+                    self.last, self.started, is_news = self.clock(), True, False
                 emit(chunk)
             if decoder.failure is not None:
                 self.fail(decoder.failure)
@@ -288,6 +292,7 @@ class _Reader(abc.ObserverBase[bytes]):
         if decoder.ended and decoder.complete:
             # The HTTP body should end now, too, which frees the connection for the next request. If it does not soon,
             # the connection is given up.
+            self.alarm.dispose()
             self.linger = self.home.loop.call_later(LINGER, self.end)
         return True
 
@@ -304,19 +309,24 @@ class _Reader(abc.ObserverBase[bytes]):
         if self.linger is not None or self.finish():
             self.end()
 
+    def late(self, error: Timeout) -> None:
+        self.fail(error)
+
     def fail(self, error: Exception) -> None:
+        self.alarm.dispose()
         self.say_rest()
         self.observer.on_error(self.clean(error))
 
     def end(self) -> None:
         if self.linger is not None:
             self.linger.cancel()
+        self.alarm.dispose()
         self.say_rest()
         self.observer.on_completed()
 
     def say_rest(self) -> None:
         if (rest := self.decoder.rest()) is not None:
-            self.emit(rest)
+            self.observer.on_next(rest)
 
     def finish(self) -> bool:
         """Emits what is left; whether the answer is whole."""
@@ -327,7 +337,7 @@ class _Reader(abc.ObserverBase[bytes]):
             except Exception as error:
                 self.fail(Interrupted(_CUT_SHORT) if is_cut(body) else _fault(error, body))
                 return False
-            self.emit(chunk)
+            self.observer.on_next(chunk)
         elif not self.read(self.frames.flush()):
             return False
         elif not self.decoder.complete:
