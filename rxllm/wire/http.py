@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Failure", "Timeouts", "address", "check_headers", "post", "timeouts_of"]
 
+OPENING = 1024  # bytes that are handed on first, so that the first token need not wait for all that came with it
 ERROR_BODY_LIMIT = 64 * 1024  # bytes that are read of an error document
 ERROR_BODY_PATIENCE = 2.0  # seconds that it may take
 
@@ -82,8 +83,8 @@ def post(
     ::
 
         subscribe ─POST─►
-                         ──16K──2K─16K──|     a burst comes as one piece
-        dispose          ──16K──x             closes the connection, before or after the headers
+                         ──1K─15K──2K─16K──|     a burst comes as one piece, but for its beginning
+        dispose          ──1K─15K──x             closes the connection, before or after the headers
 
     Shape: decoded bytes (gzip is undone). Units: at most 16 KiB a piece.
 
@@ -124,8 +125,14 @@ def post(
             # Usually there is nothing to undo.
             plain = facts.get(b"content-encoding", b"identity") == b"identity"
             pieces = cast("httpx.AsyncByteStream", response.stream) if plain else response.aiter_bytes()
+            beginning = True
             async for data in pieces:
-                yield data
+                if beginning:
+                    beginning = False
+                    yield data[:OPENING]
+                    data = data[OPENING:]
+                if data:
+                    yield data
         except (httpx.HTTPError, httpx.StreamError) as error:
             raise _transport_error(error, place, started=response is not None, timeouts=timeouts) from error
         finally:
