@@ -235,6 +235,14 @@ class TestFraming:
         server.reply(Reply(split_every(size, body)))
         assert "Héllo 🌍" == made(protocol, server).invoke("hi").text
 
+    async def test_the_first_token_waits_for_none_of_the_others(self, protocol, server):
+        """It is read before what came with it is looked at."""
+        server.reply(Reply([b"".join(protocol.stream(["Hello"] * 100))]))
+        heard = []
+        async with made(protocol, server, handlers=[heard.append]).astream("hi") as stream:
+            assert "Hello" == (await anext(stream)).text
+        assert 20 > sum(isinstance(event, rxllm.RunChunk) for event in heard)
+
     def test_a_compressed_stream(self, protocol, server):
         """A proxy that compresses is understood."""
         body = gzip.compress(b"".join(protocol.stream(["Hello"])))
@@ -577,6 +585,11 @@ class TestTimeouts:
         heard, error = failed(made(protocol, server, timeout=Timeouts(read=0.25)))
         assert ("Hello", Timeout, "Hello") == (heard, type(error), partial_of(error))
         server.exchange(0).wait_closed()
+
+    def test_an_answer_that_has_ended_is_not_late(self, protocol, server):
+        """Its body has a while to end, too, which may be longer than the limit of silence."""
+        server.reply(events(*protocol.stream(["Hello"]), End.HANG))
+        assert "Hello" == made(protocol, server, timeout=Timeouts(idle=0.01)).invoke("hi").text
 
     @pytest.mark.parametrize(("limit", "text"), [("first_chunk", ""), ("idle", "Hello")])
     def test_pings_are_no_life(self, protocol, server, limit, text):
