@@ -40,6 +40,8 @@ from .errors import Interrupted, MisuseError
 from .events import Custom, Event, Run
 
 __all__ = [
+    "HIGH",
+    "LOW",
     "Calls",
     "Ear",
     "Gate",
@@ -62,6 +64,7 @@ __all__ = [
     "raisable",
     "report",
     "scheduler",
+    "settled",
     "source",
     "timers",
 ]
@@ -72,6 +75,9 @@ Loop = asyncio.AbstractEventLoop
 
 
 # ── back-pressure ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+HIGH, LOW = 64, 16  # items that wait for a consumer: the gate closes at HIGH, and opens again at LOW
 
 
 class Gate:
@@ -320,11 +326,6 @@ class Scheduler(AsyncIOScheduler):
         """Keeps the process from ending until the returned function is called, where a script relies on it."""
         return _portal_instance().hold() if self.keeps_alive else _nothing
 
-    async def settled(self) -> None:
-        """Returns when everything that was started has ended."""
-        if tasks := (self.tasks | self.beside) - {asyncio.current_task()}:
-            await asyncio.wait(tasks)
-
     def schedule(self, action: typing.ScheduledAction[_State], state: _State | None = None) -> abc.DisposableBase:
         """Runs `action` soon, in the subscriber's context."""
         return self._schedule(0, action, state)
@@ -394,6 +395,12 @@ class _Scheduled(abc.DisposableBase, Generic[_State]):
         if self.handle is not None:
             self.handle.cancel()
         self.release()
+
+
+async def settled(tasks: set[asyncio.Task[None]]) -> None:
+    """Returns when these have ended; of the one that waits nobody can ask that."""
+    if others := tasks - {asyncio.current_task()}:
+        await asyncio.wait(others)
 
 
 @frozen(eq=False)

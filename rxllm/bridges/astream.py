@@ -10,9 +10,9 @@ from typing import Generic, Self, TypeVar
 
 from reactivex import Observable
 
-from .._runtime import Gate, Scheduler, expected, in_loop
+from .._runtime import HIGH, LOW, Gate, Scheduler, expected, in_loop, settled
 from ..errors import MisuseError
-from .sink import HIGH, LOW, Sink
+from .sink import Sink
 
 __all__ = ["AsyncStream", "astream"]
 
@@ -102,8 +102,7 @@ class AsyncStream(AsyncIterator[T], Generic[T]):
         items = sink.items
         while not items:
             if sink.ended and not items:  # another thread may have put the last one meanwhile
-                if beside := sink.home.beside - {asyncio.current_task()}:  # of handlers, which may need this loop
-                    await asyncio.wait(beside)
+                await settled(sink.home.beside)  # of handlers, which may need this loop
                 raise sink.end(StopAsyncIteration)
             try:
                 await sink.wait()
@@ -132,7 +131,7 @@ class AsyncStream(AsyncIterator[T], Generic[T]):
             self._sink.items.clear()
             if in_loop(home.loop):
                 self._sink.dispose()
-                await home.settled()
+                await settled(home.tasks | home.beside)
             else:  # such as the portal's in a test's teardown; that loop may be busy, or closed, so nobody waits for it
                 self._sink.close()
 

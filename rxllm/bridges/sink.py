@@ -11,11 +11,9 @@ from reactivex import Observable, abc
 
 from .._runtime import Scheduler, connect, raisable
 
-__all__ = ["HIGH", "LOW", "Sink"]
+__all__ = ["Sink"]
 
 T = TypeVar("T")
-
-HIGH, LOW = 64, 16  # items: the gate closes at HIGH that wait, and opens again at LOW
 
 
 class Sink(abc.ObserverBase[T]):

@@ -11,9 +11,9 @@ from typing import Any, Generic, Never, Self, TypeVar
 
 from reactivex import Observable
 
-from .._runtime import Calls, Scheduler, expected, in_loop, portal, pull, source
+from .._runtime import HIGH, LOW, Calls, Scheduler, expected, in_loop, portal, pull, source
 from ..errors import MisuseError
-from .sink import HIGH, LOW, Sink
+from .sink import Sink
 
 __all__ = ["CallerStream", "SyncStream", "stream"]
 

@@ -10,11 +10,10 @@ from collections import deque
 from collections.abc import Awaitable
 from typing import Any
 
-from .._runtime import Scheduler, current, in_loop, scheduler
+from .._runtime import HIGH, LOW, Scheduler, current, in_loop, scheduler
 
 __all__ = ["Lines", "discard"]
 
-HIGH, LOW = 64, 16  # awaitables: the run pauses while HIGH wait, until LOW are left
 
 _log = logging.getLogger("rxllm")
 

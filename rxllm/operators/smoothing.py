@@ -11,14 +11,13 @@ from typing import TypeVar
 from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable, Disposable, SerialDisposable, SingleAssignmentDisposable
 
-from .._runtime import Gate, Scheduler, Source, clock, connect, in_loop, timers
+from .._runtime import HIGH, LOW, Gate, Scheduler, Source, clock, connect, in_loop, timers
 from .limits import check_seconds
 
 __all__ = ["smooth"]
 
 T = TypeVar("T")
 
-HIGH, LOW = 64, 16  # items: the gate closes at HIGH that wait, and opens again at LOW
 _MOMENT = 1e-6  # seconds, what datetime can tell apart
 
 

@@ -15,7 +15,7 @@ from reactivex.scheduler.eventloop import AsyncIOScheduler
 
 import rxllm
 from rxllm import LLM, MisuseError
-from rxllm._runtime import Gate, Scheduler, loop_local, source
+from rxllm._runtime import Gate, Scheduler, loop_local, settled, source
 from rxllm.operators.limits import silence
 from rxllm.testing import End, FakeServer, Reply, Signal
 
@@ -210,7 +210,7 @@ async def test_a_stream_that_is_left_at_a_closed_gate_starts_nothing():
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     subscription.dispose()
-    await home.settled()
+    await settled(home.tasks)
     assert [] == begun
 
 

@@ -15,7 +15,7 @@ from reactivex.testing import TestScheduler
 
 import rxllm
 from rxllm import LLM, Interrupted, MisuseError
-from rxllm._runtime import Scheduler, Worker, in_thread, loop_local, portal, pull, source
+from rxllm._runtime import Scheduler, Worker, in_thread, loop_local, portal, pull, settled, source
 from rxllm.testing import FakeServer, Reply, Signal
 
 HELLO = Reply(Chat().stream(["Hel", "lo"]))
@@ -288,7 +288,7 @@ async def test_disposing_closes_where_it_stands():
     await waiting.wait()
     subscription.dispose()
     subscription.dispose()
-    await home.settled()
+    await settled(home.tasks)
     assert closed.is_set()
     assert [1] == heard.events
 
@@ -314,7 +314,7 @@ async def test_who_is_disposed_at_once_never_starts():
     kept.pop().dispose()
     source(items).subscribe(scheduler=home).dispose()
     await asyncio.sleep(0)
-    await home.settled()
+    await settled(home.tasks)
     assert [] == started
 
 

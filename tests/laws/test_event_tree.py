@@ -18,6 +18,7 @@ from reactivex import operators as ops
 
 import rxllm
 from rxllm import LLM, Cancelled, Failed, Finished, Started
+from rxllm._runtime import settled
 
 ENDS = (Started, Finished, Failed, Cancelled)[1:]
 
@@ -124,7 +125,7 @@ async def heard_of(graph, patience):
             await asyncio.sleep(0)
     subscription.dispose()
     while home.tasks:
-        await home.settled()
+        await settled(home.tasks)
     return heard
 
 
