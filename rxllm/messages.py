@@ -477,12 +477,14 @@ def part_chunk(part: ReasoningPart | ToolCallPart) -> Chunk:
 def join(chunks: Iterable[Chunk]) -> Chunk:
     """The sum of chunks, in time linear in their size (``sum`` would copy the text at each step)."""
     fold, facts = _Fold(), _NOTHING
+    texts: list[str] = []  # of plain chunks in a row, as most are
     for chunk in chunks:
         rest = chunk.rest
         if rest is None:
-            if chunk.text:
-                fold.text(chunk.text)
+            texts.append(chunk.text)
             continue
+        fold.text("".join(texts))
+        texts.clear()
         if rest.reset:
             fold, facts = _Fold(), rest
         elif facts is _NOTHING:
@@ -504,6 +506,7 @@ def join(chunks: Iterable[Chunk]) -> Chunk:
         else:
             for part in rest.parts:
                 fold.add(part)
+    fold.text("".join(texts))
     return Chunk(
         parts=fold.parts(),
         usage=facts.usage,
@@ -580,7 +583,8 @@ class _Fold:
         latest = self._calls.get(part.index)
         known = latest.part if latest else None
         if latest and isinstance(known, ToolCallPart) and part.id in ("", known.id):
-            latest.part = attrs.evolve(known, name=known.name or part.name)
+            if part.name and not known.name:
+                latest.part = attrs.evolve(known, name=part.name)
             latest.texts.append(part.arguments)
             return
         opened = self._calls[part.index] = _Open(part)
@@ -600,7 +604,8 @@ class _Fold:
             and known.index == part.index
             and (known.signature is None or not part.text)
         ):
-            latest.part = attrs.evolve(known, signature=part.signature or known.signature)
+            if part.signature:
+                latest.part = attrs.evolve(known, signature=part.signature)
             latest.texts.append(part.text)
             return
         if part.text or part.signature:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, MutableSequence
+from collections.abc import Callable, Iterable, Iterator, MutableSequence
 from contextvars import ContextVar
+from itertools import groupby
+from typing import cast
 
 import attrs
 from reactivex import Observable, abc
@@ -100,7 +102,7 @@ class Arrived:
         return self._joined().message() if self.kept else None
 
     def _joined(self) -> Chunk:
-        return join(text_chunk(some) if isinstance(some, str) else some for some in self.kept)
+        return join(_chunks(self.kept))
 
     def compact(self) -> None:
         """Keeps it small: one chunk instead of many, and none beyond the limit."""
@@ -111,6 +113,15 @@ class Arrived:
         if self.size > PARTIAL_LIMIT:
             self.kept = _Full([folded], maxlen=1)
             self.bound = 2**63
+
+
+def _chunks(kept: Iterable[Chunk | str]) -> Iterator[Chunk]:
+    """Texts in a row become one chunk; one for each would cost more than reading them did."""
+    for is_text, run in groupby(kept, lambda some: isinstance(some, str)):
+        if is_text:
+            yield text_chunk("".join(cast("Iterator[str]", run)))
+        else:
+            yield from cast("Iterator[Chunk]", run)
 
 
 class _Answer(Arrived, abc.ObserverBase[Answered], abc.DisposableBase):
