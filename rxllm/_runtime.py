@@ -46,6 +46,7 @@ __all__ = [
     "Ear",
     "Gate",
     "Scheduler",
+    "Serial",
     "Source",
     "Timers",
     "Worker",
@@ -97,7 +98,7 @@ class Gate:
         self.is_open = True
         self.opened_at = 0.0
         self._closers: set[object] = set()
-        self._followers: list[weakref.ref[Gate]] = []
+        self._followers: tuple[weakref.ref[Gate], ...] = ()
         self._waiters: dict[asyncio.Future[None], None] = {}  # in their order
 
     def close(self, by: object = None) -> None:
@@ -122,8 +123,7 @@ class Gate:
 
     def lead(self, other: Gate) -> None:
         """Has another, of any loop, be closed whenever this one is: what a run asks for stops with the run."""
-        self._followers = [follower for follower in self._followers if follower() is not None]
-        self._followers.append(weakref.ref(other))
+        self._followers = (*(known for known in self._followers if known() is not None), weakref.ref(other))
         if not self.is_open:
             other.close(by=self)
             if self.is_open:  # since a moment ago, by another loop, which may not have seen this one
@@ -158,6 +158,15 @@ def _wake(waiter: asyncio.Future[None]) -> None:
 
 
 # ── where and how a subscription runs ────────────────────────────────────────────────────────────────────────────
+
+
+def _not_taken_up(error: BaseException) -> bool:
+    """Nobody waits for the stream's end."""
+    return False
+
+
+def _not_read(headers: Mapping[str, str]) -> None:
+    """Nobody heeds what a server allows."""
 
 
 @final
@@ -195,8 +204,8 @@ class Scheduler(AsyncIOScheduler):
         if shown:
             shown.gate.lead(self.gate)
         self.outer: Scheduler | None = None
-        self.blame: Callable[[BaseException], bool] = lambda _: False
-        self.answered: Callable[[Mapping[str, str]], object] = lambda _: None
+        self.blame: Callable[[BaseException], bool] = _not_taken_up
+        self.answered: Callable[[Mapping[str, str]], object] = _not_read
         self.has_others = False
 
     def _copy(self) -> Scheduler:
@@ -345,21 +354,55 @@ class Scheduler(AsyncIOScheduler):
         return _Scheduled(self, seconds, action, state)
 
 
-class _Scheduled(abc.DisposableBase, Generic[_State]):
+class Serial(abc.DisposableBase):
+    """One disposable at a time, which the next replaces and disposes of: reactivex's SerialDisposable without its lock.
+
+    Locks are most of what a disposable costs, in time and in objects for the collector of garbage to walk, and each
+    stream has five of these. Any thread may dispose; both sides look after they have written, so that one of them sees
+    the other, and to dispose twice does no harm.
+    """
+
+    __slots__ = ("_disposable", "is_disposed")
+
+    def __init__(self) -> None:
+        self.is_disposed = False
+        self._disposable: abc.DisposableBase | None = None
+
+    @property
+    def disposable(self) -> abc.DisposableBase | None:
+        """The current one."""
+        return self._disposable
+
+    @disposable.setter
+    def disposable(self, disposable: abc.DisposableBase | None) -> None:
+        before, self._disposable = self._disposable, disposable
+        if before is not None:
+            before.dispose()
+        if self.is_disposed:
+            self.dispose()
+
+    def dispose(self) -> None:
+        """Disposes of the current one, and of all that are still to come."""
+        self.is_disposed = True
+        current, self._disposable = self._disposable, None
+        if current is not None:
+            current.dispose()
+
+
+class _Scheduled(Serial, Generic[_State]):
     """What is to be done later: once, on its loop, unless somebody disposes of it before, from any thread."""
 
-    __slots__ = ("action", "handle", "home", "inner", "is_disposed", "release", "seconds", "state")
+    __slots__ = ("action", "handle", "home", "release", "seconds", "state")
 
     def __init__(
         self, home: Scheduler, seconds: float, action: typing.ScheduledAction[_State], state: _State | None
     ) -> None:
+        super().__init__()
         self.home = home
         self.seconds = seconds
         self.action = action
         self.state = state
         self.handle: asyncio.Handle | None = None
-        self.inner: abc.DisposableBase | None = None  # what the action left to be disposed of
-        self.is_disposed = False
         self.release = home.hold()  # what is still to be done is part of a stream that a script has only subscribed to
         home.call(self.arm)
 
@@ -379,16 +422,11 @@ class _Scheduled(abc.DisposableBase, Generic[_State]):
             self.release()
 
     def act(self) -> None:
-        if self.is_disposed:  # by another thread, whose disarm is still to come
-            return
-        self.inner = self.home.invoke_action(self.action, state=self.state)
-        if self.is_disposed:
-            self.inner.dispose()
+        if not self.is_disposed:  # by another thread, whose disarm is still to come
+            self.disposable = self.home.invoke_action(self.action, state=self.state)
 
     def dispose(self) -> None:
-        self.is_disposed = True
-        if self.inner is not None:
-            self.inner.dispose()
+        super().dispose()
         self.home.call(self.disarm)
 
     def disarm(self) -> None:

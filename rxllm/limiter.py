@@ -18,9 +18,8 @@ from math import inf
 from typing import TypeVar
 
 from reactivex import Observable, abc
-from reactivex.disposable import Disposable, SerialDisposable, SingleAssignmentDisposable
 
-from ._runtime import Loop, Scheduler, Source, Timers, call, clock, connect, in_loop, timers
+from ._runtime import Loop, Scheduler, Serial, Source, Timers, call, clock, connect, in_loop, timers
 from .errors import MisuseError
 from .messages import Chunk
 
@@ -216,7 +215,7 @@ class Limiter:
         if not line.waiting or wait == inf:
             if line.rings < inf:
                 line.rings = inf
-                line.alarm.disposable = Disposable()
+                line.alarm.disposable = None
             return
         first = line.waiting[0]
         rings = first.now() + wait
@@ -283,7 +282,7 @@ class _Line:
         self.called: deque[Ticket] = deque()
         self.running: set[Ticket] = set()
         self.asked: float | None = None
-        self.alarm = SerialDisposable()
+        self.alarm = Serial()
         self.rings = inf
 
     def is_silent(self) -> bool:
@@ -361,7 +360,7 @@ class _Admission(abc.ObserverBase[T], abc.DisposableBase):
         self.source = source
         self.limiter = limiter
         self.told = 0  # tokens, by the answer itself
-        self.subscription = SingleAssignmentDisposable()
+        self.subscription = Serial()
         # Who makes room for it, another's request, is not to be seen by what begins.
         begin = partial(home.context.copy().run, self.start) if isinstance(home, Scheduler) else self.start
         self.ticket = Ticket(home, begin, tokens)

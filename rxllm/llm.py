@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast
 import attrs
 from attrs import field, frozen
 from reactivex import Observable, abc
-from reactivex.disposable import SerialDisposable, SingleAssignmentDisposable
 
-from ._runtime import Scheduler, Source, Worker, called, pull, scheduler, source
+from ._runtime import Scheduler, Serial, Source, Worker, called, pull, scheduler, source
 from .errors import MisuseError, must_be
 from .events import Listener, Service
 from .extensible import evolved
@@ -258,7 +257,7 @@ def asking(upstream: Observable[Any], llm: LLM) -> Observable[Chunk]:
     def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
         home = scheduler(given)
         values: list[Any] = []
-        current = SerialDisposable()
+        current = Serial()
 
         def ask() -> None:
             try:
@@ -268,7 +267,7 @@ def asking(upstream: Observable[Any], llm: LLM) -> Observable[Chunk]:
             else:
                 current.disposable = answer.subscribe(observer, scheduler=home)
 
-        current.disposable = waiting = SingleAssignmentDisposable()  # before it may be replaced, from any thread
+        current.disposable = waiting = Serial()  # before it may be replaced, from any thread
         waiting.disposable = upstream.subscribe(values.append, observer.on_error, ask, scheduler=home)
         return current
 

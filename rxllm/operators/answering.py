@@ -10,9 +10,8 @@ from typing import cast
 
 import attrs
 from reactivex import Observable, abc
-from reactivex.disposable import SingleAssignmentDisposable
 
-from .._runtime import Scheduler, connect
+from .._runtime import Scheduler, Serial, connect
 from ..errors import MisuseError, RxllmError
 from ..messages import (
     Chunk,
@@ -138,7 +137,7 @@ class _Answer(Arrived, abc.ObserverBase[Answered], abc.DisposableBase):
         self.emit: Callable[[Chunk], None] = observer.on_next
         self.request = request
         self.home = home
-        self.subscription = SingleAssignmentDisposable()
+        self.subscription = Serial()
         self.overheard = home.context.get(_overheard, ())
         for running in self.overheard:
             running[self] = None

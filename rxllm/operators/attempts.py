@@ -10,9 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar, cast
 
 from reactivex import Observable, abc
-from reactivex.disposable import Disposable, SerialDisposable, SingleAssignmentDisposable
 
-from .._runtime import Scheduler, Source, Timers, call, connect, timers
+from .._runtime import Scheduler, Serial, Source, Timers, call, connect, timers
 from ..errors import RxllmError
 from ..events import Retried
 from ..messages import Chunk, Message
@@ -99,7 +98,7 @@ class _Attempt(abc.ObserverBase[T], Generic[T]):
         self.held: T | None = None
         self.is_committed = self.over = False
         self.on_next = self.begun
-        self.subscription = SingleAssignmentDisposable()
+        self.subscription = Serial()
 
     def begin(self, begin: Begin[T], home: Timers) -> None:
         try:
@@ -183,7 +182,7 @@ class _Retrying(abc.DisposableBase, Generic[T]):
         self.number = 0
         self.spoken = False  # what came is to be taken back by the next that says something
         self.partial: Message | None = None
-        self.current = SerialDisposable()
+        self.current = Serial()
         call(home, self.start)
 
     def start(self, *_: object) -> None:
@@ -196,6 +195,8 @@ class _Retrying(abc.DisposableBase, Generic[T]):
         if self.spoken:
             self.observer.on_next(cast("T", Chunk(reset=True)))
         self.spoken = True
+        if not self.restarts:
+            del self.begin  # and with it all that another attempt would be made of
 
     def failed(self, attempt: _Attempt[T], error: Exception) -> None:
         if isinstance(error, RxllmError):
@@ -244,14 +245,14 @@ class _Trying(abc.DisposableBase, Generic[T]):
         self.left = len(begins)
         self.running: list[_Attempt[T]] = []
         self.errors: list[Exception] = []
-        self.timer = SerialDisposable()
+        self.timer = Serial()
         call(home, self.start)
 
     def start(self, *_: object) -> None:
         self.left -= 1
         attempt = _Attempt(self, self.observer)
         self.running.append(attempt)
-        self.timer.disposable = Disposable()  # that of the one before, whose failure may have overtaken it
+        self.timer.disposable = None  # that of the one before, whose failure may have overtaken it
         if self.after is not None and self.left:
             self.timer.disposable = self.home.schedule_relative(self.after, self.start)
         attempt.begin(next(self.begins), _with_others(self.home) if self.left else self.home)

@@ -10,9 +10,8 @@ from typing import Any, Literal, Protocol, TypeVar, cast, overload
 
 from reactivex import Observable, abc
 from reactivex import operators as ops
-from reactivex.disposable import SingleAssignmentDisposable
 
-from .._runtime import Gate, Scheduler, Source, source
+from .._runtime import Gate, Scheduler, Serial, Source, source
 from ..errors import MisuseError
 
 __all__ = ["MAX_CONCURRENCY", "Answering", "batch", "batch_as_completed"]
@@ -202,7 +201,7 @@ class _Board(abc.ObserverBase[In]):
         answers: list[object] = []
 
         home = self.home.with_gate(Gate())
-        subscription = self.running[index] = SingleAssignmentDisposable()
+        subscription = self.running[index] = Serial()
 
         def finished(result: object, failure: BaseException | None = None) -> None:
             if self.running.pop(index, None) is None:

@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, cast
 
 from reactivex import Observable, abc
-from reactivex.disposable import SingleAssignmentDisposable
 
-from .._runtime import Source, connect
+from .._runtime import Serial, Source, connect
 from ..errors import MisuseError
 from ..messages import Chunk, Part, ReasoningPart, TextPart, part_chunk, text_chunk, thawed
 from .folds import no_chunk
@@ -161,7 +160,7 @@ class _Rewriting(abc.ObserverBase[Chunk]):
         self.observer = observer
         self.emit: Callable[[Chunk], object] = observer.on_next
         self.over = False
-        self.upstream = SingleAssignmentDisposable()
+        self.upstream = Serial()
 
     def start(self, source: Observable[Chunk], scheduler: abc.SchedulerBase | None) -> abc.DisposableBase:
         self.upstream.disposable = connect(source, self, scheduler)

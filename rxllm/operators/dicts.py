@@ -6,9 +6,8 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
 from reactivex import Observable, abc
-from reactivex.disposable import SingleAssignmentDisposable
 
-from .._runtime import Source, connect
+from .._runtime import Serial, Source, connect
 from ..errors import MisuseError, is_text, shown
 from ..events import (
     Cancelled,
@@ -89,7 +88,7 @@ class _Dicts(abc.ObserverBase[Event]):
         self.version = version
         self.chosen = {name: set(values) for name, values in selection.items() if values is not None}
         self.inputs: dict[str, Any] = {}  # of runs that have not ended
-        self.upstream = SingleAssignmentDisposable()
+        self.upstream = Serial()
         self.over = False
 
     def on_next(self, value: Event) -> None:

@@ -8,9 +8,8 @@ from typing import Any, TypeVar
 
 from reactivex import Observable, abc
 from reactivex import operators as ops
-from reactivex.disposable import SingleAssignmentDisposable
 
-from .._runtime import Source, connect
+from .._runtime import Serial, Source, connect
 from ..errors import MisuseError, RxllmError
 from ..messages import Chunk, Message, Usage, join
 
@@ -56,7 +55,7 @@ class _Texts(abc.ObserverBase[Chunk | str]):
         self.observer = observer
         self.emit: Callable[[str], None] = observer.on_next
         self.over = False
-        self.upstream = SingleAssignmentDisposable()
+        self.upstream = Serial()
 
     def on_next(self, value: Chunk | str) -> None:
         if type(value) is not Chunk:

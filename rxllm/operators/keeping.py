@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from reactivex import abc
-from reactivex.disposable import CompositeDisposable, SerialDisposable, SingleAssignmentDisposable
+from reactivex.disposable import CompositeDisposable
 
-from .._runtime import Scheduler, Source, Timers, call, connect, source, timers
+from .._runtime import Scheduler, Serial, Source, Timers, call, connect, source, timers
 from ..messages import Chunk
 from .attempts import Begin
 from .sharing import Shared
@@ -92,16 +92,16 @@ class _Keeping(abc.ObserverBase[Chunk], abc.DisposableBase):
         self.key = key
         self.forget = forget
         self.chunks: list[Chunk] = []
-        self.current = SerialDisposable()
+        self.current = Serial()
         call(home, self.look)
 
     def look(self) -> None:
-        self.current.disposable = waiting = SerialDisposable()
+        self.current.disposable = waiting = Serial()
         waiting.disposable = self.done(lambda: self.store.get(self.key), self.found)
 
     def done(self, work: Callable[[], Any], then: Callable[[Any], None]) -> abc.DisposableBase:
         """Goes on with what the store says, at once or when it has; where it fails, or takes too long, with nothing."""
-        alarm = SingleAssignmentDisposable()
+        alarm = Serial()
 
         def told(value: Any) -> None:
             if not alarm.is_disposed:
@@ -130,7 +130,7 @@ class _Keeping(abc.ObserverBase[Chunk], abc.DisposableBase):
 
     def found(self, chunks: Sequence[Chunk] | None) -> None:
         if chunks is None:
-            self.current.disposable = waiting = SerialDisposable()
+            self.current.disposable = waiting = Serial()
             waiting.disposable = connect(self.begin(), self, self.home)
             return
         for chunk in chunks:  # into the log, where each reader has a pace of its own

@@ -7,9 +7,9 @@ from math import inf
 from typing import TypeVar, cast
 
 from reactivex import Observable, abc
-from reactivex.disposable import CompositeDisposable, SerialDisposable, SingleAssignmentDisposable
+from reactivex.disposable import CompositeDisposable
 
-from .._runtime import Scheduler, Source, Timers, clock, connect, timers
+from .._runtime import Scheduler, Serial, Source, Timers, clock, connect, timers
 from ..errors import MisuseError, Timeout
 from .answering import Arrived, overhearing
 
@@ -83,7 +83,7 @@ def deadline(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
     def operator(source: Observable[T]) -> Observable[T]:
         def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
             home = timers(given)
-            upstream = SingleAssignmentDisposable()
+            upstream = Serial()
 
             def fail(_: abc.SchedulerBase, state: object = None) -> None:
                 observer.on_error(Timeout(f"The stream did not end within {seconds:g} s."))
@@ -180,8 +180,8 @@ class Watch(abc.DisposableBase):
         self.started = False
         self.last = self.clock()
         self.excused: float | None = None
-        self.alarm = SerialDisposable()
-        self.upstream = SingleAssignmentDisposable()
+        self.alarm = Serial()
+        self.upstream = Serial()
         self.sleep(inf)
 
     def late(self, error: Timeout) -> None:

@@ -10,9 +10,8 @@ from threading import get_ident
 from typing import Generic, TypeVar, cast
 
 from reactivex import Observable, abc
-from reactivex.disposable import SingleAssignmentDisposable
 
-from .._runtime import Scheduler, Source, Timers, call, connect, in_loop, raisable, timers
+from .._runtime import Scheduler, Serial, Source, Timers, call, connect, in_loop, raisable, timers
 
 __all__ = ["Shared", "share"]
 
@@ -88,7 +87,7 @@ class _Log(abc.ObserverBase[T]):
         self.error: Exception | None = None
         self.home = first.apart(self.broken) if isinstance(first, Scheduler) else first
         self.thread: int | None = None  # of the loop, as far as it is known; to look for the loop costs more
-        self.upstream = SingleAssignmentDisposable()
+        self.upstream = Serial()
 
     def begin(self) -> None:
         try:

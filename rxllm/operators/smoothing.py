@@ -9,9 +9,9 @@ from math import inf
 from typing import TypeVar
 
 from reactivex import Observable, abc
-from reactivex.disposable import CompositeDisposable, Disposable, SerialDisposable, SingleAssignmentDisposable
+from reactivex.disposable import CompositeDisposable, Disposable
 
-from .._runtime import HIGH, LOW, Gate, Scheduler, Source, clock, connect, in_loop, timers
+from .._runtime import HIGH, LOW, Gate, Scheduler, Serial, Source, clock, connect, in_loop, timers
 from .limits import check_seconds
 
 __all__ = ["smooth"]
@@ -102,8 +102,8 @@ class _Pacer(abc.ObserverBase[T]):
         self.over = False
         self.handle: asyncio.Handle | None = None  # while items wait, on a loop
         self.release: Callable[[], object] = Disposable().dispose
-        self.alarm = SerialDisposable()
-        self.upstream = SingleAssignmentDisposable()
+        self.alarm = Serial()
+        self.upstream = Serial()
 
     def start(self, source: Observable[T]) -> abc.DisposableBase:
         if self.home is not None:
