@@ -124,7 +124,8 @@ class _Attempt(abc.ObserverBase[T], Generic[T]):
         self.is_committed = True
         self.trial.committed(self)
         self.let_go()
-        self.on_next = self.observer.on_next
+        if not self.over:  # who heard that may have left
+            self.on_next = self.observer.on_next
 
     def let_go(self) -> None:
         """Emits the facts that came; also those of a failure that nobody tries again."""
