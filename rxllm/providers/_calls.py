@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from ..messages import ToolCallPart
-from ._documents import count, object_of, text_of
+from ._documents import count, json_of, object_of, text_of
 
 __all__ = ["Calls"]
 
@@ -23,13 +23,19 @@ class _Call:
         self.index = index
         self.arguments: list[str] = []
 
-    def is_another(self, identity: str, name: str, *, by_index: bool) -> bool:
+    def is_another(self, identity: str, name: str, arguments: str, *, by_index: bool) -> bool:
         """Whether a fragment that came for this call opens another one, though its index is the same."""
         if not name:
             return False
         if identity and self.id:
             return identity != self.id
-        return bool(self.name) and name != self.name and (bool(identity) or not by_index)
+        if not self.name:
+            return False
+        if name != self.name and (identity or not by_index):
+            return True
+        # Some gateways give neither ids nor indices of their own to calls that they send whole.
+        new = name != self.name or (bool(arguments) and not identity and not self.id)
+        return new and bool(object_of(json_of("".join(self.arguments).encode())))
 
     def part(self) -> ToolCallPart:
         return ToolCallPart(self.id, self.name, "".join(self.arguments), self.index)
@@ -42,10 +48,11 @@ class Calls:
     never sends both, until the answer ends.
     """
 
-    __slots__ = ("_held", "_opened", "_places")
+    __slots__ = ("_held", "_known", "_opened", "_places")
 
     def __init__(self) -> None:
         self._places: dict[int, _Call] = {}
+        self._known: dict[str, _Call] = {}  # by their ids
         self._held: list[_Call] = []  # those of which nothing was emitted, in their order
         self._opened = 0
 
@@ -62,14 +69,17 @@ class Calls:
         identity, name = text_of(call.get("id")), text_of(function.get("name"))
         index = count(call, "index")
         place = position if index is None else index
-        known = self._places.get(place)
-        if known is None or known.is_another(identity, name, by_index=index is not None):
+        known = self._known.get(identity) if index is None else None
+        known = known or self._places.get(place)
+        if known is None or known.is_another(identity, name, arguments, by_index=index is not None):
             known = self._places[place] = _Call(self._opened)
             self._held.append(known)
             self._opened += 1
         if known not in self._held:
             return [ToolCallPart("", "", arguments, known.index)] if arguments else []
         known.id = known.id or identity
+        if known.id:
+            self._known[known.id] = known
         known.name = known.name or name
         known.arguments.append(arguments)
         return []
@@ -80,4 +90,4 @@ class Calls:
         while ready < len(self._held) and (everything or (self._held[ready].id and self._held[ready].name)):
             ready += 1
         released, self._held = self._held[:ready], self._held[ready:]
-        return [call.part() for call in released]
+        return [call.part() for call in released if call.id or call.name or any(call.arguments)]  # some are but places

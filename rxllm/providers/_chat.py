@@ -24,7 +24,7 @@ from ..messages import (
     text_chunk,
 )
 from ._calls import Calls
-from ._documents import UNREADABLE, count, json_of, list_of, object_of, provider_error, text_of
+from ._documents import UNREADABLE, count, json_of, list_of, mended, object_of, provider_error, tells_error, text_of
 
 __all__ = ["ChatDecoder", "whole_answer"]
 
@@ -47,6 +47,7 @@ class _Choice(Struct, gc=False):
     usage: Any = None  # Moonshot
     logprobs: Any = None
     error: Any = None  # OpenRouter
+    index: Any = None  # 0 but for further answers, which nobody has asked for
 
 
 class _Frame(Struct, gc=False):
@@ -56,9 +57,14 @@ class _Frame(Struct, gc=False):
     x_groq: Any = None
 
 
+class _FirstChoice(_Choice, gc=False):
+    message: Any = None  # from gateways that send a whole answer as a stream of one
+
+
 class _First(_Frame, gc=False):
     """The frames until there is something to say, which also say who says it."""
 
+    choices: list[_FirstChoice | None] | None = None  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleVariableOverride]
     id: Any = None
     model: Any = None
 
@@ -81,6 +87,9 @@ _FINISHES: dict[str, FinishReason] = {
     "stop": "stop",
     "length": "length",
     "model_length": "length",  # Mistral
+    "max_tokens": "length",  # Gemini, as the next
+    "safety": "content_filter",
+    "prohibited_content": "content_filter",
     "tool_calls": "tool_call",
     "function_call": "tool_call",
     "content_filter": "content_filter",
@@ -89,6 +98,11 @@ _FINISHES: dict[str, FinishReason] = {
     "network_error": "error",  # Z.ai
     "insufficient_system_resource": "error",  # DeepSeek
 }
+
+
+def _finish(raw: str) -> FinishReason:
+    """Ours for a server's word. Gemini's compatible endpoint adds its own to some: ``content_filter: SAFETY``."""
+    return _FINISHES.get(raw.partition(":")[0].lower(), "stop")
 
 
 class ChatDecoder:
@@ -111,12 +125,15 @@ class ChatDecoder:
         try:
             frame = self._decode(data)
         except UNREADABLE as error:
+            if (better := mended(data)) is not None:
+                return self.chunk(better)
             self._other(data, error)
             return None
         if frame.choices and (choice := frame.choices[0]) is not None:
             delta, text = choice.delta, None
             if (
-                choice.finish_reason
+                choice.index
+                or choice.finish_reason
                 or frame.usage
                 or frame.error
                 or frame.x_groq
@@ -158,7 +175,9 @@ class ChatDecoder:
         """All that a frame, or a whole answer, says."""
         if self.ended:
             return None
-        choice = (frame.choices or [None])[0] or _NO_CHOICE
+        choice = next((choice for choice in frame.choices or () if choice and not choice.index), _NO_CHOICE)
+        if isinstance(choice, _FirstChoice) and choice.delta is None and choice.message:
+            choice.delta = msgspec.convert(choice.message, _Delta)
         self._identify(frame)
         groq = object_of(frame.x_groq)
         parts = list(self._parts(choice))
@@ -187,7 +206,7 @@ class ChatDecoder:
         return Chunk(
             parts=parts,
             usage=usage,
-            finish_reason=_FINISHES.get(raw, "stop") if raw else None,
+            finish_reason=_finish(raw) if raw else None,
             raw_finish_reason=raw,
             logprobs=logprobs or None,
             id=(self._id or None) if first else None,
@@ -212,9 +231,9 @@ class ChatDecoder:
         """Note the failure that a frame tells of; what else it says is emitted first."""
         if error:
             self.failure = provider_error({"error": error}, data)
-        elif frame.choices is None and object_of(document := json_of(data)).get("object") == "error":  # vLLM, once
+        elif not frame.choices and not frame.usage and tells_error(document := json_of(data)):
             self.failure = provider_error(document, data)
-        elif raw and _FINISHES.get(raw) == "error":
+        elif raw and _finish(raw) == "error":
             self.failure = ProviderError(
                 f"The model failed in the middle of its answer (finish_reason {raw!r}).", code=raw, retryable=True
             )
@@ -228,10 +247,10 @@ class ChatDecoder:
         reasoning = delta.reasoning_content or delta.reasoning
         if isinstance(reasoning, str) and reasoning:
             yield ReasoningPart(reasoning)
-        yield from _content(delta.content)
+        yield from _content(choice.text if delta.content is None else delta.content)
         if isinstance(delta.refusal, str) and delta.refusal:
             yield RefusalPart(delta.refusal)
-        calls = list_of(delta.tool_calls)
+        calls = list_of(delta.tool_calls) or list(filter(None, [object_of(delta.tool_calls)]))  # TGI's was no list once
         for position, call in enumerate(calls):
             yield from self._calls.add(position, object_of(call))
         if delta.function_call and not calls:  # what tool_calls were once; they had no ids that could come late
@@ -262,7 +281,8 @@ def whole_answer(body: bytes) -> Chunk:
     if not answer.choices:
         raise ProtocolError("The answer is not a chat completion: it has no choices.", frame=body)
     choice = answer.choices[0]
-    if choice is None or (choice.delta is None and choice.text is None):
+    silent = choice is None or (choice.delta is None and choice.text is None)
+    if silent and (chunk is None or chunk.finish_reason in (None, "stop")):  # there are reasons to say nothing
         raise ProtocolError("The answer is not a chat completion: its choice has no message.", frame=body)
     return chunk or Chunk()
 
@@ -274,9 +294,13 @@ def _content(content: object) -> Iterator[Part]:
     else:
         for item in list_of(content):  # Mistral
             match item:
+                case str(text) if text:
+                    yield TextPart(text)
                 case {"type": "text", "text": str(text)} if text:
                     yield TextPart(text)
                 case {"type": "thinking"} if text := _joined(object_of(item).get("thinking")):
+                    yield ReasoningPart(text)
+                case {"type": "reasoning"} if text := _joined(object_of(item).get("summary")):  # Databricks
                     yield ReasoningPart(text)
                 case _:
                     pass

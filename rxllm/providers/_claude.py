@@ -25,7 +25,7 @@ from ..messages import (
     Usage,
     text_chunk,
 )
-from ._documents import UNREADABLE, count, json_of, list_of, object_of, provider_error, text_of
+from ._documents import UNREADABLE, count, json_of, list_of, mended, object_of, provider_error, text_of
 
 __all__ = ["ClaudeDecoder", "whole_answer"]
 
@@ -98,12 +98,13 @@ class _Block:
 class ClaudeDecoder:
     """One stream. Complete on ``message_stop``, if no error came."""
 
-    __slots__ = ("_blocks", "_id", "_model", "_reset", "_spoken", "_usage", "complete", "ended", "failure")
+    __slots__ = ("_blocks", "_finished", "_id", "_model", "_reset", "_spoken", "_usage", "complete", "ended", "failure")
 
     def __init__(self) -> None:
         self.complete = False
         self.ended = False
         self.failure: ProviderError | None = None
+        self._finished = False  # a stop_reason came
         self._spoken = False  # something was emitted
         self._reset = False  # the next chunk is to take that back
         self._blocks: dict[int, _Block] = {}
@@ -113,9 +114,16 @@ class ClaudeDecoder:
 
     def chunk(self, data: bytes) -> Chunk | None:
         """What an event says."""
+        if self.ended:
+            return None
         try:
             event = _decode_event(data)
         except UNREADABLE as error:
+            if data.strip() == b"[DONE]":  # which some gateways send after message_stop, some instead of it
+                self.ended, self.complete = True, self._finished and self.failure is None
+                return None
+            if (better := mended(data)) is not None:
+                return self.chunk(better)
             if not data.strip() or object_of(json_of(data)).get("type", "error") not in _KNOWN_EVENTS:
                 return None  # some gateways' pings have no data
             raise ProtocolError(f"A frame is not an event of the messages protocol: {error}.", frame=data) from None
@@ -141,6 +149,7 @@ class ClaudeDecoder:
                 return self._begun(object_of(event.message))
             case "message_delta":
                 raw = text_of(event.delta.stop_reason) if event.delta else None
+                self._finished = self._finished or bool(raw)
                 return self._said([], _usage(event.usage), raw)
             case "message_stop":
                 self.complete = self.ended = True
@@ -154,7 +163,7 @@ class ClaudeDecoder:
     def _begun(self, message: dict[str, Any]) -> Chunk | None:
         """The message starts; behind a proxy that asks again it may do so twice, and the second is the answer."""
         self._blocks.clear()
-        self.complete = False
+        self.complete = self._finished = False
         self._reset = self._spoken
         self._spoken = False
         self._id = text_of(message.get("id")) or None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any, cast
@@ -20,9 +21,11 @@ __all__ = [
     "is_cut",
     "json_of",
     "list_of",
+    "mended",
     "object_of",
     "provider_error",
     "refuse_several",
+    "tells_error",
     "text_of",
 ]
 
@@ -30,6 +33,7 @@ UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What decoding raises for what is no JSON, not of the shape asked for, no UTF-8, or nested too deeply."""
 
 _BODY_LIMIT = 64 * 1024
+_MESSAGES = ("message", "detail", "msg", "error_message")
 _EXCERPT = 200  # characters
 
 # What an error's type or code says, without case and punctuation, and the status it stands for; the first that is
@@ -77,7 +81,7 @@ def provider_error(
     error = _fields_of(document)
     names = [name for key in ("type", "code", "status") if isinstance(name := error.get(key), str) and name]
     plain = [re.sub("[^a-z]", "", name.lower()) for name in names]
-    shown = error.get("message") or error.get("detail") or error.get("msg") or ""
+    shown = next((told for name in _MESSAGES if (told := error.get(name))), "")
     message = shown if isinstance(shown, str) else msgspec.json.encode(shown).decode()
     told = {name.lower(): value for name, value in (headers or {}).items()}
     if status is None or status < 300:
@@ -105,10 +109,10 @@ def _fields_of(document: object) -> dict[str, Any]:
     if isinstance(document, str):
         return {"message": document}
     fields = object_of(document)
-    error = fields.get("error")
+    error = fields.get("error") or next(iter(list_of(fields.get("errors"))), None)
     if error and isinstance(error, str):
         return {"message": error, **fields}
-    return object_of(error) or fields
+    return object_of(error) or _refusal(fields) or fields
 
 
 def json_of(body: bytes) -> object:
@@ -117,6 +121,35 @@ def json_of(body: bytes) -> object:
         return msgspec.json.decode(valid_utf8(body.removeprefix(BYTE_ORDER_MARK)))
     except UNREADABLE:
         return None
+
+
+def mended(body: bytes) -> bytes | None:
+    """The document as JSON has it, where a server's encoder writes what JSON has not; None if that is not so.
+
+    Python's writes NaN and Infinity, which become null. JavaScript's writes halves of characters that were cut in two,
+    which become U+FFFD.
+    """
+    if json_of(body) is not None:
+        return None
+    try:
+        document = json.loads(body, parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        return None
+    text = json.dumps(document, ensure_ascii=False)
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+
+
+def tells_error(document: object) -> bool:
+    """Whether a frame or an answer without content is an error in one of the forms that are not ``{"error": …}``."""
+    fields = object_of(document)
+    told = ("message", "detail", "errors", "error_code", "error_message")
+    return fields.get("object") == "error" or any(fields.get(name) for name in told) or bool(_refusal(fields))
+
+
+def _refusal(fields: dict[str, Any]) -> dict[str, Any]:
+    """What MiniMax says beside an answer that is none."""
+    told = object_of(fields.get("base_resp"))
+    return {"message": told.get("status_msg"), "code": str(told["status_code"])} if told.get("status_code") else {}
 
 
 def is_cut(body: bytes) -> bool:

@@ -34,7 +34,7 @@ from ._arguments import (
     check_model,
     without_credentials,
 )
-from ._documents import excerpt, is_cut
+from ._documents import excerpt, is_cut, json_of, mended, provider_error
 from ._secrets import Clean, without_secrets
 
 if TYPE_CHECKING:
@@ -276,16 +276,21 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
         """Emits what the frames say; whether it was no error. What the subscriber raises is none of ours."""
         decoder, emit, is_news = self.decoder, self.observer.on_next, True
         decode = decoder.chunk
-        for _, data in frames:
+        for name, data in frames:
             try:
                 chunk = decode(data)
             except Exception as error:
+                if name in _NO_NEWS:
+                    continue
                 self.fail(_fault(error, data))
                 return False
             if chunk is not None:
                 if is_news:
                     self.last, self.started, is_news = self.clock(), True, False
                 emit(chunk)
+            elif name == "error" and not decoder.ended:
+                self.fail(provider_error(json_of(data), data))
+                return False
             if decoder.failure is not None:
                 self.fail(decoder.failure)
                 return False
@@ -332,6 +337,7 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
         """Emits what is left; whether the answer is whole."""
         if self.document is not None:
             body = valid_utf8(b"".join(self.document).removeprefix(BYTE_ORDER_MARK))
+            body = mended(body) or body
             try:
                 chunk = self.llm._whole(body, self.request)  # pyright: ignore[reportPrivateUsage]
             except Exception as error:
@@ -350,6 +356,7 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
 
 _CUT_SHORT = "The answer ended before it was whole: its JSON is cut."
 _NO_END = "The stream ended before the answer did: its end marker is missing."
+_NO_NEWS = ("ping", "heartbeat", "keepalive", "keep-alive")  # names of events that some fill with anything
 _FIELDS = (b"data", b"event", b"id", b"retry", b"")  # of server-sent events; the last is a comment's
 
 

@@ -1,0 +1,211 @@
+"""What gateways and lesser servers send and the vendors do not: read all the same, however it is cut."""
+
+import json
+
+import pytest
+from protocols import split_every, sse
+
+from rxllm import Anthropic, OpenAI
+from rxllm.errors import Interrupted, ProviderError
+from rxllm.testing import FakeServer, Reply
+
+DONE = sse("[DONE]")
+STOP = sse({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+CALLED = sse({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})
+
+
+def said(delta, *, index=0, finish=None):
+    """A frame of a chat."""
+    return sse({"id": "c", "choices": [{"index": index, "delta": delta, "finish_reason": finish}]})
+
+
+def calling(identity, name, arguments, **index):
+    """A frame with a fragment of a call."""
+    return said({"tool_calls": [{**index, "id": identity, "function": {"name": name, "arguments": arguments}}]})
+
+
+def asked(frames, size, kind=OpenAI, **parameters):
+    """The answer that these frames are, in pieces of this size."""
+    content_type = "application/json" if parameters.get("stream") is False else "text/event-stream"
+    with FakeServer(Reply(split_every(size, b"".join(frames)), content_type=content_type)) as server:
+        return kind("m", base_url=server.url, api_key="none", max_retries=0).invoke("hi", **parameters)
+
+
+SIZES = pytest.mark.parametrize("size", [1, 7, 2**20])
+
+
+@SIZES
+@pytest.mark.parametrize(
+    ("frames", "text"),
+    [
+        pytest.param(
+            [
+                *(said({"content": letter}, index=index) for index, letter in enumerate("ABC")),
+                said({"content": "a"}),
+                said({}, index=1, finish="length"),
+                STOP,
+                said({}, index=2, finish="length"),
+            ],
+            "Aa",
+            id="several answers, of which the first is ours",
+        ),
+        pytest.param([said({"content": "B"}, index=1), said({"content": "A"}), STOP], "A", id="another comes first"),
+        pytest.param(
+            [sse({"choices": [{"message": {"content": "Hello"}, "finish_reason": "stop"}]})], "Hello", id="one message"
+        ),
+        pytest.param(
+            [said({"content": "Hello"}), sse({"choices": [{"message": {"content": "Hello"}}]}), STOP],
+            "Hello",
+            id="a message that repeats what was said",
+        ),
+        pytest.param([sse({"choices": [{"text": each, "delta": {}}]}) for each in "Hi"], "Hi", id="a delta beside"),
+        pytest.param([said({"content": ["Hel", "lo"]}), STOP], "Hello", id="a list of texts"),
+        pytest.param(
+            [sse('{"choices":[{"delta":{"content":"Hi"},"logprobs":{"content":[{"logprob":-Infinity}]}}]}'), STOP],
+            "Hi",
+            id="no number",
+        ),
+        pytest.param(
+            [sse(r'{"choices":[{"delta":{"content":"a\ud83d"}}]}'), said({"content": "b"}), STOP],
+            "a\ufffdb",
+            id="half a character",
+        ),
+        pytest.param(
+            [b"event: ping\n" + sse("pong"), said({"content": "Hi"}), b"event: ping\n" + sse("pong"), STOP],
+            "Hi",
+            id="pings of text",
+        ),
+    ],
+)
+def test_a_text(frames, text, size):
+    """It is what a reader of the first answer would have."""
+    answer = asked([*frames, DONE], size)
+    assert text == answer.text
+    assert answer.raw_finish_reason in ("stop", None)
+
+
+@SIZES
+@pytest.mark.parametrize(
+    ("frames", "calls"),
+    [
+        pytest.param(
+            [calling("", "f", '{"a":1}', index=0), calling("", "g", '{"b":1}', index=0)],
+            [("", "f", '{"a":1}'), ("", "g", '{"b":1}')],
+            id="neither ids nor indices of their own",
+        ),
+        pytest.param(
+            [calling("", "f", '{"a":1}'), calling("", "f", '{"a":2}')],
+            [("", "f", '{"a":1}'), ("", "f", '{"a":2}')],
+            id="neither ids nor indices, and one tool",
+        ),
+        pytest.param(
+            [calling("", "f", '{"a":', index=0), calling("", "f", "1}", index=0)],
+            [("", "f", '{"a":1}')],
+            id="a name repeated in each fragment",
+        ),
+        pytest.param(
+            [
+                *(calling("A", "f", ""), calling("B", "g", "")),
+                *(calling("A", "", '{"a":'), calling("B", "", '{"b":1}'), calling("A", "", "2}")),
+            ],
+            [("A", "f", '{"a":2}'), ("B", "g", '{"b":1}')],
+            id="by their ids alone",
+        ),
+        pytest.param(
+            [said({"tool_calls": {"index": 0, "id": "A", "function": {"name": "f", "arguments": "{}"}}})],
+            [("A", "f", "{}")],
+            id="no list",
+        ),
+        pytest.param(
+            [said({"function_call": {"name": None, "arguments": None}}), calling("", "", "")], [], id="empty places"
+        ),
+    ],
+)
+def test_calls(frames, calls, size):
+    """Each is a call of its own, and none is made up."""
+    answer = asked([*frames, CALLED, DONE], size)
+    assert calls == [(call.id, call.name, call.arguments) for call in answer.tool_calls]
+
+
+@SIZES
+@pytest.mark.parametrize(
+    "frame",
+    [
+        sse({"message": "boom", "type": "server_error"}),
+        sse({"detail": "boom"}),
+        sse({"error_code": 5, "message": "boom"}),
+        sse({"errors": ["boom"]}),
+        sse({"errors": [{"message": "boom"}]}),
+        sse({"choices": None, "base_resp": {"status_code": 1002, "status_msg": "boom"}}),
+        b"event: error\n" + sse({"what": "boom"}),
+    ],
+)
+def test_an_error_in_a_form_of_its_own(frame, size):
+    """A marker of the end after it does not make half an answer whole."""
+    with pytest.raises(ProviderError, match="boom") as caught:
+        asked([said({"content": "Hel"}), frame, DONE], size)
+    assert "Hel" == caught.value.partial.text
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        (
+            {"choices": [{"finish_reason": "content_filter: PROHIBITED_CONTENT"}]},
+            ("", "content_filter", "content_filter: PROHIBITED_CONTENT"),
+        ),
+        (
+            {"choices": [{"index": i, "message": {"content": "BA"[i == 0]}, "finish_reason": "stop"} for i in (1, 0)]},
+            ("A", "stop", "stop"),
+        ),
+        (
+            {"choices": [{"message": {"content": "A"}, "logprobs": {"content": [float("nan")]}}]},
+            ("A", None, None),
+        ),
+    ],
+)
+def test_a_whole_answer(document, expected):
+    """It is whole, too."""
+    answer = asked([json.dumps(document).encode()], 2**20, stream=False)
+    assert expected == (answer.text, answer.finish_reason, answer.raw_finish_reason)
+
+
+CLAUDE = [
+    {"type": "message_start", "message": {"id": "m", "usage": {"input_tokens": 1}}},
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hello"}},
+    {"type": "content_block_stop", "index": 0},
+    {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}},
+    {"type": "message_stop"},
+]
+CLAUDE = [f"event: {event['type']}\n".encode() + sse(event) for event in CLAUDE]
+
+
+@SIZES
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [*CLAUDE, DONE],
+        [*CLAUDE[:-1], DONE],
+        [*CLAUDE, b"event: error\n" + sse({"type": "error", "error": {"message": "late"}})],
+        [b"event: ping\n" + sse("pong"), *CLAUDE],
+    ],
+    ids=["DONE after the end", "DONE instead of the end", "an error after the end", "a ping of text"],
+)
+def test_messages(frames, size):
+    """What comes after the end takes nothing away, and it has another name at some."""
+    assert "Hello" == asked(frames, size, Anthropic).text
+
+
+@SIZES
+def test_messages_that_say_done_too_early(size):
+    """Without a stop_reason that is a cut."""
+    with pytest.raises(Interrupted):
+        asked([*CLAUDE[:-2], DONE], size, Anthropic)
+
+
+@SIZES
+def test_messages_with_an_error_in_a_form_of_its_own(size):
+    """Its event says that it is one."""
+    with pytest.raises(ProviderError, match="boom"):
+        asked([*CLAUDE[:3], b"event: error\n" + sse({"message": "boom"})], size, Anthropic)
