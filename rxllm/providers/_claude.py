@@ -136,8 +136,8 @@ class ClaudeDecoder:
         return self._event(event, data)
 
     def rest(self) -> Chunk | None:
-        """Nothing: a block that is not whole can't be sent back."""
-        return None
+        """What the start told, if nothing came after it; a block that is not whole can't be sent back."""
+        return None if self._spoken else self._said([], self._usage)
 
     def _event(self, event: _Event, data: bytes) -> Chunk | None:
         match event.type:

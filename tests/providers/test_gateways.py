@@ -5,8 +5,8 @@ import json
 import pytest
 from protocols import split_every, sse
 
-from rxllm import Anthropic, OpenAI
-from rxllm.errors import Interrupted, ProviderError
+from rxllm import Anthropic, OpenAI, retry
+from rxllm.errors import Interrupted, Overloaded, ProviderError
 from rxllm.testing import FakeServer, Reply
 
 DONE = sse("[DONE]")
@@ -209,3 +209,14 @@ def test_messages_with_an_error_in_a_form_of_its_own(size):
     """Its event says that it is one."""
     with pytest.raises(ProviderError, match="boom"):
         asked([*CLAUDE[:3], b"event: error\n" + sse({"message": "boom"})], size, Anthropic)
+
+
+def test_messages_that_fail_at_once_tell_what_they_took():
+    """The start has counted what was asked; to ask again is free to do so."""
+    failing = [CLAUDE[0], b"event: error\n" + sse({"type": "error", "error": {"type": "overloaded_error"}})]
+    with FakeServer(Reply(failing), Reply(failing), Reply(CLAUDE)) as server:
+        llm = Anthropic("m", base_url=server.url, api_key="none", max_retries=0)
+        with pytest.raises(Overloaded) as caught:
+            llm.invoke("hi")
+        assert ("", 1) == (caught.value.partial.text, caught.value.partial.usage.input_tokens)
+        assert "Hello" == retry(llm, attempts=2, delay=lambda attempt, error: 0).invoke("hi").text
