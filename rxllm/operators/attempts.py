@@ -122,10 +122,9 @@ class _Attempt(abc.ObserverBase[T], Generic[T]):
 
     def commit(self) -> None:
         self.is_committed = True
+        self.on_next = self.observer.on_next  # before others hear of it, who may leave, raise, or cause the next item
         self.trial.committed(self)
         self.let_go()
-        if not self.over:  # who heard that may have left
-            self.on_next = self.observer.on_next
 
     def let_go(self) -> None:
         """Emits the facts that came; also those of a failure that nobody tries again."""

@@ -237,7 +237,6 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
         self, observer: abc.ObserverBase[Chunk], home: Scheduler, llm: HTTPProvider, request: Request, clean: Clean
     ) -> None:
         streams = request.stream is not False
-        super().__init__(home, llm.timeout.first_chunk, llm.timeout.idle if streams else None)
         self.observer = observer
         self.clean = clean
         self.frames = SSEDecoder(limit=llm.event_limit)
@@ -246,6 +245,8 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
         self.beginning: bytes | None = b""  # of what came, as long as it was no frame
         self.document: list[bytes] | None = None if streams else []
         self.linger: asyncio.TimerHandle | None = None
+        # At last, since from here on it may be late, in another thread.
+        super().__init__(home, llm.timeout.first_chunk, llm.timeout.idle if streams else None)
 
     def on_next(self, value: bytes) -> None:
         if self.linger is not None:
@@ -288,12 +289,16 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
                 if is_news:
                     self.last, self.started, is_news = self.clock(), True, False
                 emit(chunk)
+                if self.upstream.is_disposed:  # who heard it has left, or raised
+                    return False
             elif name == "error" and not decoder.ended:
                 self.fail(provider_error(json_of(data), data))
                 return False
             if decoder.failure is not None:
                 self.fail(decoder.failure)
                 return False
+        if not is_news:
+            self.last = self.clock()  # they may have taken their time to hear all that
         if decoder.ended and decoder.complete:
             # The HTTP body should end now, too, which frees the connection for the next request. If it does not soon,
             # the connection is given up.
@@ -315,7 +320,10 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
             self.end()
 
     def late(self, error: Timeout) -> None:
-        self.fail(error)
+        self.alarm.dispose()
+        if self.started:  # else half a call that is held back would pass for an answer, and nobody else be asked
+            self.say_rest()
+        self.observer.on_error(self.clean(error))
 
     def fail(self, error: Exception) -> None:
         self.alarm.dispose()

@@ -122,8 +122,8 @@ def post(
                     f"{place} answered with a web page instead of a stream; is base_url right?",
                     frame=await _beginning(response, timeouts),
                 )
-            # Usually there is nothing to undo.
-            plain = facts.get(b"content-encoding", b"identity") == b"identity"
+            # Usually there is nothing to undo, and nobody has read it before, as a hook of one's own client may.
+            plain = facts.get(b"content-encoding", b"identity") == b"identity" and not response.is_stream_consumed
             pieces = cast("httpx.AsyncByteStream", response.stream) if plain else response.aiter_bytes()
             beginning = True
             async for data in pieces:

@@ -575,3 +575,28 @@ async def test_a_route_picks_by_the_request():
     """By its text, or whatever it has."""
     llm = route(lambda request: marbles("s|") if request.max_tokens == 1 else Tells())
     assert ["s", "x at None"] == [(await llm.ainvoke("x", max_tokens=n)).text for n in (1, 2)]
+
+
+@pytest.mark.parametrize("combine", [lambda f: retry(f), lambda f: fallback(f, f), lambda f: hedge(f, f, after=1)])
+def test_the_first_facts_may_cause_the_next_item(combine):
+    """Who hears them is heard, and nothing is lost or goes round."""
+    source, heard = rx.subject.Subject(), []
+
+    def hear(chunk):
+        heard.append(chunk)
+        if len(heard) == 1:
+            source.on_next(Chunk("more"))
+
+    combine(lambda prompt: source)("x").subscribe(hear, scheduler=VirtualTimeScheduler())
+    for chunk in (FACT["f"], Chunk("a"), Chunk("b")):
+        source.on_next(chunk)
+    assert [FACT["f"], Chunk("more"), Chunk("a"), Chunk("b")] == heard
+
+
+def test_half_a_call_that_nobody_has_seen_is_no_first_chunk():
+    """It is held back until its id is known, and its model may be late meanwhile: another is asked."""
+    call = Chat().stream([])[0].replace(b'"content": ""', b'"tool_calls":[{"index":0,"function":{"name":"f"}}]')
+    assert b"tool_calls" in call
+    with FakeServer(Reply([call, End.HANG])) as silent, FakeServer(Reply(Chat().stream(["Hello"]))) as other:
+        late = rxllm.OpenAI("m", base_url=silent.url, timeout=rxllm.Timeouts(first_chunk=0.05))
+        assert "Hello" == fallback(late, rxllm.OpenAI("m", base_url=other.url)).invoke("hi").text

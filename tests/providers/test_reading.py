@@ -6,9 +6,10 @@ import pytest
 from attrs import frozen
 from reactivex import abc
 
-from rxllm import Chunk, Interrupted, ProtocolError, Request, RxllmError
+from rxllm import Chunk, Interrupted, ProtocolError, Request, RxllmError, Timeout
 from rxllm._runtime import connect, scheduler
-from rxllm.providers._http import HTTPProvider
+from rxllm.operators.limits import Watch
+from rxllm.providers._http import HTTPProvider, _Reader
 from rxllm.testing import End, FakeServer, Reply
 
 
@@ -157,3 +158,46 @@ async def test_nothing_follows_an_error():
         for _ in range(20):
             await asyncio.sleep(0)
     assert ["a", ProtocolError] == heard
+
+
+@pytest.mark.parametrize("end", [b"end", b"key"])
+async def test_nothing_follows_what_a_subscriber_raised(end):
+    """Neither the end nor an error, although they were in the same piece."""
+    reported, heard = asyncio.Queue(), []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.put_nowait(context["exception"]))
+
+    def hear(chunk):
+        heard.append(chunk.text)
+        raise LookupError
+
+    with FakeServer(Reply([b"data: a\n\ndata: b\n\ndata: %s\n\n" % end, End.HANG])) as server:
+        letterbox(server)("hi").subscribe(hear, heard.append, lambda: heard.append("end"))
+        await asyncio.wait_for(reported.get(), 5)
+        await server.exchange(0).closed_soon()
+    assert (["a"], True) == (heard, reported.empty())
+
+
+async def test_what_it_takes_to_hear_a_piece_is_no_silence():
+    """Time is counted from when all of it had been heard."""
+    now = 0.0
+
+    class Slow(Recorder):
+        def on_next(self, value):
+            nonlocal now
+            now += 1.0
+
+    with FakeServer() as server:
+        reader = _Reader(Slow(), scheduler(), letterbox(server), Request(prompt="hi"), lambda error: error)
+        reader.clock = lambda: now
+        reader.on_next(b"data: a\n\ndata: b\n\ndata: c\n\n")
+        reader.dispose()
+    assert 3.0 == reader.last
+
+
+async def test_a_limit_may_be_over_at_once(monkeypatch):
+    """Even before the reader is subscribed to anything."""
+    monkeypatch.setattr(Watch, "sleep", lambda reader, seconds: reader.late(Timeout("late")))
+    recorder = Recorder()
+    with FakeServer() as server:
+        connect(letterbox(server, max_retries=0).chunks(Request(prompt="hi")), recorder, scheduler()).dispose()
+    assert [Timeout] == recorder.heard

@@ -11,6 +11,7 @@ import zlib
 from contextlib import ExitStack, closing
 
 import httpx
+import httpx_aiohttp
 import pytest
 
 import rxllm
@@ -428,6 +429,17 @@ class TestClient:
             with pytest.raises(TransportError) as caught:
                 await answered_soon(server, client=client)
         assert error is type(caught.value)
+
+    @pytest.mark.parametrize("transport", [httpx.AsyncHTTPTransport, httpx_aiohttp.AiohttpTransport])
+    async def test_a_hook_may_have_read_the_answer(self, server, transport):
+        """What it has read is the answer."""
+
+        async def read(response):
+            await response.aread()
+
+        server.reply(Reply([b"Hel", b"lo"]))
+        async with httpx.AsyncClient(event_hooks={"response": [read]}, transport=transport()) as client:
+            assert b"Hello" == await answered_soon(server, client=client)
 
     async def test_httpx_own_transport_refused_and_late(self, server):
         """A refused connection and silence, too."""
