@@ -691,7 +691,7 @@ class _Subscription(abc.DisposableBase, Generic[T]):
         iterator = self.items(self.home)
         is_dropped = False
         try:
-            first = True
+            count = 0
             async for item in iterator:
                 if self.over:  # the source has swallowed its cancellation
                     break
@@ -700,11 +700,12 @@ class _Subscription(abc.DisposableBase, Generic[T]):
                 except Exception as error:
                     self.home.report("A subscriber, or an operator before it, raised; the source is closed.", error)
                     self.stop()
-                if first or self.over:
-                    # Whoever waits for the first item gets it before anything else is read or ended. Whoever left
-                    # while hearing one is cancelled here: not in the middle of closing, and not too late.
-                    first = False
+                if count % HIGH == 0 or self.over:
+                    # Whoever waits for the first item gets it before anything else is read or ended, and others get
+                    # their turn where a source never waits. Whoever left while hearing one is cancelled here: not in
+                    # the middle of closing, and not too late.
                     await asyncio.sleep(0)
+                count += 1
                 if not gate.is_open:
                     await gate.wait()
         except GeneratorExit:  # the loop was closed around it, and nothing can be awaited any more

@@ -296,6 +296,8 @@ class Chunk:
         reset: bool = False,
         logprobs: Logprobs | None = None,
     ) -> None:
+        if type(text) is not str and not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise MisuseError(f"The text of a Chunk must be text, not {shown(text)}.")
         whole = tuple(parts) or None
         # Most chunks with parts are one fragment, with nothing to join, and no text.
         if whole and not (len(whole) == 1 and not text and _is_fragment(whole[0])):
@@ -325,6 +327,8 @@ class Chunk:
         return bool(self.text) or self.rest is not None
 
     def __add__(self, other: Chunk) -> Chunk:
+        if not isinstance(other, Chunk):  # pyright: ignore[reportUnnecessaryIsInstance]  (callers are untyped)
+            return NotImplemented
         if self.rest is None and other.rest is None:
             return text_chunk(self.text + other.text)
         return join([self, other])
@@ -478,6 +482,7 @@ def join(chunks: Iterable[Chunk]) -> Chunk:
     """The sum of chunks, in time linear in their size (``sum`` would copy the text at each step)."""
     fold, facts = _Fold(), _NOTHING
     texts: list[str] = []  # of plain chunks in a row, as most are
+    logprobs: list[Logprobs] = []
     for chunk in chunks:
         rest = chunk.rest
         if rest is None:
@@ -487,6 +492,7 @@ def join(chunks: Iterable[Chunk]) -> Chunk:
         texts.clear()
         if rest.reset:
             fold, facts = _Fold(), rest
+            logprobs.clear()
         elif facts is _NOTHING:
             facts = rest
         else:
@@ -499,8 +505,10 @@ def join(chunks: Iterable[Chunk]) -> Chunk:
                 rest.model or facts.model,
                 rest.id or facts.id,
                 facts.reset,
-                _more(facts.logprobs, rest.logprobs),
+                None,
             )
+        if rest.logprobs:
+            logprobs.append(rest.logprobs)
         if rest.parts is None:
             fold.text(chunk.text)
         else:
@@ -515,15 +523,19 @@ def join(chunks: Iterable[Chunk]) -> Chunk:
         model=facts.model,
         id=facts.id,
         reset=facts.reset,
-        logprobs=facts.logprobs,
+        logprobs=_continued(logprobs),
     )
 
 
-def _more(some: Logprobs | None, more: Logprobs | None) -> Logprobs | None:
-    """Lists under the same name are continued."""
-    if not some or not more:
-        return some or more
-    return {name: (*some.get(name, ()), *more.get(name, ())) for name in {**some, **more}}
+def _continued(logprobs: list[Logprobs]) -> Logprobs | None:
+    """Lists under the same name are one after another."""
+    if len(logprobs) < 2:
+        return logprobs[0] if logprobs else None
+    lists: dict[str, list[Any]] = {}
+    for told in logprobs:
+        for name, items in told.items():
+            lists.setdefault(name, []).extend(items)
+    return {name: tuple(items) for name, items in lists.items()}
 
 
 def _is_fragment(part: Part) -> bool:
@@ -540,6 +552,8 @@ class _Open:
         self.texts: list[str] = [part.arguments if isinstance(part, ToolCallPart) else part.text]
 
     def close(self) -> Part:
+        if len(self.texts) == 1:
+            return self.part
         text = "".join(self.texts)
         if isinstance(self.part, ToolCallPart):
             return attrs.evolve(self.part, arguments=text)

@@ -476,3 +476,30 @@ def test_what_is_no_part_is_refused(make, sentence):
     """When it is made, not in the middle of a request."""
     with pytest.raises(MisuseError, match=sentence):
         make()
+
+
+@pytest.mark.parametrize(
+    "some",
+    [
+        [Chunk("a", logprobs={"content": [{"token": "a", "logprob": -1.0}]})],
+        [Chunk("a", usage=Usage(output_tokens=1))],
+        [Chunk("a"), Chunk(parts=[ReasoningPart("b")])],
+    ],
+    ids=["logprobs", "usage", "reasoning"],
+)
+def test_facts_add_up_in_linear_time(some):
+    """Whatever comes with each chunk."""
+    chunks = some * (30_000 // len(some))
+    begun = time.process_time()
+    message = join(chunks).message()
+    assert time.process_time() - begun < 0.5
+    assert message.text == "a" * chunks.count(some[0])
+    assert message.logprobs is None or 30_000 == len(message.logprobs["content"])
+
+
+def test_a_chunk_is_of_text():
+    """And is joined with chunks only."""
+    with pytest.raises(MisuseError, match="The text of a Chunk must be text, not 5"):
+        Chunk(5)
+    with pytest.raises(TypeError, match="unsupported operand"):
+        Chunk("a") + "b"

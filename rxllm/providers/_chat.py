@@ -1,7 +1,7 @@
 """What comes back by OpenAI's chat and completions protocols, from OpenAI and the many servers compatible with it.
 
 A frame is `_Frame`, a whole answer `_Answer`, and `ChatDecoder` reads both. What other servers do differently is noted
-where it is read; anything unknown is ignored.
+where it is read; anything unknown is ignored. It is one room because frames and whole answers differ in one word.
 """
 
 from __future__ import annotations

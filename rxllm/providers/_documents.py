@@ -216,7 +216,7 @@ def refuse_several(extra: Mapping[str, Any]) -> None:
     """
     for name in ("n", "best_of"):
         wanted = extra.get(name)
-        if isinstance(wanted, int) and wanted > 1:
+        if wanted not in (None, 1):
             raise MisuseError(
                 f"{name}={wanted} asks for several answers, but a stream has one; call llm.batch([prompt] * {wanted})."
             )

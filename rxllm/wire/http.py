@@ -97,6 +97,7 @@ def post(
     check_headers(headers)
 
     async def read(home: Scheduler) -> AsyncIterator[bytes]:
+        import aiohttp
         import httpx
 
         http = await client_on(home.loop, client)
@@ -133,7 +134,7 @@ def post(
                     data = data[OPENING:]
                 if data:
                     yield data
-        except (httpx.HTTPError, httpx.StreamError) as error:
+        except (httpx.HTTPError, httpx.StreamError, aiohttp.ClientError, UnicodeError) as error:
             raise _transport_error(error, place, started=response is not None, timeouts=timeouts) from error
         finally:
             if response is not None:
@@ -246,7 +247,7 @@ def _transport_error(error: Exception, place: str, *, started: bool, timeouts: T
         return Timeout(
             f"No connection to {place} within {time}." if connecting else f"{place} sent nothing for {time}."
         )
-    reason = str(error) or str(cause) or type(error).__name__
+    reason = " ".join((str(error) or str(cause) or type(error).__name__).split())
     if started:
         return Interrupted(f"The connection to {place} broke in the middle of the answer: {reason}.")
     return TransportError(f"No answer from {place}: {reason}.")

@@ -22,7 +22,7 @@ from reactivex import operators as ops
 from reactivex.subject import Subject
 
 import rxllm
-from rxllm import BadRequest, Cancelled, observe
+from rxllm import BadRequest, Cancelled, from_iter, observe
 from rxllm.testing import End, Endless, FakeServer, Reply, Signal
 
 AT_ONCE = 0.05  # seconds from leaving to the closed connection
@@ -678,3 +678,29 @@ def test_ctrl_c_closes_the_request(name, hanging):
         return since
 
     assert hanging.closed_at_once(leave)
+
+
+@pytest.mark.parametrize("source", [lambda: from_iter(range(10**9)), lambda: Ticking()("hi")], ids=["range", "model"])
+def test_a_source_that_never_waits_can_be_left(source):
+    """From another thread, and what else runs on that loop gets its turn."""
+    begun = threading.Event()
+    subscription = source().subscribe(lambda item: begun.set())
+    assert begun.wait(5)
+    subscription.dispose()
+    assert "tea" == "".join(from_iter("tea").pipe(rxllm.stream()))
+
+
+async def test_a_source_that_never_waits_lets_time_pass():
+    """A limit is heard of although nothing of the source is."""
+    nothing = from_iter(range(10**9)).pipe(ops.filter(lambda item: False), rxllm.first_chunk_timeout(0.05))
+    with pytest.raises(rxllm.Timeout):
+        await anext(nothing.pipe(rxllm.astream()))
+
+
+class Ticking(rxllm.LLM):
+    """A model without end that waits for nothing."""
+
+    async def chunks(self, request):
+        """Ticks."""
+        while True:
+            yield "tick"

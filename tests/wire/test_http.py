@@ -518,3 +518,34 @@ def test_a_long_answer_takes_no_memory(server):
         tracemalloc.stop()
     assert 100 * 2**20 == size
     assert peak < 32 * 2**20
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-OpenSSH_9.0\r\n",
+        b"HTTP/1.1 abc OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nno header\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nx: " + b"a" * 100_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: -5\r\n\r\n",
+        b"HTTP/1.1 503 Indispon\xedvel\r\ncontent-length: 0\r\n\r\n",
+    ],
+    ids=["ssh", "status", "line", "long", "length", "reason"],
+)
+async def test_what_is_no_http_is_an_error_of_the_transport(answer):
+    """Whatever the library below makes of it, one sentence in one line, without a key that came back."""
+
+    async def respond(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer.replace(b"OpenSSH", KEY.encode()))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(respond, "127.0.0.1") as server:
+        url = "http://{}:{}".format(*server.sockets[0].getsockname())
+        with pytest.raises(TransportError) as caught:
+            await rxllm.OpenAI("m", base_url=url, api_key=KEY, max_retries=0).ainvoke("hi")
+    assert caught.value.retryable
+    assert caught.value.request.text == "hi"
+    assert 1 == len(str(caught.value).splitlines())
+    assert KEY not in str(caught.value)
