@@ -5,7 +5,9 @@ It is one room because its reader has no use but the request that this class sen
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
+from math import inf
 from typing import TYPE_CHECKING, Any, Protocol, Unpack
 from urllib.parse import urlsplit
 
@@ -178,10 +180,20 @@ class HTTPProvider(LLM):
             **self._headers(request),
             **{name.lower(): value for name, value in (self.headers or {}).items()},
         }
-        timeouts = self.timeout
+        timeouts = _needed(self.timeout, streams=streams)
         answer = post(url, body, headers=headers, failure=self._error, client=self.client, timeouts=timeouts)
         chunks = _read(answer, self, request, without_secrets(headers, credentials, given=self.headers or ()))
         return _patient(chunks, self.max_retries) if self.max_retries else chunks
+
+
+@functools.lru_cache(16)
+def _needed(timeouts: Timeouts, *, streams: bool) -> Timeouts:
+    """Without `read` where the limits of chunks end each silence as soon: its timer is set anew for each packet."""
+    limits = (timeouts.first_chunk, timeouts.idle) if streams else (timeouts.first_chunk,)
+    longest = inf if timeouts.read is None else timeouts.read
+    if all(limit is not None and limit <= longest for limit in limits):
+        return attrs.evolve(timeouts, read=None)
+    return timeouts
 
 
 def _patient(chunks: Observable[Chunk], retries: int) -> Source[Chunk]:

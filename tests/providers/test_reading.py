@@ -2,11 +2,12 @@
 
 import asyncio
 
+import httpx
 import pytest
 from attrs import frozen
 from reactivex import abc
 
-from rxllm import Chunk, Interrupted, ProtocolError, Request, RxllmError, Timeout
+from rxllm import Chunk, Interrupted, ProtocolError, Request, RxllmError, Timeout, Timeouts
 from rxllm._runtime import connect, scheduler
 from rxllm.operators.limits import Watch
 from rxllm.providers._http import HTTPProvider, _Reader
@@ -201,3 +202,30 @@ async def test_a_limit_may_be_over_at_once(monkeypatch):
     with FakeServer() as server:
         connect(letterbox(server, max_retries=0).chunks(Request(prompt="hi")), recorder, scheduler()).dispose()
     assert [Timeout] == recorder.heard
+
+
+@pytest.mark.parametrize(
+    ("timeouts", "stream", "read"),
+    [
+        (Timeouts(), True, None),
+        (Timeouts(read=5.0, first_chunk=5.0, idle=5.0), True, None),
+        (Timeouts(read=None), True, None),
+        (Timeouts(read=5.0, first_chunk=6.0, idle=5.0), True, 5.0),
+        (Timeouts(read=5.0, first_chunk=5.0, idle=6.0), True, 5.0),
+        (Timeouts(read=5.0, first_chunk=5.0, idle=6.0), False, None),
+        (Timeouts(read=5.0, first_chunk=None), False, 5.0),
+        (Timeouts(read=5.0, idle=None), True, 5.0),
+    ],
+)
+async def test_the_limit_of_bytes_is_left_to_those_of_chunks_where_they_are_as_short(timeouts, stream, read):
+    """No timer is set for each packet where it could tell nothing new; any other limit is kept."""
+    sent = []
+
+    async def look(request):
+        sent.append(request.extensions["timeout"])
+
+    with FakeServer(Reply([b"data: a\n\ndata: end\n\n"] if stream else b"a")) as server:
+        async with httpx.AsyncClient(event_hooks={"request": [look]}) as client:
+            llm = letterbox(server, timeout=timeouts, client=client)
+            assert "a" == (await llm.ainvoke("hi", stream=stream)).text
+    assert [(10.0, read)] == [(each["connect"], each["read"]) for each in sent]
