@@ -150,8 +150,9 @@ class _Answer(Arrived, abc.ObserverBase[Answered], abc.DisposableBase):
             self.on_error(error)
             return
         if chunk.rest is None:  # as `add` does, without the call
-            self.kept.append(chunk.text)
-            self.size += len(chunk.text) + 1
+            text = chunk.text
+            self.kept.append(text)
+            self.size += len(text) + 1
             if self.size > self.bound:
                 self.compact()
         else:

@@ -287,8 +287,8 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
 
     def read(self, frames: list[Frame]) -> bool:
         """Emits what the frames say; whether it was no error. What the subscriber raises is none of ours."""
-        decoder, emit, is_news = self.decoder, self.observer.on_next, True
-        decode = decoder.chunk
+        decoder, emit, upstream = self.decoder, self.observer.on_next, self.upstream
+        decode, is_news = decoder.chunk, True
         for name, data in frames:
             try:
                 chunk = decode(data)
@@ -301,7 +301,7 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
                 if is_news:
                     self.last, self.started, is_news = self.clock(), True, False
                 emit(chunk)
-                if self.upstream.is_disposed:  # who heard it has left, or raised
+                if upstream.is_disposed:  # who heard it has left, or raised
                     return False
             elif name == "error" and not decoder.ended:
                 self.fail(provider_error(json_of(data), data))
