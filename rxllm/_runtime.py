@@ -337,7 +337,7 @@ class Scheduler(AsyncIOScheduler):
 
     def schedule(self, action: typing.ScheduledAction[_State], state: _State | None = None) -> abc.DisposableBase:
         """Runs `action` soon, in the subscriber's context."""
-        return self._schedule(0, action, state)
+        return _Scheduled(self, 0, action, state)
 
     def schedule_relative(
         self,
@@ -346,12 +346,7 @@ class Scheduler(AsyncIOScheduler):
         state: _State | None = None,
     ) -> abc.DisposableBase:
         """Runs `action` after `duetime` (seconds or timedelta), in the subscriber's context."""
-        return self._schedule(self.to_seconds(duetime), action, state)
-
-    def _schedule(
-        self, seconds: float, action: typing.ScheduledAction[_State], state: _State | None
-    ) -> abc.DisposableBase:
-        return _Scheduled(self, seconds, action, state)
+        return _Scheduled(self, self.to_seconds(duetime), action, state)
 
 
 class Serial(abc.DisposableBase):

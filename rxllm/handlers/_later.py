@@ -14,7 +14,6 @@ from .._runtime import HIGH, LOW, Scheduler, current, in_loop, scheduler
 
 __all__ = ["Lines", "discard"]
 
-
 _log = logging.getLogger("rxllm")
 
 

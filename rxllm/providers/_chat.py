@@ -24,7 +24,7 @@ from ..messages import (
     text_chunk,
 )
 from ._calls import Calls
-from ._documents import UNREADABLE, count, json_of, list_of, mended, object_of, provider_error, tells_error, text_of
+from ._documents import UNREADABLE, count, json_of, list_of, object_of, provider_error, tells_error, text_of
 
 __all__ = ["ChatDecoder", "whole_answer"]
 
@@ -125,8 +125,6 @@ class ChatDecoder:
         try:
             frame = self._decode(data)
         except UNREADABLE as error:
-            if (better := mended(data)) is not None:
-                return self.chunk(better)
             self._other(data, error)
             return None
         if frame.choices and (choice := frame.choices[0]) is not None:

@@ -25,7 +25,7 @@ from ..messages import (
     Usage,
     text_chunk,
 )
-from ._documents import UNREADABLE, count, json_of, list_of, mended, object_of, provider_error, text_of
+from ._documents import UNREADABLE, count, json_of, list_of, object_of, provider_error, text_of
 
 __all__ = ["ClaudeDecoder", "whole_answer"]
 
@@ -119,12 +119,11 @@ class ClaudeDecoder:
         try:
             event = _decode_event(data)
         except UNREADABLE as error:
-            if data.strip() == b"[DONE]":  # which some gateways send after message_stop, some instead of it
+            word = data.strip()
+            if word == b"[DONE]":  # which some gateways send after message_stop, some instead of it
                 self.ended, self.complete = True, self._finished and self.failure is None
                 return None
-            if (better := mended(data)) is not None:
-                return self.chunk(better)
-            if not data.strip() or object_of(json_of(data)).get("type", "error") not in _KNOWN_EVENTS:
+            if not word or object_of(json_of(data)).get("type", "error") not in _KNOWN_EVENTS:
                 return None  # some gateways' pings have no data
             raise ProtocolError(f"A frame is not an event of the messages protocol: {error}.", frame=data) from None
         delta = event.delta

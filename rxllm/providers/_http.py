@@ -6,9 +6,9 @@ It is one room because its reader has no use but the request that this class sen
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import inf
-from typing import TYPE_CHECKING, Any, Protocol, Unpack
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack
 from urllib.parse import urlsplit
 
 import attrs
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from ..wire.clients import Client
 
 __all__ = ["Decoder", "HTTPProvider"]
+
+T = TypeVar("T")
 
 BEGINNING = 1000  # bytes that are shown of what is no answer
 LINGER = 0.05  # seconds that the HTTP body may still take to end after the answer's end marker
@@ -291,7 +293,10 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
         decode, is_news = decoder.chunk, True
         for name, data in frames:
             try:
-                chunk = decode(data)
+                try:
+                    chunk = decode(data)
+                except ProtocolError as error:
+                    chunk = _once_more(decode, data, error)
             except Exception as error:
                 if name in _NO_NEWS:
                     continue
@@ -357,9 +362,12 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
         """Emits what is left; whether the answer is whole."""
         if self.document is not None:
             body = valid_utf8(b"".join(self.document).removeprefix(BYTE_ORDER_MARK))
-            body = mended(body) or body
+            whole = functools.partial(self.llm._whole, request=self.request)  # pyright: ignore[reportPrivateUsage]
             try:
-                chunk = self.llm._whole(body, self.request)  # pyright: ignore[reportPrivateUsage]
+                try:
+                    chunk = whole(body)
+                except ProtocolError as error:
+                    chunk = _once_more(whole, body, error)
             except Exception as error:
                 self.fail(Interrupted(_CUT_SHORT) if is_cut(body) else _fault(error, body))
                 return False
@@ -390,6 +398,14 @@ def _other(beginning: bytes) -> ProtocolError:
     return ProtocolError(
         f"The answer is no stream of events; is base_url right? It says: {excerpt(beginning)}", frame=beginning
     )
+
+
+def _once_more(read: Callable[[bytes], T], data: bytes, error: ProtocolError) -> T:
+    """What it says as JSON has it, where its encoder has written what JSON has not; else the error stands."""
+    better = mended(data)
+    if better is None:
+        raise error
+    return read(better)
 
 
 def _fault(error: Exception, data: bytes) -> RxllmError:
