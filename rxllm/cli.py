@@ -29,12 +29,21 @@ from .llm import LLM
 from .messages import Chunk, FinishReason, Message, Settings, Usage
 from .providers import model
 from .records import to_json
+from .terminal import one_line, printable
 
 __all__ = ["main"]
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 
 _GLANCE = 0.25  # seconds between two looks at whether anybody reads
+
+_ENDINGS = {  # finish reasons of answers that are not whole, as standard error tells them
+    "length": "the answer is cut short: the limit of tokens is reached",
+    "content_filter": "the answer is cut short: the provider's content filter stopped it",
+    "tool_call": "the model called a tool, and this command runs none",
+    "error": "the answer is not whole: the provider failed",
+    "other": "the answer may not be whole: it ended for a reason that rxllm does not know",
+}
 
 _KEYS = {  # what is asked where nobody named a model, by the key that is there
     "OPENAI_API_KEY": "openai:gpt-5-mini",
@@ -63,13 +72,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(output, io.TextIOWrapper):
             output.reconfigure(errors="replace")
     try:
-        _answer(_options(list(sys.argv[1:] if arguments is None else arguments)))
+        return _answer(_options(list(sys.argv[1:] if arguments is None else arguments)))
     except KeyboardInterrupt:
         # A second Ctrl-C, while the connections are closed, ends the process without a traceback.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         return INTERRUPTED
     except BrokenPipeError:
         _abandon_stdout()
+        return 0
     except MisuseError as error:
         _tell(error)
         return USAGE
@@ -78,13 +88,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _abandon_stdout()
         _tell(error)
         return FAILURE
-    return 0
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line instead of the whole usage."""
-        self.exit(USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(USAGE, f"{self.prog}: {one_line(message)}; see {self.prog} --help\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,32 +104,45 @@ def _parser() -> argparse.ArgumentParser:
         "else a toy model answers, which needs no key.",
         allow_abbrev=False,
     )
-    parser.add_argument("prompt", nargs="*", help="the prompt; without one, or with -, it is read from standard input")
+    parser.add_argument(
+        "prompt",
+        nargs="*",
+        help="the prompt; what is piped in goes before it, or where a - stands as its first or last word",
+    )
     parser.add_argument("-m", "--model", metavar="NAME", help="provider:model, as in openai:gpt-5-mini")
     parser.add_argument("--system", metavar="TEXT", help="how the model is to behave")
     parser.add_argument("--temperature", metavar="T", type=float, help="0 for the likeliest answer, larger for variety")
     parser.add_argument("--max-tokens", metavar="N", type=int, help="end the answer after so many tokens")
     parser.add_argument("--seed", metavar="N", type=int, help="the same seed asks for the same answer")
     parser.add_argument("--json", action="store_true", help="print each chunk as one line of JSON")
+    parser.add_argument("--raw", action="store_true", help="send the answer's control characters to the terminal")
     parser.add_argument("--usage", action="store_true", help="tell the tokens that it took, on standard error")
     parser.add_argument("--version", action="version", version=f"rxllm {__version__}")
     return parser
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
-    """What was asked for. After -- there are only words, which argparse forgets when it takes words between options."""
+    """The parsed arguments. Everything after ``--`` belongs to the prompt; argparse forgets that between options.
+
+    Raises:
+        MisuseError: an argument is not text in the encoding of the command line.
+    """
+    for argument in arguments:
+        if any("\ud800" <= character <= "\udfff" for character in argument):  # how Python keeps undecodable bytes
+            raise MisuseError(f"The argument {argument!r} is not text in {sys.getfilesystemencoding()}.")
     end = arguments.index("--") if "--" in arguments else len(arguments)
     options = _parser().parse_intermixed_args(arguments[:end])
-    options.prompt += arguments[end + 1 :]
+    options.prompt = _prompt(options.prompt, arguments[end + 1 :])
     return options
 
 
-def _answer(options: argparse.Namespace) -> None:
-    text = _prompt(options.prompt)
+def _answer(options: argparse.Namespace) -> int:
+    """Prints the answer; returns the exit code."""
+    text = options.prompt
     prompt = text if options.system is None else [Message("system", options.system), Message("user", text)]
     given = {name: getattr(options, name) for name in ("temperature", "max_tokens", "seed")}
     settings = cast("Settings", {name: value for name, value in given.items() if value is not None})
-    screen = _Screen(as_json=options.json)
+    screen = _Screen(as_json=options.json, raw=options.raw)
     asked = _model(options.model).bind(**settings)(prompt)
     with asked.pipe(ops.take_until(_unread()), stream()) as chunks:
         try:
@@ -128,8 +150,13 @@ def _answer(options: argparse.Namespace) -> None:
                 screen.show(chunk)
         finally:
             screen.end()
+    reason = str(screen.finish_reason)
+    if reason in _ENDINGS and not (reason == "length" and options.max_tokens is not None):
+        own_word = screen.raw_finish_reason
+        _tell(_ENDINGS[reason] + (f" ({own_word})." if own_word and own_word != reason else "."))
     if options.usage:
         _tell(_summary(screen))
+    return FAILURE if reason == "error" else 0
 
 
 def _unread() -> Observable[float]:
@@ -149,19 +176,45 @@ def _unread() -> Observable[float]:
     return rx.never()
 
 
-def _prompt(words: list[str]) -> str:
-    if words and words != ["-"]:
-        prompt = " ".join(words)
-    elif not words and (sys.stdin is None or sys.stdin.isatty()):
-        raise MisuseError('There is no prompt; say rxllm "Write me a song", or pipe it in.')
-    else:
+def _prompt(words: list[str], rest: list[str]) -> str:
+    """The prompt: what standard input says, then what the command line says, joined by a space as the tool llm does.
+
+    A ``-`` as the first or last word stands for standard input in its place. After ``--``, in `rest`, it is a word.
+    """
+    everything = [*words, *rest]
+    dashes = [place for place in (0, len(everything) - 1) if words[place : place + 1] == ["-"]]
+    if dashes:
+        everything[dashes[-1]] = _standard_input()
+    elif cast("object", sys.stdin) is not None and not sys.stdin.isatty():
         try:
-            prompt = sys.stdin.read().rstrip("\n") if sys.stdin is not None else ""
-        except UnicodeDecodeError as error:
-            raise MisuseError(f"The prompt on standard input is not text in {error.encoding}.") from None
+            piped = _standard_input()
+        except OSError:
+            if not everything:
+                raise
+            piped = ""  # the arguments are the whole prompt
+        everything = [piped, *everything] if piped.strip() else everything
+    elif not everything:
+        raise MisuseError('There is no prompt; say rxllm "Write me a song", or pipe it in.')
+    prompt = " ".join(everything).rstrip("\n")
     if not prompt.strip():
         raise MisuseError("The prompt is empty.")
     return prompt
+
+
+def _standard_input() -> str:
+    """The text on standard input."""
+    if cast("object", sys.stdin) is None:
+        return ""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="strict")  # some locales pass undecodable bytes on
+    try:
+        return sys.stdin.read().removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        wrong = error.object[error.start]
+        raise MisuseError(
+            f"Standard input is not text in {error.encoding}: it holds the byte 0x{wrong:02x}. Convert it first, for "
+            "example with iconv."
+        ) from None
 
 
 def _model(name: str | None) -> LLM:
@@ -175,28 +228,34 @@ def _model(name: str | None) -> LLM:
 
 
 class _Screen:
-    """Shows chunks: their text, and a line's end after it; or each as a line of JSON."""
+    """Prints chunks: their text and a newline after the last; or each as a line of JSON.
 
-    def __init__(self, *, as_json: bool) -> None:
+    `raw` sends the text's control characters to the terminal; a line of JSON holds them as escapes either way.
+    """
+
+    def __init__(self, *, as_json: bool, raw: bool = False) -> None:
         self.as_json = as_json
+        self.raw = raw
         self.in_line = False
         self.refusal = ""
         self.usage: Usage | None = None
         self.finish_reason: FinishReason | None = None
+        self.raw_finish_reason: str | None = None
 
     def show(self, chunk: Chunk) -> None:
         if chunk.usage is not None:
             self.usage = self.usage.updated(chunk.usage) if self.usage else chunk.usage
         self.finish_reason = chunk.finish_reason or self.finish_reason
+        self.raw_finish_reason = chunk.raw_finish_reason or self.raw_finish_reason
         if self.as_json:
-            print(json.dumps(to_json(chunk), ensure_ascii=False, separators=(",", ":")), flush=True)
+            print(printable(json.dumps(to_json(chunk), ensure_ascii=False, separators=(",", ":"))), flush=True)
             return
         if chunk.reset:
             self.end()
             _tell("the answer begins anew.")
         if chunk.text:
             self.in_line = not chunk.text.endswith("\n")  # first, for Ctrl-C may come between the two
-            print(chunk.text, end="", flush=True)
+            print(chunk.text if self.raw else printable(chunk.text), end="", flush=True)
         self.refusal += chunk.refusal
 
     def end(self) -> None:
@@ -221,7 +280,7 @@ def _summary(screen: _Screen) -> str:
 
 def _tell(what: str | Exception) -> None:
     """A line on standard error."""
-    sentence = " ".join(str(what).split())
+    sentence = one_line(str(what))
     if isinstance(what, Exception) and not (sentence and isinstance(what, (RxllmError, MisuseError))):
         sentence = f"{type(what).__name__}: {sentence}"
     if cast("object", sys.stderr) is not None:  # else print would take standard output

@@ -23,6 +23,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from .terminal import printable
+
 if TYPE_CHECKING:
     from .messages import Message, Request
 
@@ -44,6 +46,10 @@ __all__ = [
 
 class MisuseError(TypeError):
     """The library was called in a way that cannot work; the sentence says what to do instead."""
+
+    def __str__(self) -> str:
+        """The sentence, with control characters shown instead of sent."""
+        return printable(super().__str__())
 
 
 def must_be(what: str, good: Callable[[Any], bool]) -> Callable[[object, Any, Any], None]:
@@ -87,6 +93,10 @@ class RxllmError(Exception):
         self.partial: Message | None = None
         if retryable is not None:
             self.retryable = retryable
+
+    def __str__(self) -> str:
+        """The message, with control characters shown instead of sent: a server may have written a part of it."""
+        return printable(super().__str__())
 
 
 class TransportError(RxllmError):

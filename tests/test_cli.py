@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from protocols import Chat, Messages, ToolCall
+from protocols import PROTOCOLS, Chat, Messages, ToolCall
 
 import rxllm
 from rxllm import cli
@@ -149,6 +149,32 @@ def test_prompt_from_stdin(server, arguments):
     assert server.requests[0].json["messages"][0]["content"] == "two\nlines ⚡"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "prompt"),
+    [
+        (("Summarise:",), "two\nlines\n Summarise:"),
+        (("Summarise", "this:"), "two\nlines\n Summarise this:"),
+        (("Summarise:", "-"), "Summarise: two\nlines"),
+        (("-", "Summarise:"), "two\nlines\n Summarise:"),
+        (("five", "-", "three"), "two\nlines\n five - three"),
+        (("--", "-"), "two\nlines\n -"),
+        (("--system", "Be brief.", "Summarise:", "-"), "Summarise: two\nlines"),
+    ],
+)
+def test_stdin_joins_the_arguments(server, arguments, prompt):
+    """Piped text goes before the arguments, as the tool llm has it, or where a - is the first or last word."""
+    done = run(*arguments, stdin="\ufefftwo\nlines\n", **openai(server))
+    assert (0, "Hello\n", "") == (done.returncode, done.stdout, done.stderr)
+    assert prompt == server.requests[0].json["messages"][-1]["content"]
+
+
+@pytest.mark.parametrize("stdin", ["", "\n", " \n\n"])
+def test_blank_stdin_adds_nothing(server, stdin):
+    """A pipe without text leaves the arguments as they are."""
+    run("hi", stdin=stdin, **openai(server))
+    assert "hi" == server.requests[0].json["messages"][0]["content"]
+
+
 @pytest.mark.parametrize("variable", ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"])
 def test_key_decides_vendor(variable):
     """With a key of Anthropic's only, Anthropic is asked."""
@@ -217,6 +243,87 @@ def test_refusal_is_no_answer(server):
     assert (done.stdout, done.stderr) == ("", "rxllm: the model refuses: No.\n")
 
 
+CLIPBOARD = "\x1b]52;c;ZXZpbA==\x07"
+
+
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [
+        (CLIPBOARD, "\\u001b]52;c;ZXZpbA==\\u0007"),
+        ("\x1b]0;title\x1b\\", "\\u001b]0;title\\u001b\\"),
+        ("\x1b[2J\x1b[31m", "\\u001b[2J\\u001b[31m"),
+        ("\x9d52;c;ZXZpbA==\x9c", "\\u009d52;c;ZXZpbA==\\u009c"),
+        ("real\rfake\b\x7f", "real\\u000dfake\\u0008\\u007f"),
+        ("\u202etxt.exe\u2066", "\\u202etxt.exe\\u2066"),
+        ("a\tb\nc", "a\tb\nc"),
+        ("שלום\u200f 👩\u200d🚀", "שלום\u200f 👩\u200d🚀"),
+    ],
+)
+def test_control_characters_are_shown(server, sent, shown):
+    """The terminal obeys nothing that a model writes, also where a sequence is split; --raw sends it as it came."""
+    server.reply(Reply(CHAT.stream([*sent])))
+    assert f"{shown}\n" == run("hi", **openai(server)).stdout
+    raw = subprocess.run([*COMMAND, "--raw", "hi"], env=environment(**openai(server)), capture_output=True, check=True,
+                         stdin=subprocess.DEVNULL)  # fmt: skip
+    assert f"{sent}\n".encode() == raw.stdout
+    lines = run("hi", "--json", "--raw", **openai(server)).stdout
+    assert sent == "".join(json.loads(line).get("text", "") for line in lines.splitlines())
+    assert {"\n"} == {character for character in lines if ord(character) < 32 or 127 <= ord(character) < 160}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.name)
+def test_control_characters_of_errors_are_shown(protocol):
+    """Neither an error's document nor a refusal sends any, and each stays on one line."""
+    name = "anthropic:m" if protocol.name == "messages" else "openai:m"
+    name = "openai:davinci-002" if protocol.name == "completions" else name
+    said = f"no\n{CLIPBOARD}\x9b2J\rfake"
+    with FakeServer() as server:
+        variables = {**openai(server), "ANTHROPIC_API_KEY": "key", "ANTHROPIC_BASE_URL": server.url}
+        server.reply(Reply.json(protocol.error_body(400, said), status=400), Reply([protocol.error_frame(said)]))
+        told = [run("-m", name, "hi", **variables).stderr for _ in range(2)]
+    for line in told:
+        assert line.startswith("rxllm: ")
+        assert "no \\u001b]52;c;ZXZpbA==\\u0007\\u009b2J" in line
+        assert line[:-1].isprintable()
+
+
+@pytest.mark.parametrize(
+    ("finish", "told", "returned"),
+    [
+        ("content_filter", "rxllm: the answer is cut short: the provider's content filter stopped it.\n", 0),
+        ("length", "rxllm: the answer is cut short: the limit of tokens is reached.\n", 0),
+        ("stop", "", 0),
+    ],
+)
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_an_answer_that_is_not_whole_is_told(server, finish, told, returned, form):
+    """Standard error says why the answer ended before its end."""
+    server.reply(Reply(CHAT.stream(["Hel"], finish=finish)))
+    done = run("hi", *form, **openai(server))
+    assert (told, returned) == (done.stderr, done.returncode)
+    assert "Hel" in done.stdout
+
+
+def test_a_limit_that_was_asked_for_is_not_told(server):
+    """With --max-tokens, an answer of that length is what was asked for."""
+    server.reply(Reply(CHAT.stream(["Hel"], finish="length")))
+    assert "" == run("hi", "--max-tokens", "1", **openai(server)).stderr
+
+
+def test_an_answer_that_the_provider_broke_off_fails(capsys, monkeypatch):
+    """The finish reason error ends with 1, after the text that came; the provider's own word is told."""
+
+    class Breaks(rxllm.LLM):
+        async def chunks(self, request):
+            yield rxllm.Chunk("Hel")
+            yield rxllm.Chunk(finish_reason="error", raw_finish_reason="abort\x1b")
+
+    monkeypatch.setattr(cli, "_model", lambda name: Breaks())
+    monkeypatch.setattr(sys, "stdin", None)
+    assert 1 == cli.main(["hi"])
+    assert ("Hel\n", "rxllm: the answer is not whole: the provider failed (abort\\u001b).\n") == capsys.readouterr()
+
+
 def test_new_beginning_takes_a_new_line(capsys):
     """Printed text can't be taken back, so an answer that begins anew does it on a line of its own, and says so."""
     screen = cli._Screen(as_json=False)
@@ -269,13 +376,32 @@ def test_mistake_is_told_in_one_line(arguments, hint):
     assert hint in done.stderr
 
 
-def test_stdin_that_is_no_text_is_told():
-    """Bytes that are no text are a mistake, not a guess."""
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8:surrogateescape"])
+@pytest.mark.parametrize("arguments", [(), ("Summarise:",), ("Summarise:", "-")])
+def test_undecodable_stdin_is_a_mistake(arguments, encoding):
+    """Bytes that are not text end with 2 and a sentence, also in locales in which Python lets them pass."""
+    variables = environment(PYTHONIOENCODING=encoding)
     done = subprocess.run(
-        [*COMMAND, "-m", "embedded"], input=b"\xff", env=environment(), capture_output=True, check=False
+        [*COMMAND, "-m", "embedded", *arguments], input=b"caf\xff", env=variables, capture_output=True, check=False
     )
-    assert (done.returncode, done.stdout) == (2, b"")
-    assert done.stderr == b"rxllm: The prompt on standard input is not text in utf-8.\n"
+    assert (2, b"") == (done.returncode, done.stdout)
+    assert (
+        b"rxllm: Standard input is not text in utf-8: it holds the byte 0xff. Convert it first, for example with "
+        b"iconv.\n"
+    ) == done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere arguments are always text")
+@pytest.mark.parametrize("arguments", [[b"caf\xff"], [b"hi", b"--system", b"\xff"], [b"--", b"\xff"]])
+def test_undecodable_argument_is_a_mistake(arguments):
+    """An argument that is not text ends with 2 and a sentence that names it; nothing is sent."""
+    done = subprocess.run(
+        [*COMMAND, "-m", "embedded", *arguments], env=environment(), capture_output=True, stdin=subprocess.DEVNULL,
+        check=False,
+    )  # fmt: skip
+    assert (2, b"") == (done.returncode, done.stdout)
+    assert b"\\udcff' is not text in utf-8.\n" in done.stderr
+    assert 1 == done.stderr.count(b"\n")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")

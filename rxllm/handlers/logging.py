@@ -24,6 +24,7 @@ from ..events import (
     ToolStarted,
 )
 from ..messages import Message
+from ..terminal import one_line
 
 __all__ = ["LoggingHandler"]
 
@@ -121,6 +122,9 @@ class LoggingHandler(Handler):
             facts["provider"], facts["model"] = run.service.provider, run.service.model
         facts |= {name: fact for name, fact in more.items() if fact is not None}
         facts = {name: fact for name, fact in facts.items() if fact not in (None, "")}
+        for name, fact in facts.items():
+            if isinstance(fact, str) and not fact.isprintable():  # a newline in a server's words would forge a record
+                facts[name] = one_line(fact)
         self._logger.log(level, "%s", _sentence(facts), extra={"rxllm": facts})
 
 

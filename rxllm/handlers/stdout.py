@@ -9,6 +9,7 @@ from typing import TextIO
 
 from ..events import Cancelled, Emitted, Event, Failed, Finished, Handler, Started
 from ..messages import Chunk, Message
+from ..terminal import one_line, printable
 
 __all__ = ["StdoutHandler"]
 
@@ -23,7 +24,7 @@ class StdoutHandler(Handler):
 
     On a terminal reasoning comes before the answer, dimmed, and failures are red; not so where ``NO_COLOR`` is set or
     ``TERM`` is ``dumb``. Elsewhere there is text alone. Where an answer starts again, because it failed in its midst,
-    a line says so.
+    a line says so. Control characters in the text are shown, not sent (see `rxllm.terminal.printable`).
 
     Args:
         file: where to write instead of standard output.
@@ -84,7 +85,7 @@ class StdoutHandler(Handler):
                 self._end_line()
             case Failed(error=error):
                 self._end_line()
-                print(_styled(f"{type(error).__name__}: {error}", _RED, sys.stderr), file=sys.stderr)
+                print(_styled(one_line(f"{type(error).__name__}: {error}"), _RED, sys.stderr), file=sys.stderr)
             case _:
                 pass
 
@@ -109,6 +110,7 @@ class StdoutHandler(Handler):
 
     def _print(self, text: str, style: int | None = None) -> None:
         out = self._file or sys.stdout
+        text = printable(text)
         print(text if style is None else _styled(text, style, out), end="", flush=True, file=out)
         self._in_line = not text.endswith("\n")
 

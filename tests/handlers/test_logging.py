@@ -237,3 +237,24 @@ def test_another_logger_may_be_given():
     Letters(handlers=[LoggingHandler(logger)]).invoke("a")
     assert [("INFO", "finished")] == told(keeps.records)
     assert "seconds" in keeps.records[0].rxllm
+
+
+class Forges(LLM):
+    """Names its model, its finish reason and its error so that a line-based log would show a second record."""
+
+    async def chunks(self, request):
+        """A model's name in two lines."""
+        yield Chunk("a", model="m\nERROR:root:forged\x1b[2J", raw_finish_reason="odd\r\nERROR:root:forged")
+        if request.text == "fail":
+            raise RateLimited("no", status=429, code="slow\u2028ERROR:root:forged")
+
+
+@pytest.mark.parametrize("prompt", ["answer", "fail"])
+def test_a_server_cannot_forge_a_record(records, prompt):
+    """No word of a server begins another line or is obeyed by a terminal, in the message and in the facts."""
+    llm = Forges(handlers=[LoggingHandler()])
+    llm.batch([prompt], return_exceptions=True)
+    record = records[-1]
+    texts = [record.getMessage(), *(fact for fact in record.rxllm.values() if isinstance(fact, str))]
+    assert [] == [text for text in texts if not text.isprintable()]
+    assert "m ERROR:root:forged\\u001b[2J" == record.rxllm["model"]

@@ -286,3 +286,30 @@ def test_threads_do_not_garble_lines(file):
     for thread in threads:
         thread.join(PATIENCE)
     assert ["aaaa", "bbbb", "cccc", *["dddd"] * 4] == sorted(file.getvalue().split())
+
+
+# ── control characters ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Attacks(LLM):
+    """Tries to write to the terminal's clipboard, in reasoning, text and an error; the sequences are split."""
+
+    async def chunks(self, request):
+        """An escape sequence in pieces."""
+        for half in ("\x1b", "]52;c;AA\x07"):
+            yield Chunk(parts=[ReasoningPart(half)])
+        yield "a\x1b"
+        yield "]52;c;AA\x07\t\x9b2Jb\n"
+        raise Interrupted("no\x1b[2J\nfake")
+
+
+def test_control_characters_are_shown(capsys, monkeypatch):
+    """Neither what is thought nor what is said reaches the terminal as a command, nor an error; its line is one."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    out, err = Terminal(), Terminal()
+    monkeypatch.setattr("sys.stderr", err)
+    with pytest.raises(Interrupted):
+        Attacks(handlers=[StdoutHandler(out)]).invoke("x")
+    sequence = "\\u001b]52;c;AA\\u0007"
+    assert f"{sequence}\na{sequence}\t\\u009b2Jb\n" == out.getvalue()
+    assert "Interrupted: no\\u001b[2J fake\n" == err.getvalue()
