@@ -51,12 +51,26 @@ __all__ = [
     "ToolCallPart",
     "ToolResultPart",
     "Usage",
+    "is_whole",
 ]
 
 Role = Literal["system", "user", "assistant", "tool"]
 Logprobs = Mapping[str, Sequence[Any]]
 """By the provider's names, such as ``content`` or ``tokens``: what it says of each token."""
-FinishReason = Literal["stop", "length", "content_filter", "tool_call", "error"]
+FinishReason = Literal["stop", "length", "content_filter", "tool_call", "error", "other"]
+"""Why an answer ended. ``other`` stands for every word of a provider that is not known; never for a plain end."""
+
+
+def is_whole(reason: FinishReason | None) -> bool:
+    """Whether an answer that ended for this reason may be kept and given again.
+
+    An answer that was filtered, failed, or ended for an unknown reason may not. A model that gives no reason ends its
+    answers as it means to.
+    """
+    return reason in _WHOLE
+
+
+_WHOLE = (None, "stop", "length", "tool_call")
 
 
 def _is_object(value: object) -> bool:

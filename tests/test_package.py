@@ -19,7 +19,8 @@ ROOT = Path(rxllm.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 MODULES = [".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__") for path in FILES]
 FLOORS = {
-    **dict.fromkeys(("errors", "messages", "events", "extensible", "records", "results", "terminal", "_runtime"), 0),
+    **dict.fromkeys(("errors", "bounds", "terminal", "extensible", "_runtime"), 0),
+    **dict.fromkeys(("messages", "events", "records", "results"), 0),
     **dict.fromkeys(("wire", "operators", "bridges"), 1),
     **dict.fromkeys(("surface", "llm", "pipeline", "tools"), 2),
     **dict.fromkeys(("providers", "combinators", "limiter", "stores", "handlers"), 3),

@@ -15,7 +15,6 @@ from msgspec import Struct
 from ..errors import ProtocolError, ProviderError
 from ..messages import (
     Chunk,
-    FinishReason,
     Part,
     ReasoningPart,
     RefusalPart,
@@ -25,6 +24,7 @@ from ..messages import (
 )
 from ._calls import Calls
 from ._documents import UNREADABLE, count, json_of, list_of, object_of, provider_error, tells_error, text_of
+from ._finish import broken_off, finish_of
 
 __all__ = ["ChatDecoder", "whole_answer"]
 
@@ -82,27 +82,6 @@ _decode_frame = msgspec.json.Decoder(_Frame).decode
 _decode_first = msgspec.json.Decoder(_First).decode
 _decode_answer = msgspec.json.Decoder(_Answer).decode
 _NO_CHOICE = _Choice()
-
-_FINISHES: dict[str, FinishReason] = {
-    "stop": "stop",
-    "length": "length",
-    "model_length": "length",  # Mistral
-    "max_tokens": "length",  # Gemini, as the next
-    "safety": "content_filter",
-    "prohibited_content": "content_filter",
-    "tool_calls": "tool_call",
-    "function_call": "tool_call",
-    "content_filter": "content_filter",
-    "sensitive": "content_filter",  # Z.ai
-    "error": "error",  # Mistral, OpenRouter
-    "network_error": "error",  # Z.ai
-    "insufficient_system_resource": "error",  # DeepSeek
-}
-
-
-def _finish(raw: str) -> FinishReason:
-    """Ours for a server's word. Gemini's compatible endpoint adds its own to some: ``content_filter: SAFETY``."""
-    return _FINISHES.get(raw.partition(":")[0].lower(), "stop")
 
 
 class ChatDecoder:
@@ -180,7 +159,8 @@ class ChatDecoder:
         groq = object_of(frame.x_groq)
         parts = list(self._parts(choice))
         usage = _usage(frame.usage or choice.usage or groq.get("usage"))
-        raw = text_of(choice.finish_reason) or None
+        told = text_of(choice.finish_reason)
+        raw = told if told not in ("", "null") else None  # DashScope says "null" until the end
         self._fail(frame, frame.error or choice.error or groq.get("error"), raw, data)
         self.complete = (self.complete or raw is not None) and self.failure is None
         parts += self._calls.released(everything=raw is not None)
@@ -204,7 +184,7 @@ class ChatDecoder:
         return Chunk(
             parts=parts,
             usage=usage,
-            finish_reason=_finish(raw) if raw else None,
+            finish_reason=finish_of(raw) if raw else None,
             raw_finish_reason=raw,
             logprobs=logprobs or None,
             id=(self._id or None) if first else None,
@@ -231,10 +211,8 @@ class ChatDecoder:
             self.failure = provider_error({"error": error}, data)
         elif not frame.choices and not frame.usage and tells_error(document := json_of(data)):
             self.failure = provider_error(document, data)
-        elif raw and _finish(raw) == "error":
-            self.failure = ProviderError(
-                f"The model failed in the middle of its answer (finish_reason {raw!r}).", code=raw, retryable=True
-            )
+        elif failure := broken_off(raw):
+            self.failure = failure
 
     def _parts(self, choice: _Choice) -> Iterator[Part]:
         if choice.delta is None:  # Together says its text in both places

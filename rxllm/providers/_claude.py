@@ -16,7 +16,6 @@ from msgspec import Struct
 from ..errors import ProtocolError, ProviderError
 from ..messages import (
     Chunk,
-    FinishReason,
     Part,
     RawPart,
     ReasoningPart,
@@ -26,6 +25,7 @@ from ..messages import (
     text_chunk,
 )
 from ._documents import UNREADABLE, count, json_of, list_of, object_of, provider_error, text_of
+from ._finish import broken_off, finish_of
 
 __all__ = ["ClaudeDecoder", "whole_answer"]
 
@@ -52,16 +52,6 @@ class _Event(Struct, gc=False):
 
 _KNOWN_EVENTS = ("content_block_start", "content_block_delta", "content_block_stop", "message_delta", "error")
 _decode_event = msgspec.json.Decoder(_Event).decode
-
-_FINISHES: dict[str, FinishReason] = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "pause_turn": "stop",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "tool_use": "tool_call",
-    "refusal": "content_filter",
-}
 
 
 class _Block:
@@ -149,6 +139,7 @@ class ClaudeDecoder:
             case "message_delta":
                 raw = text_of(event.delta.stop_reason) if event.delta else None
                 self._finished = self._finished or bool(raw)
+                self.failure = broken_off(raw)
                 return self._said([], _usage(event.usage), raw)
             case "message_stop":
                 self.complete = self.ended = True
@@ -182,7 +173,7 @@ class ClaudeDecoder:
         chunk = Chunk(
             parts=parts,
             usage=usage,
-            finish_reason=_FINISHES.get(raw, "stop") if raw else None,
+            finish_reason=finish_of(raw) if raw else None,
             raw_finish_reason=raw or None,
             id=self._id if first else None,
             model=self._model if first else None,
@@ -231,7 +222,7 @@ def whole_answer(body: bytes) -> Chunk:
     """The answer that was not streamed: a document that could be read is whole, whether or not it says why it ended.
 
     Raises:
-        ProviderError: the body is an error, although its status was 200.
+        ProviderError: the body is an error, although its status was 200, or tells that the server gave up.
         ProtocolError: the body is neither.
     """
     document = json_of(body)
@@ -243,14 +234,18 @@ def whole_answer(body: bytes) -> Chunk:
     if not all(text_of(object_of(block).get("type")) for block in list_of(answer["content"])):
         raise ProtocolError("The answer is not a message: its content has what is no block.", frame=body)
     raw = text_of(answer.get("stop_reason")) or None
-    return Chunk(
+    chunk = Chunk(
         parts=_parts(answer["content"]),
         usage=_usage(answer.get("usage")),
-        finish_reason=_FINISHES.get(raw, "stop") if raw else None,
+        finish_reason=finish_of(raw) if raw else None,
         raw_finish_reason=raw,
         id=text_of(answer.get("id")) or None,
         model=text_of(answer.get("model")) or None,
     )
+    if failure := broken_off(raw):
+        failure.partial = chunk.message()
+        raise failure
+    return chunk
 
 
 def _parts(content: object) -> list[Part]:

@@ -286,7 +286,8 @@ class TestStream:
             ("model_context_window_exceeded", "length"),
             ("tool_use", "tool_call"),
             ("refusal", "content_filter"),
-            ("new_one", "stop"),
+            ("guardrail_intervened", "content_filter"),
+            ("new_one", "other"),
         ],
     )
     def test_stop_reasons(self, raw, reason):

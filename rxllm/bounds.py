@@ -1,0 +1,36 @@
+"""Every bound that a server can run into, with its default: the one table of them.
+
+The page ``docs/bounds.md`` says what happens at each and how to change it. A server that exceeds a bound gets a
+`ProtocolError`, or for a wait a `RateLimited`; nothing is cut off in silence.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 2**10
+MIB: Final = 2**20
+
+# Bytes.
+HEADER_BYTES: Final = 64 * KIB
+"""Of one header of a response."""
+EVENT_BYTES: Final = 16 * MIB
+"""Of one event of a stream, unpacked. Changed by ``event_limit=``."""
+DOCUMENT_BYTES: Final = 16 * MIB
+"""Of an answer that is not streamed, unpacked."""
+ERROR_BYTES: Final = 64 * KIB
+"""That are read of an error's body, unpacked; the rest is left unread."""
+
+# Counts within one answer.
+CALLS: Final = 4096
+"""Calls of tools."""
+PARTS: Final = 16384
+"""Parts: texts, thoughts, files, calls, raw blocks."""
+CITATIONS: Final = 16384
+"""Citations of all its texts."""
+
+# Seconds.
+MAX_WAIT: Final = 60.0
+"""That a server may make a request wait, by Retry-After or by its rate headers. Changed by ``max_wait=``."""
+AFTER_FINISH: Final = 2.0
+"""That a stream may stay silent after its finish reason; then it is complete without its end marker."""

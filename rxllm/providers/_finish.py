@@ -1,0 +1,48 @@
+"""Why an answer ended: our finish reasons for the words of all vendors.
+
+One table serves every protocol, because gateways speak one vendor's protocol with another vendor's words.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ..errors import ProviderError
+from ..messages import FinishReason
+
+__all__ = ["broken_off", "finish_of"]
+
+# Words in lower case without punctuation, so that MAX_TOKENS, max_tokens and maxTokens are one.
+_WORDS: dict[FinishReason, str] = {
+    "stop": "stop end endturn eos eostoken endoftext stopsequence stopword complete completed finish finished normal "
+    "pauseturn",
+    "length": "length maxtokens maxlength maxlen maxoutputtokens maxcontext tokenlimit modellength "
+    "modelcontextwindowexceeded contextlengthexceeded",
+    "tool_call": "toolcall toolcalls tooluse functioncall functioncalls",
+    "content_filter": "contentfilter contentfiltered guardrailintervened sensitive refusal safety recitation blocklist "
+    "prohibitedcontent spii modelarmor imagesafety imageprohibitedcontent imagerecitation imageother errortoxic",
+    "error": "error errorlimit failed failure abort aborted cancel canceled cancelled usercancel interrupted timeout "
+    "timelimit networkerror insufficientsystemresource malformedfunctioncall malformedresponse malformedmodeloutput "
+    "malformedtooluse unexpectedtoolcall toomanytoolcalls missingthoughtsignature",
+}
+_FINISHES = {word: reason for reason, words in _WORDS.items() for word in words.split()}
+
+
+def finish_of(raw: str) -> FinishReason:
+    """Our finish reason for a server's word; ``other`` for a word that is not known.
+
+    Gemini's compatible endpoint adds its own word to some: ``content_filter: SAFETY``.
+    """
+    return _FINISHES.get(re.sub("[^a-z0-9]", "", raw.partition(":")[0].lower()), "other")
+
+
+def broken_off(raw: str | None) -> ProviderError | None:
+    """The error for a finish reason that says that the server gave up; None for any other reason.
+
+    The chunk with the reason is emitted before the error is raised, so that `partial` has it.
+    """
+    if raw is None or finish_of(raw) != "error":
+        return None
+    return ProviderError(
+        f"The model failed in the middle of its answer (finish_reason {raw!r:.100}).", code=raw, retryable=True
+    )
