@@ -335,8 +335,11 @@ class _Connection(asyncio.Protocol):
         self.transport.abort()  # close() would first try to send what nobody reads
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.connections.discard(self)
         self.task.cancel()
+        asyncio.get_running_loop().call_soon(self.closed, exc)  # the socket is closed after this call
+
+    def closed(self, exc: Exception | None) -> None:
+        self.connections.discard(self)
         for exchange in self.exchanges:
             if self.played and self.writable.is_set():
                 exchange.finished.set()

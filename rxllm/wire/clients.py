@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextvars
 import functools
 import inspect
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from .._runtime import loop_local
@@ -15,17 +13,11 @@ from ..errors import MisuseError
 if TYPE_CHECKING:
     import asyncio
 
-    import aiohttp
     import httpx
 
     Client = httpx.AsyncClient | Callable[[], httpx.AsyncClient]
 
-__all__ = ["client_on", "reused"]
-
-_log = logging.getLogger("rxllm")
-
-# Whether the latest connection that this task asked for had been used before, as far as can be told.
-reused: contextvars.ContextVar[bool] = contextvars.ContextVar("rxllm_reused", default=False)
+__all__ = ["client_on"]
 
 
 async def client_on(loop: asyncio.AbstractEventLoop, client: Client | None) -> httpx.AsyncClient:
@@ -65,39 +57,12 @@ def _open(client: httpx.AsyncClient) -> httpx.AsyncClient:
     return client
 
 
-def _check_proxies(proxies: Mapping[str, str]) -> None:
-    own = "; for another, give client=lambda: httpx.AsyncClient(proxy=…)."
-    for name in {"http", "https"} & proxies.keys():
-        if not proxies[name].startswith(("http://", "https://")):
-            raise MisuseError(f"The variable {name.upper()}_PROXY must be like http://host:port{own}")
-    if "all" in proxies and "https" not in proxies:
-        _log.warning("ALL_PROXY is not heeded: set HTTPS_PROXY and HTTP_PROXY%s", own)
-
-
-@functools.cache
-def _connector_class() -> type[aiohttp.TCPConnector]:
-    import aiohttp
-
-    class Connector(aiohttp.TCPConnector):
-        """Tells whether a connection is a kept one. A TraceConfig does, too, but costs each request dear."""
-
-        async def connect(self, *arguments: Any, **named: Any) -> Any:
-            reused.set(True)
-            return await super().connect(*arguments, **named)
-
-        async def _create_connection(self, *arguments: Any, **named: Any) -> Any:
-            reused.set(False)
-            return await super()._create_connection(*arguments, **named)
-
-    return Connector
-
-
 @functools.cache
 def _client_class() -> type[httpx.AsyncClient]:
     import httpx
 
     class NoCookies(httpx.Cookies):
-        """Neither keeps any nor looks for them, which would be most of what httpx costs a request."""
+        """Neither keeps cookies nor looks for them, which would be most of what httpx costs a request."""
 
         def extract_cookies(self, response: httpx.Response) -> None:
             pass
@@ -111,21 +76,6 @@ def _client_class() -> type[httpx.AsyncClient]:
 
 
 def _default_client() -> httpx.AsyncClient:
-    from urllib.request import getproxies
+    from .transport import Transport
 
-    import aiohttp
-    from httpx_aiohttp import AiohttpTransport
-
-    proxies = {name: proxy for name, proxy in getproxies().items() if name != "no"}
-    _check_proxies(proxies)
-    transport = AiohttpTransport()
-    # limit=0: no limit; how many streams run at once is the caller's business (`batch`, `limited`).
-    # trust_env only where there is a proxy: it costs two hops to a thread for each request.
-    transport.client = lambda: aiohttp.ClientSession(
-        connector=_connector_class()(limit=0, ssl=transport.ssl_context),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        trust_env=bool(proxies),
-    )
-    # What is compressed comes in lumps, and its size is bounded only after it is undone.
-    headers = {"accept-encoding": "identity"}
-    return _client_class()(transport=transport, headers=headers)
+    return _client_class()(transport=Transport(), headers={"accept-encoding": "identity"})

@@ -10,9 +10,9 @@ import asyncio
 import base64
 import functools
 import math
+import ssl
 import string
-import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import unquote, urlsplit
@@ -21,7 +21,7 @@ from attrs import field, frozen
 
 from .._runtime import Scheduler, Source, source
 from ..errors import Interrupted, MisuseError, ProtocolError, RxllmError, Timeout, TransportError, is_text, shown
-from .clients import client_on, reused
+from .clients import client_on
 
 if TYPE_CHECKING:
     import httpx
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Failure", "Timeouts", "address", "check_headers", "post", "timeouts_of"]
 
+HEADER_LIMIT = 64 * 1024  # bytes of the header of an answer
 OPENING = 1024  # bytes that are handed on first, so that the first token need not wait for all that came with it
 ERROR_BODY_LIMIT = 64 * 1024  # bytes that are read of an error document
 ERROR_BODY_PATIENCE = 2.0  # seconds that it may take
@@ -97,7 +98,6 @@ def post(
     check_headers(headers)
 
     async def read(home: Scheduler) -> AsyncIterator[bytes]:
-        import aiohttp
         import httpx
 
         http = await client_on(home.loop, client)
@@ -113,7 +113,7 @@ def post(
             raise MisuseError(f"The request to {place} could not be built: {error}.") from None
         response: httpx.Response | None = None
         try:
-            response = await _send(http, request)
+            response = await http.send(request, stream=True, follow_redirects=False)
             home.answered(response.headers)
             if not response.is_success:
                 raise failure(response.status_code, await _beginning(response, timeouts), response.headers)
@@ -134,7 +134,7 @@ def post(
                     data = data[OPENING:]
                 if data:
                     yield data
-        except (httpx.HTTPError, httpx.StreamError, aiohttp.ClientError, UnicodeError) as error:
+        except (httpx.HTTPError, httpx.StreamError, UnicodeError) as error:
             raise _transport_error(error, place, started=response is not None, timeouts=timeouts) from error
         finally:
             if response is not None:
@@ -192,29 +192,6 @@ def address(url: str) -> tuple[str, str, Mapping[str, str]]:
     return place, parts._replace(netloc=host).geturl(), {"authorization": f"Basic {basic}"}
 
 
-AT_ONCE = 1.0  # seconds in which a server that has closed the connection is found out
-
-
-async def _send(http: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
-    import aiohttp
-    import httpx
-
-    began = time.monotonic()
-    reused.set(False)
-    try:
-        return await http.send(request, stream=True)
-    except httpx.TransportError as error:
-        # The server had closed a kept-alive connection before it saw this request: it is safe to ask once more, and
-        # nobody's retry. Chance decides whether that is noticed as an end, a reset, or already in writing. A server
-        # that thinks for a while, and then dies, has seen it.
-        cause = error.__cause__
-        reset = cause is not None and isinstance(cause.__cause__, (ConnectionResetError, BrokenPipeError))
-        closed = reset or isinstance(cause, aiohttp.ServerDisconnectedError)
-        if not closed or not reused.get() or time.monotonic() - began > AT_ONCE:
-            raise
-        return await http.send(request, stream=True)
-
-
 async def _beginning(response: httpx.Response, timeouts: Timeouts) -> bytes:
     """As much of an error document as is worth reading and can be read; without it the status says enough."""
     import httpx
@@ -232,22 +209,40 @@ async def _beginning(response: httpx.Response, timeouts: Timeouts) -> bytes:
 
 
 def _transport_error(error: Exception, place: str, *, started: bool, timeouts: Timeouts) -> TransportError:
-    import aiohttp
     import httpx
 
-    cause = error.__cause__
-    # The transport reports every failure to connect as a ConnectTimeout; its cause tells which are.
-    late = isinstance(error, httpx.TimeoutException) and (
-        not isinstance(cause, aiohttp.ClientError) or isinstance(cause, TimeoutError)
-    )
-    if late:
+    if isinstance(error, httpx.TimeoutException):
         connecting = not started and not isinstance(error, httpx.ReadTimeout)
         limit = timeouts.connect if connecting else timeouts.read
         time = f"{limit:g} s" if limit else "as long as its client waits"
         return Timeout(
             f"No connection to {place} within {time}." if connecting else f"{place} sent nothing for {time}."
         )
-    reason = " ".join((str(error) or str(cause) or type(error).__name__).split())
+    reason = " ".join((str(error) or str(error.__cause__ or "") or type(error).__name__).split())
     if started:
         return Interrupted(f"The connection to {place} broke in the middle of the answer: {reason}.")
+    causes = [*_chain(error)]
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+        return TransportError(
+            f"No connection to {place}: {reason}. If you trust whoever signed it, name their certificate in the "
+            "variable SSL_CERT_FILE.",
+            retryable=False,
+        )
+    if any(getattr(cause, "error_status_hint", None) == 431 for cause in causes):  # as httpx's own parser says it
+        return _too_long(place)
     return TransportError(f"No answer from {place}: {reason}.")
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and its causes."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
+
+
+def _too_long(place: str) -> TransportError:
+    return TransportError(
+        f"The header of the answer from {place} is longer than {HEADER_LIMIT >> 10} KiB; is base_url right?",
+        retryable=False,
+    )

@@ -1,0 +1,272 @@
+"""The default transport: httpx's interface over aiohttp's connections.
+
+httpx's own pool costs more than the rest of the client together when there are many streams: each of its operations is
+linear in the number of connections. Of aiohttp this module uses the connector (names, TLS, proxies, the pool) and the
+protocol (the C parser of responses). It leaves out aiohttp's session, which would read ``~/.netrc``, keep cookies and
+follow redirects.
+
+A connection is new, then busy with one request, then idle in the pool, then busy again, until it is closed. It becomes
+idle only after the whole response has been read, and busy again only while nothing unread has come over it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import select
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, cast
+
+import aiohttp
+import httpx
+import yarl
+from aiohttp.http_exceptions import HttpProcessingError
+from attrs import frozen
+
+from .certificates import certificates
+from .failures import raise_as_httpx
+from .proxies import proxy_for
+
+if TYPE_CHECKING:
+    from aiohttp.client_proto import ResponseHandler
+    from aiohttp.connector import Connection
+    from aiohttp.streams import StreamReader
+
+__all__ = ["Transport"]
+
+HEADER_LIMIT = 64 * 1024  # bytes of one line of the header of a response
+HEADER_LINES = 256  # lines of it, so that many long ones take no memory before they are counted
+PIECE = 16 * 1024  # bytes; larger pieces made a burst 1.7 times as expensive
+ROUTES = 256  # addresses that are remembered
+
+
+@frozen
+class _Route:
+    """How requests reach an address: made once for each address, and used for all its requests.
+
+    Attributes:
+        request: what aiohttp's connector reads: the address, the TLS context, the proxy.
+        target: of the request line.
+        credentials: a header line for the proxy, empty without one.
+    """
+
+    request: aiohttp.ClientRequest
+    target: bytes
+    credentials: bytes
+
+
+class Transport(httpx.AsyncBaseTransport):
+    """Sends the requests of one event loop; the proxies and certificates of the environment apply.
+
+    It sends a request once. Only where not a byte of it could be written to a kept connection, because the server had
+    closed it, it takes another connection.
+    """
+
+    def __init__(self) -> None:
+        # limit=0: no limit; how many streams run at once is the caller's business (`batch`, `limited`).
+        self._connector = _Connector(limit=0)
+        self._routes: dict[str, _Route] = {}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """The response to a request, once its header has come.
+
+        Raises:
+            httpx.TransportError: with a reason that names neither the request's content nor the response's.
+            MisuseError: the environment sets a proxy or certificates that cannot be used.
+        """
+        route = self._route(request)
+        data = _written(request, route)
+        connection: Connection | None = None
+        try:
+            connection = await self._send(route, data, request.extensions.get("timeout", {}))
+            protocol = cast("ResponseHandler", connection.protocol)
+            message, content = await protocol.read()
+            while message.code < 200 and message.code != 101:
+                message, content = await protocol.read()
+        except BaseException as error:
+            if connection is not None:
+                _drop(connection)
+            raise_as_httpx(error)
+            raise
+        return httpx.Response(
+            message.code, headers=message.raw_headers, stream=_Body(connection, content), request=request
+        )
+
+    async def aclose(self) -> None:
+        """Closes all connections."""
+        await self._connector.close()
+
+    async def _send(self, route: _Route, data: bytes, timeouts: Mapping[str, float | None]) -> Connection:
+        """A connection that the request has been written to."""
+        while True:
+            try:
+                connection = await self._connector.connect(route.request, [], _limits(timeouts.get("connect")))
+            except TimeoutError as error:
+                raise httpx.ConnectTimeout("no connection in time") from error
+            protocol = cast("ResponseHandler", connection.protocol)
+            is_new = _parser_of(protocol) is None
+            if not is_new and not _is_clean(protocol):
+                _drop(connection)
+                continue
+            protocol.set_response_params(
+                read_until_eof=True,
+                auto_decompress=False,
+                read_timeout=timeouts.get("read"),
+                max_line_size=HEADER_LIMIT,
+                max_field_size=HEADER_LIMIT,
+                max_headers=HEADER_LINES,
+            )
+            transport = protocol.transport
+            if transport is not None:
+                transport.write(data)
+                # asyncio sends at once what the kernel takes. If that failed, the kernel has taken nothing.
+                if not transport.is_closing():
+                    protocol.start_timeout()
+                    return connection
+            _drop(connection)
+            if is_new:
+                raise httpx.WriteError("the server closed the connection before the request was sent")
+
+    def _route(self, request: httpx.Request) -> _Route:
+        address = str(request.url)
+        route = self._routes.get(address)
+        if route is None:
+            if len(self._routes) >= ROUTES:
+                self._routes.clear()
+            route = self._routes[address] = _route_to(request.url)
+        return route
+
+
+def _route_to(url: httpx.URL) -> _Route:
+    loop = asyncio.get_running_loop()
+    place = yarl.URL(str(url), encoded=True).with_user(None).with_fragment(None)
+    proxy = proxy_for(url.scheme, url.host, place.port or 0)
+    # Reading them costs 20 ms, and they may be wrong, which is no concern of a plain connection.
+    encrypts = url.scheme == "https" or (proxy is not None and proxy.url.startswith("https:"))
+    context = certificates() if encrypts else True
+    if proxy is None:
+        return _Route(aiohttp.ClientRequest("POST", place, loop=loop, ssl=context), url.raw_path, b"")
+    headers = {"Host": place.host_port_subcomponent or ""}
+    if proxy.authorization is not None:
+        headers["Proxy-Authorization"] = proxy.authorization
+    request = aiohttp.ClientRequest(
+        "POST", place, loop=loop, ssl=context, proxy=yarl.URL(proxy.url), proxy_headers=headers
+    )
+    if url.scheme == "https":  # the proxy hears of it when it opens the tunnel
+        return _Route(request, url.raw_path, b"")
+    credentials = f"Proxy-Authorization: {proxy.authorization}\r\n" if proxy.authorization else ""
+    return _Route(request, str(place).encode("ascii"), credentials.encode("latin-1"))
+
+
+def _written(request: httpx.Request, route: _Route) -> bytes:
+    """The request as HTTP/1.1 has it."""
+    lines = [b"%b: %b\r\n" % header for header in request.headers.raw]
+    head = b"%b %b HTTP/1.1\r\n%b%b" % (
+        request.method.encode("ascii"),
+        route.target,
+        b"".join(lines),
+        route.credentials,
+    )
+    if head.count(b"\n") != len(lines) + 1 + bool(route.credentials):
+        raise httpx.LocalProtocolError("a header of the request contains a line break")
+    return head + b"\r\n" + request.content
+
+
+class _Body(httpx.AsyncByteStream):
+    """The body of a response, as it comes. What has arrived is read before an error of the connection is raised."""
+
+    def __init__(self, connection: Connection, content: StreamReader) -> None:
+        self._connection: Connection | None = connection
+        self._content = content
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        content = self._content
+        failure: BaseException | None = None
+        try:
+            while data := await content.read(PIECE):
+                yield data
+        except (aiohttp.ClientError, OSError, HttpProcessingError) as error:
+            failure = error
+        if failure is not None:
+            content.set_exception(cast("Any", None))  # it would be raised again instead of what is buffered
+            while data := content.read_nowait(PIECE):
+                yield data
+            raise_as_httpx(failure)
+            raise failure
+
+    async def aclose(self) -> None:
+        """Keeps the connection if the body has come to its end, else closes it at once."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        transport = connection.transport
+        if self._content.is_eof() and transport is not None and not transport.get_write_buffer_size():
+            connection.release()
+        else:
+            _drop(connection)
+
+    def __del__(self) -> None:
+        """A body is left open only where its loop was closed around it."""
+        if self._connection is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                _drop(self._connection)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """A connector that a closed loop may leave behind without a word."""
+
+    def __del__(self, _: object = None) -> None:
+        pass
+
+
+def _drop(connection: Connection) -> None:
+    """Closes a connection at once, whatever is still to be written to it."""
+    protocol = connection.protocol
+    if protocol is not None:
+        protocol.abort()
+    connection.close()
+
+
+@functools.lru_cache(32)
+def _limits(connect: float | None) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(connect=connect, sock_connect=connect)
+
+
+# ── what is unread on a kept connection ──────────────────────────────────────────────────────────────────────────
+
+
+_PROBE = b"HTTP/1.1 204 \r\n\r\n"
+
+
+def _parser_of(protocol: ResponseHandler) -> Any:
+    """The parser of the latest response, None on a new connection."""
+    return protocol._parser  # pyright: ignore[reportPrivateUsage]
+
+
+def _is_clean(protocol: ResponseHandler) -> bool:
+    """Whether nothing has come over a kept connection since the end of its latest response.
+
+    A response that nobody asked for would be taken for the next request's answer. It may be parsed already
+    (`should_close`), or wait in the kernel; or a part of it has been parsed. Then the parser does not understand a
+    response of ours, which it is given as a probe.
+    """
+    if protocol.should_close or _is_readable(protocol.transport):
+        return False
+    try:
+        messages, _, _ = _parser_of(protocol).feed_data(_PROBE)
+    except HttpProcessingError:
+        return False
+    return [message.code for message, _ in messages] == [204]
+
+
+def _is_readable(transport: asyncio.Transport | None) -> bool:
+    """Whether bytes, an end or an error wait in the kernel."""
+    number = -1 if transport is None else transport.get_extra_info("socket").fileno()
+    if number < 0:
+        return True
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(number, select.POLLIN)
+        return bool(poll.poll(0))
+    return bool(select.select([number], [], [], 0)[0])
