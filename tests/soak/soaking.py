@@ -1,0 +1,99 @@
+"""What the programs of this directory share: their command line, their one line of numbers, and their servers.
+
+A program states in its docstring what must hold, calls `run` with a function that counts what it saw and collects
+faults, and exits with 1 if there is any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for `protocols`, which programs get from here
+
+from protocols import PROTOCOLS, Protocol, ToolCall, split_events
+
+from rxllm import LLM, Anthropic, OpenAI
+
+__all__ = ["PROTOCOLS", "Protocol", "Soak", "ToolCall", "asking", "run", "split_events"]
+
+T = TypeVar("T")
+SHOWN = 10  # faults that are printed
+
+
+class Soak:
+    """One run: its options, its source of randomness, and what it has found.
+
+    Attributes:
+        count: How many cases to try, at most.
+        random: Everything random comes from here, so that a seed repeats a run.
+        faults: A sentence each.
+        numbers: What the last line says besides the faults.
+    """
+
+    def __init__(self, count: int, seconds: float, seed: int) -> None:
+        self.count = count
+        self.began = time.monotonic()
+        self.deadline = self.began + seconds
+        self.random = random.Random(seed)
+        self.faults: list[str] = []
+        self.numbers: dict[str, object] = {}
+
+    def cases(self, existing: int = sys.maxsize) -> Iterator[int]:
+        """The numbers of the cases, until the count, the time or those that exist are used up."""
+        for number in range(min(self.count, existing)):
+            if self.over:
+                return
+            self.numbers["cases"] = number + 1
+            yield number
+
+    def sample(self, cases: Iterable[T]) -> list[T]:
+        """As many of them as the count allows, each as likely as any other, in random order."""
+        kept: list[T] = []
+        of = 0
+        for of, case in enumerate(cases, 1):
+            if len(kept) < self.count:
+                kept.append(case)
+            elif (place := self.random.randrange(of)) < self.count:
+                kept[place] = case
+        self.random.shuffle(kept)
+        self.numbers["of"] = of
+        return kept
+
+    @property
+    def over(self) -> bool:
+        """Whether its time is used up."""
+        return time.monotonic() > self.deadline
+
+    def fault(self, sentence: str) -> None:
+        """Note a fault; the first few are printed at once."""
+        self.faults.append(sentence)
+        if len(self.faults) <= SHOWN:
+            print(f"FAULT: {sentence}", file=sys.stderr, flush=True)
+
+
+def run(work: Callable[[Soak], None], count: int, seconds: float = 300) -> None:
+    """Run a program from the command line: one line of numbers, exit status 1 if there is a fault."""
+    parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
+    parser.add_argument("--count", type=int, default=count, help="cases, at most")
+    parser.add_argument("--seconds", type=float, default=seconds, help="seconds, about, at most")
+    parser.add_argument("--seed", type=int, default=1, help="what repeats a run")
+    options = parser.parse_args()
+    soak = Soak(options.count, options.seconds, options.seed)
+    work(soak)
+    took = time.monotonic() - soak.began
+    numbers = {"faults": len(soak.faults), **soak.numbers, "seed": options.seed, "seconds": round(took, 1)}
+    print(Path(sys.argv[0]).stem, *(f"{name}={value}" for name, value in numbers.items()))
+    sys.exit(bool(soak.faults))
+
+
+def asking(protocol: Protocol, url: str, **fields: object) -> LLM:
+    """The model that speaks the protocol with this server."""
+    if protocol.name == "messages":
+        return Anthropic("m", base_url=url, api_key="sk-test", max_retries=0, **fields)
+    return OpenAI("m", base_url=url + "/v1", api=protocol.name, api_key="sk-test", max_retries=0, **fields)
