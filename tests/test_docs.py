@@ -1,0 +1,135 @@
+"""The documentation is true: its programs run offline and in silence, and print what the pages say they print."""
+
+import itertools
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from protocols import Chat, Completions, Messages
+
+import rxllm
+from rxllm import cli
+from rxllm.testing import FakeServer, Reply
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(?:(\w+)(?: title=\"([^\"]*)\")?)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+OUTPUT = ("text", "Output")  # such a block after a program says what the program prints
+# With -X dev the loop tells which steps took over 100 ms: true on a busy machine, and no fault of the program.
+SLOW = "Executing <"
+
+
+def name(page):
+    """The page's path in the checkout."""
+    return page.relative_to(ROOT).as_posix()
+
+
+def programs(page):
+    """The page's programs: the line each stands on, its code, and what the page says that it prints, or None."""
+    text = page.read_text("utf-8")
+    for block, following in itertools.pairwise([*BLOCK.finditer(text), None]):
+        if block[1] == "python":
+            said = following[3] if following and (following[1], following[2]) == OUTPUT else None
+            yield text.count("\n", 0, block.start()) + 1, block[3], said
+
+
+def answer(request):
+    """What the vendor whose path this is would answer."""
+    protocol = next(protocol for protocol in (Chat(), Completions(), Messages()) if protocol.path == request.path)
+    if request.json.get("stream"):
+        return Reply(protocol.stream(["Oh, ", "sparkling ", "water"]))
+    return Reply.json(protocol.whole(["Oh, sparkling water"]))
+
+
+def run(page, blocks, directory):
+    """What each of the blocks prints, run one after another in one process.
+
+    Where a program asks OpenAI or Anthropic, a local server answers in their place.
+    """
+    tests = Path(__file__).parent
+    with FakeServer(answer) as server:
+        done = subprocess.run(
+            [sys.executable, "-X", "dev", "-W", "error", str(tests / "page.py")],
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join((str(tests), str(Path(rxllm.__file__).parents[1]))),
+                "PYTHONIOENCODING": "utf-8",
+                "OPENAI_API_KEY": "key",
+                "OPENAI_BASE_URL": f"{server.url}/v1",
+                "ANTHROPIC_API_KEY": "key",
+                "ANTHROPIC_BASE_URL": server.url,
+            },
+            cwd=directory,
+            input=json.dumps([str(page), blocks]),
+            capture_output=True,
+            encoding="utf-8",
+            timeout=50,
+            check=False,
+        )
+    assert [] == [line for line in done.stderr.splitlines() if not line.startswith(SLOW)]
+    assert done.returncode == 0
+    *outputs, late = done.stdout.split("\x1e\n")
+    outputs[-1] += late
+    return outputs
+
+
+@pytest.mark.parametrize(
+    ("line", "code"), [pytest.param(line, code, id=f"{line}") for line, code, _ in programs(PAGES[0])]
+)
+def test_program_of_the_readme_runs(line, code, tmp_path):
+    """Each block of the README is a program of its own: it prints something, and neither warns nor fails."""
+    [output] = run(PAGES[0], [(line, code)], tmp_path)
+    assert output.strip()
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=name(page)) for page in PAGES[1:] if any(programs(page))])
+def test_programs_of_a_page_run(page, tmp_path):
+    """A page's blocks run one after another and share their names; each prints what the page says that it prints."""
+    blocks = list(programs(page))
+    outputs = run(page, [(line, code) for line, code, _ in blocks], tmp_path)
+    said = [(line, text) for line, _, text in blocks if text is not None]
+    printed = [(line, output) for (line, _, text), output in zip(blocks, outputs, strict=True) if text is not None]
+    assert said == printed
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=name(page)) for page in PAGES])
+def test_every_line_of_code_is_in_a_known_block(page):
+    """Blocks have a known language and stand at the margin; a typo would hide a program from these tests."""
+    text = page.read_text("utf-8")
+    known = {"python", "sh", "text", "html", "javascript", "json", "toml", None}
+    assert known >= {block[1] for block in BLOCK.finditer(text)}
+    assert text.count("```") == 2 * len(BLOCK.findall(text))
+
+
+@pytest.mark.parametrize("page", [pytest.param(page, id=name(page)) for page in PAGES])
+def test_what_a_page_names_is_there(page):
+    """Links to files, and tests that the page refers to."""
+    text = BLOCK.sub("", page.read_text("utf-8"))
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    assert [] == [link for link in links if link and not (page.parent / link).exists()]
+    for path, function in re.findall(r"`(tests/\S+)::(\w+)`", text):
+        assert re.search(rf"^(async )?def {function}\(", (ROOT / path).read_text("utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize(("mark", "command"), [("run", "rxllm"), ("test", "pytest")])
+def test_marked_command_is_one_line(mark, command):
+    """Directly after its mark, once, stands a sh block of one command that begins on a bare Python 3.11."""
+    [found] = re.findall(rf"^<!-- ci: {mark} -->\n```sh\n(.*)\n```$", README, re.MULTILINE)
+    assert found.startswith("python3.11 -m venv .venv && .venv/bin/pip install -q ")
+    assert f" && .venv/bin/{command} " in found
+
+
+@pytest.mark.parametrize(
+    "line", sorted({line for page in PAGES for line in re.findall(r"^rxllm .*", page.read_text("utf-8"), re.MULTILINE)})
+)
+def test_command_line_is_understood(line):
+    """The command line knows every option that the pages use."""
+    arguments = shlex.split(line.partition(" < ")[0])[1:]
+    options = cli._parser().parse_intermixed_args(arguments)
+    assert options.prompt
