@@ -16,13 +16,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ._runtime import dispatch, scheduler
 from .bridges import AsyncStream, SyncStream, astream, from_aiter, from_iter, stream
 from .errors import (
     AuthenticationError,
     BadRequest,
     Interrupted,
-    MisuseError,
     Overloaded,
     ParseError,
     ProtocolError,
@@ -50,49 +48,50 @@ from .events import (
 )
 from .handlers import StdoutHandler
 from .llm import LLM
-from .messages import (
-    Chunk,
-    FilePart,
-    FinishReason,
-    Message,
-    Parameters,
-    Part,
-    Prompt,
-    RawPart,
-    ReasoningPart,
-    RefusalPart,
-    Request,
-    TextPart,
-    ToolCallPart,
-    ToolResultPart,
-    Usage,
-)
-from .operators.batches import batch, batch_as_completed
-from .operators.folds import message, text, usage
+from .misuse import MisuseError
+from .operators.batch import batch, batch_as_completed
+from .operators.message import message, usage
+from .operators.text import text
 from .pipeline import Pipeline, pipe
+from .runtime.scheduler import dispatch, scheduler
+from .values.chunk import Chunk
+from .values.message import FinishReason, Message
+from .values.parameters import Parameters
+from .values.parts import FilePart, Part, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
+from .values.request import Prompt, Request
+from .values.usage import Usage
 
 if TYPE_CHECKING:
-    from .combinators import cached, fallback, hedge, limited, observe, retry, route
+    from .combinators.cached import cached
+    from .combinators.fallback import fallback
+    from .combinators.hedge import hedge
+    from .combinators.limited import limited
+    from .combinators.limiter import Limiter
+    from .combinators.observe import observe
+    from .combinators.retry import retry
+    from .combinators.route import route
+    from .combinators.stores import MemoryStore, SQLiteStore
     from .handlers.callback import CallbackHandler
     from .handlers.logging import LoggingHandler
     from .handlers.opentelemetry import OpenTelemetryHandler
     from .handlers.progress import ProgressHandler
     from .handlers.usage import UsageMeter
-    from .limiter import Limiter
-    from .operators.cutting import split_reasoning, stop_at
-    from .operators.delays import backoff
-    from .operators.keeping import Store
-    from .operators.limits import deadline, first_chunk_timeout, idle_timeout
-    from .operators.sharing import share
-    from .operators.smoothing import smooth
-    from .operators.texts import lines, sentences, words
+    from .operators.backoff import backoff
+    from .operators.caching import Store
+    from .operators.lines import lines
+    from .operators.sentences import sentences
+    from .operators.share import share
+    from .operators.smooth import smooth
+    from .operators.split_reasoning import split_reasoning
+    from .operators.stop_at import stop_at
+    from .operators.timeouts import deadline, first_chunk_timeout, idle_timeout
+    from .operators.words import words
     from .providers import model
     from .providers.anthropic import Anthropic
     from .providers.embedded import Embedded
     from .providers.openai import OpenAI
     from .results import Generation, LLMResult
-    from .stores import MemoryStore, SQLiteStore
-    from .tools import Tool, tool
+    from .tools.tool import Tool, tool
     from .wire.http import Timeouts
 
 __all__ = [
@@ -200,37 +199,37 @@ _LAZY = {
     "Embedded": ".providers.embedded",
     "Generation": ".results",
     "LLMResult": ".results",
-    "Limiter": ".limiter",
+    "Limiter": ".combinators.limiter",
     "LoggingHandler": ".handlers.logging",
-    "MemoryStore": ".stores",
+    "MemoryStore": ".combinators.stores",
     "OpenAI": ".providers.openai",
     "OpenTelemetryHandler": ".handlers.opentelemetry",
     "ProgressHandler": ".handlers.progress",
-    "SQLiteStore": ".stores",
-    "Store": ".operators.keeping",
+    "SQLiteStore": ".combinators.stores",
+    "Store": ".operators.caching",
     "Timeouts": ".wire.http",
-    "Tool": ".tools",
+    "Tool": ".tools.tool",
     "UsageMeter": ".handlers.usage",
-    "backoff": ".operators.delays",
-    "cached": ".combinators",
-    "deadline": ".operators.limits",
-    "fallback": ".combinators",
-    "first_chunk_timeout": ".operators.limits",
-    "hedge": ".combinators",
-    "idle_timeout": ".operators.limits",
-    "limited": ".combinators",
-    "lines": ".operators.texts",
+    "backoff": ".operators.backoff",
+    "cached": ".combinators.cached",
+    "deadline": ".operators.timeouts",
+    "fallback": ".combinators.fallback",
+    "first_chunk_timeout": ".operators.timeouts",
+    "hedge": ".combinators.hedge",
+    "idle_timeout": ".operators.timeouts",
+    "limited": ".combinators.limited",
+    "lines": ".operators.lines",
     "model": ".providers",
-    "observe": ".combinators",
-    "retry": ".combinators",
-    "route": ".combinators",
-    "sentences": ".operators.texts",
-    "share": ".operators.sharing",
-    "smooth": ".operators.smoothing",
-    "split_reasoning": ".operators.cutting",
-    "stop_at": ".operators.cutting",
-    "tool": ".tools",
-    "words": ".operators.texts",
+    "observe": ".combinators.observe",
+    "retry": ".combinators.retry",
+    "route": ".combinators.route",
+    "sentences": ".operators.sentences",
+    "share": ".operators.share",
+    "smooth": ".operators.smooth",
+    "split_reasoning": ".operators.split_reasoning",
+    "stop_at": ".operators.stop_at",
+    "tool": ".tools.tool",
+    "words": ".operators.words",
 }
 
 

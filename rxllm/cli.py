@@ -24,12 +24,16 @@ from reactivex import operators as ops
 
 from . import __version__
 from .bridges import stream
-from .errors import MisuseError, RxllmError
+from .errors import RxllmError
 from .llm import LLM
-from .messages import Chunk, FinishReason, Message, Settings, Usage
+from .misuse import MisuseError
 from .providers import model
 from .records import to_json
 from .terminal import one_line, printable
+from .values.chunk import Chunk
+from .values.message import FinishReason, Message
+from .values.parameters import Settings
+from .values.usage import Usage
 
 __all__ = ["main"]
 

@@ -20,13 +20,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
+from .misuse import MisuseError
 from .terminal import printable
 
 if TYPE_CHECKING:
-    from .messages import Message, Request
+    from .values.message import Message
+    from .values.request import Request
 
 __all__ = [
     "AuthenticationError",
@@ -42,37 +43,6 @@ __all__ = [
     "Timeout",
     "TransportError",
 ]
-
-
-class MisuseError(TypeError):
-    """The library was called in a way that cannot work; the sentence says what to do instead."""
-
-    def __str__(self) -> str:
-        """The sentence, with control characters shown instead of sent."""
-        return printable(super().__str__())
-
-
-def must_be(what: str, good: Callable[[Any], bool]) -> Callable[[object, Any, Any], None]:
-    """A validator of an attrs field: refuses what is not `good`, and says what it must be."""
-
-    def check(_: object, attribute: Any, value: Any) -> None:
-        if not good(value):
-            raise MisuseError(f"{attribute.name} must be {what}, not {shown(value)}.")
-
-    return check
-
-
-def shown(value: object) -> str:
-    """As much of a value as fits a sentence."""
-    try:
-        return f"{value!r:.60}"
-    except Exception:  # an integer of thousands of digits has no repr
-        return f"this {type(value).__name__}"
-
-
-def is_text(value: object) -> bool:
-    """For `must_be`."""
-    return isinstance(value, str)
 
 
 class RxllmError(Exception):

@@ -10,8 +10,10 @@ from typing import Any, Literal
 from attrs import Factory, field, frozen
 from reactivex import abc
 
-from .errors import MisuseError
-from .messages import Chunk, Message, Request, thawed
+from .misuse import MisuseError
+from .values.chunk import Chunk, thawed
+from .values.message import Message
+from .values.request import Request
 
 __all__ = [
     "Cancelled",

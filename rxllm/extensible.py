@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import attrs
 
-from .errors import MisuseError
+from .misuse import MisuseError
 
 __all__ = ["Extensible", "evolved"]
 

@@ -11,17 +11,23 @@ import attrs
 from attrs import field, frozen
 from reactivex import Observable, abc
 
-from ._runtime import Scheduler, Serial, Source, Worker, called, pull, scheduler, source
-from .errors import MisuseError, must_be
 from .events import Listener, Service
 from .extensible import evolved
-from .messages import PARAMETERS, Chunk, Message, Parameters, Prompt, Request, Sampling, Settings, join
+from .misuse import MisuseError, must_be
 from .operators.answering import Answered, answering
-from .operators.batches import MAX_CONCURRENCY
-from .operators.folds import message, one_chunk
+from .operators.batch import MAX_CONCURRENCY
+from .operators.message import message, one_chunk
 from .operators.observing import Identity, observed
 from .operators.serialising import serialised
+from .runtime.disposable import Serial
+from .runtime.scheduler import Scheduler, scheduler
+from .runtime.source import Source, source
+from .runtime.threads import Worker, called, pull
 from .surface import Surface
+from .values.chunk import Chunk, join
+from .values.message import Message
+from .values.parameters import PARAMETERS, Parameters, Sampling, Settings
+from .values.request import Prompt, Request
 
 if TYPE_CHECKING:
     from .results import LLMResult

@@ -11,11 +11,11 @@ from attrs import frozen
 from reactivex import Observable
 from reactivex import operators as ops
 
-from .errors import MisuseError
 from .extensible import evolved
-from .messages import Settings
+from .misuse import MisuseError
 from .operators.observing import Identity, observed
 from .surface import Surface
+from .values.parameters import Settings
 
 __all__ = ["Pipeline", "pipe"]
 

@@ -19,23 +19,12 @@ from typing import Any, cast
 import attrs
 import msgspec
 
-from .errors import MisuseError
-from .messages import (
-    Chunk,
-    FilePart,
-    FinishReason,
-    Logprobs,
-    Message,
-    Part,
-    RawPart,
-    ReasoningPart,
-    RefusalPart,
-    Request,
-    TextPart,
-    ToolCallPart,
-    ToolResultPart,
-    Usage,
-)
+from .misuse import MisuseError
+from .values.chunk import Chunk
+from .values.message import FinishReason, Logprobs, Message
+from .values.parts import FilePart, Part, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
+from .values.request import Request
+from .values.usage import Usage
 
 __all__ = ["fingerprint", "of_json", "to_json"]
 

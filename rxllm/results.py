@@ -7,7 +7,8 @@ from typing import Any
 
 from attrs import field, frozen
 
-from .messages import Message, Usage
+from .values.message import Message
+from .values.usage import Usage
 
 __all__ = ["Generation", "LLMResult"]
 

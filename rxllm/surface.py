@@ -15,16 +15,18 @@ from attrs import field, frozen
 from attrs.validators import optional
 from reactivex import Observable, abc
 
-from ._runtime import Ear, Source, connect, scheduler
 from .bridges import AsyncStream, SyncStream, from_aiter, from_iter
 from .bridges.stream import CallerStream
-from .errors import MisuseError, is_text, must_be, shown
 from .events import Event, Listener
 from .extensible import Extensible, evolved
-from .messages import Request, Settings
-from .operators.batches import MAX_CONCURRENCY, batch, batch_as_completed
-from .operators.dicts import SELECTIONS, as_dicts
+from .misuse import MisuseError, is_text, must_be, shown
+from .operators.astream_events import SELECTIONS, as_dicts
+from .operators.batch import MAX_CONCURRENCY, batch, batch_as_completed
 from .operators.observing import ears
+from .runtime.scheduler import Ear, scheduler
+from .runtime.source import Source, connect
+from .values.parameters import Settings
+from .values.request import Request
 
 __all__ = ["Surface"]
 

@@ -23,9 +23,9 @@ from rxllm import (
     dispatch,
     tool,
 )
-from rxllm._runtime import connect
 from rxllm.events import Failed, Finished, Retried, run_chunk
-from rxllm.operators.dicts import as_dicts
+from rxllm.operators.astream_events import as_dicts
+from rxllm.runtime.source import connect
 from rxllm.testing import End, Endless, FakeServer, Reply
 
 KEYS = ["event", "name", "run_id", "parent_ids", "tags", "metadata", "data"]

@@ -8,6 +8,7 @@ from attrs import field, frozen
 
 import rxllm
 from rxllm import errors
+from rxllm.misuse import must_be
 
 
 def test_the_tree_is_as_drawn():
@@ -89,7 +90,7 @@ def test_what_must_be_is_said_with_what_came():
 
     @frozen
     class Box:
-        size: int = field(validator=errors.must_be("a small number", lambda size: size < 5))
+        size: int = field(validator=must_be("a small number", lambda size: size < 5))
 
     assert 4 == Box(4).size
     with pytest.raises(rxllm.MisuseError, match=r"^size must be a small number, not 5\.$"):

@@ -9,22 +9,12 @@ import attrs
 import pytest
 
 from rxllm import MisuseError
-from rxllm.messages import (
-    Chunk,
-    FilePart,
-    Message,
-    Parameters,
-    RawPart,
-    ReasoningPart,
-    RefusalPart,
-    Request,
-    TextPart,
-    ToolCallPart,
-    ToolResultPart,
-    Usage,
-    join,
-    text_chunk,
-)
+from rxllm.values.chunk import Chunk, join, text_chunk
+from rxllm.values.message import Message
+from rxllm.values.parameters import Parameters
+from rxllm.values.parts import FilePart, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
+from rxllm.values.request import Request
+from rxllm.values.usage import Usage
 
 PIXEL = "data:image/png;base64,iVBORw=="
 PARTS = (

@@ -10,8 +10,11 @@ from typing import Generic, Self, TypeVar
 
 from reactivex import Observable
 
-from .._runtime import HIGH, LOW, Gate, Scheduler, expected, in_loop, settled
-from ..errors import MisuseError
+from ..misuse import MisuseError
+from ..runtime.gate import HIGH, LOW, Gate
+from ..runtime.loops import in_loop
+from ..runtime.scheduler import Scheduler, settled
+from ..runtime.source import expected
 from .sink import Sink
 
 __all__ = ["AsyncStream", "astream"]

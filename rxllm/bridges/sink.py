@@ -9,7 +9,9 @@ from typing import TypeVar
 
 from reactivex import Observable, abc
 
-from .._runtime import Scheduler, connect, raisable
+from ..runtime.loops import raisable
+from ..runtime.scheduler import Scheduler
+from ..runtime.source import connect
 
 __all__ = ["Sink"]
 

@@ -6,8 +6,10 @@ import functools
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable
 from typing import TypeVar, cast
 
-from .._runtime import Scheduler, Source, Worker, pull, source
-from ..errors import MisuseError
+from ..misuse import MisuseError
+from ..runtime.scheduler import Scheduler
+from ..runtime.source import Source, source
+from ..runtime.threads import Worker, pull
 
 __all__ = ["from_aiter", "from_iter"]
 

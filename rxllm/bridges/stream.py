@@ -11,8 +11,13 @@ from typing import Any, Generic, Never, Self, TypeVar
 
 from reactivex import Observable
 
-from .._runtime import HIGH, LOW, Calls, Scheduler, expected, in_loop, portal, pull, source
-from ..errors import MisuseError
+from ..misuse import MisuseError
+from ..runtime.gate import HIGH, LOW
+from ..runtime.loops import in_loop
+from ..runtime.portal import portal
+from ..runtime.scheduler import Scheduler
+from ..runtime.source import expected, source
+from ..runtime.threads import Calls, pull
 from .sink import Sink
 
 __all__ = ["CallerStream", "SyncStream", "stream"]

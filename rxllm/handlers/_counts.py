@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from ..messages import Usage
+from ..values.usage import Usage
 
 __all__ = ["counts"]
 

@@ -10,7 +10,9 @@ from collections import deque
 from collections.abc import Awaitable
 from typing import Any
 
-from .._runtime import HIGH, LOW, Scheduler, current, in_loop, scheduler
+from ..runtime.gate import HIGH, LOW
+from ..runtime.loops import in_loop
+from ..runtime.scheduler import Scheduler, current, scheduler
 
 __all__ = ["Lines", "discard"]
 

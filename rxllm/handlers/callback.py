@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import attrs
 
-from ..errors import MisuseError
 from ..events import (
     Cancelled,
     Custom,
@@ -23,8 +22,10 @@ from ..events import (
     ToolFinished,
     ToolStarted,
 )
-from ..messages import Chunk, Message
+from ..misuse import MisuseError
 from ..results import LLMResult
+from ..values.chunk import Chunk
+from ..values.message import Message
 from ._later import Lines, discard
 
 __all__ = ["CallbackHandler"]

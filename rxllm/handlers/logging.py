@@ -23,8 +23,8 @@ from ..events import (
     ToolFinished,
     ToolStarted,
 )
-from ..messages import Message
 from ..terminal import one_line
+from ..values.message import Message
 
 __all__ = ["LoggingHandler"]
 

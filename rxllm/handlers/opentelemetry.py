@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define
 
-from ..errors import MisuseError, ProviderError
+from ..errors import ProviderError
 from ..events import (
     Cancelled,
     Event,
@@ -27,18 +27,10 @@ from ..events import (
     ToolFinished,
     ToolStarted,
 )
-from ..messages import (
-    FilePart,
-    Message,
-    Part,
-    RawPart,
-    ReasoningPart,
-    RefusalPart,
-    Request,
-    TextPart,
-    ToolCallPart,
-    ToolResultPart,
-)
+from ..misuse import MisuseError
+from ..values.message import Message
+from ..values.parts import FilePart, Part, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
+from ..values.request import Request
 from ._counts import counts
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from ..errors import MisuseError
 from ..events import Cancelled, Event, Failed, Finished, Handler, Run, Started
-from ..messages import Message
+from ..misuse import MisuseError
+from ..values.message import Message
 
 if TYPE_CHECKING:
     from rich.console import Console

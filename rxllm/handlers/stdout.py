@@ -8,8 +8,9 @@ import threading
 from typing import TextIO
 
 from ..events import Cancelled, Emitted, Event, Failed, Finished, Handler, Started
-from ..messages import Chunk, Message
 from ..terminal import one_line, printable
+from ..values.chunk import Chunk
+from ..values.message import Message
 
 __all__ = ["StdoutHandler"]
 

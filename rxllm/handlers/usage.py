@@ -10,9 +10,11 @@ from decimal import Decimal
 
 from attrs import frozen
 
-from ..errors import MisuseError, ProviderError
+from ..errors import ProviderError
 from ..events import Cancelled, Event, Failed, Finished, Handler, Run
-from ..messages import Message, Usage
+from ..misuse import MisuseError
+from ..values.message import Message
+from ..values.usage import Usage
 from ._counts import counts
 
 __all__ = ["UsageMeter"]

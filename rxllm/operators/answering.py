@@ -11,21 +11,16 @@ from typing import cast
 import attrs
 from reactivex import Observable, abc
 
-from .._runtime import Scheduler, Serial, connect
-from ..errors import MisuseError, RxllmError
-from ..messages import (
-    Chunk,
-    Message,
-    Part,
-    ReasoningPart,
-    RefusalPart,
-    Request,
-    TextPart,
-    ToolCallPart,
-    Usage,
-    join,
-    text_chunk,
-)
+from ..errors import RxllmError
+from ..misuse import MisuseError
+from ..runtime.disposable import Serial
+from ..runtime.scheduler import Scheduler
+from ..runtime.source import connect
+from ..values.chunk import Chunk, join, text_chunk
+from ..values.message import Message
+from ..values.parts import Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart
+from ..values.request import Request
+from ..values.usage import Usage
 
 __all__ = ["Answered", "Arrived", "answering", "estimated", "overhearing"]
 

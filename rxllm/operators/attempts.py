@@ -11,11 +11,14 @@ from typing import Generic, Protocol, TypeVar, cast
 
 from reactivex import Observable, abc
 
-from .._runtime import Scheduler, Serial, Source, Timers, call, connect, timers
 from ..errors import RxllmError
 from ..events import Retried
-from ..messages import Chunk, Message
-from .delays import USUAL_DELAY, Delay, is_retryable
+from ..runtime.disposable import Serial
+from ..runtime.scheduler import Scheduler, Timers, call, timers
+from ..runtime.source import Source, connect
+from ..values.chunk import Chunk
+from ..values.message import Message
+from .backoff import USUAL_DELAY, Delay, is_retryable
 from .serialising import serialised
 
 __all__ = ["Begin", "retried", "tried"]

@@ -15,8 +15,6 @@ import attrs
 from attrs import frozen
 from reactivex import Observable, abc
 
-from .._runtime import Ear, Scheduler, Source, connect, scheduler, timers
-from ..errors import MisuseError
 from ..events import (
     Cancelled,
     Emitted,
@@ -34,7 +32,12 @@ from ..events import (
     ToolStarted,
     run_chunk,
 )
-from ..messages import Chunk, Message, Request, join
+from ..misuse import MisuseError
+from ..runtime.scheduler import Ear, Scheduler, scheduler, timers
+from ..runtime.source import Source, connect
+from ..values.chunk import Chunk, join
+from ..values.message import Message
+from ..values.request import Request
 from .answering import estimated
 
 __all__ = ["Identity", "ears", "observed"]

@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from reactivex import Observable, abc
 
-from .._runtime import Scheduler, Source
+from ..runtime.scheduler import Scheduler
+from ..runtime.source import Source
 
 __all__ = ["serialised"]
 

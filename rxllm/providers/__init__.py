@@ -10,8 +10,8 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any, cast
 
-from ..errors import MisuseError, is_text, shown
 from ..llm import LLM
+from ..misuse import MisuseError, is_text, shown
 
 __all__ = ["model"]
 

@@ -11,8 +11,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from ..errors import MisuseError, is_text, shown
-from ..messages import PARAMETERS, is_name
+from ..misuse import MisuseError, is_text, shown
+from ..values.parameters import PARAMETERS, is_name
 from ..wire.http import address, check_headers
 
 __all__ = [

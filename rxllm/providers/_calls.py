@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from ..messages import ToolCallPart
+from ..values.parts import ToolCallPart
 from ._documents import count, json_of, object_of, text_of
 
 __all__ = ["Calls"]

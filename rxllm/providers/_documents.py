@@ -9,7 +9,8 @@ from typing import Any, cast
 
 import msgspec
 
-from ..errors import MisuseError, ProviderError
+from ..errors import ProviderError
+from ..misuse import MisuseError
 from ..wire.rates import retry_after
 from ..wire.sse import BYTE_ORDER_MARK, valid_utf8
 from ._secrets import CUT

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from ..errors import ProviderError
-from ..messages import FinishReason
+from ..values.message import FinishReason
 
 __all__ = ["broken_off", "finish_of"]
 

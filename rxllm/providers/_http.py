@@ -17,14 +17,18 @@ from attrs import field, frozen
 from attrs.validators import optional
 from reactivex import Observable, abc
 
-from .._runtime import Scheduler, Source, connect, scheduler
-from ..errors import Interrupted, MisuseError, ProtocolError, ProviderError, RxllmError, Timeout
+from ..errors import Interrupted, ProtocolError, ProviderError, RxllmError, Timeout
 from ..events import Service
 from ..llm import LLM, Fields
-from ..messages import Chunk, Request, number
+from ..misuse import MisuseError
 from ..operators.attempts import retried
-from ..operators.delays import is_retryable
-from ..operators.limits import Watch
+from ..operators.backoff import is_retryable
+from ..operators.timeouts import Watch
+from ..runtime.scheduler import Scheduler, scheduler
+from ..runtime.source import Source, connect
+from ..values.chunk import Chunk
+from ..values.parameters import number
+from ..values.request import Request
 from ..wire.http import Timeouts, address, post, timeouts_of
 from ..wire.sse import BYTE_ORDER_MARK, DEFAULT_LIMIT, Frame, SSEDecoder, valid_utf8
 from ._arguments import (

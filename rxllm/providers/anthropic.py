@@ -10,23 +10,14 @@ from urllib.parse import urlsplit
 import msgspec
 from attrs import frozen
 
-from ..errors import MisuseError, ProviderError
-from ..messages import (
-    Chunk,
-    FilePart,
-    Message,
-    Part,
-    RawPart,
-    ReasoningPart,
-    RefusalPart,
-    Request,
-    Role,
-    TextPart,
-    ToolCallPart,
-    ToolResultPart,
-)
+from ..errors import ProviderError
+from ..misuse import MisuseError
+from ..values.chunk import Chunk
+from ..values.message import Message, Role
+from ..values.parts import FilePart, Part, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
+from ..values.request import Request
+from ._anthropic_messages import ClaudeDecoder, whole_answer
 from ._arguments import base_from, key_from
-from ._claude import ClaudeDecoder, whole_answer
 from ._documents import UNREADABLE, json_of, provider_error, refuse_several
 from ._http import Decoder, HTTPProvider
 

@@ -37,8 +37,11 @@ from typing import Any, Unpack
 from attrs import frozen
 
 from ..llm import LLM, Fields
-from ..messages import Chunk, FinishReason, Request, Usage, text_chunk
-from ..operators.cutting import Ending, Sought
+from ..operators.rewriting import Ending, Sought
+from ..values.chunk import Chunk, text_chunk
+from ..values.message import FinishReason
+from ..values.request import Request
+from ..values.usage import Usage
 
 __all__ = ["Embedded"]
 

@@ -15,27 +15,18 @@ from urllib.parse import urlsplit
 import attrs
 from attrs import field, frozen
 
-from ..errors import MisuseError, ProviderError
+from ..errors import ProviderError
 from ..events import Service
-from ..messages import (
-    Chunk,
-    FilePart,
-    Message,
-    Part,
-    RawPart,
-    ReasoningPart,
-    RefusalPart,
-    Request,
-    Role,
-    TextPart,
-    ToolCallPart,
-    ToolResultPart,
-)
+from ..misuse import MisuseError
+from ..values.chunk import Chunk
+from ..values.message import Message, Role
+from ..values.parts import FilePart, Part, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
+from ..values.request import Request
 from ..wire.http import Timeouts
 from ._arguments import base_from, key_from
-from ._chat import ChatDecoder, whole_answer
 from ._documents import json_of, provider_error, refuse_several
 from ._http import Decoder, HTTPFields, HTTPProvider
+from ._openai_chat import ChatDecoder, whole_answer
 
 if TYPE_CHECKING:
     from ..wire.clients import Client

@@ -26,9 +26,11 @@ from reactivex import Notification
 from reactivex.notification import OnCompleted, OnError, OnNext
 
 from .. import errors
-from ..errors import Interrupted, MisuseError
-from ..messages import Chunk, Request
+from ..errors import Interrupted
+from ..misuse import MisuseError
 from ..records import fingerprint, of_json
+from ..values.chunk import Chunk
+from ..values.request import Request
 from .timed import Score, Timed
 
 __all__ = ["VERSION", "Cassette", "Replay", "described", "error_record"]

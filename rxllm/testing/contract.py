@@ -40,7 +40,6 @@ from ..errors import (
     AuthenticationError,
     BadRequest,
     Interrupted,
-    MisuseError,
     Overloaded,
     ProviderError,
     RateLimited,
@@ -50,7 +49,11 @@ from ..errors import (
 )
 from ..events import Cancelled, Event, Failed, Finished, RunChunk, Started
 from ..llm import LLM
-from ..messages import Chunk, FinishReason, Message, Settings, Usage
+from ..misuse import MisuseError
+from ..values.chunk import Chunk
+from ..values.message import FinishReason, Message
+from ..values.parameters import Settings
+from ..values.usage import Usage
 from .leaks import nothing_left_behind
 from .servers import End, Endless, Exchange, FakeServer, Received, Reply, Signal, Step
 

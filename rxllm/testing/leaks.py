@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .._runtime import _loop_local, portal  # pyright: ignore[reportPrivateUsage]  (only tests close it early)
+from ..runtime.loop_local import _loop_local  # pyright: ignore[reportPrivateUsage]  (only tests close it early)
+from ..runtime.portal import portal  # pyright: ignore[reportPrivateUsage]  (only tests close it early)
 
 __all__ = ["nothing_left_behind"]
 

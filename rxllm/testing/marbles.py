@@ -10,8 +10,11 @@ from reactivex import Notification
 from reactivex.notification import OnNext
 from reactivex.observable.marbles import parse
 
-from ..errors import MisuseError, TransportError
-from ..messages import Chunk, Message, Request
+from ..errors import TransportError
+from ..misuse import MisuseError
+from ..values.chunk import Chunk
+from ..values.message import Message
+from ..values.request import Request
 from .timed import Score, Timed
 
 __all__ = ["MarbleLLM"]

@@ -11,12 +11,14 @@ import msgspec
 from attrs import frozen
 from reactivex import Observable, abc
 
-from .._runtime import Scheduler, Source, Timers, call, clock, connect, timers
-from ..errors import MisuseError
 from ..events import Listener
 from ..llm import LLM, asking
-from ..messages import Chunk, Prompt, Request
+from ..misuse import MisuseError
 from ..records import fingerprint, to_json
+from ..runtime.scheduler import Scheduler, Timers, call, clock, timers
+from ..runtime.source import Source, connect
+from ..values.chunk import Chunk
+from ..values.request import Prompt, Request
 from .cassettes import VERSION, described, error_record
 
 __all__ = ["record"]

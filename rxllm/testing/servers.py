@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 
 from attrs import define, field, frozen
 
-from ..errors import MisuseError
+from ..misuse import MisuseError
 
 __all__ = ["End", "Endless", "Exchange", "FakeServer", "Received", "Reply", "Signal", "Step"]
 

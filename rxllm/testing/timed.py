@@ -14,11 +14,13 @@ from reactivex.disposable import CompositeDisposable
 from reactivex.notification import OnError, OnNext
 from reactivex.scheduler import VirtualTimeScheduler
 
-from .._runtime import Source, connect, source
-from ..errors import MisuseError, RxllmError
+from ..errors import RxllmError
 from ..llm import LLM
-from ..messages import Chunk, Prompt, Request, join
-from ..operators.folds import one_chunk
+from ..misuse import MisuseError
+from ..operators.message import one_chunk
+from ..runtime.source import Source, connect, source
+from ..values.chunk import Chunk, join
+from ..values.request import Prompt, Request
 
 __all__ = ["Score", "Timed"]
 

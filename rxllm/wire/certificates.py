@@ -7,7 +7,7 @@ import os
 import ssl
 from pathlib import Path
 
-from ..errors import MisuseError
+from ..misuse import MisuseError
 
 __all__ = ["certificates"]
 

@@ -7,8 +7,8 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from .._runtime import loop_local
-from ..errors import MisuseError
+from ..misuse import MisuseError
+from ..runtime.loop_local import loop_local
 
 if TYPE_CHECKING:
     import asyncio

@@ -19,8 +19,10 @@ from urllib.parse import unquote, urlsplit
 
 from attrs import field, frozen
 
-from .._runtime import Scheduler, Source, source
-from ..errors import Interrupted, MisuseError, ProtocolError, RxllmError, Timeout, TransportError, is_text, shown
+from ..errors import Interrupted, ProtocolError, RxllmError, Timeout, TransportError
+from ..misuse import MisuseError, is_text, shown
+from ..runtime.scheduler import Scheduler
+from ..runtime.source import Source, source
 from .clients import client_on
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from attrs import field, frozen
 
-from ..errors import MisuseError
+from ..misuse import MisuseError
 
 __all__ = ["Proxy", "is_loopback", "proxy_for"]
 

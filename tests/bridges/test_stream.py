@@ -17,8 +17,8 @@ from reactivex.subject import Subject
 
 import rxllm
 from rxllm import LLM, SyncStream
-from rxllm._runtime import portal
 from rxllm.bridges.stream import CallerStream
+from rxllm.runtime.portal import portal
 from rxllm.testing import End, FakeServer, Reply, Signal
 
 

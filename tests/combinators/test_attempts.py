@@ -29,7 +29,7 @@ from rxllm import (
     retry,
     route,
 )
-from rxllm.operators.delays import backoff
+from rxllm.operators.backoff import backoff
 from rxllm.testing import End, FakeServer, MarbleLLM, Reply
 
 BUSY = Overloaded("busy")

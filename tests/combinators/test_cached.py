@@ -12,7 +12,7 @@ from protocols import Chat
 
 import rxllm
 from rxllm import LLM, Chunk, Interrupted, MemoryStore, MisuseError, SQLiteStore, Store, Usage, cached
-from rxllm.operators import keeping
+from rxllm.operators import caching as keeping
 from rxllm.testing import End, FakeServer, LLMContract, MarbleLLM, Reply, Signal
 
 TIMEOUT = 5.0  # seconds for what comes at once

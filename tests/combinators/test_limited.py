@@ -19,8 +19,10 @@ from reactivex.scheduler import VirtualTimeScheduler
 
 import rxllm
 from rxllm import LLM, Chunk, Limiter, MisuseError, Usage, limited
-from rxllm._runtime import Scheduler, Source, portal
-from rxllm.limiter import admitted
+from rxllm.combinators.limiter import admitted
+from rxllm.runtime.portal import portal
+from rxllm.runtime.scheduler import Scheduler
+from rxllm.runtime.source import Source
 from rxllm.testing import End, FakeServer, MarbleLLM, Reply, Signal
 from rxllm.wire.rates import Allowance, allowances
 
@@ -220,7 +222,7 @@ def quickly(llm, prompt):
 @pytest.mark.parametrize("early", [False, True], ids=["who comes later", "who waits behind"])
 def test_a_loop_that_ends_when_it_is_called_up_gives_way(monkeypatch, early):
     """It had only subscribed, is busy when its turn comes, and its main ends then: no task was ever told."""
-    monkeypatch.setattr("rxllm.limiter.PATIENCE", 0.01)
+    monkeypatch.setattr("rxllm.combinators.limiter.PATIENCE", 0.01)
     held, limiter, answers = Held(), Limiter(concurrency=1), []
     llm = limited(held, limiter)
     first = in_a_thread(lambda: answers.append(quickly(llm, "first")))
@@ -262,7 +264,7 @@ def test_who_waits_relies_on_no_other_loop():
 
 def test_a_loop_that_stands_still_is_passed_over(monkeypatch):
     """Until it goes on: then it is first again."""
-    monkeypatch.setattr("rxllm.limiter.PATIENCE", 0.01)
+    monkeypatch.setattr("rxllm.combinators.limiter.PATIENCE", 0.01)
     held, limiter, answers = Held(), Limiter(concurrency=1), []
     llm = limited(held, limiter)
     first = in_a_thread(lambda: quickly(llm, "first"))
@@ -285,7 +287,7 @@ def test_a_loop_that_stands_still_is_passed_over(monkeypatch):
 
 def test_a_turn_that_was_not_taken_does_not_count(monkeypatch):
     """Neither for the minute nor for what a server allows."""
-    monkeypatch.setattr("rxllm.limiter.PATIENCE", 0.01)
+    monkeypatch.setattr("rxllm.combinators.limiter.PATIENCE", 0.01)
     held, limiter = Held(), Limiter(concurrency=1, requests_per_minute=2)
     limiter.learn({"x-ratelimit-remaining-requests": "2", "x-ratelimit-reset-requests": "900s"}, time.monotonic())
     llm = limited(held, limiter)
@@ -305,7 +307,7 @@ def test_a_turn_that_was_not_taken_does_not_count(monkeypatch):
 
 def test_a_loop_closed_with_all_that_ran_on_it_gives_its_places_back(monkeypatch):
     """Although it has cancelled nothing, and nobody was told."""
-    monkeypatch.setattr("rxllm.limiter.PATIENCE", 0.01)
+    monkeypatch.setattr("rxllm.combinators.limiter.PATIENCE", 0.01)
     limiter, answers, loop = Limiter(concurrency=1), [], asyncio.new_event_loop()
     loop.set_exception_handler(lambda *_: None)  # that a task was destroyed
     held = Held()

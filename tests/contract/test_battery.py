@@ -24,13 +24,13 @@ from rxllm.errors import (
     AuthenticationError,
     BadRequest,
     Interrupted,
-    MisuseError,
     ProtocolError,
     ProviderError,
     RateLimited,
     RxllmError,
     Timeout,
 )
+from rxllm.misuse import MisuseError
 from rxllm.testing import End, Endless, FakeServer, LLMContract, ProviderContract, Reply
 from rxllm.wire.http import Timeouts
 

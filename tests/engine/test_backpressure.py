@@ -12,7 +12,8 @@ from reactivex import operators as ops
 
 import rxllm
 from rxllm import LLM, from_aiter, from_iter
-from rxllm._runtime import Gate, Scheduler
+from rxllm.runtime.gate import Gate
+from rxllm.runtime.scheduler import Scheduler
 from rxllm.testing import Endless, FakeServer, Reply, Signal
 
 HIGH = 64  # items that may wait

@@ -16,7 +16,7 @@ from reactivex import operators as ops
 
 import rxllm
 from rxllm import LLM, Chunk, MisuseError, observe
-from rxllm._runtime import portal
+from rxllm.runtime.portal import portal
 from rxllm.testing import End, FakeServer, Reply, Signal
 
 HELLO = Reply(Chat().stream(["Hel", "lo"]))

@@ -15,8 +15,11 @@ from reactivex.scheduler.eventloop import AsyncIOScheduler
 
 import rxllm
 from rxllm import LLM, MisuseError
-from rxllm._runtime import Gate, Scheduler, loop_local, settled, source
-from rxllm.operators.limits import silence
+from rxllm.operators.timeouts import silence
+from rxllm.runtime.gate import Gate
+from rxllm.runtime.loop_local import loop_local
+from rxllm.runtime.scheduler import Scheduler, settled
+from rxllm.runtime.source import source
 from rxllm.testing import End, FakeServer, Reply, Signal
 
 TIMEOUT = 5.0  # seconds for what comes at once
@@ -98,7 +101,7 @@ def test_a_script_with_a_careless_operator_ends():
     program = f"""
 import asyncio, reactivex as rx, rxllm
 from rxllm import LLM
-from rxllm.operators.limits import silence
+from rxllm.operators.timeouts import silence
 {inspect.getsource(Count)}
 {inspect.getsource(careless)}
 class Limited(Count):

@@ -15,7 +15,11 @@ from reactivex.testing import TestScheduler
 
 import rxllm
 from rxllm import LLM, Interrupted, MisuseError
-from rxllm._runtime import Scheduler, Worker, in_thread, loop_local, portal, pull, settled, source
+from rxllm.runtime.loop_local import loop_local
+from rxllm.runtime.portal import portal
+from rxllm.runtime.scheduler import Scheduler, settled
+from rxllm.runtime.source import source
+from rxllm.runtime.threads import Worker, in_thread, pull
 from rxllm.testing import FakeServer, Reply, Signal
 
 HELLO = Reply(Chat().stream(["Hel", "lo"]))

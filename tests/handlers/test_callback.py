@@ -13,12 +13,13 @@ from protocols import Chat
 from reactivex import operators as ops
 
 import rxllm
-from rxllm import LLM, Interrupted, Message, MisuseError, RunChunk, Usage, _runtime, dispatch
+from rxllm import LLM, Interrupted, Message, MisuseError, RunChunk, Usage, dispatch
 from rxllm.events import Failed, Finished, Retried, Run, Service, Started, ToolFinished, ToolStarted
 from rxllm.handlers.callback import CallbackHandler
-from rxllm.messages import Request
 from rxllm.results import LLMResult
+from rxllm.runtime.portal import portal
 from rxllm.testing import FakeServer, Reply, Signal
+from rxllm.values.request import Request
 
 PATIENCE = 5.0  # seconds for what comes at once
 HOOKS = (
@@ -542,7 +543,7 @@ def test_the_subscribing_thread_may_take_its_time_with_the_start():
         if isinstance(event, Started):
             for _ in range(3):
                 gone_round = threading.Event()
-                _runtime.portal().call_soon_threadsafe(_runtime.portal().call_later, 0.002, gone_round.set)
+                portal().call_soon_threadsafe(portal().call_later, 0.002, gone_round.set)
                 rounds.append(gone_round.wait(PATIENCE))
             rounds.append(list(handler.heard))
 

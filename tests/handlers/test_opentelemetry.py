@@ -401,11 +401,11 @@ def test_sync_consumers_in_threads_disturb_nobody(telemetry, caplog):
 
 def ended_soon(telemetry, count):
     """The spans, when there are so many: a sync stream does not wait for the loop to close what it left."""
-    rxllm._runtime.portal()
+    rxllm.runtime.portal.portal()
     for _ in range(100):
         if len(telemetry.spans) >= count:
             break
-        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), rxllm._runtime.portal()).result(PATIENCE)
+        asyncio.run_coroutine_threadsafe(asyncio.sleep(0), rxllm.runtime.portal.portal()).result(PATIENCE)
     return telemetry.spans
 
 

@@ -18,7 +18,7 @@ from reactivex import operators as ops
 
 import rxllm
 from rxllm import LLM, Cancelled, Failed, Finished, Started
-from rxllm._runtime import settled
+from rxllm.runtime.scheduler import settled
 
 ENDS = (Started, Finished, Failed, Cancelled)[1:]
 

@@ -7,18 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rxllm.messages import (
-    Chunk,
-    FilePart,
-    RawPart,
-    ReasoningPart,
-    RefusalPart,
-    TextPart,
-    ToolCallPart,
-    ToolResultPart,
-    Usage,
-    join,
-)
+from rxllm.values.chunk import Chunk, join
+from rxllm.values.parts import FilePart, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
+from rxllm.values.usage import Usage
 
 words = st.sampled_from(["", "", "a", "b", "Hel", "lo", "🐟"])
 count = st.none() | st.integers(0, 9)

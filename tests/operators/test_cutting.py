@@ -12,8 +12,8 @@ from reactivex.testing import ReactiveTest, TestScheduler
 
 import rxllm
 from rxllm import Chunk, MisuseError, ReasoningPart, TextPart, ToolCallPart, Usage, split_reasoning, stop_at
-from rxllm._runtime import Source, connect
-from rxllm.messages import join
+from rxllm.runtime.source import Source, connect
+from rxllm.values.chunk import join
 
 on_next, on_error, on_completed = ReactiveTest.on_next, ReactiveTest.on_error, ReactiveTest.on_completed
 FAILURE = ValueError("no")

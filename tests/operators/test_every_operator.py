@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 import rxllm
 from rxllm import Chunk, Usage, combinators
-from rxllm._runtime import Gate, Scheduler, Source, connect, source
-from rxllm.operators.keeping import kept
-from rxllm.operators.limits import silence
+from rxllm.operators.caching import kept
+from rxllm.operators.timeouts import silence
+from rxllm.runtime.gate import Gate
+from rxllm.runtime.scheduler import Scheduler
+from rxllm.runtime.source import Source, connect, source
 
 TIMEOUT = 5.0  # seconds for what comes at once
 FAILURE = ValueError("the source's")

@@ -9,9 +9,9 @@ from reactivex.testing import ReactiveTest, TestScheduler
 
 import rxllm
 from rxllm import Chunk, Message, MisuseError, RawPart, TextPart, ToolCallPart, Usage, message, text, usage
-from rxllm._runtime import connect
-from rxllm.messages import join
-from rxllm.operators.folds import _checked
+from rxllm.operators.message import _checked
+from rxllm.runtime.source import connect
+from rxllm.values.chunk import join
 
 on_next, on_error, on_completed = ReactiveTest.on_next, ReactiveTest.on_error, ReactiveTest.on_completed
 USAGE = Usage(output_tokens=2)

@@ -11,9 +11,11 @@ from reactivex.testing import ReactiveTest, TestScheduler
 
 import rxllm
 from rxllm import Chunk, MisuseError, Timeout, deadline, first_chunk_timeout, idle_timeout
-from rxllm._runtime import Gate, Scheduler, Source, connect
 from rxllm.operators.answering import Arrived
-from rxllm.operators.limits import silence
+from rxllm.operators.timeouts import silence
+from rxllm.runtime.gate import Gate
+from rxllm.runtime.scheduler import Scheduler
+from rxllm.runtime.source import Source, connect
 from rxllm.testing import MarbleLLM
 
 on_next, on_error, on_completed = ReactiveTest.on_next, ReactiveTest.on_error, ReactiveTest.on_completed

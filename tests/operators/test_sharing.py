@@ -17,7 +17,8 @@ from reactivex.subject import Subject
 
 import rxllm
 from rxllm import LLM, Interrupted, share
-from rxllm._runtime import Scheduler, Source
+from rxllm.runtime.scheduler import Scheduler
+from rxllm.runtime.source import Source
 from rxllm.testing import End, Endless, FakeServer, MarbleLLM, Reply
 
 TIMEOUT = 5.0  # seconds for what comes at once

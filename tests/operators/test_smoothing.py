@@ -16,7 +16,8 @@ from reactivex.testing import ReactiveTest, TestScheduler
 
 import rxllm
 from rxllm import MisuseError, smooth
-from rxllm._runtime import Scheduler, Source, connect
+from rxllm.runtime.scheduler import Scheduler
+from rxllm.runtime.source import Source, connect
 
 on_next, on_error, on_completed = ReactiveTest.on_next, ReactiveTest.on_error, ReactiveTest.on_completed
 FAILURE = ValueError("no")

@@ -13,12 +13,17 @@ from reactivex.testing import ReactiveTest, TestScheduler
 
 import rxllm
 from rxllm import Chunk, MisuseError, Usage, lines, sentences, words
-from rxllm.operators import cutting, texts
+from rxllm.operators import rewriting
+from rxllm.operators import sentences as cutting_sentences
+from rxllm.operators import words as cutting_words
 from rxllm.providers import embedded
 
 on_next, on_error, on_completed = ReactiveTest.on_next, ReactiveTest.on_error, ReactiveTest.on_completed
 FAILURE = ValueError("no")
 OPERATORS = {"words": words, "lines": lines, "sentences": sentences}
+
+
+CUTTING = (cutting_words, cutting_sentences, rewriting, embedded)
 
 
 def every(test):
@@ -256,7 +261,7 @@ def test_time_is_linear(operator, text):
     assert any(30 * small > seconds(32_000) for _ in range(4)), "a busy machine may be slow once"
 
 
-@pytest.mark.parametrize("module", [texts, cutting, embedded], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [*CUTTING], ids=lambda module: module.__name__)
 def test_no_pattern_is_compiled_by_importing(module):
     """It would take longer than all the rest of the import, for programs that never cut anything."""
     assert [] == [name for name, value in vars(module).items() if isinstance(value, re.Pattern)]

@@ -4,29 +4,14 @@ import json
 
 import pytest
 
-from rxllm.errors import (
-    AuthenticationError,
-    BadRequest,
-    MisuseError,
-    Overloaded,
-    ProtocolError,
-    ProviderError,
-    RateLimited,
-)
-from rxllm.messages import (
-    Chunk,
-    FilePart,
-    Message,
-    RawPart,
-    ReasoningPart,
-    Request,
-    TextPart,
-    ToolCallPart,
-    ToolResultPart,
-    Usage,
-    join,
-)
+from rxllm.errors import AuthenticationError, BadRequest, Overloaded, ProtocolError, ProviderError, RateLimited
+from rxllm.misuse import MisuseError
 from rxllm.providers.anthropic import Anthropic
+from rxllm.values.chunk import Chunk, join
+from rxllm.values.message import Message
+from rxllm.values.parts import FilePart, RawPart, ReasoningPart, TextPart, ToolCallPart, ToolResultPart
+from rxllm.values.request import Request
+from rxllm.values.usage import Usage
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rxllm.messages import Chunk, FilePart, Message, Parameters, Prompt, Request, TextPart, join
 from rxllm.providers.embedded import Embedded
+from rxllm.values.chunk import Chunk, join
+from rxllm.values.message import Message
+from rxllm.values.parameters import Parameters
+from rxllm.values.parts import FilePart, TextPart
+from rxllm.values.request import Prompt, Request
 
 WATER = "Write me a 1 verse song about sparkling water."
 
@@ -58,7 +62,7 @@ async def test_without_a_seed_answers_differ():
 def test_the_answer_does_not_depend_on_the_process():
     """A seed gives the same answer in another process, whatever its hash seed, and importing trains nothing."""
     program = (
-        "import asyncio; from rxllm.providers import embedded; from rxllm.messages import Request\n"
+        "import asyncio; from rxllm.providers import embedded; from rxllm.values.request import Request\n"
         "assert embedded._model.cache_info().currsize == 0\n"
         "async def main():\n"
         f"    request = Request(prompt={WATER!r}, seed=3)\n"

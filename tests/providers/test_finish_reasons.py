@@ -4,8 +4,8 @@ import pytest
 from protocols import PROTOCOLS
 
 from rxllm import Anthropic, OpenAI, ProviderError
-from rxllm.messages import is_whole
 from rxllm.testing import FakeServer, Reply
+from rxllm.values.message import is_whole
 
 BOTH = pytest.mark.parametrize("stream", [True, False])
 EACH = pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.name)

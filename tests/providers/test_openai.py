@@ -6,30 +6,14 @@ from email.utils import format_datetime
 
 import pytest
 
-from rxllm.errors import (
-    AuthenticationError,
-    BadRequest,
-    MisuseError,
-    Overloaded,
-    ProtocolError,
-    ProviderError,
-    RateLimited,
-)
-from rxllm.messages import (
-    Chunk,
-    FilePart,
-    Message,
-    RawPart,
-    ReasoningPart,
-    RefusalPart,
-    Request,
-    TextPart,
-    ToolCallPart,
-    ToolResultPart,
-    Usage,
-    join,
-)
+from rxllm.errors import AuthenticationError, BadRequest, Overloaded, ProtocolError, ProviderError, RateLimited
+from rxllm.misuse import MisuseError
 from rxllm.providers.openai import OpenAI
+from rxllm.values.chunk import Chunk, join
+from rxllm.values.message import Message
+from rxllm.values.parts import FilePart, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
+from rxllm.values.request import Request
+from rxllm.values.usage import Usage
 
 LOCAL = "http://localhost:8000/v1"
 

@@ -8,9 +8,10 @@ from attrs import frozen
 from reactivex import abc
 
 from rxllm import Chunk, Interrupted, ProtocolError, Request, RxllmError, Timeout, Timeouts
-from rxllm._runtime import connect, scheduler
-from rxllm.operators.limits import Watch
+from rxllm.operators.timeouts import Watch
 from rxllm.providers._http import HTTPProvider, _Reader
+from rxllm.runtime.scheduler import scheduler
+from rxllm.runtime.source import connect
 from rxllm.testing import End, FakeServer, Reply
 
 

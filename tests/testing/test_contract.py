@@ -14,7 +14,7 @@ from birds import BirdContract, Echo, EchoContract
 from protocols import Chat
 
 import rxllm
-from rxllm._runtime import portal
+from rxllm.runtime.portal import portal
 from rxllm.testing import FakeServer, LLMContract, ProviderContract, Reply, nothing_left_behind
 
 ROOT = Path(rxllm.__file__).parents[1]

@@ -12,7 +12,8 @@ from reactivex.testing.marbles import marbles_testing
 
 import rxllm
 from rxllm import Chunk, Message, MisuseError, Request, Timeout, TransportError
-from rxllm.combinators import hedge, retry
+from rxllm.combinators.hedge import hedge
+from rxllm.combinators.retry import retry
 from rxllm.testing import MarbleLLM
 
 FAST = 0.001  # seconds a character, where they pass

@@ -14,8 +14,8 @@ from laws.test_monoid import chunks
 
 import rxllm
 from rxllm import Chunk, FilePart, Message, MisuseError, RawPart, Request, TextPart, ToolCallPart, Usage
-from rxllm.messages import ReasoningPart, RefusalPart, ToolResultPart
 from rxllm.records import fingerprint, of_json, to_json
+from rxllm.values.parts import ReasoningPart, RefusalPart, ToolResultPart
 
 TOKENS = {"content": [{"token": "a", "logprob": -0.5, "top_logprobs": []}]}
 WHOLE = Chunk(
@@ -62,7 +62,7 @@ def test_no_chunk_loses_anything(chunk, logprobs):
 def test_no_part_loses_anything():
     """Of each kind, with all of its fields."""
     assert WHOLE == again(WHOLE)
-    assert {type(part) for part in WHOLE.parts} == set(rxllm.messages.Part.__args__)
+    assert {type(part) for part in WHOLE.parts} == set(rxllm.values.parts.Part.__args__)
     assert all(getattr(WHOLE, field.name) for field in attrs.fields(type(WHOLE.rest)))
 
 

@@ -15,7 +15,8 @@ import httpx_aiohttp
 import pytest
 
 import rxllm
-from rxllm.errors import Interrupted, MisuseError, ProtocolError, ProviderError, Timeout, TransportError
+from rxllm.errors import Interrupted, ProtocolError, ProviderError, Timeout, TransportError
+from rxllm.misuse import MisuseError
 from rxllm.testing import End, Endless, FakeServer, Reply, Signal
 from rxllm.wire.http import Timeouts, post, timeouts_of
 

@@ -19,9 +19,12 @@ from typing import TypeVar
 
 from reactivex import Observable, abc
 
-from ._runtime import Loop, Scheduler, Serial, Source, Timers, call, clock, connect, in_loop, timers
-from .errors import MisuseError
-from .messages import Chunk
+from ..misuse import MisuseError
+from ..runtime.disposable import Serial
+from ..runtime.loops import Loop, in_loop
+from ..runtime.scheduler import Scheduler, Timers, call, clock, timers
+from ..runtime.source import Source, connect
+from ..values.chunk import Chunk
 
 __all__ = ["Limiter", "Ticket", "admitted"]
 
@@ -111,7 +114,7 @@ class Limiter:
 
     def learn(self, headers: Mapping[str, str], now: float) -> None:
         """Hears what a server says of its own limits."""
-        from .wire.rates import allowances, retry_after
+        from ..wire.rates import allowances, retry_after
 
         wait = retry_after(headers)
         told = list(allowances(headers))

@@ -6,7 +6,8 @@ import random
 from collections.abc import Callable
 from typing import cast
 
-from ..errors import MisuseError, ProviderError, RxllmError
+from ..errors import ProviderError, RxllmError
+from ..misuse import MisuseError
 
 __all__ = ["USUAL_DELAY", "Delay", "backoff", "is_no_misuse", "is_retryable"]
 

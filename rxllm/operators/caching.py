@@ -11,10 +11,12 @@ from typing import Any, TypeVar
 from reactivex import abc
 from reactivex.disposable import CompositeDisposable
 
-from .._runtime import Scheduler, Serial, Source, Timers, call, connect, source, timers
-from ..messages import Chunk
+from ..runtime.disposable import Serial
+from ..runtime.scheduler import Scheduler, Timers, call, timers
+from ..runtime.source import Source, connect, source
+from ..values.chunk import Chunk
 from .attempts import Begin
-from .sharing import Shared
+from .share import Shared
 
 __all__ = ["Running", "Store", "kept"]
 

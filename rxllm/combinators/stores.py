@@ -13,11 +13,12 @@ from typing import Any
 
 import msgspec
 
-from ._runtime import Scheduler, in_thread
-from .errors import MisuseError
-from .messages import Chunk
-from .operators.keeping import Store
-from .records import of_json, to_json
+from ..misuse import MisuseError
+from ..operators.caching import Store
+from ..records import of_json, to_json
+from ..runtime.scheduler import Scheduler
+from ..runtime.threads import in_thread
+from ..values.chunk import Chunk
 
 __all__ = ["MemoryStore", "SQLiteStore", "Store"]
 

@@ -9,8 +9,11 @@ from typing import TypeVar, cast
 from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable
 
-from .._runtime import Scheduler, Serial, Source, Timers, clock, connect, timers
-from ..errors import MisuseError, Timeout
+from ..errors import Timeout
+from ..misuse import MisuseError
+from ..runtime.disposable import Serial
+from ..runtime.scheduler import Scheduler, Timers, clock, timers
+from ..runtime.source import Source, connect
 from .answering import Arrived, overhearing
 
 __all__ = ["Watch", "check_seconds", "deadline", "first_chunk_timeout", "idle_timeout", "silence"]

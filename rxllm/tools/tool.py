@@ -9,11 +9,12 @@ from typing import Any, NoReturn, TypeVar, overload
 from attrs import field, frozen
 from reactivex import Observable
 
-from ._runtime import called, source
-from .errors import MisuseError, must_be
-from .messages import Settings
-from .operators.observing import Identity, observed
-from .surface import Surface
+from ..misuse import MisuseError, must_be
+from ..operators.observing import Identity, observed
+from ..runtime.source import source
+from ..runtime.threads import called
+from ..surface import Surface
+from ..values.parameters import Settings
 
 __all__ = ["Tool", "tool"]
 

@@ -14,16 +14,9 @@ import msgspec
 from msgspec import Struct
 
 from ..errors import ProtocolError, ProviderError
-from ..messages import (
-    Chunk,
-    Part,
-    RawPart,
-    ReasoningPart,
-    TextPart,
-    ToolCallPart,
-    Usage,
-    text_chunk,
-)
+from ..values.chunk import Chunk, text_chunk
+from ..values.parts import Part, RawPart, ReasoningPart, TextPart, ToolCallPart
+from ..values.usage import Usage
 from ._documents import UNREADABLE, count, json_of, list_of, object_of, provider_error, text_of
 from ._finish import broken_off, finish_of
 

@@ -11,8 +11,11 @@ from typing import Any, Literal, Protocol, TypeVar, cast, overload
 from reactivex import Observable, abc
 from reactivex import operators as ops
 
-from .._runtime import Gate, Scheduler, Serial, Source, source
-from ..errors import MisuseError
+from ..misuse import MisuseError
+from ..runtime.disposable import Serial
+from ..runtime.gate import Gate
+from ..runtime.scheduler import Scheduler
+from ..runtime.source import Source, source
 
 __all__ = ["MAX_CONCURRENCY", "Answering", "batch", "batch_as_completed"]
 

@@ -11,7 +11,10 @@ from typing import Generic, TypeVar, cast
 
 from reactivex import Observable, abc
 
-from .._runtime import Scheduler, Serial, Source, Timers, call, connect, in_loop, raisable, timers
+from ..runtime.disposable import Serial
+from ..runtime.loops import in_loop, raisable
+from ..runtime.scheduler import Scheduler, Timers, call, timers
+from ..runtime.source import Source, connect
 
 __all__ = ["Shared", "share"]
 

@@ -7,8 +7,6 @@ from typing import Any, Literal
 
 from reactivex import Observable, abc
 
-from .._runtime import Serial, Source, connect
-from ..errors import MisuseError, is_text, shown
 from ..events import (
     Cancelled,
     Custom,
@@ -22,7 +20,11 @@ from ..events import (
     ToolFinished,
     ToolStarted,
 )
-from ..messages import Message, Request
+from ..misuse import MisuseError, is_text, shown
+from ..runtime.disposable import Serial
+from ..runtime.source import Source, connect
+from ..values.message import Message
+from ..values.request import Request
 
 __all__ = ["SELECTIONS", "as_dicts"]
 

@@ -13,15 +13,9 @@ import msgspec
 from msgspec import Struct
 
 from ..errors import ProtocolError, ProviderError
-from ..messages import (
-    Chunk,
-    Part,
-    ReasoningPart,
-    RefusalPart,
-    TextPart,
-    Usage,
-    text_chunk,
-)
+from ..values.chunk import Chunk, text_chunk
+from ..values.parts import Part, ReasoningPart, RefusalPart, TextPart
+from ..values.usage import Usage
 from ._calls import Calls
 from ._documents import UNREADABLE, count, json_of, list_of, object_of, provider_error, tells_error, text_of
 from ._finish import broken_off, finish_of

@@ -11,8 +11,12 @@ from typing import TypeVar
 from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable, Disposable
 
-from .._runtime import HIGH, LOW, Gate, Scheduler, Serial, Source, clock, connect, in_loop, timers
-from .limits import check_seconds
+from ..runtime.disposable import Serial
+from ..runtime.gate import HIGH, LOW, Gate
+from ..runtime.loops import in_loop
+from ..runtime.scheduler import Scheduler, clock, timers
+from ..runtime.source import Source, connect
+from .timeouts import check_seconds
 
 __all__ = ["smooth"]
 

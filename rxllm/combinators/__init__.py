@@ -1,0 +1,11 @@
+"""Model to model: ask again, ask another, ask both, choose, wait, keep, listen."""
+
+from .cached import cached
+from .fallback import fallback
+from .hedge import hedge
+from .limited import limited
+from .observe import observe
+from .retry import retry
+from .route import route
+
+__all__ = ["cached", "fallback", "hedge", "limited", "observe", "retry", "route"]

@@ -1,0 +1,1 @@
+"""The engine: the one place that knows event loops, threads, gates and contexts."""

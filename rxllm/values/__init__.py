@@ -1,0 +1,1 @@
+"""What streams carry: parts, messages, chunks, usage, requests. All frozen."""

@@ -1,0 +1,87 @@
+"""`Message`: one turn of a conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+from attrs import field, frozen
+
+from ..misuse import MisuseError
+from .content import parts_of
+from .parts import Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart, text_of
+from .usage import Usage
+
+__all__ = ["FinishReason", "Logprobs", "Message", "Role", "is_whole"]
+
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+Logprobs = Mapping[str, Sequence[Any]]
+"""By the provider's names, such as ``content`` or ``tokens``: what it says of each token."""
+
+
+FinishReason = Literal["stop", "length", "content_filter", "tool_call", "error", "other"]
+"""Why an answer ended. ``other`` stands for every word of a provider that is not known; never for a plain end."""
+
+
+def is_whole(reason: FinishReason | None) -> bool:
+    """Whether an answer that ended for this reason may be kept and given again.
+
+    An answer that was filtered, failed, or ended for an unknown reason may not. A model that gives no reason ends its
+    answers as it means to.
+    """
+    return reason in _WHOLE
+
+
+_WHOLE = (None, "stop", "length", "tool_call")
+
+
+_ROLE_HINTS = {"human": "user", "ai": "assistant", "model": "assistant", "developer": "system", "function": "tool"}
+
+
+def _role(message: object, attribute: object, role: object) -> None:
+    if role not in get_args(Role):
+        hint = f"; say {_ROLE_HINTS[role]!r}" if isinstance(role, str) and role in _ROLE_HINTS else ""
+        raise MisuseError(f"A message's role is one of {', '.join(get_args(Role))}, not {role!r}{hint}.")
+
+
+@frozen
+class Message:
+    """One turn of a conversation. An answer has the last five fields too, and goes back into a conversation as it is.
+
+    ``str(message)`` is its text. `parts` may be given as text, a part, or any of the usual content lists.
+    """
+
+    role: Role = field(validator=_role)
+    parts: tuple[Part, ...] = field(converter=parts_of, default=())
+    usage: Usage | None = None
+    finish_reason: FinishReason | None = None
+    raw_finish_reason: str | None = None
+    model: str | None = None
+    id: str | None = None
+    logprobs: Logprobs | None = field(default=None, eq=False)
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def text(self) -> str:
+        """All text, joined."""
+        return text_of(self.parts, TextPart)
+
+    @property
+    def reasoning(self) -> str:
+        """All reasoning, joined."""
+        return text_of(self.parts, ReasoningPart)
+
+    @property
+    def refusal(self) -> str:
+        """The words of refusal, if the model refused."""
+        return text_of(self.parts, RefusalPart)
+
+    @property
+    def tool_calls(self) -> tuple[ToolCallPart, ...]:
+        """The calls of tools that the model asks for, in order."""
+        return tuple(part for part in self.parts if isinstance(part, ToolCallPart))

@@ -1,0 +1,172 @@
+"""`Parameters`: how a model is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Self, TypedDict, cast
+
+import attrs
+from attrs import field, frozen
+from attrs.validators import optional
+
+from ..extensible import evolved
+from ..misuse import is_text, must_be
+from .parts import is_mapping
+
+__all__ = ["PARAMETERS", "Parameters", "Sampling", "Settings"]
+
+
+_INFINITY = float("inf")
+
+
+def _sequences(value: object) -> tuple[str, ...] | None:
+    """One stop sequence or several."""
+    if value is None:
+        return None
+    single = isinstance(value, str) or not isinstance(value, Iterable)
+    return (cast("str", value),) if single else tuple(cast("Iterable[str]", value))
+
+
+def _objects(value: Mapping[str, Any] | Iterable[Mapping[str, Any]] | None) -> tuple[Mapping[str, Any], ...] | None:
+    """One definition or several."""
+    if value is None:
+        return None
+    single = isinstance(value, (str, Mapping)) or not isinstance(cast("object", value), Iterable)
+    return (cast("Mapping[str, Any]", value),) if single else tuple(cast("Iterable[Mapping[str, Any]]", value))
+
+
+def number(low: float = -_INFINITY, high: float = _INFINITY, *, whole: bool = False) -> Any:
+    """A validator: a number in the range, and no infinite one."""
+    limits = f" from {low:g} to {high:g}" if high < _INFINITY else f" of at least {low:g}" if low > -_INFINITY else ""
+
+    def good(value: Any) -> bool:
+        known = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+        return known and low <= value <= high and abs(value) != _INFINITY
+
+    return must_be(("a whole number" if whole else "a number") + limits, good)
+
+
+def _all(good: Callable[[Any], bool]) -> Callable[[Iterable[Any]], bool]:
+    return lambda items: all(map(good, items))
+
+
+def is_name(value: object) -> bool:
+    """Text that is not empty."""
+    return isinstance(value, str) and bool(value)
+
+
+def _fields(value: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    return {} if value is None else value
+
+
+_OWN_FORM = "in the provider's own form"
+
+
+@frozen(kw_only=True)
+class Parameters:
+    """How to answer. None leaves the choice to the provider.
+
+    Attributes:
+        model: the model's name, instead of the one the LLM was made with.
+        temperature: 0 for the likeliest, larger for the more varied.
+        top_p: sample from the likeliest tokens of this much probability, 0 to 1.
+        top_k: sample from this many of the likeliest tokens.
+        max_tokens: end the answer after so many tokens.
+        stop_sequences: end the answer before any of these texts.
+        seed: the same seed asks for the same answer, as far as the provider can.
+        tools: definitions of tools in the provider's own form, passed through.
+        tool_choice: which tool to use, in the provider's own form, passed through.
+        response_format: the shape of the answer, in the provider's own form, passed through.
+        stream: False asks the provider for the whole answer at once, which is then one chunk.
+        extra: further fields of the provider's request body, sent as they are.
+    """
+
+    # What holds dicts is left out of the hash, which needs only to be the same for equal ones.
+    model: str | None = field(default=None, validator=optional(must_be("a name such as 'gpt-5-mini'", is_name)))
+    temperature: float | None = field(default=None, validator=optional(number(0)))
+    top_p: float | None = field(default=None, validator=optional(number(0, 1)))
+    top_k: int | None = field(default=None, validator=optional(number(0, whole=True)))
+    max_tokens: int | None = field(default=None, validator=optional(number(1, whole=True)))
+    stop_sequences: tuple[str, ...] | None = field(
+        default=None,
+        converter=_sequences,
+        validator=optional(must_be("one or more non-empty texts", _all(is_name))),
+    )
+    seed: int | None = field(default=None, validator=optional(number(whole=True)))
+    tools: tuple[Mapping[str, Any], ...] | None = field(
+        default=None,
+        converter=_objects,
+        validator=optional(must_be(f"one or more dicts {_OWN_FORM}", _all(is_mapping))),
+        hash=False,
+    )
+    tool_choice: str | Mapping[str, Any] | None = field(
+        default=None,
+        validator=optional(must_be(f"text or a dict {_OWN_FORM}", lambda choice: isinstance(choice, (str, Mapping)))),
+        hash=False,
+    )
+    response_format: Mapping[str, Any] | None = field(
+        default=None, validator=optional(must_be(f"a dict {_OWN_FORM}", is_mapping)), hash=False
+    )
+    stream: bool | None = field(
+        default=None,
+        validator=must_be("True, False or None", lambda stream: stream is None or isinstance(stream, bool)),
+    )
+    extra: Mapping[str, Any] = field(
+        factory=dict[str, Any],
+        converter=_fields,
+        validator=must_be(
+            "a dict of fields of the request's body",
+            lambda extra: isinstance(extra, Mapping) and all(map(is_text, cast("Mapping[object, object]", extra))),
+        ),
+        hash=False,
+    )
+
+    def having(self, given: Mapping[str, Any]) -> Self:
+        """What is given by the names of parameters, and these where it says nothing; `extra` fields are united.
+
+        Raises:
+            MisuseError: a parameter can't have this value.
+        """
+        changes = {name: value for name, value in given.items() if value is not None and name in PARAMETERS}
+        changed = evolved(self, **changes)
+        return evolved(changed, extra={**self.extra, **changed.extra}) if "extra" in changes else changed
+
+    def over(self, defaults: Parameters) -> Self:
+        """These, and the others' where these say nothing; `extra` fields are united."""
+        missing = {
+            name: value
+            for name in PARAMETERS
+            if (value := getattr(defaults, name)) is not None and getattr(self, name) is None
+        }
+        if defaults.extra:
+            missing["extra"] = {**defaults.extra, **self.extra}
+        return evolved(self, **missing) if missing else self
+
+
+PARAMETERS = attrs.fields_dict(Parameters)
+
+
+class Sampling(TypedDict, total=False):
+    """`Parameters` but the model, as keywords, as constructors take them."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    max_tokens: int
+    stop_sequences: str | Sequence[str]
+    seed: int
+    tools: Sequence[Mapping[str, Any]]
+    tool_choice: str | Mapping[str, Any]
+    response_format: Mapping[str, Any]
+    stream: bool
+    extra: Mapping[str, Any]
+
+
+class Settings(Sampling, total=False):
+    """What `bind`, `stream` and the rest take: `Parameters`, and the config of a run."""
+
+    model: str
+    tags: Iterable[str]
+    metadata: Mapping[str, Any]
+    run_name: str
+    handlers: Iterable[Any]

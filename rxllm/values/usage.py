@@ -1,0 +1,38 @@
+"""`Usage`: the tokens that an answer took."""
+
+from __future__ import annotations
+
+import attrs
+from attrs import frozen
+
+__all__ = ["Usage"]
+
+
+@frozen(kw_only=True)
+class Usage:
+    """Counts of tokens; None where the provider did not say.
+
+    ``a + b`` adds them up across answers. `estimated` marks counts that no provider has confirmed.
+    """
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    reasoning_output_tokens: int | None = None
+    estimated: bool = False
+
+    def __add__(self, other: Usage) -> Usage:
+        def add(name: str) -> int | None:
+            counts = [n for n in (getattr(self, name), getattr(other, name)) if n is not None]
+            return sum(counts) if counts else None
+
+        return Usage(**{name: add(name) for name in _COUNTS}, estimated=self.estimated or other.estimated)
+
+    def updated(self, later: Usage) -> Usage:
+        """The running total after `later` came: its known counts replace these."""
+        counts = {name: n for name in _COUNTS if (n := getattr(later, name)) is not None}
+        return attrs.evolve(self, **counts, estimated=later.estimated)
+
+
+_COUNTS = [name for name in attrs.fields_dict(Usage) if name != "estimated"]
