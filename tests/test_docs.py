@@ -18,7 +18,11 @@ from rxllm.testing import FakeServer, Reply
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *sorted(set(ROOT.glob("*.md")) - {ROOT / "README.md"}),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 BLOCK = re.compile(r"^```(?:(\w+)(?: title=\"([^\"]*)\")?)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OUTPUT = ("text", "Output")  # such a block after a program says what the program prints
 # With -X dev the loop tells which steps took over 100 ms: true on a busy machine, and no fault of the program.
