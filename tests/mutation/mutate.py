@@ -6,8 +6,8 @@
     python tests/mutation/mutate.py --count 100 --seed 1 --again       # after tests were added: the survivors once more
     python tests/mutation/mutate.py --count 100 --only rxllm/wire/     # of one room
 
-Each mutant is tried in a copy of the tree. The test files that speak most of its module run first and stop at the first
-failure; the rest of the suite runs only for mutants that survive them. README.md in this directory says more.
+Each mutant is tried in a copy of the tree, in two passes: with the test files that speak most of its module, up to the
+first failure; then, if it has survived these, with the rest of the suite. README.md in this directory says more.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from attrs import asdict, frozen
 
@@ -263,14 +264,13 @@ def noticed(root: Path, tests: list[str]) -> str:
     return found[1] if found else f"(pytest ended with {code}: {said[-200:]})"
 
 
-def tried(root: Path, mutant: Mutant) -> str:
-    """What noticed the mutant, or ``""``."""
+def tried(root: Path, mutant: Mutant, *, mapped: bool) -> str:
+    """What notices the mutant, or ``""``: among the test files mapped to its module, or among the others."""
     path = root / mutant.file
     original = path.read_bytes()
     path.write_bytes(original[: mutant.start] + mutant.after.encode() + original[mutant.end :])
     try:
-        mapped, others = tests_for(root, mutant.file)
-        return noticed(root, mapped) or noticed(root, others)
+        return noticed(root, tests_for(root, mutant.file)[not mapped])
     finally:
         path.write_bytes(original)
 
@@ -282,6 +282,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="which sample")
     parser.add_argument("--only", default="", help="only files whose path starts with this")
     parser.add_argument("--state", type=Path, help="JSON lines of what was tried (default: in the temporary directory)")
+    parser.add_argument("--mapped", action="store_true", help="leave out the second pass, with the rest of the suite")
     parser.add_argument("--again", action="store_true", help="try the survivors once more")
     parser.add_argument("--list", action="store_true", help="print the sample and run nothing")
     options = parser.parse_args()
@@ -291,10 +292,11 @@ def main() -> int:
         return record["file"], record["function"], record["statement"], record["change"]
 
     equivalent = set(map(key_of, tomllib.loads(EQUIVALENT.read_text()).get("mutant", ())))
-    results: dict[tuple[str, ...], str] = {}
+    results: dict[tuple[str, ...], dict[str, Any]] = {}  # the latest, by mutant
     for line in state.read_text().splitlines() if state.exists() else ():
-        record = json.loads(line)
-        results[key_of(record)] = record["noticed_by"]
+        results[key_of(json.loads(line))] = json.loads(line)
+    if options.again:
+        results = {key: result for key, result in results.items() if result["noticed_by"]}
 
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory) / "tree"
@@ -306,15 +308,19 @@ def main() -> int:
         if not state.exists() and (failure := noticed(root, [])):
             print(f"The suite fails as it is, at {failure}: mend that first.", file=sys.stderr)
             return 2
-        for mutant in mutants:
-            again = options.again and not results.get(mutant.key)
-            if mutant.key not in equivalent and (again or mutant.key not in results):
-                results[mutant.key] = tried(root, mutant)
+        for mapped in (True, False)[: 2 - options.mapped]:
+            for mutant in mutants:
+                known = results.get(mutant.key)
+                wanted = known is None if mapped else known and known["mapped"] and not known["noticed_by"]
+                if mutant.key in equivalent or not wanted:
+                    continue
+                result = {**asdict(mutant), "mapped": mapped, "noticed_by": tried(root, mutant, mapped=mapped)}
+                results[mutant.key] = result
                 with state.open("a") as lines:
-                    lines.write(json.dumps({**asdict(mutant), "noticed_by": results[mutant.key]}) + "\n")
+                    lines.write(json.dumps(result) + "\n")
 
     counted = [mutant for mutant in mutants if mutant.key not in equivalent]
-    survivors = [mutant for mutant in counted if not results[mutant.key]]
+    survivors = [mutant for mutant in counted if not results[mutant.key]["noticed_by"]]
     print(
         f"mutants={len(mutants)} equivalent={len(mutants) - len(counted)} "
         f"noticed={len(counted) - len(survivors)} survived={len(survivors)}"
