@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
-import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -198,7 +197,7 @@ class Graph:
             case "astream":
                 return asyncio.run(self.read(whole))
             case _:
-                return self.subscribed(whole)
+                return asyncio.run(self.subscribed(whole))
 
     async def read(self, whole: Any) -> list[Any]:
         """By ``async for``."""
@@ -210,10 +209,10 @@ class Graph:
                     break
         return values
 
-    def subscribed(self, whole: Any) -> list[Any]:
-        """By an observer; a wrong end is a value, too."""
+    async def subscribed(self, whole: Any) -> list[Any]:
+        """By an observer on a loop; a wrong end is a value, too."""
         values: list[Any] = []
-        ended = threading.Event()
+        ended = asyncio.Event()
 
         def failed(error: Exception) -> None:
             values.append(error)
@@ -221,7 +220,12 @@ class Graph:
 
         taken = whole if self.only is None else whole.pipe(ops.take(self.only))
         taken.subscribe(values.append, failed, ended.set)
-        return values if ended.wait(PATIENCE) else [*values, "no end"]
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await ended.wait()
+        except TimeoutError:
+            values.append("no end")
+        return values
 
 
 def graph(soak: Soak, known: list[Stage]) -> Graph:

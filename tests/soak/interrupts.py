@@ -1,7 +1,7 @@
-"""Ctrl-C at any moment of a synchronous call, alone or twice, is a KeyboardInterrupt: no hang, no other error, no leak.
+"""Ctrl-C at any moment of a synchronous call, once or several times, is a KeyboardInterrupt: no hang, no leak.
 
-A process asks without end, and one of its threads sends SIGINT to the main thread every millisecond or two, often a
-second one right after. The parent sees whether it goes on; afterwards, the same models must still answer.
+A process asks without end, and one of its threads sends SIGINT to the main thread every millisecond or two, often more
+of them right after. The parent sees whether it goes on; afterwards, the same models must still answer.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from soaking import PROTOCOLS, Soak, asking, run
 
 from rxllm import LLM, pipe, text
 from rxllm.testing import FakeServer, Reply, nothing_left_behind
+from rxllm.testing.servers import Received
 
 PATIENCE = 20.0  # seconds without progress: it hangs
 TEXTS = ("Hel", "lo ", "world")
@@ -68,25 +69,24 @@ class Storm:
         main = threading.main_thread().ident
         while not self.is_over.wait(self.random.random() * 0.002):
             signal.pthread_kill(main, signal.SIGINT)
-            if self.random.random() < 0.5:
-                time.sleep(self.random.random() * 0.0002)
+            while self.random.random() < 0.5:
+                time.sleep(self.random.choice((0, 0.00002, 0.0002)) * self.random.random())
                 signal.pthread_kill(main, signal.SIGINT)
 
     def attempt(self, ask: Callable[[], str]) -> object:
         """The answer, or the error."""
-        result: object = None
         self.raised = 0
-        self.budget = self.random.choice((1, 2))
+        self.budget = depth = self.random.randrange(1, 4)
+        return self.caught(ask, depth)
+
+    def caught(self, ask: Callable[[], str], depth: int) -> object:
+        """The same: what is raised while one level has caught something is caught by the next."""
         try:
-            try:
-                result = ask()
-                self.budget = 0
-            except BaseException as error:
-                result = error
-                self.budget = 0
-        except KeyboardInterrupt as second:
-            result = second
+            result = self.caught(ask, depth - 1) if depth else ask()
             self.budget = 0
+        except BaseException as error:
+            self.budget = 0
+            return error
         return result
 
 
@@ -118,9 +118,16 @@ def child(parent: Connection, url: str, count: int, seed: int) -> None:
 
 def work(soak: Soak) -> None:
     """Start the process and watch it."""
-    of_path = {protocol.path: Reply(protocol.stream(TEXTS)) for protocol in PROTOCOLS}
+    streams = {protocol.path: protocol.stream(TEXTS) for protocol in PROTOCOLS}
+    source = random.Random(soak.random.random())
+
+    def reply(request: Received) -> Reply:
+        """At once, or with pauses, so that some signals find the main thread waiting."""
+        pause = source.choice((0, 0.001, 0.003))
+        return Reply([step for event in streams[request.path] for step in (pause, event)])
+
     context = multiprocessing.get_context("spawn")
-    with FakeServer(lambda request: of_path[request.path]) as server:
+    with FakeServer(reply) as server:
         here, there = context.Pipe()
         process = context.Process(target=child, args=[there, server.url, soak.count, soak.random.randrange(10**9)])
         process.start()
