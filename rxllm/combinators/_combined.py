@@ -11,6 +11,7 @@ from reactivex import Observable
 
 from ..llm import LLM, asking
 from ..misuse import MisuseError
+from ..operators.answering import asked_for
 from ..operators.attempts import Begin
 from ..operators.observing import Identity, observed
 from ..pipeline import Pipeline
@@ -83,8 +84,9 @@ def _made(surface: Surface[Any, Any, Any], of: tuple[Stage[T], ...], how: How, g
         return Identity(surface.run_name or how.name, "chain", surface.tags, surface.metadata, surface.handlers)
 
     made = how(tuple(functools.partial(stage, given) for stage in of), given)
-    told = given.prompt if isinstance(given, Request) else given
-    return observed(made, told, identity, surface.handlers)
+    if isinstance(given, Request):
+        return observed(asked_for(given, made), given.prompt, identity, surface.handlers)
+    return observed(made, given, identity, surface.handlers)
 
 
 def combined(how: How, *of: Stage[Any]) -> Any:

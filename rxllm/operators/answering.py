@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, MutableSequence
 from contextvars import ContextVar
 from itertools import groupby
-from typing import cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import attrs
 from reactivex import Observable, abc
@@ -14,15 +14,17 @@ from reactivex import Observable, abc
 from ..errors import RxllmError
 from ..misuse import MisuseError
 from ..runtime.disposable import Serial
-from ..runtime.scheduler import Scheduler
-from ..runtime.source import connect
+from ..runtime.scheduler import Scheduler, Timers, timers
+from ..runtime.source import Source, connect
 from ..values.chunk import Chunk, join, text_chunk
 from ..values.message import Message
 from ..values.parts import Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart
 from ..values.request import Request
 from ..values.usage import Usage
 
-__all__ = ["Answered", "Arrived", "answering", "estimated", "overhearing"]
+__all__ = ["Answered", "Arrived", "Asked", "answering", "asked_for", "estimated", "overhearing"]
+
+T = TypeVar("T")
 
 Answered = str | Message | Chunk
 
@@ -42,8 +44,34 @@ def answering(
     return answer
 
 
-Running = dict["_Answer", None]
-"""Answers that have not ended, in the order in which they were asked for."""
+class Asked:
+    """A request on its way, from which an operator that cuts it off learns what to tell with its error."""
+
+    if not TYPE_CHECKING:  # the slots are those of the classes made of it
+        __slots__ = ()
+
+    overheard: tuple[Running, ...]
+    request: Request | None
+
+    def begun(self, home: Timers) -> None:
+        """It is on its way."""
+        self.overheard = home.context.get(_overheard, ()) if isinstance(home, Scheduler) else ()
+        for running in self.overheard:
+            running[self] = None
+
+    def ended(self) -> None:
+        """It is no longer on its way."""
+        for running in self.overheard:
+            running.pop(self, None)
+
+    def tell(self, error: RxllmError) -> None:
+        """Tells an error of the request."""
+        if error.request is None:
+            error.request = self.request
+
+
+Running = dict[Asked, None]
+"""Requests that have not ended, in the order in which they were asked for."""
 
 # The scheduler's context takes it up to the models. What these ask for is inside of it, too, but comes later.
 _overheard: ContextVar[tuple[Running, ...]] = ContextVar("rxllm_overheard", default=())
@@ -52,16 +80,58 @@ _overheard: ContextVar[tuple[Running, ...]] = ContextVar("rxllm_overheard", defa
 def overhearing(home: Scheduler) -> tuple[Scheduler, Callable[[RxllmError], None]]:
     """For an operator that may cut an answer off: the scheduler for its upstream, and what tells its error about it.
 
-    That is the request, and what had arrived, of the first that is on its way above.
+    That is the request, and what had arrived, of the first answer that is on its way above. Where there is none yet,
+    as while a request waits for its turn or for the next attempt, it is the request.
     """
     running: Running = {}
     above = home.knowing(_overheard, (*home.context.get(_overheard, ()), running))
 
     def tell(error: RxllmError) -> None:
-        if (answer := next(iter(running), None)) is not None:
+        if (answer := next((asked for asked in running if isinstance(asked, _Answer)), None)) is not None:
             answer.tell(error)
+            return
+        for asked in reversed(running):  # the innermost first: it knows most
+            asked.tell(error)
 
     return above, tell
+
+
+def asked_for(request: Request, source: Observable[T]) -> Source[T]:
+    """The same stream, of which operators that cut it off know the request, also between the answers of models."""
+
+    def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None) -> abc.DisposableBase:
+        home = timers(given)
+        if not (isinstance(home, Scheduler) and home.context.get(_overheard, ())):
+            return connect(source, observer, home)
+        known = _Known(request, observer)
+        known.begun(home)
+        known.upstream.disposable = connect(source, known, home)
+        return known
+
+    return Source(subscribe)
+
+
+class _Known(Asked, abc.ObserverBase[T], abc.DisposableBase):
+    def __init__(self, request: Request, observer: abc.ObserverBase[T]) -> None:
+        self.request = request
+        self.observer = observer
+        self.on_next = observer.on_next  # type: ignore[method-assign]  # in the instance, so that it costs no call
+        self.upstream = Serial()
+
+    def on_next(self, value: T) -> None:
+        raise NotImplementedError
+
+    def on_error(self, error: Exception) -> None:
+        self.ended()
+        self.observer.on_error(error)
+
+    def on_completed(self) -> None:
+        self.ended()
+        self.observer.on_completed()
+
+    def dispose(self) -> None:
+        self.ended()
+        self.upstream.dispose()
 
 
 class Arrived:
@@ -118,7 +188,7 @@ def _chunks(kept: Iterable[Chunk | str]) -> Iterator[Chunk]:
             yield from cast("Iterator[Chunk]", run)
 
 
-class _Answer(Arrived, abc.ObserverBase[Answered], abc.DisposableBase):
+class _Answer(Arrived, Asked, abc.ObserverBase[Answered], abc.DisposableBase):
     """Stands between a provider and its subscriber: makes everything a Chunk, and gives errors what had arrived.
 
     What the subscriber raises ends here: the request is closed, and the provider never hears of it.
@@ -133,9 +203,7 @@ class _Answer(Arrived, abc.ObserverBase[Answered], abc.DisposableBase):
         self.request = request
         self.home = home
         self.subscription = Serial()
-        self.overheard = home.context.get(_overheard, ())
-        for running in self.overheard:
-            running[self] = None
+        self.begun(home)
 
     def on_next(self, value: Answered) -> None:
         try:
@@ -165,14 +233,9 @@ class _Answer(Arrived, abc.ObserverBase[Answered], abc.DisposableBase):
     def tell(self, error: Exception) -> None:
         """Tells an error of the request, and of what had arrived."""
         if isinstance(error, RxllmError):
-            if error.request is None:
-                error.request = self.request
+            super().tell(error)
             if error.partial is None and (partial := self.message()) is not None:
-                error.partial = estimated(partial, self.request)
-
-    def ended(self) -> None:
-        for running in self.overheard:
-            running.pop(self, None)
+                error.partial = estimated(partial, cast("Request", self.request))
 
     def on_error(self, error: Exception) -> None:
         self.ended()

@@ -46,8 +46,8 @@ def _not_taken_up(error: BaseException) -> bool:
     return False
 
 
-def _not_read(headers: Mapping[str, str]) -> None:
-    """Nobody heeds what a server allows."""
+def _not_read(place: str, status: int, headers: Mapping[str, str]) -> None:
+    """Nobody reads what a server allows."""
 
 
 @final
@@ -67,7 +67,9 @@ class Scheduler(AsyncIOScheduler):
         outer: what it was before it was inside of the run.
         blame: who hears of what no observer may: that code around the stream raised, or that the loop ends
             (then a CancelledError). It tells whether somebody took it up.
-        answered: who hears of the headers of a server's answer, their names in lower case.
+        answered: called for each answer of a server, with the server's address, such as ``https://host:8000``, the
+            HTTP status, and the headers, their names in lower case.
+        within: the limiters' places that this subscription is a part of.
         has_others: whether somebody above asks again, or another, when this fails; to do so here would multiply.
     """
 
@@ -86,7 +88,8 @@ class Scheduler(AsyncIOScheduler):
             shown.gate.lead(self.gate)
         self.outer: Scheduler | None = None
         self.blame: Callable[[BaseException], bool] = _not_taken_up
-        self.answered: Callable[[Mapping[str, str]], object] = _not_read
+        self.answered: Callable[[str, int, Mapping[str, str]], object] = _not_read
+        self.within: tuple[object, ...] = shown.within if shown else ()
         self.has_others = False
 
     def _copy(self) -> Scheduler:

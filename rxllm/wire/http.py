@@ -116,7 +116,7 @@ def post(
         response: httpx.Response | None = None
         try:
             response = await http.send(request, stream=True, follow_redirects=False)
-            home.answered(response.headers)
+            home.answered(place, response.status_code, response.headers)
             if not response.is_success:
                 raise failure(response.status_code, await _beginning(response, timeouts), response.headers)
             facts = {name.lower(): value for name, value in response.headers.raw}

@@ -1,8 +1,10 @@
-"""What servers say in headers about how much more they will take."""
+"""What servers say in headers about how much more they will take.
+
+A figure that makes no sense is ignored: a server that writes nonsense must not stop its clients.
+"""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -13,7 +15,11 @@ from attrs import frozen
 
 __all__ = ["Allowance", "allowances", "retry_after"]
 
-_SPAN = r"(\d+(?:\.\d+)?)(ms|h|m|s)"
+_LONGEST = 64  # characters; no figure and no date is longer
+_COUNT = re.compile(r"[0-9]{1,15}")
+_SPAN = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(ms|h|m|s)")
+_ZERO = re.compile(r"0+")
+_NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{0,15})?")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -35,27 +41,29 @@ class Allowance:
 def allowances(headers: Mapping[str, str]) -> Iterator[Allowance]:
     """What the headers of an answer allow, where they say it.
 
+    A limit of 0 is no figure: some gateways fill in zeros for what they do not count, and answer all the same.
+
     Source: https://platform.openai.com/docs/guides/rate-limits (``x-ratelimit-remaining-requests``, spans such as
     ``6m0s``; Groq and others do the same) and https://docs.claude.com/en/api/rate-limits
     (``anthropic-ratelimit-requests-remaining``, moments by RFC 3339).
     """
     for of in ("requests", "tokens"):
-        for remaining, reset in (
-            (f"x-ratelimit-remaining-{of}", f"x-ratelimit-reset-{of}"),
-            (f"anthropic-ratelimit-{of}-remaining", f"anthropic-ratelimit-{of}-reset"),
-        ):
-            count, seconds = headers.get(remaining, ""), _seconds(headers.get(reset, ""))
-            if count.isdecimal() and seconds is not None:
+        for start, end in (("x-ratelimit-", f"-{of}"), (f"anthropic-ratelimit-{of}-", "")):
+            limit = headers.get(f"{start}limit{end}", "")
+            count, seconds = headers.get(f"{start}remaining{end}", ""), _seconds(headers.get(f"{start}reset{end}", ""))
+            if _COUNT.fullmatch(count) and seconds is not None and not _ZERO.fullmatch(limit):
                 yield Allowance(of, int(count), seconds)
 
 
 def _seconds(text: str) -> float | None:
     """A span such as ``1h6m0.5s`` or ``20ms``, or the time until a moment."""
-    if text and not re.sub(_SPAN, "", text):
-        return sum(float(number) * _SECONDS[unit] for number, unit in re.findall(_SPAN, text))
+    if not text or len(text) > _LONGEST:
+        return None
+    if not _SPAN.sub("", text):
+        return sum(float(number) * _SECONDS[unit] for number, unit in _SPAN.findall(text))
     try:
-        return max(0.0, (datetime.fromisoformat(text) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):  # no moment, or one without a time zone
+        return _until(datetime.fromisoformat(text))
+    except (ValueError, TypeError, OverflowError):  # not a moment, or one without a time zone
         return None
 
 
@@ -65,15 +73,18 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     ``retry-after-ms`` is the finer one and wins; ``retry-after`` is a number of seconds or an HTTP date.
     """
     for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
-        try:
-            seconds = float(headers.get(name, "")) / unit
-        except ValueError:
-            continue
-        if math.isfinite(seconds) and seconds >= 0:
-            return seconds
-    try:
-        date = parsedate_to_datetime(headers.get("retry-after", ""))
-    except (ValueError, OverflowError):
+        text = headers.get(name, "").strip()
+        if _NUMBER.fullmatch(text):
+            return float(text) / unit
+    date = headers.get("retry-after", "")
+    if not date or len(date) > _LONGEST:
         return None
-    date = date if date.tzinfo else date.replace(tzinfo=UTC)
-    return max(0.0, (date - datetime.now(UTC)).total_seconds())
+    try:
+        moment = parsedate_to_datetime(date)
+        return _until(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _until(moment: datetime) -> float:
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())

@@ -1,6 +1,7 @@
 """`limited`: who may begin when, by virtual time; and what servers say of their limits."""
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import subprocess
@@ -19,12 +20,13 @@ from reactivex.scheduler import VirtualTimeScheduler
 
 import rxllm
 from rxllm import LLM, Chunk, Limiter, MisuseError, Usage, limited
-from rxllm.combinators.limiter import admitted
+from rxllm.combinators.admission import admitted
+from rxllm.combinators.pacing import Rate
 from rxllm.runtime.portal import portal
 from rxllm.runtime.scheduler import Scheduler
 from rxllm.runtime.source import Source
 from rxllm.testing import End, FakeServer, MarbleLLM, Reply, Signal
-from rxllm.wire.rates import Allowance, allowances
+from rxllm.wire.rates import Allowance, allowances, retry_after
 
 TIMEOUT = 5.0  # seconds for what comes at once
 
@@ -63,21 +65,43 @@ def test_failures_make_room():
     assert {"a": 0, "b": 2, "c": 4} == begun("--#", "abc", Limiter(concurrency=1))
 
 
-def test_requests_per_minute():
-    """In any minute no more than that."""
-    times = begun("x|", "abcdefg", Limiter(requests_per_minute=3))
-    assert {"a": 0, "b": 0, "c": 0, "d": 60, "e": 60, "f": 60, "g": 120} == times
+def test_requests_are_paced():
+    """60 a minute are one each second, not 60 at once and then silence."""
+    prompts = [str(number) for number in range(70)]
+    assert {prompt: int(prompt) for prompt in prompts} == begun("x|", prompts, Limiter(requests_per_minute=60))
+    assert {"a": 0, "b": 20, "c": 40, "d": 60} == begun("x|", "abcd", Limiter(requests_per_minute=3))
 
 
-def test_tokens_per_minute_are_guessed():
-    """Four characters each; and one that never fits goes alone."""
+def test_a_burst_is_what_one_second_is_worth():
+    """Four may begin at once where 240 a minute may begin; after that, one each quarter of a second."""
+    times = begun("x|", "abcdef", Limiter(requests_per_minute=240))
+    assert {"a": 0, "b": 0, "c": 0, "d": 0, "e": 0.25, "f": 0.5} == times
+
+
+def test_a_larger_burst_is_asked_for():
+    """As many begin at once, and the rest at the average rate; the limit of the minute holds all the same."""
+    times = begun("x|", "abcde", Limiter(requests_per_minute=4, burst=3))
+    assert {"a": 0, "b": 0, "c": 0, "d": 15, "e": 60} == times
+
+
+def test_requests_per_second():
+    """Also less than one."""
+    assert {"a": 0, "b": 0.5, "c": 1, "d": 1.5} == begun("x|", "abcd", Limiter(requests_per_second=2))
+    assert {"a": 0, "b": 0, "c": 1, "d": 1} == begun("x|", "abcd", Limiter(requests_per_second=2, burst=2))
+    assert {"a": 0, "b": 4, "c": 8} == begun("x|", "abc", Limiter(requests_per_second=0.25))
+
+
+def test_tokens_per_minute_are_estimated_and_paced():
+    """Four characters each; and a request that never fits goes alone."""
     prompts = ["a" * 39, "b" * 39, "c" * 39, "d" * 399, "e" * 39]
     times = begun("x|", prompts, Limiter(tokens_per_minute=20))
-    assert [0, 0, 60, 120, 180] == [times[prompt] for prompt in prompts]
+    assert [0, 30, 60, 120, 180] == [times[prompt] for prompt in prompts]
+    times = begun("x|", prompts[:3], Limiter(tokens_per_minute=20, burst=2))
+    assert [0, 0, 60] == [times[prompt] for prompt in prompts[:3]]
 
 
-def test_tokens_are_put_right_by_the_answer():
-    """More than was guessed keeps others waiting, less lets them in."""
+def test_tokens_are_corrected_by_the_answer():
+    """More than was estimated keeps others waiting, less lets them in."""
 
     def counted(tokens):
         usage = Usage(input_tokens=tokens - 1, output_tokens=1)
@@ -87,14 +111,13 @@ def test_tokens_are_put_right_by_the_answer():
         for seconds in (0, 5):
             scheduler.schedule_relative(
                 seconds,
-                lambda *_: llm(
-                    "hi",
-                ).subscribe(lambda _: times.append(scheduler.now.timestamp()), scheduler=scheduler),
+                lambda *_: llm("hi").subscribe(lambda _: times.append(scheduler.now.timestamp()), scheduler=scheduler),
             )
         scheduler.start()
         return times
 
-    assert [0, 5] == counted(10)
+    assert [0, 5] == counted(5)
+    assert [0, 29.6] == [round(time, 3) for time in counted(50)]
     assert [0, 60] == counted(100)
 
 
@@ -205,7 +228,7 @@ def in_a_thread(function):
 def entered(limiter, count):
     """Waits until so many have asked the limiter."""
     deadline = time.monotonic() + TIMEOUT
-    while limiter._entered < count:
+    while limiter._queue.entered < count:
         assert time.monotonic() < deadline
         time.sleep(0)
 
@@ -222,7 +245,7 @@ def quickly(llm, prompt):
 @pytest.mark.parametrize("early", [False, True], ids=["who comes later", "who waits behind"])
 def test_a_loop_that_ends_when_it_is_called_up_gives_way(monkeypatch, early):
     """It had only subscribed, is busy when its turn comes, and its main ends then: no task was ever told."""
-    monkeypatch.setattr("rxllm.combinators.limiter.PATIENCE", 0.01)
+    monkeypatch.setattr("rxllm.combinators.queueing.PATIENCE", 0.01)
     held, limiter, answers = Held(), Limiter(concurrency=1), []
     llm = limited(held, limiter)
     first = in_a_thread(lambda: answers.append(quickly(llm, "first")))
@@ -245,16 +268,16 @@ def test_a_loop_that_ends_when_it_is_called_up_gives_way(monkeypatch, early):
     assert ["first", *(["now"] if early else [])] == answers
 
 
-def test_who_waits_relies_on_no_other_loop():
+def test_waiting_relies_on_no_other_loop():
     """The head of the queue was to look again in a moment, and its loop has ended since."""
-    limiter = Limiter(concurrency=5)
-    limiter.learn({"retry-after": "0.1"}, time.monotonic())
+    limiter = Limiter(requests_per_second=10, burst=1)
     llm, answers = limited(Held(), limiter), []
+    assert "now" == quickly(llm, "now")
 
     async def subscribe_and_end():
         llm("now").subscribe(lambda _: None)
         overs.append(in_a_thread(lambda: answers.append(quickly(llm, "now"))))
-        entered(limiter, 2)
+        entered(limiter, 3)
 
     overs = []
     asyncio.run(subscribe_and_end())
@@ -264,7 +287,7 @@ def test_who_waits_relies_on_no_other_loop():
 
 def test_a_loop_that_stands_still_is_passed_over(monkeypatch):
     """Until it goes on: then it is first again."""
-    monkeypatch.setattr("rxllm.combinators.limiter.PATIENCE", 0.01)
+    monkeypatch.setattr("rxllm.combinators.queueing.PATIENCE", 0.01)
     held, limiter, answers = Held(), Limiter(concurrency=1), []
     llm = limited(held, limiter)
     first = in_a_thread(lambda: quickly(llm, "first"))
@@ -286,11 +309,13 @@ def test_a_loop_that_stands_still_is_passed_over(monkeypatch):
 
 
 def test_a_turn_that_was_not_taken_does_not_count(monkeypatch):
-    """Neither for the minute nor for what a server allows."""
-    monkeypatch.setattr("rxllm.combinators.limiter.PATIENCE", 0.01)
-    held, limiter = Held(), Limiter(concurrency=1, requests_per_minute=2)
-    limiter.learn({"x-ratelimit-remaining-requests": "2", "x-ratelimit-reset-requests": "900s"}, time.monotonic())
+    """Neither for the rate nor for what a server allows."""
+    monkeypatch.setattr("rxllm.combinators.queueing.PATIENCE", 0.01)
+    held, limiter = Held(), Limiter(concurrency=1, requests_per_minute=2, burst=2)
     llm = limited(held, limiter)
+    llm.how.servers.add("here")
+    allowed = {"x-ratelimit-remaining-requests": "2", "x-ratelimit-reset-requests": "50s"}
+    limiter._queue.learn("here", 200, allowed, time.monotonic())
     first = in_a_thread(lambda: quickly(llm, "first"))
     entered(limiter, 1)
 
@@ -307,7 +332,7 @@ def test_a_turn_that_was_not_taken_does_not_count(monkeypatch):
 
 def test_a_loop_closed_with_all_that_ran_on_it_gives_its_places_back(monkeypatch):
     """Although it has cancelled nothing, and nobody was told."""
-    monkeypatch.setattr("rxllm.combinators.limiter.PATIENCE", 0.01)
+    monkeypatch.setattr("rxllm.combinators.queueing.PATIENCE", 0.01)
     limiter, answers, loop = Limiter(concurrency=1), [], asyncio.new_event_loop()
     loop.set_exception_handler(lambda *_: None)  # that a task was destroyed
     held = Held()
@@ -472,47 +497,242 @@ def test_moments_are_read():
 
 
 @pytest.mark.parametrize(
-    ("headers", "expected"),
+    "headers",
     [
-        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "7s"}, 7),
-        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "7s"}, 7),
-        ({"x-ratelimit-remaining-requests": "1", "x-ratelimit-reset-requests": "7s"}, 0),
-        ({"retry-after": "9"}, 9),
-        ({}, 0),
+        {"x-ratelimit-remaining-requests": "9" * 5000, "x-ratelimit-reset-requests": "1s"},
+        {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "9" * 5000 + "s"},
+        {"x-ratelimit-remaining-requests": "-1", "x-ratelimit-reset-requests": "1s"},
+        {"x-ratelimit-remaining-requests": "٣", "x-ratelimit-reset-requests": "1s"},
+        {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "1s", "x-ratelimit-limit-requests": "0"},
+        {"anthropic-ratelimit-tokens-remaining": "0", "anthropic-ratelimit-tokens-reset": "9999-99-99T00:00:00Z"},
+        {
+            "anthropic-ratelimit-tokens-limit": "0",
+            "anthropic-ratelimit-tokens-remaining": "0",
+            "anthropic-ratelimit-tokens-reset": "2099-01-01T00:00:00Z",
+        },
     ],
-    ids=["no requests left", "no tokens left", "one left", "asked to wait", "nothing said"],
 )
-def test_a_limiter_obeys_the_server(headers, expected):
-    """Until the server counts anew."""
-    limiter = Limiter(concurrency=100)
-    limiter.learn(headers, 0.0)
-    assert {"a": expected} == begun("x|", "a", limiter)
+def test_figures_that_make_no_sense_are_ignored(headers):
+    """A server that writes nonsense stops nobody, and raises nothing."""
+    assert [] == [*allowances(headers)]
 
 
-def test_the_last_that_is_allowed_is_the_last():
-    """One may begin, the next waits for the server to count anew."""
-    limiter = Limiter(concurrency=100)
-    limiter.learn({"x-ratelimit-remaining-requests": "1", "x-ratelimit-reset-requests": "7s"}, 0.0)
-    assert {"a": 0, "b": 7, "c": 7} == begun("x|", "abc", limiter)
+@pytest.mark.parametrize(
+    "text", ["nan", "inf", "-1", "soon", "9" * 5000, "1e9", "\u00b2", "Wed, 99 Oct 2099 07:28:00 GMT"]
+)
+def test_a_retry_after_that_makes_no_sense_is_ignored(text):
+    """It is as if it were not there."""
+    assert None is retry_after({"retry-after": text})
 
 
-async def test_headers_reach_the_limiter_over_http():
-    """Those of an answer, and those of a refusal."""
-    refusal = Reply.json({"error": {"message": "slow down"}}, status=429, headers={"retry-after": "1000"})
-    told = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "500s"}
-    with FakeServer(Reply(Chat().stream(["a"]), headers=told), refusal) as server:
-        model = rxllm.OpenAI("m", base_url=server.url, api_key="k", max_retries=0)
-        for expected in 500, 1000:
-            limiter = Limiter(concurrency=4)
+async def wait_of(llm):
+    """The seconds until a limited model with ``max_wait=0`` could begin; 0 if it can at once."""
+    answers = await llm.abatch(["hi"], return_exceptions=True)
+    return answers[0].retry_after if isinstance(answers[0], rxllm.RateLimited) else 0
+
+
+MOMENT = in_seconds(3600)
+REMAINING = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "7s"}
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "expected"),
+    [
+        (200, REMAINING, 7),
+        (200, {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "7s"}, 7),
+        (200, {"anthropic-ratelimit-requests-remaining": "0", "anthropic-ratelimit-requests-reset": MOMENT}, 300),
+        (200, {"x-ratelimit-remaining-requests": "9", "x-ratelimit-reset-requests": "7s"}, 0),
+        (200, {"retry-after": "9"}, 0),
+        (200, {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "24h"}, 300),
+        (429, {"retry-after": "9"}, 9),
+        (503, {"retry-after": "9"}, 9),
+        (429, {"retry-after": "53578"}, 300),
+        (429, {"retry-after": "Wed, 21 Oct 2099 07:28:00 GMT"}, 300),
+        (429, {"retry-after-ms": "9500"}, 9.5),
+        (401, {"retry-after": "9"}, 0),
+    ],
+)
+async def test_a_limiter_obeys_each_server(status, headers, expected):
+    """Within bounds, and a request for another server goes on; an answer asks nobody to wait."""
+    limiter = Limiter(max_wait=0)
+    reply = Reply(Chat().stream(["a"]), headers=headers) if status == 200 else None
+    reply = reply or Reply.json({"error": {"message": "no"}}, status=status, headers=headers)
+    with FakeServer(reply, Reply(Chat().stream(["a"]))) as one, FakeServer(Reply(Chat().stream(["a"]))) as other:
+        at = lambda server: rxllm.OpenAI("m", base_url=server.url, api_key="k", max_retries=0)  # noqa: E731
+        llm = limited(at(one), limiter)
+        with contextlib.suppress(rxllm.ProviderError):
+            await llm.ainvoke("hi")
+        for same in llm, llm.bind(seed=1), limited(at(one), limiter), limited(rxllm.retry(at(one), 1), limiter):
+            wait = await wait_of(same)
+            assert expected - 2 < wait <= expected
+        assert 0 == await wait_of(limited(at(other), limiter))
+
+
+async def test_a_server_that_asks_for_too_long_is_refused_at_once():
+    """By default for 60 s; then `fallback` asks the next model."""
+    refusal = Reply.json({"error": {"message": "slow down"}}, status=429, headers={"retry-after": "53578"})
+    with FakeServer(refusal, Reply(Chat().stream(["a"]))) as one, FakeServer(Reply(Chat().stream(["b"]))) as other:
+        at = lambda server: rxllm.OpenAI("m", base_url=server.url, api_key="k", max_retries=0)  # noqa: E731
+        llm = limited(at(one), Limiter(concurrency=4))
+        with pytest.raises(rxllm.RateLimited, match="slow down"):
+            await llm.ainvoke("hi")
+        with pytest.raises(rxllm.RateLimited, match=r"was not sent.*127\.0\.0\.1:\d+ asks to wait") as caught:
+            await asyncio.wait_for(llm.ainvoke("hi"), TIMEOUT)
+        assert "hi" == caught.value.request.text
+        assert 60 < caught.value.retry_after <= 300
+        assert "b" == (await asyncio.wait_for(rxllm.fallback(llm, at(other)).ainvoke("hi"), TIMEOUT)).text
+        assert (1, 1) == (len(one.requests), len(other.requests))
+
+
+async def test_a_closed_server_lets_requests_for_others_pass():
+    """Although they came later, and wait in the same queue."""
+    refusal = Reply.json({"error": {"message": "slow down"}}, status=429, headers={"retry-after": "50"})
+    with FakeServer(refusal) as one, FakeServer(Reply(Chat().stream(["b"]))) as other:
+        limiter = Limiter(concurrency=1)
+        at = lambda server: rxllm.OpenAI("m", base_url=server.url, api_key="k", max_retries=0)  # noqa: E731
+        llm = limited(at(one), limiter)
+        with pytest.raises(rxllm.RateLimited):
+            await llm.ainvoke("hi")
+        waits = asyncio.ensure_future(llm.ainvoke("hi"))
+        await asyncio.sleep(0)
+        assert "b" == (await asyncio.wait_for(limited(at(other), limiter).ainvoke("hi"), TIMEOUT)).text
+        assert not waits.done()
+        waits.cancel()
+        await asyncio.wait([waits])
+
+
+def refusals(prompts, limiter, marbles="x|"):
+    """What became of each prompt, all of them subscribed to at once: when it began or was refused."""
+    scheduler, heard = VirtualTimeScheduler(), {}
+
+    def note(prompt, what):
+        heard.setdefault(prompt, (round(scheduler.now.timestamp(), 3), what))
+
+    llm = limited(MarbleLLM(marbles), limiter)
+    for prompt in prompts:
+        llm(prompt).subscribe(
+            lambda _, prompt=prompt: note(prompt, "began"),
+            lambda error, prompt=prompt: note(prompt, (type(error).__name__, error.request.text)),
+            scheduler=scheduler,
+        )
+    scheduler.start()
+    return heard
+
+
+def test_max_wait_bounds_the_wait():
+    """For the turn, known or not; 0 rejects what cannot begin at once."""
+    no = lambda prompt: ("RateLimited", prompt)  # noqa: E731
+    assert {"a": (0, "began"), "b": (0, no("b"))} == refusals("ab", Limiter(requests_per_minute=60, max_wait=0))
+    assert {"a": (0, "began"), "b": (0, no("b"))} == refusals("ab", Limiter(concurrency=1, max_wait=0), "x---|")
+    expected = {"a": (0, "began"), "b": (1, "began"), "c": (1, no("c"))}
+    assert expected == refusals("abc", Limiter(requests_per_minute=60, max_wait=1.5))
+    expected = {"a": (0, "began"), "b": (4, "began"), "c": (6, no("c"))}
+    assert expected == refusals("abc", Limiter(concurrency=1, max_wait=6), "x---|")
+
+
+def test_a_refused_request_makes_no_difference_to_the_others():
+    """It neither counts nor holds a place."""
+    limiter = Limiter(concurrency=1, requests_per_minute=60, max_wait=0)
+    assert {"a", "b"} == {*refusals("ab", limiter)}
+    assert 0 == limiter._queue.busy
+    assert {} == limiter._queue.lines or all(not line.waiting for line in limiter._queue.lines.values())
+    assert 1 == limiter._queue.rates[0][1].taken
+
+
+def test_the_cost_of_a_request_does_not_grow_with_the_minute():
+    """Neither its time nor the memory that is kept of it."""
+    rate, steps = Rate(1_000_000, 60.0, burst=1_000_000), 0
+    for number in range(20_000):
+        now = number / 500
+        rate.wait(7, now)
+        rate.take(7, now)
+        steps = max(steps, len(rate.spans))
+    assert 240 >= steps
+    assert 140_000 == rate.taken
+
+
+async def test_a_place_is_held_until_the_request_has_closed():
+    """The next request begins when the connection of the one that was left has ended."""
+    closing, closed = Signal(), Signal()
+
+    class Slow(LLM):
+        async def chunks(self, request):
+            order.append("begun")
             try:
-                await limited(model, limiter).ainvoke("hi")
-            except rxllm.RateLimited:
-                assert 1000 == expected
-            later = limited(model, limiter)("hi").subscribe(lambda _: None)
-            ((ticket,),) = (line.waiting for line in limiter._lines.values() if line.waiting)
-            assert expected - 5 < limiter._wait(ticket, ticket.now()) <= expected
-            later.dispose()
-        assert 2 == len(server.requests)
+                yield "x"
+                await asyncio.Event().wait()
+            finally:
+                closing.set()
+                await closed.soon()
+                order.append("closed")
+                if len(order) == 4:
+                    over.set()
+
+    order, limiter, over = [], Limiter(concurrency=1), Signal()
+    llm = limited(Slow(), limiter)
+    subscription = llm("a").subscribe(lambda _: subscription.dispose())
+    later = llm("b").subscribe(lambda _: later.dispose())
+    await closing.soon()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert ["begun"] == order
+    closed.set()
+    await over.soon()
+    assert ["begun", "closed"] * 2 == order
+
+
+@pytest.mark.parametrize(
+    "nest",
+    [
+        lambda llm: llm,
+        rxllm.retry,
+        lambda llm: rxllm.fallback(MarbleLLM("x|"), llm),
+        lambda llm: rxllm.cached(llm, rxllm.MemoryStore(), name="x"),
+        lambda llm: rxllm.pipe(llm, rxllm.text()),
+        lambda llm: rxllm.observe(llm, lambda event: None),
+        lambda llm: llm.bind(seed=1),
+    ],
+)
+def test_one_limiter_twice_around_a_model_is_refused(nest):
+    """The outer one would hold the place that the inner one waits for."""
+    limiter = Limiter(concurrency=1)
+    with pytest.raises(MisuseError, match="limits a request, and also another one that is a part of it"):
+        limited(nest(limited(MarbleLLM("x|"), limiter)), limiter)
+    assert limited(nest(limited(MarbleLLM("x|"), limiter)), Limiter(concurrency=1))
+
+
+async def test_one_limiter_twice_is_refused_where_it_shows_only_later():
+    """As of a route, whose models nobody knows before it is asked."""
+    limiter = Limiter(concurrency=1)
+    llm = limited(rxllm.route(lambda request: limited(Held(), limiter)), limiter)
+    with pytest.raises(MisuseError, match="would hold its place"):
+        await asyncio.wait_for(llm.ainvoke("now"), TIMEOUT)
+
+
+def test_a_forked_child_does_not_wait_for_its_parent():
+    """Neither for the parent's requests, nor for a lock that one of its threads held."""
+    program = """
+import os, asyncio, rxllm
+class Never(rxllm.LLM):
+    async def complete(self, request):
+        if request.text == "never":
+            await asyncio.Event().wait()
+        return "x"
+limiter = rxllm.Limiter(concurrency=1)
+llm = rxllm.limited(Never(), limiter)
+async def main():
+    subscription = llm("never").subscribe(lambda _: None)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    return os.fork()
+child = asyncio.run(main())
+if child == 0:
+    print(asyncio.run(asyncio.wait_for(llm.ainvoke("hi"), 5)), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True)
+    assert ("x\n", "") == (done.stdout, done.stderr)
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, "3", True])
@@ -521,6 +741,24 @@ def test_limits_that_are_none_are_refused(name, wrong):
     """Before anybody waits for them."""
     with pytest.raises(MisuseError, match=f"{name} must be a whole number"):
         Limiter(**{name: wrong})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"requests_per_second": 0},
+        {"requests_per_second": True},
+        {"requests_per_second": float("inf")},
+        {"max_wait": -1},
+        {"max_wait": "1"},
+        {"burst": 0, "requests_per_minute": 1},
+        {"burst": 2},
+    ],
+)
+def test_rates_and_waits_that_make_no_sense_are_refused(wrong):
+    """When the limiter is made."""
+    with pytest.raises(MisuseError, match=next(iter(wrong))):
+        Limiter(**wrong)
 
 
 def test_what_is_no_limiter_is_refused():

@@ -348,3 +348,49 @@ class Lazy(rx.abc.ObserverBase):
     def on_completed(self):
         """Notes it."""
         self.over.set()
+
+
+@pytest.mark.parametrize("limit", [rxllm.first_chunk_timeout(0.02), rxllm.deadline(0.02)])
+async def test_a_timeout_tells_of_a_request_that_waits_for_a_limiter(limit):
+    """It names the request, and says that it was not sent: the provider is not slow."""
+
+    class Never(rxllm.LLM):
+        async def complete(self, request):
+            await asyncio.Event().wait()
+
+    llm = rxllm.limited(Never(), rxllm.Limiter(concurrency=1))
+    holder = asyncio.ensure_future(llm.ainvoke("first"))
+    await asyncio.sleep(0)
+    for model in llm, rxllm.retry(llm), rxllm.fallback(llm):
+        with pytest.raises(
+            Timeout, match=r"was not sent: it waited for its turn in Limiter\(concurrency=1\)"
+        ) as caught:
+            await rxllm.pipe(model, limit).ainvoke("second")
+        assert "second" == caught.value.request.text
+    with pytest.raises(Timeout) as caught:
+        await rxllm.pipe(Never(), limit).ainvoke("third")
+    assert ("third", False) == (caught.value.request.text, "Limiter" in str(caught.value))
+    holder.cancel()
+    await asyncio.wait([holder])
+
+
+@pytest.mark.parametrize("limit", [rxllm.first_chunk_timeout(0.02), rxllm.deadline(0.02)])
+@pytest.mark.parametrize("store", [False, True], ids=["between attempts", "before the store has answered"])
+async def test_a_timeout_tells_of_a_request_that_no_model_has_yet(limit, store):
+    """While `retry` waits for its next attempt, and while `cached` waits for its store."""
+
+    class Fails(rxllm.LLM):
+        async def complete(self, request):
+            raise rxllm.TransportError("no")
+
+    class Stuck(rxllm.Store):
+        async def get(self, key):
+            await asyncio.Event().wait()
+
+        def put(self, key, chunks):
+            pass
+
+    model = rxllm.cached(Fails(), Stuck()) if store else rxllm.retry(Fails(), delay=lambda error, attempt: 60)
+    with pytest.raises(Timeout) as caught:
+        await rxllm.pipe(model, limit).ainvoke("hi")
+    assert "hi" == caught.value.request.text
