@@ -261,7 +261,7 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
         self.decoder = llm._decoder(request)  # pyright: ignore[reportPrivateUsage]
         self.llm, self.request = llm, request
         self.beginning: bytes | None = b""  # of what came, as long as it was no frame
-        self.document: list[bytes] | None = None if streams else []
+        self.document: bytearray | None = None if streams else bytearray()
         self.linger: asyncio.TimerHandle | None = None
         # At last, since from here on it may be late, in another thread.
         super().__init__(home, llm.timeout.first_chunk, llm.timeout.idle if streams else None)
@@ -284,11 +284,12 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
                 frames = self.frames.feed(data)
                 self.beginning = None if frames else beginning[:BEGINNING]
                 return frames
-            self.document, data = [], beginning
-        document = self.document
-        document.append(data)
-        if len(document) % 64 == 0 and sum(map(len, document)) > WHOLE_LIMIT:
-            raise ProtocolError(f"The answer is longer than {WHOLE_LIMIT >> 20} MiB.", frame=document[0])
+            self.document, data = bytearray(), beginning
+        self.document += data
+        if len(self.document) > WHOLE_LIMIT:
+            frame = bytes(self.document[:BEGINNING])
+            self.document.clear()  # the error's traceback holds on to it
+            raise ProtocolError(f"The answer is longer than {WHOLE_LIMIT >> 20} MiB, unpacked.", frame=frame)
         return []
 
     def read(self, frames: list[Frame]) -> bool:
@@ -365,7 +366,7 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
     def finish(self) -> bool:
         """Emits what is left; whether the answer is whole."""
         if self.document is not None:
-            body = valid_utf8(b"".join(self.document).removeprefix(BYTE_ORDER_MARK))
+            body = valid_utf8(bytes(self.document).removeprefix(BYTE_ORDER_MARK))
             whole = functools.partial(self.llm._whole, request=self.request)  # pyright: ignore[reportPrivateUsage]
             try:
                 try:

@@ -6,24 +6,25 @@ all the rest of the client together (it is linear in the number of connections, 
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import functools
+import logging
 import math
-import ssl
 import string
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from attrs import field, frozen
 
-from ..errors import Interrupted, ProtocolError, RxllmError, Timeout, TransportError
 from ..misuse import MisuseError, is_text, shown
 from ..runtime.scheduler import Scheduler
 from ..runtime.source import Source, source
 from .clients import client_on
+from .encodings import asked_for
+from .faults import transport_error
+from .proxies import is_loopback
+from .responses import Failure, body_of, check, redirected
 
 if TYPE_CHECKING:
     import httpx
@@ -32,13 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Failure", "Timeouts", "address", "check_headers", "post", "timeouts_of"]
 
-HEADER_LIMIT = 64 * 1024  # bytes of the header of an answer
 OPENING = 1024  # bytes that are handed on first, so that the first token need not wait for all that came with it
-ERROR_BODY_LIMIT = 64 * 1024  # bytes that are read of an error document
-ERROR_BODY_PATIENCE = 2.0  # seconds that it may take
-
-Failure = Callable[[int, bytes, Mapping[str, str]], RxllmError]
-"""Makes an error of an HTTP status, a body and headers (their names in lower case)."""
+REDIRECTS = 5  # that are followed, one after the other
+SECRET = ("auth", "key", "token", "secret", "password", "cookie")  # in a header's name
 
 
 def _seconds(_: object, attribute: Any, value: Any) -> None:
@@ -89,11 +86,14 @@ def post(
                          ──1K─15K──2K─16K──|     a burst comes as one piece, but for its beginning
         dispose          ──1K─15K──x             closes the connection, before or after the headers
 
-    Shape: decoded bytes (gzip is undone). Units: at most 16 KiB a piece.
+    Shape: unpacked bytes. Units: at most 16 KiB a piece; httpx's own transport gives up to 64.
+
+    A redirect (307, 308) within the same server is followed. The request is sent once: see docs/retries.md.
 
     Errors: `failure(status, body, headers)` for a status other than 2xx, with as much of the body as could be read;
     `TransportError` without a connection; `Timeout`; `Interrupted` when the connection breaks in the answer;
-    `ProtocolError` for a web page; `MisuseError` for a client of another event loop.
+    `ProtocolError` for a web page, or a compression that the request did not ask for; `MisuseError` for a client of
+    another event loop.
     """
     place, target, credentials = address(url)
     headers = {**headers, **credentials}
@@ -103,33 +103,25 @@ def post(
         import httpx
 
         http = await client_on(home.loop, client)
-        try:
-            request = http.build_request(
-                "POST",
-                _parsed(target),
-                content=body,
-                headers=headers,
-                timeout=httpx.Timeout(None, connect=timeouts.connect, read=timeouts.read),
-            )
-        except (httpx.InvalidURL, UnicodeEncodeError, TypeError) as error:
-            raise MisuseError(f"The request to {place} could not be built: {error}.") from None
+        if target.startswith("http:"):
+            _warn_of_plain_text(place, headers)
+        limits = httpx.Timeout(None, connect=timeouts.connect, read=timeouts.read)
+
         response: httpx.Response | None = None
         try:
+            request = _request(http, place, _parsed(target), body, headers, limits)
             response = await http.send(request, stream=True, follow_redirects=False)
+            for _ in range(REDIRECTS):
+                following = redirected(response)
+                if following is None:
+                    break
+                await response.aclose()
+                request = _request(http, place, following, body, headers, limits)
+                response = await http.send(request, stream=True, follow_redirects=False)
             home.answered(place, response.status_code, response.headers)
-            if not response.is_success:
-                raise failure(response.status_code, await _beginning(response, timeouts), response.headers)
-            facts = {name.lower(): value for name, value in response.headers.raw}
-            if b"html" in facts.get(b"content-type", b""):
-                raise ProtocolError(
-                    f"{place} answered with a web page instead of a stream; is base_url right?",
-                    frame=await _beginning(response, timeouts),
-                )
-            # Usually there is nothing to undo, and nobody has read it before, as a hook of one's own client may.
-            plain = facts.get(b"content-encoding", b"identity") == b"identity" and not response.is_stream_consumed
-            pieces = cast("httpx.AsyncByteStream", response.stream) if plain else response.aiter_bytes()
+            await check(response, place, failure, timeouts.first_chunk)
             beginning = True
-            async for data in pieces:
+            async for data in body_of(response, _asked(request), place):
                 if beginning:
                     beginning = False
                     yield data[:OPENING]
@@ -137,12 +129,50 @@ def post(
                 if data:
                     yield data
         except (httpx.HTTPError, httpx.StreamError, UnicodeError) as error:
-            raise _transport_error(error, place, started=response is not None, timeouts=timeouts) from error
+            raise transport_error(error, place, started=response is not None, timeouts=timeouts) from error
         finally:
             if response is not None:
                 await response.aclose()
 
     return source(read)
+
+
+def _request(
+    http: httpx.AsyncClient,
+    place: str,
+    url: httpx.URL,
+    body: bytes,
+    headers: Mapping[str, str],
+    limits: httpx.Timeout,
+) -> httpx.Request:
+    import httpx
+
+    try:
+        request = http.build_request("POST", url, content=body, headers=headers, timeout=limits)
+    except (httpx.InvalidURL, UnicodeEncodeError, TypeError) as error:
+        raise MisuseError(f"The request to {place} could not be built: {error}.") from None
+    # A client of one's own asks for all that httpx can unpack, but not in bounded steps.
+    request.headers["accept-encoding"] = ", ".join(_asked(request)) or "identity"
+    return request
+
+
+def _asked(request: httpx.Request) -> tuple[str, ...]:
+    accept = request.headers.get("accept-encoding", "identity")
+    return () if accept == "identity" else asked_for(accept)
+
+
+@functools.lru_cache(256)
+def _warn_once(place: str) -> None:
+    logging.getLogger("rxllm").warning(
+        "A key is sent to %s without encryption, where whoever is on the way can read it; use https:// if you can.",
+        place,
+    )
+
+
+def _warn_of_plain_text(place: str, headers: Mapping[str, str]) -> None:
+    secret = any(word in name.lower() for name in headers for word in SECRET)
+    if secret and not is_loopback(urlsplit(place).hostname or ""):
+        _warn_once(place)
 
 
 _NO_URL = frozenset(' "<>\\^`{|}')  # RFC 3986 leaves them out; some are of a place that was not filled in
@@ -192,59 +222,3 @@ def address(url: str) -> tuple[str, str, Mapping[str, str]]:
     name, _, password = user.partition(":")
     basic = base64.b64encode(f"{unquote(name)}:{unquote(password)}".encode()).decode()
     return place, parts._replace(netloc=host).geturl(), {"authorization": f"Basic {basic}"}
-
-
-async def _beginning(response: httpx.Response, timeouts: Timeouts) -> bytes:
-    """As much of an error document as is worth reading and can be read; without it the status says enough."""
-    import httpx
-
-    # Who set a limit for the first chunk must hear of the status before that.
-    patience = min(ERROR_BODY_PATIENCE, (timeouts.first_chunk or math.inf) / 2)
-    body = bytearray()
-    with suppress(httpx.HTTPError, httpx.StreamError, TimeoutError):
-        async with asyncio.timeout(patience):
-            async for data in response.aiter_bytes():
-                body += data
-                if len(body) >= ERROR_BODY_LIMIT:
-                    break
-    return bytes(body[:ERROR_BODY_LIMIT])
-
-
-def _transport_error(error: Exception, place: str, *, started: bool, timeouts: Timeouts) -> TransportError:
-    import httpx
-
-    if isinstance(error, httpx.TimeoutException):
-        connecting = not started and not isinstance(error, httpx.ReadTimeout)
-        limit = timeouts.connect if connecting else timeouts.read
-        time = f"{limit:g} s" if limit else "as long as its client waits"
-        return Timeout(
-            f"No connection to {place} within {time}." if connecting else f"{place} sent nothing for {time}."
-        )
-    reason = " ".join((str(error) or str(error.__cause__ or "") or type(error).__name__).split())
-    if started:
-        return Interrupted(f"The connection to {place} broke in the middle of the answer: {reason}.")
-    causes = [*_chain(error)]
-    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
-        return TransportError(
-            f"No connection to {place}: {reason}. If you trust whoever signed it, name their certificate in the "
-            "variable SSL_CERT_FILE.",
-            retryable=False,
-        )
-    if any(getattr(cause, "error_status_hint", None) == 431 for cause in causes):  # as httpx's own parser says it
-        return _too_long(place)
-    return TransportError(f"No answer from {place}: {reason}.")
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and its causes."""
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__
-
-
-def _too_long(place: str) -> TransportError:
-    return TransportError(
-        f"The header of the answer from {place} is longer than {HEADER_LIMIT >> 10} KiB; is base_url right?",
-        retryable=False,
-    )

@@ -26,6 +26,7 @@ from attrs import frozen
 
 from .certificates import certificates
 from .failures import raise_as_httpx
+from .faults import HEADER_LIMIT
 from .proxies import proxy_for
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Transport"]
 
-HEADER_LIMIT = 64 * 1024  # bytes of one line of the header of a response
 HEADER_LINES = 256  # lines of it, so that many long ones take no memory before they are counted
 PIECE = 16 * 1024  # bytes; larger pieces made a burst 1.7 times as expensive
 ROUTES = 256  # addresses that are remembered

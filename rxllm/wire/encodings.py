@@ -1,0 +1,90 @@
+"""Content encodings: what a request asks for, and the bytes of a compressed response, unpacked in bounded steps."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterator
+from typing import Any
+
+from ..errors import ProtocolError
+
+__all__ = ["KNOWN", "asked_for", "encoding_of", "unpacked"]
+
+KNOWN = ("gzip", "deflate")  # others cannot be unpacked in bounded steps by what Python has
+STEP = 16 * 1024  # bytes that are unpacked at once; a kilobyte may hold a megabyte
+
+
+def asked_for(accept: str) -> tuple[str, ...]:
+    """The encodings of a header ``accept-encoding`` that `unpacked` understands."""
+    entries = [entry.partition(";") for entry in accept.lower().split(",")]
+    wanted = {name.strip() for name, _, weight in entries if weight.replace(" ", "").rstrip("0.") != "q="}
+    return tuple(name for name in KNOWN if name in wanted)
+
+
+def encoding_of(header: str, asked: Collection[str], place: str) -> str | None:
+    """The encoding that a header ``content-encoding`` states, None for plain bytes.
+
+    Raises:
+        ProtocolError: the request asked for something else. A chain of encodings is never asked for.
+    """
+    names = [name for entry in header.lower().split(",") if (name := entry.strip()) not in ("", "identity")]
+    names = [name.removeprefix("x-") for name in names]
+    if not names:
+        return None
+    if len(names) == 1 and names[0] in asked:
+        return names[0]
+    raise ProtocolError(
+        f"{place} compressed its answer ({header[:60]!r}), although the request asked for "
+        f"{' or '.join(asked) or 'plain bytes'}. Turn compression off in the server or the gateway before it."
+    )
+
+
+async def unpacked(pieces: AsyncIterable[bytes], encoding: str, place: str) -> AsyncIterator[bytes]:
+    """The unpacked bytes, at most `STEP` at once, so that who counts them can stop in time.
+
+    Raises:
+        ProtocolError: the bytes are not in this encoding.
+    """
+    unpack = _Unpacking(encoding)
+    async for data in pieces:
+        try:
+            for step in unpack(data):
+                yield step
+        except zlib.error:
+            raise ProtocolError(f"The answer from {place} is not {encoding}, which its header states.") from None
+
+
+class _Unpacking:
+    """One response's decompressor."""
+
+    def __init__(self, encoding: str) -> None:
+        self.encoding = encoding
+        self.beginning = b""
+        self.decompressor: Any = None  # the type has no public name
+
+    def __call__(self, data: bytes) -> Iterator[bytes]:
+        if self.decompressor is None:
+            self.beginning += data
+            if len(self.beginning) < 2:
+                return
+            data = self.beginning
+            self.decompressor = zlib.decompressobj(self.window())
+        while True:
+            step = self.decompressor.decompress(data, STEP)
+            if step:
+                yield step
+            data = self.decompressor.unconsumed_tail
+            if self.decompressor.eof:
+                data = self.decompressor.unused_data
+                if self.encoding != "gzip" or not data.startswith(b"\x1f\x8b"):
+                    return  # padding
+                self.decompressor = zlib.decompressobj(self.window())  # gzip's files may be joined
+            elif not data and len(step) < STEP:
+                return
+
+    def window(self) -> int:
+        """What zlib has to expect; some servers send ``deflate`` without the header of zlib."""
+        if self.encoding == "gzip":
+            return 16 + zlib.MAX_WBITS
+        first, second = self.beginning[:2]
+        return zlib.MAX_WBITS if first & 15 == 8 and (first * 256 + second) % 31 == 0 else -zlib.MAX_WBITS

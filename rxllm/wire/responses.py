@@ -1,0 +1,102 @@
+"""What a response is, before its body is anybody's: an answer, an error, a redirect, somebody else's page."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterable, Callable, Collection, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, cast
+
+from ..errors import ProtocolError, RxllmError
+from .encodings import KNOWN, encoding_of, unpacked
+from .faults import HEADER_LIMIT, header_too_long, redirection
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["Failure", "body_of", "check", "redirected"]
+
+ERROR_BODY_LIMIT = 64 * 1024  # bytes that are read of an error document, unpacked
+ERROR_BODY_PATIENCE = 2.0  # seconds that it may take
+REDIRECTS = (301, 302, 303, 307, 308)
+
+Failure = Callable[[int, bytes, Mapping[str, str]], RxllmError]
+"""Makes an error of an HTTP status, a body and headers (their names in lower case)."""
+
+
+async def check(response: httpx.Response, place: str, failure: Failure, patience: float | None) -> None:
+    """Raises the error that a response stands for, if it is not the header of an answer.
+
+    `patience` is the limit of the first chunk, in seconds: who set it must hear of the status before that.
+    """
+    if sum(len(name) + len(value) + 4 for name, value in response.headers.raw) > HEADER_LIMIT:
+        raise header_too_long(place)
+    status = response.status_code
+    if not response.is_success:
+        error = failure(status, await _beginning(response, place, patience), response.headers)
+        if status in REDIRECTS:
+            error.args = (redirection(place, status, _target(response)),)
+        raise error
+    if "html" in response.headers.get("content-type", ""):
+        raise ProtocolError(
+            f"{place} answered with a web page instead of a stream; is base_url right?",
+            frame=await _beginning(response, place, patience),
+        )
+
+
+async def _beginning(response: httpx.Response, place: str, patience: float | None) -> bytes:
+    """As much of an error document as is worth reading and can be read; without it the status says enough."""
+    import httpx
+
+    body = bytearray()
+    with suppress(httpx.HTTPError, httpx.StreamError, ProtocolError, TimeoutError):
+        async with asyncio.timeout(min(ERROR_BODY_PATIENCE, (patience or math.inf) / 2)):
+            async for data in body_of(response, KNOWN, place):
+                body += data
+                if len(body) >= ERROR_BODY_LIMIT:
+                    break
+    return bytes(body[:ERROR_BODY_LIMIT])
+
+
+def body_of(response: httpx.Response, asked: Collection[str], place: str) -> AsyncIterable[bytes]:
+    """The bytes of a response, unpacked.
+
+    Raises:
+        ProtocolError: it is compressed otherwise than `asked`.
+    """
+    if response.is_stream_consumed:  # a hook of one's own client has read and unpacked it
+        return response.aiter_bytes()
+    pieces = cast("httpx.AsyncByteStream", response.stream)
+    header = response.headers.get("content-encoding")
+    encoding = header and encoding_of(header, asked, place)
+    return unpacked(pieces, encoding, place) if encoding else pieces
+
+
+def redirected(response: httpx.Response) -> httpx.URL | None:
+    """Where to send the request again; None if it is not redirected, or to another server, which must get no key.
+
+    Redirects by 301, 302 and 303 make a GET of the request, so they lead to no answer.
+    """
+    if response.status_code not in (307, 308):
+        return None
+    target = _target(response)
+    return target if target is not None and _is_same_server(response.request.url, target) else None
+
+
+def _target(response: httpx.Response) -> httpx.URL | None:
+    """The address that a redirect states, without credentials; None if it states none."""
+    import httpx
+
+    location = response.headers.get("location")
+    with suppress(httpx.InvalidURL, ValueError):
+        if location:
+            return response.request.url.join(location).copy_with(username=None, password=None, fragment=None)
+    return None
+
+
+def _is_same_server(url: httpx.URL, other: httpx.URL) -> bool:
+    """Whether two addresses are of one server; the same host by TLS instead of without is."""
+    if (url.scheme, url.host, url.port) == (other.scheme, other.host, other.port):
+        return True
+    return (url.scheme, other.scheme, url.port, other.port) == ("http", "https", None, None) and url.host == other.host
