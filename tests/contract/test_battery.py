@@ -245,10 +245,12 @@ class TestFraming:
         assert 20 > sum(isinstance(event, rxllm.RunChunk) for event in heard)
 
     def test_a_compressed_stream(self, protocol, server):
-        """A proxy that compresses is understood."""
+        """Compression is understood where the request asks for it, and refused where it does not."""
         body = gzip.compress(b"".join(protocol.stream(["Hello"])))
         server.reply(Reply(split_every(20, body), headers={"content-encoding": "gzip"}))
-        assert "Hello" == made(protocol, server).invoke("hi").text
+        assert "Hello" == made(protocol, server, headers={"Accept-Encoding": "gzip"}).invoke("hi").text
+        with pytest.raises(rxllm.ProtocolError, match="asked for plain bytes"):
+            made(protocol, server).invoke("hi")
 
     @pytest.mark.parametrize("stream", [True, False])
     def test_the_charset_is_utf8_whatever_the_header_says(self, protocol, server, stream):
