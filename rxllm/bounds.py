@@ -24,6 +24,8 @@ ERROR_BYTES: Final = 64 * KIB
 # Counts within one answer.
 CALLS: Final = 4096
 """Calls of tools."""
+NAME_CHARACTERS: Final = 1024
+"""Of the name of a called tool."""
 PARTS: Final = 16384
 """Parts: texts, thoughts, files, calls, raw blocks."""
 CITATIONS: Final = 16384

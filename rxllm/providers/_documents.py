@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, cast
@@ -19,6 +20,7 @@ __all__ = [
     "UNREADABLE",
     "count",
     "excerpt",
+    "identity_of",
     "is_cut",
     "json_of",
     "list_of",
@@ -182,11 +184,18 @@ def text_of(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
+def identity_of(value: object) -> str:
+    """The value as an id: text as it is, a number as text; else an empty one."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return msgspec.json.encode(value).decode()
+    return text_of(value)
+
+
 def count(document: object, *path: str) -> int | None:
-    """The number at that place of the document, None if there is none."""
+    """The number at that place of the document, None if there is none, or one without end."""
     for name in path:
         document = object_of(document).get(name)
-    return int(document) if isinstance(document, (int, float)) else None
+    return int(document) if isinstance(document, (int, float)) and math.isfinite(document) else None
 
 
 def _status_of(error: Mapping[str, Any], names: list[str]) -> int | None:

@@ -6,18 +6,31 @@ where it is read; anything unknown is ignored. It is one room because frames and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from ..bounds import CALLS, PARTS
 from ..errors import ProtocolError, ProviderError
 from ..values.chunk import Chunk, text_chunk
 from ..values.parts import Part, ReasoningPart, RefusalPart, TextPart
 from ..values.usage import Usage
 from ._calls import Calls
-from ._documents import UNREADABLE, count, json_of, list_of, object_of, provider_error, tells_error, text_of
+from ._choices import Choices
+from ._content import Files, Tally, bounded, citations
+from ._documents import (
+    UNREADABLE,
+    count,
+    identity_of,
+    json_of,
+    list_of,
+    object_of,
+    provider_error,
+    tells_error,
+    text_of,
+)
 from ._finish import broken_off, finish_of
 
 __all__ = ["ChatDecoder", "whole_answer"]
@@ -32,6 +45,9 @@ class _Delta(Struct, gc=False):
     refusal: Any = None
     tool_calls: Any = None
     function_call: Any = None
+    images: Any = None  # OpenRouter
+    audio: Any = None
+    annotations: Any = None
 
 
 class _Choice(Struct, gc=False):
@@ -41,7 +57,7 @@ class _Choice(Struct, gc=False):
     usage: Any = None  # Moonshot
     logprobs: Any = None
     error: Any = None  # OpenRouter
-    index: Any = None  # 0 but for further answers, which nobody has asked for
+    index: Any = None  # usually 0, see `Choices`
 
 
 class _Frame(Struct, gc=False):
@@ -81,14 +97,31 @@ _NO_CHOICE = _Choice()
 class ChatDecoder:
     """One stream. Complete on ``[DONE]`` or a finish_reason, if no error came."""
 
-    __slots__ = ("_calls", "_decode", "_id", "_model", "_spoken", "complete", "ended", "failure")
+    __slots__ = (
+        "_calls",
+        "_choices",
+        "_decode",
+        "_files",
+        "_id",
+        "_is_plain",
+        "_model",
+        "_spoken",
+        "_tally",
+        "complete",
+        "ended",
+        "failure",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, tools: Iterable[Mapping[str, Any]] | None = None, audio_format: str = "") -> None:
         self.complete = False
         self.ended = False
         self.failure: ProviderError | None = None
-        self._calls = Calls()
+        self._calls = Calls(tools)
+        self._choices = Choices[_Choice]()
+        self._files = Files(audio_format)
+        self._tally = Tally()
         self._decode: Callable[[bytes], _Frame] = _decode_first
+        self._is_plain = False  # a frame of mere text follows text, and is to be emitted as it is
         self._spoken = False  # id and model went out with the first chunk
         self._id = ""
         self._model = ""
@@ -98,46 +131,48 @@ class ChatDecoder:
         try:
             frame = self._decode(data)
         except UNREADABLE as error:
-            self._other(data, error)
-            return None
+            return self._other(data, error)
         if frame.choices and (choice := frame.choices[0]) is not None:
             delta, text = choice.delta, None
             if (
-                choice.index
-                or choice.finish_reason
-                or frame.usage
-                or frame.error
-                or frame.x_groq
-                or choice.error
-                or choice.usage
-                or choice.logprobs
-            ):
+                choice.index or choice.finish_reason or frame.usage or frame.error or choice.error or choice.logprobs
+            ):  # Groq's and Moonshot's own usage comes with the finish_reason
                 pass
             elif delta is None:
                 text = choice.text
             elif not (
-                delta.reasoning_content or delta.reasoning or delta.tool_calls or delta.refusal or delta.function_call
+                delta.reasoning_content
+                or delta.reasoning
+                or delta.tool_calls
+                or delta.refusal
+                or delta.function_call
+                or delta.images
+                or delta.audio
+                or delta.annotations
             ):
                 text = delta.content
-            if type(text) is str:
-                if self._spoken:
-                    return text_chunk(text) if text else None
-                if not self.ended:
+            if text and type(text) is str:
+                if self._is_plain:
+                    return text_chunk(text)
+                if not self._spoken and not self.ended and self._choices.first is None and len(frame.choices) == 1:
                     return self._begun(text, frame)
         return self.read(frame, data)
 
     def rest(self) -> Chunk | None:
         """What was held back, when nothing more comes."""
-        return self._said(self._calls.released(everything=True))
+        parts, logprobs, raw = self._heard(self._choices.released())
+        parts += self._calls.released(everything=True)
+        parts += self._files.released()
+        return self._said(parts, None, raw, logprobs)
 
-    def _other(self, data: bytes, error: Exception) -> None:
+    def _other(self, data: bytes, error: Exception) -> Chunk | None:
         word = data.strip()
         if self.ended or not word:  # some gateways' pings have no data
-            return
+            return None
         if word == b"[DONE]":
-            self.ended, self._spoken = True, False
+            self.ended, self._is_plain = True, False
             self.complete = self.failure is None
-            return
+            return None
         if document := list_of(json_of(data)):
             raise provider_error(document, data)
         raise ProtocolError(f"A frame is not a chunk of a chat completion: {error}.", frame=data) from None
@@ -146,32 +181,50 @@ class ChatDecoder:
         """All that a frame, or a whole answer, says."""
         if self.ended:
             return None
-        choice = next((choice for choice in frame.choices or () if choice and not choice.index), _NO_CHOICE)
-        if isinstance(choice, _FirstChoice) and choice.delta is None and choice.message:
-            choice.delta = msgspec.convert(choice.message, _Delta)
         self._identify(frame)
+        first = next((choice for choice in frame.choices or () if choice), _NO_CHOICE)
+        choices = self._choices.taken(frame.choices, speaks=_speaks(first))
+        self._is_plain = self._is_plain and self._choices.is_plain
+        parts, logprobs, raw = self._heard(choices)
         groq = object_of(frame.x_groq)
-        parts = list(self._parts(choice))
-        usage = _usage(frame.usage or choice.usage or groq.get("usage"))
-        told = text_of(choice.finish_reason)
-        raw = told if told not in ("", "null") else None  # DashScope says "null" until the end
-        self._fail(frame, frame.error or choice.error or groq.get("error"), raw, data)
-        self.complete = (self.complete or raw is not None) and self.failure is None
-        parts += self._calls.released(everything=raw is not None)
-        logprobs = {name: tuple(list_of(each)) for name, each in object_of(choice.logprobs).items() if each}
+        usage = _usage(frame.usage or first.usage or groq.get("usage"))
+        self._fail(frame, frame.error or first.error or groq.get("error"), raw, data)
+        finished = raw is not None or (not choices and _finish_word(first) is not None)
+        self.complete = (self.complete or finished) and self.failure is None
+        if raw is not None:
+            parts += self._calls.released(everything=True)
+            parts += self._files.released()
         chunk = self._said(parts, usage, raw, logprobs)
         if chunk is None and self.failure:
             raise self.failure
         return chunk
+
+    def _heard(self, choices: Iterable[_Choice]) -> tuple[list[Part], dict[str, list[object]], str | None]:
+        """The parts of choices of the answer, their logprobs, and why the last of them ended."""
+        parts: list[Part] = []
+        logprobs: dict[str, list[object]] = {}
+        raw: str | None = None
+        for choice in choices:
+            if isinstance(choice, _FirstChoice) and choice.delta is None and choice.message:
+                choice.delta = msgspec.convert(choice.message, _Delta)
+            parts += self._parts(choice)
+            parts += self._calls.released(everything=False)
+            for name, each in object_of(choice.logprobs).items():
+                if each:
+                    logprobs.setdefault(name, []).extend(list_of(each))
+            raw = _finish_word(choice) or raw
+        return parts, logprobs, raw
 
     def _said(
         self,
         parts: Sequence[Part],
         usage: Usage | None = None,
         raw: str | None = None,
-        logprobs: dict[str, tuple[object, ...]] | None = None,
+        logprobs: Mapping[str, Sequence[object]] | None = None,
     ) -> Chunk | None:
         """A chunk, if there is anything to say. The first one also tells who says it."""
+        if parts:
+            self._is_plain = self._tally.add(parts) and self._choices.is_plain and not self.ended
         if not (parts or usage or raw or logprobs):
             return None
         first, self._spoken, self._decode = not self._spoken, True, _decode_frame
@@ -180,23 +233,24 @@ class ChatDecoder:
             usage=usage,
             finish_reason=finish_of(raw) if raw else None,
             raw_finish_reason=raw,
-            logprobs=logprobs or None,
+            logprobs={name: tuple(each) for name, each in logprobs.items()} if logprobs else None,
             id=(self._id or None) if first else None,
             model=(self._model or None) if first else None,
         )
 
-    def _begun(self, text: str, frame: _Frame) -> Chunk | None:
+    def _begun(self, text: str, frame: _Frame) -> Chunk:
         """The first text, as `read` does, which is for all that a frame may say."""
         self._identify(frame)
-        if not text:
-            return None
-        self._spoken, self._decode = True, _decode_frame
+        self._choices.begin()
+        self._tally.begin()
+        self._is_plain = self._spoken = True
+        self._decode = _decode_frame
         return Chunk(text, id=self._id or None, model=self._model or None)
 
     def _identify(self, frame: _Frame) -> None:
         if isinstance(frame, _First):
             # Azure's first frame and all of Snowflake's have empty ids.
-            self._id = self._id or text_of(frame.id)
+            self._id = self._id or identity_of(frame.id)
             self._model = self._model or text_of(frame.model)
 
     def _fail(self, frame: _Frame, error: object, raw: str | None, data: bytes) -> None:
@@ -210,32 +264,87 @@ class ChatDecoder:
 
     def _parts(self, choice: _Choice) -> Iterator[Part]:
         if choice.delta is None:  # Together says its text in both places
-            yield from _content(choice.text)
+            yield from self._content(choice.text)
             return
         delta = choice.delta
         # `reasoning_details`, too, has texts; OpenRouter repeats there what it says here.
         reasoning = delta.reasoning_content or delta.reasoning
         if isinstance(reasoning, str) and reasoning:
             yield ReasoningPart(reasoning)
-        yield from _content(choice.text if delta.content is None else delta.content)
+        yield from self._content(choice.text if delta.content is None else delta.content)
         if isinstance(delta.refusal, str) and delta.refusal:
             yield RefusalPart(delta.refusal)
+        if delta.annotations:
+            yield from citations(delta.annotations)
+        if delta.images:
+            yield from self._files.images(delta.images)
+        if delta.audio:
+            yield from self._files.audio(delta.audio)
         calls = list_of(delta.tool_calls) or list(filter(None, [object_of(delta.tool_calls)]))  # TGI's was no list once
+        if len(calls) > CALLS:
+            raise ProtocolError(f"A frame has more than {CALLS:,} tool calls.")
         for position, call in enumerate(calls):
             yield from self._calls.add(position, object_of(call))
         if delta.function_call and not calls:  # what tool_calls were once; they had no ids that could come late
             yield from self._calls.add(0, {"index": 0, "function": delta.function_call})
             yield from self._calls.released(everything=True)
 
+    def _content(self, content: object) -> Iterator[Part]:
+        if isinstance(content, str):
+            if content:
+                yield TextPart(content)
+            return
+        for item in bounded(list_of(content), PARTS, "parts"):  # Mistral
+            match item:
+                case str(text) if text:
+                    yield TextPart(text)
+                case {"type": "text", "text": str(text)} if text:
+                    yield TextPart(text)
+                case {"type": "thinking"} if text := _joined(object_of(item).get("thinking")):
+                    yield ReasoningPart(text)
+                case {"type": "reasoning"} if text := _joined(object_of(item).get("summary")):  # Databricks
+                    yield ReasoningPart(text)
+                case {"type": "image_url"}:
+                    yield from self._files.images([item])
+                case {"type": "input_audio" | "output_audio" | "audio"}:
+                    yield from self._files.audio(
+                        object_of(item).get("input_audio") or object_of(item).get("audio") or item
+                    )
+                case _:
+                    pass
 
-def whole_answer(body: bytes) -> Chunk:
+
+def _finish_word(choice: _Choice) -> str | None:
+    word = text_of(choice.finish_reason)
+    return word if word not in ("", "null") else None  # DashScope says "null" until the end
+
+
+def _speaks(choice: _Choice) -> bool:
+    """Whether a choice has content, and not only a role or the reason of the end."""
+    delta = choice.delta
+    if delta is None:
+        return bool(choice.text) or bool(isinstance(choice, _FirstChoice) and choice.message)
+    return bool(
+        delta.content
+        or choice.text
+        or delta.reasoning_content
+        or delta.reasoning
+        or delta.refusal
+        or delta.tool_calls
+        or delta.function_call
+        or delta.images
+        or delta.audio
+    )
+
+
+def whole_answer(body: bytes, audio_format: str = "") -> Chunk:
     """The answer that was not streamed: a document that could be read is whole, whether or not it says why it ended.
 
     Raises:
         ProviderError: the body is an error, although its status was 200; what else it says is the error's `partial`.
         ProtocolError: the body is neither.
     """
-    decoder = ChatDecoder()
+    decoder = ChatDecoder(audio_format=audio_format)
     try:
         answer = _decode_answer(body)
         chunk = decoder.read(answer, body)
@@ -250,30 +359,11 @@ def whole_answer(body: bytes) -> Chunk:
         raise decoder.failure
     if not answer.choices:
         raise ProtocolError("The answer is not a chat completion: it has no choices.", frame=body)
-    choice = answer.choices[0]
-    silent = choice is None or (choice.delta is None and choice.text is None)
+    told = [choice for choice in answer.choices if choice is not None]
+    silent = all(choice.delta is None and choice.text is None for choice in told)
     if silent and (chunk is None or chunk.finish_reason in (None, "stop")):  # there are reasons to say nothing
         raise ProtocolError("The answer is not a chat completion: its choice has no message.", frame=body)
     return chunk or Chunk()
-
-
-def _content(content: object) -> Iterator[Part]:
-    if isinstance(content, str):
-        if content:
-            yield TextPart(content)
-    else:
-        for item in list_of(content):  # Mistral
-            match item:
-                case str(text) if text:
-                    yield TextPart(text)
-                case {"type": "text", "text": str(text)} if text:
-                    yield TextPart(text)
-                case {"type": "thinking"} if text := _joined(object_of(item).get("thinking")):
-                    yield ReasoningPart(text)
-                case {"type": "reasoning"} if text := _joined(object_of(item).get("summary")):  # Databricks
-                    yield ReasoningPart(text)
-                case _:
-                    pass
 
 
 def _joined(texts: object) -> str:

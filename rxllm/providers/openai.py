@@ -24,7 +24,7 @@ from ..values.parts import FilePart, Part, RawPart, ReasoningPart, RefusalPart, 
 from ..values.request import Request
 from ..wire.http import Timeouts
 from ._arguments import base_from, key_from
-from ._documents import json_of, provider_error, refuse_several
+from ._documents import json_of, object_of, provider_error, refuse_several, text_of
 from ._http import Decoder, HTTPFields, HTTPProvider
 from ._openai_chat import ChatDecoder, whole_answer
 
@@ -189,30 +189,38 @@ class OpenAI(HTTPProvider):
         return [turn for message in request.prompt for turn in _turns(message, vendor=vendor)]
 
     def _decoder(self, request: Request) -> Decoder:
-        return ChatDecoder()
+        return ChatDecoder(request.tools, _audio_format(request))
 
     def _whole(self, body: bytes, request: Request) -> Chunk:
-        return whole_answer(body)
+        return whole_answer(body, _audio_format(request))
 
     def _error(self, status: int, body: bytes, headers: Mapping[str, str]) -> ProviderError:
         return provider_error(json_of(body), body, status=status, headers=headers)
+
+
+def _audio_format(request: Request) -> str:
+    """The format of the sound that a request asks for, which the answer does not repeat."""
+    return text_of(object_of(request.extra.get("audio")).get("format")) if request.extra else ""
 
 
 def _turns(message: Message, *, vendor: bool) -> Iterator[dict[str, Any]]:
     """The protocol's messages for one of ours: each tool's result is a message of its own."""
     calls: list[dict[str, Any]] = []
     content: list[dict[str, Any]] = []
+    files: dict[str, Any] = {}
     for part in message.parts:
         if isinstance(part, ToolResultPart) and message.role in ("tool", "user"):
             yield {"role": "tool", "tool_call_id": part.id, "content": part.content}
         elif isinstance(part, ToolCallPart) and message.role == "assistant":
             function = {"name": part.name, "arguments": part.arguments or "{}"}
             calls.append({"id": part.id, "type": "function", "function": function})
+        elif isinstance(part, FilePart) and message.role == "assistant":
+            _echo(part, files, vendor=vendor)
         else:
             content += _content(message.role, part, vendor=vendor)
     if message.parts and not content and message.role in ("tool", "user"):
         return
-    turn: dict[str, Any] = {"role": message.role, "content": content}
+    turn: dict[str, Any] = {"role": message.role, "content": content, **files}
     # Several texts of the user are kept apart. Elsewhere not all servers know lists.
     if all(item["type"] == "text" for item in content) and (len(content) < 2 or message.role != "user"):
         turn["content"] = "".join(item["text"] for item in content)
@@ -236,6 +244,18 @@ def _content(role: Role, part: Part, *, vendor: bool) -> Iterator[dict[str, Any]
             pass  # the protocol takes no reasoning back, and what another vendor wants back is of no use here
         case _:
             raise MisuseError(f"OpenAI takes no {type(part).__name__} in a message of the role {role!r}.")
+
+
+def _echo(part: FilePart, fields: dict[str, Any], *, vendor: bool) -> None:
+    """A file that the model has made, in the fields that it came in: a picture as it is, a sound by its id."""
+    if part.media_type.startswith("audio/") and part.name:
+        fields["audio"] = {"id": part.name}
+    elif part.media_type.startswith("image/") and not vendor:
+        fields.setdefault("images", []).append(_file(part, vendor=vendor))
+    else:
+        raise MisuseError(
+            f"OpenAI takes no {part.media_type} file in a message of the assistant; put it into one of the user's."
+        )
 
 
 _AUDIO_FORMATS = {"mpeg": "mp3", "x-wav": "wav", "wave": "wav", "vnd.wave": "wav"}

@@ -7,7 +7,7 @@ answer, whatever the pieces were::
 
 How parts join (each rule is associative, `tests/laws/test_monoid.py` checks it):
 
-* text joins with text that it directly follows;
+* text joins with text that it directly follows, unless it has an index of its own; their citations are in one row;
 * reasoning joins with reasoning of its index (without one: that it directly follows) until a signature closes it;
 * a tool-call fragment with a new id opens a call; one without an id, or with the same id, continues the latest call
   of its index. It never absorbs a later id;
@@ -19,7 +19,7 @@ This module is one room because the rules above are one algorithm (`_Fold`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -84,7 +84,7 @@ class Chunk:
                 fold.add(part)
             whole = fold.parts()
             text = text_of(whole, TextPart)
-            if all(isinstance(part, TextPart) for part in whole):
+            if not whole or (len(whole) == 1 and _is_mere_text(whole[0])):
                 whole = None
         plain = not (whole or usage or finish_reason or raw_finish_reason or model or id or reset or logprobs)
         rest = None if plain else _Rest(whole, usage, finish_reason, raw_finish_reason, model, id, reset, logprobs)
@@ -323,14 +323,19 @@ def _is_fragment(part: Part) -> bool:
     return isinstance(part, ToolCallPart) or (isinstance(part, ReasoningPart) and bool(part.text))
 
 
-class _Open:
-    """A part that may still grow: its texts so far, and what else is known of it."""
+def _is_mere_text(part: Part) -> bool:
+    return isinstance(part, TextPart) and not part.citations and part.index is None
 
-    __slots__ = ("part", "texts")
+
+class _Open:
+    """A part that may still grow: its texts and citations so far, and what else is known of it."""
+
+    __slots__ = ("citations", "part", "texts")
 
     def __init__(self, part: TextPart | ReasoningPart | RefusalPart | ToolCallPart) -> None:
         self.part = part
         self.texts: list[str] = [part.arguments if isinstance(part, ToolCallPart) else part.text]
+        self.citations: list[Mapping[str, Any]] = []  # that came after the part was opened
 
     def close(self) -> Part:
         if len(self.texts) == 1:
@@ -338,6 +343,8 @@ class _Open:
         text = "".join(self.texts)
         if isinstance(self.part, ToolCallPart):
             return attrs.evolve(self.part, arguments=text)
+        if isinstance(self.part, TextPart):
+            return TextPart(text, [*self.part.citations, *self.citations], self.part.index)
         return attrs.evolve(self.part, text=text)
 
 
@@ -360,7 +367,7 @@ class _Fold:
 
     def add(self, part: Part) -> None:
         if isinstance(part, TextPart):
-            self.text(part.text)
+            self._passage(part)
         elif isinstance(part, ToolCallPart):
             self._call(part)
         elif isinstance(part, ReasoningPart):
@@ -373,6 +380,15 @@ class _Fold:
                 self._parts.append(_Open(part))
         else:
             self._parts.append(part)
+
+    def _passage(self, part: TextPart) -> None:
+        last = self._parts[-1] if self._parts else None
+        known = last.part if isinstance(last, _Open) else None
+        if isinstance(last, _Open) and isinstance(known, TextPart) and part.index in (None, known.index):
+            last.texts.append(part.text)
+            last.citations += part.citations
+        elif part.text or part.citations:
+            self._parts.append(_Open(part))
 
     def _call(self, part: ToolCallPart) -> None:
         latest = self._calls.get(part.index)

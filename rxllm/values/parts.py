@@ -18,11 +18,23 @@ def is_mapping(value: object) -> bool:
     return isinstance(value, Mapping)
 
 
+def _citations(given: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    return tuple(given)
+
+
 @frozen
 class TextPart:
-    """Text to be read."""
+    """Text to be read.
+
+    Attributes:
+        text: the text.
+        citations: the sources that it cites, in the provider's own form.
+        index: its place among the provider's blocks, where it directly follows another text and is to stay apart.
+    """
 
     text: str = field(validator=must_be("text", is_text))
+    citations: tuple[Mapping[str, Any], ...] = field(default=(), converter=_citations, hash=False)
+    index: int | None = None
 
 
 @frozen

@@ -66,13 +66,77 @@ def test_an_id_or_a_name_may_come_late(fragments):
         assert [("call_1", "f")] == [(call.id, call.name) for call in calls if call.id or call.name]
 
 
-def test_what_is_known_at_once_is_not_held_back():
-    """Each fragment of an ordinary call is a chunk of its own."""
+def offered(*names):
+    """Tools of these names."""
+    return [{"type": "function", "function": {"name": name}} for name in names]
+
+
+@pytest.mark.parametrize(
+    ("tools", "heard_of"),
+    [(offered("f", "g"), ["", '{"x"', ":1}"]), (offered("f", "f_2"), ['{"x"', ":1}"]), (None, ['{"x"', ":1}"])],
+)
+def test_a_call_is_told_as_soon_as_its_name_is_known(tools, heard_of):
+    """At once where it is a tool's name that no other begins with; else its arguments show that the name has ended."""
+    pieces = [fragment("", name="f", id="call_1"), fragment('{"x"'), fragment(":1}")]
+    calls, answered, _ = heard(*map(event, pieces), FINISH, **({"tools": tools} if tools else {}))
+    assert heard_of == [call.arguments for call in calls]
+    assert WHOLE == answered
+
+
+@pytest.mark.parametrize("tools", [None, offered("get_weather"), offered("get_wea", "get_weather")])
+@pytest.mark.parametrize(
+    "fragments",
+    [
+        [fragment("", name="get_wea", id="c"), fragment("", name="ther"), fragment("{}")],
+        [fragment(None, name="get_wea", id="c"), fragment(None, name="ther", id="c"), fragment("{}")],
+        [fragment("", name="get_wea", id="c"), fragment("{}", name="ther")],
+        [fragment("", name="get_wea", id="c"), fragment("", name="get_weather"), fragment("{}")],
+        [fragment("", name=name, **more) for name, more in zip("get_weather", [{"id": "c"}, *[{}] * 10], strict=True)],
+        [
+            fragment("", name="get_weather", id="c"),
+            fragment("{}", name="get_weather"),
+            fragment("", name="get_weather"),
+        ],
+    ],
+    ids=["pieces", "id in each", "with arguments", "grown", "letters", "repeated"],
+)
+def test_a_name_may_come_in_pieces(fragments, tools):
+    """Pieces are joined; a name that is repeated, or sent again with more letters, is not doubled."""
+    _, answered, error = heard(*map(event, fragments), FINISH, **({"tools": tools} if tools else {}))
+    assert (["get_weather"], None) == ([call.name for call in answered], error)
+
+
+def test_a_call_without_arguments_does_not_hold_back_the_next():
+    """The next call's arguments show that the name before has ended."""
     calls, answered, _ = heard(
-        event(fragment("", name="f", id="call_1")), event(fragment('{"x"')), event(fragment(":1}")), FINISH
+        event(fragment("", name="now", id="call_1")),
+        event(fragment("", name="f", id="call_2", index=1)),
+        event(fragment('{"x"', index=1)),
+        event(fragment(":1}", index=1)),
+        FINISH,
     )
     assert ["", '{"x"', ":1}"] == [call.arguments for call in calls]
-    assert WHOLE == answered
+    assert ["now", "f"] == [call.name for call in answered]
+
+
+def test_numbers_are_ids():
+    """As text; two calls at one index stay apart by them."""
+    _, answered, _ = heard(event(fragment("{}", name="f", id=7), fragment("{}", name="f", id=8)), FINISH)
+    assert ["7", "8"] == [call.id for call in answered]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_numbers_are_ids_of_whole_answers_too(stream):
+    """The answer's own id as well."""
+    call = {"id": 1.5, "function": {"name": "f", "arguments": "{}"}}
+    choice = {
+        "delta" if stream else "message": {"tool_calls": [call, {**call, "id": 2}]},
+        "finish_reason": "tool_calls",
+    }
+    body = json.dumps({"id": 12, "choices": [choice]})
+    with FakeServer(Reply(f"data: {body}\n\n".encode() if stream else body.encode())) as server:
+        answer = OpenAI("m", base_url=server.url).invoke("hi", stream=stream)
+    assert ("12", ["1.5", "2"]) == (answer.id, [each.id for each in answer.tool_calls])
 
 
 def test_calls_keep_their_order():

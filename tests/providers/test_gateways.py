@@ -49,7 +49,7 @@ SIZES = pytest.mark.parametrize("size", [1, 7, 2**20])
             "Aa",
             id="several answers, of which the first is ours",
         ),
-        pytest.param([said({"content": "B"}, index=1), said({"content": "A"}), STOP], "A", id="another comes first"),
+        pytest.param([said({"content": "B"}, index=1), said({"content": "A"}), STOP], "B", id="another comes first"),
         pytest.param(
             [sse({"choices": [{"message": {"content": "Hello"}, "finish_reason": "stop"}]})], "Hello", id="one message"
         ),

@@ -1,0 +1,158 @@
+"""Content of chat servers that is more than text: files and citations; and how much of it one answer may have."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ..bounds import CITATIONS, EVENT_BYTES, PARTS
+from ..errors import ProtocolError
+from ..values.parts import FilePart, Part, RawPart, TextPart, ToolCallPart
+from ._documents import identity_of, list_of, object_of, text_of
+
+__all__ = ["Files", "Tally", "bounded", "citations"]
+
+_AUDIO_TYPES = {"mp3": "audio/mpeg", "opus": "audio/ogg", "pcm16": "audio/pcm"}
+_AUDIO_SIGNATURES = {
+    b"RIFF": "audio/wav",
+    b"ID3": "audio/mpeg",
+    b"\xff\xfb": "audio/mpeg",
+    b"OggS": "audio/ogg",
+    b"fLaC": "audio/flac",
+}
+
+
+def bounded(items: list[Any], bound: int, what: str) -> list[Any]:
+    """The same items.
+
+    Raises:
+        ProtocolError: there are more than the bound.
+    """
+    if len(items) > bound:
+        raise ProtocolError(f"The answer has more than {bound:,} {what}.")
+    return items
+
+
+def citations(annotations: object) -> Iterator[TextPart]:
+    """The citations of the text so far, as a part that continues it."""
+    told = tuple(item for item in map(object_of, bounded(list_of(annotations), CITATIONS, "citations")) if item)
+    if told:
+        yield TextPart("", told)
+
+
+class Files:
+    """The files of one answer: pictures, which come whole, and a sound, which comes in pieces."""
+
+    __slots__ = ("_audio_id", "_audio_type", "_pieces", "_size")
+
+    def __init__(self, audio_format: str = "") -> None:
+        self._audio_id = ""
+        self._audio_type = _audio_type(audio_format)
+        self._pieces: list[str] = []  # of base64
+        self._size = 0
+
+    def images(self, items: object) -> Iterator[FilePart]:
+        """Pictures: objects with an ``image_url``, a ``url`` or a ``b64_json``, or texts that are a url."""
+        for item in bounded(list_of(items), PARTS, "parts"):
+            fields = object_of(item)
+            place = fields.get("image_url") or fields
+            url = text_of(place) or text_of(object_of(place).get("url")) or text_of(item)
+            if not url and (data := text_of(fields.get("b64_json"))):
+                url = "data:image/png;base64," + data
+            if url:
+                yield _image(url)
+
+    def audio(self, sound: object) -> Iterator[TextPart]:
+        """Some of the sound. What is said in it comes as text at once, the sound itself when the answer ends.
+
+        Raises:
+            ProtocolError: the sound is larger than an event may be.
+        """
+        fields = object_of(sound)
+        self._audio_id = self._audio_id or identity_of(fields.get("id"))
+        self._audio_type = self._audio_type or _audio_type(text_of(fields.get("format")))
+        if piece := text_of(fields.get("data")):
+            self._pieces.append(piece)
+            self._size += len(piece)
+            if self._size > EVENT_BYTES:
+                raise ProtocolError(f"The sound of the answer is larger than {EVENT_BYTES:,} bytes of base64.")
+        if transcript := text_of(fields.get("transcript")):
+            yield TextPart(transcript)
+
+    def released(self) -> list[FilePart]:
+        """The sound, once.
+
+        Raises:
+            ProtocolError: it is not valid base64.
+        """
+        if not self._pieces:
+            return []
+        pieces, self._pieces = self._pieces, []
+        whole = "".join(pieces)
+        # Each piece may be base64 of its own, with padding, or a cut of one long text.
+        texts = pieces if "=" in whole.rstrip("=") else [whole]
+        try:
+            data = b"".join([base64.b64decode(text, validate=True) for text in texts])
+        except binascii.Error as error:
+            raise ProtocolError(f"The sound of the answer is not valid base64: {error}.") from None
+        kind = self._audio_type or next(
+            (kind for start, kind in _AUDIO_SIGNATURES.items() if data.startswith(start)), "audio/*"
+        )
+        return [FilePart(kind, data, name=self._audio_id or None)]
+
+
+def _audio_type(name: str) -> str:
+    return _AUDIO_TYPES.get(name, f"audio/{name}") if name else ""
+
+
+def _image(url: str) -> FilePart:
+    head, comma, data = url.partition(",")
+    kind = head.removeprefix("data:").removesuffix(";base64")
+    if comma and head.startswith("data:") and head.endswith(";base64") and "/" in kind:
+        try:
+            return FilePart(kind, base64.b64decode(data, validate=True))
+        except binascii.Error:
+            pass
+    return FilePart("image/*", url=url)
+
+
+class Tally:
+    """Counts the parts and citations of one answer as they will be joined.
+
+    Fragments of a call are counted by `Calls`.
+    """
+
+    __slots__ = ("_citations", "_last", "_parts")
+
+    def __init__(self) -> None:
+        self._parts = self._citations = 0
+        self._last: tuple[type, int | None] | None = None
+
+    def begin(self) -> None:
+        """The first part is a text."""
+        self._parts, self._last = 1, (TextPart, None)
+
+    def add(self, parts: Sequence[Part]) -> bool:
+        """Count these parts; gives whether mere text would continue the last of them.
+
+        Raises:
+            ProtocolError: there are too many.
+        """
+        for part in parts:
+            kind = type(part)
+            place = kind, getattr(part, "index", None)
+            if kind is TextPart and place[1] is None and self._last and self._last[0] is TextPart:
+                place = self._last
+            is_new = bool(part.id) if isinstance(part, ToolCallPart) else place != self._last
+            if is_new or isinstance(part, (FilePart, RawPart)):
+                self._parts += 1
+                if self._parts > PARTS:
+                    raise ProtocolError(f"The answer has more than {PARTS:,} parts.")
+            self._last = place
+            if isinstance(part, TextPart) and part.citations:
+                self._citations += len(part.citations)
+                if self._citations > CITATIONS:
+                    raise ProtocolError(f"The answer has more than {CITATIONS:,} citations.")
+        return self._last is not None and self._last[0] is TextPart
