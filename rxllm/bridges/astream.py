@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from threading import get_ident
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from reactivex import Observable
 
@@ -27,14 +27,47 @@ class _Sink(Sink[T]):
 
     __slots__ = ("gate", "reader", "thread", "waiter")
 
-    def __init__(self, reader: asyncio.Task[object] | None) -> None:
-        super().__init__(Scheduler(asyncio.get_running_loop()))
-        self.gate: Gate = self.home.gate
-        self.thread = get_ident()
+    gate: Gate
+    thread: int
+
+    def __init__(self, make: Callable[[], Observable[T]]) -> None:
+        super().__init__(make)
         self.waiter: asyncio.Future[None] | None = None
-        self.reader = reader
-        if reader is not None:
-            reader.add_done_callback(self.deserted)
+        self.reader: asyncio.Task[object] | None = None
+
+    def start(self) -> None:
+        make, self.make = self.make, None
+        if make is None:  # closed before it began
+            return
+        self.home = Scheduler(asyncio.get_running_loop())
+        self.home.blame = self.fail
+        self.gate = self.home.gate
+        self.thread = get_ident()
+        if self.reader is not None:
+            self.reader.add_done_callback(self.deserted)
+        self.begin(make)
+
+    async def next(self) -> T:
+        """The next item, once it is there."""
+        items = self.items
+        while not items:
+            if self.make is not None:
+                self.start()
+                continue
+            if self.ended and not items:  # another thread may have put the last one meanwhile
+                if hasattr(self, "home"):
+                    await settled(self.home.beside)  # of handlers, which may need this loop
+                raise self.end(StopAsyncIteration)
+            try:
+                await self.wait()
+            except RuntimeError:
+                if in_loop(self.home.loop):
+                    raise
+                raise MisuseError("This stream was begun on another event loop; make a new one here.") from None
+        value = items.popleft()
+        if not self.gate.is_open and len(items) <= LOW:
+            self.gate.open()
+        return value
 
     def on_next(self, value: T) -> None:
         items = self.items
@@ -50,16 +83,16 @@ class _Sink(Sink[T]):
         self.over()
         if self.waiter is not None:
             self.wake()
-        self.home.call(self.let_go)
+        self.home.call(self.forget_reader)
 
-    def let_go(self) -> None:
+    def forget_reader(self) -> None:
         if self.reader is not None:
             self.reader.remove_done_callback(self.deserted)
             self.reader = None
 
     def deserted(self, reader: asyncio.Task[object]) -> None:
-        """Leaves when the task that reads was cancelled: its traceback may hold the iterator for long."""
-        if reader.cancelled():
+        """Closes the stream when its reading task was cancelled: that task's frames may hold the stream for long."""
+        if reader.cancelled() and not self.ended:
             self.close()
 
     def wake(self) -> None:
@@ -86,57 +119,35 @@ class _Sink(Sink[T]):
 class AsyncStream(AsyncIterator[T], Generic[T]):
     """The items of an Observable for ``async for``; one pass, and an async context manager.
 
-    Nothing is sent before the first ``anext``. `aclose`, leaving ``async with``, ``break`` (which drops the iterator)
-    and the end of a cancelled task close the request. A cancelled ``anext`` alone, as of ``asyncio.wait_for``, loses
-    nothing: the next one goes on.
+    Nothing is sent before the first ``anext``. `aclose`, leaving ``async with``, ``break`` or an exception (which drop
+    the iterator) and the end of a cancelled task close the request. A cancelled ``anext`` alone, as of
+    ``asyncio.wait_for``, loses nothing: the next one goes on.
     """
 
     def __init__(self, source: Observable[T]) -> None:
-        self._sink: _Sink[T] | None = None
-        self._source: Observable[T] | None = expected(source)
-        self._reader: asyncio.Task[object] | None = None
+        expected(source)
+        self._sink = _Sink[T](lambda: source)
 
     def __aiter__(self) -> Self:
-        self._reader = asyncio.current_task()
+        if self._sink.make is not None:
+            self._sink.reader = asyncio.current_task()
         return self
 
-    async def __anext__(self) -> T:
-        sink = self._sink or self._start()
-        items = sink.items
-        while not items:
-            if sink.ended and not items:  # another thread may have put the last one meanwhile
-                await settled(sink.home.beside)  # of handlers, which may need this loop
-                raise sink.end(StopAsyncIteration)
-            try:
-                await sink.wait()
-            except RuntimeError:
-                if in_loop(sink.home.loop):
-                    raise
-                raise MisuseError("This stream was begun on another event loop; make a new one here.") from None
-        value = items.popleft()
-        if not sink.gate.is_open and len(items) <= LOW:
-            sink.gate.open()
-        return value
-
-    def _start(self) -> _Sink[T]:
-        source, self._source = self._source, None
-        if source is None:  # closed before it began
-            raise StopAsyncIteration
-        sink = self._sink = _Sink[T](self._reader)
-        sink.begin(lambda: source)
-        return sink
+    def __anext__(self) -> Coroutine[Any, Any, T]:
+        return self._sink.next()  # whose frame does not hold this stream
 
     async def aclose(self) -> None:
-        """Leaves the stream, and returns when its request is closed. Idempotent."""
-        self._source = None
-        if self._sink is not None:
-            home = self._sink.home
-            self._sink.items.clear()
-            if in_loop(home.loop):
-                self._sink.dispose()
-                await settled(home.tasks | home.beside)
-            else:  # such as the portal's in a test's teardown; that loop may be busy, or closed, so nobody waits for it
-                self._sink.close()
+        """Closes the stream, and returns when its request is closed. Idempotent."""
+        sink = self._sink
+        sink.items.clear()
+        if sink.make is not None:
+            sink.cancel()
+        elif hasattr(sink, "home"):
+            if in_loop(sink.home.loop):
+                sink.dispose()
+                await settled(sink.home.tasks | sink.home.beside)
+            elif not sink.ended:  # its loop may be busy, or closed, so nobody waits for it
+                sink.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -147,7 +158,7 @@ class AsyncStream(AsyncIterator[T], Generic[T]):
         await self.aclose()
 
     def __del__(self) -> None:
-        if self._sink is not None:
+        if hasattr(self, "_sink") and hasattr(self._sink, "home") and not self._sink.ended:
             self._sink.close()
 
 

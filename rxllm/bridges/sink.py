@@ -1,4 +1,4 @@
-"""What both ways out of Rx have in common: the far end of the graph."""
+"""The far end of the graph, which both ways out of Rx share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeVar
 from reactivex import Observable, abc
 
 from ..runtime.loops import raisable
-from ..runtime.scheduler import Scheduler
+from ..runtime.scheduler import Scheduler, not_taken_up
 from ..runtime.source import connect
 
 __all__ = ["Sink"]
@@ -19,43 +19,60 @@ T = TypeVar("T")
 
 
 class Sink(abc.ObserverBase[T]):
-    """Keeps what came until the iterator takes it. It does not know the iterator, so that one can be collected."""
+    """Keeps the items until the reader takes them.
 
-    __slots__ = ("ended", "error", "home", "items", "subscription")
+    The sink does not know the stream that the program holds, and every frame that waits for an item is a frame of the
+    sink. So a traceback that is kept keeps no stream: the stream is collected, and its request is closed.
 
-    def __init__(self, home: Scheduler) -> None:
+    ====== ============== ======= ==========================================
+    state  `make`         `ended` changed by
+    ====== ============== ======= ==========================================
+    new    the source     False   the constructor
+    begun  None           False   the reader's first ``next``
+    ended  None           True    the source's end, or the reader's `close`
+    ====== ============== ======= ==========================================
+    """
+
+    __slots__ = ("ended", "error", "home", "items", "make", "subscription")
+
+    home: Scheduler
+
+    def __init__(self, make: Callable[[], Observable[T]]) -> None:
         self.items: deque[T] = deque()
         self.ended = False
         self.error: BaseException | None = None
-        self.home = home
-        self.home.blame = self.fail
+        self.make: Callable[[], Observable[T]] | None = make
         self.subscription: abc.DisposableBase | None = None
 
     def begin(self, make: Callable[[], Observable[T]]) -> None:
-        """Subscribes: it needs no guard of the grammar, since nobody hears what comes after the end."""
+        """Subscribes, without reactivex's guard of the grammar, since nobody hears what comes after the end."""
+        if self.ended:
+            return
         try:
-            subscription = self.subscription = connect(make(), self, self.home)
-        except BaseException as error:  # SystemExit, too: who waits in another thread must hear of it
+            self.subscription = connect(make(), self, self.home)
+        except BaseException as error:  # SystemExit, too: a reader in another thread must hear of it
             self.fail(error)
         else:
             if self.ended:
-                subscription.dispose()
+                self.over()
 
     def over(self) -> None:
-        """Nothing more will come, and nothing more is wanted; nobody is to wait for the reader."""
+        """Notes the end, disposes the subscription, and opens the gate for pumps that wait for the reader."""
         self.ended = True
-        self.home.gate.open()
-        if self.subscription is not None:
-            self.subscription.dispose()
+        home, subscription, self.subscription = self.home, self.subscription, None
+        home.gate.open()
+        if subscription is not None:
+            subscription.dispose()
+        home.blame = not_taken_up  # without this cycle the graph is freed here, not in the reader's thread by chance
 
     def on_error(self, error: Exception) -> None:
-        """Keeps the error for the iterator to raise, after the items that came before it."""
+        """Keeps the error for the reader, who gets it after the items that came before it."""
         if not self.ended:
             self.error = error
         self.on_completed()
 
     def fail(self, error: BaseException) -> bool:
-        """Hears that the graph is broken and nothing more will come; False if it is over anyway."""
+        """Ends the stream with the error of a broken graph; False if the stream has ended already."""
         if self.ended:
             return False
         self.error = error
@@ -63,17 +80,21 @@ class Sink(abc.ObserverBase[T]):
         return True
 
     def end(self, stop: type[Exception]) -> BaseException:
-        """What the iterator raises when there is nothing left: the stream's error, once, then `stop`."""
+        """What the reader raises when there is nothing left: the stream's error, once, then `stop`."""
         error, self.error = self.error, None
         return stop() if error is None else raisable(error)
 
+    def cancel(self) -> None:
+        """Ends the stream before it has begun."""
+        self.make = None
+        self.ended = True
+
     def close(self) -> None:
-        """Leaves the stream. Takes no lock, so a destructor may call it from anywhere."""
-        if not self.ended:
-            self.ended = True
-            with suppress(RuntimeError):  # the loop is closed
-                self.home.loop.call_soon_threadsafe(self.dispose)
+        """Has the stream's loop dispose of the stream. Takes no lock, so a destructor may call it from anywhere."""
+        self.ended = True
+        with suppress(RuntimeError):  # the loop is closed
+            self.home.loop.call_soon_threadsafe(self.dispose)
 
     def dispose(self) -> None:
-        """Leaves the stream, on its loop."""
+        """Ends the stream, on its loop."""
         self.on_completed()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import threading
+import functools
+import queue
+import weakref
 from asyncio import AbstractEventLoop as Loop
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Generic, Never, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Never, Self, TypeVar
 
 from reactivex import Observable
 
 from ..misuse import MisuseError
 from ..runtime.gate import HIGH, LOW
+from ..runtime.interrupts import close_elsewhere, wait_for, when_dropped
 from ..runtime.loops import in_loop
 from ..runtime.portal import portal
 from ..runtime.scheduler import Scheduler
@@ -27,15 +30,77 @@ In = TypeVar("In")
 
 
 class _Sink(Sink[T]):
-    """On the portal's thread, while the consumer waits in its own."""
+    """Written on the portal's thread, and read in a thread that Ctrl-C may interrupt between any two steps.
 
-    __slots__ = ("condition", "jobs", "reopening", "waiting")
+    So the reader takes no lock and leaves nothing half done. It waits at a queue, sets one flag, and a stream that it
+    drops is closed by another thread.
 
-    def __init__(self) -> None:
-        super().__init__(Scheduler(portal()))
+    Attributes:
+        waiting: set by the reader before it looks whether something has come, unset by the thread that wakes it.
+        bell: what wakes the reader; a ring too many does no harm.
+        jobs: what the reader is to do while it waits.
+        stream: what the program holds.
+    """
+
+    __slots__ = ("bell", "dropped", "jobs", "reopening", "stream", "waiting")
+
+    stream: weakref.ref[SyncStream[T]]
+
+    def __init__(self, make: Callable[[], Observable[T]]) -> None:
+        super().__init__(make)
         self.jobs: deque[Callable[[], None]] = deque()
-        self.condition = threading.Condition()
+        self.bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.waiting = self.reopening = False
+        self.dropped: object = None
+
+    def next(self) -> T:
+        """The next item, once it is there. No frame from here on holds the stream."""
+        items = self.items
+        try:
+            if self.jobs or not items:
+                self.wait()
+            if items:
+                value = items.popleft()
+                if not self.home.gate.is_open and len(items) <= LOW and not self.reopening:
+                    self.reopening = True
+                    self.home.call(self.reopen)
+                return value
+        except BaseException:
+            self.leave()
+            raise
+        raise self.end(StopIteration)
+
+    def wait(self) -> None:
+        """Blocks the reader until there is an item, or the end; meanwhile it does the `jobs`."""
+        make, self.make = self.make, None
+        if hasattr(self, "home"):
+            if self.home.loop is not portal():
+                raise MisuseError(
+                    "This stream was begun by the parent of this process, and nothing comes of it here; begin another."
+                )
+        elif make is not None and not self.ended:
+            self.start(make)
+        self.work()
+        while not self.items and not self.ended:
+            self.waiting = True  # before looking: a thread that writes after the look sees it, and rings
+            if not (self.items or self.ended or self.jobs):
+                wait_for(self.bell)
+            self.waiting = False
+            self.work()
+
+    def start(self, make: Callable[[], Observable[T]]) -> None:
+        if in_loop(portal()):
+            raise MisuseError(
+                "A synchronous call on rxllm's own event loop would wait for itself. Inside handlers, operators "
+                "and `async def complete` use `await llm.ainvoke(…)` or `async for … in llm.astream(…)`."
+            )
+        if portal().is_closed():
+            raise MisuseError("The interpreter is shutting down; it is too late for a new stream.")
+        self.home = Scheduler(portal())
+        self.home.blame = self.fail
+        if self.stream() is not None:
+            self.dropped = when_dropped(self.stream, self.close)
+        self.home.call(functools.partial(self.begin, make))
 
     def on_next(self, value: T) -> None:
         items = self.items
@@ -48,26 +113,14 @@ class _Sink(Sink[T]):
             self.wake()
 
     def on_completed(self) -> None:
+        self.dropped = None
         self.over()
         if self.waiting:
             self.wake()
 
     def wake(self) -> None:
-        with self.condition:
-            self.waiting = False
-            self.condition.notify()
-
-    def wait(self) -> None:
-        """Blocks the consumer's thread until there is an item, or the end; meanwhile it does the `jobs`."""
-        while not self.items and not self.ended:
-            with self.condition:
-                # Set before looking: a producer that comes after the look sees it and wakes us.
-                self.waiting = True
-                while not self.items and not self.ended and not self.jobs:
-                    self.condition.wait()
-                    self.waiting = True  # who woke us has unset it, and may have been late: look again, then wait
-                self.waiting = False
-            self.work()
+        self.waiting = False
+        self.bell.put(None)
 
     def work(self) -> None:
         while self.jobs and not self.ended:
@@ -77,18 +130,38 @@ class _Sink(Sink[T]):
         self.reopening = False
         self.home.gate.open()
 
+    def leave(self) -> None:
+        """The reader wants no more."""
+        if not self.ended and hasattr(self, "home"):
+            close_elsewhere(self)
+        self.ended = True
+        self.items.clear()
+
 
 class SyncStream(Iterator[T], Generic[T]):
     """The items of an Observable for a ``for`` loop; one pass, and a context manager.
 
-    Nothing is sent before the first ``next``. `close`, leaving ``with``, ``break`` (which drops the iterator) and
-    Ctrl-C close the request. Several streams may be read at once from several threads; one stream by one thread.
+    Nothing is sent before the first ``next``. `close`, leaving ``with``, ``break`` or an exception (which drop the
+    iterator) and Ctrl-C close the request, even while the exception's traceback is kept, as a notebook keeps it.
+    Several streams may be read at once from several threads; one stream by one thread.
     """
 
+    # `__next__` is the sink's own method, kept in a slot: a method of this class would hold the stream in its frame,
+    # and with it every traceback that passes there.
+    __slots__ = ("__next__", "__weakref__", "_sink")
+
+    if TYPE_CHECKING:
+
+        def __next__(self) -> T: ...
+
     def __init__(self, source: Observable[T]) -> None:
-        self._sink: _Sink[T] | None = None
         expected(source)
-        self._source: Callable[[_Sink[T]], Observable[T]] | None = lambda _: source
+        self._read(_Sink(lambda: source))
+
+    def _read(self, sink: _Sink[T]) -> None:
+        self._sink = sink
+        self.__next__ = sink.next  # type: ignore[method-assign]
+        sink.stream = weakref.ref(self)
 
     def __iter__(self) -> Self:
         return self
@@ -96,54 +169,9 @@ class SyncStream(Iterator[T], Generic[T]):
     def __aiter__(self) -> Never:
         raise MisuseError("This stream is for a plain `for`; here write `async for … in llm.astream(prompt)`.")
 
-    def __next__(self) -> T:
-        sink = self._sink or self._start()
-        items = sink.items
-        if sink.jobs or not items:
-            if sink.home.loop is not portal():
-                raise MisuseError(
-                    "This stream was begun by the parent of this process, and nothing comes of it here; begin another."
-                )
-            try:
-                sink.work()
-                sink.wait()
-            except BaseException:
-                self.close()
-                raise
-            if not items:
-                raise sink.end(StopIteration)
-        value = items.popleft()
-        if not sink.home.gate.is_open and len(items) <= LOW and not sink.reopening:
-            sink.reopening = True
-            sink.home.call(sink.reopen)
-        return value
-
-    def _start(self) -> _Sink[T]:
-        if in_loop(portal()):
-            raise MisuseError(
-                "A synchronous call on rxllm's own event loop would wait for itself. Inside handlers, operators "
-                "and `async def complete` use `await llm.ainvoke(…)` or `async for … in llm.astream(…)`."
-            )
-        if portal().is_closed():
-            raise MisuseError("The interpreter is shutting down; it is too late for a new stream.")
-        make, self._source = self._source, None
-        if make is None:  # closed before it began
-            raise StopIteration
-        sink = self._sink = _Sink[T]()
-
-        def subscribe() -> None:
-            if not sink.ended:
-                sink.begin(lambda: make(sink))
-
-        sink.home.call(subscribe)
-        return sink
-
     def close(self) -> None:
-        """Leaves the stream; its request is closed. Idempotent."""
-        self._source = None
-        if self._sink is not None:
-            self._sink.close()
-            self._sink.items.clear()
+        """Closes the stream and its request. Idempotent."""
+        self._sink.leave()
 
     def __enter__(self) -> Self:
         return self
@@ -153,10 +181,6 @@ class SyncStream(Iterator[T], Generic[T]):
     ) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        if self._sink is not None:
-            self._sink.close()
-
 
 class CallerStream(SyncStream[T]):
     """A stream of what `operator` makes of `items`, which are pulled in the thread that reads the stream.
@@ -165,9 +189,11 @@ class CallerStream(SyncStream[T]):
     is pulled.
     """
 
+    __slots__ = ()
+
     def __init__(self, items: Iterable[In], operator: Callable[[Observable[In]], Observable[T]]) -> None:
-        self._source = lambda sink: operator(source(lambda home: pull(_Caller(home.loop, sink), lambda: items)))
-        self._sink = None
+        sink: _Sink[T] = _Sink(lambda: operator(source(lambda home: pull(_Caller(home.loop, sink), lambda: items))))
+        self._read(sink)
 
 
 class _Caller(Calls):

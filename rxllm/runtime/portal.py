@@ -5,28 +5,46 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures.thread  # noqa: F401  # pyright: ignore[reportUnusedImport]  (its exit hook comes first)
+import functools
 import os
 import queue
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 
+from .interrupts import INTERRUPTED, ExitStatus, closing_dropped, wait_for
 from .loops import Loop, report
 
 __all__ = ["portal"]
 
 
 class _Portal:
-    """An event loop in a daemon thread, so that synchronous programs share connections and need no loop."""
+    """An event loop in a daemon thread, so that synchronous programs share connections and need no loop.
+
+    The main thread can be interrupted by Ctrl-C between any two steps, so it takes no lock of this class: it adds to a
+    set and puts into queues, and each of these is one step for the interpreter.
+    """
 
     def __init__(self) -> None:
-        ready: queue.SimpleQueue[Loop] = queue.SimpleQueue()
-        self._held = 0
+        self._held: set[object] = set()  # what keeps the process from ending
+        self._ready: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._released: queue.SimpleQueue[None] = queue.SimpleQueue()  # has an item when nothing is held any more
+        self._is_ending = False  # the main thread has ended, and waits
         self._is_patient = True  # until Ctrl-C
-        self._quiet = threading.Condition()
-        self._thread = threading.Thread(target=self._run, args=(ready,), name="rxllm-portal", daemon=True)
-        self._thread.start()
-        self.loop = ready.get()
+        self._is_abandoned = False  # Ctrl-C came before it was ready
+        self._thread = threading.Thread(target=self._run, name="rxllm-portal", daemon=True)
+
+    def start(self) -> None:
+        """Returns when the loop runs."""
+        try:
+            self._thread.start()
+            self._ready.get()
+        except BaseException:
+            self._is_abandoned = True
+            if hasattr(self, "_stop"):
+                self.loop.call_soon_threadsafe(self._stop.set)
+            raise
         # Not atexit: by then concurrent.futures has shut down, and a request that is still to come could not look
         # up its host. These hooks run before that, last registered first.
         with suppress(RuntimeError):  # the main thread has ended already
@@ -36,45 +54,43 @@ class _Portal:
 
     def hold(self) -> Callable[[], None]:
         """Keeps the process from ending until the returned function is called."""
-        with self._quiet:
-            self._held += 1
+        token = object()
+        self._held.add(token)
+        return functools.partial(self._release, token)
 
-        held = True
+    def _release(self, token: object) -> None:
+        self._held.discard(token)
+        if self._is_ending and not self._held:
+            self._released.put(None)
 
-        def release() -> None:
-            nonlocal held
-            with self._quiet:
-                self._held -= held
-                held = False
-                self._quiet.notify_all()
-
-        return release
-
-    def _run(self, ready: queue.SimpleQueue[Loop]) -> None:
-        with asyncio.Runner() as runner:
-            loop = runner.get_loop()
+    def _run(self) -> None:
+        with asyncio.Runner() as runner, closing_dropped():
+            self.loop = runner.get_loop()
             self._stop = asyncio.Event()
-            ready.put(loop)
-            while not self._stop.is_set():
+            self._ready.put(None)
+            while not (self._stop.is_set() or self._is_abandoned):
                 try:
                     runner.run(self._wait())
                 except BaseException as error:  # a subscriber's SystemExit must not take the others' loop away
-                    report(loop, "A task of rxllm's event loop raised.", error)
+                    report(self.loop, "A task of rxllm's event loop raised.", error)
 
     async def _wait(self) -> None:
         await self._stop.wait()
 
     def _hear_out(self) -> None:
-        """At the end of the main thread: waits for whoever has only subscribed. In a forked child that is nobody."""
-        if self is _portal and self._is_patient:
-            try:
-                with self._quiet:
-                    self._quiet.wait_for(lambda: not self._held)
-            except KeyboardInterrupt:  # all requests are closed
-                self._is_patient = False
+        """Waits, at the end of the main thread, for all that was only subscribed; a forked child waits for nothing."""
+        if self is not _portal:
+            return
+        self._is_ending = True
+        try:
+            while self._held and self._is_patient:
+                wait_for(self._released)
+        except KeyboardInterrupt:
+            self._is_patient = False  # `_finish` closes all requests
+            sys._rxllm_exit_status = ExitStatus(INTERRUPTED)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 
     def _finish(self) -> None:
-        """At the end of all threads but the daemons: closes the loop, which cancels what is left."""
+        """Closes the loop at the end of all threads but the daemons, which cancels what is left."""
         self._hear_out()  # those threads may have subscribed since
         if self is _portal:
             self.loop.call_soon_threadsafe(self._stop.set)
@@ -86,10 +102,16 @@ _portal_lock = threading.Lock()
 
 
 def _portal_instance() -> _Portal:
+    return _portal or _start_portal()
+
+
+def _start_portal() -> _Portal:
     global _portal
     with _portal_lock:
         if _portal is None:
-            _portal = _Portal()
+            made = _Portal()
+            made.start()
+            _portal = made
         return _portal
 
 
@@ -109,7 +131,7 @@ def hold() -> Callable[[], None]:
 
 
 def _forget_portal() -> None:
-    """A forked child has the parent's portal without its thread: it needs one of its own."""
+    """A forked child has the parent's portal without its threads: it needs one of its own."""
     global _portal, _portal_lock
     _portal, _portal_lock = None, threading.Lock()
 

@@ -41,7 +41,7 @@ T = TypeVar("T")
 _State = TypeVar("_State")
 
 
-def _not_taken_up(error: BaseException) -> bool:
+def not_taken_up(error: BaseException) -> bool:
     """Nobody waits for the stream's end."""
     return False
 
@@ -87,7 +87,7 @@ class Scheduler(AsyncIOScheduler):
         if shown:
             shown.gate.lead(self.gate)
         self.outer: Scheduler | None = None
-        self.blame: Callable[[BaseException], bool] = _not_taken_up
+        self.blame: Callable[[BaseException], bool] = not_taken_up
         self.answered: Callable[[str, int, Mapping[str, str]], object] = _not_read
         self.within: tuple[object, ...] = shown.within if shown else ()
         self.has_others = False

@@ -195,6 +195,7 @@ class _Subscription(abc.DisposableBase, Generic[T]):
                 await cast("AsyncGenerator[T, None]", iterator).aclose()
 
     def ended(self, task: asyncio.Task[None]) -> None:
+        self.task = None  # the task is freed here, not by the garbage collector in a thread that Ctrl-C may interrupt
         self.home.tasks.discard(task)
         self.release()
         if task.cancelled():

@@ -186,7 +186,8 @@ async def test_items_of_another_thread_wake_the_reader():
 
 async def test_an_item_that_comes_before_the_reader_waits_is_not_waited_for():
     """Another thread's may come between the look and the wait; and many, before the gate is closed."""
-    sink = _Sink(None)
+    sink = _Sink(rx.never)
+    sink.start()
     sink.items.append(1)
     await asyncio.wait_for(sink.wait(), 5)
     sink.items.clear()

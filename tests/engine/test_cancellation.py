@@ -7,6 +7,7 @@ a busy machine may be late, but not thrice.
 import asyncio
 import gc
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -148,8 +149,9 @@ def by_garbage_collection(llm):
     """The iterator is part of a cycle that nobody knows any more."""
     chunks = llm.stream("p")
     next(chunks)
-    chunks.itself = chunks
-    del chunks
+    cycle = [chunks]
+    cycle.append(cycle)
+    del chunks, cycle
     gc.collect()
     return time.monotonic()
 
@@ -413,6 +415,76 @@ async def test_a_timed_out_anext_loses_nothing():
             assert "lo" == str(await asyncio.wait_for(anext(chunks), 5))
 
 
+async def test_an_async_loop_that_times_out_closes_its_request_while_the_error_is_kept(hanging):
+    """The task lives on and keeps the exception: no frame of its traceback holds the stream."""
+    kept = []
+
+    async def leave():
+        started = asyncio.Event()
+        task = asyncio.current_task()
+
+        async def expire():
+            await started.wait()
+            task.cancel()
+
+        expiry = asyncio.create_task(expire())
+        try:
+            async for _ in hanging.llm.astream("p"):
+                started.set()
+        except asyncio.CancelledError as error:
+            kept.append(error)
+            task.uncancel()
+        await expiry
+        return time.monotonic()
+
+    assert await hanging.closed_soon(leave)
+    assert kept
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no pthread_kill")
+@pytest.mark.parametrize("ask", [lambda llm: llm.stream("p"), lambda llm: rxllm.pipe(llm, rxllm.text()).stream("p")])
+def test_an_interrupted_loop_closes_its_request_while_the_error_is_kept(ask, hanging):
+    """A notebook keeps the traceback of an interrupted cell: no frame of it holds the stream."""
+    kept = []
+
+    def leave():
+        arrived = queue.SimpleQueue()  # which an interrupt can't divide
+
+        def interrupt():
+            arrived.get()
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+        interrupter = threading.Thread(target=interrupt)
+        interrupter.start()
+        try:
+            for _ in ask(hanging.llm):
+                arrived.put(None)
+        except KeyboardInterrupt as error:
+            kept.append(error)
+            since = time.monotonic()
+        interrupter.join()
+        return since
+
+    assert hanging.closed_at_once(leave)
+    assert kept
+
+
+def test_a_loop_whose_body_raises_closes_its_request_while_the_error_is_kept(endless):
+    """The exception may come from anywhere."""
+    kept = []
+
+    def leave():
+        try:
+            for _ in endless.llm.stream("p"):
+                raise ValueError("boom")
+        except ValueError as error:
+            kept.append(error)
+        return time.monotonic()
+
+    assert endless.closed_at_once(leave)
+    assert kept
+
+
 # ── disposing ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -672,12 +744,108 @@ def test_ctrl_c_closes_the_request(name, hanging):
             process.send_signal(signal.SIGINT)
             _, complaints = process.communicate(timeout=20)
         quiet = name == "a subscription"
-        assert (0 if quiet else -signal.SIGINT) == process.returncode
+        assert (130 if quiet else -signal.SIGINT) == process.returncode  # a shell shows 130 for both
         assert ("" if quiet else "KeyboardInterrupt") == (complaints.splitlines() or [""])[-1]
         assert not any(word in complaints for word in ("Warning", "never retrieved", "Exception ignored", "destroyed"))
         return since
 
     assert hanging.closed_at_once(leave)
+
+
+STORM = """
+import gc, queue, random, signal, sys, threading, time
+import rxllm
+
+live, unexpected, received, until, is_told = set(), [], 0, 0, False
+sys.unraisablehook = lambda swallowed: unexpected.append(swallowed.exc_value)
+
+
+class Ticking(rxllm.LLM):
+    async def chunks(self, request):
+        life = object()
+        live.add(life)
+        try:
+            for _ in range(random.randrange(1, 50)):
+                yield "x"
+            await asyncio.sleep(1000)
+        finally:
+            live.discard(life)
+
+
+def interrupted(*_):
+    global received
+    received += 1
+    raise KeyboardInterrupt
+
+
+def interrupt():
+    while shot := told.get():
+        for shot in (shot, shot + 1):
+            moment = time.perf_counter() + random.random() * random.choice([0.00002, 0.0003, 0.002])
+            while time.perf_counter() < moment:
+                pass
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            while received < shot:
+                time.sleep(0)
+
+
+def read():
+    global is_told
+    if not is_told:
+        is_told = True
+        told.put(until - 1)
+    while received < until:
+        if random.random() < 0.5:
+            for _ in llm.stream("p"):
+                pass
+        else:
+            with llm.stream("p") as chunks:
+                for _ in chunks:
+                    pass
+
+
+def heeding(action):
+    def run():
+        while True:
+            try:
+                return action()
+            except KeyboardInterrupt:
+                pass
+            except BaseException as error:
+                unexpected.append(error)
+    return run
+
+
+llm, told = Ticking(), queue.SimpleQueue()
+storm = heeding(heeding(heeding(read)))  # each interrupt may come while the one before is handled
+next(llm.stream("p"), None)
+signal.signal(signal.SIGINT, interrupted)
+threading.Thread(target=interrupt, daemon=True).start()
+for _ in range(ROUNDS):
+    until, is_told = received + 2, False
+    storm()
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+gc.collect()
+patience = time.monotonic() + 10
+while live and time.monotonic() < patience:
+    time.sleep(0.01)
+print(len(live), unexpected)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no pthread_kill")
+def test_storms_of_interrupts_hang_nothing_and_leave_nothing():
+    """Two interrupts, close together, 300 times: each arrives as KeyboardInterrupt, and all streams are closed."""
+    script = "\n".join([PRELUDE, STORM.replace("ROUNDS", "300")])
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        env={**os.environ, "PYTHONPATH": str(Path(rxllm.__file__).parents[1])},
+        check=False,
+    )
+    assert (0, "0 []\n", "") == (done.returncode, done.stdout, done.stderr)
 
 
 @pytest.mark.parametrize("source", [lambda: from_iter(range(10**9)), lambda: Ticking()("hi")], ids=["range", "model"])
