@@ -1,8 +1,8 @@
 """Griffe extension: the constructors that attrs makes, and docstrings as Markdown.
 
 Griffe reads source code and does not see what attrs generates, so a class would lose its constructor's signature. This
-extension asks the class itself. It also removes the ``::`` that stands before code blocks in docstrings: Markdown does
-not need it.
+extension asks the class itself. It also turns the literal blocks of docstrings, which begin with ``::``, into fenced
+blocks.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import textwrap
 from typing import Any
 
 import attrs
 import griffe
 
-_COLONS = re.compile(r"(?m)^([ \t]*)::[ \t]*$|::[ \t]*$")
+_LITERAL = re.compile(r"(?m)^(?P<before>.*?)::[ \t]*\n[ \t]*\n(?P<block>(?:(?:[ \t]+\S.*)?(?:\n|\Z))+)")
+_CODE = re.compile(r"(?m)^\s*(import |from |def |async |class |@|with |for |\w+ = )")
 _KINDS = {
     inspect.Parameter.POSITIONAL_ONLY: griffe.ParameterKind.positional_only,
     inspect.Parameter.POSITIONAL_OR_KEYWORD: griffe.ParameterKind.positional_or_keyword,
@@ -26,15 +28,21 @@ _KINDS = {
 
 
 class AttrsExtension(griffe.Extension):
-    """Adds ``__init__`` to attrs classes that have none of their own."""
+    """Adds ``__init__`` to attrs classes, and shows the values of private constants that are defaults."""
 
     def on_class(self, *, cls: griffe.Class, **kwargs: Any) -> None:
         """Adds the constructor."""
-        if "__init__" in cls.members or not any(each.callable_path.startswith("attrs.") for each in cls.decorators):
+        if not any(each.callable_path.startswith("attrs.") for each in cls.decorators):
             return
         module, _, name = cls.path.rpartition(".")
         found = getattr(importlib.import_module(module), name)
         parameters = list(inspect.signature(found.__init__).parameters.values())[1:]
+        own = cls.members.get("__init__")
+        if isinstance(own, griffe.Function):
+            for each in parameters:
+                if str(own.parameters[each.name].default).startswith("_"):
+                    own.parameters[each.name].default = repr(each.default)
+            return
         fields = {each.alias: each for each in attrs.fields(found)}
         cls.set_member(
             "__init__",
@@ -52,7 +60,16 @@ class AttrsExtension(griffe.Extension):
     def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         """Makes Markdown of the docstring."""
         if obj.docstring is not None:
-            obj.docstring.value = _COLONS.sub(lambda found: "" if found[1] is not None else ":", obj.docstring.value)
+            obj.docstring.value = _LITERAL.sub(_fenced, obj.docstring.value)
+
+
+def _fenced(found: re.Match[str]) -> str:
+    """A literal block of reStructuredText as a fenced block of Markdown."""
+    before, block = found["before"].rstrip(), textwrap.dedent(found["block"]).strip("\n")
+    language = "python" if _CODE.search(block) else "text"
+    indent = re.match(r"[ \t]*", found["before"])
+    fence = textwrap.indent(f"```{language}\n{block}\n```\n\n", indent[0] if indent else "")
+    return f"{before}:\n\n{fence}" if before else fence
 
 
 def _parameter(of: inspect.Parameter, field: attrs.Attribute[Any] | None) -> griffe.Parameter:
