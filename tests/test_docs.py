@@ -24,6 +24,7 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 BLOCK = re.compile(r"^```(?:(\w+)(?: title=\"([^\"]*)\")?)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+CELL = "Notebook cell"  # the title of a program that may await at its top level
 OUTPUT = ("text", "Output")  # such a block after a program says what the program prints
 # With -X dev the loop tells which steps took over 100 ms: true on a busy machine, and no fault of the program.
 SLOW = "Executing <"
@@ -35,12 +36,12 @@ def name(page):
 
 
 def programs(page):
-    """The page's programs: the line each stands on, its code, and what the page says that it prints, or None."""
+    """The page's programs, each as run() takes it, and what the page says that it prints, or None."""
     text = page.read_text("utf-8")
     for block, following in itertools.pairwise([*BLOCK.finditer(text), None]):
         if block[1] == "python":
             said = following[3] if following and (following[1], following[2]) == OUTPUT else None
-            yield text.count("\n", 0, block.start()) + 1, block[3], said
+            yield (text.count("\n", 0, block.start()) + 1, block[3], block[2] == CELL), said
 
 
 def answer(request):
@@ -53,6 +54,8 @@ def answer(request):
 
 def run(page, blocks, directory):
     """What each of the blocks prints, run one after another in one process.
+
+    A block is the line it stands on, its code, and whether it is a notebook's cell.
 
     Where a program asks OpenAI or Anthropic, a local server answers in their place.
     """
@@ -83,12 +86,10 @@ def run(page, blocks, directory):
     return outputs
 
 
-@pytest.mark.parametrize(
-    ("line", "code"), [pytest.param(line, code, id=f"{line}") for line, code, _ in programs(PAGES[0])]
-)
-def test_program_of_the_readme_runs(line, code, tmp_path):
+@pytest.mark.parametrize("block", [pytest.param(block, id=f"line {block[0]}") for block, _ in programs(PAGES[0])])
+def test_program_of_the_readme_runs(block, tmp_path):
     """Each block of the README is a program of its own: it prints something, and neither warns nor fails."""
-    [output] = run(PAGES[0], [(line, code)], tmp_path)
+    [output] = run(PAGES[0], [block], tmp_path)
     assert output.strip()
 
 
@@ -96,9 +97,9 @@ def test_program_of_the_readme_runs(line, code, tmp_path):
 def test_programs_of_a_page_run(page, tmp_path):
     """A page's blocks run one after another and share their names; each prints what the page says that it prints."""
     blocks = list(programs(page))
-    outputs = run(page, [(line, code) for line, code, _ in blocks], tmp_path)
-    said = [(line, text) for line, _, text in blocks if text is not None]
-    printed = [(line, output) for (line, _, text), output in zip(blocks, outputs, strict=True) if text is not None]
+    outputs = run(page, [block for block, _ in blocks], tmp_path)
+    said = [(block[0], text) for block, text in blocks if text is not None]
+    printed = [(block[0], output) for (block, text), output in zip(blocks, outputs, strict=True) if text is not None]
     assert said == printed
 
 
