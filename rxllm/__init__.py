@@ -38,6 +38,7 @@ from .events import (
     Failed,
     Finished,
     Handler,
+    Listener,
     Retried,
     Run,
     RunChunk,
@@ -51,12 +52,13 @@ from .llm import LLM
 from .misuse import MisuseError
 from .operators.batch import batch, batch_as_completed
 from .operators.message import message, usage
+from .operators.stage import stage
 from .operators.text import text
 from .pipeline import Pipeline, pipe
 from .runtime.scheduler import dispatch, scheduler
-from .values.chunk import Chunk
+from .values.chunk import Chunk, join
 from .values.message import FinishReason, Message
-from .values.parameters import Parameters
+from .values.parameters import Parameters, Settings
 from .values.parts import FilePart, Part, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
 from .values.request import Prompt, Request
 from .values.usage import Usage
@@ -76,12 +78,13 @@ if TYPE_CHECKING:
     from .handlers.opentelemetry import OpenTelemetryHandler
     from .handlers.progress import ProgressHandler
     from .handlers.usage import UsageMeter
-    from .operators.backoff import backoff
+    from .operators.backoff import backoff, is_retryable
     from .operators.caching import Store
     from .operators.lines import lines
     from .operators.sentences import sentences
     from .operators.share import share
     from .operators.smooth import smooth
+    from .operators.snapshots import snapshots
     from .operators.split_reasoning import split_reasoning
     from .operators.stop_at import stop_at
     from .operators.timeouts import deadline, first_chunk_timeout, idle_timeout
@@ -116,6 +119,7 @@ __all__ = [
     "Interrupted",
     "LLMResult",
     "Limiter",
+    "Listener",
     "LoggingHandler",
     "MemoryStore",
     "Message",
@@ -142,6 +146,7 @@ __all__ = [
     "RxllmError",
     "SQLiteStore",
     "Service",
+    "Settings",
     "Started",
     "StdoutHandler",
     "Store",
@@ -170,6 +175,8 @@ __all__ = [
     "from_iter",
     "hedge",
     "idle_timeout",
+    "is_retryable",
+    "join",
     "limited",
     "lines",
     "message",
@@ -182,7 +189,9 @@ __all__ = [
     "sentences",
     "share",
     "smooth",
+    "snapshots",
     "split_reasoning",
+    "stage",
     "stop_at",
     "stream",
     "text",
@@ -230,6 +239,8 @@ _LAZY = {
     "stop_at": ".operators.stop_at",
     "tool": ".tools.tool",
     "words": ".operators.words",
+    "is_retryable": ".operators.backoff",
+    "snapshots": ".operators.snapshots",
 }
 
 

@@ -14,6 +14,7 @@ from reactivex import Observable, abc
 from .events import Listener, Service
 from .extensible import evolved
 from .misuse import MisuseError, must_be
+from .operators.adding_up import MESSAGE, Fold
 from .operators.answering import Answered, answering
 from .operators.batch import MAX_CONCURRENCY
 from .operators.message import message, one_chunk
@@ -155,7 +156,11 @@ class LLM(Surface[Prompt | Observable[Any], Chunk, Message]):
             service = self.service(request)
             return Identity(name, self.kind(request), self.tags, self.metadata, self.handlers, service)
 
-        return observed(Source(subscribe), request, identity, self.handlers)
+        return observed(Source(subscribe), request, identity, self.handlers, MESSAGE)
+
+    @property
+    def _fold(self) -> Fold:
+        return MESSAGE
 
     def answer(self, prompt: Prompt | Observable[Any], /) -> Observable[Message]:
         """The whole answer, as an Observable of one Message."""
@@ -224,8 +229,7 @@ def _unknown(kind: type[LLM], name: str, value: object) -> str:
 
 def _made(llm: LLM, request: Request, home: Scheduler) -> Observable[Answered]:
     """What the provider's one method makes of the request."""
-    kind = type(llm)
-    if request.stream is False and kind.chunks is not LLM.chunks:
+    if request.stream is False and type(llm).chunks is not LLM.chunks:
         return _streamed(llm, request, home).pipe(one_chunk)
     return _streamed(llm, request, home)
 

@@ -4,30 +4,39 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from types import FunctionType
-from typing import Any, Self, TypeVar, cast, overload
+from typing import Any, Protocol, Self, cast, overload
 
 from attrs import frozen
 from reactivex import Observable
-from reactivex import operators as ops
+from typing_extensions import TypeVar
 
 from .extensible import evolved
 from .misuse import MisuseError
+from .operators.adding_up import Fold, fold_of
 from .operators.observing import Identity, observed
+from .operators.stage import is_factory, is_operator
 from .surface import Surface
+from .values.chunk import Chunk
+from .values.message import Message
 from .values.parameters import Settings
 
 __all__ = ["Pipeline", "pipe"]
 
 In = TypeVar("In", contravariant=True)
 Out = TypeVar("Out", covariant=True)
+Answer = TypeVar("Answer", covariant=True, default=Out)
 
 
 @frozen
-class Pipeline(Surface[In, Out, Out]):
+class Pipeline(Surface[In, Out, Answer]):
     """Stages in a row: plain function composition. A Pipeline is itself a stage.
 
-    Its answer is the *last value* of its stream; fold first, with `message` for one, where that is not enough.
+    `invoke`, `batch` and the others answer with what its stream *adds up to*, as its last stage declares: after `text`
+    and the other operators of text one text, after a model or an operator of chunks a Message, after `lines` and
+    `batch` a list of all values, after `message`, `usage` and `snapshots` the last value. `smooth`, `share` and the
+    limits on time leave it to the stage before them. After a stage that declares nothing, such as an operator of
+    reactivex, texts join, chunks become a Message, and of anything else the last value is the answer; `stage` declares
+    it otherwise.
 
     Parameters of a call, as in ``talk.invoke(x, temperature=0)``, and those of `bind` reach the models among its
     stages, also those of pipelines among them. They don't reach a model within an operator or a function: there say
@@ -43,9 +52,20 @@ class Pipeline(Surface[In, Out, Out]):
             MisuseError: the last stage returned no Observable, or one before an operator did not, or a coroutine came.
             Exception: what a stage raises.
         """
+        return observed(self._composed(prompt), prompt, self._identity, self.handlers, self._fold)
+
+    def answer(self, prompt: In, /) -> Observable[Answer]:
+        """What the stream adds up to, as an Observable of one value."""
+        return observed(self._composed(prompt), prompt, self._identity, self.handlers, self._fold, whole=True)
+
+    @property
+    def _fold(self) -> Fold:
+        return fold_of(self.stages)
+
+    def _composed(self, prompt: In) -> Observable[Out]:
         value: Any = prompt
         for number, stage in enumerate(self.stages):
-            if _is_operator(stage) and not isinstance(value, Observable):
+            if is_operator(stage) and not isinstance(value, Observable):
                 came = f"{_name(self.stages[number - 1])} returned" if number else "the pipeline is given"
                 raise MisuseError(
                     f"Stage {number + 1} is an operator, which takes an Observable, but {came} "
@@ -66,19 +86,15 @@ class Pipeline(Surface[In, Out, Out]):
                 f"The last stage of a pipeline must return an Observable; {_name(self.stages[-1])} returned "
                 f"{type(value).__name__}. Functions of single values go in as ops.map(f)."
             )
-        return observed(cast("Observable[Out]", value), prompt, self._identity, self.handlers)
+        return cast("Observable[Out]", value)
 
     def _takes_no_coroutine(self, number: int) -> bool:
         """Whether this stage can't be anybody's who awaits; or there is none."""
         stage = self.stages[number] if number < len(self.stages) else None
-        return stage is None or isinstance(stage, Surface) or _is_operator(stage)
+        return stage is None or isinstance(stage, Surface) or is_operator(stage)
 
     def _identity(self) -> Identity:
         return Identity(self.run_name or "Pipeline", "chain", self.tags, self.metadata, self.handlers)
-
-    def answer(self, prompt: In, /) -> Observable[Out]:
-        """The last value."""
-        return self(prompt).pipe(ops.last())
 
     def _asking_with(self, parameters: Settings) -> Self:
         if not _has_model(self):
@@ -97,19 +113,6 @@ def _has_model(stage: object) -> bool:
     return isinstance(stage, Surface)
 
 
-_OPERATORS = ("rxllm.operators.", "reactivex.operators", "reactivex.internal.curry")  # modules
-
-
-def _is_operator(stage: object) -> bool:
-    """Whether it is one of ours or of reactivex's, as far as can be told."""
-    return isinstance(stage, FunctionType) and stage.__module__.startswith(_OPERATORS)
-
-
-def _makes_operator(stage: object) -> bool:
-    """Whether it is what makes one."""
-    return _is_operator(stage) and "<locals>" not in cast("FunctionType", stage).__qualname__
-
-
 def _name(stage: object) -> str:
     return getattr(stage, "__qualname__", type(stage).__name__)
 
@@ -123,60 +126,118 @@ F = TypeVar("F")
 G = TypeVar("G")
 I = TypeVar("I")  # noqa: E741  (input)
 O = TypeVar("O")  # noqa: E741  (output)
+R = TypeVar("R")  # the answer
+To = Callable[[A], B]
+
+
+class Answers(Protocol[In, Out, Answer]):
+    """A last stage that knows what its values add up to: a model, a Pipeline, an operator of ours."""
+
+    def __call__(self, value: In, /) -> Observable[Out]:
+        """The stream."""
+        ...
+
+    def answer(self, value: In, /) -> Observable[Answer]:
+        """The answer."""
+        ...
 
 
 @overload
-def pipe(a: Callable[[I], Observable[O]], /) -> Pipeline[I, O]: ...
+def pipe(  # type: ignore[overload-overlap]
+    a: Answers[I, O, R], /
+) -> Pipeline[I, O, R]: ...
 @overload
-def pipe(a: Callable[[I], A], b: Callable[[A], Observable[O]], /) -> Pipeline[I, O]: ...
+def pipe(a: To[I, Observable[Chunk]], /) -> Pipeline[I, Chunk, Message]: ...
 @overload
-def pipe(a: Callable[[I], A], b: Callable[[A], B], c: Callable[[B], Observable[O]], /) -> Pipeline[I, O]: ...
+def pipe(a: To[I, Observable[O]], /) -> Pipeline[I, O]: ...
+@overload
+def pipe(  # type: ignore[overload-overlap]
+    a: To[I, A], b: Answers[A, O, R], /
+) -> Pipeline[I, O, R]: ...
+@overload
+def pipe(a: To[I, A], b: To[A, Observable[Chunk]], /) -> Pipeline[I, Chunk, Message]: ...
+@overload
+def pipe(a: To[I, A], b: To[A, Observable[O]], /) -> Pipeline[I, O]: ...
+@overload
+def pipe(  # type: ignore[overload-overlap]
+    a: To[I, A], b: To[A, B], c: Answers[B, O, R], /
+) -> Pipeline[I, O, R]: ...
+@overload
+def pipe(a: To[I, A], b: To[A, B], c: To[B, Observable[Chunk]], /) -> Pipeline[I, Chunk, Message]: ...
+@overload
+def pipe(a: To[I, A], b: To[A, B], c: To[B, Observable[O]], /) -> Pipeline[I, O]: ...
+@overload
+def pipe(  # type: ignore[overload-overlap]
+    a: To[I, A], b: To[A, B], c: To[B, C], d: Answers[C, O, R], /
+) -> Pipeline[I, O, R]: ...
+@overload
+def pipe(a: To[I, A], b: To[A, B], c: To[B, C], d: To[C, Observable[Chunk]], /) -> Pipeline[I, Chunk, Message]: ...
+@overload
+def pipe(a: To[I, A], b: To[A, B], c: To[B, C], d: To[C, Observable[O]], /) -> Pipeline[I, O]: ...
+@overload
+def pipe(  # type: ignore[overload-overlap]
+    a: To[I, A], b: To[A, B], c: To[B, C], d: To[C, D], e: Answers[D, O, R], /
+) -> Pipeline[I, O, R]: ...
 @overload
 def pipe(
-    a: Callable[[I], A], b: Callable[[A], B], c: Callable[[B], C], d: Callable[[C], Observable[O]], /
+    a: To[I, A], b: To[A, B], c: To[B, C], d: To[C, D], e: To[D, Observable[Chunk]], /
+) -> Pipeline[I, Chunk, Message]: ...
+@overload
+def pipe(a: To[I, A], b: To[A, B], c: To[B, C], d: To[C, D], e: To[D, Observable[O]], /) -> Pipeline[I, O]: ...
+@overload
+def pipe(  # type: ignore[overload-overlap]
+    a: To[I, A], b: To[A, B], c: To[B, C], d: To[C, D], e: To[D, E], f: Answers[E, O, R], /
+) -> Pipeline[I, O, R]: ...
+@overload
+def pipe(
+    a: To[I, A], b: To[A, B], c: To[B, C], d: To[C, D], e: To[D, E], f: To[E, Observable[Chunk]], /
+) -> Pipeline[I, Chunk, Message]: ...
+@overload
+def pipe(
+    a: To[I, A], b: To[A, B], c: To[B, C], d: To[C, D], e: To[D, E], f: To[E, Observable[O]], /
 ) -> Pipeline[I, O]: ...
 @overload
+def pipe(  # type: ignore[overload-overlap]
+    a: To[I, A], b: To[A, B], c: To[B, C], d: To[C, D], e: To[D, E], f: To[E, F], g: Answers[F, O, R], /
+) -> Pipeline[I, O, R]: ...
+@overload
 def pipe(
-    a: Callable[[I], A],
-    b: Callable[[A], B],
-    c: Callable[[B], C],
-    d: Callable[[C], D],
-    e: Callable[[D], Observable[O]],
+    a: To[I, A], b: To[A, B], c: To[B, C], d: To[C, D], e: To[D, E], f: To[E, F], g: To[F, Observable[Chunk]], /
+) -> Pipeline[I, Chunk, Message]: ...
+@overload
+def pipe(
+    a: To[I, A], b: To[A, B], c: To[B, C], d: To[C, D], e: To[D, E], f: To[E, F], g: To[F, Observable[O]], /
+) -> Pipeline[I, O]: ...
+@overload
+def pipe(  # type: ignore[overload-overlap]
+    a: To[I, A], b: To[A, B], c: To[B, C], d: To[C, D], e: To[D, E], f: To[E, F], g: To[F, G], h: Answers[G, O, R], /
+) -> Pipeline[I, O, R]: ...
+@overload
+def pipe(
+    a: To[I, A],
+    b: To[A, B],
+    c: To[B, C],
+    d: To[C, D],
+    e: To[D, E],
+    f: To[E, F],
+    g: To[F, G],
+    h: To[G, Observable[Chunk]],
+    /,
+) -> Pipeline[I, Chunk, Message]: ...
+@overload
+def pipe(
+    a: To[I, A],
+    b: To[A, B],
+    c: To[B, C],
+    d: To[C, D],
+    e: To[D, E],
+    f: To[E, F],
+    g: To[F, G],
+    h: To[G, Observable[O]],
     /,
 ) -> Pipeline[I, O]: ...
-@overload
-def pipe(
-    a: Callable[[I], A],
-    b: Callable[[A], B],
-    c: Callable[[B], C],
-    d: Callable[[C], D],
-    e: Callable[[D], E],
-    f: Callable[[E], Observable[O]],
-    /,
-) -> Pipeline[I, O]: ...
-@overload
-def pipe(
-    a: Callable[[I], A],
-    b: Callable[[A], B],
-    c: Callable[[B], C],
-    d: Callable[[C], D],
-    e: Callable[[D], E],
-    f: Callable[[E], F],
-    g: Callable[[F], Observable[O]],
-    /,
-) -> Pipeline[I, O]: ...
-@overload
-def pipe(
-    a: Callable[[I], A],
-    b: Callable[[A], B],
-    c: Callable[[B], C],
-    d: Callable[[C], D],
-    e: Callable[[D], E],
-    f: Callable[[E], F],
-    g: Callable[[F], G],
-    h: Callable[[G], Observable[O]],
-    /,
-) -> Pipeline[I, O]: ...
+
+
 @overload
 def pipe(*stages: Callable[[Any], Any]) -> Pipeline[Any, Any]: ...
 
@@ -202,6 +263,6 @@ def pipe(*stages: Callable[[Any], Any]) -> Pipeline[Any, Any]:
             raise MisuseError(
                 f"A stage is a function, a model or an operator, not {type(stage).__name__}: {stage!r:.60}."
             )
-        if _makes_operator(stage):
-            raise MisuseError(f"{_name(stage)} makes an operator, and is called first: say {_name(stage)}(…).")
+        if is_factory(stage):
+            raise MisuseError(f"{_name(stage)} makes an operator, so call it first: say {_name(stage)}(…).")
     return Pipeline(stages)

@@ -20,6 +20,7 @@ from .bridges.stream import CallerStream
 from .events import Event, Listener
 from .extensible import Extensible, evolved
 from .misuse import MisuseError, is_text, must_be, shown
+from .operators.adding_up import Fold
 from .operators.astream_events import SELECTIONS, as_dicts
 from .operators.batch import MAX_CONCURRENCY, batch, batch_as_completed
 from .operators.observing import ears
@@ -86,6 +87,11 @@ class Surface(Extensible, ABC, Generic[In, Out, Answer]):
     @abstractmethod
     def answer(self, prompt: In, /) -> Observable[Answer]:
         """The answer, as an Observable of one value."""
+
+    @property
+    @abstractmethod
+    def _fold(self) -> Fold:
+        """How its values add up to the answer."""
 
     @abstractmethod
     def _asking_with(self, parameters: Settings) -> Self:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast
+from typing import Any, ClassVar, Literal, Protocol, cast
 
 from attrs import frozen
 from reactivex import Observable
+from typing_extensions import TypeVar
 
 from ..llm import LLM, asking
 from ..misuse import MisuseError
+from ..operators.adding_up import BY_VALUE, MESSAGE, Fold, fold_of
 from ..operators.answering import asked_for
 from ..operators.attempts import Begin
 from ..operators.observing import Identity, observed
@@ -26,6 +28,9 @@ In = TypeVar("In", contravariant=True)
 
 
 Out = TypeVar("Out", covariant=True)
+
+
+Answer = TypeVar("Answer", covariant=True, default=Out)
 
 
 T = TypeVar("T")
@@ -65,28 +70,37 @@ class CombinedLLM(LLM):
         """As of every LLM."""
         if isinstance(prompt, Observable):
             return asking(prompt, self)
-        return _made(self, self.of, self.how, Request.ask(prompt, self.parameters))
+        request = Request.ask(prompt, self.parameters)
+        made = _made(self.how, self.of, request)
+        return observed(made, request.prompt, functools.partial(_identity, self, self.how), self.handlers, MESSAGE)
 
 
 @frozen
-class CombinedPipeline(Pipeline[In, Out]):
+class CombinedPipeline(Pipeline[In, Out, Answer]):
     """A pipeline made of others."""
 
     how: How
 
-    def __call__(self, prompt: In, /) -> Observable[Out]:
-        """As of every Pipeline."""
-        return _made(self, self.stages, self.how, prompt)
+    @property
+    def _fold(self) -> Fold:
+        """That of the stages, where it is the same for all."""
+        first, *others = {fold_of([stage]) for stage in self.stages}
+        return BY_VALUE if others else first
+
+    def _composed(self, prompt: In) -> Observable[Out]:
+        return _made(self.how, self.stages, prompt)
+
+    def _identity(self) -> Identity:
+        return _identity(self, self.how)
 
 
-def _made(surface: Surface[Any, Any, Any], of: tuple[Stage[T], ...], how: How, given: Any) -> Observable[T]:
-    def identity() -> Identity:
-        return Identity(surface.run_name or how.name, "chain", surface.tags, surface.metadata, surface.handlers)
-
+def _made(how: How, of: tuple[Stage[T], ...], given: Any) -> Observable[T]:
     made = how(tuple(functools.partial(stage, given) for stage in of), given)
-    if isinstance(given, Request):
-        return observed(asked_for(given, made), given.prompt, identity, surface.handlers)
-    return observed(made, given, identity, surface.handlers)
+    return asked_for(given, made) if isinstance(given, Request) else made
+
+
+def _identity(surface: Surface[Any, Any, Any], how: How) -> Identity:
+    return Identity(surface.run_name or how.name, "chain", surface.tags, surface.metadata, surface.handlers)
 
 
 def combined(how: How, *of: Stage[Any]) -> Any:

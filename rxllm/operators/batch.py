@@ -9,13 +9,14 @@ from contextlib import aclosing
 from typing import Any, Literal, Protocol, TypeVar, cast, overload
 
 from reactivex import Observable, abc
-from reactivex import operators as ops
 
 from ..misuse import MisuseError
 from ..runtime.disposable import Serial
 from ..runtime.gate import Gate
 from ..runtime.scheduler import Scheduler
 from ..runtime.source import Source, source
+from .adding_up import LAST, folded
+from .stage import Operator, makes_operator
 
 __all__ = ["MAX_CONCURRENCY", "Answering", "batch", "batch_as_completed"]
 
@@ -39,13 +40,14 @@ class Answering(Protocol[In_contra, Out_co]):
 @overload
 def batch(
     stage: Answering[In, Out], *, max_concurrency: int = ..., return_exceptions: Literal[False] = False
-) -> Callable[[Observable[In]], Observable[Out]]: ...
+) -> Operator[Observable[In], Out, list[Out]]: ...
 @overload
 def batch(
     stage: Answering[In, Out], *, max_concurrency: int = ..., return_exceptions: bool
-) -> Callable[[Observable[In]], Observable[Out | Exception]]: ...
+) -> Operator[Observable[In], Out | Exception, list[Out | Exception]]: ...
 
 
+@makes_operator(adds_up="list")
 def batch(
     stage: Answering[In, Any], *, max_concurrency: int = MAX_CONCURRENCY, return_exceptions: bool = False
 ) -> Callable[[Observable[In]], Observable[Any]]:
@@ -85,13 +87,14 @@ def batch(
 @overload
 def batch_as_completed(
     stage: Answering[In, Out], *, max_concurrency: int = ..., return_exceptions: Literal[False] = False
-) -> Callable[[Observable[In]], Observable[tuple[int, Out]]]: ...
+) -> Operator[Observable[In], tuple[int, Out], list[tuple[int, Out]]]: ...
 @overload
 def batch_as_completed(
     stage: Answering[In, Out], *, max_concurrency: int = ..., return_exceptions: bool
-) -> Callable[[Observable[In]], Observable[tuple[int, Out | Exception]]]: ...
+) -> Operator[Observable[In], tuple[int, Out | Exception], list[tuple[int, Out | Exception]]]: ...
 
 
+@makes_operator(adds_up="list")
 def batch_as_completed(
     stage: Answering[In, Any], *, max_concurrency: int = MAX_CONCURRENCY, return_exceptions: bool = False
 ) -> Callable[[Observable[In]], Observable[tuple[int, Any]]]:
@@ -227,16 +230,12 @@ class _Board(abc.ObserverBase[In]):
 
         home.blame = broken
         try:
-            # last() turns an answer that is none into an error.
-            subscription.disposable = (
-                self.stage.answer(prompt)
-                .pipe(ops.last())
-                .subscribe(
-                    answers.append,
-                    lambda error: self.home.call(lambda: finished(None, error)),
-                    lambda: self.home.call(lambda: finished(answers[-1])),
-                    scheduler=home,
-                )
+            # The fold turns an answer without a value into an error.
+            subscription.disposable = folded(self.stage.answer(prompt), LAST.finish).subscribe(
+                answers.append,
+                lambda error: self.home.call(lambda: finished(None, error)),
+                lambda: self.home.call(lambda: finished(answers[-1])),
+                scheduler=home,
             )
         except Exception as error:
             finished(None, error)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from reactivex import Observable
 
 from ._pieces import Pieces, Texts, cutting
+from .stage import makes_operator
 
 __all__ = ["lines"]
 
@@ -14,6 +15,7 @@ __all__ = ["lines"]
 _LINE = r"\n|\r(?=[^\n])"
 
 
+@makes_operator(adds_up="list")
 def lines() -> Callable[[Texts], Observable[str]]:
     r"""The text line by line, for output such as JSON Lines, CSV or a list.
 

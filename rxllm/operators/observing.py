@@ -35,9 +35,10 @@ from ..events import (
 from ..misuse import MisuseError
 from ..runtime.scheduler import Ear, Scheduler, scheduler, timers
 from ..runtime.source import Source, connect
-from ..values.chunk import Chunk, join
+from ..values.chunk import Chunk
 from ..values.message import Message
 from ..values.request import Request
+from .adding_up import Fold, folded, keep_partial
 from .answering import estimated
 
 __all__ = ["Identity", "ears", "observed"]
@@ -46,6 +47,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger("rxllm")
 _FOLD_AT = 1024  # values
+_NEVER = 2**63  # values
 _METHODS = (MethodType, BuiltinMethodType)
 
 
@@ -123,8 +125,14 @@ def _same(one: object, other: object) -> bool:
 
 
 def observed(
-    source: Observable[T], given: object, identity: Callable[[], Identity], handlers: tuple[Ear, ...]
-) -> Source[T]:
+    source: Observable[T],
+    given: object,
+    identity: Callable[[], Identity],
+    handlers: tuple[Ear, ...],
+    fold: Fold,
+    *,
+    whole: bool = False,
+) -> Source[Any]:
     """The same stream as a run, of which its listeners hear Started, what comes, and how it ends.
 
     ::
@@ -135,27 +143,44 @@ def observed(
 
     Where nobody listens, it costs nothing. Listeners are `handlers`, and those of the run that it is part of.
 
-    Errors: the source's, and that of a handler with ``raise_error``.
+    Args:
+        source: the stream.
+        given: what it was made of.
+        identity: what the run tells of itself.
+        handlers: who listens to this run.
+        fold: what the stream adds up to, which listeners hear in the end.
+        whole: whether the subscriber gets that answer instead of the values; it is computed once for both.
+
+    Errors: the source's, that of a handler with ``raise_error``, and with `whole` that of the fold.
     """
 
     def subscribe(observer: abc.ObserverBase[T], outer: abc.SchedulerBase | None) -> abc.DisposableBase:
         home = timers(outer)
         if not handlers and not (isinstance(home, Scheduler) and home.listeners):
-            return connect(source, observer, home)
+            return connect(folded(source, fold.finish) if whole else source, observer, home)
         home = scheduler(home)  # handlers hear on a loop
-        return _Run(observer, home, identity(), given).start(source)
+        return _Run(observer, home, identity(), given, fold, whole=whole).start(source)
 
     return Source(subscribe)
 
 
-def _kept(value: object) -> None:
-    """Of a tool: it is among the run's values until that has ended."""
+def _unheard(value: object) -> None:
+    """The subscriber gets the answer only."""
 
 
 class _Run(abc.ObserverBase[T], abc.DisposableBase):
     """One run, between its source and its subscriber."""
 
-    def __init__(self, observer: abc.ObserverBase[T], home: Scheduler, identity: Identity, given: object) -> None:
+    def __init__(
+        self,
+        observer: abc.ObserverBase[T],
+        home: Scheduler,
+        identity: Identity,
+        given: object,
+        fold: Fold,
+        *,
+        whole: bool,
+    ) -> None:
         import uuid  # only who observes pays for it
 
         outer = home.run
@@ -173,13 +198,14 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         # Everything of a run happens on its loop, so most need not look where they are.
         here = (None, self.home.loop)
         self.hears = [ear.heard if ear.loop in here else ear.hear for ear in self.home.listeners]
-        self.emit = observer.on_next if self.run.kind != "tool" else _kept
+        self.emit = _unheard if whole else observer.on_next
         self.outside = self.home.outside
         self.failing: set[int] = set()  # listeners whose failure has been logged
         self.given = given
+        self.adds_up = fold
+        self.whole = whole
         self.values: list[Any] = []
-        self.adds_up = True  # all are chunks, or all are texts
-        self.bound = _FOLD_AT
+        self.bound = _NEVER if fold.shorten is None else _FOLD_AT
         self.over = False
         self.upstream: abc.DisposableBase | None = None
 
@@ -224,7 +250,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         values = self.values
         values.append(value)
         if len(values) > self.bound:
-            self.fold()
+            self.shorten()
         failure: Exception | None = None
         if isinstance(value, Chunk):
             event = run_chunk(value, self.run)
@@ -248,6 +274,8 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
             return
         self.over = True
         self.leave_upstream()
+        if self.whole:
+            keep_partial(error, self.values)
         if (failure := self.tell(self.failed(error))) is not None:
             _log.error("A handler failed at Failed, whose error it is not.", exc_info=failure)
         self.home.outside(self.observer.on_error, error)
@@ -255,19 +283,30 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
     def on_completed(self) -> None:
         if self.over:
             return
+        try:
+            total = self.adds_up.finish(self.values)
+        except Exception as error:
+            if self.whole:
+                self.on_error(error)
+                return
+            total = None  # as the subscriber has got the values, the run is not failed
+            if self.values:
+                _log.warning(
+                    "The values of %s do not add up, so that its output is None.", self.run.name, exc_info=error
+                )
         self.over = True
         self.leave_upstream()
         done = ToolFinished if self.run.kind == "tool" else Finished
-        failure = self.tell(done(self.total(), run=self.run))
-        self.home.outside(self.end, failure)
+        failure = self.tell(done(total, run=self.run))
+        self.home.outside(self.end, (failure, total))
 
-    def end(self, failure: Exception | None) -> None:
+    def end(self, outcome: tuple[Exception | None, Any]) -> None:
+        failure, total = outcome
         if failure is not None:
             self.observer.on_error(failure)
             return
-        if self.run.kind == "tool":  # whose result is told before what others make of it
-            for value in self.values:
-                self.observer.on_next(value)
+        if self.whole:  # listeners hear the answer before others make something of it
+            self.observer.on_next(total)
         self.observer.on_completed()
 
     def dispose(self) -> None:
@@ -304,31 +343,26 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
 
     def partial(self) -> Any:
         """What had been sent, with what it took, when no more is to come."""
-        partial = self.total() if self.values else None
+        if not self.values:
+            return None
+        try:
+            partial = self.adds_up.finish(self.values)
+        except Exception:  # a fold of one's own may need all values
+            return None
         if isinstance(partial, Message) and isinstance(self.given, Request):
             return estimated(partial, self.given)
         return partial
 
-    def fold(self) -> None:
-        """Keeps what came small: one value instead of many, which the collector of garbage would walk again and again.
+    def shorten(self) -> None:
+        """Keeps few values instead of many, which the garbage collector would walk again and again.
 
-        The longer it is, the later the next time, so that copying stays linear.
+        The longer they are, the later the next time, so that copying stays linear.
         """
-        total = self.sum()
-        self.values = [total]
-        self.bound = _FOLD_AT + (len(str(total)) // 64 if self.adds_up else 0)
-
-    def total(self) -> Any:
-        """What the values add up to: a Message of chunks, a text of texts, else the last."""
-        total = self.sum()
-        return total.message() if isinstance(total, Chunk) and self.adds_up else total
-
-    def sum(self) -> Any:
-        values = self.values
-        if not values:
-            return None if self.run.kind == "chain" else Chunk()
-        kind = Chunk if isinstance(values[0], Chunk) else str
-        self.adds_up = self.adds_up and all(isinstance(value, kind) for value in values)
-        if not self.adds_up:
-            return values[-1]
-        return join(cast("list[Chunk]", values)) if kind is Chunk else "".join(values)
+        if self.adds_up.shorten is not None:
+            try:
+                self.values = self.adds_up.shorten(self.values)
+            except MisuseError:  # they do not add up, which the end will tell
+                self.bound = _NEVER
+            else:
+                last = self.values[-1]
+                self.bound = _FOLD_AT + (len(str(last)) // 64 if isinstance(last, (str, Chunk)) else 0)

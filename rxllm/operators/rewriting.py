@@ -13,7 +13,7 @@ from ..runtime.disposable import Serial
 from ..runtime.source import connect
 from ..values.chunk import Chunk, part_chunk, text_chunk, thawed
 from ..values.parts import Part, ReasoningPart, TextPart
-from .message import no_chunk
+from .adding_up import no_chunk
 
 __all__ = ["Ending", "Sought"]
 

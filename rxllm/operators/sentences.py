@@ -8,6 +8,7 @@ from collections.abc import Callable
 from reactivex import Observable, abc
 
 from ._pieces import Pieces, Texts, cutting
+from .stage import makes_operator
 
 __all__ = ["sentences"]
 
@@ -15,6 +16,7 @@ __all__ = ["sentences"]
 OPENING = r"「『（《〈【〔［｛"
 
 
+@makes_operator(adds_up="text")
 def sentences() -> Callable[[Texts], Observable[str]]:
     """The text sentence by sentence, for voices, translators and moderators.
 

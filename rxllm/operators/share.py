@@ -15,12 +15,15 @@ from ..runtime.disposable import Serial
 from ..runtime.loops import in_loop, raisable
 from ..runtime.scheduler import Scheduler, Timers, call, timers
 from ..runtime.source import Source, connect
+from .adding_up import SAME
+from .stage import makes_operator
 
 __all__ = ["Shared", "share"]
 
 T = TypeVar("T")
 
 
+@makes_operator(SAME)
 def share() -> Callable[[Observable[T]], Observable[T]]:
     """One request for all subscribers; each hears the whole answer from its beginning, whenever it comes.
 

@@ -16,6 +16,8 @@ from ..runtime.gate import HIGH, LOW, Gate
 from ..runtime.loops import in_loop
 from ..runtime.scheduler import Scheduler, clock, timers
 from ..runtime.source import Source, connect
+from .adding_up import SAME
+from .stage import makes_operator
 from .timeouts import check_seconds
 
 __all__ = ["smooth"]
@@ -25,6 +27,7 @@ T = TypeVar("T")
 _MOMENT = 1e-6  # seconds, what datetime can tell apart
 
 
+@makes_operator(SAME)
 def smooth(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
     """The same items in an even rhythm, for text that shall run and not jump.
 

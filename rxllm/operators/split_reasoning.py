@@ -12,10 +12,12 @@ from ..runtime.source import Source
 from ..values.chunk import Chunk, part_chunk
 from ..values.parts import Part, ReasoningPart, TextPart
 from .rewriting import Rewriting, Sought, ThawedPart, new_object
+from .stage import makes_operator
 
 __all__ = ["split_reasoning"]
 
 
+@makes_operator(adds_up="message")
 def split_reasoning(start: str = "<think>", end: str = "</think>") -> Callable[[Observable[Chunk]], Observable[Chunk]]:
     r"""What the answer has between the tags at its beginning becomes reasoning; the tags vanish.
 

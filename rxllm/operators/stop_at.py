@@ -13,10 +13,12 @@ from ..values.chunk import Chunk
 from ..values.parts import Part
 from .rewriting import Ending, Rewriting, Sought
 from .split_reasoning import text_parts
+from .stage import makes_operator
 
 __all__ = ["stop_at"]
 
 
+@makes_operator(adds_up="message")
 def stop_at(*sequences: str) -> Callable[[Observable[Chunk]], Observable[Chunk]]:
     r"""Ends the answer before the first of the texts, for providers without `stop_sequences` and texts of any number.
 

@@ -11,10 +11,12 @@ from ..misuse import MisuseError
 from ..runtime.disposable import Serial
 from ..runtime.source import Source, connect
 from ..values.chunk import Chunk
+from .stage import makes_operator
 
 __all__ = ["read", "text"]
 
 
+@makes_operator(adds_up="text")
 def text() -> Callable[[Observable[Chunk]], Observable[str]]:
     """Each chunk's text as it comes; chunks without text are left out.
 

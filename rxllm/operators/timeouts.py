@@ -14,7 +14,9 @@ from ..misuse import MisuseError
 from ..runtime.disposable import Serial
 from ..runtime.scheduler import Scheduler, Timers, clock, timers
 from ..runtime.source import Source, connect
+from .adding_up import SAME
 from .answering import Arrived, overhearing
+from .stage import makes_operator
 
 __all__ = ["Watch", "check_seconds", "deadline", "first_chunk_timeout", "idle_timeout", "silence"]
 
@@ -34,6 +36,7 @@ def check_seconds(what: str, seconds: object) -> None:
         raise MisuseError(f"{what} must be a positive number of seconds, not {seconds!r}.")
 
 
+@makes_operator(SAME)
 def first_chunk_timeout(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
     """Fails when nothing has come within `seconds` of the subscription.
 
@@ -50,6 +53,7 @@ def first_chunk_timeout(seconds: float) -> Callable[[Observable[T]], Observable[
     return _telling(silence(first=seconds, idle=None))
 
 
+@makes_operator(SAME)
 def idle_timeout(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
     """Fails when, after an item, no other has come for `seconds`.
 
@@ -68,6 +72,7 @@ def idle_timeout(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
     return _telling(silence(first=None, idle=seconds))
 
 
+@makes_operator(SAME)
 def deadline(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
     """Fails when the stream has not ended within `seconds` of the subscription.
 

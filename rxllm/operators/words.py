@@ -9,6 +9,7 @@ from reactivex import Observable, abc
 
 from ._pieces import Pieces, Texts, cutting
 from .sentences import OPENING
+from .stage import makes_operator
 
 __all__ = ["words"]
 
@@ -27,6 +28,7 @@ _SPACED_WORD = r"\s(?=\S)"
 _WORD = rf"\s(?=\S)|[^\s{OPENING}](?=[{OPENING}{_WITHOUT_SPACES}])"
 
 
+@makes_operator(adds_up="text")
 def words() -> Callable[[Texts], Observable[str]]:
     r"""The text word by word.
 

@@ -10,6 +10,7 @@ from attrs import field, frozen
 from reactivex import Observable
 
 from ..misuse import MisuseError, must_be
+from ..operators.adding_up import LAST, Fold
 from ..operators.observing import Identity, observed
 from ..runtime.source import source
 from ..runtime.threads import called
@@ -59,11 +60,16 @@ class Tool(Surface[In, Out, Out]):
 
     def __call__(self, value: In, /) -> Observable[Out]:
         """The result, as an Observable of one value: each subscription calls the function."""
-        return observed(source(lambda home: called(home, self.function, value)), value, self._identity, self.handlers)
+        result = source(lambda home: called(home, self.function, value))
+        return observed(result, value, self._identity, self.handlers, LAST, whole=True)
 
     def answer(self, value: In, /) -> Observable[Out]:
         """The result."""
         return self(value)
+
+    @property
+    def _fold(self) -> Fold:
+        return LAST
 
     def _identity(self) -> Identity:
         return Identity(self.run_name or _name(self.function), "tool", self.tags, self.metadata, self.handlers)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import rxllm
 from rxllm import Chunk, Usage, combinators
 from rxllm.operators.caching import kept
+from rxllm.operators.stage import is_factory
 from rxllm.operators.timeouts import silence
 from rxllm.runtime.gate import Gate
 from rxllm.runtime.scheduler import Scheduler
@@ -28,13 +29,7 @@ class Echo(rxllm.LLM):
         return request.text
 
 
-OPERATORS = [
-    name
-    for name in rxllm.__all__
-    if inspect.isfunction(getattr(rxllm, name))
-    and getattr(rxllm, name).__module__.startswith("rxllm.operators.")
-    and name != "backoff"
-]
+OPERATORS = [name for name in rxllm.__all__ if is_factory(getattr(rxllm, name))]
 ASKING = {"batch": rxllm.batch(Echo()), "batch_as_completed": rxllm.batch_as_completed(Echo())}
 FOLDS = {"message": rxllm.message(), "usage": rxllm.usage()}
 PASSING = {
@@ -48,6 +43,7 @@ PASSING = {
     "sentences": rxllm.sentences(),
     "stop_at": rxllm.stop_at("STOP"),
     "split_reasoning": rxllm.split_reasoning(),
+    "snapshots": rxllm.snapshots(),
 }
 PACING = {"smooth": rxllm.smooth(60)}
 ALL = {**ASKING, **FOLDS, **PASSING, **PACING}

@@ -9,9 +9,8 @@ from reactivex.testing import ReactiveTest, TestScheduler
 
 import rxllm
 from rxllm import Chunk, Message, MisuseError, RawPart, TextPart, ToolCallPart, Usage, message, text, usage
-from rxllm.operators.message import _checked
+from rxllm.operators.adding_up import joined
 from rxllm.runtime.source import connect
-from rxllm.values.chunk import join
 
 on_next, on_error, on_completed = ReactiveTest.on_next, ReactiveTest.on_error, ReactiveTest.on_completed
 USAGE = Usage(output_tokens=2)
@@ -95,7 +94,7 @@ def test_what_fails_within_a_chunk_is_not_blamed_on_the_operators():
     broken = Chunk(parts=[RawPart("p", {})], usage=USAGE)
     object.__setattr__(broken, "rest", object())
     with pytest.raises(AttributeError, match="reset"):
-        _checked("message()", join, [broken])
+        joined("message()", [broken])
 
 
 def test_the_message_knows_resets():

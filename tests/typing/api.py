@@ -29,6 +29,16 @@ def shout(piece: str) -> str:
     return piece.upper()
 
 
+def topics_of(text: str) -> Observable[str]:
+    """Several prompts of one."""
+    return rxllm.from_iter(text.split())
+
+
+def total(counts: list[int]) -> int:
+    """For `stage`."""
+    return sum(counts)
+
+
 def count(pieces: str) -> int:
     """For `ops.map`."""
     return len(pieces)
@@ -144,7 +154,28 @@ def composed(llm: rxllm.LLM, topics: Observable[str]) -> None:
     loud = rxllm.pipe(outline, llm, rxllm.text(), ops.map(shout), ops.map(count))
     assert_type(loud, Pipeline[str, int])
     assert_type(rxllm.pipe(outline, llm, llm, rxllm.message()), Pipeline[str, Message])
-    assert_type(rxllm.pipe(outline, llm).invoke("x"), Chunk)
+    assert_type(rxllm.pipe(outline, llm).invoke("x"), Message)
+    assert_type(rxllm.pipe(llm).invoke("x"), Message)
+    assert_type(rxllm.pipe(outline, llm).batch(["x"]), list[Message])
+    assert_type(rxllm.pipe(llm, rxllm.text()).invoke("x"), str)
+    assert_type(rxllm.pipe(llm, rxllm.words()).invoke("x"), str)
+    assert_type(rxllm.pipe(llm, rxllm.lines()), Pipeline[rxllm.Prompt | Observable[Any], str, list[str]])
+    assert_type(rxllm.pipe(llm, rxllm.lines()).invoke("x"), list[str])
+    assert_type(rxllm.pipe(llm, rxllm.lines()).batch(["x"], return_exceptions=True), list[list[str] | Exception])
+    assert_type(rxllm.pipe(llm, rxllm.stop_at("x")).invoke("x"), Message)
+    assert_type(rxllm.pipe(llm, rxllm.message()).invoke("x"), Message)
+    assert_type(rxllm.pipe(llm, rxllm.usage()).invoke("x"), Usage)
+    assert_type(rxllm.pipe(llm, rxllm.snapshots()).invoke("x"), Chunk)
+    assert_type(rxllm.pipe(llm, rxllm.smooth(1)).invoke("x"), Message)
+    assert_type(rxllm.pipe(llm, rxllm.text(), rxllm.smooth(1)).invoke("x"), str)
+    assert_type(rxllm.pipe(outline, talk, llm).invoke("x"), Message)
+    split = rxllm.pipe(outline, llm, rxllm.lines())
+    assert_type(rxllm.pipe(outline, split).invoke("x"), list[str])
+    assert_type(rxllm.pipe(topics_of, rxllm.batch(talk)).invoke("x"), list[str])
+    assert_type(rxllm.pipe(topics_of, rxllm.batch(split)).invoke("x"), list[list[str]])
+    assert_type(loud.invoke("x"), int)
+    assert_type(rxllm.pipe(llm, rxllm.text(), rxllm.stage(ops.map(count), adds_up="list")).invoke("x"), list[int])
+    assert_type(rxllm.pipe(llm, rxllm.text(), rxllm.stage(ops.map(count), adds_up=total)).invoke("x"), int)
     assert_type(topics.pipe(ops.concat_map(llm)), Observable[Chunk])
     assert_type(topics.pipe(ops.flat_map(llm), rxllm.text()), Observable[str])
     assert_type(topics.pipe(rxllm.batch(llm)), Observable[Message])
@@ -207,6 +238,7 @@ def values() -> None:
     """Values and sums."""
     assert_type(Chunk("a") + Chunk("b"), Chunk)
     assert_type(Usage() + Usage(), Usage)
+    assert_type(rxllm.join([Chunk("a"), Chunk("b")]), Chunk)
     assert_type(sum([Chunk("a"), Chunk("b")], Chunk()), Chunk)
     assert_type(sum([Chunk("a"), Chunk("b")]), Chunk | Literal[0])
     reason: rxllm.FinishReason = "stop"

@@ -1,0 +1,180 @@
+"""What stages declare: that they are operators, and what their values add up to. `stage`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
+
+from reactivex import Observable
+
+from ..misuse import MisuseError, shown
+from ..values.chunk import Chunk
+from ..values.message import Message
+from .adding_up import FOLDS, Fold, folded
+
+__all__ = ["Operator", "is_factory", "is_operator", "makes_operator", "stage"]
+
+P = ParamSpec("P")
+B = TypeVar("B")
+S = TypeVar("S")
+R = TypeVar("R", bound=Callable[[Any], Any])
+Answer = TypeVar("Answer")
+Source_contra = TypeVar("Source_contra", contravariant=True)
+Value_co = TypeVar("Value_co", covariant=True)
+Answer_co = TypeVar("Answer_co", covariant=True)
+
+
+class Operator(Generic[Source_contra, Value_co, Answer_co]):
+    """An operator as its factory made it: a function from Observable to Observable that knows what it is.
+
+    It is shown, compared and pickled as the call that made it, such as ``stop_at("END")``.
+    """
+
+    __slots__ = ("_apply", "_arguments", "_factory", "_fold", "_keywords")
+
+    def __init__(
+        self,
+        apply: Callable[[Source_contra], Observable[Value_co]],
+        fold: Fold,
+        factory: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+    ) -> None:
+        self._apply = apply
+        self._fold = fold
+        self._factory = factory
+        self._arguments = arguments
+        self._keywords = keywords
+
+    def __call__(self, source: Source_contra, /) -> Observable[Value_co]:
+        """The stream that it makes of another."""
+        return self._apply(source)
+
+    def answer(self, source: Source_contra, /) -> Observable[Answer_co]:
+        """What that stream adds up to, as an Observable of one value."""
+        return folded(self._apply(source), self._fold.finish)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is Operator and self.__reduce__() == cast("object", other).__reduce__()
+
+    def __hash__(self) -> int:
+        return hash(self._factory)
+
+    def __repr__(self) -> str:
+        given = [repr(value) for value in self._arguments]
+        given += [f"{name}={value!r}" for name, value in self._keywords.items()]
+        return f"{self._factory.__name__}({', '.join(given)})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made_again, (self._factory, self._arguments, self._keywords)
+
+
+def _made_again(factory: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    return factory(*arguments, **keywords)
+
+
+Makes = Callable[P, Callable[[S], Observable[B]]]
+
+
+@overload
+def makes_operator(adds_up: Literal["text"]) -> Callable[[Makes[P, S, str]], Callable[P, Operator[S, str, str]]]: ...
+@overload
+def makes_operator(
+    adds_up: Literal["message"],
+) -> Callable[[Makes[P, S, Chunk]], Callable[P, Operator[S, Chunk, Message]]]: ...
+@overload
+def makes_operator(adds_up: Literal["list"]) -> Callable[[Makes[P, S, B]], Callable[P, Operator[S, B, list[B]]]]: ...
+@overload
+def makes_operator(adds_up: Literal["last"]) -> Callable[[Makes[P, S, B]], Callable[P, Operator[S, B, B]]]: ...
+@overload
+def makes_operator(adds_up: Fold) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+
+
+def makes_operator(adds_up: str | Fold) -> Callable[[Callable[P, Any]], Callable[P, Any]]:
+    """Marks a function that makes operators, and says what the values of these add up to.
+
+    ::
+
+        @makes_operator(adds_up="text")
+        def text() -> Callable[[Observable[Chunk]], Observable[str]]: …
+    """
+    fold = adds_up if isinstance(adds_up, Fold) else FOLDS[adds_up]
+
+    def mark(make: Callable[P, Any]) -> Callable[P, Any]:
+        @functools.wraps(make)
+        def made(*arguments: P.args, **keywords: P.kwargs) -> Any:
+            operator: Operator[Any, Any, Any] = Operator(make(*arguments, **keywords), fold, made, arguments, keywords)
+            return operator
+
+        cast("Any", made).makes_operator = True
+        return made
+
+    return mark
+
+
+def is_operator(value: object) -> bool:
+    """Whether it takes an Observable: an operator of ours, or of reactivex."""
+    if isinstance(value, Operator):
+        factory, given, _ = value.__reduce__()[1]
+        return factory is not stage or is_operator(given[0])
+    return _is_of_reactivex(value)
+
+
+def is_factory(value: object) -> bool:
+    """Whether it makes an operator when it is called, and is none itself."""
+    if _is_of_reactivex(value):
+        return "<locals>" not in getattr(value, "__qualname__", "")
+    return getattr(value, "makes_operator", False) is True
+
+
+def _is_of_reactivex(value: object) -> bool:
+    return str(getattr(value, "__module__", "")).startswith(("reactivex.operators", "reactivex.internal.curry"))
+
+
+@overload
+def stage(operator: Callable[[S], Observable[B]], *, adds_up: Literal["text"]) -> Operator[S, B, str]: ...
+@overload
+def stage(operator: Callable[[S], Observable[B]], *, adds_up: Literal["message"]) -> Operator[S, B, Message]: ...
+@overload
+def stage(operator: Callable[[S], Observable[B]], *, adds_up: Literal["list"]) -> Operator[S, B, list[B]]: ...
+@overload
+def stage(operator: Callable[[S], Observable[B]], *, adds_up: Literal["last"]) -> Operator[S, B, B]: ...
+@overload
+def stage(
+    operator: Callable[[S], Observable[B]], *, adds_up: Callable[[list[B]], Answer]
+) -> Operator[S, B, Answer]: ...
+
+
+def stage(operator: Callable[[Any], Observable[Any]], *, adds_up: Any) -> Operator[Any, Any, Any]:
+    """Declares what the values of a stage add up to, for `invoke` and `batch` of a pipeline that ends with it.
+
+    ::
+
+        -1-2-3-|
+        stage(op, adds_up="list")
+        -1-2-3-|                        invoke gives [1, 2, 3]
+
+    As in ``pipe(llm, lines(), stage(ops.map(int), adds_up=sum)).invoke(prompt)``. The stream itself stays as it is.
+
+    Args:
+        operator: an operator, or any other stage.
+        adds_up: ``"text"`` joins texts, ``"message"`` joins chunks to a Message, ``"list"`` keeps all values,
+            ``"last"`` keeps the last one. Or a function from the list of all values to the answer.
+
+    Errors: of the stage; and what a function of one's own raises.
+
+    Raises:
+        MisuseError: the stage cannot be called, or `adds_up` is none of these.
+    """
+    if not callable(cast("object", operator)):
+        raise MisuseError(f"stage takes an operator, such as ops.map(f), not {type(operator).__name__}.")
+    if is_factory(operator):
+        name = getattr(operator, "__name__", "")
+        raise MisuseError(f"{name} makes an operator, so call it first: say {name}(…).")
+    fold = FOLDS.get(adds_up) if isinstance(adds_up, str) else None
+    if fold is None and not callable(adds_up):
+        raise MisuseError(
+            f'adds_up must be "text", "message", "list", "last" or a function of all values, not {shown(adds_up)}.'
+        )
+    return Operator(operator, fold or Fold(cast("Any", adds_up)), stage, (operator,), {"adds_up": adds_up})
