@@ -117,3 +117,9 @@ async def test_the_reason_of_ones_own_provider():
 
     result = await Ends().agenerate(["plain", "raw"])
     assert ["stop", "end_turn"] == [answer.generation_info["finish_reason"] for [answer] in result.generations]
+
+
+def test_generation_is_short_in_print():
+    """Its repr has the text once: the whole answer is left out."""
+    shown = repr(Generation.of(Message("assistant", "Dam!", finish_reason="stop")))
+    assert "Generation(text='Dam!', generation_info={'finish_reason': 'stop', 'logprobs': None})" == shown

@@ -97,8 +97,10 @@ class Module:
         """Whether nothing in it runs, or what runs is only for readers and type checkers."""
         if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
             return any(ast.unparse(decorator) == "overload" for decorator in statement.decorator_list)
+        text = self.text(statement)
         docstring = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
-        return docstring or self.text(statement).startswith(("if TYPE_CHECKING", "import ", "from ", "__all__"))
+        typed = re.match(r"\w+ = (TypeVar|ParamSpec)\(", text)
+        return docstring or bool(typed) or text.startswith(("if TYPE_CHECKING", "import ", "from ", "__all__"))
 
     def changes(self, statement: ast.stmt) -> Iterator[tuple[str, int, int, str]]:
         """The changes of a statement: kind, start, end and replacement."""

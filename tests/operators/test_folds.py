@@ -214,3 +214,18 @@ class Bare(rx.abc.ObserverBase):
     def on_completed(self):
         """Notes it."""
         self.events.append("end")
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        ("a", "str; is text() before it?"),
+        (Message("assistant", "a"), "Message; is message() before it?"),
+        (Usage(), "Usage; is usage() before it?"),
+        (1, "int."),
+    ],
+)
+def test_error_names_the_operator_that_came_before(value, hint):
+    """Values of text(), message() and usage() tell where they come from; of others only the type is known."""
+    heard, _ = run(message(), on_next(210, value), on_completed(300))
+    assert [f"message() takes chunks, but got {hint}"] == [str(event.value.exception) for event in heard]

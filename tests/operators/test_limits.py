@@ -1,7 +1,9 @@
 """Limits on silence, on virtual time: to the moment."""
 
 import asyncio
+import gc
 import time
+import weakref
 
 import pytest
 import reactivex as rx
@@ -394,3 +396,70 @@ async def test_a_timeout_tells_of_a_request_that_no_model_has_yet(limit, store):
     with pytest.raises(Timeout) as caught:
         await rxllm.pipe(model, limit).ainvoke("hi")
     assert "hi" == caught.value.request.text
+
+
+class _Subscriber:
+    """A subscriber that can be watched: all that a stream holds on to holds this."""
+
+    def __init__(self):
+        self.ends = []
+
+    def on_next(self, value):
+        """Hears a value."""
+
+    def on_error(self, error):
+        """Hears an error."""
+        self.ends.append(error)
+
+    def on_completed(self):
+        """Hears the end."""
+        self.ends.append("completed")
+
+
+@pytest.mark.parametrize("operator", [first_chunk_timeout(60), idle_timeout(60), deadline(60)])
+@pytest.mark.parametrize("end", ["completed", "failed", "disposed"])
+async def test_stream_that_has_ended_leaves_no_timer(operator, end):
+    """The timer of a limit is cancelled with the stream, however it ends, and keeps neither it nor its subscriber."""
+    source = Subject()
+    subscriber = _Subscriber()
+    watched = weakref.ref(subscriber)
+    subscription = source.pipe(operator).subscribe(subscriber, scheduler=rxllm.scheduler())
+    match end:
+        case "completed":
+            source.on_next("a")
+            source.on_completed()
+        case "failed":
+            source.on_next("a")
+            source.on_error(FAILURE)
+        case "disposed":
+            subscription.dispose()
+    del source, subscription, subscriber
+    await asyncio.sleep(0)
+    gc.collect()
+    assert watched() is None
+
+
+async def test_silence_after_a_busy_loop_still_times_out():
+    """A limit that could not be looked at in time is excused once; the silence that follows counts."""
+
+    async def silent_after_one():
+        yield "a"
+        time.sleep(0.2)  # noqa: ASYNC251  (the loop is kept busy on purpose)
+        await asyncio.Event().wait()
+
+    stream = rxllm.from_aiter(silent_after_one()).pipe(idle_timeout(0.01), rxllm.astream())
+    assert "a" == await anext(stream)
+    with pytest.raises(Timeout, match="no further chunk"):
+        await asyncio.wait_for(anext(stream), PATIENCE)
+
+
+@pytest.mark.parametrize("operator", [silence(first=50, idle=None), silence(first=50, idle=50)])
+@pytest.mark.parametrize("end", ["completed", FAILURE])
+def test_stream_that_has_ended_is_not_late(operator, end):
+    """The limit ends with the stream itself: an operator without reactivex's guard hears no error after the end."""
+    scheduler, source, subscriber = TestScheduler(), Subject(), _Subscriber()
+    connect(operator(source), subscriber, scheduler)
+    scheduler.advance_to(10)
+    source.on_completed() if end == "completed" else source.on_error(end)
+    scheduler.advance_to(1000)
+    assert [end] == subscriber.ends

@@ -18,7 +18,7 @@ from reactivex.subject import Subject
 import rxllm
 from rxllm import LLM, Interrupted, share
 from rxllm.runtime.scheduler import Scheduler
-from rxllm.runtime.source import Source
+from rxllm.runtime.source import Source, connect
 from rxllm.testing import End, Endless, FakeServer, MarbleLLM, Reply
 
 TIMEOUT = 5.0  # seconds for what comes at once
@@ -375,3 +375,32 @@ async def test_events_of_a_shared_request_are_the_first_ones():
     either = rxllm.pipe(lambda _: shared).with_config(handlers=[meter])
     await asyncio.gather(either.ainvoke("x"), either.ainvoke("y"))
     assert 1 == meter.requests
+
+
+class _Ends:
+    """An observer without reactivex's guard: it notes each end that it hears."""
+
+    def __init__(self):
+        self.heard = []
+
+    def on_next(self, value):
+        """Hears a value."""
+
+    def on_error(self, error):
+        """Hears a failure."""
+        self.heard.append("failed")
+
+    def on_completed(self):
+        """Hears the end."""
+        self.heard.append("completed")
+
+
+@pytest.mark.parametrize("end", ["completed", "failed"])
+def test_reader_hears_one_end(end):
+    """Of a source that ends while it is subscribed to, too."""
+    scheduler, observer = VirtualTimeScheduler(), _Ends()
+    failure = ValueError("no")
+    source = rx.create(lambda to, _: to.on_completed() if end == "completed" else to.on_error(failure))
+    connect(share()(source), observer, scheduler)
+    scheduler.start()
+    assert [end] == observer.heard

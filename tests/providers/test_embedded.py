@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rxllm.providers.embedded import Embedded
+from rxllm.providers.embedded import Embedded, _draw
 from rxllm.values.chunk import Chunk, join
 from rxllm.values.message import Message
 from rxllm.values.parameters import Parameters
@@ -230,3 +231,12 @@ async def test_the_topic_is_the_last_message_of_the_user():
     assert await text_of(WATER, seed=1) == await text_of(conversation, seed=1)
     assert await text_of(WATER, seed=1) == await text_of([*conversation, ("assistant", "Tea.")], seed=1)
     assert await text_of("rain", seed=1) == await text_of([("assistant", "rain")], seed=1)
+
+
+@pytest.mark.parametrize(("temperature", "share"), [(0.5, 0.8), (1, 2 / 3), (2, 0.586)])
+def test_temperature_is_the_exponent_of_the_chances(temperature, share):
+    """A token that scores twice as much comes 2 ** (1 / temperature) times as often."""
+    dice = random.Random(1)
+    request = Request.ask("", Parameters(temperature=temperature))
+    drawn = [_draw({"a": 2.0, "b": 1.0}, request, dice) for _ in range(10_000)]
+    assert pytest.approx(share, abs=0.02) == drawn.count("a") / len(drawn)

@@ -1,6 +1,7 @@
 """The contract: what fulfils it passes, and what does not fails where it should."""
 
 import asyncio
+import gc
 import os
 import re
 import socket
@@ -234,6 +235,27 @@ def test_what_is_kept_on_purpose_is_no_leak():
     with FakeServer(Reply(Chat().stream(["ok"]))) as server, nothing_left_behind():
         rxllm.OpenAI("m", base_url=server.url, api_key="any").invoke("hi")
         assert 1 == server.open_connections
+
+
+class _Cycle:
+    """A socket in a cycle of references: only the collector closes it."""
+
+    def __init__(self):
+        self.socket = socket.socket()
+        self.itself = self
+
+    def __del__(self):
+        self.socket.close()
+
+
+def test_garbage_is_collected_before_it_counts_as_left_behind():
+    """What nothing refers to any more is not left behind, though reference counts alone do not free it."""
+    gc.disable()
+    try:
+        with nothing_left_behind(0.01):
+            _Cycle()
+    finally:
+        gc.enable()
 
 
 def test_a_failure_inside_is_told_first():
