@@ -473,3 +473,18 @@ def test_an_llm_of_ones_own_is_the_same_in_both_worlds():
         return [str(chunk) async for chunk in llm.astream("p")], str(await llm.ainvoke("p"))
 
     assert ([str(chunk) for chunk in llm.stream("p")], str(llm.invoke("p"))) == asyncio.run(asynchronous())
+
+
+async def test_leaving_while_hearing_the_end_cancels_nothing():
+    """A subscription that has ended by itself is not cancelled, though reactivex disposes it right then."""
+    cancellations = []
+    heard_the_end = asyncio.Event()
+
+    def ended():
+        subscription.dispose()
+        cancellations.append(asyncio.current_task().cancelling())
+        heard_the_end.set()
+
+    subscription = rxllm.from_iter(["a"]).subscribe(on_completed=ended)
+    await asyncio.wait_for(heard_the_end.wait(), 5)
+    assert [0] == cancellations

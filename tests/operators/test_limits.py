@@ -458,7 +458,8 @@ async def test_silence_after_a_busy_loop_still_times_out():
 def test_stream_that_has_ended_is_not_late(operator, end):
     """The limit ends with the stream itself: an operator without reactivex's guard hears no error after the end."""
     scheduler, source, subscriber = TestScheduler(), Subject(), _Subscriber()
-    connect(operator(source), subscriber, scheduler)
+    ours = Source(lambda observer, _: source.subscribe(observer))
+    connect(operator(ours), subscriber, scheduler)
     scheduler.advance_to(10)
     source.on_completed() if end == "completed" else source.on_error(end)
     scheduler.advance_to(1000)
