@@ -18,6 +18,7 @@ SETTINGS = (
     *("GEMINI_API_KEY", "GOOGLE_API_KEY", "OLLAMA_HOST", "MISTRAL_API_KEY", "GROQ_API_KEY", "DEEPSEEK_API_KEY"),
     *("XAI_API_KEY", "OPENROUTER_API_KEY", "HF_TOKEN", "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_ENDPOINT", "RXLLM_MODEL"),
 )
+CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 # A law is tried with the same examples each time, so that a red build is red again; `--hypothesis-profile=hunt` looks
@@ -35,7 +36,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
     """No key, no address and no proxy but those that a test sets."""
-    for name in (*SETTINGS, *PROXIES, *map(str.upper, PROXIES)):
+    for name in (*SETTINGS, *CERTIFICATES, *PROXIES, *map(str.upper, PROXIES)):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from pathlib import Path
 
 from rxllm.testing import Signal
 
+CERTIFICATE = Path(__file__).parent / "wire" / "loopback.pem"  # of 127.0.0.1, signed by itself
 Step = bytes | Signal | Callable[[socket.socket], None]
 
 
@@ -45,7 +48,8 @@ class RawServer:
         connections: how many connections were accepted.
     """
 
-    def __init__(self, *replies: Iterable[Step]) -> None:
+    def __init__(self, *replies: Iterable[Step], tls: bool = False) -> None:
+        self.tls = tls
         self.replies = [list(reply) for reply in replies]
         self.requests: list[bytes] = []
         self.connections = 0
@@ -55,7 +59,8 @@ class RawServer:
 
     def __enter__(self):
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = f"{'https' if self.tls else 'http'}://{self.host}"
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
         return self
@@ -87,6 +92,11 @@ class RawServer:
     def _serve(self, connection):
         received = b""
         try:
+            if self.tls:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.load_cert_chain(CERTIFICATE)
+                connection = context.wrap_socket(connection, server_side=True)
+                self._open.append(connection)
             while True:
                 head, end, rest = received.partition(b"\r\n\r\n")
                 length = next(

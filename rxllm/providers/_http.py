@@ -99,9 +99,9 @@ class HTTPProvider(LLM):
         model: its name there.
         api_key: the key; None takes it from the vendor's environment variable.
         base_url: where to ask; None takes it from the vendor's environment variable, else the vendor.
-        client: the `httpx.AsyncClient` to use, for the first event loop that it is used on; or a function that makes
-            one, called once a loop, whose client lives as long as the loop. Give the same function each time: another
-            lambda is another function, and makes another client. None shares one fast client a loop.
+        client: the `httpx.AsyncClient` to use, on the first event loop that it is used on; or a function that makes
+            one. The function is called once for each loop; its client is closed with the loop, or once the function
+            is gone. Two models share a client if they are given the same function. None shares one fast client a loop.
         headers: to send, too; they win over the provider's own.
         timeout: `Timeouts`; one number bounds every silence, None bounds none.
         event_limit: bytes that one event of the stream may have; 16 MiB, since tool arguments and images are large.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any, cast
 
 from .loops import Loop
 from .scheduler import T
 
-__all__ = ["loop_local"]
+__all__ = ["forget", "loop_local"]
 
 
 _loop_local: dict[tuple[Loop, object], Any] = {}
@@ -40,3 +41,20 @@ async def loop_local(key: object, make: Callable[[], T], close: Callable[[T], An
     _loop_local[loop, key] = value, keeper
     await anext(keeper)
     return value
+
+
+def forget(loop: Loop, key: object) -> None:
+    """Closes what belongs to a key before its loop ends. Any thread may call it, finalisers included."""
+
+    def close() -> None:
+        _, keeper = _loop_local.get((loop, key), (None, None))
+        if keeper is not None:
+            task = loop.create_task(keeper.aclose())
+            _closing.add(task)
+            task.add_done_callback(_closing.discard)
+
+    with suppress(RuntimeError):  # the loop is closed, and with it what belonged to it
+        loop.call_soon_threadsafe(close)
+
+
+_closing: set[asyncio.Task[None]] = set()  # a loop holds its tasks weakly

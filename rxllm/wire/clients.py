@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from ..misuse import MisuseError
-from ..runtime.loop_local import loop_local
+from ..runtime.loop_local import forget, loop_local
 
 if TYPE_CHECKING:
     import asyncio
@@ -24,12 +25,13 @@ async def client_on(loop: asyncio.AbstractEventLoop, client: Client | None) -> h
     """The client to use on this loop: the given one, what the given function makes once, or the default.
 
     Raises:
-        MisuseError: it is another loop's, closed, or none; or a proxy of the environment can't be used.
+        MisuseError: the client belongs to another loop, is closed, or is no client.
     """
     if client is None:
         return await loop_local(_default_client, _default_client, lambda http: http.aclose())
     if callable(client):
-        return _open(await loop_local(client, lambda: _made(client), lambda http: http.aclose()))
+        key = _key_of(client, functools.partial(forget, loop))
+        return _open(await loop_local(key, lambda: _made(client), lambda http: http.aclose()))
     # An instance is its owner's to close; here it is only held to the loop that it was first used on.
     home = cast("Any", client).__dict__.setdefault("_rxllm_loop", loop)
     if home is not loop:
@@ -40,10 +42,26 @@ async def client_on(loop: asyncio.AbstractEventLoop, client: Client | None) -> h
     return _open(client)
 
 
+def _key_of(factory: Callable[[], object], unused: Callable[[object], object]) -> object:
+    """What stands for a function without keeping it: `unused` is called with it once the function is gone.
+
+    A function that is made anew for each model would leave a client for each, until the loop ends. A request in
+    flight keeps its function, so no client is closed under it.
+    """
+    try:
+        return (weakref.WeakMethod if inspect.ismethod(factory) else weakref.ref)(cast("Any", factory), unused)
+    except TypeError:  # an object of a class with slots
+        return factory
+
+
 def _made(factory: Callable[[], object]) -> httpx.AsyncClient:
     import httpx
 
-    client = factory()
+    try:
+        client = factory()
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise MisuseError(f"The function client= raised {reason}. It must return an httpx.AsyncClient.") from error
     if not isinstance(client, httpx.AsyncClient):
         if inspect.iscoroutine(client):
             client.close()
