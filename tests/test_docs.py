@@ -13,7 +13,7 @@ import pytest
 from protocols import Chat, Completions, Messages
 
 import rxllm
-from rxllm import cli
+from rxllm import cli, testing
 from rxllm.testing import FakeServer, Reply
 
 ROOT = Path(__file__).parents[1]
@@ -122,6 +122,14 @@ def test_what_a_page_names_is_there(page):
         assert re.search(rf"^(async )?def {function}\(", (ROOT / path).read_text("utf-8"), re.MULTILINE)
 
 
+def test_every_public_name_is_in_the_reference():
+    """The API reference shows each public name, and no other."""
+    pages = (page.read_text("utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
+    shown = re.findall(r"^::: (rxllm\.\S+)$", "\n".join(pages), re.MULTILINE)
+    public = [*(f"rxllm.{each}" for each in rxllm.__all__), *(f"rxllm.testing.{each}" for each in testing.__all__)]
+    assert sorted(public) == sorted(shown)
+
+
 @pytest.mark.parametrize(("mark", "command"), [("run", "rxllm"), ("test", "pytest")])
 def test_marked_command_is_one_line(mark, command):
     """Directly after its mark, once, stands a sh block of one command that begins on a bare Python 3.11."""
@@ -137,4 +145,4 @@ def test_command_line_is_understood(line):
     """The command line knows every option that the pages use."""
     arguments = shlex.split(line.partition(" < ")[0])[1:]
     options = cli._parser().parse_intermixed_args(arguments)
-    assert options.prompt
+    assert options.prompt or " < " in line
