@@ -15,7 +15,7 @@ import signal
 import stat
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, TextIO, cast
 
 import attrs
 import reactivex as rx
@@ -207,12 +207,13 @@ def _prompt(words: list[str], rest: list[str]) -> str:
 
 def _standard_input() -> str:
     """The text on standard input."""
-    if cast("object", sys.stdin) is None:
+    source = cast("TextIO | None", sys.stdin)
+    if source is None:
         return ""
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="strict")  # some locales pass undecodable bytes on
+    if isinstance(source, io.TextIOWrapper):
+        source.reconfigure(errors="strict")  # some locales pass undecodable bytes on
     try:
-        return sys.stdin.read().removeprefix("\ufeff")
+        return source.read().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         wrong = error.object[error.start]
         raise MisuseError(

@@ -20,7 +20,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .misuse import MisuseError
 from .terminal import printable
@@ -67,6 +67,11 @@ class RxllmError(Exception):
     def __str__(self) -> str:
         """The message, with control characters shown instead of sent: a server may have written a part of it."""
         return printable(super().__str__())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickles, without the handlers that have been told of this error."""
+        facts = {name: fact for name, fact in vars(self).items() if not name.startswith("_rxllm_")}
+        return type(self), self.args, facts
 
 
 class TransportError(RxllmError):

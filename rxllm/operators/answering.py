@@ -67,7 +67,7 @@ class Asked:
     def tell(self, error: RxllmError) -> None:
         """Tells an error of the request."""
         if error.request is None:
-            error.request = self.request
+            error.request = self.request and self.request.without_secrets()
 
 
 Running = dict[Asked, None]

@@ -41,7 +41,7 @@ from ._arguments import (
     without_credentials,
 )
 from ._documents import excerpt, is_cut, json_of, mended, provider_error
-from ._secrets import Clean, without_secrets
+from ._secrets import Secrets
 
 if TYPE_CHECKING:
     import asyncio
@@ -187,8 +187,17 @@ class HTTPProvider(LLM):
             **{name.lower(): value for name, value in (self.headers or {}).items()},
         }
         timeouts = _needed(self.timeout, streams=streams)
-        answer = post(url, body, headers=headers, failure=self._error, client=self.client, timeouts=timeouts)
-        chunks = _read(answer, self, request, without_secrets(headers, credentials, given=self.headers or ()))
+        secrets = Secrets(request, {**headers, **credentials}, self.headers or ())
+        answer = post(
+            url,
+            body,
+            headers=headers,
+            failure=self._error,
+            client=self.client,
+            timeouts=timeouts,
+            sending=secrets.send,
+        )
+        chunks = _read(answer, self, request, secrets)
         return _patient(chunks, self.max_retries) if self.max_retries else chunks
 
 
@@ -218,11 +227,11 @@ def _is_passing(error: Exception) -> bool:
     return is_retryable(error) and not isinstance(error, Timeout)
 
 
-def _read(answer: Observable[bytes], llm: HTTPProvider, request: Request, clean: Clean) -> Observable[Chunk]:
+def _read(answer: Observable[bytes], llm: HTTPProvider, request: Request, secrets: Secrets) -> Observable[Chunk]:
     """Bytes to chunks."""
 
     def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
-        reader = _Reader(observer, scheduler(given), llm, request, clean)
+        reader = _Reader(observer, scheduler(given), llm, request, secrets)
         reader.upstream.disposable = connect(answer, reader, reader.home)
         return reader
 
@@ -252,11 +261,11 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
     )
 
     def __init__(
-        self, observer: abc.ObserverBase[Chunk], home: Scheduler, llm: HTTPProvider, request: Request, clean: Clean
+        self, observer: abc.ObserverBase[Chunk], home: Scheduler, llm: HTTPProvider, request: Request, secrets: Secrets
     ) -> None:
         streams = request.stream is not False
         self.observer = observer
-        self.clean = clean
+        self.clean = secrets.clean
         self.frames = SSEDecoder(limit=llm.event_limit)
         self.decoder = llm._decoder(request)  # pyright: ignore[reportPrivateUsage]
         self.llm, self.request = llm, request

@@ -93,7 +93,7 @@ def _of_request(score: Score, request: Request) -> Score:
             error = copy.copy(what.exception)
             if isinstance(error, RxllmError):
                 arrived = [said.value for _, said in told if isinstance(said, OnNext)]
-                error.request = request
+                error.request = request.without_secrets()
                 error.partial = join(arrived).message() if arrived else None
             told.append((at, OnError(error)))
         else:

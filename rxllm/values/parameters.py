@@ -11,6 +11,7 @@ from attrs.validators import optional
 
 from ..extensible import evolved
 from ..misuse import is_text, must_be
+from ..secrecy import hidden
 from .parts import is_mapping
 
 __all__ = ["PARAMETERS", "Parameters", "Sampling", "Settings"]
@@ -97,6 +98,7 @@ class Parameters:
         default=None,
         converter=_objects,
         validator=optional(must_be(f"one or more dicts {_OWN_FORM}", _all(is_mapping))),
+        repr=lambda tools: repr(hidden(tools)),
         hash=False,
     )
     tool_choice: str | Mapping[str, Any] | None = field(
@@ -118,8 +120,14 @@ class Parameters:
             "a dict of fields of the request's body",
             lambda extra: isinstance(extra, Mapping) and all(map(is_text, cast("Mapping[object, object]", extra))),
         ),
+        repr=lambda extra: repr(hidden(extra, keys=True)),
         hash=False,
     )
+
+    def without_secrets(self) -> Self:
+        """These with ``***`` for each key in `tools` and `extra`, as an error may show them."""
+        tools, extra = hidden(self.tools), hidden(self.extra, keys=True)
+        return self if tools is self.tools and extra is self.extra else attrs.evolve(self, tools=tools, extra=extra)
 
     def having(self, given: Mapping[str, Any]) -> Self:
         """What is given by the names of parameters, and these where it says nothing; `extra` fields are united.

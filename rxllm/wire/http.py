@@ -11,7 +11,7 @@ import functools
 import logging
 import math
 import string
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -77,6 +77,7 @@ def post(
     failure: Failure,
     client: Client | None = None,
     timeouts: Timeouts = Timeouts(),
+    sending: Callable[[httpx.Request, httpx.AsyncClient], None] | None = None,
 ) -> Source[bytes]:
     """Sends `body` at each subscription; emits the bytes of the answer as they come.
 
@@ -89,6 +90,8 @@ def post(
     Shape: unpacked bytes. Units: at most 16 KiB a piece; httpx's own transport gives up to 64.
 
     A redirect (307, 308) within the same server is followed. The request is sent once: see docs/retries.md.
+    `sending` is called with the request and its client before; what the client's login adds later, it adds to the same
+    request.
 
     Errors: `failure(status, body, headers)` for a status other than 2xx, with as much of the body as could be read;
     `TransportError` without a connection; `Timeout`; `Interrupted` when the connection breaks in the answer;
@@ -109,14 +112,14 @@ def post(
 
         response: httpx.Response | None = None
         try:
-            request = _request(http, place, _parsed(target), body, headers, limits)
+            request = _request(http, place, _parsed(target), body, headers, limits, sending)
             response = await http.send(request, stream=True, follow_redirects=False)
             for _ in range(REDIRECTS):
                 following = redirected(response)
                 if following is None:
                     break
                 await response.aclose()
-                request = _request(http, place, following, body, headers, limits)
+                request = _request(http, place, following, body, headers, limits, sending)
                 response = await http.send(request, stream=True, follow_redirects=False)
             home.answered(place, response.status_code, response.headers)
             await check(response, place, failure, timeouts.first_chunk)
@@ -144,6 +147,7 @@ def _request(
     body: bytes,
     headers: Mapping[str, str],
     limits: httpx.Timeout,
+    sending: Callable[[httpx.Request, httpx.AsyncClient], None] | None,
 ) -> httpx.Request:
     import httpx
 
@@ -153,6 +157,8 @@ def _request(
         raise MisuseError(f"The request to {place} could not be built: {error}.") from None
     # A client of one's own asks for all that httpx can unpack, but not in bounded steps.
     request.headers["accept-encoding"] = ", ".join(_asked(request)) or "identity"
+    if sending is not None:
+        sending(request, http)
     return request
 
 

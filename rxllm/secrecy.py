@@ -1,0 +1,171 @@
+"""What a key, a password or a token looks like, and how to find it in a text that repeats it.
+
+Servers and proxies repeat what they were sent: as it was, in JSON, percent-encoded, in HTML, as the repr of bytes, in
+base64 or in hexadecimal digits. `blanked` finds a secret in each of these forms, mixed ones included.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
+from typing import Any, TypeVar, cast
+
+__all__ = ["CUT", "MIN_SECRET", "blanked", "hidden", "is_secret", "secrets_in"]
+
+T = TypeVar("T")
+
+MIN_SECRET = 4  # characters; blanking a shorter secret would blank ordinary words
+CUT = "…"  # ends an excerpt
+BLANK = "***"
+
+_MIN_ENCODED = 8  # characters of a base64 or hexadecimal form
+_WORDS = {
+    "apikey", "auth", "authorization", "bearer", "cookie", "credential", "credentials", "jwt", "key", "passphrase",
+    "passwd", "password", "pat", "secret", "signature", "token",
+}  # fmt: skip
+_WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+_KEY = re.compile(r"(?=\D*\d)(?=[^a-zA-Z]*[a-zA-Z])\S{16,}")
+
+
+def is_secret(name: str) -> bool:
+    """Whether a field of this name holds a secret: ``api_key``, ``accessToken``, but not ``max_tokens``."""
+    return any(word.lower() in _WORDS for word in _WORD.findall(name))
+
+
+def hidden(value: T, *, keys: bool = False) -> T:
+    """A JSON-like value with ``***`` for each secret in it; the value itself where it holds none.
+
+    Args:
+        value: the secrets in it are known by the names of their fields.
+        keys: whether a text that looks like a key is a secret under any name: 16 characters or more, letters and
+            digits, no white space.
+    """
+    return cast("T", _hidden(value, keys=keys, named=False))
+
+
+def secrets_in(value: object, *, keys: bool = False, named: bool = False) -> Iterator[str]:
+    """The texts that `hidden` hides."""
+    if isinstance(value, str):
+        if _hides(value, keys=keys, named=named):
+            yield value
+    elif isinstance(value, Mapping):
+        for name, item in cast("dict[Any, Any]", value).items():
+            yield from secrets_in(item, keys=keys or name == "headers", named=is_secret(str(name)))
+    elif isinstance(value, (list, tuple)):
+        for item in cast("list[Any]", value):
+            yield from secrets_in(item, keys=keys, named=named)
+
+
+def _hides(text: str, *, keys: bool, named: bool) -> bool:
+    return (named and len(text) >= MIN_SECRET) or (keys and bool(_KEY.fullmatch(text)))
+
+
+def _hidden(value: Any, *, keys: bool, named: bool) -> Any:
+    if next(secrets_in(value, keys=keys, named=named), None) is None:
+        return value
+    if isinstance(value, str):
+        return BLANK
+    if isinstance(value, Mapping):
+        return {
+            name: _hidden(item, keys=keys or name == "headers", named=is_secret(str(name)))
+            for name, item in cast("dict[Any, Any]", value).items()
+        }
+    return type(value)(_hidden(item, keys=keys, named=named) for item in value)
+
+
+def blanked(text: str, secrets: Iterable[str]) -> str:
+    """The text with ``***`` for each secret, in whatever form, and for the beginning of one before a cut."""
+    secrets = {*secrets}
+    for form in sorted(
+        {form for secret in secrets for form in _written(secret)}, key=len, reverse=True
+    ):  # first, since reading escapes could read those of a secret that looks like one
+        text = text.replace(form, BLANK)
+    plain, places = _read(text)
+    spans = sorted(
+        span for needle in {form for secret in secrets for form in _needles(secret)} for span in _found(needle, plain)
+    )
+    pieces: list[str] = []
+    end = 0
+    for start, stop in spans:
+        if places[start] >= end:
+            pieces += [text[end : places[start]], BLANK]
+        end = max(end, places[stop])
+    return "".join([*pieces, text[end:]]) if spans else text
+
+
+def _written(secret: str) -> Iterator[str]:
+    """The secret as it is, and as JSON may have it."""
+    written = json.dumps(secret)[1:-1]
+    yield from (secret, written, written.replace("/", "\\/"))
+
+
+def _needles(secret: str) -> Iterator[str]:
+    """What `_read` makes of a secret that was encoded, and the forms in which no character stands for itself."""
+    data = secret.encode("utf-8", "surrogatepass")
+    units = secret.encode("utf-16-le", "surrogatepass")
+    for spelling in (
+        secret,
+        secret.replace(" ", "+"),
+        data.decode("latin-1"),
+        "".join(chr(units[i] | units[i + 1] << 8) for i in range(0, len(units), 2)),
+    ):
+        yield _read(spelling)[0]
+    for shift in range(3):  # of the secret in whatever was encoded with it
+        encoded = base64.b64encode(bytes(shift) + data).decode().rstrip("=")
+        encoded = encoded[(0, 2, 3)[shift] : -1 if (shift + len(data)) % 3 else None]
+        if len(encoded) >= _MIN_ENCODED:
+            yield from (encoded, encoded.translate({43: 45, 47: 95}))
+    if len(data) * 2 >= _MIN_ENCODED:
+        yield from (data.hex(), data.hex().upper())
+
+
+_ENCODED = re.compile(
+    r"%(?:25)*(?P<percent>[0-9a-fA-F]{2})"
+    r"|\\+(?:u(?P<unit>[0-9a-fA-F]{4})|x(?P<byte>[0-9a-fA-F]{2})|(?P<itself>[\"'/]))?"
+    r"|&(?:amp;)*(?:\#0*(?P<decimal>[0-9]{1,3})|\#[xX]0*(?P<hexadecimal>[0-9a-fA-F]{1,2})|(?P<name>amp|lt|gt|quot|apos));"
+)
+_NAMED = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
+
+
+def _read(text: str) -> tuple[str, list[int]]:
+    """The text with its escapes read, and where each of its characters begins; at last, where the text ends."""
+    pieces: list[str] = []
+    sizes: list[int] = []
+    end = 0
+    for match in _ENCODED.finditer(text):
+        plain = text[end : match.start()]
+        pieces += [plain, _character(match)]
+        sizes += [1] * len(plain) + [len(match[0])]
+        end = match.end()
+    pieces.append(text[end:])
+    sizes += [1] * (len(text) - end)
+    return "".join(pieces), [0, *accumulate(sizes)]
+
+
+def _character(match: re.Match[str]) -> str:
+    kind, value = match.lastgroup, match[match.lastgroup or 0]
+    if kind == "name":
+        return _NAMED[value]
+    if kind == "decimal":
+        return chr(int(value))
+    if kind == "itself":
+        return value
+    return chr(int(value, 16)) if kind else "\\"
+
+
+def _found(needle: str, text: str) -> Iterator[tuple[int, int]]:
+    """Where the needle is in the text, and where its beginning is before a cut."""
+    place = text.find(needle)
+    while place >= 0:
+        yield place, place + len(needle)
+        place = text.find(needle, place + len(needle))
+    place = text.find(CUT)
+    while place >= 0:
+        for size in range(min(len(needle) - 1, place), MIN_SECRET - 1, -1):
+            if text.startswith(needle[:size], place - size):
+                yield place - size, place
+                break
+        place = text.find(CUT, place + 1)

@@ -1,0 +1,335 @@
+"""A secret entered at every place where one can enter is found in no output, whatever the server says.
+
+The server repeats the whole request in the form that a test asks for, so no place and no form of an echo is left out.
+"""
+
+import asyncio
+import base64
+import contextlib
+import html
+import io
+import json
+import logging
+import pickle
+import re
+import socketserver
+import threading
+import traceback
+from urllib.parse import quote, unquote
+
+import httpx
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from protocols import PROTOCOLS
+
+import rxllm
+from rxllm import Anthropic, LoggingHandler, MemoryStore, OpenAI, OpenTelemetryHandler, RxllmError, StdoutHandler
+from rxllm.testing import record
+
+CANARY = "ca/nary+S3CRET~0123456789"  # some encodings change each of these characters
+
+
+# ── the server ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def http(status, content_type, body, more=""):
+    """A response of HTTP/1.1 as bytes."""
+    body = body.encode() if isinstance(body, str) else body
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n{more}Connection: close"
+    )
+    return f"{head}\r\n\r\n".encode("latin-1") + body
+
+
+def error_body(form):
+    """An error document whose message is the request in some form."""
+    return lambda protocol, asked: http("400 Bad", "application/json", protocol.error_body(400, form(asked)))
+
+
+def raw_body(form, content_type="text/plain"):
+    """An error whose body is the request in some form, and no JSON."""
+    return lambda protocol, asked: http("400 Bad", content_type, form(asked))
+
+
+def cut(asked):
+    """The request up to the middle of the first canary."""
+    place = asked.find(CANARY)
+    return asked[: place + len(CANARY) // 2] if place >= 0 else asked
+
+
+def lines(asked):
+    """The request on one line, as a header can hold it."""
+    return " ".join(asked.split())
+
+
+EVENTS = "text/event-stream"
+ECHOES = {
+    "json": error_body(lambda asked: asked),
+    "percent": error_body(lambda asked: quote(asked, safe="")),
+    "some percent": error_body(lambda asked: re.sub("[a-e]", lambda m: f"%{ord(m[0]):02x}", asked)),
+    "twice percent": error_body(lambda asked: quote(quote(asked, safe=""), safe="")),
+    "base64": error_body(lambda asked: base64.b64encode(asked.encode()).decode()),
+    "base64, shifted": error_body(lambda asked: base64.urlsafe_b64encode(b"x" + asked.encode()).decode()),
+    "hexadecimal": error_body(lambda asked: asked.encode().hex()),
+    "unicode escapes": raw_body(lambda asked: "".join(f"\\u{ord(c):04x}" for c in asked), "application/json"),
+    "json in json": error_body(lambda asked: json.dumps(json.dumps({"a": asked.replace("/", "\\/")}))),
+    "html": raw_body(
+        lambda asked: html.escape("".join(f"&#{ord(c)};" if c in "ac/" else c for c in asked)), "text/html"
+    ),
+    "html, hexadecimal": raw_body(lambda asked: "".join(f"&#x{ord(c):x};" for c in asked), "text/html"),
+    "repr": raw_body(lambda asked: repr(asked.encode())),
+    "cut": lambda protocol, asked: http(
+        "400 Bad", "text/plain", "x" * (65536 - len(cut(asked))) + cut(asked) + "y" * 9
+    ),
+    "reason": lambda protocol, asked: http(f"400 {lines(asked)}", "text/plain", ""),
+    "header": lambda protocol, asked: http("400 Bad", "text/plain", "", f"Set-Cookie: a={lines(asked)}\r\n"),
+    "location": lambda protocol, asked: http("307 Go", "text/plain", "", f"Location: http://[::1/{lines(asked)}\r\n"),
+    "page": lambda protocol, asked: http("200 OK", "text/html", asked),
+    "error frame": lambda protocol, asked: http("200 OK", EVENTS, protocol.error_frame(asked)),
+    "error document": lambda protocol, asked: http("200 OK", "application/json", protocol.error_body(400, asked)),
+    "no frame": lambda protocol, asked: http("200 OK", EVENTS, f"data: {{{lines(asked)}\n\n"),
+    "no json": lambda protocol, asked: http("200 OK", "application/json", f"{{{asked}"),
+    "wrong type": lambda protocol, asked: http("200 OK", EVENTS, f"data: {json.dumps({'choices': asked})}\n\n"),
+    "no http": lambda protocol, asked: asked.encode(),
+    "no http, in a header": lambda protocol, asked: b"HTTP/1.1 200 OK\r\n\x00" + asked.encode(),
+    "no chunks": lambda protocol, asked: b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + asked.encode(),
+    "no length": lambda protocol, asked: f"HTTP/1.1 200 OK\r\nContent-Length: {lines(asked)}\r\n\r\n".encode(),
+    "nothing": lambda protocol, asked: b"",
+    "an answer": lambda protocol, asked: http("200 OK", EVENTS, b"".join(protocol.stream(["fine"]))),
+}
+
+
+class Echo(socketserver.ThreadingTCPServer):
+    """Answers each request with what `ECHOES` makes of it."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, protocol):
+        super().__init__(("127.0.0.1", 0), _Exchange)
+        self.protocol = protocol
+        self.echo = "json"
+        self.asked = []
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+    def __enter__(self):
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.shutdown()
+        self.server_close()
+
+
+class _Exchange(socketserver.StreamRequestHandler):
+    def handle(self):
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            if not (line := self.rfile.readline()):
+                return
+            head += line
+        body = self.rfile.read(int(re.search(rb"(?im)^content-length: (\d+)", head)[1]))
+        asked = (head + body).decode("latin-1")
+        # What was encoded on its way is repeated in clear, too, since a server can do that.
+        logins = "".join(base64.b64decode(login).decode() for login in re.findall("Basic (\\S+)", asked))
+        self.server.asked.append(asked + unquote(asked) + logins)
+        self.wfile.write(ECHOES[self.server.echo](self.server.protocol, self.server.asked[-1]))
+
+
+# ── the places ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def canary(place):
+    """A secret of its own for a place; all end alike."""
+    return f"{place}/{CANARY}"
+
+
+def _signed(request):
+    request.headers["X-Signed"] = f"v1={canary('function')}"
+    return request
+
+
+def with_key(address):
+    """Keys, headers and fields of the model."""
+    fields = {"provider_options": {"api_key": canary("named")}, "anything": canary("unnamed")}
+    headers = {"X-Anything": canary("header"), "Cookie": f"theme=dark; session={canary('cookie')}"}
+    return {"api_key": canary("key"), "headers": headers, "extra": fields}, {}
+
+
+def with_environment(address):
+    """Keys of the environment."""
+    names = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
+    return {"api_key": None}, {name: canary(name) for name in names}
+
+
+def with_token(address):
+    """A bearer token, given or of the environment, and keys in tools."""
+    tools = [{"type": "mcp", "server_url": "x", "headers": {"X-Anything": canary("tool")}}]
+    headers = {"Authorization": f"Bearer {canary('bearer')}"}
+    return {"api_key": None, "headers": headers, "tools": tools}, {"ANTHROPIC_AUTH_TOKEN": canary("token")}
+
+
+def with_login(address):
+    """The name and the password of the address."""
+    login = f"{quote(canary('name'), safe='')}:{quote(canary('password'), safe='')}@"
+    return {"base_url": f"{address.replace('://', f'://{login}')}/v1"}, {}
+
+
+def with_client(address):
+    """Headers, cookies, a query and a login function of a client."""
+
+    def client():
+        return httpx.AsyncClient(
+            verify=False,  # noqa: S501  (which saves 80 ms)
+            headers={"X-Anything": canary("client's header")},
+            params={"api-version": "2024", "sig": canary("query")},
+            cookies={"session": canary("client's cookie")},
+            auth=_signed,
+        )
+
+    return {"client": client, "api_key": canary("key")}, {}
+
+
+def with_clients_login(address):
+    """The login of a client, and that of its proxy."""
+    proxy = address.replace("://", f"://user:{quote(canary('proxy'), safe='')}@")
+
+    def client():
+        return httpx.AsyncClient(verify=False, proxy=proxy, auth=("user", canary("login")))  # noqa: S501
+
+    return {"client": client, "base_url": "http://models.invalid/v1"}, {}
+
+
+def with_proxy(address):
+    """The login of the environment's proxy."""
+    proxy = address.replace("://", f"://user:{quote(canary('proxy'), safe='')}@")
+    return {"base_url": "http://models.invalid/v1"}, {"HTTP_PROXY": proxy, "http_proxy": proxy}
+
+
+PLACES = [with_key, with_environment, with_token, with_login, with_client, with_clients_login, with_proxy]
+
+
+def made(protocol, address, place, monkeypatch):
+    """A model of the protocol with canaries in these places."""
+    settings, variables = place(address)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    if protocol.name == "completions":  # it has no tools
+        settings.pop("tools", None)
+    common = {"api_key": "a-plain-key", "base_url": f"{address}/v1", "max_retries": 0, "timeout": 5.0}
+    if protocol.name == "messages":
+        return Anthropic("m", **common | settings)
+    return OpenAI("m", api=protocol.name, **common | settings)
+
+
+# ── the outputs ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def forms(text):
+    """The text as a thief would read it: as it is, and with each encoding undone."""
+    yield from (text, unquote(text), unquote(unquote(text)), html.unescape(html.unescape(text)))
+    yield re.sub(r"\\+u00(..)", lambda m: chr(int(m[1], 16)), text).replace("\\", "")
+    for blob in re.findall(r"[A-Za-z0-9+/_-]{24,}", text):
+        for start in range(4):
+            plain = blob[start:].translate({45: 43, 95: 47})
+            yield base64.b64decode(plain[: len(plain) // 4 * 4]).decode("latin-1")
+        with contextlib.suppress(ValueError):
+            yield bytes.fromhex(blob[: len(blob) // 2 * 2]).decode("latin-1")
+
+
+def holds(output):
+    """Whether the canary, or all but a few characters of it, can be read in an output."""
+    text = output.decode("latin-1") if isinstance(output, bytes) else str(output)
+    return any(CANARY[3:-3] in form for form in forms(text))
+
+
+def chain(error):
+    """An error and all that it knows of, in the order of tracebacks and beyond."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def shown(error):
+    """Everything that an error shows."""
+    yield "traceback", "".join(traceback.format_exception(error))
+    for each in chain(error):
+        facts = [getattr(each, name, None) for name in ("body", "frame", "code", "partial", "text")]
+        yield (
+            f"{type(each).__name__} in the chain",
+            "".join(map(str, [each, repr(each), each.args, vars(each), *facts])),
+        )
+    if isinstance(error, RxllmError):
+        yield "request", repr(error.request)
+        yield "pickle", pickle.dumps(error)
+
+
+class Hears(rxllm.Handler):
+    """Keeps the repr of all events."""
+
+    def __init__(self):
+        self.heard = []
+
+    def on_event(self, event):
+        """Keeps it."""
+        self.heard.append(repr(event))
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.name)
+def test_a_canary_is_found_nowhere(protocol, place, monkeypatch, tmp_path, caplog):
+    """No error, event, span, log record, cassette, cache or pickle holds it, streamed and whole, sync and async."""
+    caplog.set_level(logging.DEBUG)
+    hears, printed, spans = Hears(), io.StringIO(), InMemorySpanExporter()
+    tracers, metrics = TracerProvider(), InMemoryMetricReader()
+    tracers.add_span_processor(SimpleSpanProcessor(spans))
+    telemetry = OpenTelemetryHandler(
+        tracer_provider=tracers, meter_provider=MeterProvider([metrics]), capture_content=True
+    )
+    monkeypatch.setattr("sys.stderr", printed)
+    handlers = [hears, LoggingHandler(), StdoutHandler(printed), telemetry]
+    with Echo(protocol) as server, asyncio.Runner() as runner:
+        llm = made(protocol, server.url, place, monkeypatch)
+        tape, store = tmp_path / "tape.jsonl", MemoryStore()
+        asked = rxllm.cached(record(llm, tape), store, name="canary").with_config(handlers=handlers)
+        found = [f"repr of {type(each).__name__}" for each in (llm, asked) if holds(repr(each) + str(each))]
+
+        def failed(stream, way):
+            try:
+                if way == "async":
+                    runner.run(asked.bind(stream=stream).ainvoke("hi"))
+                else:
+                    asked.bind(stream=stream).invoke("hi")
+            except Exception as error:
+                return error
+
+        for echo in ECHOES:
+            server.echo = echo
+            for stream, way in (True, "async"), (False, "sync"):
+                error = failed(stream, way)
+                assert (error is None) == (echo == "an answer"), (echo, error)
+                outputs = [] if error is None else shown(error)
+                found += [f"{echo}, {stream}, {way}: {name}: {output}" for name, output in outputs if holds(output)]
+            outputs = {
+                "events": "".join(hears.heard),
+                "log": caplog.text + "".join(map(repr, map(vars, caplog.records))),
+                "terminal": printed.getvalue(),
+                "cassette": tape.read_text("utf-8"),
+            }
+            found += [f"{echo}: {name}: {output}" for name, output in outputs.items() if holds(output)]
+            hears.heard.clear()
+            caplog.clear()
+            printed.truncate(0)
+            tape.write_bytes(b"")
+        assert any(CANARY in each for each in server.asked)
+    outputs = {
+        "spans": "".join(span.to_json() for span in spans.get_finished_spans()),
+        "metrics": metrics.get_metrics_data().to_json(),
+        "cache": pickle.dumps(store._answers),
+    }
+    found += [f"{name}: {output}" for name, output in outputs.items() if holds(output)]
+    assert [] == [each[:2000] for each in found]
