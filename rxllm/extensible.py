@@ -5,8 +5,9 @@ And copies of such objects that need no constructor, which may be anybody's own:
 
 from __future__ import annotations
 
+from copy import deepcopy
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
 import attrs
 
@@ -33,6 +34,7 @@ class Extensible:
     """
 
     __slots__ = ()
+    _shared_by_copies: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def __attrs_init_subclass__(cls) -> None:
@@ -50,6 +52,18 @@ class Extensible:
         for name, value in vars(cls).items():
             if not (callable(value) or hasattr(value, "__get__")):
                 _refuse_taken(cls, name)
+
+    def __copy__(self) -> Self:
+        return evolved(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy of its own values, which uses the same handlers and the same client as the original."""
+        copy = memo[id(self)] = object.__new__(type(self))
+        for name in self._shared_by_copies:
+            value = getattr(self, name)
+            memo[id(value)] = value
+        _restore(copy, deepcopy(object.__getstate__(self), memo))
+        return copy
 
     def __setstate__(self, state: Any) -> None:
         _restore(self, state)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Iterable, Mapping
-from typing import Any, Generic, Literal, NoReturn, Protocol, Self, TypeVar, Unpack, cast, overload
+from typing import Any, ClassVar, Generic, Literal, NoReturn, Protocol, Self, TypeVar, Unpack, cast, overload
 
 from attrs import field, frozen
 from attrs.validators import optional
@@ -74,6 +74,8 @@ class Surface(Extensible, ABC, Generic[In, Out, Answer]):
         run_name: what to call its runs.
         handlers: who listens to its runs, and to the runs within them.
     """
+
+    _shared_by_copies: ClassVar[tuple[str, ...]] = ("handlers",)
 
     tags: tuple[str, ...] = field(default=(), converter=_tags)
     metadata: Mapping[str, Any] = field(factory=dict[str, Any], converter=_facts, hash=False)

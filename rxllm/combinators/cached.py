@@ -36,6 +36,10 @@ class _Cached:
     who: str
     running: Running = field(factory=dict[Any, Any], repr=False, eq=False)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy joins no request of the original."""
+        return _Cached, (self.store, self.who)
+
     def __call__(self, begins: tuple[Begin[Chunk], ...], given: Request) -> Observable[Chunk]:
         """Asks what is not known yet."""
         from ..records import fingerprint

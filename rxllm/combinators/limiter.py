@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from math import inf
+from typing import Any, NoReturn, Self
 
 from ..misuse import MisuseError
 from .pacing import Rate
@@ -81,6 +82,19 @@ class Limiter:
         self._limits = {**whole, "requests_per_second": requests_per_second, "max_wait": max_wait}
         self._queue = Queue(concurrency, tuple(rates), max_wait)
         _limiters.add(self)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """The same limiter: copies of a model share one limit, as the server that they ask does."""
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise MisuseError(
+            f"A Limiter cannot be pickled, because it counts the requests of one process: {self!r}. Make one in each "
+            "process, with that process's share of the limit."
+        )
 
     def __repr__(self) -> str:
         given = ", ".join(f"{name}={limit}" for name, limit in self._limits.items() if limit is not None)

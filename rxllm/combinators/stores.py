@@ -37,6 +37,14 @@ class MemoryStore(Store):
         self._lock = threading.Lock()
         self._answers: OrderedDict[str, tuple[Chunk, ...]] = OrderedDict()
 
+    def __getstate__(self) -> tuple[int, OrderedDict[str, tuple[Chunk, ...]]]:
+        with self._lock:
+            return self._size, self._answers.copy()
+
+    def __setstate__(self, state: tuple[int, OrderedDict[str, tuple[Chunk, ...]]]) -> None:
+        self._size, self._answers = state
+        self._lock = threading.Lock()
+
     def get(self, key: str, /) -> tuple[Chunk, ...] | None:
         """The chunks that were kept under the key, None if there are none."""
         with self._lock:
@@ -66,6 +74,9 @@ class SQLiteStore(Store):
         if str(path) in ("", ":memory:"):
             raise MisuseError("SQLiteStore needs a file; what only lives in memory is a MemoryStore.")
         self._path = Path(path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._path,)
 
     async def get(self, key: str, /) -> list[Chunk] | None:
         """The chunks that were kept under the key, None if there are none."""

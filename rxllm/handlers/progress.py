@@ -8,9 +8,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from ..events import Cancelled, Event, Failed, Finished, Handler, Run, Started
+from ..events import Cancelled, Event, Failed, Finished, Run, Started
 from ..misuse import MisuseError
 from ..values.message import Message
+from ._local import LocalHandler
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["ProgressHandler"]
 
 
-class ProgressHandler(Handler):
+class ProgressHandler(LocalHandler):
     """Shows a live line for a batch: how many are done, running and failed, tokens per second, the time left.
 
     ::

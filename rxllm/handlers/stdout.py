@@ -7,17 +7,18 @@ import sys
 import threading
 from typing import TextIO
 
-from ..events import Cancelled, Emitted, Event, Failed, Finished, Handler, Started
+from ..events import Cancelled, Emitted, Event, Failed, Finished, Started
 from ..terminal import one_line, printable
 from ..values.chunk import Chunk
 from ..values.message import Message
+from ._local import LocalHandler
 
 __all__ = ["StdoutHandler"]
 
 _DIM, _RED = 2, 31
 
 
-class StdoutHandler(Handler):
+class StdoutHandler(LocalHandler):
     """Writes each piece of text as it comes, and a line's end after the answer; failures go to standard error.
 
     Attached to a pipeline, it writes what the pipeline gives, not what the models within give to it. Runs at the same

@@ -11,11 +11,12 @@ from decimal import Decimal
 from attrs import frozen
 
 from ..errors import ProviderError
-from ..events import Cancelled, Event, Failed, Finished, Handler, Run
+from ..events import Cancelled, Event, Failed, Finished, Run
 from ..misuse import MisuseError
 from ..values.message import Message
 from ..values.usage import Usage
 from ._counts import counts
+from ._local import LocalHandler
 
 __all__ = ["UsageMeter"]
 
@@ -33,7 +34,7 @@ class _Answer:
     time: float
 
 
-class UsageMeter(Handler):
+class UsageMeter(LocalHandler):
     """Adds up the tokens of all runs that it hears, by model; any number at once, in any threads.
 
     An answer that was cancelled or failed counts with what is known of it.

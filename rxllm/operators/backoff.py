@@ -6,6 +6,8 @@ import random
 from collections.abc import Callable
 from typing import cast
 
+from attrs import field, frozen
+
 from ..errors import ProviderError, RxllmError
 from ..misuse import MisuseError
 
@@ -22,7 +24,12 @@ def is_retryable(error: Exception) -> bool:
     return isinstance(error, RxllmError) and error.retryable
 
 
-def backoff(first: float = 0.5, most: float = 30.0, *, chance: Callable[[], float] = random.random) -> Delay:
+def _chance() -> float:
+    """As ``random.random``, which would be pickled with the state of its generator."""
+    return random.random()  # noqa: S311  (a wait is no secret)
+
+
+def backoff(first: float = 0.5, most: float = 30.0, *, chance: Callable[[], float] = _chance) -> Delay:
     """Waits twice as long each time, and as long as the provider asks where it does.
 
     Half of the wait is left to chance, so that clients that failed together do not come back together. A provider
@@ -35,14 +42,21 @@ def backoff(first: float = 0.5, most: float = 30.0, *, chance: Callable[[], floa
 
     Source: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/ (there "equal jitter").
     """
+    return _Backoff(first, most, chance)
 
-    def delay(error: Exception, attempt: int) -> float | None:
+
+@frozen
+class _Backoff:
+    first: float
+    most: float
+    chance: Callable[[], float] = field(repr=False)
+
+    def __call__(self, error: Exception, attempt: int) -> float | None:
+        """The wait after this attempt."""
         asked = error.retry_after if isinstance(error, ProviderError) else None
         if asked is None:
-            return min(most, first * 2.0 ** min(attempt - 1, 64)) * (0.5 + chance() / 2)
-        return None if asked > PATIENCE else asked * (1 + chance() / 10)
-
-    return delay
+            return min(self.most, self.first * 2.0 ** min(attempt - 1, 64)) * (0.5 + self.chance() / 2)
+        return None if asked > PATIENCE else asked * (1 + self.chance() / 10)
 
 
 USUAL_DELAY = backoff()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from math import inf
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, Unpack
 from urllib.parse import urlsplit
 
 import attrs
@@ -41,6 +41,7 @@ from ._arguments import (
     without_credentials,
 )
 from ._documents import excerpt, is_cut, json_of, mended, provider_error
+from ._pickling import check_key_again, pickled
 from ._secrets import Secrets
 
 if TYPE_CHECKING:
@@ -109,6 +110,8 @@ class HTTPProvider(LLM):
             not after a `Timeout`. Within `retry`, and within `fallback` and `hedge` but for their last one, it rests.
     """
 
+    _shared_by_copies: ClassVar[tuple[str, ...]] = (*LLM._shared_by_copies, "client")
+
     model: str = field(validator=check_model)
     api_key: str | None = field(default=None, kw_only=True, repr=False, validator=optional(check_key))
     base_url: str | None = field(default=None, kw_only=True, repr=without_credentials, validator=optional(check_base))
@@ -140,6 +143,12 @@ class HTTPProvider(LLM):
             timeout=timeout,
             **settings,
         )
+
+    def __getstate__(self) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+        """What is pickled: an `api_key` is not, and after loading the environment variable counts."""
+        state: Any = object.__getstate__(self)
+        own, fields = state if isinstance(state, tuple) else (None, state)
+        return own, pickled(type(self).__name__, fields)
 
     def _url(self, request: Request) -> str:
         raise NotImplementedError
@@ -186,6 +195,8 @@ class HTTPProvider(LLM):
             **self._headers(request),
             **{name.lower(): value for name, value in (self.headers or {}).items()},
         }
+        if not self.api_key and self.api_key is not None:
+            check_key_again(self.api_key, headers)
         timeouts = _needed(self.timeout, streams=streams)
         secrets = Secrets(request, {**headers, **credentials}, self.headers or ())
         answer = post(
