@@ -1,6 +1,8 @@
 """The engine's own parts: schedulers, sources, threads, and what each loop has one of."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 from datetime import timedelta
 
@@ -488,3 +490,30 @@ async def test_leaving_while_hearing_the_end_cancels_nothing():
     subscription = rxllm.from_iter(["a"]).subscribe(on_completed=ended)
     await asyncio.wait_for(heard_the_end.wait(), 5)
     assert [0] == cancellations
+
+
+LEFT_OPEN = """
+import asyncio, atexit, threading, rxllm
+
+class Waiting(rxllm.LLM):
+    async def chunks(self, request):
+        try:
+            yield "begun"
+            await asyncio.Event().wait()
+        finally:
+            print("closed", flush=True)
+
+def names():
+    print("rxllm-portal" in [thread.name for thread in threading.enumerate()], flush=True)
+
+atexit.register(names)  # before rxllm registers its own, so that it is called after that
+stream = Waiting().stream("hi")
+print(next(stream), flush=True)
+names()
+"""
+
+
+def test_background_loop_is_stopped_when_the_program_ends():
+    """It closes the streams that are open, and its thread has ended before the interpreter is taken down."""
+    done = subprocess.run([sys.executable, "-c", LEFT_OPEN], capture_output=True, text=True, timeout=30, check=False)
+    assert (0, "begun\nTrue\nclosed\nFalse\n", "") == (done.returncode, done.stdout, done.stderr)
