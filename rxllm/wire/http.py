@@ -107,24 +107,28 @@ def post(
 
         http = await client_on(home.loop, client)
         if target.startswith("http:"):
-            _warn_of_plain_text(place, headers)
-        limits = httpx.Timeout(None, connect=timeouts.connect, read=timeouts.read)
+            _warn_of_plain_text(place, tuple(headers))
+        build = _own_request if client is not None else _default_request
+
+        async def send(url: httpx.URL) -> tuple[httpx.Response, tuple[str, ...]]:
+            request, asked = build(http, url, headers, body, timeouts)
+            if sending is not None:
+                sending(request, http)
+            return await http.send(request, stream=True, follow_redirects=False), asked
 
         response: httpx.Response | None = None
         try:
-            request = _request(http, place, _parsed(target), body, headers, limits, sending)
-            response = await http.send(request, stream=True, follow_redirects=False)
+            response, asked = await send(_parsed(target))
             for _ in range(REDIRECTS):
                 following = redirected(response)
                 if following is None:
                     break
                 await response.aclose()
-                request = _request(http, place, following, body, headers, limits, sending)
-                response = await http.send(request, stream=True, follow_redirects=False)
+                response, asked = await send(following)
             home.answered(place, response.status_code, response.headers)
-            await check(response, place, failure, timeouts.first_chunk)
+            encoding = await check(response, place, failure, timeouts.first_chunk)
             beginning = True
-            async for data in body_of(response, _asked(request), place):
+            async for data in body_of(response, encoding, asked, place):
                 if beginning:
                     beginning = False
                     yield data[:OPENING]
@@ -140,31 +144,53 @@ def post(
     return source(read)
 
 
-def _request(
-    http: httpx.AsyncClient,
-    place: str,
-    url: httpx.URL,
-    body: bytes,
-    headers: Mapping[str, str],
-    limits: httpx.Timeout,
-    sending: Callable[[httpx.Request, httpx.AsyncClient], None] | None,
-) -> httpx.Request:
+def _own_request(
+    http: httpx.AsyncClient, url: httpx.URL, headers: Mapping[str, str], body: bytes, timeouts: Timeouts
+) -> tuple[httpx.Request, tuple[str, ...]]:
+    """The request that a client of one's own makes, and the encodings that it asks for."""
     import httpx
 
+    limits = httpx.Timeout(None, connect=timeouts.connect, read=timeouts.read)
     try:
         request = http.build_request("POST", url, content=body, headers=headers, timeout=limits)
     except (httpx.InvalidURL, UnicodeEncodeError, TypeError) as error:
-        raise MisuseError(f"The request to {place} could not be built: {error}.") from None
-    # A client of one's own asks for all that httpx can unpack, but not in bounded steps.
-    request.headers["accept-encoding"] = ", ".join(_asked(request)) or "identity"
-    if sending is not None:
-        sending(request, http)
-    return request
+        raise MisuseError(f"The request to {url.host} could not be built: {error}.") from None
+    # It asks for all that httpx can unpack, but not in bounded steps.
+    asked = asked_for(request.headers.get("accept-encoding", ""))
+    request.headers["accept-encoding"] = ", ".join(asked) or "identity"
+    return request, asked
 
 
-def _asked(request: httpx.Request) -> tuple[str, ...]:
-    accept = request.headers.get("accept-encoding", "identity")
-    return () if accept == "identity" else asked_for(accept)
+def _default_request(
+    _: httpx.AsyncClient, url: httpx.URL, headers: Mapping[str, str], body: bytes, timeouts: Timeouts
+) -> tuple[httpx.Request, tuple[str, ...]]:
+    """The same of the default client: what all requests of a model share is prepared once."""
+    import httpx
+
+    prepared, asked = _prepared(url.netloc, tuple(headers.items()))
+    return httpx.Request(
+        "POST",
+        url,
+        headers=[*prepared, (b"content-length", b"%d" % len(body))],
+        stream=httpx.ByteStream(body),
+        extensions={"timeout": {"connect": timeouts.connect, "read": timeouts.read}},
+    ), asked
+
+
+@functools.lru_cache(64)
+def _prepared(
+    host: bytes, headers: tuple[tuple[str, str], ...]
+) -> tuple[tuple[tuple[bytes, bytes], ...], tuple[str, ...]]:
+    """The header lines of a host's requests, but for the length, and the encodings that they ask for."""
+    import httpx
+
+    # What is compressed comes in lumps.
+    merged = httpx.Headers({"accept": "*/*", "accept-encoding": "identity", "connection": "keep-alive"})
+    merged["user-agent"] = f"python-httpx/{httpx.__version__}"
+    merged.update(dict(headers))
+    asked = asked_for(merged["accept-encoding"])
+    merged["accept-encoding"] = ", ".join(asked) or "identity"
+    return ((b"host", host), *merged.raw), asked
 
 
 @functools.lru_cache(256)
@@ -175,8 +201,9 @@ def _warn_once(place: str) -> None:
     )
 
 
-def _warn_of_plain_text(place: str, headers: Mapping[str, str]) -> None:
-    secret = any(word in name.lower() for name in headers for word in SECRET)
+@functools.lru_cache(256)
+def _warn_of_plain_text(place: str, names: tuple[str, ...]) -> None:
+    secret = any(word in name.lower() for name in names for word in SECRET)
     if secret and not is_loopback(urlsplit(place).hostname or ""):
         _warn_once(place)
 

@@ -25,41 +25,54 @@ Failure = Callable[[int, bytes, Mapping[str, str]], RxllmError]
 """Makes an error of an HTTP status, a body and headers (their names in lower case)."""
 
 
-async def check(response: httpx.Response, place: str, failure: Failure, patience: float | None) -> None:
-    """Raises the error that a response stands for, if it is not the header of an answer.
+async def check(response: httpx.Response, place: str, failure: Failure, patience: float | None) -> str:
+    """The encoding of an answer's body, as its header ``content-encoding`` has it.
 
     `patience` is the limit of the first chunk, in seconds: who set it must hear of the status before that.
+
+    Raises:
+        RxllmError: the response is no answer.
     """
-    if sum(len(name) + len(value) + 4 for name, value in response.headers.raw) > HEADER_LIMIT:
+    size, kind, encodings = 0, b"", list[bytes]()
+    for name, value in response.headers.raw:
+        size += len(name) + len(value) + 4
+        name = name.lower()
+        if name == b"content-type":
+            kind = value
+        elif name == b"content-encoding":
+            encodings.append(value)
+    if size > HEADER_LIMIT:
         raise header_too_long(place)
+    encoding = b",".join(encodings).decode("latin-1")
     status = response.status_code
-    if not response.is_success:
-        error = failure(status, await _beginning(response, place, patience), response.headers)
+    if not 200 <= status < 300:
+        error = failure(status, await _beginning(response, encoding, place, patience), response.headers)
         if status in REDIRECTS:
             error.args = (redirection(place, status, _target(response)),)
         raise error
-    if "html" in response.headers.get("content-type", ""):
+    if b"html" in kind:
         raise ProtocolError(
             f"{place} answered with a web page instead of a stream; is base_url right?",
-            frame=await _beginning(response, place, patience),
+            frame=await _beginning(response, encoding, place, patience),
         )
+    return encoding
 
 
-async def _beginning(response: httpx.Response, place: str, patience: float | None) -> bytes:
+async def _beginning(response: httpx.Response, encoding: str, place: str, patience: float | None) -> bytes:
     """As much of an error document as is worth reading and can be read; without it the status says enough."""
     import httpx
 
     body = bytearray()
     with suppress(httpx.HTTPError, httpx.StreamError, ProtocolError, TimeoutError):
         async with asyncio.timeout(min(ERROR_BODY_PATIENCE, (patience or math.inf) / 2)):
-            async for data in body_of(response, KNOWN, place):
+            async for data in body_of(response, encoding, KNOWN, place):
                 body += data
                 if len(body) >= ERROR_BODY_LIMIT:
                     break
     return bytes(body[:ERROR_BODY_LIMIT])
 
 
-def body_of(response: httpx.Response, asked: Collection[str], place: str) -> AsyncIterable[bytes]:
+def body_of(response: httpx.Response, encoding: str, asked: Collection[str], place: str) -> AsyncIterable[bytes]:
     """The bytes of a response, unpacked.
 
     Raises:
@@ -68,9 +81,8 @@ def body_of(response: httpx.Response, asked: Collection[str], place: str) -> Asy
     if response.is_stream_consumed:  # a hook of one's own client has read and unpacked it
         return response.aiter_bytes()
     pieces = cast("httpx.AsyncByteStream", response.stream)
-    header = response.headers.get("content-encoding")
-    encoding = header and encoding_of(header, asked, place)
-    return unpacked(pieces, encoding, place) if encoding else pieces
+    name = encoding_of(encoding, asked, place) if encoding else None
+    return unpacked(pieces, name, place) if name else pieces
 
 
 def redirected(response: httpx.Response) -> httpx.URL | None:

@@ -170,7 +170,7 @@ def _written(request: httpx.Request, route: _Route) -> bytes:
     )
     if head.count(b"\n") != len(lines) + 1 + bool(route.credentials):
         raise httpx.LocalProtocolError("a header of the request contains a line break")
-    return head + b"\r\n" + request.content
+    return head + b"\r\n" + request.read()
 
 
 class _Body(httpx.AsyncByteStream):
