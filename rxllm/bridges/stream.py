@@ -148,11 +148,11 @@ class SyncStream(Iterator[T], Generic[T]):
 
     # `__next__` is the sink's own method, kept in a slot: a method of this class would hold the stream in its frame,
     # and with it every traceback that passes there.
-    __slots__ = ("__next__", "__weakref__", "_sink")
-
     if TYPE_CHECKING:
 
         def __next__(self) -> T: ...
+    else:
+        __slots__ = ("__next__", "__weakref__", "_sink")
 
     def __init__(self, source: Observable[T]) -> None:
         expected(source)

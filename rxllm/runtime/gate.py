@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 
 from .loops import Loop, in_loop
@@ -23,12 +24,14 @@ class Gate:
 
     Attributes:
         is_open: read by pumps after each item.
-        opened_at: `time.monotonic()` of the last opening; waiting at a closed gate is not idleness.
+        opened_at: the time of the last opening; waiting at a closed gate is not idleness.
+        clock: gives the time of the loop.
     """
 
-    __slots__ = ("__weakref__", "_closers", "_followers", "_waiters", "is_open", "opened_at")
+    __slots__ = ("__weakref__", "_closers", "_followers", "_waiters", "clock", "is_open", "opened_at")
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
         self.is_open = True
         self.opened_at = 0.0
         self._closers: set[object] = set()
@@ -48,7 +51,7 @@ class Gate:
         if self.is_open or self._closers:
             return
         self.is_open = True
-        self.opened_at = time.monotonic()
+        self.opened_at = self.clock()
         waiters, self._waiters = self._waiters, {}
         for waiter in [*waiters]:
             _wake(waiter)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from ..errors import Interrupted
 
-__all__ = ["in_loop", "raisable", "report"]
+__all__ = ["clock_of", "expect", "in_loop", "raisable", "report"]
 
 
 Loop = asyncio.AbstractEventLoop
+T = TypeVar("T")
 
 
 # The public get_running_loop raises outside of a loop, which takes ten times as long.
@@ -20,6 +23,24 @@ running_loop: Callable[[], Loop | None] = asyncio._get_running_loop
 def in_loop(loop: Loop) -> bool:
     """Whether this code is running on `loop`."""
     return running_loop() is loop
+
+
+def clock_of(loop: Loop) -> Callable[[], float]:
+    """Gives the loop's time.
+
+    A loop whose clock is the machine's is not asked: that would take twice as long, and each chunk needs the time. A
+    class of loops that overrides asyncio's ``time`` in Python has a clock of its own, as on virtual time.
+    """
+    has_own = getattr(loop.time, "__func__", asyncio.BaseEventLoop.time) is not asyncio.BaseEventLoop.time
+    return loop.time if has_own else time.monotonic
+
+
+def expect(outcome: asyncio.Future[T]) -> asyncio.Future[T]:
+    """Tells a loop on virtual time that another thread will bring this result; the same future."""
+    announce = getattr(outcome.get_loop(), "expect", None)
+    if announce is not None:
+        announce(outcome)
+    return outcome
 
 
 def do_nothing() -> None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar, final
 
@@ -29,7 +28,7 @@ from ..events import Custom, Event, Run
 from ..misuse import MisuseError
 from .disposable import Serial
 from .gate import Gate
-from .loops import Loop, do_nothing, in_loop, report, running_loop
+from .loops import Loop, clock_of, do_nothing, in_loop, report, running_loop
 from .portal import hold, is_portal, portal
 
 __all__ = ["Ear", "Scheduler", "Timers", "call", "clock", "current", "dispatch", "scheduler", "settled", "timers"]
@@ -76,7 +75,7 @@ class Scheduler(AsyncIOScheduler):
     def __init__(self, loop: Loop, *, keeps_alive: bool = False) -> None:
         super().__init__(loop)
         self.loop = loop
-        self.gate = Gate()
+        self.gate = Gate(clock_of(loop))
         self.context = contextvars.copy_context()
         self.keeps_alive = keeps_alive
         self.tasks: set[asyncio.Task[None]] = set()
@@ -108,13 +107,13 @@ class Scheduler(AsyncIOScheduler):
         if self.listeners:
             self.gate.lead(gate)
         other = self._copy()
-        other.gate = gate
+        other.gate, gate.clock = gate, self.gate.clock
         return other
 
     def apart(self, blame: Callable[[BaseException], bool]) -> Scheduler:
         """The same, with a pace and an end of its own: for what may outlive who asked for it."""
         other = self._copy()
-        other.gate, other.tasks, other.blame = Gate(), set(), blame
+        other.gate, other.tasks, other.blame = Gate(self.gate.clock), set(), blame
         return other
 
     def with_others(self) -> Scheduler:
@@ -194,7 +193,7 @@ class Scheduler(AsyncIOScheduler):
             release()
 
     def opened_at(self) -> float | None:
-        """When what is to come was last let go on (`time.monotonic()`); None while it has to wait."""
+        """When what is to come was last let go on, by `clock`; None while it has to wait."""
         return self.gate.opened_at if self.gate.is_open else None
 
     def guard(self, action: Callable[[], object]) -> None:
@@ -363,7 +362,7 @@ def timers(given: abc.SchedulerBase | None) -> Timers:
 
 def clock(home: Timers) -> Callable[[], float]:
     """Gives the time in seconds, from any beginning."""
-    return time.monotonic if isinstance(home, Scheduler) else lambda: home.now.timestamp()
+    return home.gate.clock if isinstance(home, Scheduler) else lambda: home.now.timestamp()
 
 
 def call(home: Timers, action: Callable[[], object]) -> None:

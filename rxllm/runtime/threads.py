@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterat
 from contextlib import suppress
 from typing import Any, cast
 
-from .loops import Loop, raisable
+from .loops import Loop, expect, raisable
 from .scheduler import Scheduler, T
 
 __all__ = ["Calls", "Worker", "called", "in_thread", "pull"]
@@ -34,7 +34,7 @@ class Calls(ABC):
 
     async def call(self, function: Callable[..., T], *arguments: object) -> T:
         """The result of `function` in the thread. Who is gone by then is not told."""
-        outcome: asyncio.Future[T] = self._loop.create_future()
+        outcome: asyncio.Future[T] = expect(self._loop.create_future())
 
         def settle(result: T | None, error: BaseException | None) -> None:
             if outcome.done():

@@ -2,6 +2,7 @@
 
 * `MarbleLLM`: a model written as a marble diagram, whose answers take no time on virtual time;
 * `record` and `Replay`: a model's answers, recorded once and replayed without it;
+* `VirtualLoop`: an event loop on which waiting takes no time;
 * `FakeServer`: a local server that answers as told, faults included;
 * `nothing_left_behind`: no thread, no task and no socket;
 * `LLMContract` and `ProviderContract`: what any model must do, as classes of tests to inherit. They need pytest, as do
@@ -18,6 +19,7 @@ from .leaks import nothing_left_behind
 from .marbles import MarbleLLM
 from .recording import record
 from .servers import End, Endless, Exchange, FakeServer, Received, Reply, Signal, Step
+from .virtual_time import VirtualLoop, on_virtual_time
 
 if TYPE_CHECKING:
     from .contract import LLMContract, ProviderContract
@@ -36,7 +38,9 @@ __all__ = [
     "Reply",
     "Signal",
     "Step",
+    "VirtualLoop",
     "nothing_left_behind",
+    "on_virtual_time",
     "record",
 ]
 

@@ -8,20 +8,30 @@ A program's ``conftest.py`` asks for them::
         fake_server.reply(Reply.json({"error": {"message": "no"}}, status=503), Reply([...]))
         llm = rxllm.OpenAI("m", base_url=fake_server.url, api_key="any")
 
+`virtual_time` runs a coroutine on an event loop where waiting takes no time::
+
+    def test_a_retry_waits(virtual_time):
+        virtual_time(rxllm.retry(llm, 3).ainvoke("hi"))
+
+(`rxllm.testing.on_virtual_time` does so for a whole coroutine test.)
+
 `nothing_is_left_behind` is asked for by name, or for all tests of a module by
 ``pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
 import pytest
 
 from .leaks import nothing_left_behind
 from .servers import FakeServer
+from .virtual_time import VirtualLoop
 
-__all__ = ["fake_server", "nothing_is_left_behind"]
+__all__ = ["fake_server", "nothing_is_left_behind", "virtual_time"]
 
 
 @pytest.fixture
@@ -36,3 +46,10 @@ def nothing_is_left_behind() -> Iterator[None]:
     """Fails a test that leaves a thread, a task on rxllm's background loop or an open socket behind."""
     with nothing_left_behind():
         yield
+
+
+@pytest.fixture
+def virtual_time() -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
+    """Runs a coroutine on a `VirtualLoop`, where waiting takes no time, and gives what it returns."""
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        yield runner.run

@@ -20,7 +20,7 @@ from rxllm.runtime.gate import Gate
 from rxllm.runtime.loop_local import loop_local
 from rxllm.runtime.scheduler import Scheduler, settled
 from rxllm.runtime.source import source
-from rxllm.testing import End, FakeServer, Reply, Signal
+from rxllm.testing import End, FakeServer, Reply, Signal, on_virtual_time
 
 TIMEOUT = 5.0  # seconds for what comes at once
 EAGER = pytest.mark.skipif(sys.version_info < (3, 12), reason="there are no eager tasks before Python 3.12")
@@ -314,12 +314,13 @@ async def test_a_busy_thread_is_no_idleness():
     assert "ab" == "".join(heard)
 
 
+@on_virtual_time
 async def test_a_late_look_that_finds_nothing_still_fails():
     """Being busy is an excuse once, not for ever."""
     never = source(lambda home: _once())
     items = never.pipe(silence(first=None, idle=0.05), rxllm.astream())
     await anext(items)
-    time.sleep(0.2)  # noqa: ASYNC251  (the busy thread)
+    asyncio.get_running_loop().advance(0.2)  # the busy thread
     with pytest.raises(rxllm.Timeout, match=r"no further chunk within 0\.05 s"):
         await anext(items)
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import time
 import weakref
 
 import pytest
@@ -14,11 +13,11 @@ from reactivex.testing import ReactiveTest, TestScheduler
 import rxllm
 from rxllm import Chunk, MisuseError, Timeout, deadline, first_chunk_timeout, idle_timeout
 from rxllm.operators.answering import Arrived
-from rxllm.operators.timeouts import silence
+from rxllm.operators.timeouts import LATE, silence
 from rxllm.runtime.gate import Gate
 from rxllm.runtime.scheduler import Scheduler
 from rxllm.runtime.source import Source, connect
-from rxllm.testing import MarbleLLM
+from rxllm.testing import MarbleLLM, on_virtual_time
 
 on_next, on_error, on_completed = ReactiveTest.on_next, ReactiveTest.on_error, ReactiveTest.on_completed
 FAILURE = ValueError("no")
@@ -129,63 +128,42 @@ def test_a_limit_that_is_none_is_refused(operator, wrong):
         operator(wrong)
 
 
-class Clock:
-    """A loop's time and a scheduler's, moved by hand."""
-
-    def __init__(self, monkeypatch, home):
-        self.time = 1000.0
-        self.alarms = []
-        monkeypatch.setattr(time, "monotonic", lambda: self.time)
-        monkeypatch.setattr(home, "schedule_relative", self.schedule)
-
-    def schedule(self, seconds, action, state=None):
-        """Notes when to wake."""
-        alarm = [self.time + seconds, action]
-        self.alarms.append(alarm)
-        return rx.disposable.Disposable(lambda: alarm in self.alarms and self.alarms.remove(alarm))
-
-    def move(self, seconds):
-        """Lets time go by, waking who asked for it."""
-        end = self.time + seconds
-        while due := sorted((alarm for alarm in self.alarms if alarm[0] <= end), key=lambda alarm: alarm[0]):
-            self.time = due[0][0]
-            self.alarms.remove(due[0])
-            due[0][1](None, None)
-        self.time = end
+def alarms():
+    """How many timers are set on the running loop."""
+    return sum(not timer.cancelled() for timer in asyncio.get_running_loop()._scheduled)
 
 
 @pytest.mark.parametrize("limits", [{"first": 5.0, "idle": None}, {"first": 50.0, "idle": 5.0}])
-async def test_a_closed_gate_is_no_idleness(monkeypatch, limits):
+@on_virtual_time
+async def test_a_closed_gate_is_no_idleness(limits):
     """While the consumer pauses nothing can come; the limit counts from when it goes on."""
     home = Scheduler(asyncio.get_running_loop()).with_gate(gate := Gate())
-    clock = Clock(monkeypatch, home)
     source, heard, errors = Subject(), [], []
     source.pipe(silence(**limits)).subscribe(heard.append, errors.append, scheduler=home)
     if limits["idle"]:
         source.on_next("a")
-    clock.move(4.0)
+    await asyncio.sleep(4.0)
     gate.close()
-    clock.move(100.0)
+    await asyncio.sleep(100.0)
     assert [] == errors
     gate.open()
-    clock.move(4.9)
+    await asyncio.sleep(4.9)
     assert [] == errors
-    clock.move(0.2)
+    await asyncio.sleep(0.2)
     assert [Timeout] == [type(error) for error in errors]
-    assert [] == clock.alarms
+    assert 0 == alarms()
 
 
-async def test_nothing_is_scheduled_for_an_item(monkeypatch):
+@on_virtual_time
+async def test_nothing_is_scheduled_for_an_item():
     """A timer an item would cost more than the item."""
-    home = Scheduler(asyncio.get_running_loop())
-    clock = Clock(monkeypatch, home)
     source = Subject()
-    subscription = source.pipe(silence(first=5.0, idle=5.0)).subscribe(scheduler=home)
+    subscription = source.pipe(silence(first=5.0, idle=5.0)).subscribe(scheduler=rxllm.scheduler())
     for _ in range(1000):
         source.on_next("a")
-    assert 1 == len(clock.alarms)
+    assert 1 == alarms()
     subscription.dispose()
-    assert [] == clock.alarms
+    assert 0 == alarms()
 
 
 class Stalls(rxllm.LLM):
@@ -439,18 +417,21 @@ async def test_stream_that_has_ended_leaves_no_timer(operator, end):
     assert watched() is None
 
 
+@on_virtual_time
 async def test_silence_after_a_busy_loop_still_times_out():
-    """A limit that could not be looked at in time is excused once; the silence that follows counts."""
+    """A limit that could not be looked at in time is excused once, and briefly; the silence that follows counts."""
+    loop = asyncio.get_running_loop()
 
     async def silent_after_one():
         yield "a"
-        time.sleep(0.2)  # noqa: ASYNC251  (the loop is kept busy on purpose)
+        loop.advance(60)  # the loop is kept busy for a minute
         await asyncio.Event().wait()
 
-    stream = rxllm.from_aiter(silent_after_one()).pipe(idle_timeout(0.01), rxllm.astream())
+    stream = rxllm.from_aiter(silent_after_one()).pipe(idle_timeout(1), rxllm.astream())
     assert "a" == await anext(stream)
     with pytest.raises(Timeout, match="no further chunk"):
-        await asyncio.wait_for(anext(stream), PATIENCE)
+        await anext(stream)
+    assert 60 + LATE == loop.time()
 
 
 @pytest.mark.parametrize("operator", [silence(first=50, idle=None), silence(first=50, idle=50)])

@@ -156,7 +156,7 @@ class Alarms:
         self.time = 1000.0
         self.alarms = []
         self.set = 0
-        monkeypatch.setattr("time.monotonic", lambda: self.time)
+        home.gate.clock = lambda: self.time
         monkeypatch.setattr(home.loop, "call_later", self.schedule)
 
     def schedule(self, seconds, action, context=None):
