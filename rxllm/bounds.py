@@ -20,6 +20,8 @@ DOCUMENT_BYTES: Final = 16 * MIB
 """Of an answer that is not streamed, unpacked."""
 ERROR_BYTES: Final = 64 * KIB
 """That are read of an error's body, unpacked; the rest is left unread."""
+MENDED_BYTES: Final = MIB
+"""Of a document that is not JSON (with NaN, Infinity or half a character) and is read all the same."""
 
 # Counts within one answer.
 CALLS: Final = 4096

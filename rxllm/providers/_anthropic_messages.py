@@ -81,13 +81,13 @@ class _Block:
 class ClaudeDecoder:
     """One stream. Complete on ``message_stop``, if no error came."""
 
-    __slots__ = ("_blocks", "_finished", "_id", "_model", "_reset", "_spoken", "_usage", "complete", "ended", "failure")
+    __slots__ = ("_blocks", "_id", "_model", "_reset", "_spoken", "_usage", "complete", "ended", "failure", "finished")
 
     def __init__(self) -> None:
         self.complete = False
         self.ended = False
         self.failure: ProviderError | None = None
-        self._finished = False  # a stop_reason came
+        self.finished = False  # a stop_reason came
         self._spoken = False  # something was emitted
         self._reset = False  # the next chunk is to take that back
         self._blocks: dict[int, _Block] = {}
@@ -104,7 +104,7 @@ class ClaudeDecoder:
         except UNREADABLE as error:
             word = data.strip()
             if word == b"[DONE]":  # which some gateways send after message_stop, some instead of it
-                self.ended, self.complete = True, self._finished and self.failure is None
+                self.ended, self.complete = True, self.finished and self.failure is None
                 return None
             if not word or object_of(json_of(data)).get("type", "error") not in _KNOWN_EVENTS:
                 return None  # some gateways' pings have no data
@@ -131,7 +131,7 @@ class ClaudeDecoder:
                 return self._begun(object_of(event.message))
             case "message_delta":
                 raw = text_of(event.delta.stop_reason) if event.delta else None
-                self._finished = self._finished or bool(raw)
+                self.finished = self.finished or bool(raw)
                 self.failure = broken_off(raw)
                 return self._said([], _usage(event.usage), raw)
             case "message_stop":
@@ -146,7 +146,7 @@ class ClaudeDecoder:
     def _begun(self, message: dict[str, Any]) -> Chunk | None:
         """The message starts; behind a proxy that asks again it may do so twice, and the second is the answer."""
         self._blocks.clear()
-        self.complete = self._finished = False
+        self.complete = self.finished = False
         self._reset = self._spoken
         self._spoken = False
         self._id = text_of(message.get("id")) or None

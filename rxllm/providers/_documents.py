@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -24,7 +23,6 @@ __all__ = [
     "is_cut",
     "json_of",
     "list_of",
-    "mended",
     "object_of",
     "provider_error",
     "refuse_several",
@@ -124,22 +122,6 @@ def json_of(body: bytes) -> object:
         return msgspec.json.decode(valid_utf8(body.removeprefix(BYTE_ORDER_MARK)))
     except UNREADABLE:
         return None
-
-
-def mended(body: bytes) -> bytes | None:
-    """The document as JSON has it, where a server's encoder writes what JSON has not; None if that is not so.
-
-    Python's writes NaN and Infinity, which become null. JavaScript's writes halves of characters that were cut in two,
-    which become U+FFFD.
-    """
-    if json_of(body) is not None:
-        return None
-    try:
-        document = json.loads(body, parse_constant=lambda _: None)
-    except (ValueError, RecursionError):
-        return None
-    text = json.dumps(document, ensure_ascii=False)
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
 
 
 def tells_error(document: object) -> bool:

@@ -17,7 +17,8 @@ from attrs import field, frozen
 from attrs.validators import optional
 from reactivex import Observable, abc
 
-from ..errors import Interrupted, ProtocolError, ProviderError, RxllmError, Timeout
+from ..bounds import AFTER_FINISH
+from ..errors import BadRequest, Interrupted, ProtocolError, ProviderError, RxllmError, Timeout
 from ..events import Service
 from ..llm import LLM, Fields
 from ..misuse import MisuseError
@@ -26,11 +27,11 @@ from ..operators.backoff import is_retryable
 from ..operators.timeouts import Watch
 from ..runtime.scheduler import Scheduler, scheduler
 from ..runtime.source import Source, connect
-from ..values.chunk import Chunk
+from ..values.chunk import Chunk, join
 from ..values.parameters import number
 from ..values.request import Request
 from ..wire.http import Timeouts, address, post, timeouts_of
-from ..wire.sse import BYTE_ORDER_MARK, DEFAULT_LIMIT, Frame, SSEDecoder, valid_utf8
+from ..wire.sse import BYTE_ORDER_MARK, DEFAULT_LIMIT, Frame, SSEDecoder, is_json, valid_utf8
 from ._arguments import (
     check_base,
     check_client,
@@ -40,7 +41,8 @@ from ._arguments import (
     check_model,
     without_credentials,
 )
-from ._documents import excerpt, is_cut, json_of, mended, provider_error
+from ._documents import excerpt, is_cut, json_of, provider_error
+from ._mending import Halves, mended
 from ._pickling import check_key_again, pickled
 from ._secrets import Secrets
 
@@ -70,6 +72,11 @@ class Decoder(Protocol):
     complete: bool
     ended: bool
     failure: ProviderError | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the reason of the end was seen, and no error; the end marker may still be missing."""
+        ...
 
     def chunk(self, data: bytes) -> Chunk | None:
         """What one frame says, None if nothing.
@@ -111,6 +118,8 @@ class HTTPProvider(LLM):
     """
 
     _shared_by_copies: ClassVar[tuple[str, ...]] = (*LLM._shared_by_copies, "client")
+    # Fields of the body that the provider adds unasked, and leaves out where a server refuses them by their name.
+    _UNASKED: ClassVar[tuple[str, ...]] = ()
 
     model: str = field(validator=check_model)
     api_key: str | None = field(default=None, kw_only=True, repr=False, validator=optional(check_key))
@@ -184,7 +193,10 @@ class HTTPProvider(LLM):
         _, _, credentials = address(url)  # a bad one is a sentence, before anything else reads it
         try:
             check_extra(request.extra)
-            body = msgspec.json.encode(self._body(request))
+            fields = self._body(request)
+            if request.extra:
+                fields = {name: value for name, value in fields.items() if request.extra.get(name, value) is not None}
+            body = msgspec.json.encode(fields)
         except (TypeError, ValueError, RecursionError) as error:
             if isinstance(error, MisuseError):
                 raise
@@ -199,16 +211,24 @@ class HTTPProvider(LLM):
             check_key_again(self.api_key, headers)
         timeouts = _needed(self.timeout, streams=streams)
         secrets = Secrets(request, {**headers, **credentials}, self.headers or ())
-        answer = post(
+        send = functools.partial(
+            post,
             url,
-            body,
             headers=headers,
             failure=self._error,
             client=self.client,
             timeouts=timeouts,
             sending=secrets.send,
         )
-        chunks = _read(answer, self, request, secrets)
+
+        def without_refused(error: BadRequest) -> Observable[bytes] | None:
+            """The same request without the unasked fields that the error names, if it names any."""
+            told = f"{error} {error.body}"
+            refused = {name for name in self._UNASKED if name in told and name in fields and name not in request.extra}
+            kept = {name: value for name, value in fields.items() if name not in refused}
+            return send(msgspec.json.encode(kept)) if refused else None
+
+        chunks = _read(send(body), self, request, secrets, without_refused)
         return _patient(chunks, self.max_retries) if self.max_retries else chunks
 
 
@@ -238,11 +258,16 @@ def _is_passing(error: Exception) -> bool:
     return is_retryable(error) and not isinstance(error, Timeout)
 
 
-def _read(answer: Observable[bytes], llm: HTTPProvider, request: Request, secrets: Secrets) -> Observable[Chunk]:
+Again = Callable[[BadRequest], Observable[bytes] | None]
+
+
+def _read(
+    answer: Observable[bytes], llm: HTTPProvider, request: Request, secrets: Secrets, again: Again
+) -> Observable[Chunk]:
     """Bytes to chunks."""
 
     def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
-        reader = _Reader(observer, scheduler(given), llm, request, secrets)
+        reader = _Reader(observer, scheduler(given), llm, request, secrets, again)
         reader.upstream.disposable = connect(answer, reader, reader.home)
         return reader
 
@@ -260,11 +285,14 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
     home: Scheduler
 
     __slots__ = (
+        "again",
         "beginning",
         "clean",
+        "decode",
         "decoder",
         "document",
         "frames",
+        "halves",
         "linger",
         "llm",
         "observer",
@@ -272,19 +300,31 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
     )
 
     def __init__(
-        self, observer: abc.ObserverBase[Chunk], home: Scheduler, llm: HTTPProvider, request: Request, secrets: Secrets
+        self,
+        observer: abc.ObserverBase[Chunk],
+        home: Scheduler,
+        llm: HTTPProvider,
+        request: Request,
+        secrets: Secrets,
+        again: Again | None = None,
     ) -> None:
-        streams = request.stream is not False
         self.observer = observer
         self.clean = secrets.clean
-        self.frames = SSEDecoder(limit=llm.event_limit)
-        self.decoder = llm._decoder(request)  # pyright: ignore[reportPrivateUsage]
+        self.again = again
         self.llm, self.request = llm, request
-        self.beginning: bytes | None = b""  # of what came, as long as it was no frame
-        self.document: bytearray | None = None if streams else bytearray()
-        self.linger: asyncio.TimerHandle | None = None
+        self.begin()
         # At last, since from here on it may be late, in another thread.
-        super().__init__(home, llm.timeout.first_chunk, llm.timeout.idle if streams else None)
+        super().__init__(home, llm.timeout.first_chunk, None if request.stream is False else llm.timeout.idle)
+
+    def begin(self) -> None:
+        """Nothing of a response was read."""
+        self.frames = SSEDecoder(limit=self.llm.event_limit)
+        self.decoder = self.llm._decoder(self.request)  # pyright: ignore[reportPrivateUsage]
+        self.decode = self.decoder.chunk
+        self.halves: Halves | None = None  # once a character was cut in two
+        self.beginning: bytes | None = b""  # of what came, as long as it was no frame
+        self.document: bytearray | None = None
+        self.linger: asyncio.TimerHandle | None = None
 
     def on_next(self, value: bytes) -> None:
         if self.linger is not None:
@@ -300,9 +340,12 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
         """The frames of the first bytes; of a document none, for it is kept until it is whole."""
         if self.document is None:
             beginning = ((self.beginning or b"") + data).removeprefix(BYTE_ORDER_MARK).lstrip()
-            if not beginning.startswith((b"{", b"[")):
+            asked_whole = self.request.stream is False
+            if not beginning.startswith((b"{", b"[")) and (not asked_whole or _is_stream(beginning)):
                 frames = self.frames.feed(data)
                 self.beginning = None if frames else beginning[:BEGINNING]
+                if frames and asked_whole:
+                    self.observer = _Joined(self.observer)
                 return frames
             self.document, data = bytearray(), beginning
         self.document += data
@@ -315,13 +358,14 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
     def read(self, frames: list[Frame]) -> bool:
         """Emits what the frames say; whether it was no error. What the subscriber raises is none of ours."""
         decoder, emit, upstream = self.decoder, self.observer.on_next, self.upstream
-        decode, is_news = decoder.chunk, True
+        decode, is_news = self.decode, True
         for name, data in frames:
             try:
                 try:
                     chunk = decode(data)
                 except ProtocolError as error:
-                    chunk = _once_more(decode, data, error)
+                    chunk = self.mend(data, error)
+                    decode = self.decode
             except Exception as error:
                 if name in _NO_NEWS:
                     continue
@@ -341,12 +385,38 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
                 return False
         if not is_news:
             self.last = self.clock()  # they may have taken their time to hear all that
+        self.settle()
+        return True
+
+    def settle(self) -> None:
+        """Sees to it that the stream ends soon once the answer has."""
+        decoder = self.decoder
         if decoder.ended and decoder.complete:
             # The HTTP body should end now, too, which frees the connection for the next request. If it does not soon,
             # the connection is given up.
             self.alarm.dispose()
             self.linger = self.home.loop.call_later(LINGER, self.end)
-        return True
+        elif decoder.finished and self.idle > AFTER_FINISH:
+            self.started, self.last, self.idle = True, self.clock(), AFTER_FINISH
+            self.sleep(AFTER_FINISH)
+
+    def mend(self, data: bytes, error: ProtocolError) -> Chunk | None:
+        """What a frame says that is not JSON. From the first cut character on, each chunk is looked at."""
+        better = mended(data, marked=True)
+        if better is None:
+            raise error
+        if self.halves is None:
+            self.halves = Halves()
+            self.decode = self.joined
+        try:
+            return self.halves.joined(self.decoder.chunk(better))
+        except RxllmError:
+            return self.decoder.chunk(mended(data) or data)  # which tells the same error without marks
+
+    def joined(self, data: bytes) -> Chunk | None:
+        """What a frame says, with whole characters."""
+        chunk = self.decoder.chunk(data)
+        return self.halves.joined(chunk) if self.halves else chunk
 
     def on_error(self, error: Exception) -> None:
         if self.linger is None and not self.read(self.frames.flush()):
@@ -362,12 +432,27 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
             self.end()
 
     def late(self, error: Timeout) -> None:
+        """No chunk came for too long; all the same the answer may be whole, without its end marker or a blank line."""
         self.alarm.dispose()
+        if self.document is not None:
+            if is_json(bytes(self.document)) and self.finish():
+                return self.end()
+        elif not self.read(self.frames.flush()):
+            return None
+        elif self.decoder.finished or self.decoder.complete:
+            return self.end()
         if self.started:  # else half a call that is held back would pass for an answer, and nobody else be asked
             self.say_rest()
         self.observer.on_error(self.clean(error))
+        return None
 
     def fail(self, error: Exception) -> None:
+        if isinstance(error, BadRequest) and error.status in (400, 422) and self.again and not self.started:
+            answer, self.again = self.again(error), None
+            if answer is not None:
+                self.begin()
+                self.upstream.disposable = connect(answer, self, self.home)
+                return
         self.alarm.dispose()
         self.say_rest()
         self.observer.on_error(self.clean(error))
@@ -380,11 +465,16 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
         self.observer.on_completed()
 
     def say_rest(self) -> None:
-        if (rest := self.decoder.rest()) is not None:
+        rest = self.decoder.rest()
+        if self.halves is not None:
+            rest = join(filter(None, (self.halves.joined(rest), self.halves.rest()))) or None
+        if rest is not None:
             self.observer.on_next(rest)
 
     def finish(self) -> bool:
         """Emits what is left; whether the answer is whole."""
+        if self.document is None and self.request.stream is False and not self.beginning and self.beginning is not None:
+            self.document = bytearray()  # nothing came
         if self.document is not None:
             body = valid_utf8(bytes(self.document).removeprefix(BYTE_ORDER_MARK))
             whole = functools.partial(self.llm._whole, request=self.request)  # pyright: ignore[reportPrivateUsage]
@@ -405,6 +495,29 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
             )
             return False
         return True
+
+
+class _Joined(abc.ObserverBase[Chunk]):
+    """Emits the chunks of a stream as one, where a whole answer was asked for."""
+
+    __slots__ = ("chunks", "observer")
+
+    def __init__(self, observer: abc.ObserverBase[Chunk]) -> None:
+        self.observer = observer
+        self.chunks: list[Chunk] = []
+
+    def on_next(self, value: Chunk) -> None:
+        self.chunks.append(value)
+
+    def on_error(self, error: Exception) -> None:
+        if self.chunks:
+            self.observer.on_next(join(self.chunks))
+        self.observer.on_error(error)
+
+    def on_completed(self) -> None:
+        if self.chunks:
+            self.observer.on_next(join(self.chunks))
+        self.observer.on_completed()
 
 
 _CUT_SHORT = "The answer ended before it was whole: its JSON is cut."

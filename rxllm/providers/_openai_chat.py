@@ -126,6 +126,11 @@ class ChatDecoder:
         self._id = ""
         self._model = ""
 
+    @property
+    def finished(self) -> bool:
+        """Whether the reason of the end came, and no error."""
+        return self.complete
+
     def chunk(self, data: bytes) -> Chunk | None:
         """What a frame says."""
         try:

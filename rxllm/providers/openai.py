@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import functools
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack, get_args
 from urllib.parse import urlsplit
 
 import attrs
@@ -75,6 +75,8 @@ class OpenAI(HTTPProvider):
     Attributes:
         api: ``"chat"`` or ``"completions"``; None takes the one that the model is served by.
     """
+
+    _UNASKED: ClassVar[tuple[str, ...]] = ("stream_options",)
 
     api: Api | None = field(default=None, kw_only=True, validator=_known_api)
 

@@ -14,6 +14,7 @@ __all__ = ["BYTE_ORDER_MARK", "DEFAULT_LIMIT", "Frame", "SSEDecoder", "is_json",
 DEFAULT_LIMIT = 16 * 2**20  # bytes; tool arguments and images are large
 
 LF, CR = b"\n\r"
+_DONE = b"data: [DONE]"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 Frame = tuple[str, bytes]
@@ -31,7 +32,8 @@ class SSEDecoder:
     Shape: `(name, data)` for each event that has data; the lines of its data are joined with LF. Units: `limit` in
     bytes of one event, counted with one byte for each line end. Errors: `ProtocolError` for an event over the limit.
     Source: https://html.spec.whatwg.org/multipage/server-sent-events.html, 9.2.5 "Parsing an event stream" and
-    9.2.6 "Interpreting an event stream". Added to it: real bodies end without the last blank line, see `flush`.
+    9.2.6 "Interpreting an event stream". Added to it: real bodies end without the last blank line, see `flush`,
+    and ``data: [DONE]`` needs none.
 
     Attributes:
         last_event_id: the last `id` of a complete event, "" before there was one.
@@ -76,6 +78,9 @@ class SSEDecoder:
             block = bytes(pending[:end])
             del pending[: end + 2]
             frames = self._frames(block)
+        if len(pending) <= len(_DONE) + 1 and pending.rstrip(b"\n") == _DONE:
+            pending.clear()  # some servers leave out the blank line and keep the connection open
+            frames.append(("message", b"[DONE]"))
         if len(pending) > self._limit:
             beginning = bytes(pending[:1000])
             pending.clear()  # the error's traceback holds on to it

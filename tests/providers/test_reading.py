@@ -19,7 +19,7 @@ class Letters:
     """A decoder of frames that are text; it stumbles over some."""
 
     failure = None
-    complete = ended = False
+    complete = finished = ended = False
 
     def chunk(self, data):
         """The text."""
