@@ -13,11 +13,13 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from ..bounds import CALLS, CITATIONS, EVENT_BYTES, PARTS
 from ..errors import ProtocolError, ProviderError
 from ..values.chunk import Chunk, text_chunk
 from ..values.parts import Part, RawPart, ReasoningPart, TextPart, ToolCallPart
 from ..values.usage import Usage
-from ._documents import UNREADABLE, count, json_of, list_of, object_of, provider_error, text_of
+from ._content import Tally, bounded
+from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, provider_error, text_of
 from ._finish import broken_off, finish_of
 
 __all__ = ["ClaudeDecoder", "whole_answer"]
@@ -30,6 +32,7 @@ class _Delta(Struct, gc=False):
     partial_json: Any = None
     thinking: Any = None
     signature: Any = None
+    citation: Any = None
     stop_reason: Any = None
 
 
@@ -48,40 +51,71 @@ _decode_event = msgspec.json.Decoder(_Event).decode
 
 
 class _Block:
-    """A block that is not yet whole: a call, whose arguments go out as they come, or a raw one, which is kept."""
+    """A block that is not yet whole: a call, whose arguments go out as they come, or a raw one, which is kept.
 
-    __slots__ = ("data", "json")
+    What grows is kept in pieces, so that a block takes time linear in its size.
+    """
+
+    __slots__ = ("citations", "data", "has_arguments", "size", "texts")
 
     def __init__(self, data: dict[str, Any]) -> None:
         self.data = data
-        self.json: list[str] = []
+        self.has_arguments = False
+        self.citations: list[object] = []
+        self.texts: dict[str, list[str]] = {}
+        self.size = 0
 
-    def add(self, delta: dict[str, Any]) -> None:
+    def add(self, delta: dict[str, Any], size: int) -> None:
+        """Add what a delta of this size in bytes says to a raw block."""
+        self.size += size
+        if self.size > EVENT_BYTES:
+            raise ProtocolError(f"A block of the answer is larger than {EVENT_BYTES:,} bytes.")
         for name, value in delta.items():
-            if name == "partial_json" and isinstance(value, str):
-                self.json.append(value)
-            elif name == "citation":  # one of citations_delta, to be listed
-                self.data["citations"] = [*(self.data.get("citations") or ()), value]
+            if name == "citation":  # one of citations_delta, to be listed
+                self.citations.append(value)
+            elif name == "partial_json" and isinstance(value, str):
+                self.texts.setdefault(name, []).append(value)
             elif name != "type":
                 known = self.data.get(name)
                 if isinstance(known, str) and isinstance(value, str) and name != "signature":
-                    value = known + value
-                self.data[name] = value
+                    self.texts.setdefault(name, [known]).append(value)
+                else:
+                    self.data[name] = value
+                    self.texts.pop(name, None)
 
     def close(self, index: int) -> Part | None:
-        text = "".join(self.json)
         if self.data.get("type") == "tool_use":
-            return None if text else ToolCallPart(arguments=_arguments(self.data.get("input")), index=index)
+            arguments = None if self.has_arguments else _arguments(self.data.get("input"))
+            return None if arguments is None else ToolCallPart(arguments=arguments, index=index)
+        text = "".join(self.texts.pop("partial_json", ()))
         if text:
             whole = json_of(text.encode())
             self.data["input"] = text if whole is None else whole
+        self.data.update({name: "".join(pieces) for name, pieces in self.texts.items()})
+        if self.citations:
+            self.data["citations"] = [*list_of(self.data.get("citations")), *self.citations]
         return RawPart("anthropic", self.data)
 
 
 class ClaudeDecoder:
     """One stream. Complete on ``message_stop``, if no error came."""
 
-    __slots__ = ("_blocks", "_id", "_model", "_reset", "_spoken", "_usage", "complete", "ended", "failure", "finished")
+    __slots__ = (
+        "_apart",
+        "_blocks",
+        "_calls",
+        "_id",
+        "_is_plain",
+        "_model",
+        "_reset",
+        "_spoken",
+        "_tally",
+        "_usage",
+        "complete",
+        "ended",
+        "failure",
+        "finished",
+    )
 
     def __init__(self) -> None:
         self.complete = False
@@ -89,6 +123,10 @@ class ClaudeDecoder:
         self.failure: ProviderError | None = None
         self.finished = False  # a stop_reason came
         self._spoken = False  # something was emitted
+        self._is_plain = False  # the next text continues the last part, which is a text
+        self._apart: int | None = None  # the index of a text block that follows another one, until it says something
+        self._tally = Tally()
+        self._calls = 0
         self._reset = False  # the next chunk is to take that back
         self._blocks: dict[int, _Block] = {}
         self._id: str | None = None
@@ -111,7 +149,7 @@ class ClaudeDecoder:
             raise ProtocolError(f"A frame is not an event of the messages protocol: {error}.", frame=data) from None
         delta = event.delta
         if event.type == "content_block_delta" and delta is not None:
-            if delta.type == "text_delta" and self._spoken and event.index not in self._blocks:
+            if delta.type == "text_delta" and self._is_plain and event.index not in self._blocks:
                 return text_chunk(delta.text) if delta.text and type(delta.text) is str else None
             part = self._grown(event.index, delta, data)
             return self._said([part]) if part else None
@@ -148,8 +186,9 @@ class ClaudeDecoder:
         self._blocks.clear()
         self.complete = self.finished = False
         self._reset = self._spoken
-        self._spoken = False
-        self._id = text_of(message.get("id")) or None
+        self._spoken = self._is_plain = False
+        self._apart, self._tally, self._calls = None, Tally(), 0
+        self._id = identity_of(message.get("id")) or None
         self._model = text_of(message.get("model")) or None
         self._usage = _usage(message.get("usage"))
         return self._said(_parts(message.get("content")), now=self._reset)
@@ -158,6 +197,8 @@ class ClaudeDecoder:
         self, parts: list[Part], usage: Usage | None = None, raw: str | None = None, *, now: bool = False
     ) -> Chunk | None:
         """A chunk, if there is anything to say. The first one also tells what ``message_start`` told."""
+        if parts:
+            self._is_plain = self._tally.add(parts) and self._apart is None
         if not (parts or usage or raw or now):
             return None
         first = not self._spoken
@@ -177,34 +218,49 @@ class ClaudeDecoder:
 
     def _started(self, index: int, block: dict[str, Any]) -> list[Part]:
         match block.get("type"):
-            case "text" | "thinking":
+            case "text" | "thinking" as kind:
                 self._blocks.pop(index, None)
-                return _whole(index, block)
+                follows = kind == "text" and self._tally.ends_in_text
+                parts = _whole(index, block, apart=follows)
+                self._apart = index if follows and not parts else None
+                self._is_plain = self._is_plain and not follows
+                return parts
             case "tool_use":
+                self._calls += 1
+                if self._calls > CALLS:
+                    raise ProtocolError(f"The answer has more than {CALLS:,} tool calls.")
                 self._blocks[index] = _Block(block)
-                return [ToolCallPart(text_of(block.get("id")), text_of(block.get("name")), "", index)]
+                return [ToolCallPart(identity_of(block.get("id")), text_of(block.get("name")), "", index)]
             case _:
+                if len(self._blocks) >= PARTS:
+                    raise ProtocolError(f"The answer has more than {PARTS:,} parts.")
                 self._blocks[index] = _Block(block)
                 return []
 
     def _grown(self, index: int, delta: _Delta, data: bytes) -> Part | None:
         block = self._blocks.get(index)
         if block and block.data.get("type") != "tool_use":
-            block.add(object_of(object_of(json_of(data)).get("delta")))
+            block.add(object_of(object_of(json_of(data)).get("delta")), len(data))
             return None
         match delta:
             case _Delta(type="text_delta", text=str(text)) if text:
-                return TextPart(text)
+                return self._text(text)
+            case _Delta(type="citations_delta", citation=dict(citation)) if citation:
+                return self._text("", citation)
             case _Delta(type="thinking_delta", thinking=str(text)) if text:
                 return ReasoningPart(text, index=index)
             case _Delta(type="signature_delta", signature=str(signature)) if signature:
                 return ReasoningPart(signature=signature, index=index)
             case _Delta(type="input_json_delta", partial_json=str(json)) if json:
                 if block:
-                    block.json.append(json)
+                    block.has_arguments = True
                 return ToolCallPart(arguments=json, index=index)
-            case _:  # citations of a text, and what is yet to be invented
+            case _:  # what is yet to be invented
                 return None
+
+    def _text(self, text: str, *citations: dict[str, Any]) -> TextPart:
+        index, self._apart = self._apart, None
+        return TextPart(text, citations, index)
 
     def _stopped(self, indices: Iterable[int]) -> list[Part]:
         open_blocks = [(index, self._blocks.pop(index)) for index in indices if index in self._blocks]
@@ -232,7 +288,7 @@ def whole_answer(body: bytes) -> Chunk:
         usage=_usage(answer.get("usage")),
         finish_reason=finish_of(raw) if raw else None,
         raw_finish_reason=raw,
-        id=text_of(answer.get("id")) or None,
+        id=identity_of(answer.get("id")) or None,
         model=text_of(answer.get("model")) or None,
     )
     if failure := broken_off(raw):
@@ -242,21 +298,26 @@ def whole_answer(body: bytes) -> Chunk:
 
 
 def _parts(content: object) -> list[Part]:
-    return [part for index, block in enumerate(list_of(content)) for part in _whole(index, object_of(block))]
+    parts: list[Part] = []
+    for index, block in enumerate(bounded(list_of(content), PARTS, "parts")):
+        parts += _whole(index, object_of(block), apart=bool(parts) and isinstance(parts[-1], TextPart))
+    bounded([part for part in parts if isinstance(part, ToolCallPart)], CALLS, "tool calls")
+    return parts
 
 
-def _whole(index: int, block: dict[str, Any]) -> list[Part]:
-    """The part that a whole block is; of an empty text or thought, none."""
+def _whole(index: int, block: dict[str, Any], *, apart: bool) -> list[Part]:
+    """The part that a whole block is; of an empty text or thought, none. `apart`: it follows a text."""
     match block.get("type"):
         case "text":
-            text = text_of(block.get("text"))
-            return [TextPart(text)] if text else []
+            text, told = text_of(block.get("text")), list_of(block.get("citations"))
+            citations = filter(None, map(object_of, bounded(told, CITATIONS, "citations")))
+            return [TextPart(text, citations, index if apart else None)] if text or told else []
         case "thinking":
             text, signature = text_of(block.get("thinking")), text_of(block.get("signature")) or None
             return [ReasoningPart(text, signature, index)] if text or signature else []
         case "tool_use":
             arguments = _arguments(block.get("input"))
-            return [ToolCallPart(text_of(block.get("id")), text_of(block.get("name")), arguments, index)]
+            return [ToolCallPart(identity_of(block.get("id")), text_of(block.get("name")), arguments, index)]
         case _:
             return [RawPart("anthropic", block)] if block else []
 

@@ -155,4 +155,9 @@ class Tally:
                 self._citations += len(part.citations)
                 if self._citations > CITATIONS:
                     raise ProtocolError(f"The answer has more than {CITATIONS:,} citations.")
+        return self.ends_in_text
+
+    @property
+    def ends_in_text(self) -> bool:
+        """Whether the last part is a text."""
         return self._last is not None and self._last[0] is TextPart

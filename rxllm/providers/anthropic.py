@@ -125,8 +125,9 @@ def _conversation(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
 def _blocks(role: Role, part: Part) -> Iterator[dict[str, Any]]:
     match part:
         case TextPart() | RefusalPart():
-            if part.text:
-                yield {"type": "text", "text": part.text}
+            # The API refuses a text of only white space, which its models send before a call.
+            if part.text and (role != "assistant" or not part.text.isspace()):
+                yield {"type": "text", "text": part.text, **_citations(role, part)}
         case ReasoningPart() if role == "assistant":
             # Unsigned thoughts are another vendor's, and the API refuses them.
             if part.signature:
@@ -144,6 +145,14 @@ def _blocks(role: Role, part: Part) -> Iterator[dict[str, Any]]:
             pass  # what another vendor wants back is of no use here
         case _:
             raise MisuseError(f"Anthropic takes no {type(part).__name__} in a message of the role {role!r}.")
+
+
+def _citations(role: Role, part: TextPart | RefusalPart) -> dict[str, Any]:
+    """The citations of an answer's text that are Anthropic's; those of another vendor are of no use here."""
+    if role != "assistant" or isinstance(part, RefusalPart) or not part.citations:
+        return {}
+    known = [dict(each) for each in part.citations if str(each.get("type")).endswith("_location")]
+    return {"citations": known} if known else {}
 
 
 def _input(arguments: str) -> dict[str, Any]:

@@ -16,6 +16,9 @@ count = st.none() | st.integers(0, 9)
 indices = st.integers(0, 2)
 parts = st.one_of(
     st.builds(TextPart, words),
+    st.builds(
+        TextPart, words, st.lists(st.sampled_from([{"url": "a"}, {"url": "b"}]), max_size=2), st.none() | indices
+    ),
     st.builds(RefusalPart, words),
     st.builds(ReasoningPart, words, st.sampled_from([None, None, "s1", "s2"]), st.none() | indices),
     st.builds(ToolCallPart, st.sampled_from(["", "", "A", "B"]), st.sampled_from(["", "f", "g"]), words, indices),

@@ -1,6 +1,7 @@
 """Anthropic's protocol: what is sent, and what is made of the events."""
 
 import json
+from typing import ClassVar
 
 import pytest
 
@@ -368,7 +369,7 @@ class TestStream:
         events = [
             {"type": "new_event", "delta": "text", "index": "zero"},
             {"type": "new_event", "message": "text"},
-            {"type": "content_block_delta", "index": 0, "delta": {"type": "citations_delta", "citation": {"x": 1}}},
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "citations_delta", "citation": "x"}},
             {"type": "content_block_delta", "index": 0, "delta": {"type": "new_delta", "text": 1}},
             {"type": "content_block_delta", "index": 0, "delta": None},
             {"type": "message_delta", "delta": None, "usage": None},
@@ -513,3 +514,79 @@ class TestWhole:
         """What is no answer is never an empty one."""
         with pytest.raises(ProtocolError):
             Anthropic("x")._whole(body, asked())
+
+
+def cited(place):
+    """A citation, and the delta that brings it."""
+    citation = {"type": "char_location", "cited_text": f"from {place}", "document_index": 0, "start_char_index": place}
+    return citation, {"type": "citations_delta", "citation": citation}
+
+
+class TestCitations:
+    """They are heard with the text that they are of, and go back with it."""
+
+    BLOCKS: ClassVar = [
+        {"type": "text", "text": "Grass is "},
+        {"type": "text", "text": "green", "citations": [cited(1)[0], cited(2)[0]]},
+        {"type": "text", "text": ", sky is "},
+        {"type": "text", "text": "blue", "citations": [cited(3)[0]]},
+    ]
+    EXPECTED = (
+        TextPart("Grass is "),
+        TextPart("green", [cited(1)[0], cited(2)[0]], 1),
+        TextPart(", sky is ", (), 2),
+        TextPart("blue", [cited(3)[0]], 3),
+    )
+
+    @pytest.mark.parametrize("citations_first", [True, False])
+    @pytest.mark.parametrize("in_start", [True, False])
+    def test_a_stream_keeps_blocks_apart(self, citations_first, in_start):
+        """Each text has its own citations, in whatever order they come."""
+        events = []
+        for index, told in enumerate(self.BLOCKS):
+            citations = [{"type": "citations_delta", "citation": each} for each in told.get("citations", ())]
+            opening = told["text"][:2] if in_start and not citations_first else ""
+            pieces = text(*told["text"][len(opening) :])
+            deltas = [*citations, *pieces] if citations_first else [*pieces, *citations]
+            events += block(index, *deltas, type="text", text=opening, citations=[])
+        heard = Heard(start(), *events, *end())
+        assert self.EXPECTED == heard.whole.parts
+        assert "Grass is green, sky is blue" == "".join(chunk.text for chunk in heard.chunks)
+
+    def test_a_whole_answer_is_the_same(self):
+        """As the stream of it."""
+        body = json.dumps({"content": self.BLOCKS, "stop_reason": "end_turn"}).encode()
+        assert self.EXPECTED == Anthropic("claude")._whole(body, asked()).parts
+
+    def test_they_go_back_as_they_came(self):
+        """Block by block; a user's text has none, and other vendors' stay out."""
+        answer = Message("assistant", self.EXPECTED)
+        foreign = TextPart("x", [{"type": "url_citation", "url": "u"}])
+        sent = body_of(
+            [("user", "a"), answer, Message("user", [TextPart("b", [cited(1)[0]])]), Message("assistant", foreign)]
+        )
+        plain = [{"type": "text", "text": "b"}], [{"type": "text", "text": "x"}]
+        assert [self.BLOCKS, *plain] == [turn["content"] for turn in sent["messages"][1:]]
+
+    def test_plain_text_is_joined_as_before(self):
+        """One block is one text without an index."""
+        heard = Heard(start(), *block(0, *text("a", "b", "c"), type="text", text=""), *end())
+        assert [Chunk("b"), Chunk("c")] == heard.chunks[1:3]
+        assert (TextPart("abc"),) == heard.whole.parts
+
+
+@pytest.mark.parametrize("white", [" ", "\n\n", "\t \u2003"])
+def test_a_text_of_white_space_before_a_call_is_left_out(white):
+    """The API refuses it, though its models send it; a user's own is sent."""
+    answer = Message("assistant", [TextPart(white), ToolCallPart("c", "f", "{}")])
+    call = {"type": "tool_use", "id": "c", "name": "f", "input": {}}
+    assert [call] == body_of([("user", "a"), answer, Message("tool", ToolResultPart("c", "1"))])["messages"][1][
+        "content"
+    ]
+    assert white == body_of([("user", white)])["messages"][0]["content"][0]["text"]
+
+
+def test_numbers_are_ids():
+    """Of calls and of answers."""
+    heard = Heard(start(id=12), *block(0, type="tool_use", id=7, name="f", input={}), *end("tool_use"))
+    assert ("12", "7") == (heard.whole.id, heard.whole.tool_calls[0].id)

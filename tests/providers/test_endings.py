@@ -59,15 +59,15 @@ def test_the_finish_itself_needs_no_blank_line():
     """It is found when the time for the next chunk is over."""
     finish = Chat().stream(["Hello"], usage=None)[-2]
     with FakeServer(Reply([*Chat().stream(["Hello"], usage=None)[:-2], finish.rstrip(b"\n"), End.HANG])) as server:
-        answer = model(Chat(), server, timeout=Timeouts(idle=0.3)).invoke("hi")
+        answer = model(Chat(), server, timeout=Timeouts(first_chunk=0.3, idle=0.3)).invoke("hi")
     assert ("Hello", "stop") == (answer.text, answer.finish_reason)
 
 
 @EACH
 def test_silence_before_the_finish_reason_is_a_timeout(protocol):
     """What came is its partial."""
-    with FakeServer(Reply([*protocol.stream(["Hel", "lo"])[:4], End.HANG])) as server, pytest.raises(Timeout):
-        model(protocol, server, timeout=Timeouts(idle=0.3)).invoke("hi")
+    with FakeServer(Reply([*protocol.stream(["Hel", "lo"])[:2], End.HANG])) as server, pytest.raises(Timeout):
+        model(protocol, server, timeout=Timeouts(first_chunk=0.3, idle=0.3)).invoke("hi")
 
 
 def test_usage_may_come_late():
