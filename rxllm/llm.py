@@ -1,4 +1,7 @@
-"""`LLM`: a function from a prompt to a cold Observable of chunks."""
+"""`LLM`: a function from a prompt to a cold Observable of chunks.
+
+It is one room because its constructor, its parameters and its identity are read off the same fields.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from attrs import field, frozen
 from reactivex import Observable, abc
 
 from .events import Listener, Service
+from .exact import class_name, digest
 from .extensible import evolved
 from .misuse import MisuseError, must_be
 from .operators.adding_up import MESSAGE, Fold
@@ -130,6 +134,30 @@ class LLM(Surface[Prompt | Observable[Any], Chunk, Message]):
         named = model if isinstance(model, str) else None  # a local model may keep its weights under this name
         return Service(type(self).__name__.lower(), named, streaming=streaming)
 
+    def identity(self) -> str:
+        """What tells this model from others whose answers may differ, as a digest; `cached` keeps answers under it.
+
+        By default it is the class, the parameters, and all other fields but those with ``eq=False``. Override it where
+        these do not tell who answers, or hold more than that.
+
+        Raises:
+            MisuseError: a field cannot be told from others, such as a function.
+        """
+        return self._digest({})
+
+    def _digest(self, told: Mapping[str, Any]) -> str:
+        """A digest of the class and the fields, where `told` says nothing else of a field; None leaves it out."""
+        kind: Any = type(self)
+        names = [each.name for each in attrs.fields(kind) if each.eq and each.name not in _NO_MATTER]
+        fields = {name: getattr(self, name) for name in (*names, *getattr(self, "__dict__", ()))}
+        try:
+            return digest([class_name(kind), {name: v for name, v in {**fields, **told}.items() if v is not None}], _of)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise MisuseError(
+                f"cached() cannot derive a key for this {kind.__name__}: {error}. Say cached(…, name='…'), with a name "
+                "that no other model has in the same store."
+            ) from None
+
     def _asking_with(self, parameters: Settings) -> Self:
         return evolved(self, parameters=self.parameters.having(_known(type(self), parameters)))
 
@@ -168,6 +196,16 @@ class LLM(Surface[Prompt | Observable[Any], Chunk, Message]):
 
 
 LLM.__attrs_init_subclass__()  # which attrs calls for all others
+
+
+_NO_MATTER = frozenset(
+    attrs.fields_dict(cast("Any", Surface))
+)  # to an answer: tags, metadata, name and handlers of its runs
+
+
+def _of(value: object) -> str | None:
+    """What stands for a model within another."""
+    return value.identity() if isinstance(value, LLM) else None
 
 
 def _told_apart(kind: type[LLM], given: dict[str, Any]) -> dict[str, Any]:

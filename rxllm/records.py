@@ -11,17 +11,16 @@ file or of the order of several parts, it has the ``parts``, too, each with its 
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import attrs
 import msgspec
 
+from .exact import digest
 from .misuse import MisuseError
 from .values.chunk import Chunk
-from .values.message import FinishReason, Logprobs, Message
+from .values.message import FinishReason, Logprobs
 from .values.parts import FilePart, Part, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
 from .values.request import Request
 from .values.usage import Usage
@@ -38,8 +37,6 @@ _KINDS: dict[str, type[Part]] = {
     "raw": RawPart,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
-_ADDRESS = re.compile(r"\bat 0x[0-9a-fA-F]+")
-_EXACT = 2**53  # up to here a float is any whole number
 _FACTS = ("usage", "finish_reason", "raw_finish_reason", "model", "id", "logprobs")
 
 
@@ -109,41 +106,28 @@ def fingerprint(request: Request) -> str:
     such as their ids. Keys of dicts count as JSON writes them, and 0.0 is 0.
 
     Raises:
-        MisuseError: something in it is not the same in any process, or can't be written.
+        MisuseError: a value in it cannot be told from others.
     """
     asked = {name: getattr(request, name) for name in attrs.fields_dict(Request) if name != "stream"}
     try:
         if not isinstance(request.prompt, str):
-            asked["prompt"] = [_message_record(message) for message in request.prompt]
-        asked = {name: value for name, value in asked.items() if value is not None and value != {}}
-        plain = _plain_numbers(msgspec.to_builtins(asked, str_keys=True, enc_hook=_told))
-        written = msgspec.json.encode(plain, order="deterministic")
+            asked["prompt"] = [
+                {"role": message.role, "parts": [_exact_part(part) for part in message.parts]}
+                for message in request.prompt
+            ]
+        return digest({name: value for name, value in asked.items() if value is not None and value != {}})
     except (TypeError, ValueError, RecursionError) as error:
         raise MisuseError(f"The request can't be told from others: {error}.") from None
-    return hashlib.sha256(written).hexdigest()
 
 
-def _told(value: object) -> str:
-    """What tells a value of any other kind from others."""
-    told = repr(value)
-    if _ADDRESS.search(told):
-        raise TypeError(f"another {type(value).__name__} may have the same address later")
-    return told
-
-
-def _plain_numbers(value: Any) -> Any:
-    """The same with whole numbers as integers: 0.0 asks for what 0 asks for."""
-    if isinstance(value, dict):
-        return {key: _plain_numbers(item) for key, item in cast("dict[str, Any]", value).items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain_numbers(item) for item in cast("list[Any]", value)]
-    if isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT:
-        return int(value)
-    return value
-
-
-def _message_record(message: Message) -> dict[str, Any]:
-    return {"role": message.role, "parts": [_part_record(part) for part in message.parts]}
+def _exact_part(part: Part) -> dict[str, Any]:
+    """The part's type, and its fields but those that are as if nobody had set them."""
+    record: dict[str, Any] = {"type": _NAMES[type(part)]}
+    for each in attrs.fields(type(part)):
+        value = getattr(part, each.name)
+        if value != each.default:
+            record[each.name] = msgspec.to_builtins(value) if isinstance(value, bytes) else value
+    return record
 
 
 def _simple_parts(reasoning: str, text: str, refusal: str, tool_calls: tuple[ToolCallPart, ...]) -> tuple[Part, ...]:

@@ -19,6 +19,7 @@ from ..operators.observing import Identity, observed
 from ..pipeline import Pipeline
 from ..surface import Surface
 from ..values.chunk import Chunk
+from ..values.parameters import Parameters
 from ..values.request import Prompt, Request
 
 __all__ = []
@@ -52,6 +53,10 @@ class How(Protocol):
         """The stream for what was given, of those that each of them would make of it."""
         ...
 
+    def identity(self, of: tuple[str, ...], /) -> str:
+        """What tells the model from others, of the identities of those it is made of; see `LLM.identity`."""
+        ...
+
 
 @frozen
 class CombinedLLM(LLM):
@@ -65,6 +70,11 @@ class CombinedLLM(LLM):
         """As the first of them."""
         first = self.of[0] if self.of else None
         return first.streaming if isinstance(first, LLM) else "native"
+
+    def identity(self) -> str:
+        """As the combinator composes those of its models."""
+        identity = self.how.identity(tuple(stage.identity() for stage in self.of if isinstance(stage, LLM)))
+        return identity if self.parameters == Parameters() else self._digest({"of": None, "how": identity})
 
     def __call__(self, prompt: Prompt | Observable[Any], /) -> Observable[Chunk]:
         """As of every LLM."""

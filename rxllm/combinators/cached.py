@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import logging
-import re
-from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
-import attrs
 from attrs import field, frozen
 from reactivex import Observable
 
@@ -18,7 +15,6 @@ from ..operators.attempts import Begin
 from ..operators.caching import Running, Store, kept
 from ..operators.message import one_chunk
 from ..values.chunk import Chunk
-from ..values.parameters import Parameters
 from ..values.request import Request
 from ._combined import combined
 
@@ -26,6 +22,14 @@ __all__ = ["cached"]
 
 
 _log = logging.getLogger("rxllm")
+
+
+_NAME = "name "  # begins what stands for an identity by the user's choice
+
+
+def _asked(begin: Begin[Chunk]) -> LLM:
+    """The model that a combinator was given."""
+    return cast("LLM", cast("functools.partial[Any]", begin).func)
 
 
 @frozen
@@ -37,15 +41,19 @@ class _Cached:
     running: Running = field(factory=dict[Any, Any], repr=False, eq=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A copy joins no request of the original."""
-        return _Cached, (self.store, self.who)
+        """A copy joins no request of the original, and may ask with another key: keys are not copied."""
+        return _Cached, (self.store, self.who if self.who.startswith(_NAME) else "")
+
+    def identity(self, of: tuple[str, ...]) -> str:
+        """The model's, or the name that stands for it."""
+        return self.who or of[0]
 
     def __call__(self, begins: tuple[Begin[Chunk], ...], given: Request) -> Observable[Chunk]:
         """Asks what is not known yet."""
         from ..records import fingerprint
 
         try:
-            key = f"{self.who}:{fingerprint(given)}"
+            key = f"{self.who or _asked(begins[0]).identity()}:{fingerprint(given)}"
         except MisuseError as error:
             _log.warning("An answer is not cached. %s", error)
             return begins[0]()
@@ -62,14 +70,15 @@ def cached(llm: LLM, store: Store, *, name: str | None = None) -> LLM:
         llm                  ---Hel-lo-|
         cached(llm, store)   ---Hel-lo-|     (and later)     (Hel)(lo)|
 
-    Answers are kept by the model and all parameters of the request. Calls for the same that run at the same time on one
-    loop join one request. What failed, or was left before its end, is not kept, nor is what was taken back. A request
-    that can't be told from others is asked each time, and logged. What is asked with ``stream=False`` comes as one
-    chunk, however it is kept.
+    Answers are kept by the model's `LLM.identity` and all parameters of the request. Calls for the same that run at the
+    same time on one event loop join one request. Only whole answers are kept: those that ended by themselves, at their
+    length limit, or with a call of a tool. An answer that failed, was filtered, or was left before its end is not. A
+    request that cannot be told from others is asked each time, and logged. A request with ``stream=False`` gets one
+    chunk, however the answer is kept.
 
-    A model is told from others by its class and its fields, but those with ``repr=False``, and not by what else it
-    knows; one over HTTP also by where it asks, as the environment says when ``cached`` is called, and by its headers,
-    but for credentials. Where that is not enough, say `name`.
+    The identity of a model over HTTP is its address, its key and all other headers, as they are when ``cached`` is
+    called, so that nobody gets what another key, tenant or server was answered. To share answers across keys, or with a
+    `client` of your own, give a `name`: models with the same name share the answers in the store.
 
     Handlers hear of a run of the kind ``chain``, which has the answer's chunks; the model's own run is within it, and
     only when it is asked. So what counts models' runs, as `UsageMeter` and the ``on_llm_…`` hooks of a
@@ -78,50 +87,13 @@ def cached(llm: LLM, store: Store, *, name: str | None = None) -> LLM:
     Args:
         llm: a model.
         store: a `MemoryStore`, a `SQLiteStore`, or one's own `Store`.
-        name: tells the model from others in the same store; by default its class and its fields do.
+        name: stands for the model's identity in the store.
 
     Raises:
-        MisuseError: this is no model or no store; or the model's fields don't tell it from others.
+        MisuseError: this is no model or no store; or the model's identity is not known.
     """
     if not isinstance(cast("object", llm), LLM):
         raise MisuseError(f"cached takes a model, not {type(llm).__name__}; cache the model within the pipeline.")
     if not isinstance(cast("object", store), Store):
         raise MisuseError(f"cached takes a Store, such as rxllm.MemoryStore(), not {type(store).__name__}.")
-    return cast("LLM", combined(_Cached(store, name or _who(llm)), llm))
-
-
-_NO_MATTER = {*attrs.fields_dict(LLM), "timeout", "event_limit", "max_retries", "when", "delay", "store", "limiter"}
-
-
-_CREDENTIAL = re.compile(r"(.*[-_])?(authorization|cookie|api[-_]?key|token|secret|password)", re.IGNORECASE)
-
-
-def _place(url: str, headers: Mapping[str, str]) -> str:
-    """Who answers there, as a digest: an address and a header may say what no store should know."""
-    public = re.sub("//[^/]*@", "//", url)
-    told = sorted((name.lower(), value) for name, value in headers.items() if not _CREDENTIAL.fullmatch(name))
-    return hashlib.sha256(repr((public, told)).encode()).hexdigest()
-
-
-def _who(value: object) -> str:
-    """What tells a model from others, by its class and those fields that may show in its answers."""
-    kind = type(value)
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return repr(value)
-    if isinstance(value, Mapping):
-        items = cast("Mapping[object, object]", value).items()
-        return f"{{{', '.join(sorted(f'{_who(key)}: {_who(item)}' for key, item in items))}}}"
-    if isinstance(value, Sequence):
-        return f"[{', '.join(map(_who, cast('Sequence[object]', value)))}]"
-    if attrs.has(kind):
-        fields = {each.name: getattr(value, each.name) for each in attrs.fields(kind) if each.repr}
-        fields |= getattr(value, "__dict__", {})
-        if isinstance(value, LLM) and "HTTPProvider" in (base.__name__ for base in kind.__mro__):
-            http: Any = value  # the name of its class says so; the class itself is private to its room
-            fields["base_url"] = _place(http._url(Request.ask("", value.parameters)), http.headers or {})
-        told = ", ".join(f"{name}={_who(fields[name])}" for name in sorted(fields.keys() - _NO_MATTER))
-        parameters = f", {value.parameters!r}" if isinstance(value, LLM) and value.parameters != Parameters() else ""
-        return f"{kind.__module__}.{kind.__qualname__}({told}{parameters})"
-    raise MisuseError(
-        f"A {kind.__name__} in the model does not tell whether another is the same; say cached(…, name='…')."
-    )
+    return cast("LLM", combined(_Cached(store, llm.identity() if name is None else f"{_NAME}{name}"), llm))

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, overload
 from attrs import frozen
 from reactivex import Observable
 
+from ..exact import digest
 from ..llm import LLM
 from ..operators.attempts import Begin, tried
 from ..operators.backoff import is_no_misuse
@@ -23,6 +24,10 @@ class _Hedge:
     name: ClassVar[str] = "hedge"
 
     after: float
+
+    def identity(self, of: tuple[str, ...]) -> str:
+        """All of the models', in their order: any of them may answer."""
+        return digest([self.name, of])
 
     def __call__(self, begins: tuple[Begin[T], ...], given: Any) -> Observable[T]:
         """Asks the next when one is silent, or has failed."""

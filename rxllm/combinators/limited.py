@@ -29,6 +29,10 @@ class _Limited:
     limiter: Limiter
     servers: Servers = field(eq=False, repr=False)
 
+    def identity(self, of: tuple[str, ...]) -> str:
+        """The model's: its answers are the same."""
+        return of[0]
+
     def __call__(self, begins: tuple[Begin[T], ...], given: Any) -> Observable[T]:
         """Asks when it may."""
         request = given if isinstance(given, Request) else None

@@ -27,6 +27,10 @@ class _Retry:
     delay: Delay
     mid_stream: Literal["restart"] | None
 
+    def identity(self, of: tuple[str, ...]) -> str:
+        """The model's: its answers are the same."""
+        return of[0]
+
     def __call__(self, begins: tuple[Begin[T], ...], given: Any) -> Observable[T]:
         """Asks again."""
         restarts = self.mid_stream == "restart"

@@ -42,6 +42,17 @@ class _Route:
 
     choose: Callable[[Request], LLM]
 
+    def identity(self, of: tuple[str, ...]) -> str:
+        """None: nobody knows before a request what `choose` picks.
+
+        Raises:
+            MisuseError: always.
+        """
+        raise MisuseError(
+            "cached() cannot derive a key for a route, whose models are known only when it is asked. Cache the models "
+            "that it picks, or say cached(…, name='…')."
+        )
+
     def __call__(self, begins: tuple[Begin[T], ...], given: Request) -> Observable[Any]:
         """Asks the one that is picked."""
 

@@ -15,6 +15,7 @@ from ..runtime.disposable import Serial
 from ..runtime.scheduler import Scheduler, Timers, call, timers
 from ..runtime.source import Source, connect, source
 from ..values.chunk import Chunk
+from ..values.message import FinishReason, is_whole
 from .attempts import Begin
 from .share import Shared
 
@@ -156,6 +157,9 @@ class _Keeping(abc.ObserverBase[Chunk], abc.DisposableBase):
         if not self.current.is_disposed:
             self.current.dispose()  # but not what follows: the answer is whole, and paid for
             chunks = tuple(self.chunks)
+            if not is_whole(_reason(chunks)):
+                self.end(None)
+                return
             self.done(lambda: self.store.put(self.key, chunks), self.end)
 
     def end(self, _: object) -> None:
@@ -165,6 +169,14 @@ class _Keeping(abc.ObserverBase[Chunk], abc.DisposableBase):
     def dispose(self) -> None:
         self.forget()
         self.current.dispose()
+
+
+def _reason(chunks: Sequence[Chunk]) -> FinishReason | None:
+    """Why an answer ended, by the last chunk that says so."""
+    for chunk in reversed(chunks):
+        if chunk.rest is not None and chunk.rest.finish_reason is not None:
+            return chunk.rest.finish_reason
+    return None
 
 
 async def _value(result: Awaitable[T]) -> AsyncIterator[T]:

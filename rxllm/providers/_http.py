@@ -177,6 +177,26 @@ class HTTPProvider(LLM):
     def _error(self, status: int, body: bytes, headers: Mapping[str, str]) -> ProviderError:
         raise NotImplementedError
 
+    def identity(self) -> str:
+        """Who answers, and to whom: the model, the address, the key and all other headers, as a digest.
+
+        Raises:
+            MisuseError: a `client`, or a function that gives the key, may say otherwise who asks.
+        """
+        changing = "client" if self.client is not None else "api_key" if callable(self.api_key) else None
+        if changing:
+            raise MisuseError(
+                f"cached() cannot derive a key for this {type(self).__name__}, since its {changing}= may say who asks, "
+                "and whom. Say cached(…, name='…'): whoever uses the same name in the same store shares the answers."
+            )
+        request = Request.ask("", self.parameters)
+        try:
+            own = self._headers(request)
+        except MisuseError:  # there is no key yet: the request will say so
+            own = {}
+        headers = {**own, **{name.lower(): value for name, value in (self.headers or {}).items()}}
+        return self._digest({**dict.fromkeys(_HOW), "base_url": self._url(request), "headers": headers})
+
     def service(self, request: Request) -> Service:
         """Who answers, and where."""
         try:
@@ -230,6 +250,9 @@ class HTTPProvider(LLM):
 
         chunks = _read(send(body), self, request, secrets, without_refused)
         return _patient(chunks, self.max_retries) if self.max_retries else chunks
+
+
+_HOW = ("api_key", "client", "timeout", "event_limit", "max_retries")  # to ask: no matter to the answer, or told else
 
 
 @functools.lru_cache(16)

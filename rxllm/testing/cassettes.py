@@ -214,6 +214,10 @@ class Replay(Timed):
     cassette: Cassette = field(converter=_cassette)
     speed: float = field(default=1.0, kw_only=True, validator=_faster_than_nothing)
 
+    def identity(self) -> str:
+        """That of its file."""
+        return self._digest({"cassette": str(self.cassette.path.absolute())})
+
     def score(self, request: Request) -> Score:
         """The recorded answer whose turn it is."""
         return [(at / self.speed, what) for at, what in self.cassette.next(request)]

@@ -62,7 +62,8 @@ class MarbleLLM(Timed):
     error: Exception = field(
         factory=lambda: TransportError("The connection broke, as the marble diagram says."),
         kw_only=True,
-        repr=False,  # nor does it tell this model from others: no answer shows it
+        repr=False,
+        eq=False,  # it does not tell this model from others: no answer shows it
     )
     timespan: float = field(default=1.0, kw_only=True)
     _scores: tuple[Score, ...] = field(init=False, eq=False, repr=False)

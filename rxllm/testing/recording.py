@@ -57,6 +57,10 @@ class _Recorded(LLM):
     def streaming(self) -> Literal["native", "single emission"]:
         return self.llm.streaming
 
+    def identity(self) -> str:
+        """The recorded model's, whose answers it gives, under these parameters."""
+        return self._digest({"path": None})
+
     def __call__(self, prompt: Prompt | Observable[Any], /) -> Observable[Chunk]:
         if isinstance(prompt, Observable):
             return asking(prompt, self)

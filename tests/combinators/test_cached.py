@@ -107,35 +107,115 @@ async def test_models_do_not_answer_for_each_other(store):
     assert [["x", "y"], ["x"]] == [one.asked, other.asked]
 
 
-def test_providers_are_told_apart_by_what_shows():
-    """The model and the address count, a key or a timeout does not."""
-
-    def who(**settings):
-        return cached(rxllm.OpenAI(**{"model": "m", "api_key": "k", **settings}), MemoryStore()).how.who
-
-    assert who() == who(api_key="another") == who(timeout=3) == who(max_retries=0)
-    others = [who(model="n"), who(base_url="http://localhost/v1"), who(temperature=0), who(api="completions")]
-    assert 5 == len({who(), *others})
-    assert not any("k'" in other for other in others)
+def identity(**settings):
+    """What a model over HTTP is kept under."""
+    return rxllm.OpenAI(**{"model": "m", "api_key": "k", **settings}).identity()
 
 
-def test_providers_are_told_apart_by_where_they_ask(monkeypatch):
-    """Also where the environment says so; and by headers, of which credentials are none of a store's business."""
-
-    def who(**settings):
-        return cached(rxllm.OpenAI("m", **{"api_key": "k", **settings}), MemoryStore()).how.who
-
-    usual = who()
+def test_models_over_http_are_told_apart_by_who_asks_whom(monkeypatch):
+    """The address, the key and each header count, how it is asked does not; and no secret shows."""
+    usual = identity()
+    assert usual == identity(timeout=3) == identity(max_retries=0) == identity(tags=["a"]) == identity(event_limit=9)
+    others = [
+        identity(model="n"),
+        identity(api_key="another"),
+        identity(temperature=0),
+        identity(api="completions"),
+        identity(base_url="http://localhost/one/v1"),
+        identity(base_url="http://me:sesame@localhost/one/v1"),
+        identity(base_url="http://you:sesame@localhost/one/v1"),
+        *(identity(headers={name: value}) for name in ("Authorization", "Cookie", "X-Tenant") for value in "ab"),
+        rxllm.Anthropic("m", api_key="k").identity(),
+    ]
+    assert 1 + len(others) == len({usual, *others})
+    assert identity(headers={"X-Tenant": "a", "y": "b"}) == identity(headers={"y": "b", "x-tenant": "a"})
+    assert not any(secret in text for secret in ("sesame", "another", "localhost") for text in others)
     monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost/one/v1")
-    one = who()
-    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost/two/v1")
-    two = who()
-    assert two == who(base_url="http://localhost/two/v1") == who(base_url="http://me:sesame@localhost/two/v1")
-    assert 5 == len({usual, one, two, *(who(headers={"x-portkey-provider": name}) for name in "AB")})
-    for name in "Authorization", "x-api-key", "Cookie", "x-portkey-api-key", "x-amz-security-token":
-        assert two == who(headers={name: "sesame"})
-    assert who(headers={"X-Tenant": "a", "y": "b"}) == who(headers={"y": "b", "x-tenant": "a"})
-    assert "sesame" not in who(base_url="http://me:sesame@localhost/two/v1", headers={"x-tenant": "sesame"})
+    assert identity() == identity(base_url="http://localhost/one/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "sesame")
+    assert identity(api_key=None) == identity(api_key="sesame") != identity()
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda llm: llm,
+        rxllm.retry,
+        lambda llm: rxllm.fallback(rxllm.retry(llm), Counts()),
+        lambda llm: rxllm.hedge(Counts(), llm, after=1),
+        lambda llm: rxllm.limited(llm, rxllm.Limiter(concurrency=1)),
+        lambda llm: rxllm.cached(llm, MemoryStore()),
+        lambda llm: rxllm.observe(llm, lambda event: None),
+        lambda llm: rxllm.retry(llm).bind(temperature=0),
+        lambda llm: Holds(llm),
+    ],
+)
+def test_combinators_compose_identities(wrap):
+    """Two keys are two models, however they are wrapped; the same is the same."""
+    model = lambda key: wrap(rxllm.OpenAI("m", api_key=key)).identity()  # noqa: E731
+    assert model("k") == model("k") != model("l")
+    for unknown in rxllm.OpenAI("m", client=lambda: None), rxllm.route(lambda request: Counts()), Holds(print):
+        with pytest.raises(MisuseError, match=r"cannot derive a key.*name='…'"):
+            wrap(unknown).identity()
+
+
+def test_the_order_of_models_and_parameters_count():
+    """Another model is asked first; another temperature is asked for."""
+    one, other = Counts("one"), Counts("other")
+    models = [
+        one,
+        one.bind(temperature=0),
+        rxllm.fallback(one, other),
+        rxllm.fallback(other, one),
+        rxllm.hedge(one, other, after=1),
+        rxllm.fallback(one, other).bind(temperature=0),
+    ]
+    assert len(models) == len({model.identity() for model in models})
+    assert one.identity() == rxllm.retry(one).identity() == one.with_config(tags=["a"]).identity()
+
+
+async def test_nobody_gets_what_another_key_or_tenant_was_answered(store):
+    """Unless a name says that answers are shared."""
+    with FakeServer(*(Reply(Chat().stream([text])) for text in "abc")) as server:
+        at = lambda **settings: rxllm.OpenAI("m", **{"base_url": server.url, "api_key": "k", **settings})  # noqa: E731
+        models = at(), at(api_key="l"), at(headers={"x-tenant": "c"})
+        for _ in range(2):
+            assert list("abc") == [(await cached(model, store).ainvoke("x")).text for model in models]
+        assert 3 == len(server.requests)
+    with FakeServer(Reply(Chat().stream(["d"]))) as server:
+        models = [rxllm.OpenAI("m", base_url=server.url, api_key=key) for key in "kl"]
+        assert ["d", "d"] == [(await cached(model, store, name="shared").ainvoke("x")).text for model in models]
+        assert 1 == len(server.requests)
+
+
+@pytest.mark.parametrize(
+    ("reason", "kept"),
+    [
+        ("stop", True),
+        ("length", True),
+        ("tool_call", True),
+        (None, True),
+        ("content_filter", False),
+        ("error", False),
+        ("other", False),
+    ],
+)
+@pytest.mark.parametrize("stream", [None, False])
+async def test_only_whole_answers_are_kept(store, reason, kept, stream):
+    """An answer that was filtered, or ended for a reason that is not known, is asked for again."""
+
+    class Ends(LLM):
+        async def chunks(self, request):
+            asked.append(request.text)
+            yield "x"
+            yield Chunk(finish_reason=reason)
+            yield Chunk(usage=Usage(output_tokens=1))
+
+    asked = []
+    llm = cached(Ends(), store)
+    for _ in range(2):
+        assert "x" == (await llm.ainvoke("hi", stream=stream)).text
+    assert (1 if kept else 2) == len(asked)
 
 
 async def test_each_server_is_asked(store, monkeypatch):
@@ -147,16 +227,59 @@ async def test_each_server_is_asked(store, monkeypatch):
             assert ("A" if server is a else "B") == (await llm.ainvoke("x")).text
 
 
+@frozen
+class Holds(LLM):
+    """Has something that counts, and something that does not."""
+
+    thing: object
+    asked: list[str] = field(factory=list, eq=False)
+
+
+class Shortened:
+    """Has a repr that leaves out what differs, as a large array's."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __repr__(self):
+        return "array([0., 0., ..., 0.])"
+
+
 def test_a_model_that_can_not_be_told_from_others_needs_a_name():
     """Else it might give another's answers."""
+    for thing in object(), Shortened(1), print, [lambda: None], {"a": Shortened(1)}:
+        with pytest.raises(MisuseError, match=r"Say cached\(…, name='…'\)"):
+            cached(Holds(thing), MemoryStore())
+        assert cached(Holds(thing), MemoryStore(), name="it")
 
-    @frozen
-    class Holds(LLM):
-        thing: object
 
-    with pytest.raises(MisuseError, match=r"say cached\(…, name='…'\)"):
-        cached(Holds(object()), MemoryStore())
-    assert cached(Holds(object()), MemoryStore(), name="it")
+def test_fields_of_a_model_count_but_those_without_equality():
+    """Also one that its repr does not show, and an attribute that is no field."""
+
+    class Plain(LLM):
+        def __init__(self, value):
+            self.value = value
+
+    things = [1, "1", b"1", None, [1], {"a": 1}, {1}, 1.5, Counts("one"), Counts("other")]
+    assert len(things) == len({Holds(thing).identity() for thing in things})
+    assert Holds(1, asked=["x"]).identity() == Holds(1).identity()
+    assert Plain(1).identity() == Plain(1).identity() != Plain(2).identity()
+
+
+def test_a_class_made_by_a_function_is_another_each_time():
+    """It has the same name, and may answer otherwise."""
+
+    def made(answer):
+        class Made(LLM):
+            async def complete(self, request):
+                return answer
+
+        return Made()
+
+    store = MemoryStore()
+    assert ["a", "b"] == [cached(made(answer), store).invoke("x").text for answer in "ab"]
+    one = made("c")
+    assert one.identity() == one.identity()
 
 
 async def test_the_same_at_the_same_time_is_asked_once(store):
@@ -240,6 +363,16 @@ async def test_what_an_operator_ends_by_itself_closes_the_request(store):
         with pytest.raises(rxllm.Timeout):
             await llm.ainvoke("x")
         await server.exchange().closed_soon()
+
+
+async def test_values_that_only_their_repr_tells_apart_make_no_key(caplog):
+    """Two pictures with the same shortened repr get an answer each."""
+    model = Counts()
+    llm = cached(model, MemoryStore())
+    for value in 1, 2:
+        await llm.ainvoke("x", extra={"picture": Shortened(value)})
+    assert ["x", "x"] == model.asked
+    assert "a Shortened cannot be told from others" in caplog.text
 
 
 @pytest.mark.parametrize("prompt", ["x \ud800", "x"])

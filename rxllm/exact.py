@@ -1,0 +1,143 @@
+"""Values as JSON that tells them apart: what equal values have in common, and no others. For keys of caches."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import fractions
+import hashlib
+import math
+import pathlib
+import uuid
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import attrs
+import msgspec
+
+__all__ = ["class_name", "digest", "exact"]
+
+_WHOLE = 2**53  # up to here a float is any whole number
+_LARGE = 2**63  # from here on a number is written in another way
+_TEXTS = (
+    dt.date,
+    dt.time,
+    dt.timedelta,
+    decimal.Decimal,
+    fractions.Fraction,
+    uuid.UUID,
+    pathlib.PurePath,
+)
+_MARK = "\0"  # begins the keys that are ours
+
+
+def digest(value: object, special: Callable[[object], Any] = lambda value: None) -> str:
+    """A digest that is the same for the same value, in any process.
+
+    Raises:
+        TypeError: a value in it cannot be told from others.
+    """
+    return hashlib.sha256(msgspec.json.encode(exact(value, special), order="deterministic")).hexdigest()
+
+
+def exact(value: Any, special: Callable[[object], Any] = lambda value: None) -> Any:
+    """The value as JSON has it, or with its type where JSON has no such value.
+
+    Numbers, texts, lists and dicts are those of JSON: 1.0 is 1, a tuple is a list, and the key 1 is the key "1". An
+    object is its class and its fields.
+
+    Args:
+        value: any value.
+        special: what stands for a value, if it is to be something else; None where it is not.
+
+    Raises:
+        TypeError: a value in it cannot be told from others. Its `repr` is not asked: that may leave out what differs.
+    """
+    kind: type = type(cast("object", value))
+    if value is None or kind in (str, bool):
+        return value
+    if kind is int:
+        return value if abs(value) < _LARGE else _tagged(kind, hex(value))
+    if kind is float:
+        if value.is_integer() and abs(value) <= _WHOLE:
+            return int(value)
+        return value if math.isfinite(value) else _tagged(kind, repr(value))
+    if kind in (list, tuple):
+        return [exact(item, special) for item in value]
+    other = special(value)
+    if other is not None:
+        return _tagged(kind, other)
+    if isinstance(value, Mapping):
+        return _mapping(cast("Mapping[object, object]", value), special)
+    return _tagged(kind, _object(value, special))
+
+
+def _tagged(kind: type, value: Any) -> dict[str, Any]:
+    return {_MARK: class_name(kind), f"{_MARK}is": value}
+
+
+def _mapping(value: Mapping[object, object], special: Callable[[object], Any]) -> dict[str, Any]:
+    items: dict[str, Any] = {}
+    for key, item in value.items():
+        if type(key) is not str and type(key) is not int:
+            raise TypeError(f"a key of a dict must be text or a whole number, not {type(key).__name__}")
+        name = str(key)
+        if name in items or name.startswith(_MARK):
+            raise TypeError("a dict has a key that JSON cannot tell from another")
+        items[name] = exact(item, special)
+    return items
+
+
+def _object(value: Any, special: Callable[[object], Any]) -> Any:
+    kind: type = type(cast("object", value))
+    if isinstance(value, enum.Enum):
+        return value.name
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return base64.b64encode(cast("bytes", value)).decode()
+    if isinstance(value, (set, frozenset)):
+        items = cast("set[object]", value)
+        return sorted(msgspec.json.encode(exact(item, special), order="deterministic").decode() for item in items)
+    if isinstance(value, _TEXTS):
+        return [str(value), str(getattr(value, "tzinfo", None))]
+    if isinstance(value, (list, tuple)):  # of a class of their own
+        return [exact(item, special) for item in cast("list[object]", value)]
+    if isinstance(value, (str, int, float)) and not getattr(value, "__dict__", None):  # of a class of its own, too
+        return exact(str.__str__(value) if isinstance(value, str) else _number(value), special)
+    names = _fields(kind)
+    if names is None:
+        raise TypeError(f"a {kind.__name__} cannot be told from others")
+    return {name: exact(getattr(value, name), special) for name in (*names, *getattr(value, "__dict__", ()))}
+
+
+def _number(value: float) -> float:
+    return int(value) if isinstance(value, int) else float(value)
+
+
+def _fields(kind: type) -> list[str] | None:
+    """The names of the fields that make two objects of a class equal; None if the class does not say."""
+    if attrs.has(kind):
+        return [each.name for each in attrs.fields(kind) if each.eq]
+    if dataclasses.is_dataclass(kind):
+        return [each.name for each in dataclasses.fields(kind) if each.compare]
+    if issubclass(kind, msgspec.Struct):
+        return [*kind.__struct_fields__]
+    return None
+
+
+_local: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
+
+
+def class_name(kind: type) -> str:
+    """The name of a class.
+
+    A class that is made within a function shares its name with all others that the function makes. So its name holds
+    within this process only.
+    """
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    if "<locals>" not in name:
+        return name
+    return f"{name}#{_local.setdefault(kind, uuid.uuid4().hex)}"
