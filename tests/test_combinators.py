@@ -223,3 +223,21 @@ def test_its_docstring_has_a_marble_diagram(name):
     assert any(line[1].startswith(f"{name}(") for line in picture[1:])
     starts = {line[1].partition("(")[0]: line.start(2) for line in picture}  # who is asked later begins later
     assert min(starts.values()) == starts[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "combined"),
+    [
+        ("retry", lambda llm: rxllm.retry(llm)),
+        ("fallback", lambda llm: rxllm.fallback(llm, llm)),
+        ("hedge", lambda llm: rxllm.hedge(llm, llm, after=60)),
+        ("route", lambda llm: rxllm.route(lambda _: llm)),
+        ("limited", lambda llm: rxllm.limited(llm, rxllm.Limiter(concurrency=1))),
+        ("cached", lambda llm: rxllm.cached(llm, rxllm.MemoryStore(), name="x")),
+    ],
+)
+def test_run_of_a_combinator_has_its_name(name, combined):
+    """A handler sees the combinator's run around the model's, under the name of the function that made it."""
+    listener = Listener()
+    rxllm.observe(combined(Hello()), listener).invoke("x")
+    assert [name, "Hello"] == [event.name for event in listener.heard if isinstance(event, Started)]

@@ -20,7 +20,7 @@ from rxllm import LLM, Interrupted, MisuseError
 from rxllm.runtime.loop_local import loop_local
 from rxllm.runtime.portal import portal
 from rxllm.runtime.scheduler import Scheduler, settled
-from rxllm.runtime.source import source
+from rxllm.runtime.source import Source, source
 from rxllm.runtime.threads import Worker, in_thread, pull
 from rxllm.testing import FakeServer, Reply, Signal
 
@@ -517,3 +517,21 @@ def test_background_loop_is_stopped_when_the_program_ends():
     """It closes the streams that are open, and its thread has ended before the interpreter is taken down."""
     done = subprocess.run([sys.executable, "-c", LEFT_OPEN], capture_output=True, text=True, timeout=30, check=False)
     assert (0, "begun\nTrue\nclosed\nFalse\n", "") == (done.returncode, done.stdout, done.stderr)
+
+
+def test_failure_while_subscribing_is_an_error_of_the_stream():
+    """It reaches the subscriber, once, and is not raised as well; after the end nobody can hear it, so it is raised."""
+    failure, heard = ValueError("no"), []
+
+    def fails(observer, scheduler):
+        raise failure
+
+    def ends_and_fails(observer, scheduler):
+        observer.on_completed()
+        raise failure
+
+    Source(fails).subscribe(on_error=heard.append)
+    assert [failure] == heard
+    with pytest.raises(ValueError, match="no"):
+        Source(ends_and_fails).subscribe(on_error=heard.append)
+    assert [failure] == heard

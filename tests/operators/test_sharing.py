@@ -404,3 +404,20 @@ def test_reader_hears_one_end(end):
     connect(share()(source), observer, scheduler)
     scheduler.start()
     assert [end] == observer.heard
+
+
+async def test_error_around_a_shared_source_is_heard_and_not_reported():
+    """What an operator raises where reactivex has no place for it reaches the readers, and nobody else."""
+
+    def raising(source):
+        def subscribe(observer, scheduler):
+            return source.subscribe(lambda _: 1 / 0, observer.on_error, observer.on_completed, scheduler=scheduler)
+
+        return rx.create(subscribe)
+
+    reported = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    stream = rxllm.from_iter(["a"]).pipe(raising, share(), rxllm.astream())
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(anext(stream), TIMEOUT)
+    assert [] == reported

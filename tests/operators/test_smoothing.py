@@ -377,3 +377,9 @@ def test_a_models_answer():
     llm = rxllm.Embedded(seed=1, max_tokens=40)
     plain = [str(chunk) for chunk in llm.stream("rain")]
     assert plain == [str(chunk) for chunk in llm("rain").pipe(smooth(0.02), rxllm.stream())]
+
+
+def test_item_just_as_old_as_the_window_counts():
+    """The rhythm is that of the last `seconds`, both ends included."""
+    heard, _ = run(60, on_next(210, "a"), *(on_next(270, each) for each in "bcd"), on_completed(400))
+    assert [(210, "a"), (270, "b"), (280, "c"), (290, "d"), (400, "|")] == heard
