@@ -17,7 +17,7 @@ from reactivex import Observable, abc
 from .events import Listener, Service
 from .exact import class_name, digest
 from .extensible import evolved
-from .misuse import MisuseError, must_be
+from .misuse import MisuseError, must_be, shown
 from .operators.adding_up import MESSAGE, Fold
 from .operators.answering import Answered, answering
 from .operators.batch import MAX_CONCURRENCY
@@ -253,7 +253,7 @@ def _unknown(kind: type[LLM], name: str, value: object) -> str:
     fields = attrs.fields_dict(kind)
     if name in fields or name in _OF_MODELS:
         owner, of = (kind.__name__, "the model") if name in fields else ("OpenAI", "a model over HTTP")
-        what = value if isinstance(value, (int, float)) else "…"  # which may be a secret
+        what = shown(value) if isinstance(value, (int, float)) else "…"  # which may be a secret
         return f"{name} belongs to {of}: {owner}(…, {name}={what})."
     known = (*PARAMETERS, *_OF_RUNS, *_OF_MODELS, *fields)
     begun = (other for other in known if other.startswith(name) and len(name) >= _ABBREVIATION)

@@ -11,7 +11,7 @@ from reactivex import Observable
 from typing_extensions import TypeVar
 
 from .extensible import evolved
-from .misuse import MisuseError
+from .misuse import MisuseError, shown
 from .operators.adding_up import Fold, fold_of
 from .operators.observing import Identity, observed
 from .operators.stage import is_factory, is_operator
@@ -261,7 +261,7 @@ def pipe(*stages: Callable[[Any], Any]) -> Pipeline[Any, Any]:
     for stage in stages:
         if not callable(cast("object", stage)):
             raise MisuseError(
-                f"A stage is a function, a model or an operator, not {type(stage).__name__}: {stage!r:.60}."
+                f"A stage is a function, a model or an operator, not {type(stage).__name__}: {shown(stage)}."
             )
         if is_factory(stage):
             raise MisuseError(f"{_name(stage)} makes an operator, so call it first: say {_name(stage)}(…).")

@@ -11,7 +11,7 @@ from reactivex import Observable
 from typing_extensions import TypeVar
 
 from ..llm import LLM, asking
-from ..misuse import MisuseError
+from ..misuse import MisuseError, shown
 from ..operators.adding_up import BY_VALUE, MESSAGE, Fold, fold_of
 from ..operators.answering import asked_for
 from ..operators.attempts import Begin
@@ -119,7 +119,7 @@ def combined(how: How, *of: Stage[Any]) -> Any:
         if not callable(cast("object", stage)):
             raise MisuseError(
                 f"{how.name} takes models, pipelines and functions that return an Observable, not "
-                f"{type(stage).__name__}: {stage!r:.60}."
+                f"{type(stage).__name__}: {shown(stage)}."
             )
     if all(isinstance(stage, LLM) for stage in of):
         return CombinedLLM(of, how)

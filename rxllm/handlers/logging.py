@@ -23,6 +23,7 @@ from ..events import (
     ToolFinished,
     ToolStarted,
 )
+from ..misuse import MisuseError, shown
 from ..terminal import one_line
 from ..values.message import Message
 
@@ -56,9 +57,14 @@ class LoggingHandler(Handler):
 
     Args:
         logger: instead of the logger ``rxllm``.
+
+    Raises:
+        MisuseError: it is no logger.
     """
 
     def __init__(self, logger: logging.Logger | None = None) -> None:
+        if logger is not None and not callable(getattr(logger, "log", None)):
+            raise MisuseError(f"logger must be a logging.Logger, not {shown(logger)}.")
         self._logger = logger or logging.getLogger("rxllm")
         self._open: dict[str, _Open] = {}
 

@@ -27,7 +27,7 @@ from ..events import (
     ToolFinished,
     ToolStarted,
 )
-from ..misuse import MisuseError
+from ..misuse import MisuseError, shown
 from ..values.message import Message
 from ..values.parts import FilePart, Part, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
 from ..values.request import Request
@@ -138,7 +138,7 @@ class OpenTelemetryHandler(Handler):
             Files are told by type and size.
 
     Raises:
-        MisuseError: OpenTelemetry is not installed.
+        MisuseError: OpenTelemetry is not installed, or a provider is none of its.
     """
 
     def __init__(
@@ -152,6 +152,14 @@ class OpenTelemetryHandler(Handler):
             from opentelemetry import metrics, trace
         except ImportError:
             raise MisuseError("OpenTelemetry is not installed: pip install 'rxllm[otel]'.") from None
+        for name, given, method in (
+            ("tracer_provider", tracer_provider, "get_tracer"),
+            ("meter_provider", meter_provider, "get_meter"),
+        ):
+            if given is not None and not callable(getattr(given, method, None)):
+                raise MisuseError(f"{name} must be one of OpenTelemetry's, not {shown(given)}.")
+        if not isinstance(capture_content, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise MisuseError(f"capture_content must be True or False, not {shown(capture_content)}.")
         self._trace = trace
         self._tracer = trace.get_tracer("rxllm", tracer_provider=tracer_provider)
         meter = metrics.get_meter("rxllm", meter_provider=meter_provider)

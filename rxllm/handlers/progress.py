@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from ..events import Cancelled, Event, Failed, Finished, Run, Started
-from ..misuse import MisuseError
+from ..misuse import MisuseError, shown
 from ..values.message import Message
 from ._local import LocalHandler
 
@@ -39,7 +39,7 @@ class ProgressHandler(LocalHandler):
         get_time: the clock, in seconds.
 
     Raises:
-        MisuseError: rich is not installed.
+        MisuseError: rich is not installed, or `total` is no count.
     """
 
     def __init__(
@@ -54,6 +54,8 @@ class ProgressHandler(LocalHandler):
             from rich.live import Live
         except ImportError:
             raise MisuseError("rich is not installed: pip install 'rxllm[progress]'.") from None
+        if total is not None and (not isinstance(total, int) or isinstance(total, bool) or not 0 <= total < 2**63):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise MisuseError(f"total must be how many runs there will be, or None, not {shown(total)}.")
         self._total = total
         self._time = get_time
         self._lock = threading.Lock()

@@ -8,6 +8,7 @@ import threading
 from typing import TextIO
 
 from ..events import Cancelled, Emitted, Event, Failed, Finished, Started
+from ..misuse import MisuseError, shown
 from ..terminal import one_line, printable
 from ..values.chunk import Chunk
 from ..values.message import Message
@@ -30,9 +31,14 @@ class StdoutHandler(LocalHandler):
 
     Args:
         file: where to write instead of standard output.
+
+    Raises:
+        MisuseError: nothing can be written to it.
     """
 
     def __init__(self, file: TextIO | None = None) -> None:
+        if file is not None and not callable(getattr(file, "write", None)):
+            raise MisuseError(f"file must be open for text, as sys.stderr is, not {shown(file)}.")
         self._file = file
         self._in_line = False
         self._thinking = False

@@ -17,7 +17,7 @@ from attrs import field, frozen
 
 from ..errors import ProviderError
 from ..events import Service
-from ..misuse import MisuseError
+from ..misuse import MisuseError, shown
 from ..values.chunk import Chunk
 from ..values.message import Message, Role
 from ..values.parts import FilePart, Part, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
@@ -62,7 +62,7 @@ _COMPLETIONS_MODELS = tuple(
 
 def _known_api(_: object, attribute: object, api: object) -> None:
     if api is not None and api not in get_args(Api):
-        raise MisuseError(f"api must be 'chat', 'completions' or None, not {api!r}.")
+        raise MisuseError(f"api must be 'chat', 'completions' or None, not {shown(api)}.")
 
 
 @frozen(init=False)

@@ -17,7 +17,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import attrs
 import msgspec
@@ -27,13 +27,13 @@ from reactivex.notification import OnCompleted, OnError, OnNext
 
 from .. import errors
 from ..errors import Interrupted
-from ..misuse import MisuseError
+from ..misuse import MisuseError, shown
 from ..records import fingerprint, of_json
 from ..values.chunk import Chunk
 from ..values.request import Request
 from .timed import Score, Timed
 
-__all__ = ["VERSION", "Cassette", "Replay", "described", "error_record"]
+__all__ = ["VERSION", "Cassette", "Replay", "described", "error_record", "path_of"]
 
 VERSION = 1
 _SHOWN = 60  # characters of a prompt that an error shows
@@ -77,11 +77,12 @@ class Cassette:
         Raises:
             MisuseError: there is no such file, or a line of it is none of a cassette.
         """
-        file = Path(path)
+        file = path_of(path)
         try:
             lines = file.read_bytes().splitlines(keepends=True)
-        except OSError as error:
-            raise MisuseError(f"The cassette {str(file)!r} can't be read: {error.strerror or error}.") from None
+        except (OSError, ValueError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else None) or error
+            raise MisuseError(f"The cassette {str(file)!r} can't be read: {reason}.") from None
         takes: dict[str, _Take] = {}
         for number, line in enumerate(lines, 1):
             if not line.endswith(b"\n"):
@@ -181,9 +182,20 @@ def _error_of(record: Mapping[str, Any]) -> Exception:
     return error
 
 
-def _faster_than_nothing(_: object, attribute: object, speed: float) -> None:
-    if not speed > 0:
-        raise MisuseError(f"The speed of a replay is a factor above 0, math.inf for at once, not {speed!r}.")
+def path_of(given: object) -> Path:
+    """The path of a cassette.
+
+    Raises:
+        MisuseError: this is no path.
+    """
+    if not isinstance(given, (str, os.PathLike)):
+        raise MisuseError(f"A cassette is a file; give its path, not {shown(given)}.")
+    return Path(cast("str", given))
+
+
+def _faster_than_nothing(_: object, attribute: object, speed: object) -> None:
+    if not isinstance(speed, (int, float)) or isinstance(speed, bool) or not speed > 0:
+        raise MisuseError(f"The speed of a replay is a factor above 0, math.inf for at once, not {shown(speed)}.")
 
 
 def _cassette(given: str | os.PathLike[str] | Cassette) -> Cassette:

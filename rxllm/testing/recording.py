@@ -13,13 +13,13 @@ from reactivex import Observable, abc
 
 from ..events import Listener
 from ..llm import LLM, asking
-from ..misuse import MisuseError
+from ..misuse import MisuseError, shown
 from ..records import fingerprint, to_json
 from ..runtime.scheduler import Scheduler, Timers, call, clock, timers
 from ..runtime.source import Source, connect
 from ..values.chunk import Chunk
 from ..values.request import Prompt, Request
-from .cassettes import VERSION, described, error_record
+from .cassettes import VERSION, described, error_record, path_of
 
 __all__ = ["record"]
 
@@ -40,9 +40,11 @@ def record(llm: LLM, path: str | os.PathLike[str]) -> LLM:
     Errors: the model's, and `OSError` if the file can't be written, which ends the answer.
 
     Raises:
-        MisuseError: there is no such directory.
+        MisuseError: this is no model, or no path in a directory.
     """
-    file = Path(path)
+    if not isinstance(llm, LLM):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise MisuseError(f"Only a model can be recorded, not {shown(llm)}.")
+    file = path_of(path)
     if not file.parent.is_dir():
         raise MisuseError(f"{str(file)!r} can't be recorded to: there is no directory {str(file.parent)!r}.")
     return _Recorded(llm, file)

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from attrs import field, frozen
 
-from ..misuse import MisuseError
+from ..misuse import MisuseError, shown
 from .content import parts_of
 from .parts import Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart, text_of
 from .usage import Usage
@@ -44,7 +44,7 @@ _ROLE_HINTS = {"human": "user", "ai": "assistant", "model": "assistant", "develo
 def _role(message: object, attribute: object, role: object) -> None:
     if role not in get_args(Role):
         hint = f"; say {_ROLE_HINTS[role]!r}" if isinstance(role, str) and role in _ROLE_HINTS else ""
-        raise MisuseError(f"A message's role is one of {', '.join(get_args(Role))}, not {role!r}{hint}.")
+        raise MisuseError(f"A message's role is one of {', '.join(get_args(Role))}, not {shown(role)}{hint}.")
 
 
 @frozen

@@ -10,7 +10,7 @@ from attrs import field, frozen
 from attrs.validators import optional
 
 from ..extensible import evolved
-from ..misuse import is_text, must_be
+from ..misuse import MisuseError, is_text, must_be
 from ..secrecy import hidden
 from .parts import is_mapping
 
@@ -58,6 +58,15 @@ def is_name(value: object) -> bool:
 
 def _fields(value: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return {} if value is None else value
+
+
+def _check_extra(_: object, attribute: object, extra: object) -> None:
+    """Refuses what is no dict of names, without showing what may be a secret."""
+    if not isinstance(extra, Mapping):
+        raise MisuseError(f"extra must be a dict of fields of the request's body, not {type(extra).__name__}.")
+    for name in cast("Mapping[object, object]", extra):
+        if not is_text(name):
+            raise MisuseError(f"extra must be a dict of fields of the request's body, not of {type(name).__name__}.")
 
 
 _OWN_FORM = "in the provider's own form"
@@ -116,10 +125,7 @@ class Parameters:
     extra: Mapping[str, Any] = field(
         factory=dict[str, Any],
         converter=_fields,
-        validator=must_be(
-            "a dict of fields of the request's body",
-            lambda extra: isinstance(extra, Mapping) and all(map(is_text, cast("Mapping[object, object]", extra))),
-        ),
+        validator=_check_extra,
         repr=lambda extra: repr(hidden(extra, keys=True)),
         hash=False,
     )

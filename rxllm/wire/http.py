@@ -220,7 +220,11 @@ def check_headers(headers: Mapping[str, str]) -> None:
     """
     for name, value in headers.items():
         if not is_text(name) or not is_text(value):
-            raise MisuseError(f"The header {name!r} must be text, not {type(value).__name__}.")
+            wrong = value if is_text(name) else name
+            raise MisuseError(f"The header {shown(name)} must be text, not {type(wrong).__name__}.")
+        if ":" in name:  # what follows may be a secret
+            name = name.partition(":")[0]
+            raise MisuseError(f"The name of a header has no colon; say headers={{{name!r}: …}}.")
         if not name or not _HEADER_NAME.issuperset(name) or not value.isascii() or not value.isprintable():
             raise MisuseError(f"The header {name!r} has characters that HTTP does not allow.")
 
@@ -230,6 +234,11 @@ def _parsed(url: str) -> httpx.URL:
     import httpx
 
     return httpx.URL(url)
+
+
+def _place_of(url: str) -> str:
+    """What an error may show of what should be an address: neither its login nor its query."""
+    return url.rpartition("@")[2].partition("?")[0].partition("#")[0]
 
 
 @functools.lru_cache(64)
@@ -247,7 +256,7 @@ def address(url: str) -> tuple[str, str, Mapping[str, str]]:
         parts, port = urlsplit(""), ""
     written = url.isprintable() and _NO_URL.isdisjoint(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or not written or port == ":0":
-        raise MisuseError(f"base_url must be like https://host/v1, not {url.rpartition('@')[2]!r}.")
+        raise MisuseError(f"base_url must be like https://host/v1, not {_place_of(url)!r}.")
     user, at, host = parts.netloc.rpartition("@")
     place = f"{parts.scheme}://{parts.hostname}{port}"
     if not at:

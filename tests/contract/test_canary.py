@@ -297,6 +297,8 @@ def test_a_canary_is_found_nowhere(protocol, place, monkeypatch, tmp_path, caplo
         tape, store = tmp_path / "tape.jsonl", MemoryStore()
         asked = rxllm.cached(record(llm, tape), store, name="canary").with_config(handlers=handlers)
         found = [f"repr of {type(each).__name__}" for each in (llm, asked) if holds(repr(each) + str(each))]
+        with contextlib.suppress(rxllm.MisuseError, AttributeError):  # what holds secrets, or is local, is refused
+            found += ["pickle of the model"] if holds(pickle.dumps(llm)) else []
 
         def failed(stream, way):
             try:
@@ -333,3 +335,30 @@ def test_a_canary_is_found_nowhere(protocol, place, monkeypatch, tmp_path, caplo
     }
     found += [f"{name}: {output}" for name, output in outputs.items() if holds(output)]
     assert [] == [each[:2000] for each in found]
+
+
+BAD_HEADERS = [[("a", CANARY)], {"a": [CANARY]}, {"a b": CANARY}, {f"Authorization: Bearer {CANARY}": "x"}, CANARY]
+BAD_BASES = [
+    "http://user:{}@host:99999/v1", "http://host:x/v1?key={}", "http://ho st/v1#{}", "ftp://user:{}@host",
+    "user:{}@host", "http://host/v1?key={}", "http://user:{}/@host:x",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *({"headers": each} for each in BAD_HEADERS),
+        *({"base_url": each.format(CANARY)} for each in BAD_BASES),
+        *({"api_key": each} for each in ([CANARY], CANARY.encode(), f"{CANARY}\n\nx", f"{CANARY}é")),
+        *({"extra": each} for each in (CANARY, [CANARY], {1: CANARY})),
+        {"client": CANARY},
+        {"apikey": CANARY},
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("kind", [OpenAI, Anthropic])
+def test_a_mistake_does_not_show_the_secret(kind, given):
+    """A sentence about a wrong argument names it, and not its value."""
+    with pytest.raises(rxllm.MisuseError) as caught:
+        kind("m", **given)
+    assert [] == [each for each in chain(caught.value) if holds(str(each)) or holds(repr(each))]

@@ -1,0 +1,43 @@
+"""A wrong argument of a public constructor is a sentence, before anything else happens."""
+
+import pytest
+
+import rxllm
+from rxllm import Embedded, LoggingHandler, Message, MisuseError, OpenAI, ProgressHandler, StdoutHandler
+from rxllm.handlers.opentelemetry import OpenTelemetryHandler
+from rxllm.testing import Cassette, Replay, record
+
+HUGE = 10**5000  # it has no repr: Python refuses to write so many digits
+NO_TEXTS = [0, True, 1.5, float("nan"), b"x", [], {}, object(), HUGE]
+NO_NUMBERS = ["", "1", b"x", [], object(), True, float("nan"), -1]
+
+CASES = {
+    "StdoutHandler": (StdoutHandler, [*NO_TEXTS, "a.txt"]),
+    "LoggingHandler": (LoggingHandler, [1, "rxllm", object(), HUGE]),
+    "ProgressHandler": (ProgressHandler, [*NO_NUMBERS, 1.5, HUGE]),
+    "tracer_provider": (lambda value: OpenTelemetryHandler(tracer_provider=value), [0, "x", object(), HUGE]),
+    "meter_provider": (lambda value: OpenTelemetryHandler(meter_provider=value), [0, "x", object(), HUGE]),
+    "capture_content": (lambda value: OpenTelemetryHandler(capture_content=value), [0, 1, "x", None, HUGE]),
+    "record's model": (lambda value: record(value, "tape.jsonl"), [None, "openai:m", Embedded, HUGE]),
+    "record's path": (lambda value: record(Embedded(), value), [None, *NO_TEXTS]),
+    "Cassette": (Cassette.read, [None, *NO_TEXTS, "\ud800", "\x00", "/nowhere/at/all"]),
+    "Replay": (Replay, [None, *NO_TEXTS, "\ud800", "\x00"]),
+    "speed": (lambda value: Replay(Cassette("x", []), speed=value), [None, *NO_NUMBERS, 0]),
+    "api": (lambda value: OpenAI("m", api=value), ["", "responses", 0, HUGE]),
+    "role": (lambda value: Message(value, "hi"), [None, "human", *NO_TEXTS]),
+    "stage": (rxllm.pipe, [None, "x", 0, HUGE]),
+    "combinator": (rxllm.retry, [None, "x", 0, HUGE]),
+    "keyword of another model": (lambda value: Embedded(max_retries=value), [0, HUGE]),
+}
+
+
+@pytest.mark.parametrize(
+    "value", [(name, value) for name in CASES for value in CASES[name][1]], ids=lambda each: each[0]
+)
+def test_a_wrong_argument_is_a_sentence(value):
+    """MisuseError with one sentence that ends, whatever is given."""
+    name, wrong = value
+    with pytest.raises(MisuseError) as caught:
+        CASES[name][0](wrong)
+    assert str(caught.value).endswith(".")
+    assert 1 == len(str(caught.value).splitlines())
