@@ -19,4 +19,5 @@ for line, code, is_cell in blocks:
         asyncio.run(eval(program, globals()))  # noqa: S307  (the program is the page's own)
     else:
         exec(program, globals())  # noqa: S102  (the same)
-    print("\x1e", flush=True)
+    sys.stdout.write("\x1e\n")  # in one piece: a stream that goes on may print meanwhile
+    sys.stdout.flush()
