@@ -21,6 +21,7 @@ MIN_SECRET = 4  # characters; blanking a shorter secret would blank ordinary wor
 CUT = "…"  # ends an excerpt
 BLANK = "***"
 
+_CUTS = 4  # the last of a text; a server may send any number of the same character
 _MIN_ENCODED = 8  # characters of a base64 or hexadecimal form
 _WORDS = {
     "apikey", "auth", "authorization", "bearer", "cookie", "credential", "credentials", "jwt", "key", "passphrase",
@@ -79,20 +80,23 @@ def _hidden(value: Any, *, keys: bool, named: bool) -> Any:
 def blanked(text: str, secrets: Iterable[str]) -> str:
     """The text with ``***`` for each secret, in whatever form, and for the beginning of one before a cut."""
     secrets = {*secrets}
-    for form in sorted(
-        {form for secret in secrets for form in _written(secret)}, key=len, reverse=True
-    ):  # first, since reading escapes could read those of a secret that looks like one
-        text = text.replace(form, BLANK)
     plain, places = _read(text)
-    spans = sorted(
-        span for needle in {form for secret in secrets for form in _needles(secret)} for span in _found(needle, plain)
-    )
+    spans = {
+        # As it stands, too, since what was read as an escape may be a part of the secret.
+        *(span for secret in secrets for form in _written(secret) for span in _found(form, text)),
+        *(
+            (places[start], places[stop])
+            for secret in secrets
+            for form in _needles(secret)
+            for start, stop in _found(form, plain)
+        ),
+    }
     pieces: list[str] = []
     end = 0
-    for start, stop in spans:
-        if places[start] >= end:
-            pieces += [text[end : places[start]], BLANK]
-        end = max(end, places[stop])
+    for start, stop in sorted(spans):
+        if start >= end:
+            pieces += [text[end:start], BLANK]
+        end = max(end, stop)
     return "".join([*pieces, text[end:]]) if spans else text
 
 
@@ -162,10 +166,12 @@ def _found(needle: str, text: str) -> Iterator[tuple[int, int]]:
     while place >= 0:
         yield place, place + len(needle)
         place = text.find(needle, place + len(needle))
-    place = text.find(CUT)
-    while place >= 0:
+    place = len(text)
+    for _ in range(_CUTS):
+        place = text.rfind(CUT, 0, place)
+        if place < 0:
+            return
         for size in range(min(len(needle) - 1, place), MIN_SECRET - 1, -1):
             if text.startswith(needle[:size], place - size):
                 yield place - size, place
                 break
-        place = text.find(CUT, place + 1)

@@ -27,7 +27,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from protocols import PROTOCOLS
 
 import rxllm
-from rxllm import Anthropic, LoggingHandler, MemoryStore, OpenAI, OpenTelemetryHandler, RxllmError, StdoutHandler
+from rxllm import Anthropic, LoggingHandler, MemoryStore, OpenAI, OpenTelemetryHandler, RxllmError, StdoutHandler, cli
 from rxllm.testing import record
 
 CANARY = "ca/nary+S3CRET~0123456789"  # some encodings change each of these characters
@@ -335,6 +335,19 @@ def test_a_canary_is_found_nowhere(protocol, place, monkeypatch, tmp_path, caplo
     }
     found += [f"{name}: {output}" for name, output in outputs.items() if holds(output)]
     assert [] == [each[:2000] for each in found]
+
+
+@pytest.mark.parametrize("echo", ["percent", "base64", "reason", "page", "no http", "an answer"])
+def test_the_command_line_shows_no_secret(monkeypatch, capsys, echo):
+    """Neither output of the command has the key, whatever the server says."""
+    monkeypatch.setattr("sys.stdin", None)
+    with Echo(PROTOCOLS[0]) as server:
+        server.echo = echo
+        monkeypatch.setenv("OPENAI_API_KEY", CANARY)
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        code = cli.main(["-m", "openai:m", "hi"])
+        assert (echo != "an answer", True) == (code == 1, CANARY in server.asked[0])
+    assert [] == [each for each in capsys.readouterr() if holds(each)]
 
 
 BAD_HEADERS = [[("a", CANARY)], {"a": [CANARY]}, {"a b": CANARY}, {f"Authorization: Bearer {CANARY}": "x"}, CANARY]
