@@ -16,6 +16,7 @@ import msgspec
 from ..misuse import MisuseError
 from ..operators.caching import Store
 from ..records import of_json, to_json
+from ..runtime.forks import reset_in_child
 from ..runtime.scheduler import Scheduler
 from ..runtime.threads import in_thread
 from ..values.chunk import Chunk
@@ -34,8 +35,12 @@ class MemoryStore(Store):
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise MisuseError(f"size must be a whole number of at least 1, not {size!r}.")
         self._size = size
-        self._lock = threading.Lock()
         self._answers: OrderedDict[str, tuple[Chunk, ...]] = OrderedDict()
+        reset_in_child(self)
+
+    def reset(self) -> None:
+        """In a forked child nobody would release the parent's lock."""
+        self._lock = threading.Lock()
 
     def __getstate__(self) -> tuple[int, OrderedDict[str, tuple[Chunk, ...]]]:
         with self._lock:
@@ -43,7 +48,7 @@ class MemoryStore(Store):
 
     def __setstate__(self, state: tuple[int, OrderedDict[str, tuple[Chunk, ...]]]) -> None:
         self._size, self._answers = state
-        self._lock = threading.Lock()
+        reset_in_child(self)
 
     def get(self, key: str, /) -> tuple[Chunk, ...] | None:
         """The chunks that were kept under the key, None if there are none."""

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Awaitable
 from typing import Any
 
+from ..runtime.forks import reset_in_child
 from ..runtime.gate import HIGH, LOW
 from ..runtime.loops import in_loop
 from ..runtime.scheduler import Scheduler, current, scheduler
@@ -23,6 +24,10 @@ class Lines:
     """A line for each run that has something to await; runs do not wait for each other."""
 
     def __init__(self) -> None:
+        reset_in_child(self)
+
+    def reset(self) -> None:
+        """Forgets all lines: in a forked child the parent's do not go on, and nobody would release its lock."""
         self.open: dict[str, _Line] = {}
         self.lock = threading.Lock()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from ..events import Cancelled, Event, Failed, Finished, Run, Started
 from ..misuse import MisuseError, shown
+from ..runtime.forks import reset_in_child
 from ..values.message import Message
 from ._local import LocalHandler
 
@@ -58,12 +59,16 @@ class ProgressHandler(LocalHandler):
             raise MisuseError(f"total must be how many runs there will be, or None, not {shown(total)}.")
         self._total = total
         self._time = get_time
-        self._lock = threading.Lock()
+        reset_in_child(self)
         self._running: set[str] = set()
         self._ended = {Finished: 0, Failed: 0, Cancelled: 0}
         self._tokens = 0
         self._began: float | None = None
         self._live = Live(console=console or Console(stderr=True), get_renderable=self._line)
+
+    def reset(self) -> None:
+        """In a forked child nobody would release the parent's lock."""
+        self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
         self._live.start(refresh=True)

@@ -9,6 +9,7 @@ from typing import TextIO
 
 from ..events import Cancelled, Emitted, Event, Failed, Finished, Started
 from ..misuse import MisuseError, shown
+from ..runtime.forks import reset_in_child
 from ..terminal import one_line, printable
 from ..values.chunk import Chunk
 from ..values.message import Message
@@ -43,6 +44,10 @@ class StdoutHandler(LocalHandler):
         self._in_line = False
         self._thinking = False
         self._turns: dict[str, list[Event]] = {}
+        reset_in_child(self)
+
+    def reset(self) -> None:
+        """In a forked child nobody would release the parent's lock."""
         self._lock = threading.RLock()
 
     def on_event(self, event: Event) -> None:

@@ -13,6 +13,7 @@ from attrs import frozen
 from ..errors import ProviderError
 from ..events import Cancelled, Event, Failed, Finished, Run
 from ..misuse import MisuseError
+from ..runtime.forks import reset_in_child
 from ..values.message import Message
 from ..values.usage import Usage
 from ._counts import counts
@@ -50,11 +51,15 @@ class UsageMeter(LocalHandler):
     def __init__(self) -> None:
         self.requests = 0
         self._usage: dict[str, Usage] = {}
-        self._lock = threading.Lock()
+        reset_in_child(self)
         self._has_prices = importlib.util.find_spec("genai_prices") is not None
         self._answers: list[_Answer] = []  # which have no price yet: loading the prices takes a while
         self._costs: dict[str, Decimal] = {}
         self._unpriced: dict[str, int] = {}
+
+    def reset(self) -> None:
+        """In a forked child nobody would release the parent's lock."""
+        self._lock = threading.Lock()
 
     @property
     def usage(self) -> dict[str, Usage]:

@@ -11,7 +11,9 @@ from typing import Generic, TypeVar, cast
 
 from reactivex import Observable, abc
 
+from ..errors import Interrupted
 from ..runtime.disposable import Serial
+from ..runtime.forks import reset_in_child
 from ..runtime.loops import in_loop, raisable
 from ..runtime.scheduler import Scheduler, Timers, call, timers
 from ..runtime.source import Source, connect
@@ -39,9 +41,11 @@ def share() -> Callable[[Observable[T]], Observable[T]]:
     end, it replays and does not pay twice; after a failure, or after all had left, it asks anew.
 
     (``publish`` and ``ref_count`` let late subscribers miss the beginning, and a ``ReplaySubject`` knows no pace.)
-    Subscribers may be on different loops; the request runs on that of the first, and is part of its run.
+    Subscribers may be on different loops; the request runs on that of the first, and is part of its run. A child of
+    ``os.fork`` inherits a whole answer, and asks anew for one that is still under way in its parent.
 
-    Errors: the source's, for all who listen then, after what came before it.
+    Errors: the source's, for all who listen then, after what came before it. `Interrupted`, with a sentence, for
+    subscribers on other loops when the first one's loop ends before the answer.
     """
 
     def operator(source: Observable[T]) -> Observable[T]:
@@ -55,14 +59,22 @@ class Shared(Generic[T]):
 
     def __init__(self, source: Observable[T]) -> None:
         self.source = source
-        self.lock = threading.Lock()
         self.log: _Log[T] | None = None
+        reset_in_child(self)
+
+    def reset(self) -> None:
+        """Keeps only a whole answer: in a forked child the parent's request brings nothing, so a reader asks anew."""
+        self.lock = threading.Lock()
+        if self.log is not None and not self.log.ended:
+            self.log = None
 
     def stream(self) -> Source[T]:
         """The log from its beginning, and on as it grows."""
 
         def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None) -> abc.DisposableBase:
             reader = _Reader(observer, timers(given))
+            if (current := self.log) is not None and not current.ended and current.is_stranded():
+                current.finish(current.stranded())
             with self.lock:
                 is_new = self.log is None
                 log = self.log = self.log or _Log(self, reader.home)
@@ -102,9 +114,21 @@ class _Log(abc.ObserverBase[T]):
             self.on_error(error)
 
     def broken(self, error: BaseException) -> bool:
-        """No more will come; whoever reads hears of it."""
-        self.finish(cast("Exception", raisable(error)))
+        """Ends the log when the request broke, or its loop ends; its readers get the error."""
+        is_lost = isinstance(error, asyncio.CancelledError)
+        self.finish(self.stranded() if is_lost else cast("Exception", raisable(error)))
         return True
+
+    def is_stranded(self) -> bool:
+        """Whether the request's loop was closed before the answer ended."""
+        return isinstance(self.home, Scheduler) and self.home.loop.is_closed()
+
+    def stranded(self) -> Interrupted:
+        """The error of readers on other loops."""
+        return Interrupted(
+            "share() runs its request on the event loop of its first subscriber, and that loop ended before the answer "
+            "did. Subscribe again for a new request; first on a loop that lasts, as shared.pipe(rxllm.stream()) does."
+        )
 
     def on_next(self, value: T) -> None:
         if self.ended:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import concurrent.futures.thread  # noqa: F401  # pyright: ignore[reportUnusedImport]  (its exit hook comes first)
 import functools
 import os
 import queue
@@ -13,10 +12,15 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
+from .executor import DaemonExecutor, start_thread
 from .interrupts import INTERRUPTED, ExitStatus, closing_dropped, wait_for
 from .loops import Loop, report
 
 __all__ = ["portal"]
+
+
+async def _nothing_to_shut_down(_: float | None = None) -> None:
+    """Waits for nothing: the executor's threads end with the process. asyncio would start a thread that waits."""
 
 
 class _Portal:
@@ -33,20 +37,18 @@ class _Portal:
         self._is_ending = False  # the main thread has ended, and waits
         self._is_patient = True  # until Ctrl-C
         self._is_abandoned = False  # Ctrl-C came before it was ready
-        self._thread = threading.Thread(target=self._run, name="rxllm-portal", daemon=True)
 
     def start(self) -> None:
         """Returns when the loop runs."""
         try:
-            self._thread.start()
+            self._thread = start_thread("rxllm-portal", self._run)
             self._ready.get()
         except BaseException:
             self._is_abandoned = True
             if hasattr(self, "_stop"):
                 self.loop.call_soon_threadsafe(self._stop.set)
             raise
-        # Not atexit: by then concurrent.futures has shut down, and a request that is still to come could not look
-        # up its host. These hooks run before that, last registered first.
+        # Not atexit: by then daemon threads may not start others any more.
         with suppress(RuntimeError):  # the main thread has ended already
             threading._register_atexit(self._hear_out)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
         # But at exit it closes: threads that are no daemons may read on after the main thread's end.
@@ -66,6 +68,8 @@ class _Portal:
     def _run(self) -> None:
         with asyncio.Runner() as runner, closing_dropped():
             self.loop = runner.get_loop()
+            self.loop.set_default_executor(DaemonExecutor())
+            self.loop.shutdown_default_executor = _nothing_to_shut_down  # type: ignore[method-assign]
             self._stop = asyncio.Event()
             self._ready.put(None)
             while not (self._stop.is_set() or self._is_abandoned):

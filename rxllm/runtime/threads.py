@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import inspect
 import queue
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, cast
 
+from .executor import start_thread
 from .loops import Loop, expect, raisable
 from .scheduler import Scheduler, T
 
@@ -66,7 +67,7 @@ class Worker(Calls):
     def __init__(self, loop: Loop, context: contextvars.Context) -> None:
         super().__init__(loop)
         self._jobs: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
-        threading.Thread(target=context.copy().run, args=(self._run,), name="rxllm-worker", daemon=True).start()
+        start_thread("rxllm-worker", functools.partial(context.copy().run, self._run))
 
     def put(self, job: Callable[[], None]) -> None:  # noqa: D102  (of Calls)
         self._jobs.put(job)

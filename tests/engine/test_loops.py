@@ -411,28 +411,51 @@ begun.wait()
         assert "Hello\nHello\n" == run(script, server.url)
 
 
-def test_a_thread_may_begin_after_the_main_thread():
-    """Even what is used for the first time then works."""
-    script = """
-def read():
-    threading.main_thread().join()
-    print(llm.invoke("p"))
-threading.Thread(target=read).start()
-"""
-    with FakeServer(HELLO) as server:
-        assert "Hello\n" == run(script, server.url)
+# Two Pythons start no thread once the main thread has ended.
+STARTS_THREADS_LATE = not ((3, 12) <= sys.version_info < (3, 12, 2))
+LATE_CALLS = {
+    "an answer": "print(llm.invoke('p'))",
+    "a subscription": "llm('p').subscribe(lambda chunk: print(chunk, end=''), on_completed=print)",
+    "a blocking model": "print(Blocking().invoke('p'))",
+}
 
 
-def test_a_thread_may_only_subscribe_after_the_main_thread():
-    """The process ends when the answer has."""
-    script = """
+@pytest.mark.parametrize(
+    ("call", "host"), [("an answer", "localhost"), ("a subscription", "127.0.0.1"), ("a blocking model", "localhost")]
+)
+def test_a_thread_may_begin_after_the_main_thread(call, host, hello):
+    """A thread that is no daemon makes the first call of all; where Python can't start threads any more, it says so."""
+    script = f"""
+class Blocking(rxllm.LLM):
+    def complete(self, request):
+        return "Hello"
+
 def read():
     threading.main_thread().join()
-    llm("p").subscribe(lambda chunk: print(chunk, end=""))
+    try:
+        {LATE_CALLS[call]}
+    except rxllm.MisuseError as error:
+        print(error)
 threading.Thread(target=read).start()
 """
-    with FakeServer(HELLO) as server:
-        assert "Hello" == run(script, server.url)
+    said = run(script, hello.url.replace("127.0.0.1", host))
+    if STARTS_THREADS_LATE:
+        assert "Hello\n" == said
+    else:
+        assert "starts no thread after that" in said
+
+
+@pytest.mark.parametrize("call", ["an answer", "a subscription"])
+def test_a_thread_may_go_on_after_the_main_thread(call, hello):
+    """A program whose main thread has asked before may ask on, on any Python, and look up its host."""
+    script = f"""
+llm.invoke("p")
+def read():
+    threading.main_thread().join()
+    {LATE_CALLS[call]}
+threading.Thread(target=read).start()
+"""
+    assert "Hello\n" == run(script, hello.url.replace("127.0.0.1", "localhost"))
 
 
 def test_an_executors_jobs_are_done_after_the_main_thread():
@@ -476,6 +499,46 @@ assert 0 == os.waitpid(child, 0)[1]
 print(llm.invoke("p"))
 """
     assert "Hello\n" * 3 == run(script, hello.url, ignore=["DeprecationWarning", "ResourceWarning"])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_child_may_use_its_parents_objects():
+    """Locks that the parent holds, permits that it has taken and requests that it runs are not the child's."""
+    script = """
+import rxllm.combinators.limiter
+
+class Slow(rxllm.LLM):
+    async def chunks(self, request):
+        yield "Hel"
+        if os.getpid() == parent:
+            await asyncio.sleep(1000)
+        yield "lo"
+
+parent = os.getpid()
+shared = Slow()("p").pipe(rxllm.text(), rxllm.share())
+whole = llm("p").pipe(rxllm.text(), rxllm.share())
+limited = rxllm.limited(Slow(), rxllm.Limiter(concurrency=1))
+store = rxllm.MemoryStore()
+cached = rxllm.cached(Slow(), store, name="slow")
+meter = rxllm.UsageMeter()
+assert "Hello" == "".join(whole.pipe(rxllm.stream()))
+begun = [shared.pipe(rxllm.stream()), limited.stream("p"), cached.stream("p")]
+for stream in begun:
+    next(stream)
+with store._lock, meter._lock:
+    child = os.fork()
+    if not child:
+        said = ["".join(shared.pipe(rxllm.stream())), "".join(whole.pipe(rxllm.stream())), limited.invoke("p").text,
+            cached.invoke("p").text, cached.invoke("p").text, rxllm.observe(llm, meter).invoke("p").text]
+        print(said, len(meter.usage), flush=True)
+        os._exit(0)
+    assert 0 == os.waitpid(child, 0)[1]
+for stream in begun:
+    stream.close()
+"""
+    with FakeServer(HELLO) as server:
+        said = run(script, server.url, ignore=["DeprecationWarning", "ResourceWarning"])
+    assert f"{['Hello'] * 6} 1\n" == said
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")

@@ -1,6 +1,7 @@
 """`share`: one request, one log, and a place in it for each."""
 
 import asyncio
+import gc
 import random
 import sys
 import threading
@@ -323,7 +324,7 @@ def test_when_the_first_ones_loop_ends_the_others_hear_it():
             await asyncio.to_thread(next, other)
 
         asyncio.run(main())
-        with pytest.raises(Interrupted, match="event loop of the stream ended"):
+        with pytest.raises(Interrupted, match="event loop of its first subscriber"):
             next(streams[0])
 
 
@@ -421,3 +422,39 @@ async def test_error_around_a_shared_source_is_heard_and_not_reported():
     with pytest.raises(ZeroDivisionError):
         await asyncio.wait_for(anext(stream), TIMEOUT)
     assert [] == reported
+
+
+@pytest.mark.parametrize("ending", ["cancelled", "closed"])
+def test_readers_on_other_loops_hear_that_the_first_loop_ended(ending):
+    """The request ends with the loop of its first subscriber; the next subscriber asks anew."""
+    asked = []
+
+    class Slow(LLM):
+        async def chunks(self, request):
+            asked.append(request)
+            yield "a"
+            if len(asked) == 1:
+                await asyncio.Event().wait()
+
+    shared = Slow()("x").pipe(rxllm.text(), share())
+    first = asyncio.new_event_loop()
+
+    async def begin():
+        stream = shared.pipe(rxllm.astream())
+        await anext(stream)
+        return stream
+
+    beginning = first.run_until_complete(begin())
+    second = shared.pipe(rxllm.stream())
+    assert "a" == next(second)
+    if ending == "cancelled":
+        for task in asyncio.all_tasks(first):
+            task.cancel()
+        first.run_until_complete(asyncio.sleep(0))
+    first.close()
+    assert "a" == shared.pipe(rxllm.stream()).__next__()
+    with pytest.raises(rxllm.Interrupted, match="event loop of its first subscriber"):
+        next(second)
+    assert 2 == len(asked)
+    del beginning
+    gc.collect()
