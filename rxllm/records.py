@@ -148,7 +148,7 @@ def _part_of_record(record: dict[str, Any]) -> Part:
     kind = _KINDS.get(str(record.get("type")))
     if kind is None:
         raise msgspec.ValidationError(f"a part has the type {record.get('type')!r}, not one of {', '.join(_KINDS)}")
-    return msgspec.convert(record, kind)
+    return attrs.evolve(msgspec.convert(record, kind))  # by its constructor, which freezes what it holds
 
 
 def _fields(value: Part | Usage) -> dict[str, Any]:

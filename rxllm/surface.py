@@ -26,6 +26,7 @@ from .operators.batch import MAX_CONCURRENCY, batch, batch_as_completed
 from .operators.observing import ears
 from .runtime.scheduler import Ear, scheduler
 from .runtime.source import Source, connect
+from .values.frozen import frozen_json
 from .values.parameters import Settings
 from .values.request import Request
 
@@ -48,7 +49,7 @@ def _tags(tags: Iterable[str]) -> tuple[str, ...]:
 def _facts(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
     if metadata is not None and not isinstance(cast("object", metadata), Mapping):
         raise MisuseError(f"metadata must be a dict, not {shown(metadata)}.")
-    return dict(metadata or {})
+    return cast("Mapping[str, Any]", frozen_json(metadata or {}))
 
 
 def _ears(handlers: Iterable[Listener | Ear]) -> tuple[Ear, ...]:

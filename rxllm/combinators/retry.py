@@ -12,6 +12,7 @@ from ..llm import LLM
 from ..misuse import MisuseError
 from ..operators.attempts import Begin, retried
 from ..operators.backoff import USUAL_DELAY, Delay, is_retryable
+from ..operators.timeouts import check_seconds, first_chunk_timeout
 from ..pipeline import Pipeline
 from ._combined import In, Out, Stage, T, combined
 
@@ -26,6 +27,7 @@ class _Retry:
     when: Callable[[Exception], bool]
     delay: Delay
     mid_stream: Literal["restart"] | None
+    timeout: float | None
 
     def identity(self, of: tuple[str, ...]) -> str:
         """The model's: its answers are the same."""
@@ -34,7 +36,9 @@ class _Retry:
     def __call__(self, begins: tuple[Begin[T], ...], given: Any) -> Observable[T]:
         """Asks again."""
         restarts = self.mid_stream == "restart"
-        return retried(begins[0], self.attempts, when=self.when, delay=self.delay, restarts=restarts)
+        within = self.timeout
+        again = retried(begins[0], self.attempts, when=self.when, delay=self.delay, restarts=restarts, within=within)
+        return again if within is None else again.pipe(first_chunk_timeout(within))
 
 
 # An LLM is such a function, too, and the first overload that fits is taken.
@@ -46,6 +50,7 @@ def retry(  # type: ignore[overload-overlap]
     when: Callable[[Exception], bool] = is_retryable,
     delay: Delay = USUAL_DELAY,
     mid_stream: Literal["restart"] | None = None,
+    timeout: float | None = None,
 ) -> LLM: ...
 
 
@@ -56,6 +61,7 @@ def retry(
     *,
     when: Callable[[Exception], bool] = is_retryable,
     delay: Delay = USUAL_DELAY,
+    timeout: float | None = None,
 ) -> Pipeline[In, Out]: ...
 
 
@@ -66,6 +72,7 @@ def retry(
     when: Callable[[Exception], bool] = is_retryable,
     delay: Delay = USUAL_DELAY,
     mid_stream: Literal["restart"] | None = None,
+    timeout: float | None = None,
 ) -> Any:
     """Asks again after a failure that may pass, before the first chunk has come.
 
@@ -87,8 +94,12 @@ def retry(
         delay: how long to wait, see `backoff`; by default as long as the provider asks, else 0.5 s, 1 s, 2 s … with
             jitter.
         mid_stream: ``"restart"`` for models only.
+        timeout: seconds until the first chunk, for all attempts and the waits between them. A wait that does not fit is
+            not begun. (The ``timeout=`` of a model within `retry` bounds each attempt; of a model that asks again by
+            itself, its ``first_chunk`` bounds all attempts and waits.)
 
-    Errors: the last attempt's, at once where asking again can't help or the provider asks for more than a minute.
+    Errors: the last attempt's, at once where asking again can't help, the provider asks for more than a minute, or the
+        wait would pass `timeout`; `Timeout`.
 
     Raises:
         MisuseError: an argument that is none of these.
@@ -99,4 +110,6 @@ def retry(
         raise MisuseError(f"mid_stream is 'restart' or None, not {mid_stream!r}.")
     if mid_stream and not isinstance(llm, LLM):
         raise MisuseError("Only a model can restart in the middle: its chunks can be taken back. Retry it within.")
-    return combined(_Retry(attempts, when, delay, mid_stream), llm)
+    if timeout is not None:
+        check_seconds("timeout", timeout)
+    return combined(_Retry(attempts, when, delay, mid_stream, timeout), llm)

@@ -1,20 +1,21 @@
 """Asking again, and asking somebody else: what is behind `retry`, `fallback` and `hedge`.
 
 All three try until a try says something. A try that has said nothing yet can be given up without anybody having
-noticed; the first part that comes of one commits to it.
+noticed; the first part that comes of one commits to it. It is one room because all three are made of attempts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Generic, Protocol, TypeVar, cast
 
 from reactivex import Observable, abc
 
-from ..errors import RxllmError
+from ..errors import RxllmError, Timeout
 from ..events import Retried
 from ..runtime.disposable import Serial
-from ..runtime.scheduler import Scheduler, Timers, call, timers
+from ..runtime.scheduler import Scheduler, Timers, call, clock, timers
 from ..runtime.source import Source, connect
 from ..values.chunk import Chunk
 from ..values.message import Message
@@ -34,6 +35,7 @@ def retried(
     when: Callable[[Exception], bool] = is_retryable,
     delay: Delay = USUAL_DELAY,
     restarts: bool = False,
+    within: float | None = None,
 ) -> Source[T]:
     """Begins again after a failure, at most `attempts` times in all.
 
@@ -45,11 +47,14 @@ def retried(
 
     Before the first part only, unless it `restarts`: then a chunk with ``reset`` takes back what came.
 
-    Errors: the last attempt's.
+    `within` bounds all attempts and the waits between them, in seconds, until the first part. A wait that does not fit
+    is not begun. The first attempt must keep the limit by itself.
+
+    Errors: the last attempt's; `Timeout` when `within` ends during a later attempt.
     """
 
     def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None) -> abc.DisposableBase:
-        return _Retrying(observer, begin, timers(given), attempts, when, delay, restarts=restarts)
+        return _Retrying(observer, begin, timers(given), attempts, when, delay, restarts=restarts, within=within)
 
     return Source(subscribe)
 
@@ -174,6 +179,7 @@ class _Retrying(abc.DisposableBase, Generic[T]):
         delay: Delay,
         *,
         restarts: bool,
+        within: float | None,
     ) -> None:
         self.observer = observer
         self.begin = begin
@@ -186,6 +192,9 @@ class _Retrying(abc.DisposableBase, Generic[T]):
         self.spoken = False  # what came is to be taken back by the next that says something
         self.partial: Message | None = None
         self.current = Serial()
+        self.within = within
+        self.ends = 0.0 if within is None else clock(home)() + within
+        self.alarm = Serial()
         call(home, self.start)
 
     def start(self, *_: object) -> None:
@@ -198,6 +207,7 @@ class _Retrying(abc.DisposableBase, Generic[T]):
         if self.spoken:
             self.observer.on_next(cast("T", Chunk(reset=True)))
         self.spoken = True
+        self.alarm.dispose()
         if not self.restarts:
             del self.begin  # and with it all that another attempt would be made of
 
@@ -210,7 +220,11 @@ class _Retrying(abc.DisposableBase, Generic[T]):
             error, seconds = raised, None
         if seconds is not None:
             self.current.disposable = self.home.schedule_relative(seconds, self.start)
+            if self.within is not None and not self.spoken:
+                left = self.ends - clock(self.home)()
+                self.alarm.disposable = self.home.schedule_relative(left, partial(self.late, error))
             return
+        self.alarm.dispose()
         if not self.spoken:
             attempt.let_go()
         self.observer.on_error(error)
@@ -221,12 +235,27 @@ class _Retrying(abc.DisposableBase, Generic[T]):
             return None
         seconds = self.delay(error, self.number)
         home = self.home
+        if seconds is not None and self.within is not None and not self.spoken:
+            seconds = seconds if clock(home)() + seconds < self.ends else None
         if seconds is not None and isinstance(home, Scheduler) and home.run is not None:
             home.tell(Retried(self.number, error, seconds, run=home.run))
         return seconds
 
+    def late(self, error: Exception, *_: object) -> None:
+        """The time for all attempts is over, and none has said anything."""
+        self.current.dispose()
+        late = Timeout(f"There was no first chunk within {self.within:g} s, in {self.number} attempts.")
+        late.add_note(f"Before it, an attempt failed: {type(error).__name__}: {error}")
+        if isinstance(error, RxllmError):
+            late.request, late.partial = error.request, self.partial
+        self.observer.on_error(late)
+
     def dispose(self) -> None:
-        call(self.home, self.current.dispose)
+        call(self.home, self.leave)
+
+    def leave(self) -> None:
+        self.alarm.dispose()
+        self.current.dispose()
 
 
 class _Trying(abc.DisposableBase, Generic[T]):

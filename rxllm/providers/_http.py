@@ -249,7 +249,7 @@ class HTTPProvider(LLM):
             return send(msgspec.json.encode(kept)) if refused else None
 
         chunks = _read(send(body), self, request, secrets, without_refused)
-        return _patient(chunks, self.max_retries) if self.max_retries else chunks
+        return _patient(chunks, self.max_retries, self.timeout.first_chunk) if self.max_retries else chunks
 
 
 _HOW = ("api_key", "client", "timeout", "event_limit", "max_retries")  # to ask: no matter to the answer, or told else
@@ -265,9 +265,9 @@ def _needed(timeouts: Timeouts, *, streams: bool) -> Timeouts:
     return timeouts
 
 
-def _patient(chunks: Observable[Chunk], retries: int) -> Source[Chunk]:
-    """Asks again, unless somebody above does."""
-    again = retried(lambda: chunks, retries + 1, when=_is_passing)
+def _patient(chunks: Observable[Chunk], retries: int, within: float | None) -> Source[Chunk]:
+    """Asks again, unless an outer combinator does; the limit of the first chunk bounds all attempts and waits."""
+    again = retried(lambda: chunks, retries + 1, when=_is_passing, within=within)
 
     def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
         home = scheduler(given)

@@ -26,6 +26,7 @@ import attrs
 from attrs import field, frozen
 
 from ..misuse import MisuseError, shown
+from .frozen import frozen_json
 from .message import FinishReason, Logprobs, Message
 from .parts import Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart, text_of
 from .usage import Usage
@@ -87,7 +88,13 @@ class Chunk:
             if not whole or (len(whole) == 1 and _is_mere_text(whole[0])):
                 whole = None
         plain = not (whole or usage or finish_reason or raw_finish_reason or model or id or reset or logprobs)
-        rest = None if plain else _Rest(whole, usage, finish_reason, raw_finish_reason, model, id, reset, logprobs)
+        rest = (
+            None
+            if plain
+            else _Rest(
+                whole, usage, finish_reason, raw_finish_reason, model, id, reset, logprobs and frozen_json(logprobs)
+            )
+        )
         _set_text(self, text)
         _set_rest(self, rest)
 

@@ -9,6 +9,7 @@ from attrs import field, frozen
 
 from ..misuse import MisuseError, shown
 from .content import parts_of
+from .frozen import frozen_json
 from .parts import Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart, text_of
 from .usage import Usage
 
@@ -61,7 +62,7 @@ class Message:
     raw_finish_reason: str | None = None
     model: str | None = None
     id: str | None = None
-    logprobs: Logprobs | None = field(default=None, eq=False)
+    logprobs: Logprobs | None = field(default=None, eq=False, converter=frozen_json)
 
     def __str__(self) -> str:
         return self.text

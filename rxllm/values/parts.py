@@ -9,6 +9,7 @@ from attrs import field, frozen
 from attrs.validators import optional
 
 from ..misuse import is_text, must_be
+from .frozen import frozen_json
 
 __all__ = ["FilePart", "Part", "RawPart", "ReasoningPart", "RefusalPart", "TextPart", "ToolCallPart", "ToolResultPart"]
 
@@ -19,7 +20,7 @@ def is_mapping(value: object) -> bool:
 
 
 def _citations(given: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
-    return tuple(given)
+    return tuple(map(frozen_json, given))
 
 
 @frozen
@@ -92,7 +93,7 @@ class RawPart:
     """Something of one provider's that must be sent back untouched: redacted thinking, blocks of server tools."""
 
     provider: str
-    data: Mapping[str, Any] = field(validator=must_be("a dict", is_mapping))
+    data: Mapping[str, Any] = field(converter=frozen_json, validator=must_be("a dict", is_mapping))
 
     def __hash__(self) -> int:
         return hash((self.provider, frozenset(self.data)))

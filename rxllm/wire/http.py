@@ -54,7 +54,7 @@ class Timeouts:
     Attributes:
         connect: for a connection.
         read: for the next bytes, keep-alive pings included.
-        first_chunk: for the first chunk after the request.
+        first_chunk: for the first chunk, ``max_retries`` and the waits between attempts included.
         idle: for the next chunk after the last; pings are no life, and a pause of the consumer is no idleness.
     """
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import threading
+import time
 
+import httpx
 import pytest
 import reactivex as rx
 from combinators.moments import moments
@@ -23,12 +25,15 @@ from rxllm import (
     RateLimited,
     ReasoningPart,
     Retried,
+    Timeout,
+    TransportError,
     Usage,
     fallback,
     hedge,
     retry,
     route,
 )
+from rxllm.operators.attempts import retried
 from rxllm.operators.backoff import backoff
 from rxllm.testing import End, FakeServer, MarbleLLM, Reply
 
@@ -600,3 +605,40 @@ def test_half_a_call_that_nobody_has_seen_is_no_first_chunk():
     with FakeServer(Reply([call, End.HANG])) as silent, FakeServer(Reply(Chat().stream(["Hello"]))) as other:
         late = rxllm.OpenAI("m", base_url=silent.url, timeout=rxllm.Timeouts(first_chunk=0.05))
         assert "Hello" == fallback(late, rxllm.OpenAI("m", base_url=other.url)).invoke("hi").text
+
+
+@pytest.mark.parametrize("stream", [None, False])
+@pytest.mark.parametrize("client", [None, "own"])
+async def test_a_limit_on_the_first_chunk_covers_all_attempts_and_waits(stream, client):
+    """A wait that does not fit is not begun: the server's refusal is told at once."""
+    refusal = Reply.json({"error": {"message": "slow down"}}, status=429, headers={"retry-after": "2"})
+    with FakeServer(refusal) as server:
+        own = {"client": lambda: httpx.AsyncClient(trust_env=False)} if client else {}
+        models = [
+            rxllm.OpenAI("m", base_url=server.url, api_key="k", timeout=1, **own),
+            rxllm.retry(rxllm.OpenAI("m", base_url=server.url, api_key="k", **own), timeout=1),
+        ]
+        for number, model in enumerate(models, 1):
+            began = time.monotonic()
+            with pytest.raises(rxllm.RateLimited, match="slow down"):
+                await model.ainvoke("x", stream=stream)
+            assert 1 > time.monotonic() - began
+            assert number == len(server.requests)
+
+
+def test_a_limit_on_all_attempts_ends_a_later_one():
+    """To the moment, with the request and the failure before it."""
+    llm = rxllm.retry(MarbleLLM(["--#", "---------a|"]), delay=lambda error, attempt: 3, timeout=8)
+    assert [(8, Timeout)] == moments(llm("x"))
+    llm = rxllm.retry(MarbleLLM(["--#", "--a-----b|"]), delay=lambda error, attempt: 3, timeout=8)
+    assert [(7, "a"), (13, "b"), (14, "|")] == moments(llm("x"))
+    llm = rxllm.retry(MarbleLLM(["--#", "--a|"]), delay=lambda error, attempt: 6, timeout=8)
+    assert [(2, TransportError)] == moments(llm("x"))
+    llm = rxllm.retry(MarbleLLM("-----------a|"), timeout=8)
+    assert [(8, Timeout)] == moments(llm("x"))
+    errors, scheduler = [], VirtualTimeScheduler()
+    model = MarbleLLM(["#", "----|"])
+    llm = retried(lambda: model("x"), 2, delay=lambda error, attempt: 1, within=3)
+    llm.subscribe(on_error=errors.append, scheduler=scheduler)
+    scheduler.start()
+    assert [(Timeout, True)] == [(type(error), "attempt failed" in error.__notes__[0]) for error in errors]

@@ -1,17 +1,22 @@
 """`cached`: asked once, answered again."""
 
 import asyncio
+import copy
+import json
 import logging
+import operator
+import pickle
 import sqlite3
 import threading
 
+import msgspec
 import pytest
 from attrs import field, frozen
 from combinators.moments import moments
 from protocols import Chat
 
 import rxllm
-from rxllm import LLM, Chunk, Interrupted, MemoryStore, MisuseError, SQLiteStore, Store, Usage, cached
+from rxllm import LLM, Chunk, Interrupted, MemoryStore, MisuseError, RawPart, SQLiteStore, Store, Usage, cached
 from rxllm.operators import caching as keeping
 from rxllm.testing import End, FakeServer, LLMContract, MarbleLLM, Reply, Signal
 
@@ -553,3 +558,68 @@ def test_what_can_not_be_cached_is_refused():
         cached(Counts(), {})
     with pytest.raises(MisuseError, match="MemoryStore"):
         SQLiteStore(":memory:")
+
+
+async def readers_after_a_change(read):
+    """What a second reader gets when the first tries to change what it got."""
+    first = await read()
+    raw, note = first.parts[0].data, first.logprobs["content"]
+    changes = [
+        lambda: raw.update(a=2),
+        lambda: raw["b"].append(2),
+        lambda: raw["b"][0].clear(),
+        lambda: raw.pop("a"),
+        lambda: note.append(2),
+        lambda: note[0].update(token="other"),
+        lambda: operator.setitem(first.logprobs, "content", []),
+        lambda: operator.iadd(raw["b"], [1]),
+        lambda: operator.ior(raw, {"a": 2}),
+    ]
+    for change in changes:
+        with pytest.raises(TypeError, match="change a copy"):
+            change()
+    again = dict(raw)
+    again["a"] = 2
+    return first, await read()
+
+
+@pytest.mark.parametrize("how", ["memory", "sqlite", "share", "replay", "message"])
+async def test_what_one_reader_changes_no_other_gets(how, tmp_path):
+    """The values of an answer are frozen, also those that a provider or a model of one's own goes on changing."""
+    data, tokens = {"a": 1, "b": [{"c": 1}]}, [{"token": "x"}]
+
+    class Raw(LLM):
+        async def chunks(self, request):
+            yield Chunk(parts=[RawPart("p", data)], logprobs={"content": tokens})
+            data["a"], tokens[0]["token"] = 3, "changed"
+
+    if how == "share":
+        answer = Raw()("x").pipe(rxllm.share(), rxllm.message())
+    elif how == "message":
+        answer = Raw()("x").pipe(rxllm.message(), rxllm.share())
+    elif how == "replay":
+        await rxllm.testing.record(Raw(), tmp_path / "tape").ainvoke("x")
+        data["a"], tokens[0]["token"] = 1, "x"
+        answer = rxllm.testing.Replay(tmp_path / "tape").answer("x")
+    else:
+        store = MemoryStore() if how == "memory" else SQLiteStore(tmp_path / "answers.db")
+        answer = cached(Raw(), store).answer("x")
+    first, second = await readers_after_a_change(lambda: anext(answer.pipe(rxllm.astream())))
+    assert first == second
+    assert ({"a": 1, "b": [{"c": 1}]}, {"content": [{"token": "x"}]}) == (second.parts[0].data, second.logprobs)
+
+
+def test_frozen_values_are_written_and_copied_like_others():
+    """As JSON, by pickle and by deepcopy; and they are equal to plain ones."""
+    part = RawPart("p", {"a": [1, {"b": (2, bytearray(b"3"))}]})
+    assert {"a": [1, {"b": (2, b"3")}]} == part.data
+    plain = RawPart("p", {"a": [1, {"b": 2}]})
+    assert '{"a": [1, {"b": 2}]}' == json.dumps(plain.data)
+    assert b'{"a":[1,{"b":2}]}' == msgspec.json.encode(plain.data)
+    for other in copy.deepcopy(plain), pickle.loads(pickle.dumps(plain)):  # noqa: S301  (our own)
+        assert plain == other
+        with pytest.raises(TypeError):
+            other.data["a"].append(1)
+    llm = Counts().with_config(metadata={"a": [1]})
+    with pytest.raises(TypeError):
+        llm.metadata["a"] = 2
