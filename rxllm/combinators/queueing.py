@@ -26,6 +26,7 @@ from typing import Literal
 
 from reactivex import abc
 
+from ..bounds import MAX_WAIT
 from ..runtime.disposable import Serial
 from ..runtime.loops import Loop, in_loop
 from ..runtime.scheduler import Scheduler, Timers, call, clock
@@ -34,7 +35,7 @@ from .pacing import BELIEVED, INSTANT, Rate, ServerLimits, Span
 __all__ = ["Queue", "Ticket"]
 
 PATIENCE = 1.0  # seconds that a loop may take to begin a ticket; and between two looks whether other loops have ended
-SERVER_WAIT = 60.0  # seconds that a server may make a request wait, unless the limiter has a max_wait
+SERVER_WAIT = MAX_WAIT
 SERVERS = 256  # servers whose announcements are kept; more are forgotten when their figures have passed
 
 Counted = Literal["requests", "tokens"]

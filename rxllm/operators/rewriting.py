@@ -126,6 +126,8 @@ class Rewriting(abc.ObserverBase[Chunk]):
         for part in value.parts:
             if isinstance(part, TextPart):
                 parts += self.read(part.text)
+                if part.citations and not self.over:
+                    parts.append(TextPart("", part.citations))
             else:
                 parts += self.rest()
                 if not self.over:

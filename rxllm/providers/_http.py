@@ -17,7 +17,7 @@ from attrs import field, frozen
 from attrs.validators import optional
 from reactivex import Observable, abc
 
-from ..bounds import AFTER_FINISH
+from ..bounds import AFTER_FINISH, DOCUMENT_BYTES, DOCUMENT_BYTES_PER_VALUE
 from ..errors import BadRequest, Interrupted, ProtocolError, ProviderError, RxllmError, Timeout
 from ..events import Service
 from ..llm import LLM, Fields
@@ -32,6 +32,7 @@ from ..values.parameters import number
 from ..values.request import Request
 from ..wire.http import Timeouts, address, post, timeouts_of
 from ..wire.sse import BYTE_ORDER_MARK, DEFAULT_LIMIT, Frame, SSEDecoder, is_json, valid_utf8
+from ..wire.weights import check_weight
 from ._arguments import (
     check_base,
     check_client,
@@ -57,7 +58,7 @@ T = TypeVar("T")
 
 BEGINNING = 1000  # bytes that are shown of what is no answer
 LINGER = 0.05  # seconds that the HTTP body may still take to end after the answer's end marker
-WHOLE_LIMIT = 64 * 2**20  # bytes of an answer that is not streamed
+WHOLE_LIMIT = DOCUMENT_BYTES  # of an answer that is not streamed; a larger event_limit raises it
 
 
 class Decoder(Protocol):
@@ -112,7 +113,8 @@ class HTTPProvider(LLM):
             is gone. Two models share a client if they are given the same function. None shares one fast client a loop.
         headers: to send, too; they win over the provider's own.
         timeout: `Timeouts`; one number bounds every silence, None bounds none.
-        event_limit: bytes that one event of the stream may have; 16 MiB, since tool arguments and images are large.
+        event_limit: bytes that one event of the stream may have; 8 MiB, since tool arguments and images are large. A
+            larger one is the limit of an answer that is not streamed, too. See the page on bounds.
         max_retries: how often to ask again after a failure that may pass, before the first chunk, as `retry` does; but
             not after a `Timeout`. Within `retry`, and within `fallback` and `hedge` but for their last one, it rests.
     """
@@ -372,11 +374,16 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
                 return frames
             self.document, data = bytearray(), beginning
         self.document += data
-        if len(self.document) > WHOLE_LIMIT:
+        limit = self.document_limit()
+        if len(self.document) > limit:
             frame = bytes(self.document[:BEGINNING])
             self.document.clear()  # the error's traceback holds on to it
-            raise ProtocolError(f"The answer is longer than {WHOLE_LIMIT >> 20} MiB, unpacked.", frame=frame)
+            told = f"The answer is longer than {limit >> 20} MiB, unpacked; if that is meant, raise event_limit."
+            raise ProtocolError(told, frame=frame)
         return []
+
+    def document_limit(self) -> int:
+        return max(WHOLE_LIMIT, self.llm.event_limit if self.llm.event_limit > DEFAULT_LIMIT else 0)
 
     def read(self, frames: list[Frame]) -> bool:
         """Emits what the frames say; whether it was no error. What the subscriber raises is none of ours."""
@@ -502,6 +509,7 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
             body = valid_utf8(bytes(self.document).removeprefix(BYTE_ORDER_MARK))
             whole = functools.partial(self.llm._whole, request=self.request)  # pyright: ignore[reportPrivateUsage]
             try:
+                check_weight(body, self.document_limit() // DOCUMENT_BYTES_PER_VALUE)
                 try:
                     chunk = whole(body)
                 except ProtocolError as error:

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ..bounds import HEADER_BYTES
 from ..errors import Interrupted, Timeout, TransportError
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HEADER_LIMIT", "header_too_long", "redirection", "transport_error"]
 
-HEADER_LIMIT = 64 * 1024  # bytes of the header of a response
+HEADER_LIMIT = HEADER_BYTES
 
 
 def transport_error(error: Exception, place: str, *, started: bool, timeouts: Timeouts) -> TransportError:

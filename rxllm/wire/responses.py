@@ -8,6 +8,7 @@ from collections.abc import AsyncIterable, Callable, Collection, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
+from ..bounds import ERROR_BYTES, ERROR_SECONDS
 from ..errors import ProtocolError, RxllmError
 from .encodings import KNOWN, encoding_of, unpacked
 from .faults import HEADER_LIMIT, header_too_long, redirection
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Failure", "body_of", "check", "redirected"]
 
-ERROR_BODY_LIMIT = 64 * 1024  # bytes that are read of an error document, unpacked
-ERROR_BODY_PATIENCE = 2.0  # seconds that it may take
+ERROR_BODY_LIMIT = ERROR_BYTES
+ERROR_BODY_PATIENCE = ERROR_SECONDS
 REDIRECTS = (301, 302, 303, 307, 308)
 
 Failure = Callable[[int, bytes, Mapping[str, str]], RxllmError]

@@ -5,13 +5,17 @@ Pure and incremental: bytes in, frames out, no I/O. It works on blocks of whole 
 
 from __future__ import annotations
 
+import codecs
+
 import msgspec
 
+from ..bounds import EVENT_BYTES, EVENT_BYTES_PER_VALUE, LONG_BYTES
 from ..errors import ProtocolError
+from .weights import check_weight
 
 __all__ = ["BYTE_ORDER_MARK", "DEFAULT_LIMIT", "Frame", "SSEDecoder", "is_json", "too_large", "valid_utf8"]
 
-DEFAULT_LIMIT = 16 * 2**20  # bytes; tool arguments and images are large
+DEFAULT_LIMIT = EVENT_BYTES
 
 LF, CR = b"\n\r"
 _DONE = b"data: [DONE]"
@@ -44,6 +48,7 @@ class SSEDecoder:
         self.last_event_id: str = ""
         self.retry: int | None = None
         self._limit = limit
+        self._long = min(limit, LONG_BYTES)
         self._pending = bytearray()  # of the event that is not complete, with LF as its only line end
         self._opening: bytes | None = b""  # the stream's first bytes, until they are a byte order mark or are not
         self._after_return = False  # the last byte was a CR, which has ended its line: a LF now belongs to it
@@ -75,7 +80,8 @@ class SSEDecoder:
         end = pending.rfind(b"\n\n", searched and searched - 1)
         frames: list[Frame] = []
         if end >= 0:
-            block = bytes(pending[:end])
+            with memoryview(pending) as view:
+                block = bytes(view[:end])
             del pending[: end + 2]
             frames = self._frames(block)
         if len(pending) <= len(_DONE) + 1 and pending.rstrip(b"\n") == _DONE:
@@ -102,10 +108,14 @@ class SSEDecoder:
 
     def _frames(self, block: bytes) -> list[Frame]:
         """The frames of whole events, which blank lines separate."""
-        if len(block) >= self._limit:
-            for event in block.split(b"\n\n"):
+        if len(block) >= self._long:
+            events = block.split(b"\n\n") if b"\n\n" in block else [block]
+            for event in events:
                 if len(event.strip(b"\n")) >= self._limit:
                     raise too_large(event, self._limit)
+                check_weight(event, self._limit // EVENT_BYTES_PER_VALUE, b"data:")
+            if len(events) == 1 and block.startswith(b"data: ") and LF not in block:  # a long one is copied once
+                return [("message", valid_utf8(block)[6:])]
         block = valid_utf8(block)
         # Most events are one line of data. Where the block is cut at their beginnings, a piece without a line end is
         # the data of one; only others need to be read by line. (A long separator is also the fastest to search.)
@@ -148,7 +158,14 @@ def valid_utf8(block: bytes) -> bytes:
     if block.isascii():
         return block
     try:
-        block.decode()
+        if len(block) <= LONG_BYTES:
+            block.decode()
+        else:  # in pieces, for text with one wide character takes four times its bytes
+            decoder = codecs.getincrementaldecoder("utf-8")()
+            with memoryview(block) as view:
+                for place in range(0, len(block), LONG_BYTES):
+                    decoder.decode(view[place : place + LONG_BYTES])
+            decoder.decode(b"", final=True)
     except UnicodeDecodeError:
         return block.decode("utf-8", "replace").encode()
     return block
@@ -165,7 +182,7 @@ def too_large(frame: bytes, limit: int) -> ProtocolError:
 def is_json(data: bytes) -> bool:
     """Whether nothing of a document is missing."""
     try:
-        msgspec.json.decode(data)
+        msgspec.json.decode(data, type=msgspec.Raw)  # looks at all of it, and builds nothing
     except (msgspec.DecodeError, RecursionError):
         return False
     return True
