@@ -409,3 +409,24 @@ async def test_a_stage_that_gives_no_answer_is_an_error():
 
     got = await rxllm.from_iter(["a"]).pipe(rxllm.batch(Mute(), return_exceptions=True))
     assert isinstance(got, Exception)
+
+
+def test_error_around_an_answer_is_the_failure_of_that_answer():
+    """What an operator raises where reactivex has no place for it disturbs no other answer of the batch."""
+
+    class Same(LLM):
+        async def complete(self, request):
+            return request.text
+
+    def raising(source):
+        def subscribe(observer, scheduler):
+            def on_next(value):
+                observer.on_next(value if value != "b" else 1 / 0)
+
+            return source.subscribe(on_next, observer.on_error, observer.on_completed, scheduler=scheduler)
+
+        return rx.create(subscribe)
+
+    pipeline = rxllm.pipe(Same(), rxllm.text(), raising)
+    first, second, third = pipeline.batch(["a", "b", "c"], return_exceptions=True)
+    assert ("a", ZeroDivisionError, "c") == (first, type(second), third)
