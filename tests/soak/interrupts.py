@@ -1,20 +1,22 @@
 """Ctrl-C at any moment of a synchronous call, once or several times, is a KeyboardInterrupt: no hang, no leak.
 
-A process asks without end, and one of its threads sends SIGINT to the main thread every millisecond or two, often more
-of them right after. The parent sees whether it goes on; afterwards, the same models must still answer.
+A process asks without end, and another sends it SIGINT every millisecond or two, often more of them right after. (A
+thread could send none while the main thread holds the interpreter's lock.) The parent sees whether it goes on;
+afterwards, the same models must still answer.
 """
 
 from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import random
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from types import FrameType
 from typing import Any
 
 from soaking import PROTOCOLS, Soak, asking, run
@@ -47,14 +49,12 @@ class Storm:
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         self.budget = self.raised = self.delivered = self.unraisable = 0
-        self.is_over = threading.Event()
-        self.thread = threading.Thread(target=self.blow)
         signal.signal(signal.SIGINT, self.handle)
         sys.unraisablehook = self.drop
 
-    def handle(self, *_: object) -> None:
+    def handle(self, number: int, frame: FrameType | None) -> None:
         """A signal came."""
-        if self.budget > 0:
+        if self.budget > 0 and frame is not None and frame.f_code is not Storm.drop.__code__:
             self.budget -= 1
             self.raised += 1
             self.delivered += 1
@@ -64,25 +64,20 @@ class Storm:
         """An exception came where Python can raise none."""
         self.unraisable += 1
 
-    def blow(self) -> None:
-        """Sends them, in a thread of its own."""
-        main = threading.main_thread().ident
-        while not self.is_over.wait(self.random.random() * 0.002):
-            signal.pthread_kill(main, signal.SIGINT)
-            while self.random.random() < 0.5:
-                time.sleep(self.random.choice((0, 0.00002, 0.0002)) * self.random.random())
-                signal.pthread_kill(main, signal.SIGINT)
-
     def attempt(self, ask: Callable[[], str]) -> object:
         """The answer, or the error."""
         self.raised = 0
-        self.budget = depth = self.random.randrange(1, 4)
-        return self.caught(ask, depth)
+        interrupts = self.random.randrange(1, 4)
+        return self.caught(ask, interrupts, interrupts)
 
-    def caught(self, ask: Callable[[], str], depth: int) -> object:
+    def caught(self, ask: Callable[[], str], interrupts: int, depth: int) -> object:
         """The same: what is raised while one level has caught something is caught by the next."""
         try:
-            result = self.caught(ask, depth - 1) if depth else ask()
+            if depth:
+                result = self.caught(ask, interrupts, depth - 1)
+            else:
+                self.budget = interrupts  # from here on, as only here all levels are in place
+                result = ask()
             self.budget = 0
         except BaseException as error:
             self.budget = 0
@@ -90,12 +85,25 @@ class Storm:
         return result
 
 
+def blow(pid: int, seed: int) -> None:
+    """The process that interrupts, until it is killed."""
+    source = random.Random(seed)
+    while True:
+        time.sleep(source.random() * 0.002)
+        os.kill(pid, signal.SIGINT)
+        while source.random() < 0.6:
+            until = time.perf_counter() + source.random() * source.choice((0.000_02, 0.000_2))
+            while time.perf_counter() < until:  # time.sleep is too coarse for this
+                pass
+            os.kill(pid, signal.SIGINT)
+
+
 def child(parent: Connection, url: str, count: int, seed: int) -> None:
     """The process that is interrupted."""
     models = [asking(protocol, url) for protocol in PROTOCOLS]
     storm = Storm(seed)
     with nothing_left_behind():
-        storm.thread.start()
+        parent.send("ready")
         while storm.delivered < count:
             llm, kind = storm.random.choice(models), storm.random.choice(KINDS)
             dropped = storm.unraisable
@@ -107,13 +115,12 @@ def child(parent: Connection, url: str, count: int, seed: int) -> None:
             if wrong:
                 parent.send(f"after {storm.raised} interrupts: {result!r}")
             parent.send(storm.delivered)
-        storm.is_over.set()
-        storm.thread.join()
         for llm in models:
             for kind in KINDS:
                 if kind(llm) not in RIGHT:
                     parent.send("a model is broken afterwards")
     parent.send(f"unraisable={storm.unraisable}")
+    parent.recv()  # until the storm is over, which would kill an interpreter that is being taken down
 
 
 def work(soak: Soak) -> None:
@@ -129,9 +136,13 @@ def work(soak: Soak) -> None:
     context = multiprocessing.get_context("spawn")
     with FakeServer(reply) as server:
         here, there = context.Pipe()
-        process = context.Process(target=child, args=[there, server.url, soak.count, soak.random.randrange(10**9)])
+        seed = soak.random.randrange(10**9)
+        process = context.Process(target=child, args=[there, server.url, soak.count, seed])
         process.start()
         there.close()
+        here.recv()  # its handler is in place
+        storm = context.Process(target=blow, args=[process.pid, seed])
+        storm.start()
         soak.numbers["interrupts"] = 0
         with contextlib.suppress(EOFError):
             while not soak.over:
@@ -143,10 +154,13 @@ def work(soak: Soak) -> None:
                         soak.numbers["interrupts"] = delivered
                     case str(said) if said.startswith("unraisable="):
                         soak.numbers["unraisable"] = int(said.partition("=")[2])
+                        break
                     case said:
                         soak.fault(str(said))
-        if process.is_alive():
-            process.join(PATIENCE if not soak.faults and not soak.over else 0)
+        storm.kill()
+        storm.join()
+        here.send("the storm is over")
+        process.join(0 if soak.faults or soak.over else PATIENCE)
         if process.is_alive():
             process.kill()
             process.join()
