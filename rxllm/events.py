@@ -11,6 +11,7 @@ from attrs import Factory, field, frozen
 from reactivex import abc
 
 from .misuse import MisuseError
+from .showing import brief
 from .values.chunk import Chunk, thawed
 from .values.message import Message
 from .values.request import Request
@@ -57,6 +58,8 @@ class Service:
     port: int | None = None
     streaming: bool = True
 
+    __repr__ = brief
+
 
 @frozen
 class Run:
@@ -79,6 +82,8 @@ class Run:
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(factory=dict[str, Any])
     service: Service | None = None
+
+    __repr__ = brief
 
 
 class _OfRun:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["LLM", "asking"]
 
 
+_parameters = must_be("Parameters", lambda given: isinstance(given, Parameters))
 _VALUES: tuple[type, ...] = (str, bytes, Mapping)  # that could be iterated, which nobody means
 
 
@@ -72,9 +73,7 @@ class LLM(Surface[Prompt | Observable[Any], Chunk, Message]):
         parameters: how to answer, where the request does not say.
     """
 
-    parameters: Parameters = field(
-        factory=Parameters, validator=must_be("Parameters", lambda given: isinstance(given, Parameters))
-    )
+    parameters: Parameters = field(factory=Parameters, validator=_parameters, metadata={"inline": True})
 
     @classmethod
     def __attrs_init_subclass__(cls) -> None:

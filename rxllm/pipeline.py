@@ -15,6 +15,7 @@ from .misuse import MisuseError, shown
 from .operators.adding_up import Fold, fold_of
 from .operators.observing import Identity, observed
 from .operators.stage import is_factory, is_operator
+from .showing import shown_call, shown_code
 from .surface import Surface
 from .values.chunk import Chunk
 from .values.message import Message
@@ -44,6 +45,9 @@ class Pipeline(Surface[In, Out, Answer]):
     """
 
     stages: tuple[Callable[[Any], Any], ...]
+
+    def __repr__(self) -> str:
+        return shown_call("pipe", map(shown_code, self.stages), self)
 
     def __call__(self, prompt: In, /) -> Observable[Out]:
         """Calls each stage with what the one before returned.
@@ -114,7 +118,7 @@ def _has_model(stage: object) -> bool:
 
 
 def _name(stage: object) -> str:
-    return getattr(stage, "__qualname__", type(stage).__name__)
+    return shown_code(stage) if hasattr(stage, "__qualname__") else type(stage).__name__
 
 
 A = TypeVar("A")

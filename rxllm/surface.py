@@ -26,6 +26,7 @@ from .operators.batch import MAX_CONCURRENCY, batch, batch_as_completed
 from .operators.observing import ears
 from .runtime.scheduler import Ear, scheduler
 from .runtime.source import Source, connect
+from .showing import brief
 from .values.frozen import frozen_json
 from .values.parameters import Settings
 from .values.request import Request
@@ -82,6 +83,9 @@ class Surface(Extensible, ABC, Generic[In, Out, Answer]):
     metadata: Mapping[str, Any] = field(factory=dict[str, Any], converter=_facts, hash=False)
     run_name: str | None = field(default=None, validator=optional(must_be("text", is_text)))
     handlers: tuple[Ear, ...] = field(default=(), converter=_ears, repr=False)
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     @abstractmethod
     def __call__(self, prompt: In, /) -> Observable[Out]:

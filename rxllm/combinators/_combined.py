@@ -17,6 +17,7 @@ from ..operators.answering import asked_for
 from ..operators.attempts import Begin
 from ..operators.observing import Identity, observed
 from ..pipeline import Pipeline
+from ..showing import set_fields, shown_call, shown_code
 from ..surface import Surface
 from ..values.chunk import Chunk
 from ..values.parameters import Parameters
@@ -65,6 +66,9 @@ class CombinedLLM(LLM):
     of: tuple[Stage[Any], ...]
     how: How
 
+    def __repr__(self) -> str:
+        return _shown(self, self.of, self.how)
+
     @property
     def streaming(self) -> Literal["native", "single emission"]:
         """As the first of them."""
@@ -91,6 +95,9 @@ class CombinedPipeline(Pipeline[In, Out, Answer]):
 
     how: How
 
+    def __repr__(self) -> str:
+        return _shown(self, self.stages, self.how)
+
     @property
     def _fold(self) -> Fold:
         """That of the stages, where it is the same for all."""
@@ -102,6 +109,11 @@ class CombinedPipeline(Pipeline[In, Out, Answer]):
 
     def _identity(self) -> Identity:
         return _identity(self, self.how)
+
+
+def _shown(surface: Surface[Any, Any, Any], of: tuple[Stage[Any], ...], how: How) -> str:
+    given = (f"{field.alias}={text}" for field, text in set_fields(how))
+    return shown_call(how.name, [*map(shown_code, of), *given], surface)
 
 
 def _made(how: How, of: tuple[Stage[T], ...], given: Any) -> Observable[T]:

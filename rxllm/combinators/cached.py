@@ -37,7 +37,7 @@ class _Cached:
     name: ClassVar[str] = "cached"
 
     store: Store
-    who: str
+    who: str = field(metadata={"shown": False})
     running: Running = field(factory=dict[Any, Any], repr=False, eq=False)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -22,7 +22,7 @@ __all__ = ["fallback"]
 class _Fallback:
     name: ClassVar[str] = "fallback"
 
-    when: Callable[[Exception], bool]
+    when: Callable[[Exception], bool] = is_no_misuse
 
     def identity(self, of: tuple[str, ...]) -> str:
         """All of the models', in their order: any of them may answer."""

@@ -23,11 +23,11 @@ __all__ = ["retry"]
 class _Retry:
     name: ClassVar[str] = "retry"
 
-    attempts: int
-    when: Callable[[Exception], bool]
-    delay: Delay
-    mid_stream: Literal["restart"] | None
-    timeout: float | None
+    attempts: int = 3
+    when: Callable[[Exception], bool] = is_retryable
+    delay: Delay = USUAL_DELAY
+    mid_stream: Literal["restart"] | None = None
+    timeout: float | None = None
 
     def identity(self, of: tuple[str, ...]) -> str:
         """The model's: its answers are the same."""

@@ -42,6 +42,9 @@ class MemoryStore(Store):
         """In a forked child nobody would release the parent's lock."""
         self._lock = threading.Lock()
 
+    def __repr__(self) -> str:
+        return f"MemoryStore(size={self._size})"
+
     def __getstate__(self) -> tuple[int, OrderedDict[str, tuple[Chunk, ...]]]:
         with self._lock:
             return self._size, self._answers.copy()
@@ -79,6 +82,9 @@ class SQLiteStore(Store):
         if str(path) in ("", ":memory:"):
             raise MisuseError("SQLiteStore needs a file; what only lives in memory is a MemoryStore.")
         self._path = Path(path)
+
+    def __repr__(self) -> str:
+        return f"SQLiteStore({str(self._path)!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._path,)

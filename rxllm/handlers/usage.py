@@ -61,6 +61,10 @@ class UsageMeter(LocalHandler):
         """In a forked child nobody would release the parent's lock."""
         self._lock = threading.Lock()
 
+    def __repr__(self) -> str:
+        told = ", ".join(f"{name!r}: {usage!r}" for name, usage in self.usage.items())
+        return f"UsageMeter(requests={self.requests}, usage={{{told}}})"
+
     @property
     def usage(self) -> dict[str, Usage]:
         """The tokens by model, as of now: by the name that answered, else that was asked, else the run's."""

@@ -51,6 +51,9 @@ class _Backoff:
     most: float
     chance: Callable[[], float] = field(repr=False)
 
+    def __repr__(self) -> str:
+        return f"backoff({self.first}, {self.most})"
+
     def __call__(self, error: Exception, attempt: int) -> float | None:
         """The wait after this attempt."""
         asked = error.retry_after if isinstance(error, ProviderError) else None

@@ -9,6 +9,7 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar, cast, overload
 from reactivex import Observable
 
 from ..misuse import MisuseError, shown
+from ..showing import called, shown_code
 from ..values.chunk import Chunk
 from ..values.message import Message
 from .adding_up import FOLDS, Fold, folded
@@ -62,9 +63,8 @@ class Operator(Generic[Source_contra, Value_co, Answer_co]):
         return hash(self._factory)
 
     def __repr__(self) -> str:
-        given = [repr(value) for value in self._arguments]
-        given += [f"{name}={value!r}" for name, value in self._keywords.items()]
-        return f"{self._factory.__name__}({', '.join(given)})"
+        named = (f"{name}={shown_code(value)}" for name, value in self._keywords.items())
+        return called(self._factory.__name__, [*map(shown_code, self._arguments), *named])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _made_again, (self._factory, self._arguments, self._keywords)

@@ -14,6 +14,7 @@ from ..operators.adding_up import LAST, Fold
 from ..operators.observing import Identity, observed
 from ..runtime.source import source
 from ..runtime.threads import called
+from ..showing import shown_call, shown_code
 from ..surface import Surface
 from ..values.parameters import Settings
 
@@ -57,6 +58,9 @@ class Tool(Surface[In, Out, Out]):
     """
 
     function: Callable[[Any], Any] = field(validator=_of_one_value)
+
+    def __repr__(self) -> str:
+        return shown_call("tool", [shown_code(self.function)], self)
 
     def __call__(self, value: In, /) -> Observable[Out]:
         """The result, as an Observable of one value: each subscription calls the function."""

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 from attrs import field, frozen
 
 from ..misuse import MisuseError, shown
+from ..showing import called, set_fields
 from .content import parts_of
 from .frozen import frozen_json
 from .parts import Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart, text_of
@@ -66,6 +67,18 @@ class Message:
 
     def __str__(self) -> str:
         return self.text
+
+    def __repr__(self) -> str:
+        told = {field.name: content for field, content in set_fields(self)}
+        if len(self.parts) == 1 and isinstance(self.parts[0], TextPart):
+            told["parts"] = repr(self.text)
+        given = [told.pop("role"), *([told.pop("parts")] if self.parts else [])]
+        return called("Message", [*given, *(f"{name}={content}" for name, content in told.items())])
+
+    def _repr_markdown_(self) -> str:
+        """What a notebook shows: the text, and the calls of tools as code."""
+        calls = [f"`{call.name}({call.arguments})`" for call in self.tool_calls]
+        return "\n\n".join(filter(None, [self.text, self.refusal, *calls]))
 
     @property
     def text(self) -> str:

@@ -12,6 +12,7 @@ from attrs.validators import optional
 from ..extensible import evolved
 from ..misuse import MisuseError, is_text, must_be
 from ..secrecy import hidden
+from ..showing import brief
 from .parts import is_mapping
 
 __all__ = ["PARAMETERS", "Parameters", "Sampling", "Settings"]
@@ -129,6 +130,8 @@ class Parameters:
         repr=lambda extra: repr(hidden(extra, keys=True)),
         hash=False,
     )
+
+    __repr__ = brief
 
     def without_secrets(self) -> Self:
         """These with ``***`` for each key in `tools` and `extra`, as an error may show them."""

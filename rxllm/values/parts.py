@@ -9,6 +9,7 @@ from attrs import field, frozen
 from attrs.validators import optional
 
 from ..misuse import is_text, must_be
+from ..showing import brief
 from .frozen import frozen_json
 
 __all__ = ["FilePart", "Part", "RawPart", "ReasoningPart", "RefusalPart", "TextPart", "ToolCallPart", "ToolResultPart"]
@@ -37,6 +38,8 @@ class TextPart:
     citations: tuple[Mapping[str, Any], ...] = field(default=(), converter=_citations, hash=False)
     index: int | None = None
 
+    __repr__ = brief
+
 
 @frozen
 class ReasoningPart:
@@ -45,6 +48,8 @@ class ReasoningPart:
     text: str = ""
     signature: str | None = None
     index: int | None = None
+
+    __repr__ = brief
 
 
 @frozen
@@ -63,6 +68,8 @@ class ToolCallPart:
     arguments: str = ""
     index: int = 0
 
+    __repr__ = brief
+
 
 @frozen
 class ToolResultPart:
@@ -72,6 +79,8 @@ class ToolResultPart:
     content: str = field(validator=must_be("text (json.dumps makes it)", is_text))
     is_error: bool = False
     name: str = ""
+
+    __repr__ = brief
 
 
 @frozen
@@ -86,6 +95,8 @@ class FilePart:
     )
     url: str | None = field(default=None, validator=optional(must_be("text", is_text)))
     name: str | None = None
+
+    __repr__ = brief
 
 
 @frozen

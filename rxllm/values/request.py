@@ -8,6 +8,7 @@ from typing import Any, TypeGuard, cast
 from attrs import field, frozen
 
 from ..misuse import MisuseError, is_text, shown
+from ..showing import called, set_fields
 from .content import parts_of
 from .message import Message
 from .parameters import PARAMETERS, Parameters
@@ -28,6 +29,10 @@ class Request(Parameters):
     """
 
     prompt: str | tuple[Message, ...] = field(converter=_content)
+
+    def __repr__(self) -> str:
+        others = (f"{field.alias}={text}" for field, text in set_fields(self) if field.name != "prompt")
+        return called("Request", [f"prompt={self.prompt!r}", *others])
 
     @property
     def messages(self) -> tuple[Message, ...]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import attrs
 from attrs import frozen
 
+from ..showing import brief
+
 __all__ = ["Usage"]
 
 
@@ -21,6 +23,8 @@ class Usage:
     cache_creation_input_tokens: int | None = None
     reasoning_output_tokens: int | None = None
     estimated: bool = False
+
+    __repr__ = brief
 
     def __add__(self, other: Usage) -> Usage:
         def add(name: str) -> int | None:
