@@ -46,5 +46,7 @@ ERROR_SECONDS: Final = 2.0
 """That the body of an error may take to arrive; then the status alone is the error."""
 MAX_WAIT: Final = 60.0
 """That a server may make a request wait, by Retry-After or by its rate headers. Changed by ``max_wait=``."""
+BELIEVED: Final = 300.0
+"""That a server's figure about its limits counts, unless ``max_wait=`` is longer; then a request asks it again."""
 AFTER_FINISH: Final = 2.0
 """That a stream may stay silent after its finish reason; then it is complete without its end marker."""

@@ -15,7 +15,6 @@ from attrs import field, frozen
 from reactivex import Observable, abc
 
 from .events import Listener, Service
-from .exact import class_name, digest
 from .extensible import evolved
 from .misuse import MisuseError, must_be, shown
 from .operators.adding_up import MESSAGE, Fold
@@ -146,6 +145,8 @@ class LLM(Surface[Prompt | Observable[Any], Chunk, Message]):
 
     def _digest(self, told: Mapping[str, Any]) -> str:
         """A digest of the class and the fields, where `told` says nothing else of a field; None leaves it out."""
+        from .exact import class_name, digest  # only a cache pays for it
+
         kind: Any = type(self)
         names = [each.name for each in attrs.fields(kind) if each.eq and each.name not in _NO_MATTER]
         fields = {name: getattr(self, name) for name in (*names, *getattr(self, "__dict__", ()))}

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 
-__all__ = ["BELIEVED", "INSTANT", "Rate", "ServerLimits", "Span"]
+__all__ = ["INSTANT", "Rate", "ServerLimits", "Span"]
 
 INSTANT = 1e-6  # seconds; clocks cannot tell shorter spans apart
 SPANS = 240  # a rate counts in spans of this fraction of its period, so that its memory and its time are constant
-BELIEVED = 300.0  # seconds; a server that announces a longer wait is asked again after this long
 
 
 class Span:

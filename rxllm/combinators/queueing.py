@@ -26,16 +26,15 @@ from typing import Literal
 
 from reactivex import abc
 
-from ..bounds import MAX_WAIT
+from ..bounds import BELIEVED, MAX_WAIT
 from ..runtime.disposable import Serial
 from ..runtime.loops import Loop, in_loop
 from ..runtime.scheduler import Scheduler, Timers, call, clock
-from .pacing import BELIEVED, INSTANT, Rate, ServerLimits, Span
+from .pacing import INSTANT, Rate, ServerLimits, Span
 
 __all__ = ["Queue", "Ticket"]
 
 PATIENCE = 1.0  # seconds that a loop may take to begin a ticket; and between two looks whether other loops have ended
-SERVER_WAIT = MAX_WAIT
 SERVERS = 256  # servers whose announcements are kept; more are forgotten when their figures have passed
 
 Counted = Literal["requests", "tokens"]
@@ -315,7 +314,7 @@ class Queue:
         if self.max_wait is not None:
             refused = ticket.entered + self.max_wait - now < max(known, INSTANT)
         else:
-            refused = ticket.held is not None and now - ticket.held + known > SERVER_WAIT
+            refused = ticket.held is not None and now - ticket.held + known > MAX_WAIT
         if refused:
             ticket.refused = wait
             del line.waiting[ticket]

@@ -105,7 +105,23 @@ class SQLiteStore(Store):
         def work() -> list[Any]:
             with closing(sqlite3.connect(self._path, timeout=30)) as database, database:
                 database.execute("PRAGMA journal_mode=WAL")
+                _check_version(database, self._path)
                 database.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, chunks TEXT NOT NULL)")
                 return database.execute(statement, values).fetchall()
 
         return await in_thread(Scheduler(asyncio.get_running_loop()), work)
+
+
+_VERSION = 1  # of the file, in SQLite's own field for it
+
+
+def _check_version(database: sqlite3.Connection, path: Path) -> None:
+    """Marks a new file, and refuses one of a later version."""
+    (version,) = database.execute("PRAGMA user_version").fetchone()
+    if version == 0:  # new, or of a time before versions, whose form is the same
+        database.execute(f"PRAGMA user_version={_VERSION}")
+    elif version != _VERSION:
+        raise MisuseError(
+            f"The file {str(path)!r} has the format {version}, and this rxllm reads {_VERSION}: use another file, or a "
+            "later rxllm."
+        )

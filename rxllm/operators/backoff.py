@@ -8,6 +8,7 @@ from typing import cast
 
 from attrs import field, frozen
 
+from ..bounds import MAX_WAIT
 from ..errors import ProviderError, RxllmError
 from ..misuse import MisuseError
 
@@ -15,8 +16,6 @@ __all__ = ["USUAL_DELAY", "Delay", "backoff", "is_no_misuse", "is_retryable"]
 
 Delay = Callable[[Exception, int], float | None]
 """How many seconds to wait after the error of the attempt of this number, counted from 1; None gives up."""
-
-PATIENCE = 60.0  # seconds; a provider that asks for a longer wait has in fact said no
 
 
 def is_retryable(error: Exception) -> bool:
@@ -59,7 +58,7 @@ class _Backoff:
         asked = error.retry_after if isinstance(error, ProviderError) else None
         if asked is None:
             return min(self.most, self.first * 2.0 ** min(attempt - 1, 64)) * (0.5 + self.chance() / 2)
-        return None if asked > PATIENCE else asked * (1 + self.chance() / 10)
+        return None if asked > MAX_WAIT else asked * (1 + self.chance() / 10)
 
 
 USUAL_DELAY = backoff()

@@ -1,6 +1,7 @@
 """`cached`: asked once, answered again."""
 
 import asyncio
+import contextlib
 import copy
 import json
 import logging
@@ -623,3 +624,17 @@ def test_frozen_values_are_written_and_copied_like_others():
     llm = Counts().with_config(metadata={"a": [1]})
     with pytest.raises(TypeError):
         llm.metadata["a"] = 2
+
+
+async def test_a_file_of_a_later_version_is_refused(tmp_path, caplog):
+    """It is not read by guessing: the log says why, and the model is asked."""
+    path, model = tmp_path / "answers.db", Counts()
+    await cached(model, SQLiteStore(path)).ainvoke("x")
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        assert 1 == database.execute("PRAGMA user_version").fetchone()[0]
+        database.execute("PRAGMA user_version=2")
+    with pytest.raises(MisuseError, match="has the format 2, and this rxllm reads 1"):
+        await SQLiteStore(path).get("x")
+    assert "x at None" == (await cached(model, SQLiteStore(path)).ainvoke("x")).text
+    assert ["x", "x"] == model.asked
+    assert "A store of answers failed" in caplog.text
