@@ -245,7 +245,7 @@ class ClaudeDecoder:
         match delta:
             case _Delta(type="text_delta", text=str(text)) if text:
                 return self._text(text)
-            case _Delta(type="citations_delta", citation=dict(citation)) if citation:
+            case _Delta(type="citations_delta", citation=told) if citation := object_of(told):
                 return self._text("", citation)
             case _Delta(type="thinking_delta", thinking=str(text)) if text:
                 return ReasoningPart(text, index=index)

@@ -25,7 +25,7 @@ _WORDS: dict[FinishReason, str] = {
     "timelimit networkerror insufficientsystemresource malformedfunctioncall malformedresponse malformedmodeloutput "
     "malformedtooluse unexpectedtoolcall toomanytoolcalls missingthoughtsignature",
 }
-_FINISHES = {word: reason for reason, words in _WORDS.items() for word in words.split()}
+_FINISHES: dict[str, FinishReason] = {word: reason for reason, words in _WORDS.items() for word in words.split()}
 
 
 def finish_of(raw: str) -> FinishReason:

@@ -114,8 +114,9 @@ class Halves:
         text, held = _resolved(self._held.pop(key, "") + getattr(part, name))
         if held:
             self._held[key] = held
-        others = {field.name: _plain(getattr(part, field.name)) for field in attrs.fields(type(part))}
-        return type(part)(**{**others, name: text})
+        fields: dict[str, Any] = {field.name: _plain(getattr(part, field.name)) for field in attrs.fields(type(part))}
+        fields[name] = text
+        return type(part)(**fields)
 
     def _ended(self, kind: type | None) -> list[Part]:
         """For each text that ends because another kind of part comes, or none: what stands for its lost half."""
