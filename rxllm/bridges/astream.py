@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from threading import get_ident
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Never, Self, TypeVar
 
 from reactivex import Observable
 
@@ -135,6 +135,21 @@ class AsyncStream(AsyncIterator[T], Generic[T]):
 
     def __anext__(self) -> Coroutine[Any, Any, T]:
         return self._sink.next()  # whose frame does not hold this stream
+
+    def __iter__(self) -> Never:
+        raise MisuseError("This stream is for `async for`; in a plain `for` write `for … in llm.stream(prompt)`.")
+
+    def __await__(self) -> Never:
+        raise MisuseError(
+            "A stream is not awaited: write `async for … in llm.astream(prompt)`, or for the whole answer "
+            "`await llm.ainvoke(prompt)`."
+        )
+
+    def __enter__(self) -> Never:
+        raise MisuseError("This stream is for `async with`; in a plain `with` write `with llm.stream(prompt) as …`.")
+
+    def __exit__(self, *_: object) -> None:
+        """Without it a plain ``with`` would not get as far as the sentence."""
 
     async def aclose(self) -> None:
         """Closes the stream, and returns when its request is closed. Idempotent."""

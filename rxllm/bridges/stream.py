@@ -169,6 +169,18 @@ class SyncStream(Iterator[T], Generic[T]):
     def __aiter__(self) -> Never:
         raise MisuseError("This stream is for a plain `for`; here write `async for … in llm.astream(prompt)`.")
 
+    def __await__(self) -> Never:
+        raise MisuseError(
+            "A stream is not awaited: write `async for … in llm.astream(prompt)`, or for the whole answer "
+            "`await llm.ainvoke(prompt)`."
+        )
+
+    def __aenter__(self) -> Never:
+        raise MisuseError("This stream is for a plain `with`; here write `async with llm.astream(prompt) as …`.")
+
+    async def __aexit__(self, *_: object) -> None:
+        """Without it ``async with`` would not get as far as the sentence."""
+
     def close(self) -> None:
         """Closes the stream and its request. Idempotent."""
         self._sink.leave()

@@ -68,6 +68,7 @@ class CallbackHandler(Handler):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         own = {name for name in _HOOKS if getattr(cls, name) is not getattr(CallbackHandler, name)}
+        _refuse_misspelt(cls)
         if cls.raise_error and any(inspect.iscoroutinefunction(getattr(cls, name)) for name in own):
             raise MisuseError(_NOT_BOTH)
         cls._tells = {kind: tell for kind, (tell, names) in _TELLS.items() if not own.isdisjoint(names)}
@@ -235,3 +236,30 @@ _TELLS: Mapping[type, tuple[Callable[[Any, Any], Any], tuple[str, ...]]] = {
     Custom: (_custom, ("on_custom_event",)),
 }
 _HOOKS = {name for _, names in _TELLS.values() for name in names}
+_OTHER_NAMES = {  # which astream_events has for these
+    "on_chat_model_end": "on_llm_end",
+    "on_chat_model_error": "on_llm_error",
+    "on_chat_model_new_token": "on_llm_new_token",
+    "on_chat_model_stream": "on_llm_new_token",
+    "on_llm_stream": "on_llm_new_token",
+}
+_ALIKE = 0.85  # of 1, how much a name must be like that of a hook to be a slip
+
+
+def _refuse_misspelt(handler: type[CallbackHandler]) -> None:
+    """A hook of a wrong name would never be called.
+
+    Raises:
+        MisuseError: there is a method whose name is nearly that of a hook.
+    """
+    import difflib  # only who writes hooks pays for it
+
+    known = {*_HOOKS, "on_event", "on_next", "on_error", "on_completed"}
+    for name in dir(handler):
+        if name.startswith("on_") and name not in known and callable(getattr(handler, name)):
+            near = _OTHER_NAMES.get(name) or next(iter(difflib.get_close_matches(name, known, 1, _ALIKE)), None)
+            if near is not None:
+                raise MisuseError(
+                    f"{handler.__name__}.{name} is never called, because there is no hook of this name. Did you mean "
+                    f"{near}?"
+                )

@@ -1,0 +1,64 @@
+"""A stream that is read in the wrong way says how to read it."""
+
+import pytest
+
+import rxllm
+from rxllm import MisuseError
+
+LLM = rxllm.Embedded(seed=1)
+
+
+@pytest.mark.parametrize("stage", [LLM, rxllm.pipe(LLM, rxllm.text())], ids=["a model", "a pipeline"])
+async def test_a_stream_read_in_the_wrong_way_says_the_right_one(stage):
+    """In each direction, by a loop, a block and `await`."""
+    with pytest.raises(MisuseError, match=r"for … in llm\.stream\(prompt\)"):
+        for _ in stage.astream("x"):
+            pass
+    with pytest.raises(MisuseError, match=r"async for … in llm\.astream\(prompt\)"):
+        async for _ in stage.stream("x"):
+            pass
+    with pytest.raises(MisuseError, match=r"with llm\.stream\(prompt\) as"), stage.astream("x"):
+        pass
+    with pytest.raises(MisuseError, match=r"async with llm\.astream\(prompt\) as"):
+        async with stage.stream("x"):
+            pass
+    for make in (
+        lambda: stage.stream("x"),
+        lambda: stage.astream("x"),
+        lambda: stage.batch_as_completed(["x"]),
+        lambda: stage.abatch_as_completed(["x"]),
+        lambda: stage.astream_events("x"),
+    ):
+        with pytest.raises(MisuseError, match=r"A stream is not awaited: .*`await llm\.ainvoke\(prompt\)"):
+            await make()
+
+
+@pytest.mark.parametrize(
+    ("name", "hook"),
+    [
+        ("on_llm_new_tokn", "on_llm_new_token"),
+        ("on_llm_token", "on_llm_new_token"),
+        ("on_llm_ends", "on_llm_end"),
+        ("on_chat_model_end", "on_llm_end"),
+        ("on_chat_model_stream", "on_llm_new_token"),
+        ("on_tool_started", "on_tool_start"),
+    ],
+)
+@pytest.mark.parametrize("base", [object, type("Mixin", (), {})])
+def test_a_misspelt_hook_is_told_when_the_class_is_made(name, hook, base):
+    """It would never be called."""
+    with pytest.raises(MisuseError, match=f"Slip.{name} is never called, .* Did you mean {hook}\\?"):
+        type("Slip", (rxllm.CallbackHandler, *({base} - {object})), {name: lambda self, *_, **kwargs: None})
+
+
+def test_other_methods_of_a_callback_handler_are_its_own():
+    """A name that is like no hook's is not refused, nor is what is not a method."""
+
+    class Own(rxllm.CallbackHandler):
+        on_start_of_day = None
+        on_llm_new_tokens = 3
+
+        def on_agent_action(self):
+            """Its own."""
+
+    assert Own()
