@@ -1,13 +1,10 @@
-"""Tokens per second, as a stream: the answer in windows of time, and how many chunks came in each.
-
-Windows are counted on the loop of `rxllm.scheduler()`: inside asyncio the running one, in a script rxllm's own.
-"""
+"""Tokens per second, as a stream: an answer in windows of time, here of a virtual event loop."""
 
 from reactivex import Observable
 from reactivex import operators as ops
 
 import rxllm
-from rxllm.testing import MarbleLLM
+from rxllm.testing import MarbleLLM, on_virtual_time
 
 WINDOW = 0.2  # seconds
 
@@ -21,5 +18,11 @@ def tokens_per_second() -> Observable[str]:
     return bursts("The alphabet, please.").pipe(rxllm.text(), ops.window_with_time(WINDOW), ops.flat_map(speed))
 
 
+@on_virtual_time
+async def main() -> None:
+    async for measured in tokens_per_second().pipe(rxllm.astream()):
+        print(measured)
+
+
 if __name__ == "__main__":
-    tokens_per_second().subscribe(print, scheduler=rxllm.scheduler())
+    main()

@@ -12,6 +12,7 @@ import pytest
 from reactivex import operators as ops
 
 import rxllm
+from rxllm.testing import on_virtual_time
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("[0-9]*.py"))
 # Those with a function of their own name, which makes a stream that is read in more than one way.
@@ -44,6 +45,7 @@ def test_example_runs(example):
 
 
 @pytest.mark.parametrize("example", STREAMS, ids=lambda path: path.stem)
+@on_virtual_time
 async def test_example_runs_inside_asyncio(example, capsys, monkeypatch):
     """Its stream says the same on a running loop, and on its thread only; the space between is whoever's prints it."""
     make = runpy.run_path(str(example), run_name="example")[example.stem[3:]]

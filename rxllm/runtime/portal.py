@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
+from ..misuse import MisuseError
 from .executor import DaemonExecutor, start_thread
 from .interrupts import INTERRUPTED, ExitStatus, closing_dropped, wait_for
 from .loops import Loop, report
@@ -105,6 +106,25 @@ _portal: _Portal | None = None
 _portal_lock = threading.Lock()
 
 
+def _check_threads() -> None:
+    """Refuses to start where what looks like threads are greenlets of one thread: the loop would block them all.
+
+    Raises:
+        MisuseError: gevent or eventlet has replaced Python's threads, queues or selectors.
+    """
+    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    advice = None
+    if gevent is not None and any(map(gevent.is_module_patched, ("threading", "queue", "select"))):
+        advice = "gevent.monkey.patch_all(thread=False, queue=False, select=False)"
+    elif eventlet is not None and any(map(eventlet.is_monkey_patched, ("thread", "select"))):
+        advice = "eventlet.monkey_patch(thread=False, select=False)"
+    if advice is not None:
+        raise MisuseError(
+            "Python's threads are replaced by greenlets here, and rxllm's background event loop needs a real thread. "
+            f"Patch without them: {advice}. A synchronous call then blocks all greenlets of its thread while it waits."
+        )
+
+
 def _portal_instance() -> _Portal:
     return _portal or _start_portal()
 
@@ -113,6 +133,7 @@ def _start_portal() -> _Portal:
     global _portal
     with _portal_lock:
         if _portal is None:
+            _check_threads()
             made = _Portal()
             made.start()
             _portal = made

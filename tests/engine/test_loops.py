@@ -603,3 +603,28 @@ def test_the_portal_lives_on_after_a_callbacks_exit(hello):
     loop.call_soon_threadsafe(loop.set_exception_handler, None)
     assert [SystemExit] == blamed
     assert "Hello" == str(model(hello).invoke("p"))
+
+
+@pytest.mark.parametrize(
+    ("patched", "advice"),
+    [
+        ("gevent.monkey", "gevent.monkey.patch_all(thread=False, queue=False, select=False)"),
+        ("eventlet.patcher", "eventlet.monkey_patch(thread=False, select=False)"),
+    ],
+)
+def test_greenlets_instead_of_threads_are_refused(patched, advice):
+    """Where a library has replaced Python's threads, the first synchronous call says how to patch without them."""
+    script = f"""
+import types
+patcher = sys.modules["{patched}"] = types.ModuleType("{patched}")
+patcher.is_module_patched = patcher.is_monkey_patched = lambda name: name in ("threading", "thread")
+try:
+    llm.invoke("p")
+except rxllm.MisuseError as error:
+    print(error)
+print(asyncio.run(llm.ainvoke("p")))
+"""
+    with FakeServer(HELLO) as server:
+        said, answer = run(script, server.url).splitlines()
+    assert advice in said
+    assert "Hello" == answer
