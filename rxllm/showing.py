@@ -18,9 +18,10 @@ _FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, MethodDescriptorTyp
 def shown_code(value: object) -> str:
     """A value as a program would name it: a function by its name, an operator of reactivex as its call."""
     if isinstance(value, _FUNCTIONS):
-        inner = dict(zip(getattr(getattr(value, "__code__", None), "co_freevars", ()), _cells(value), strict=False))
+        names: tuple[str, ...] = getattr(getattr(value, "__code__", None), "co_freevars", ())
+        inner: dict[str, Any] = dict(zip(names, _cells(value), strict=False))
         if getattr(value, "__module__", None) == "reactivex.internal.curry" and "fun" in inner:
-            name = cast("FunctionType", inner["fun"]).__name__.strip("_")
+            name = str(inner["fun"].__name__).strip("_")
             return called(f"ops.{name}", [shown_code(each) for each in inner.get("args", ()) if each is not NotSet])
         return value.__qualname__.rpartition("<locals>.")[2]
     if isinstance(value, partial):
@@ -56,37 +57,40 @@ def set_fields(value: Any) -> Iterator[tuple[attrs.Attribute[Any], str]]:
     A field with ``metadata={"shown": False}`` is left out, and `brief` shows the fields of one with
     ``metadata={"inline": True}`` as if they were the object's own.
     """
-    for field in attrs.fields(type(value)):
+    for field in cast("tuple[attrs.Attribute[Any], ...]", attrs.fields(type(value))):
         if field.repr is False or not field.metadata.get("shown", True):
             continue
+        show: Any = field.repr if callable(field.repr) else shown_code
         if not _is_default(field, content := getattr(value, field.name)):
-            yield field, field.repr(content) if callable(field.repr) else shown_code(content)
+            yield field, str(show(content))
 
 
-def _is_default(field: attrs.Attribute[Any], content: object) -> bool:
+def _is_default(field: Any, content: object) -> bool:
     default: Any = field.default
     if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # which the stubs call a function
         if default.takes_self:
             return False
         default = default.factory()
     try:
-        if field.converter is not None:
-            default = cast("Any", field.converter)(default)
+        convert: Any = field.converter
+        default = default if convert is None else convert(default)
         return content is default or (type(content) is type(default) and bool(content == default))
     except Exception:  # whatever compares otherwise, such as an array
         return False
 
 
-def brief(value: Any) -> str:
+def brief(self: Any) -> str:
     """The repr of an attrs object: the call that makes it, without what is as if nobody had set it."""
-    places = [field.name for field in attrs.fields(type(value)) if not field.kw_only]
+    places = [
+        field.name for field in cast("tuple[attrs.Attribute[Any], ...]", attrs.fields(type(self))) if not field.kw_only
+    ]
     placed: list[str] = []
     named: list[str] = []
-    for field, content in set_fields(value):
+    for field, content in set_fields(self):
         if field.metadata.get("inline"):
-            named += (f"{inner.alias}={text}" for inner, text in set_fields(getattr(value, field.name)))
+            named += (f"{inner.alias}={text}" for inner, text in set_fields(getattr(self, field.name)))
         elif [field.name] == places[len(placed) : len(placed) + 1]:
             placed.append(content)
         else:
             named.append(f"{field.alias}={content}")
-    return called(type(value).__qualname__.rpartition("<locals>.")[2], [*placed, *named])
+    return called(type(self).__qualname__.rpartition("<locals>.")[2], [*placed, *named])

@@ -12,8 +12,8 @@ from ..exact import digest
 from ..llm import LLM
 from ..operators.attempts import Begin, tried
 from ..operators.backoff import is_no_misuse
-from ..pipeline import Pipeline
-from ._combined import In, Out, Stage, T, at_least_one, combined
+from ..pipeline import Answers, Pipeline
+from ._combined import Answer, In, Out, Stage, T, at_least_one, combined
 
 __all__ = ["fallback"]
 
@@ -39,6 +39,10 @@ def fallback(  # type: ignore[overload-overlap]
 ) -> LLM: ...
 
 
+@overload
+def fallback(
+    *llms: Answers[In, Out, Answer], when: Callable[[Exception], bool] = is_no_misuse
+) -> Pipeline[In, Out, Answer]: ...
 @overload
 def fallback(
     *llms: Callable[[In], Observable[Out]], when: Callable[[Exception], bool] = is_no_misuse

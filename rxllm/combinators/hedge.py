@@ -13,8 +13,8 @@ from ..llm import LLM
 from ..operators.attempts import Begin, tried
 from ..operators.backoff import is_no_misuse
 from ..operators.timeouts import check_seconds
-from ..pipeline import Pipeline
-from ._combined import In, Out, Stage, T, at_least_one, combined
+from ..pipeline import Answers, Pipeline
+from ._combined import Answer, In, Out, Stage, T, at_least_one, combined
 
 __all__ = ["hedge"]
 
@@ -38,6 +38,8 @@ class _Hedge:
 def hedge(*llms: LLM, after: float) -> LLM: ...  # type: ignore[overload-overlap]
 
 
+@overload
+def hedge(*llms: Answers[In, Out, Answer], after: float) -> Pipeline[In, Out, Answer]: ...
 @overload
 def hedge(*llms: Callable[[In], Observable[Out]], after: float) -> Pipeline[In, Out]: ...
 

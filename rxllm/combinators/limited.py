@@ -12,10 +12,10 @@ from reactivex import Observable
 from ..llm import LLM
 from ..misuse import MisuseError
 from ..operators.attempts import Begin
-from ..pipeline import Pipeline
+from ..pipeline import Answers, Pipeline
 from ..surface import Surface
 from ..values.request import Request
-from ._combined import In, Out, Stage, T, combined
+from ._combined import Answer, In, Out, Stage, T, combined
 from .admission import Servers, admitted, twice
 from .limiter import Limiter
 
@@ -43,6 +43,8 @@ class _Limited:
 
 @overload
 def limited(llm: LLM, limiter: Limiter) -> LLM: ...  # type: ignore[overload-overlap]
+@overload
+def limited(llm: Answers[In, Out, Answer], limiter: Limiter) -> Pipeline[In, Out, Answer]: ...
 @overload
 def limited(llm: Callable[[In], Observable[Out]], limiter: Limiter) -> Pipeline[In, Out]: ...
 

@@ -13,8 +13,8 @@ from ..misuse import MisuseError
 from ..operators.attempts import Begin, retried
 from ..operators.backoff import USUAL_DELAY, Delay, is_retryable
 from ..operators.timeouts import check_seconds, first_chunk_timeout
-from ..pipeline import Pipeline
-from ._combined import In, Out, Stage, T, combined
+from ..pipeline import Answers, Pipeline
+from ._combined import Answer, In, Out, Stage, T, combined
 
 __all__ = ["retry"]
 
@@ -54,6 +54,15 @@ def retry(  # type: ignore[overload-overlap]
 ) -> LLM: ...
 
 
+@overload
+def retry(
+    llm: Answers[In, Out, Answer],
+    attempts: int = 3,
+    *,
+    when: Callable[[Exception], bool] = is_retryable,
+    delay: Delay = USUAL_DELAY,
+    timeout: float | None = None,
+) -> Pipeline[In, Out, Answer]: ...
 @overload
 def retry(
     llm: Callable[[In], Observable[Out]],

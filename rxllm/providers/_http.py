@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from math import inf
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, Unpack, cast
 from urllib.parse import urlsplit
 
 import attrs
@@ -158,8 +158,8 @@ class HTTPProvider(LLM):
     def __getstate__(self) -> tuple[dict[str, Any] | None, dict[str, Any]]:
         """What is pickled: an `api_key` is not, and after loading the environment variable counts."""
         state: Any = object.__getstate__(self)
-        own, fields = state if isinstance(state, tuple) else (None, state)
-        return own, pickled(type(self).__name__, fields)
+        parts = cast("tuple[Any, Any]", state if isinstance(state, tuple) else (None, state))
+        return parts[0], pickled(type(self).__name__, parts[1])
 
     def _url(self, request: Request) -> str:
         raise NotImplementedError

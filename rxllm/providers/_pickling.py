@@ -32,7 +32,8 @@ def pickled(kind: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         MisuseError: a secret or a client is in it that the other process could not get from its environment.
     """
     remedy = f"Make the {kind} in the process that uses it."
-    secret = [name for name in fields["headers"] or {} if is_secret(name)]
+    headers: Mapping[str, str] = fields["headers"] or {}
+    secret = [name for name in headers if is_secret(name)]
     if secret:
         raise MisuseError(f"This {kind} cannot be pickled: its header {secret[0]!r} is a secret. {remedy}")
     if "@" in (fields["base_url"] or ""):
