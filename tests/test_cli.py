@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -527,3 +528,9 @@ def test_full_disk_is_a_failure():
         )
     assert done.returncode == 1
     assert done.stderr.count(b"\n") == 1
+
+
+def test_help_names_both_forms_of_an_option():
+    """The short form is one letter: argparse would take it for the beginning of a longer one, too."""
+    shown = run("--help").stdout
+    assert re.search(r"-m(?: NAME)?, --model NAME", shown)

@@ -241,3 +241,15 @@ def test_run_of_a_combinator_has_its_name(name, combined):
     listener = Listener()
     rxllm.observe(combined(Hello()), listener).invoke("x")
     assert [name, "Hello"] == [event.name for event in listener.heard if isinstance(event, Started)]
+
+
+def test_combined_models_stream_as_the_first_of_them():
+    """The first is asked first, so what it does is what a caller can expect."""
+
+    class Whole(LLM):
+        async def complete(self, request):
+            return "Hello"
+
+    assert "native" == rxllm.fallback(Hello(), Whole()).streaming
+    assert "single emission" == rxllm.fallback(Whole(), Hello()).streaming
+    assert "single emission" == rxllm.retry(Whole()).streaming
