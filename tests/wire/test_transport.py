@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import threading
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -10,7 +14,9 @@ from wire_raw import RawServer, chunked, fin, ok, rst
 
 import rxllm
 from rxllm.errors import Interrupted, ProviderError, TransportError
+from rxllm.testing import Signal
 from rxllm.wire.http import post
+from rxllm.wire.transport import Transport
 
 STRAY = ok(b"another tenant's answer")
 
@@ -57,9 +63,10 @@ class TestKeptConnections:
             STRAY[:-3],
             b"HTTP/1.1 100 Continue\r\n\r\n",
             b"HTTP/1.1 500",
+            b"HTTP/1.1 200 OK\r\nx: a",
             chunked(b"no", end=b""),
         ],
-        ids=["whole", "half a header", "half a body", "informational", "status", "chunk"],
+        ids=["whole", "half a header", "half a body", "informational", "status", "half a line", "chunk"],
     )
     @pytest.mark.parametrize("first", [ok(b"one"), chunked(b"one")], ids=["length", "chunks"])
     async def test_bytes_right_behind_a_response_are_never_an_answer(self, first, surplus):
@@ -151,6 +158,82 @@ class TestRetries:
                 await llm.ainvoke("hi")
             assert requests == len(server.requests)
 
+    async def test_a_write_of_which_nothing_was_sent_is_repeated(self):
+        """The kernel refuses the first byte on a kept connection; the request goes out over another."""
+        with RawServer([ok(b"one")], [ok(b"two")]) as server:
+            async with httpx.AsyncClient(transport=Transport()) as client:
+                assert b"one" == await asked(server, client=client)
+                ((kept, _),) = next(iter(client._transport._connector._conns.values()))
+                with socket.socket(fileno=os.dup(kept.transport.get_extra_info("socket").fileno())) as half:
+                    half.shutdown(socket.SHUT_WR)
+                assert b"two" == await asked(server, client=client)
+            assert (2, 2) == (len(server.requests), server.connections)
+
+
+class TestUploads:
+    """A request that is longer than the network takes at once."""
+
+    BODY = b"x" * 32 * 2**20
+
+    async def test_a_connection_with_an_unsent_request_is_not_kept(self):
+        """The server has answered before it has read it all; the next request goes over another connection."""
+
+        def early(connection):
+            connection.recv(1)
+            connection.sendall(ok(b"one"))
+
+        with Deaf(early) as server:
+            async with httpx.AsyncClient(transport=Transport()) as client:
+                response = await client.send(client.build_request("POST", server.url, content=self.BODY), stream=True)
+                assert b"one" == await response.aread()
+                assert {} == client._transport._connector._conns
+
+    async def test_dispose_stops_the_upload(self):
+        """What was not sent is not sent any more."""
+        received = []
+
+        def read(connection):
+            connection.recv(1)
+            started.set()
+            left.wait()
+            with suppress(OSError):
+                while data := connection.recv(2**20):
+                    received.append(len(data))
+            ended.set()
+
+        started, left, ended = Signal(), Signal(), Signal()
+        with Deaf(read) as server:
+            subscription = post(server.url, self.BODY, headers={}, failure=failure).subscribe()
+            await started.soon()
+            subscription.dispose()
+            await noticed()
+            left.set()
+            await ended.soon()
+        assert sum(received) < len(self.BODY) - 2**20
+
+
+class Deaf:
+    """A server that hands its only connection to a function."""
+
+    def __init__(self, serve):
+        self.serve = serve
+
+    def __enter__(self):
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error):
+        self._thread.join(5)
+        self._connection.close()
+        self._listener.close()
+
+    def _run(self):
+        self._connection, _ = self._listener.accept()
+        self.serve(self._connection)
+
 
 class TestBreaks:
     """What has arrived is read before the error of the connection is raised."""
@@ -206,6 +289,12 @@ class TestHeaders:
             with pytest.raises(TransportError, match=r"header of the answer .* is longer than 64 KiB") as caught:
                 await rxllm.OpenAI("m", base_url=server.url, client=client).ainvoke("hi")
             assert (False, 1) == (caught.value.retryable, len(server.requests))
+
+    async def test_informational_responses_are_no_answer(self, client):
+        """The answer follows them."""
+        hints = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: <x>\r\n\r\n"
+        with RawServer([hints + ok(b"one")]) as server:
+            assert b"one" == await asked(server, client=client)
 
     async def test_a_reason_in_another_alphabet_is_read(self, client):
         """Only the status counts."""
