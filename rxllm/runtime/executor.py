@@ -49,7 +49,7 @@ class DaemonExecutor(ThreadPoolExecutor):
 
     def __init__(self) -> None:
         super().__init__(MOST)
-        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._idle = 0
         self._lock = threading.Lock()
         self._threads: set[threading.Thread] = {start_thread("rxllm-executor", self._work)}  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -66,7 +66,9 @@ class DaemonExecutor(ThreadPoolExecutor):
         return outcome
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Waits for nothing: its threads end with the process."""
+        """Ends the threads when they have done their jobs; waits for none."""
+        for _ in range(len(self._threads)):
+            self._jobs.put(None)
 
     def _work(self) -> None:
         while True:
@@ -75,6 +77,8 @@ class DaemonExecutor(ThreadPoolExecutor):
             job = self._jobs.get()
             with self._lock:
                 self._idle -= 1
+            if job is None:
+                return
             job()
             del job
 

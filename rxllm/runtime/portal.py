@@ -69,7 +69,8 @@ class _Portal:
     def _run(self) -> None:
         with asyncio.Runner() as runner, closing_dropped():
             self.loop = runner.get_loop()
-            self.loop.set_default_executor(DaemonExecutor())
+            executor = DaemonExecutor()
+            self.loop.set_default_executor(executor)
             self.loop.shutdown_default_executor = _nothing_to_shut_down  # type: ignore[method-assign]
             self._stop = asyncio.Event()
             self._ready.put(None)
@@ -78,6 +79,7 @@ class _Portal:
                     runner.run(self._wait())
                 except BaseException as error:  # a subscriber's SystemExit must not take the others' loop away
                     report(self.loop, "A task of rxllm's event loop raised.", error)
+        executor.shutdown()
 
     async def _wait(self) -> None:
         await self._stop.wait()
