@@ -59,8 +59,19 @@ from .runtime.scheduler import dispatch, scheduler
 from .values.chunk import Chunk, join
 from .values.message import FinishReason, Message
 from .values.parameters import Parameters, Settings
-from .values.parts import FilePart, Part, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
+from .values.parts import (
+    CachePoint,
+    FilePart,
+    Part,
+    RawPart,
+    ReasoningPart,
+    RefusalPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
 from .values.request import Prompt, Request
+from .values.tools import ResponseSchema, ToolSpec
 from .values.usage import Usage
 
 if TYPE_CHECKING:
@@ -103,6 +114,7 @@ __all__ = [
     "AsyncStream",
     "AuthenticationError",
     "BadRequest",
+    "CachePoint",
     "CallbackHandler",
     "Cancelled",
     "Chunk",
@@ -140,6 +152,7 @@ __all__ = [
     "ReasoningPart",
     "RefusalPart",
     "Request",
+    "ResponseSchema",
     "Retried",
     "Run",
     "RunChunk",
@@ -158,6 +171,7 @@ __all__ = [
     "ToolCallPart",
     "ToolFinished",
     "ToolResultPart",
+    "ToolSpec",
     "ToolStarted",
     "TransportError",
     "Usage",

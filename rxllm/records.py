@@ -12,7 +12,7 @@ file or of the order of several parts, it has the ``parts``, too, each with its 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import msgspec
@@ -20,12 +20,25 @@ import msgspec
 from .exact import digest
 from .misuse import MisuseError
 from .values.chunk import Chunk
-from .values.message import FinishReason, Logprobs
-from .values.parts import FilePart, Part, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
+from .values.message import FinishReason, Logprobs, Message, Role
+from .values.parts import (
+    CachePoint,
+    FilePart,
+    Outcome,
+    Part,
+    RawPart,
+    ReasoningPart,
+    RefusalPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
 from .values.request import Request
 from .values.usage import Usage
 
-__all__ = ["fingerprint", "of_json", "to_json"]
+__all__ = ["VERSION", "fingerprint", "message_from_json", "message_to_json", "of_json", "to_json"]
+
+VERSION = 1  # of the form in which messages are kept
 
 _KINDS: dict[str, type[Part]] = {
     "text": TextPart,
@@ -34,10 +47,11 @@ _KINDS: dict[str, type[Part]] = {
     "tool_call": ToolCallPart,
     "tool_result": ToolResultPart,
     "file": FilePart,
+    "cache_point": CachePoint,
     "raw": RawPart,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
-_FACTS = ("usage", "finish_reason", "raw_finish_reason", "model", "id", "logprobs")
+_FACTS = ("usage", "finish_reason", "raw_finish_reason", "model", "id", "logprobs", "provider")
 
 
 class _Record(msgspec.Struct):
@@ -55,6 +69,7 @@ class _Record(msgspec.Struct):
     id: str | None = None
     reset: bool = False
     logprobs: Logprobs | None = None
+    provider: str | None = None
 
 
 def to_json(chunk: Chunk) -> dict[str, Any]:
@@ -111,10 +126,7 @@ def fingerprint(request: Request) -> str:
     asked = {name: getattr(request, name) for name in attrs.fields_dict(Request) if name != "stream"}
     try:
         if not isinstance(request.prompt, str):
-            asked["prompt"] = [
-                {"role": message.role, "parts": [_exact_part(part) for part in message.parts]}
-                for message in request.prompt
-            ]
+            asked["prompt"] = [_exact_message(message) for message in request.prompt]
         return digest({name: value for name, value in asked.items() if value is not None and value != {}})
     except (TypeError, ValueError, RecursionError) as error:
         raise MisuseError(f"The request can't be told from others: {error}.") from None
@@ -127,7 +139,84 @@ def _exact_part(part: Part) -> dict[str, Any]:
         value = getattr(part, each.name)
         if value != each.default:
             record[each.name] = msgspec.to_builtins(value) if isinstance(value, bytes) else value
+    if isinstance(part, ToolResultPart):
+        record["content"] = [_exact_part(item) for item in part.content]
     return record
+
+
+def _exact_message(message: Message) -> dict[str, Any]:
+    """What a provider is sent of a message."""
+    record = {"role": message.role, "parts": [_exact_part(part) for part in message.parts]}
+    sent = {"name": message.name, "extra": message.extra}
+    return {**record, **{name: value for name, value in sent.items() if value is not None}}
+
+
+def _message_record(message: Message) -> dict[str, Any]:
+    record: dict[str, Any] = {"role": message.role, "parts": [_part_record(part) for part in message.parts]}
+    if message.name is not None:
+        record["name"] = message.name
+    if message.extra:
+        record["extra"] = message.extra
+    return record
+
+
+class _MessageRecord(msgspec.Struct, forbid_unknown_fields=True):
+    """A message as it is kept."""
+
+    rxllm: int
+    role: Role
+    parts: list[dict[str, Any]] = []
+    usage: Usage | None = None
+    finish_reason: FinishReason | None = None
+    raw_finish_reason: str | None = None
+    model: str | None = None
+    id: str | None = None
+    logprobs: Logprobs | None = None
+    provider: str | None = None
+    created: float | None = None
+    interrupted: bool = False
+    name: str | None = None
+    extra: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
+
+
+def message_to_json(message: Message) -> dict[str, Any]:
+    """The message as a dict of plain values, with the version of this form.
+
+    Raises:
+        MisuseError: it holds a value that JSON does not have.
+    """
+    try:
+        record = {"rxllm": VERSION, **_message_record(message)}
+        for name in _MESSAGE_FACTS:
+            if (fact := getattr(message, name)) not in (None, False):
+                record[name] = _fields(fact) if name == "usage" else msgspec.to_builtins(fact)
+    except (TypeError, ValueError) as error:
+        raise MisuseError(f"The message can't be written as JSON: {error}.") from None
+    return record
+
+
+_MESSAGE_FACTS = (*_FACTS, "created", "interrupted", "metadata")
+
+
+def message_from_json(record: Mapping[str, Any]) -> Message:
+    """The message that `message_to_json` has written.
+
+    Raises:
+        MisuseError: this is no such record, or one of a later version.
+    """
+    version = record.get("rxllm") if isinstance(cast("object", record), Mapping) else None
+    if not isinstance(version, int):
+        raise MisuseError("This is no message that rxllm has written: it has no version, as in {'rxllm': 1, …}.")
+    if version > VERSION:
+        raise MisuseError(f"This message was written by a later rxllm, in form {version}; this one reads {VERSION}.")
+    try:
+        read = msgspec.convert(record, _MessageRecord)
+        parts = tuple(_part_of_record(part) for part in read.parts)
+    except msgspec.ValidationError as error:
+        raise MisuseError(f"This is no record of a message: {error}.") from None
+    facts = {name: getattr(read, name) for name in (*_MESSAGE_FACTS, "name", "extra")}
+    return Message(read.role, parts, **facts)
 
 
 def _simple_parts(reasoning: str, text: str, refusal: str, tool_calls: tuple[ToolCallPart, ...]) -> tuple[Part, ...]:
@@ -141,14 +230,31 @@ def _simple_parts(reasoning: str, text: str, refusal: str, tool_calls: tuple[Too
 
 
 def _part_record(part: Part) -> dict[str, Any]:
-    return {"type": _NAMES[type(part)], **_fields(part)}
+    record = {"type": _NAMES[type(part)], **_fields(part)}
+    if isinstance(part, ToolResultPart):
+        record["content"] = [_part_record(item) for item in part.content]
+    return record
 
 
 def _part_of_record(record: dict[str, Any]) -> Part:
     kind = _KINDS.get(str(record.get("type")))
     if kind is None:
         raise msgspec.ValidationError(f"a part has the type {record.get('type')!r}, not one of {', '.join(_KINDS)}")
+    if kind is ToolResultPart:
+        read = msgspec.convert(record, _ResultRecord)
+        content = read.content if isinstance(read.content, str) else map(_part_of_record, read.content)
+        return ToolResultPart(read.id, content, "error" if read.is_error else read.outcome, read.name)
     return attrs.evolve(msgspec.convert(record, kind))  # by its constructor, which freezes what it holds
+
+
+class _ResultRecord(msgspec.Struct):
+    """The result of a tool as it is kept; `is_error` and content as text are of records before version 1."""
+
+    id: str
+    content: str | list[dict[str, Any]]
+    outcome: Outcome = "ok"
+    name: str = ""
+    is_error: bool = False
 
 
 def _fields(value: Part | Usage) -> dict[str, Any]:

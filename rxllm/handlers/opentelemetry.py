@@ -29,7 +29,17 @@ from ..events import (
 )
 from ..misuse import MisuseError, shown
 from ..values.message import Message
-from ..values.parts import FilePart, Part, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
+from ..values.parts import (
+    CachePoint,
+    FilePart,
+    Part,
+    RawPart,
+    ReasoningPart,
+    RefusalPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
 from ..values.request import Request
 from ._counts import counts
 
@@ -254,7 +264,7 @@ class OpenTelemetryHandler(Handler):
         shared = opened.attributes
         if answer:
             reason = answer.finish_reason or answer.raw_finish_reason
-            tokens = counts(answer.usage, shared[Names.PROVIDER])
+            tokens = counts(answer.usage)
             shared.update(_known({Names.RESPONSE_MODEL: answer.model}))
             opened.span.set_attributes(
                 _known(
@@ -350,11 +360,13 @@ def _part(part: Part) -> dict[str, Any]:
             return {"type": "refusal", "content": text}
         case ToolCallPart(id=id, name=name, arguments=arguments):
             return {"type": "tool_call", "id": id, "name": name, "arguments": _document(arguments)}
-        case ToolResultPart(id=id, content=content):
-            return {"type": "tool_call_response", "id": id, "response": content}
+        case ToolResultPart(id=id):
+            return {"type": "tool_call_response", "id": id, "response": part.text}
         case FilePart(media_type=media_type, data=data, url=url):
             place = {"type": "uri", "uri": url} if data is None else {"type": "file", "size": len(data)}
             return {**place, "modality": media_type.partition("/")[0], "mime_type": media_type}
+        case CachePoint():
+            return {"type": "cache_point"}
         case RawPart(provider=provider):
             return {"type": "raw", "provider": provider}
 

@@ -155,7 +155,7 @@ def _price(answer: _Answer) -> Decimal | None:
     from genai_prices import calc_price
     from genai_prices.data_snapshot import get_snapshot
 
-    known = counts(answer.usage, answer.provider)
+    known = counts(answer.usage)
     if not {"input_tokens", "output_tokens"} <= known.keys():
         return None
     tokens = Tokens(

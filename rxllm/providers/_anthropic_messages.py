@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import attrs
 import msgspec
 from msgspec import Struct
 
@@ -104,6 +105,7 @@ class ClaudeDecoder:
         "_apart",
         "_blocks",
         "_calls",
+        "_counts",
         "_id",
         "_is_plain",
         "_model",
@@ -131,7 +133,8 @@ class ClaudeDecoder:
         self._blocks: dict[int, _Block] = {}
         self._id: str | None = None
         self._model: str | None = None
-        self._usage: Usage | None = None
+        self._usage: Usage | None = None  # as the start told it
+        self._counts: Usage | None = None  # as the protocol counts
 
     def chunk(self, data: bytes) -> Chunk | None:
         """What an event says."""
@@ -171,7 +174,7 @@ class ClaudeDecoder:
                 raw = text_of(event.delta.stop_reason) if event.delta else None
                 self.finished = self.finished or bool(raw)
                 self.failure = broken_off(raw)
-                return self._said([], _usage(event.usage), raw)
+                return self._said([], self._counted(event.usage), raw)
             case "message_stop":
                 self.complete = self.ended = True
                 return self._said(self._stopped(sorted(self._blocks)))
@@ -190,8 +193,15 @@ class ClaudeDecoder:
         self._apart, self._tally, self._calls = None, Tally(), 0
         self._id = identity_of(message.get("id")) or None
         self._model = text_of(message.get("model")) or None
-        self._usage = _usage(message.get("usage"))
+        self._counts = None
+        self._usage = self._counted(message.get("usage"))
         return self._said(_parts(message.get("content")), now=self._reset)
+
+    def _counted(self, document: object) -> Usage | None:
+        """The totals so far. An event omits what has not changed since the one before."""
+        counts = _usage(document)
+        self._counts = self._counts.updated(counts) if self._counts and counts else counts or self._counts
+        return _whole_usage(self._counts) if counts else None
 
     def _said(
         self, parts: list[Part], usage: Usage | None = None, raw: str | None = None, *, now: bool = False
@@ -211,6 +221,7 @@ class ClaudeDecoder:
             raw_finish_reason=raw or None,
             id=self._id if first else None,
             model=self._model if first else None,
+            provider="anthropic" if first and (self._id or self._model) else None,
             reset=self._reset,
         )
         self._spoken, self._reset = True, False
@@ -248,9 +259,9 @@ class ClaudeDecoder:
             case _Delta(type="citations_delta", citation=told) if citation := object_of(told):
                 return self._text("", citation)
             case _Delta(type="thinking_delta", thinking=str(text)) if text:
-                return ReasoningPart(text, index=index)
+                return ReasoningPart(text, index=index, provider="anthropic")
             case _Delta(type="signature_delta", signature=str(signature)) if signature:
-                return ReasoningPart(signature=signature, index=index)
+                return ReasoningPart(signature=signature, index=index, provider="anthropic")
             case _Delta(type="input_json_delta", partial_json=str(json)) if json:
                 if block:
                     block.has_arguments = True
@@ -285,7 +296,7 @@ def whole_answer(body: bytes) -> Chunk:
     raw = text_of(answer.get("stop_reason")) or None
     chunk = Chunk(
         parts=_parts(answer["content"]),
-        usage=_usage(answer.get("usage")),
+        usage=_whole_usage(_usage(answer.get("usage"))),
         finish_reason=finish_of(raw) if raw else None,
         raw_finish_reason=raw,
         id=identity_of(answer.get("id")) or None,
@@ -314,7 +325,7 @@ def _whole(index: int, block: dict[str, Any], *, apart: bool) -> list[Part]:
             return [TextPart(text, citations, index if apart else None)] if text or told else []
         case "thinking":
             text, signature = text_of(block.get("thinking")), text_of(block.get("signature")) or None
-            return [ReasoningPart(text, signature, index)] if text or signature else []
+            return [ReasoningPart(text, signature, index, provider="anthropic")] if text or signature else []
         case "tool_use":
             arguments = _arguments(block.get("input"))
             return [ToolCallPart(identity_of(block.get("id")), text_of(block.get("name")), arguments, index)]
@@ -324,6 +335,14 @@ def _whole(index: int, block: dict[str, Any], *, apart: bool) -> list[Part]:
 
 def _arguments(given: object) -> str:
     return given if isinstance(given, str) else msgspec.json.encode(given or {}).decode()
+
+
+def _whole_usage(counts: Usage | None) -> Usage | None:
+    """The same, where the input includes what was read from a cache or written to one, as everywhere else."""
+    if counts is None or counts.input_tokens is None:
+        return counts
+    kept = (counts.cache_read_input_tokens or 0) + (counts.cache_creation_input_tokens or 0)
+    return attrs.evolve(counts, input_tokens=counts.input_tokens + kept) if kept else counts
 
 
 def _usage(document: object) -> Usage | None:

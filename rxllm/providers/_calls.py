@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -17,14 +17,19 @@ from ._documents import count, identity_of, object_of, text_of
 __all__ = ["Calls"]
 
 
+_KNOWN_FIELDS = frozenset(("index", "id", "type", "function", "custom"))
+
+
 class _Call:
     """A call that fragments are still added to, and what they have said as long as it is held back."""
 
-    __slots__ = ("arguments", "id", "index", "is_held", "name", "shape")
+    __slots__ = ("arguments", "extra", "id", "index", "is_held", "maker", "name", "shape")
 
     def __init__(self, index: int) -> None:
         self.id = self.name = ""
         self.index = index
+        self.extra: dict[str, Any] | None = None
+        self.maker: str | None = None
         self.is_held = True
         self.arguments: list[str] = []
         self.shape = _Shape()
@@ -57,7 +62,8 @@ class _Call:
 
     def part(self) -> ToolCallPart:
         self.is_held = False
-        return ToolCallPart(self.id, self.name, "".join(self.arguments), self.index)
+        arguments = "".join(self.arguments)
+        return ToolCallPart(self.id, self.name, arguments, self.index, provider=self.maker, extra=self.extra)
 
 
 _MARKS = r'(?s)\\.|["{}\[\]]'  # of JSON: what opens or closes
@@ -84,9 +90,9 @@ class _Shape:
         return self._has_field and self._depth == 0 and not self._in_string
 
 
-def _names(tools: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+def _whole_names(tools: Iterable[str]) -> frozenset[str]:
     """The names of tools that are not the beginning of another tool's name."""
-    names = sorted({text_of(object_of(tool.get("function") or tool).get("name")) for tool in tools})
+    names = sorted(set(tools))
     return frozenset(name for name, after in zip(names, [*names[1:], ""], strict=False) if not after.startswith(name))
 
 
@@ -98,10 +104,11 @@ class Calls:
     or when arguments come, of this call or a later one.
     """
 
-    __slots__ = ("_active", "_held", "_known", "_names", "_opened", "_places", "_tools")
+    __slots__ = ("_active", "_held", "_known", "_maker", "_names", "_opened", "_places", "_tools")
 
-    def __init__(self, tools: Iterable[Mapping[str, Any]] | None = None) -> None:
-        self._tools = tools or ()
+    def __init__(self, tools: Iterable[str] = (), maker: str | None = None) -> None:
+        self._tools = tools
+        self._maker = maker
         self._names: frozenset[str] | None = None  # that are whole; computed once they are needed
         self._places: dict[int, _Call] = {}
         self._known: dict[str, _Call] = {}  # by their ids
@@ -135,6 +142,11 @@ class Calls:
             self._opened += 1
         if arguments:
             self._active = max(self._active, known.index)
+        if not call.keys() <= _KNOWN_FIELDS and (facts := {n: v for n, v in call.items() if n not in _KNOWN_FIELDS}):
+            known.extra = {**(known.extra or {}), **facts}  # such as the signature of Gemini's thought
+            known.maker = self._maker
+            if not known.is_held:
+                return [ToolCallPart("", "", arguments, known.index, provider=self._maker, extra=facts)]
         if not known.is_held:
             return [ToolCallPart("", "", arguments, known.index)] if arguments else []
         known.id = known.id or identity
@@ -159,5 +171,5 @@ class Calls:
         if not call.id or not call.name:
             return False
         if self._names is None:
-            self._names = _names(self._tools)
+            self._names = _whole_names(self._tools)
         return call.index <= self._active or call.name in self._names

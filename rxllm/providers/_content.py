@@ -100,7 +100,7 @@ class Files:
         kind = self._audio_type or next(
             (kind for start, kind in _AUDIO_SIGNATURES.items() if data.startswith(start)), "audio/*"
         )
-        return [FilePart(kind, data, name=self._audio_id or None)]
+        return [FilePart(kind, data, file_id=self._audio_id or None)]
 
 
 def _audio_type(name: str) -> str:

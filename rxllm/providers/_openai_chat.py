@@ -15,11 +15,12 @@ from msgspec import Struct
 from ..bounds import CALLS, PARTS
 from ..errors import ProtocolError, ProviderError
 from ..values.chunk import Chunk, text_chunk
-from ..values.parts import Part, ReasoningPart, RefusalPart, TextPart
+from ..values.parts import Part, RawPart, ReasoningPart, RefusalPart, TextPart
 from ..values.usage import Usage
 from ._calls import Calls
 from ._choices import Choices
 from ._content import Files, Tally, bounded, citations
+from ._details import Details
 from ._documents import (
     UNREADABLE,
     count,
@@ -48,6 +49,7 @@ class _Delta(Struct, gc=False):
     images: Any = None  # OpenRouter
     audio: Any = None
     annotations: Any = None
+    reasoning_details: Any = None  # OpenRouter
 
 
 class _Choice(Struct, gc=False):
@@ -101,9 +103,11 @@ class ChatDecoder:
         "_calls",
         "_choices",
         "_decode",
+        "_details",
         "_files",
         "_id",
         "_is_plain",
+        "_maker",
         "_model",
         "_spoken",
         "_tally",
@@ -112,11 +116,13 @@ class ChatDecoder:
         "failure",
     )
 
-    def __init__(self, tools: Iterable[Mapping[str, Any]] | None = None, audio_format: str = "") -> None:
+    def __init__(self, tools: Iterable[str] = (), audio_format: str = "", maker: str = "openai") -> None:
         self.complete = False
         self.ended = False
         self.failure: ProviderError | None = None
-        self._calls = Calls(tools)
+        self._maker = maker
+        self._calls = Calls(tools, maker)
+        self._details: Details | None = None
         self._choices = Choices[_Choice]()
         self._files = Files(audio_format)
         self._tally = Tally()
@@ -154,6 +160,7 @@ class ChatDecoder:
                 or delta.images
                 or delta.audio
                 or delta.annotations
+                or delta.reasoning_details
             ):
                 text = delta.content
             if text and type(text) is str:
@@ -168,6 +175,7 @@ class ChatDecoder:
         parts, logprobs, raw = self._heard(self._choices.released())
         parts += self._calls.released(everything=True)
         parts += self._files.released()
+        parts += self._detailed()
         return self._said(parts, None, raw, logprobs)
 
     def _other(self, data: bytes, error: Exception) -> Chunk | None:
@@ -199,6 +207,7 @@ class ChatDecoder:
         if raw is not None:
             parts += self._calls.released(everything=True)
             parts += self._files.released()
+            parts += self._detailed()
         chunk = self._said(parts, usage, raw, logprobs)
         if chunk is None and self.failure:
             raise self.failure
@@ -241,6 +250,7 @@ class ChatDecoder:
             logprobs={name: tuple(each) for name, each in logprobs.items()} if logprobs else None,
             id=(self._id or None) if first else None,
             model=(self._model or None) if first else None,
+            provider=self._maker if first and (self._id or self._model) else None,
         )
 
     def _begun(self, text: str, frame: _Frame) -> Chunk:
@@ -250,7 +260,8 @@ class ChatDecoder:
         self._tally.begin()
         self._is_plain = self._spoken = True
         self._decode = _decode_frame
-        return Chunk(text, id=self._id or None, model=self._model or None)
+        who = self._maker if self._id or self._model else None
+        return Chunk(text, id=self._id or None, model=self._model or None, provider=who)
 
     def _identify(self, frame: _Frame) -> None:
         if isinstance(frame, _First):
@@ -275,7 +286,11 @@ class ChatDecoder:
         # `reasoning_details`, too, has texts; OpenRouter repeats there what it says here.
         reasoning = delta.reasoning_content or delta.reasoning
         if isinstance(reasoning, str) and reasoning:
-            yield ReasoningPart(reasoning)
+            # What came in this field is wanted back in it.
+            yield ReasoningPart(reasoning, provider=self._maker if delta.reasoning_content else None)
+        if delta.reasoning_details:
+            self._details = self._details or Details(self._maker)
+            self._details.add(delta.reasoning_details)
         yield from self._content(choice.text if delta.content is None else delta.content)
         if isinstance(delta.refusal, str) and delta.refusal:
             yield RefusalPart(delta.refusal)
@@ -293,6 +308,10 @@ class ChatDecoder:
         if delta.function_call and not calls:  # what tool_calls were once; they had no ids that could come late
             yield from self._calls.add(0, {"index": 0, "function": delta.function_call})
             yield from self._calls.released(everything=True)
+
+    def _detailed(self) -> list[RawPart]:
+        details, self._details = self._details, None
+        return [details.part()] if details else []
 
     def _content(self, content: object) -> Iterator[Part]:
         if isinstance(content, str):
@@ -342,14 +361,14 @@ def _speaks(choice: _Choice) -> bool:
     )
 
 
-def whole_answer(body: bytes, audio_format: str = "") -> Chunk:
+def whole_answer(body: bytes, audio_format: str = "", maker: str = "openai") -> Chunk:
     """The answer that was not streamed: a document that could be read is whole, whether or not it says why it ended.
 
     Raises:
         ProviderError: the body is an error, although its status was 200; what else it says is the error's `partial`.
         ProtocolError: the body is neither.
     """
-    decoder = ChatDecoder(audio_format=audio_format)
+    decoder = ChatDecoder((), audio_format, maker)
     try:
         answer = _decode_answer(body)
         chunk = decoder.read(answer, body)
@@ -385,5 +404,6 @@ def _usage(document: object) -> Usage | None:
         input_tokens=count(document, "prompt_tokens"),
         output_tokens=count(document, "completion_tokens"),
         cache_read_input_tokens=count(document, "prompt_tokens_details", "cached_tokens"),
+        cache_creation_input_tokens=count(document, "prompt_tokens_details", "cache_write_tokens"),
         reasoning_output_tokens=count(document, "completion_tokens_details", "reasoning_tokens"),
     )

@@ -6,9 +6,8 @@ back is read in `_chat.py`.
 
 from __future__ import annotations
 
-import base64
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack, get_args
 from urllib.parse import urlsplit
 
@@ -19,14 +18,14 @@ from ..errors import ProviderError
 from ..events import Service
 from ..misuse import MisuseError, shown
 from ..values.chunk import Chunk
-from ..values.message import Message, Role
-from ..values.parts import FilePart, Part, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
 from ..values.request import Request
+from ..values.tools import ToolSpec
 from ..wire.http import Timeouts
 from ._arguments import base_from, key_from
 from ._documents import json_of, object_of, provider_error, refuse_several, text_of
 from ._http import Decoder, HTTPFields, HTTPProvider
 from ._openai_chat import ChatDecoder, whole_answer
+from ._openai_turns import told_choice, told_format, told_tool, turns
 
 if TYPE_CHECKING:
     from ..wire.clients import Client
@@ -53,6 +52,12 @@ _PROVIDERS = {
     "perplexity.ai": "perplexity",
     "x.ai": "x_ai",
 }
+
+
+@functools.cache
+def _known_provider(host: str) -> str | None:
+    return next((name for end, name in _PROVIDERS.items() if f".{host}".endswith(f".{end}")), None)
+
 
 # What follows a base model's name is a date or an owner.
 _COMPLETIONS_MODELS = tuple(
@@ -115,6 +120,11 @@ class OpenAI(HTTPProvider):
     def _is_vendor(self) -> bool:
         return self._host.endswith("api.openai.com")  # eu.api.openai.com is theirs, too
 
+    @property
+    def _maker(self) -> str:
+        """Whose answers may come back to this server with all that they carry."""
+        return "openai" if self._is_vendor else _known_provider(self._host) or self._host
+
     def _completes(self, request: Request) -> bool:
         """Whether to ask by the older protocol, which continues a text."""
         if self.api is not None:
@@ -128,8 +138,7 @@ class OpenAI(HTTPProvider):
     def service(self, request: Request) -> Service:
         """Who answers, and where; whose protocol it is, where the host is not known."""
         service = super().service(request)
-        host = f".{service.address}"
-        known = next((name for end, name in _PROVIDERS.items() if host.endswith(f".{end}")), None)
+        known = _known_provider(service.address or "")
         return attrs.evolve(service, provider=known) if known else service
 
     def _model(self, request: Request) -> str:
@@ -161,9 +170,11 @@ class OpenAI(HTTPProvider):
             "top_k": request.top_k,
             "stop": None if request.stop_sequences is None else list(request.stop_sequences),
             "random_seed" if self._host.endswith("mistral.ai") else "seed": request.seed,
-            "tools": None if request.tools is None else list(request.tools),
-            "tool_choice": request.tool_choice,
-            "response_format": request.response_format,
+            "tools": None if request.tools is None else [told_tool(tool) for tool in request.tools],
+            "tool_choice": told_choice(request.tool_choice),
+            "parallel_tool_calls": request.parallel_tool_calls,
+            "reasoning_effort": request.effort,
+            "response_format": told_format(request.response_format),
             "stream_options": {"include_usage": True} if streams else None,
         }
         return {
@@ -178,23 +189,23 @@ class OpenAI(HTTPProvider):
         model = self._model(request)
         if not isinstance(request.prompt, str):
             raise MisuseError(f"{model} is asked by the completions protocol, which takes a text, not messages.")
-        if request.tools or request.tool_choice or request.response_format:
-            raise MisuseError(
-                f"{model} is asked by the completions protocol, which has no tools, tool_choice or response_format."
-            )
+        unknown = ("tools", "tool_choice", "parallel_tool_calls", "effort", "response_format")
+        if any(getattr(request, name) is not None for name in unknown):
+            raise MisuseError(f"{model} is asked by the completions protocol, which has no {', '.join(unknown)}.")
         return {"prompt": request.prompt}
 
     def _conversation(self, request: Request) -> list[dict[str, Any]]:
         if isinstance(request.prompt, str):
             return [{"role": "user", "content": request.prompt}]
-        vendor = self._is_vendor
-        return [turn for message in request.prompt for turn in _turns(message, vendor=vendor)]
+        maker = self._maker
+        return [turn for message in request.prompt for turn in turns(message, maker)]
 
     def _decoder(self, request: Request) -> Decoder:
-        return ChatDecoder(request.tools, _audio_format(request))
+        names = [tool.name for tool in request.tools or () if isinstance(tool, ToolSpec)]
+        return ChatDecoder(names, _audio_format(request), self._maker)
 
     def _whole(self, body: bytes, request: Request) -> Chunk:
-        return whole_answer(body, _audio_format(request))
+        return whole_answer(body, _audio_format(request), self._maker)
 
     def _error(self, status: int, body: bytes, headers: Mapping[str, str]) -> ProviderError:
         return provider_error(json_of(body), body, status=status, headers=headers)
@@ -203,76 +214,3 @@ class OpenAI(HTTPProvider):
 def _audio_format(request: Request) -> str:
     """The format of the sound that a request asks for, which the answer does not repeat."""
     return text_of(object_of(request.extra.get("audio")).get("format")) if request.extra else ""
-
-
-def _turns(message: Message, *, vendor: bool) -> Iterator[dict[str, Any]]:
-    """The protocol's messages for one of ours: each tool's result is a message of its own."""
-    calls: list[dict[str, Any]] = []
-    content: list[dict[str, Any]] = []
-    files: dict[str, Any] = {}
-    for part in message.parts:
-        if isinstance(part, ToolResultPart) and message.role in ("tool", "user"):
-            yield {"role": "tool", "tool_call_id": part.id, "content": part.content}
-        elif isinstance(part, ToolCallPart) and message.role == "assistant":
-            function = {"name": part.name, "arguments": part.arguments or "{}"}
-            calls.append({"id": part.id, "type": "function", "function": function})
-        elif isinstance(part, FilePart) and message.role == "assistant":
-            _echo(part, files, vendor=vendor)
-        else:
-            content += _content(message.role, part, vendor=vendor)
-    if message.parts and not content and message.role in ("tool", "user"):
-        return
-    turn: dict[str, Any] = {"role": message.role, "content": content, **files}
-    # Several texts of the user are kept apart. Elsewhere not all servers know lists.
-    if all(item["type"] == "text" for item in content) and (len(content) < 2 or message.role != "user"):
-        turn["content"] = "".join(item["text"] for item in content)
-    if calls:
-        turn["content"] = turn["content"] or None
-        turn["tool_calls"] = calls
-    yield turn
-
-
-def _content(role: Role, part: Part, *, vendor: bool) -> Iterator[dict[str, Any]]:
-    match part:
-        case TextPart() if role != "tool":
-            yield {"type": "text", "text": part.text}
-        case RefusalPart() if role == "assistant":
-            yield {"type": "refusal", "refusal": part.text}
-        case FilePart() if role == "user":
-            yield _file(part, vendor=vendor)
-        case RawPart(provider="openai"):
-            yield dict(part.data)
-        case ReasoningPart() | RawPart() if role == "assistant":
-            pass  # the protocol takes no reasoning back, and what another vendor wants back is of no use here
-        case _:
-            raise MisuseError(f"OpenAI takes no {type(part).__name__} in a message of the role {role!r}.")
-
-
-def _echo(part: FilePart, fields: dict[str, Any], *, vendor: bool) -> None:
-    """A file that the model has made, in the fields that it came in: a picture as it is, a sound by its id."""
-    if part.media_type.startswith("audio/") and part.name:
-        fields["audio"] = {"id": part.name}
-    elif part.media_type.startswith("image/") and not vendor:
-        fields.setdefault("images", []).append(_file(part, vendor=vendor))
-    else:
-        raise MisuseError(
-            f"OpenAI takes no {part.media_type} file in a message of the assistant; put it into one of the user's."
-        )
-
-
-_AUDIO_FORMATS = {"mpeg": "mp3", "x-wav": "wav", "wave": "wav", "vnd.wave": "wav"}
-
-
-def _file(part: FilePart, *, vendor: bool) -> dict[str, Any]:
-    kind, _, subtype = part.media_type.partition("/")
-    data = "" if part.data is None else base64.b64encode(part.data).decode()
-    location = f"data:{part.media_type};base64,{data}" if part.data is not None else part.url
-    if location is None:
-        raise MisuseError("A FilePart needs data or a url.")
-    if kind == "image":
-        return {"type": "image_url", "image_url": {"url": location}}
-    if part.data is None and (vendor or kind == "audio"):
-        raise MisuseError(f"OpenAI takes the url of an image only; give the data of this {part.media_type} file.")
-    if kind == "audio":
-        return {"type": "input_audio", "input_audio": {"data": data, "format": _AUDIO_FORMATS.get(subtype, subtype)}}
-    return {"type": "file", "file": {"filename": part.name or f"file.{subtype}", "file_data": location}}

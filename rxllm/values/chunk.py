@@ -8,9 +8,11 @@ answer, whatever the pieces were::
 How parts join (each rule is associative, `tests/laws/test_monoid.py` checks it):
 
 * text joins with text that it directly follows, unless it has an index of its own; their citations are in one row;
+* a text with a signature joins with no other, since the signature holds for exactly this text;
 * reasoning joins with reasoning of its index (without one: that it directly follows) until a signature closes it;
 * a tool-call fragment with a new id opens a call; one without an id, or with the same id, continues the latest call
   of its index. It never absorbs a later id;
+* the result of a tool closes all calls and all reasoning before it: servers use ids and indices again in each round;
 * usage: providers send running totals, so the later known figure replaces the earlier one;
 * ``reset=True`` forgets everything that came before.
 
@@ -28,7 +30,7 @@ from attrs import field, frozen
 from ..misuse import MisuseError, shown
 from .frozen import frozen_json
 from .message import FinishReason, Logprobs, Message
-from .parts import Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart, text_of
+from .parts import Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart, text_of
 from .usage import Usage
 
 __all__ = ["Chunk"]
@@ -46,6 +48,7 @@ class _Rest:
     id: str | None = None
     reset: bool = False
     logprobs: Logprobs | None = field(default=None, hash=False)
+    provider: str | None = field(default=None, eq=False)
 
 
 _NOTHING = _Rest()
@@ -73,6 +76,7 @@ class Chunk:
         id: str | None = None,
         reset: bool = False,
         logprobs: Logprobs | None = None,
+        provider: str | None = None,
     ) -> None:
         if type(text) is not str and not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise MisuseError(f"The text of a Chunk must be text, not {shown(text)}.")
@@ -87,12 +91,22 @@ class Chunk:
             text = text_of(whole, TextPart)
             if not whole or (len(whole) == 1 and _is_mere_text(whole[0])):
                 whole = None
-        plain = not (whole or usage or finish_reason or raw_finish_reason or model or id or reset or logprobs)
+        plain = not (
+            whole or usage or finish_reason or raw_finish_reason or model or id or reset or logprobs or provider
+        )
         rest = (
             None
             if plain
             else _Rest(
-                whole, usage, finish_reason, raw_finish_reason, model, id, reset, logprobs and frozen_json(logprobs)
+                whole,
+                usage,
+                finish_reason,
+                raw_finish_reason,
+                model,
+                id,
+                reset,
+                logprobs and frozen_json(logprobs),
+                provider,
             )
         )
         _set_text(self, text)
@@ -182,6 +196,11 @@ class Chunk:
         """The log-probabilities of its tokens, if they were asked for."""
         return self._facts.logprobs
 
+    @property
+    def provider(self) -> str | None:
+        """Who answers, if this chunk tells it."""
+        return self._facts.provider
+
     def message(self) -> Message:
         """The answer that this chunk is the whole of."""
         facts = self._facts
@@ -194,6 +213,7 @@ class Chunk:
             model=facts.model,
             id=facts.id,
             logprobs=facts.logprobs,
+            provider=facts.provider,
         )
 
     @classmethod
@@ -217,6 +237,7 @@ class Chunk:
             model=answer.model,
             id=answer.id,
             logprobs=answer.logprobs,
+            provider=answer.provider,
         )
 
 
@@ -256,7 +277,8 @@ def part_chunk(part: ReasoningPart | ToolCallPart) -> Chunk:
     """``Chunk(parts=[part])`` of a part that is not empty, at a third of the price."""
     rest = _new(_ThawedRest)
     rest.parts = (part,)
-    rest.usage = rest.finish_reason = rest.raw_finish_reason = rest.model = rest.id = rest.logprobs = None
+    rest.usage = rest.finish_reason = rest.raw_finish_reason = rest.model = rest.id = None
+    rest.logprobs = rest.provider = None
     rest.reset = False
     rest.__class__ = _Rest
     chunk = _new(_ThawedChunk)
@@ -294,6 +316,7 @@ def join(chunks: Iterable[Chunk]) -> Chunk:
                 rest.id or facts.id,
                 facts.reset,
                 None,
+                rest.provider or facts.provider,
             )
         if rest.logprobs:
             logprobs.append(rest.logprobs)
@@ -312,6 +335,7 @@ def join(chunks: Iterable[Chunk]) -> Chunk:
         id=facts.id,
         reset=facts.reset,
         logprobs=_continued(logprobs),
+        provider=facts.provider,
     )
 
 
@@ -331,7 +355,7 @@ def _is_fragment(part: Part) -> bool:
 
 
 def _is_mere_text(part: Part) -> bool:
-    return isinstance(part, TextPart) and not part.citations and part.index is None
+    return isinstance(part, TextPart) and part == TextPart(part.text)
 
 
 class _Open:
@@ -344,6 +368,19 @@ class _Open:
         self.texts: list[str] = [part.arguments if isinstance(part, ToolCallPart) else part.text]
         self.citations: list[Mapping[str, Any]] = []  # that came after the part was opened
 
+    def learn(self, part: TextPart | ReasoningPart | ToolCallPart) -> None:
+        """Takes over what a later fragment says besides its text."""
+        if part.signature is None and part.provider is None and part.extra is None:
+            return
+        known: Any = self.part
+        extra: dict[str, Any] = {**(known.extra or {}), **(part.extra or {})}
+        self.part = attrs.evolve(
+            known,
+            signature=part.signature or known.signature,
+            provider=known.provider or part.provider,
+            extra=extra or None,
+        )
+
     def close(self) -> Part:
         if len(self.texts) == 1:
             return self.part
@@ -351,7 +388,7 @@ class _Open:
         if isinstance(self.part, ToolCallPart):
             return attrs.evolve(self.part, arguments=text)
         if isinstance(self.part, TextPart):
-            return TextPart(text, [*self.part.citations, *self.citations], self.part.index)
+            return attrs.evolve(self.part, text=text, citations=[*self.part.citations, *self.citations])
         return attrs.evolve(self.part, text=text)
 
 
@@ -367,7 +404,7 @@ class _Fold:
 
     def text(self, text: str) -> None:
         last = self._parts[-1] if self._parts else None
-        if isinstance(last, _Open) and type(last.part) is TextPart:
+        if isinstance(last, _Open) and type(last.part) is TextPart and last.part.signature is None:
             last.texts.append(text)
         elif text:
             self._parts.append(_Open(TextPart(text)))
@@ -386,15 +423,25 @@ class _Fold:
             elif part.text:
                 self._parts.append(_Open(part))
         else:
+            if isinstance(part, ToolResultPart):
+                self._calls.clear()
+                self._reasoning.clear()
             self._parts.append(part)
 
     def _passage(self, part: TextPart) -> None:
         last = self._parts[-1] if self._parts else None
         known = last.part if isinstance(last, _Open) else None
-        if isinstance(last, _Open) and isinstance(known, TextPart) and part.index in (None, known.index):
+        is_apart = part.signature is not None or (isinstance(known, TextPart) and known.signature is not None)
+        if (
+            isinstance(last, _Open)
+            and isinstance(known, TextPart)
+            and part.index in (None, known.index)
+            and not is_apart
+        ):
             last.texts.append(part.text)
             last.citations += part.citations
-        elif part.text or part.citations:
+            last.learn(part)
+        elif part.text or part.citations or part.signature or part.extra:
             self._parts.append(_Open(part))
 
     def _call(self, part: ToolCallPart) -> None:
@@ -403,6 +450,7 @@ class _Fold:
         if latest and isinstance(known, ToolCallPart) and part.id in ("", known.id):
             if part.name and not known.name:
                 latest.part = attrs.evolve(known, name=part.name)
+            latest.learn(part)
             latest.texts.append(part.arguments)
             return
         opened = self._calls[part.index] = _Open(part)
@@ -422,11 +470,12 @@ class _Fold:
             and known.index == part.index
             and (known.signature is None or not part.text)
         ):
-            if part.signature:
-                latest.part = attrs.evolve(known, signature=part.signature)
+            if part.id and not known.id:
+                latest.part = attrs.evolve(known, id=part.id)
+            latest.learn(part)
             latest.texts.append(part.text)
             return
-        if part.text or part.signature:
+        if part.text or part.signature or part.id:
             opened = _Open(part)
             self._parts.append(opened)
             if part.index is not None:

@@ -1,13 +1,29 @@
-"""Content as other libraries write it, made into parts."""
+"""Content as OpenAI's and Anthropic's clients write it, made into parts.
+
+A field that no part can carry is refused by its name, so that nothing is lost in silence.
+"""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast, get_args
 
-from ..misuse import MisuseError
-from .parts import FilePart, Part, TextPart
+import msgspec
+
+from ..misuse import MisuseError, shown
+from .parts import (
+    CachePoint,
+    FilePart,
+    Outcome,
+    Part,
+    RawPart,
+    ReasoningPart,
+    RefusalPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
 
 __all__ = []
 
@@ -21,33 +37,227 @@ def parts_of(content: object) -> tuple[Part, ...]:
     if content is None:
         return ()
     if isinstance(content, Mapping):
-        return (_part_of(cast("Mapping[str, Any]", content)),)
+        return _parts_of_dict(cast("Mapping[str, Any]", content))
     if isinstance(content, Iterable) and not isinstance(content, bytes):
         return tuple(part for item in cast("Iterable[object]", content) for part in parts_of(item))
     raise MisuseError(f"Content must be text, parts or content dicts, not {type(content).__name__}.")
 
 
-def _part_of(item: Mapping[str, Any]) -> Part:
-    match item:
-        case {"type": "text" | "input_text", "text": str(text)}:
-            return TextPart(text)
-        case {"type": "image_url", "image_url": {"url": str(url)}} | {"type": "image_url", "image_url": str(url)}:
-            return _file_of(url)
-        case _:
+_PART_TYPES = get_args(Part)
+
+
+class Fields:
+    """The fields of a dict that somebody has written, each of which must be taken.
+
+    Raises:
+        MisuseError: from each method, with the dict's kind and the name of the field.
+    """
+
+    def __init__(self, given: Mapping[str, Any], what: str) -> None:
+        self.rest = dict(given)
+        self.what = what
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """A text; without a default it must be there."""
+        value = self.rest.pop(name, default)
+        if not isinstance(value, str):
+            raise MisuseError(f"The {name!r} of {self.what} must be text, not {shown(value)}.")
+        return value
+
+    def optional(self, name: str) -> str | None:
+        """A text that may be missing or None."""
+        return None if self.rest.get(name) is None and self.rest.pop(name, None) is None else self.text(name)
+
+    def fields(self, name: str) -> Fields:
+        """A dict within this one."""
+        value = self.rest.pop(name, None)
+        if not isinstance(value, Mapping):
+            raise MisuseError(f"The {name!r} of {self.what} must be a dict, not {shown(value)}.")
+        return Fields(cast("Mapping[str, Any]", value), f"the {name!r} of {self.what}")
+
+    def items(self, name: str) -> list[Mapping[str, Any]]:
+        """A list of dicts, empty where it is missing or None."""
+        value: Any = self.rest.pop(name, None) or []
+        if not isinstance(value, (list, tuple)) or not all(
+            isinstance(item, Mapping) for item in cast("list[object]", value)
+        ):
             raise MisuseError(
-                f"Content of type {item.get('type')!r} is not known here; use the parts of rxllm "
-                "(TextPart, FilePart, …), or RawPart for what one provider alone understands."
+                f"The {name!r} of {self.what} must be a list of dicts, not {shown(cast('object', value))}."
+            )
+        return list(cast("list[Mapping[str, Any]]", value))
+
+    def flag(self, name: str) -> bool:
+        """True or False; False where it is missing or None."""
+        value = self.rest.pop(name, None) or False
+        if not isinstance(value, bool):
+            raise MisuseError(f"The {name!r} of {self.what} must be True or False, not {shown(value)}.")
+        return value
+
+    def end(self) -> None:
+        """Refuses what nobody has taken."""
+        left = [name for name, value in self.rest.items() if value is not None]
+        if left:
+            raise MisuseError(
+                f"rxllm can't carry the field {left[0]!r} of {self.what}. Write the message with rxllm's own parts, "
+                "or give what one provider alone understands as a RawPart or as extra={…} of the Message."
             )
 
 
-def _file_of(url: str) -> FilePart:
+def _parts_of_dict(given: Mapping[str, Any]) -> tuple[Part, ...]:
+    kind = given.get("type")
+    read = _READERS.get(kind) if isinstance(kind, str) else None
+    if read is None:
+        raise MisuseError(
+            f"Content of type {kind!r} is not known here; use the parts of rxllm (TextPart, FilePart, …), or RawPart "
+            "for what one provider alone understands."
+        )
+    fields = Fields(given, f"content of the type {kind!r}")
+    del fields.rest["type"]
+    cached = _cache_point(fields)
+    part = read(fields)
+    fields.end()
+    return (part, *cached)
+
+
+def _cache_point(fields: Fields) -> tuple[CachePoint, ...]:
+    if fields.rest.get("cache_control") is None:
+        return ()
+    control = fields.fields("cache_control")
+    kind, ttl = control.text("type", "ephemeral"), control.optional("ttl")
+    control.end()
+    if kind != "ephemeral":
+        raise MisuseError(f"A cache_control has the type 'ephemeral', not {kind!r}.")
+    return (CachePoint(ttl),)
+
+
+def _text(fields: Fields) -> Part:
+    return TextPart(fields.text("text"), citations=(*fields.items("annotations"), *fields.items("citations")))
+
+
+def _thinking(fields: Fields) -> Part:
+    return ReasoningPart(fields.text("thinking"), fields.optional("signature"), provider="anthropic")
+
+
+def _redacted(fields: Fields) -> Part:
+    return RawPart("anthropic", {"type": "redacted_thinking", "data": fields.text("data")})
+
+
+def _refusal(fields: Fields) -> Part:
+    return RefusalPart(fields.text("refusal"))
+
+
+def _tool_use(fields: Fields) -> Part:
+    arguments = fields.rest.pop("input", None)
+    if not isinstance(arguments, Mapping):
+        raise MisuseError(f"The 'input' of {fields.what} must be a dict, not {shown(arguments)}.")
+    try:
+        text = msgspec.json.encode(arguments).decode()
+    except (TypeError, ValueError) as error:
+        raise MisuseError(f"The 'input' of {fields.what} can't be written as JSON: {error}.") from None
+    return ToolCallPart(fields.text("id"), fields.text("name"), text)
+
+
+def _tool_result(fields: Fields) -> Part:
+    outcome: Outcome = "error" if fields.flag("is_error") else "ok"
+    return ToolResultPart(fields.text("tool_use_id"), fields.rest.pop("content", None), outcome)
+
+
+def _image_url(fields: Fields) -> Part:
+    if isinstance(fields.rest.get("image_url"), str):
+        return file_of_url(fields.text("image_url"), "image/*", detail=fields.optional("detail"))
+    image = fields.fields("image_url")
+    part = file_of_url(image.text("url"), "image/*", detail=image.optional("detail"))
+    image.end()
+    return part
+
+
+def _input_image(fields: Fields) -> Part:
+    detail = fields.optional("detail")
+    if (file_id := fields.optional("file_id")) is not None:
+        return FilePart("image/*", file_id=file_id, provider="openai", detail=detail)
+    return file_of_url(fields.text("image_url"), "image/*", detail=detail)
+
+
+def _source(fields: Fields) -> Part:
+    source = fields.fields("source")
+    kind = source.text("type")
+    title, context = fields.optional("title"), fields.optional("context")
+    citable = False
+    if fields.rest.get("citations") is not None:
+        marks = fields.fields("citations")
+        citable = marks.flag("enabled")
+        marks.end()
+    facts: dict[str, Any] = {"title": title, "context": context, "citable": citable}
+    any_type = "image/*" if fields.what.endswith("'image'") else "application/pdf"
+    match kind:
+        case "base64":
+            media_type = source.text("media_type")
+            part = FilePart(media_type, _bytes(source.text("data"), source.what), **facts)
+        case "text":
+            media_type = source.text("media_type", "text/plain")
+            part = FilePart(media_type, source.text("data").encode(), **facts)
+        case "url":
+            part = FilePart(any_type, url=source.text("url"), **facts)
+        case "file":
+            part = FilePart(any_type, file_id=source.text("file_id"), provider="anthropic", **facts)
+        case _:
+            raise MisuseError(f"The type of {source.what} is base64, text, url or file, not {kind!r}.")
+    source.end()
+    return part
+
+
+def _file(fields: Fields) -> Part:
+    inner = fields.fields("file") if "file" in fields.rest else fields
+    name = inner.optional("filename")
+    file_id, url, data = inner.optional("file_id"), inner.optional("file_url"), inner.optional("file_data")
+    if inner is not fields:
+        inner.end()
+    if file_id is not None:
+        return FilePart("application/*", file_id=file_id, provider="openai", name=name)
+    if data is not None:
+        return file_of_url(data, "application/pdf", name=name)
+    if url is None:
+        raise MisuseError(f"{inner.what.capitalize()} needs a 'file_data', a 'file_id' or a 'file_url'.")
+    return FilePart("application/pdf", url=url, name=name)
+
+
+def _input_audio(fields: Fields) -> Part:
+    sound = fields.fields("input_audio")
+    kind = sound.text("format", "wav")
+    part = FilePart(f"audio/{'mpeg' if kind == 'mp3' else kind}", _bytes(sound.text("data"), sound.what))
+    sound.end()
+    return part
+
+
+_READERS: dict[str, Callable[[Fields], Part]] = {
+    "text": _text,
+    "input_text": _text,
+    "output_text": _text,
+    "thinking": _thinking,
+    "redacted_thinking": _redacted,
+    "refusal": _refusal,
+    "tool_use": _tool_use,
+    "tool_result": _tool_result,
+    "image_url": _image_url,
+    "input_image": _input_image,
+    "image": _source,
+    "document": _source,
+    "file": _file,
+    "input_file": _file,
+    "input_audio": _input_audio,
+}
+
+
+def file_of_url(url: str, media_type: str, **facts: Any) -> FilePart:
+    """The file at a URL; of a data URL the bytes, and the media type that it names."""
     head, comma, data = url.partition(",")
     if not comma or not head.startswith("data:") or not head.endswith(";base64"):
-        return FilePart("image/*", url=url)
+        return FilePart(media_type, url=url, **facts)
+    return FilePart(head[5:].partition(";")[0] or media_type, _bytes(data, "a data URL"), **facts)
+
+
+def _bytes(data: str, what: str) -> bytes:
     try:
-        return FilePart(head[5:-7], data=base64.b64decode(data, validate=True))
+        return base64.b64decode(data, validate=True)
     except ValueError as error:
-        raise MisuseError(f"The data URL of an image is not valid base64: {error}.") from None
-
-
-_PART_TYPES = get_args(Part)
+        raise MisuseError(f"The data of {what} is not valid base64: {error}.") from None

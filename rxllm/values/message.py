@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from attrs import field, frozen
+from attrs.validators import optional
 
-from ..misuse import MisuseError, shown
+from ..misuse import MisuseError, is_text, must_be, shown
 from ..showing import called, set_fields
 from .content import parts_of
 from .frozen import frozen_json
-from .parts import Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart, text_of
+from .parts import Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart, is_mapping, text_of
 from .usage import Usage
 
 __all__ = ["FinishReason", "Logprobs", "Message", "Role", "is_whole"]
@@ -51,9 +52,25 @@ def _role(message: object, attribute: object, role: object) -> None:
 
 @frozen
 class Message:
-    """One turn of a conversation. An answer has the last five fields too, and goes back into a conversation as it is.
+    """One turn of a conversation. An answer goes back into a conversation as it is.
 
     ``str(message)`` is its text. `parts` may be given as text, a part, or any of the usual content lists.
+
+    Attributes:
+        role: who says it.
+        parts: what is said.
+        usage: the tokens that the answer took.
+        finish_reason: why the answer ended.
+        raw_finish_reason: the same in the provider's word.
+        model: the model that answered.
+        id: the provider's id of the answer.
+        logprobs: the log-probabilities of its tokens, if they were asked for.
+        provider: who answered.
+        created: when the answer was made, in seconds since 1970.
+        interrupted: whether the answer broke off, because of an error or because its reader left.
+        name: which of several users, or assistants, says it; providers that know no names get none.
+        extra: further fields of the message in the provider's own form; providers of another form refuse them.
+        metadata: facts of the program's own, which no provider gets.
     """
 
     role: Role = field(validator=_role)
@@ -64,6 +81,19 @@ class Message:
     model: str | None = None
     id: str | None = None
     logprobs: Logprobs | None = field(default=None, eq=False, converter=frozen_json)
+    provider: str | None = field(default=None, eq=False)
+    created: float | None = field(default=None, eq=False)
+    interrupted: bool = False
+    name: str | None = field(default=None, validator=optional(must_be("text", is_text)))
+    extra: Mapping[str, Any] | None = field(
+        default=None,
+        converter=frozen_json,
+        validator=optional(must_be("a dict of further fields in the provider's own form", is_mapping)),
+        hash=False,
+    )
+    metadata: Mapping[str, Any] | None = field(
+        default=None, converter=frozen_json, validator=optional(must_be("a dict", is_mapping)), eq=False
+    )
 
     def __str__(self) -> str:
         return self.text
@@ -99,3 +129,26 @@ class Message:
     def tool_calls(self) -> tuple[ToolCallPart, ...]:
         """The calls of tools that the model asks for, in order."""
         return tuple(part for part in self.parts if isinstance(part, ToolCallPart))
+
+    def to_json(self) -> dict[str, Any]:
+        """The message as a dict of plain values for `json.dumps`, from which `from_json` makes the same message.
+
+        It carries a version. Bytes are written as base64.
+
+        Raises:
+            MisuseError: a `RawPart`, `extra` or `metadata` holds a value that JSON does not have.
+        """
+        from ..records import message_to_json
+
+        return message_to_json(self)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Message:
+        """The message that `to_json` has written, in this version of rxllm or an earlier one.
+
+        Raises:
+            MisuseError: the dict is no such record, or one of a later version; the sentence says where it is wrong.
+        """
+        from ..records import message_from_json
+
+        return message_from_json(record)

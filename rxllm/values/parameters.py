@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Self, TypedDict, cast
+from typing import Any, Literal, Self, TypedDict, cast, get_args
 
 import attrs
 from attrs import field, frozen
@@ -14,6 +14,7 @@ from ..misuse import MisuseError, is_text, must_be
 from ..secrecy import hidden
 from ..showing import brief
 from .parts import is_mapping
+from .tools import Effort, ResponseSchema, ToolLike, response_format_of, tool_choice_of, tools_of
 
 __all__ = ["PARAMETERS", "Parameters", "Sampling", "Settings"]
 
@@ -27,14 +28,6 @@ def _sequences(value: object) -> tuple[str, ...] | None:
         return None
     single = isinstance(value, str) or not isinstance(value, Iterable)
     return (cast("str", value),) if single else tuple(cast("Iterable[str]", value))
-
-
-def _objects(value: Mapping[str, Any] | Iterable[Mapping[str, Any]] | None) -> tuple[Mapping[str, Any], ...] | None:
-    """One definition or several."""
-    if value is None:
-        return None
-    single = isinstance(value, (str, Mapping)) or not isinstance(cast("object", value), Iterable)
-    return (cast("Mapping[str, Any]", value),) if single else tuple(cast("Iterable[Mapping[str, Any]]", value))
 
 
 def number(low: float = -_INFINITY, high: float = _INFINITY, *, whole: bool = False) -> Any:
@@ -70,7 +63,7 @@ def _check_extra(_: object, attribute: object, extra: object) -> None:
             raise MisuseError(f"extra must be a dict of fields of the request's body, not of {type(name).__name__}.")
 
 
-_OWN_FORM = "in the provider's own form"
+_YES_OR_NO = must_be("True, False or None", lambda given: given is None or isinstance(given, bool))
 
 
 @frozen(kw_only=True)
@@ -85,9 +78,12 @@ class Parameters:
         max_tokens: end the answer after so many tokens.
         stop_sequences: end the answer before any of these texts.
         seed: the same seed asks for the same answer, as far as the provider can.
-        tools: definitions of tools in the provider's own form, passed through.
-        tool_choice: which tool to use, in the provider's own form, passed through.
-        response_format: the shape of the answer, in the provider's own form, passed through.
+        tools: what the model may call: `ToolSpec` objects, or dicts in OpenAI's or Anthropic's spelling. A dict that
+            says more than a ToolSpec can is sent as it is, by the provider in whose form it is.
+        tool_choice: ``"auto"``, ``"none"``, ``"required"``, or the name of the one tool to call.
+        parallel_tool_calls: whether the model may call several tools at once.
+        effort: how hard to think before the answer.
+        response_format: ``"json"``, or the JSON schema that the answer must fit, as a dict or a `ResponseSchema`.
         stream: False asks the provider for the whole answer at once, which is then one chunk.
         extra: further fields of the provider's request body, sent as they are.
     """
@@ -104,24 +100,36 @@ class Parameters:
         validator=optional(must_be("one or more non-empty texts", _all(is_name))),
     )
     seed: int | None = field(default=None, validator=optional(number(whole=True)))
-    tools: tuple[Mapping[str, Any], ...] | None = field(
-        default=None,
-        converter=_objects,
-        validator=optional(must_be(f"one or more dicts {_OWN_FORM}", _all(is_mapping))),
-        repr=lambda tools: repr(hidden(tools)),
-        hash=False,
+    tools: tuple[ToolLike, ...] | None = field(
+        default=None, converter=tools_of, repr=lambda tools: repr(hidden(tools)), hash=False
     )
     tool_choice: str | Mapping[str, Any] | None = field(
         default=None,
-        validator=optional(must_be(f"text or a dict {_OWN_FORM}", lambda choice: isinstance(choice, (str, Mapping)))),
+        converter=tool_choice_of,
+        validator=optional(
+            must_be("'auto', 'none', 'required' or a tool's name", lambda choice: is_name(choice) or is_mapping(choice))
+        ),
         hash=False,
     )
-    response_format: Mapping[str, Any] | None = field(
-        default=None, validator=optional(must_be(f"a dict {_OWN_FORM}", is_mapping)), hash=False
+    parallel_tool_calls: bool | None = field(default=None, validator=_YES_OR_NO)
+    effort: Effort | None = field(
+        default=None,
+        validator=optional(must_be(f"one of {', '.join(get_args(Effort))}", get_args(Effort).__contains__)),
+    )
+    response_format: Literal["json"] | ResponseSchema | Mapping[str, Any] | None = field(
+        default=None,
+        converter=response_format_of,
+        validator=optional(
+            must_be(
+                "'json' or a JSON schema",
+                lambda form: form == "json" or is_mapping(form) or isinstance(form, ResponseSchema),
+            )
+        ),
+        hash=False,
     )
     stream: bool | None = field(
         default=None,
-        validator=must_be("True, False or None", lambda stream: stream is None or isinstance(stream, bool)),
+        validator=_YES_OR_NO,
     )
     extra: Mapping[str, Any] = field(
         factory=dict[str, Any],
@@ -172,9 +180,11 @@ class Sampling(TypedDict, total=False):
     max_tokens: int
     stop_sequences: str | Sequence[str]
     seed: int
-    tools: Sequence[Mapping[str, Any]]
+    tools: Sequence[ToolLike] | ToolLike
     tool_choice: str | Mapping[str, Any]
-    response_format: Mapping[str, Any]
+    parallel_tool_calls: bool
+    effort: Effort
+    response_format: Literal["json"] | ResponseSchema | Mapping[str, Any]
     stream: bool
     extra: Mapping[str, Any]
 

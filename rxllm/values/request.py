@@ -9,10 +9,10 @@ from attrs import field, frozen
 
 from ..misuse import MisuseError, is_text, shown
 from ..showing import called, set_fields
-from .content import parts_of
+from .content import Fields, parts_of
 from .message import Message
 from .parameters import PARAMETERS, Parameters
-from .parts import RefusalPart, TextPart, ToolCallPart, ToolResultPart, text_of
+from .parts import FilePart, Outcome, Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
 
 __all__ = ["Prompt", "Request"]
 
@@ -102,20 +102,58 @@ def _is_pair(item: object) -> TypeGuard[tuple[Any, Any]]:
 def _message_of_dict(given: Mapping[str, Any]) -> Message:
     if "role" not in given:
         raise MisuseError(f"A message dict needs a 'role' and a 'content'; this one has {sorted(map(str, given))}.")
-    role, content = given["role"], given.get("content")
-    refusal = given.get("refusal") if role == "assistant" else None
-    if content is None and not (role == "assistant" and (given.get("tool_calls") or refusal)):
-        raise MisuseError(_no_content(given))
+    fields = Fields(given, "a message dict")
+    role = fields.rest.pop("role")
+    known: dict[str, Any] = {name: fields.rest.pop(name, None) for name in ("name", "extra", "metadata")}
+    is_answer = role == "assistant"
     if role == "tool":
-        if "tool_call_id" not in given:
-            raise MisuseError("A message dict of the role 'tool' needs the 'tool_call_id' that it answers.")
-        return Message("tool", (ToolResultPart(given["tool_call_id"], text_of(parts_of(content), TextPart)),))
-    calls = given.get("tool_calls") or ()
-    if not isinstance(calls, (list, tuple)):
-        raise MisuseError(f"tool_calls must be a list of dicts, not {shown(calls)}.")
-    asked = [_call_of(index, call) for index, call in enumerate(cast("Sequence[Mapping[str, Any]]", calls))]
-    refused = (RefusalPart(refusal),) if refusal and is_text(refusal) else ()
-    return Message(role, (*parts_of(content), *refused, *asked))
+        parts: tuple[Part, ...] = (_result_of(fields, known.pop("name")),)
+    else:
+        calls = fields.rest.pop("tool_calls", None) or () if is_answer else ()
+        if not isinstance(calls, (list, tuple)):
+            raise MisuseError(f"tool_calls must be a list of dicts, not {shown(calls)}.")
+        asked = [_call_of(index, call) for index, call in enumerate(cast("Sequence[Mapping[str, Any]]", calls))]
+        before, after = _answered(fields, known) if is_answer else ((), ())
+        content = fields.rest.pop("content", None)
+        if content is None and not (before or after or asked):
+            raise MisuseError(_no_content(given))
+        parts = (*before, *parts_of(content), *after, *asked)
+    fields.end()
+    return Message(role, parts, **known)
+
+
+def _result_of(fields: Fields, name: str | None) -> ToolResultPart:
+    """The result of a tool: OpenAI's clients write it as a message of its own, Ollama's name the tool, too."""
+    if "tool_call_id" not in fields.rest:
+        raise MisuseError("A message dict of the role 'tool' needs the 'tool_call_id' that it answers.")
+    if fields.rest.get("content") is None:
+        raise MisuseError(_no_content(fields.rest))
+    name = name or fields.optional("tool_name") or ""
+    outcome: Outcome = "error" if fields.flag("is_error") else "ok"
+    return ToolResultPart(fields.rest.pop("tool_call_id"), fields.rest.pop("content"), outcome, name)
+
+
+def _answered(fields: Fields, known: dict[str, Any]) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
+    """The parts of an answer that stand beside its content, before and after it; and its facts, into `known`."""
+    known["id"], known["model"] = fields.optional("id"), fields.optional("model")
+    if fields.rest.get("type") == "message":  # Anthropic's answers, whole
+        for name in ("type", "stop_reason", "stop_sequence", "usage"):
+            fields.rest.pop(name, None)
+    thought = fields.optional("reasoning_content") or fields.optional("reasoning")
+    before = (ReasoningPart(thought),) if thought else ()
+    after: list[Part] = []
+    if cited := fields.items("annotations"):
+        after.append(TextPart("", citations=cited))
+    if refusal := fields.optional("refusal"):
+        after.append(RefusalPart(refusal))
+    if fields.rest.get("audio") is not None:
+        sound = fields.fields("audio")
+        after.append(FilePart("audio/*", file_id=sound.text("id"), provider="openai"))
+        for name in ("data", "transcript", "expires_at"):  # what the provider keeps under the id
+            sound.rest.pop(name, None)
+        sound.end()
+    after += [part for item in fields.items("images") for part in parts_of(item)]
+    return before, tuple(after)
 
 
 def _no_content(given: Mapping[str, Any]) -> str:
@@ -134,8 +172,12 @@ def _no_content(given: Mapping[str, Any]) -> str:
 
 def _call_of(index: int, call: Mapping[str, Any]) -> ToolCallPart:
     match call:
-        case {"function": {"name": str(name), "arguments": str(arguments)}} if is_text(call.get("id") or ""):
-            return ToolCallPart(call.get("id") or "", name, arguments, index)
+        case {"function": {"name": str(name), "arguments": str(arguments), **inner}, **rest} if (
+            is_text(call.get("id") or "") and not inner
+        ):
+            facts = {key: value for key, value in rest.items() if key not in ("id", "type", "index")}
+            # Such as extra_content, in which Gemini wants its signature back.
+            return ToolCallPart(call.get("id") or "", name, arguments, index, extra=facts or None)
         case _:
             raise MisuseError(
                 "A tool call is a dict of 'id' and 'function', which has a 'name' and 'arguments' as JSON text, "

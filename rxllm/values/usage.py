@@ -14,7 +14,15 @@ __all__ = ["Usage"]
 class Usage:
     """Counts of tokens; None where the provider did not say.
 
-    ``a + b`` adds them up across answers. `estimated` marks counts that no provider has confirmed.
+    ``a + b`` adds them up across answers.
+
+    Attributes:
+        input_tokens: of the prompt, those read from a cache or written to one included, at every provider.
+        output_tokens: of the answer, reasoning included.
+        cache_read_input_tokens: of the input, those read from a cache.
+        cache_creation_input_tokens: of the input, those written to a cache.
+        reasoning_output_tokens: of the output, the reasoning.
+        estimated: whether rxllm has counted, not the provider.
     """
 
     input_tokens: int | None = None

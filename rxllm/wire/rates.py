@@ -16,10 +16,10 @@ from attrs import frozen
 __all__ = ["Allowance", "allowances", "retry_after"]
 
 _LONGEST = 64  # characters; no figure and no date is longer
-_COUNT = re.compile(r"[0-9]{1,15}")
-_SPAN = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(ms|h|m|s)")
-_ZERO = re.compile(r"0+")
-_NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{0,15})?")
+_COUNT = r"[0-9]{1,15}"  # compiled when the first header comes
+_SPAN = r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(ms|h|m|s)"
+_ZERO = r"0+"
+_NUMBER = r"[0-9]{1,15}(?:\.[0-9]{0,15})?"
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -51,7 +51,7 @@ def allowances(headers: Mapping[str, str]) -> Iterator[Allowance]:
         for start, end in (("x-ratelimit-", f"-{of}"), (f"anthropic-ratelimit-{of}-", "")):
             limit = headers.get(f"{start}limit{end}", "")
             count, seconds = headers.get(f"{start}remaining{end}", ""), _seconds(headers.get(f"{start}reset{end}", ""))
-            if _COUNT.fullmatch(count) and seconds is not None and not _ZERO.fullmatch(limit):
+            if re.fullmatch(_COUNT, count) and seconds is not None and not re.fullmatch(_ZERO, limit):
                 yield Allowance(of, int(count), seconds)
 
 
@@ -59,8 +59,8 @@ def _seconds(text: str) -> float | None:
     """A span such as ``1h6m0.5s`` or ``20ms``, or the time until a moment."""
     if not text or len(text) > _LONGEST:
         return None
-    if not _SPAN.sub("", text):
-        return sum(float(number) * _SECONDS[unit] for number, unit in _SPAN.findall(text))
+    if not re.sub(_SPAN, "", text):
+        return sum(float(number) * _SECONDS[unit] for number, unit in re.findall(_SPAN, text))
     try:
         return _until(datetime.fromisoformat(text))
     except (ValueError, TypeError, OverflowError):  # not a moment, or one without a time zone
@@ -74,7 +74,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     """
     for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
         text = headers.get(name, "").strip()
-        if _NUMBER.fullmatch(text):
+        if re.fullmatch(_NUMBER, text):
             return float(text) / unit
     date = headers.get("retry-after", "")
     if not date or len(date) > _LONGEST:

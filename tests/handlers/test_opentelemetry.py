@@ -196,9 +196,9 @@ def test_a_model_on_a_server_is_a_client(telemetry, server):
 
 
 def test_the_convention_counts_cached_tokens_as_input(telemetry):
-    """Anthropic's own count leaves them out."""
+    """As rxllm's Usage does."""
     run = Run("1", "Anthropic", "chat_model", service=rxllm.Service("anthropic", "claude"))
-    counted = Usage(input_tokens=1, cache_read_input_tokens=10, cache_creation_input_tokens=100, output_tokens=5)
+    counted = Usage(input_tokens=111, cache_read_input_tokens=10, cache_creation_input_tokens=100, output_tokens=5)
     for event in Started("hi", run=run), Finished(Message("assistant", "yo", usage=counted), run=run):
         telemetry.handler.on_event(event)
     used = {name.removeprefix("gen_ai.usage."): n for name, n in telemetry.span.attributes.items() if "usage" in name}

@@ -182,13 +182,13 @@ def test_what_was_refused_cost_nothing():
     )
 
 
-def test_cached_tokens_are_counted_as_each_provider_does():
-    """OpenAI's input contains them, Anthropic's comes on top of them; they have prices of their own."""
+def test_cached_tokens_have_prices_of_their_own():
+    """The input includes them, whoever the provider is."""
     cached = Usage(input_tokens=1_000_000, output_tokens=0, cache_read_input_tokens=1_000_000)
     assert Decimal("0.075") == metered(Priced(cached)).cost
     claude = Priced(cached, model="claude-3-5-haiku-latest", provider="anthropic")
-    assert Decimal("0.88") == metered(claude).cost
-    written = Usage(input_tokens=0, output_tokens=0, cache_creation_input_tokens=1_000_000)
+    assert Decimal("0.08") == metered(claude).cost
+    written = Usage(input_tokens=1_000_000, output_tokens=0, cache_creation_input_tokens=1_000_000)
     claude = Priced(written, model="claude-3-5-haiku-latest", provider="anthropic")
     assert Decimal("1.00") == metered(claude).cost
 

@@ -108,7 +108,7 @@ class TestRequest:
             "top_k": 3,
             "max_tokens": 10,
             "stop_sequences": ["a"],
-            "tools": [{"name": "f"}],
+            "tools": [{"name": "f", "input_schema": {"type": "object", "properties": {}}}],
             "tool_choice": {"type": "any"},
             "output_config": {"format": {"type": "json_schema", "schema": {}}},
             "stream": False,
@@ -152,7 +152,7 @@ class TestRequest:
                 ),
             ),
             Message("tool", ToolResultPart("c1", "rain")),
-            Message("tool", ToolResultPart("c2", "broken", is_error=True)),
+            Message("tool", ToolResultPart("c2", "broken", "error")),
             Message("user", "and?"),
             Message("assistant", ""),
         ]
@@ -252,7 +252,7 @@ class TestStream:
         expected = [
             Chunk("Hel", id="msg_1", model="claude-1", usage=Usage(input_tokens=5, output_tokens=1)),
             Chunk("lo"),
-            Chunk(finish_reason="stop", raw_finish_reason="end_turn", usage=Usage(output_tokens=7)),
+            Chunk(finish_reason="stop", raw_finish_reason="end_turn", usage=Usage(input_tokens=5, output_tokens=7)),
         ]
         assert expected == heard.chunks
         assert Usage(input_tokens=5, output_tokens=7) == heard.whole.usage
@@ -286,11 +286,11 @@ class TestStream:
         assert not Heard(start(), *block(0, *text("a"), type="text"), end()[0]).decoder.complete
 
     def test_usage_in_detail(self):
-        """What message_delta omits keeps the value of message_start."""
+        """What message_delta omits keeps the value of message_start; the input includes what the cache took or gave."""
         usage = {"cache_read_input_tokens": 3, "cache_creation_input_tokens": 4, "input_tokens": 5, "output_tokens": 1}
         later = {"output_tokens": 9, "input_tokens": None, "output_tokens_details": {"thinking_tokens": 2}}
         expected = Usage(
-            input_tokens=5,
+            input_tokens=12,
             output_tokens=9,
             cache_read_input_tokens=3,
             cache_creation_input_tokens=4,

@@ -72,14 +72,14 @@ def test_a_sound_that_comes_in_pieces_is_one_file(pieces):
     """Its id is the file's name, what is said in it is text."""
     deltas = [{"audio": {"id": "audio_1", "transcript": "Hel"}}, {"audio": {"transcript": "lo"}}]
     answer = asked(*deltas, *({"audio": {"data": piece}} for piece in pieces), {"audio": {"expires_at": 1}})
-    assert (TextPart("Hello"), FilePart("audio/wav", SOUND, name="audio_1")) == answer.parts
+    assert (TextPart("Hello"), FilePart("audio/wav", SOUND, file_id="audio_1")) == answer.parts
 
 
 def test_a_sound_of_a_whole_answer_is_a_file():
     """Its kind is the one that was asked for."""
     audio = {"id": "audio_1", "data": encoded(b"abc"), "transcript": "Hi", "expires_at": 1}
     answer = asked({"content": None, "audio": audio}, stream=False, extra={"audio": {"format": "mp3", "voice": "v"}})
-    assert (TextPart("Hi"), FilePart("audio/mpeg", b"abc", name="audio_1")) == answer.parts
+    assert (TextPart("Hi"), FilePart("audio/mpeg", b"abc", file_id="audio_1")) == answer.parts
 
 
 @BOTH

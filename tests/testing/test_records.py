@@ -19,7 +19,7 @@ from laws.test_monoid import chunks
 import rxllm
 from rxllm import Chunk, FilePart, Message, MisuseError, RawPart, Request, TextPart, ToolCallPart, Usage
 from rxllm.records import fingerprint, of_json, to_json
-from rxllm.values.parts import ReasoningPart, RefusalPart, ToolResultPart
+from rxllm.values.parts import CachePoint, ReasoningPart, RefusalPart, ToolResultPart
 
 TOKENS = {"content": [{"token": "a", "logprob": -0.5, "top_logprobs": []}]}
 WHOLE = Chunk(
@@ -28,16 +28,18 @@ WHOLE = Chunk(
         FilePart("image/png", bytes(range(256)), name="a.png"),
         FilePart("image/*", url="https://host.invalid/a.png"),
         RawPart("anthropic", {"type": "redacted_thinking", "data": ["x", 1, None]}),
-        ReasoningPart("hm", "signed", 3),
+        ReasoningPart("hm", "signed", 3, "rs_1", "openai", {"x": 1}),
         RefusalPart("no"),
         ToolCallPart("call_1", "now", '{"a": 1}', 2),
-        ToolResultPart("call_1", "noon", is_error=True, name="now"),
+        ToolResultPart("call_1", ["noon", FilePart("image/png", b"clock")], "denied", name="now"),
+        CachePoint("1h"),
     ],
     usage=Usage(input_tokens=1, output_tokens=0, cache_read_input_tokens=2, reasoning_output_tokens=3, estimated=True),
     finish_reason="tool_call",
     raw_finish_reason="tool_use",
     model="m",
     id="1",
+    provider="p",
     reset=True,
     logprobs=TOKENS,
 )

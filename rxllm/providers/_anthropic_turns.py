@@ -1,0 +1,203 @@
+"""Requests of Anthropic's messages protocol: conversations, tools and files as it writes them."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from ..misuse import MisuseError, shown
+from ..values.message import Message, Role
+from ..values.parameters import Parameters
+from ..values.parts import (
+    CachePoint,
+    FilePart,
+    Part,
+    RawPart,
+    ReasoningPart,
+    RefusalPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+from ..values.tools import ResponseSchema, ToolSpec
+from ._documents import UNREADABLE
+from ._ids import valid_id
+
+__all__ = ["conversation_of", "output_config", "system_of", "told_choice", "told_tool"]
+
+MAKER = "anthropic"
+_ID = r"[A-Za-z0-9_-]+"
+_EFFORTS = ("low", "medium", "high", "xhigh", "max")
+
+
+def system_of(messages: tuple[Message, ...]) -> str | list[dict[str, Any]] | None:
+    """What the system says, which the protocol keeps apart from the conversation."""
+    blocks = [block for message in messages if message.role == "system" for block in _content(message)]
+    if len(blocks) == 1 and blocks[0].keys() == {"type", "text"}:
+        return str(blocks[0]["text"])
+    return blocks or None
+
+
+def conversation_of(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
+    """Turns of the user and the assistant. Results of tools are the user's, and all of one turn go into one message.
+
+    Raises:
+        MisuseError: the protocol has no place for something in it.
+    """
+    turns: list[dict[str, Any]] = []
+    for message in messages:
+        if message.extra:
+            raise MisuseError(f"Anthropic's messages have no field {next(iter(message.extra))!r}.")
+        if message.role == "system":
+            continue
+        role = "assistant" if message.role == "assistant" else "user"
+        content = _content(message)
+        if content and turns and turns[-1]["role"] == role:
+            turns[-1]["content"] += content
+        elif content:  # the API refuses empty ones
+            turns.append({"role": role, "content": content})
+    if not turns:
+        raise MisuseError("Anthropic needs at least one message that is not the system's, with something in it.")
+    return turns
+
+
+def _content(message: Message) -> list[dict[str, Any]]:
+    blocks: list[dict[str, Any]] = []
+    for part in message.parts:
+        if isinstance(part, CachePoint):
+            if not blocks:
+                raise MisuseError("A CachePoint stands behind what is to be kept; nothing stands before this one.")
+            blocks[-1] = {**blocks[-1], "cache_control": _mark(part)}
+        else:
+            blocks += _blocks(message.role, part)
+    return blocks
+
+
+def _mark(point: CachePoint) -> dict[str, str]:
+    return {"type": "ephemeral", **({"ttl": point.ttl} if point.ttl else {})}
+
+
+def _blocks(role: Role, part: Part) -> Iterator[dict[str, Any]]:
+    match part:
+        case TextPart() | RefusalPart():
+            # The API refuses a text of only white space, which its models send before a call.
+            if part.text and (role != "assistant" or not part.text.isspace()):
+                yield {"type": "text", "text": part.text, **_citations(role, part)}
+        case ReasoningPart() if role == "assistant":
+            # The API refuses thoughts without its own signature.
+            if part.signature and part.provider in (None, MAKER):
+                yield {"type": "thinking", "thinking": part.text, "signature": part.signature}
+        case ToolCallPart() if role == "assistant":
+            yield {"type": "tool_use", "id": valid_id(part.id, _ID), "name": part.name, "input": _input(part.arguments)}
+        case ToolResultPart() if role in ("tool", "user"):
+            yield _result(part)
+        case FilePart() if role in ("tool", "user"):
+            yield _file(part)
+        case RawPart(provider="anthropic"):
+            yield dict(part.data)
+        case RawPart() if role == "assistant":
+            pass  # what another vendor wants back is of no use here
+        case _:
+            raise MisuseError(f"Anthropic takes no {type(part).__name__} in a message of the role {role!r}.")
+
+
+def _result(part: ToolResultPart) -> dict[str, Any]:
+    is_text = all(isinstance(item, TextPart) for item in part.content)
+    content = part.text if is_text else [block for item in part.content for block in _blocks("user", item)]
+    failed = {"is_error": True} if part.is_error else {}
+    return {"type": "tool_result", "tool_use_id": valid_id(part.id, _ID), "content": content, **failed}
+
+
+def _citations(role: Role, part: TextPart | RefusalPart) -> dict[str, Any]:
+    """The citations of an answer's text that are Anthropic's; those of another vendor are of no use here."""
+    if role != "assistant" or isinstance(part, RefusalPart) or not part.citations:
+        return {}
+    known = [dict(each) for each in part.citations if str(each.get("type")).endswith("_location")]
+    return {"citations": known} if known else {}
+
+
+def _input(arguments: str) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(arguments or "{}", type=dict[str, Any])
+    except UNREADABLE:
+        # The protocol wants an object, and Anthropic's documentation of fine-grained tool streaming names this one.
+        return {"INVALID_JSON": arguments}
+
+
+def _file(part: FilePart) -> dict[str, Any]:
+    kind = part.media_type.partition("/")[0]
+    block = "image" if kind == "image" else "document"
+    if part.file_id is not None:
+        if part.provider not in (None, MAKER):
+            raise MisuseError(f"The file {part.file_id!r} is kept by {part.provider}; Anthropic can't read it.")
+        source = {"type": "file", "file_id": part.file_id}
+    elif kind not in ("image", "text") and part.media_type != "application/pdf":
+        raise MisuseError(f"Anthropic takes images, PDF documents and plain text, not {part.media_type}.")
+    elif part.data is None:
+        if part.url is None:
+            raise MisuseError("A FilePart needs data, a url or a file_id.")
+        source = {"type": "url", "url": part.url}
+    elif kind == "text":
+        source = {"type": "text", "media_type": "text/plain", "data": part.data.decode("utf-8", "replace")}
+    else:
+        source = {"type": "base64", "media_type": part.media_type, "data": base64.b64encode(part.data).decode()}
+    facts: dict[str, Any] = {}
+    if block == "document":
+        facts = {"title": part.title or part.name, "context": part.context}
+        facts["citations"] = {"enabled": True} if part.citable else None
+    return {"type": block, "source": source, **{name: fact for name, fact in facts.items() if fact is not None}}
+
+
+def told_tool(tool: ToolSpec | Mapping[str, Any]) -> Mapping[str, Any]:
+    """The definition of a tool."""
+    if not isinstance(tool, ToolSpec):
+        if "function" in tool or "functionDeclarations" in tool or "parameters" in tool:
+            raise MisuseError(f"This tool has fields that only another provider knows: {shown(tool)}.")
+        return tool
+    told: dict[str, Any] = {"name": tool.name, "input_schema": tool.parameters}
+    if tool.description:
+        told["description"] = tool.description
+    if tool.strict is not None:
+        told["strict"] = tool.strict
+    return told
+
+
+def told_choice(parameters: Parameters) -> Mapping[str, Any] | None:
+    """Which tool to call, and whether several at once."""
+    choice = parameters.tool_choice
+    if choice is not None and not isinstance(choice, str):
+        return choice
+    alone = {"disable_parallel_tool_use": True} if parameters.parallel_tool_calls is False else {}
+    match choice:
+        case None:
+            return {"type": "auto", **alone} if alone and parameters.tools else None
+        case "auto":
+            return {"type": "auto", **alone}
+        case "required":
+            return {"type": "any", **alone}
+        case "none":
+            return {"type": "none"}
+        case name:
+            return {"type": "tool", "name": name, **alone}
+
+
+def output_config(parameters: Parameters) -> dict[str, Any] | None:
+    """The form of the answer, and how hard to think.
+
+    Raises:
+        MisuseError: the protocol knows no such form or effort.
+    """
+    told: dict[str, Any] = {}
+    form, effort = parameters.response_format, parameters.effort
+    if form == "json":
+        raise MisuseError("Anthropic's models answer in JSON by a schema only: give response_format one.")
+    if form is not None:
+        told["format"] = {"type": "json_schema", "schema": form.schema} if isinstance(form, ResponseSchema) else form
+    if effort is not None and effort != "none":
+        if effort not in _EFFORTS:
+            raise MisuseError(f"Anthropic's models know the efforts {', '.join(_EFFORTS)}, not {effort!r}.")
+        told["effort"] = effort
+    return told or None

@@ -1,0 +1,236 @@
+"""Content in OpenAI's and Anthropic's spellings: each field is carried, or refused by its name."""
+
+import pytest
+
+import rxllm
+from rxllm import Message, MisuseError, Request
+from rxllm.values.parts import (
+    CachePoint,
+    FilePart,
+    RawPart,
+    ReasoningPart,
+    RefusalPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+
+URL = "https://host.invalid/a.png"
+PIXELS = "data:image/png;base64,UE5H"
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        ({"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}, (TextPart("hi"), CachePoint())),
+        (
+            {"type": "text", "text": "hi", "cache_control": {"type": "ephemeral", "ttl": "1h"}},
+            (TextPart("hi"), CachePoint("1h")),
+        ),
+        ({"type": "output_text", "text": "a", "annotations": [{"x": 1}]}, (TextPart("a", [{"x": 1}]),)),
+        ({"type": "text", "text": "a", "citations": [{"x": 1}]}, (TextPart("a", [{"x": 1}]),)),
+        ({"type": "text", "text": "a", "citations": None}, (TextPart("a"),)),
+        (
+            {"type": "image_url", "image_url": {"url": URL, "detail": "low"}},
+            (FilePart("image/*", url=URL, detail="low"),),
+        ),
+        ({"type": "input_image", "image_url": PIXELS}, (FilePart("image/png", b"PNG"),)),
+        (
+            {"type": "input_image", "file_id": "file-1", "detail": "high"},
+            (FilePart("image/*", file_id="file-1", provider="openai", detail="high"),),
+        ),
+        (
+            {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "UE5H"}},
+            (FilePart("image/png", b"PNG"),),
+        ),
+        ({"type": "image", "source": {"type": "url", "url": URL}}, (FilePart("image/*", url=URL),)),
+        (
+            {"type": "document", "source": {"type": "file", "file_id": "f1"}, "title": "T", "context": "C"},
+            (FilePart("application/pdf", file_id="f1", provider="anthropic", title="T", context="C"),),
+        ),
+        (
+            {"type": "document", "source": {"type": "text", "data": "x"}, "citations": {"enabled": True}},
+            (FilePart("text/plain", b"x", citable=True),),
+        ),
+        (
+            {"type": "file", "file": {"file_data": "data:application/pdf;base64,UERG", "filename": "a.pdf"}},
+            (FilePart("application/pdf", b"PDF", name="a.pdf"),),
+        ),
+        (
+            {"type": "file", "file": {"file_id": "f"}},
+            (FilePart("application/*", file_id="f", provider="openai"),),
+        ),
+        ({"type": "input_file", "file_url": "https://x/a.pdf"}, (FilePart("application/pdf", url="https://x/a.pdf"),)),
+        (
+            {"type": "input_audio", "input_audio": {"data": "UE5H", "format": "mp3"}},
+            (FilePart("audio/mpeg", b"PNG"),),
+        ),
+        (
+            {"type": "thinking", "thinking": "hm", "signature": "s"},
+            (ReasoningPart("hm", "s", provider="anthropic"),),
+        ),
+        (
+            {"type": "redacted_thinking", "data": "x"},
+            (RawPart("anthropic", {"type": "redacted_thinking", "data": "x"}),),
+        ),
+        ({"type": "tool_use", "id": "c", "name": "f", "input": {"a": 1}}, (ToolCallPart("c", "f", '{"a":1}'),)),
+        (
+            {"type": "tool_result", "tool_use_id": "c", "content": "no", "is_error": True},
+            (ToolResultPart("c", "no", "error"),),
+        ),
+        (
+            {"type": "tool_result", "tool_use_id": "c", "content": [{"type": "image_url", "image_url": PIXELS}]},
+            (ToolResultPart("c", [FilePart("image/png", b"PNG")]),),
+        ),
+        ({"type": "refusal", "refusal": "no"}, (RefusalPart("no"),)),
+    ],
+)
+def test_every_field_of_a_content_dict_is_carried(item, expected):
+    """As both vendors' clients write them."""
+    assert expected == Message("user", [item]).parts
+
+
+@pytest.mark.parametrize(
+    ("item", "sentence"),
+    [
+        (
+            {"type": "text", "text": "hi", "colour": "red"},
+            "can't carry the field 'colour' of content",
+        ),
+        (
+            {"type": "image_url", "image_url": {"url": URL, "size": 5}},
+            "can't carry the field 'size' of the",
+        ),
+        ({"type": "text", "text": 5}, "The 'text' of content of the type 'text' must be text, not 5"),
+        ({"type": "text"}, "must be text, not None"),
+        ({"type": "text", "text": "x", "cache_control": {"type": "eternal"}}, "has the type 'ephemeral'"),
+        ({"type": "image", "source": {"type": "magic"}}, "is base64, text, url or file, not 'magic'"),
+        ({"type": "image"}, "must be a dict, not None"),
+        ({"type": "input_audio", "input_audio": {"data": "§"}}, "is not valid base64"),
+        ({"type": "file", "file": {}}, "needs a 'file_data', a 'file_id' or a 'file_url'"),
+        ({"type": "tool_use", "id": "c", "name": "f", "input": "x"}, "'input' of content of the type 'tool_use' must"),
+        ({"type": ["text"]}, "is not known here"),
+    ],
+)
+def test_a_field_that_no_part_carries_is_refused_by_its_name(item, sentence):
+    """Nothing is dropped in silence, and nothing is sent."""
+    with pytest.raises(MisuseError, match=sentence):
+        Message("user", [item])
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"role": "user", "content": "hi", "name": "Ada"}, Message("user", "hi", name="Ada")),
+        (
+            {"role": "assistant", "content": "a", "extra": {"prefix": True}},
+            Message("assistant", "a", extra={"prefix": True}),
+        ),
+        (
+            {"role": "assistant", "content": "a", "reasoning_content": "hm"},
+            Message("assistant", [ReasoningPart("hm"), TextPart("a")]),
+        ),
+        (
+            {"role": "assistant", "content": None, "audio": {"id": "au_1", "transcript": "x"}},
+            Message("assistant", [FilePart("audio/*", file_id="au_1", provider="openai")]),
+        ),
+        (
+            {"role": "tool", "tool_call_id": "c", "content": [{"type": "image_url", "image_url": PIXELS}]},
+            Message("tool", [ToolResultPart("c", [FilePart("image/png", b"PNG")])]),
+        ),
+        (
+            {"role": "tool", "tool_call_id": "c", "tool_name": "f", "content": "x"},
+            Message("tool", [ToolResultPart("c", "x", name="f")]),
+        ),
+        (
+            {
+                "role": "assistant",
+                "tool_calls": [
+                    {"id": "c", "function": {"name": "f", "arguments": "{}"}, "extra_content": {"google": {"s": 1}}}
+                ],
+            },
+            Message("assistant", [ToolCallPart("c", "f", "{}", extra={"extra_content": {"google": {"s": 1}}})]),
+        ),
+        (
+            {
+                "type": "message",
+                "id": "m",
+                "role": "assistant",
+                "content": [{"type": "text", "text": "a"}],
+                "usage": {},
+            },
+            Message("assistant", "a", id="m"),
+        ),
+    ],
+)
+def test_every_field_of_a_message_dict_is_carried(given, expected):
+    """Messages as OpenAI's, DeepSeek's, Ollama's and Anthropic's clients hold them."""
+    assert (expected,) == Request(prompt=[given]).messages
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"role": "assistant", "content": "x", "prefix": True}, "prefix"),
+        ({"role": "user", "content": "x", "tool_calls": [{"id": "c"}]}, "tool_calls"),
+        ({"role": "user", "content": "x", "cache_control": {"type": "ephemeral"}}, "cache_control"),
+        ({"role": "tool", "tool_call_id": "c", "content": "x", "extra_field": 1}, "extra_field"),
+    ],
+)
+def test_a_field_of_a_message_that_nobody_knows_is_refused_by_its_name(given, field):
+    """The sentence says how to send it all the same."""
+    with pytest.raises(MisuseError, match=rf"can't carry the field '{field}' of a message dict\..*extra="):
+        Request(prompt=[given])
+
+
+def test_a_message_goes_through_json_and_back():
+    """Every field, with the version of the form."""
+    message = Message(
+        "assistant",
+        [
+            ReasoningPart("hm", "sig", 0, "rs_1", "openai", {"a": [1]}),
+            TextPart("hi", [{"url": "u"}], 1, "sig", "google", {"phase": "final"}),
+            ToolCallPart("c", "f", "{}", 0, "sig", "google", {"x": 1}),
+            FilePart("image/png", b"PNG", detail="low"),
+        ],
+        usage=rxllm.Usage(input_tokens=1),
+        finish_reason="stop",
+        raw_finish_reason="end_turn",
+        model="m",
+        id="i",
+        provider="openai",
+        created=1.5,
+        interrupted=True,
+        name="Ada",
+        extra={"prefix": True},
+        metadata={"mine": 1},
+    )
+    record = message.to_json()
+    again = Message.from_json(record)
+    assert (1, message) == (record["rxllm"], again)
+    for name in ("provider", "created", "metadata", "usage"):
+        assert getattr(message, name) == getattr(again, name)
+    assert [part.provider for part in message.parts] == [part.provider for part in again.parts]
+
+
+@pytest.mark.parametrize(
+    ("record", "sentence"),
+    [
+        ({}, "has no version"),
+        ([], "has no version"),
+        ({"rxllm": 2, "role": "user"}, "by a later rxllm, in form 2; this one reads 1"),
+        ({"rxllm": 1, "role": "bard"}, "no record of a message: Invalid enum value 'bard'"),
+        ({"rxllm": 1, "role": "user", "colour": 1}, "unknown field `colour`"),
+        ({"rxllm": 1, "role": "user", "parts": [{"type": "hologram"}]}, "a part has the type 'hologram'"),
+    ],
+)
+def test_a_record_of_no_message_is_refused_in_a_sentence(record, sentence):
+    """Also one that a later version has written."""
+    with pytest.raises(MisuseError, match=sentence):
+        Message.from_json(record)
+
+
+def test_what_json_cannot_hold_is_refused_in_a_sentence():
+    """Before anything is written."""
+    with pytest.raises(MisuseError, match="can't be written as JSON"):
+        Message("user", RawPart("x", {"a": object()})).to_json()

@@ -1,0 +1,160 @@
+"""Tools, choices and forms of answers: one neutral form, from every usual spelling, for every provider."""
+
+import pytest
+
+import rxllm
+from rxllm import MisuseError, Request
+from rxllm.providers import _anthropic_turns as anthropic
+from rxllm.providers import _openai_turns as openai
+from rxllm.values.tools import ResponseSchema, ToolSpec
+
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
+WEATHER = ToolSpec("weather", "Tells the weather.", SCHEMA)
+
+
+def asked(**parameters):
+    """A request with these parameters."""
+    return Request(prompt="hi", **parameters)
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        WEATHER,
+        {"name": "weather", "description": "Tells the weather.", "parameters": SCHEMA},
+        {
+            "type": "function",
+            "function": {"name": "weather", "description": "Tells the weather.", "parameters": SCHEMA},
+        },
+        {"type": "function", "name": "weather", "description": "Tells the weather.", "parameters": SCHEMA},
+        {"name": "weather", "description": "Tells the weather.", "input_schema": SCHEMA},
+        {"type": "custom", "name": "weather", "description": "Tells the weather.", "input_schema": SCHEMA},
+    ],
+)
+def test_every_spelling_is_the_same_tool(spelling):
+    """A tool that was written for one vendor reaches each vendor in its own form."""
+    [tool] = asked(tools=[spelling]).tools
+    assert tool == WEATHER
+    function = {"name": "weather", "parameters": SCHEMA, "description": "Tells the weather."}
+    assert {"type": "function", "function": function} == openai.told_tool(tool)
+    assert {
+        "name": "weather",
+        "input_schema": SCHEMA,
+        "description": "Tells the weather.",
+    } == anthropic.told_tool(tool)
+
+
+@pytest.mark.parametrize(
+    ("tool", "refuses", "takes"),
+    [
+        ({"type": "web_search_20250305", "name": "web_search"}, None, anthropic),
+        ({"name": "f", "input_schema": {}, "cache_control": {"type": "ephemeral"}}, openai, anthropic),
+        ({"type": "function", "function": {"name": "f"}, "x": 1}, anthropic, openai),
+        ({"functionDeclarations": []}, openai, None),
+    ],
+)
+def test_a_tool_with_fields_of_one_vendor_goes_to_that_vendor_alone(tool, refuses, takes):
+    """It is sent untouched; another vendor's adapter refuses it, and loses nothing in silence."""
+    [kept] = asked(tools=tool).tools
+    assert kept is tool
+    if takes:
+        assert takes.told_tool(kept) is tool
+    if refuses:
+        with pytest.raises(MisuseError, match="only another provider knows"):
+            refuses.told_tool(kept)
+
+
+@pytest.mark.parametrize(
+    ("choice", "neutral", "chat", "messages"),
+    [
+        ("auto", "auto", "auto", {"type": "auto"}),
+        ({"type": "auto"}, "auto", "auto", {"type": "auto"}),
+        ("none", "none", "none", {"type": "none"}),
+        ("required", "required", "required", {"type": "any"}),
+        ("any", "required", "required", {"type": "any"}),
+        ({"type": "any"}, "required", "required", {"type": "any"}),
+        (
+            {"type": "function", "function": {"name": "f"}},
+            "f",
+            {"type": "function", "function": {"name": "f"}},
+            {"type": "tool", "name": "f"},
+        ),
+        (
+            {"type": "tool", "name": "f"},
+            "f",
+            {"type": "function", "function": {"name": "f"}},
+            {"type": "tool", "name": "f"},
+        ),
+    ],
+)
+def test_every_choice_is_translated(choice, neutral, chat, messages):
+    """Whoever's words it was written in."""
+    request = asked(tools=[WEATHER], tool_choice=choice)
+    assert (neutral, chat, messages) == (
+        request.tool_choice,
+        openai.told_choice(request.tool_choice),
+        anthropic.told_choice(request),
+    )
+
+
+def test_one_call_at_a_time():
+    """OpenAI has a field for it, Anthropic a mark within the choice."""
+    request = asked(tools=[WEATHER], parallel_tool_calls=False)
+    assert {"type": "auto", "disable_parallel_tool_use": True} == anthropic.told_choice(request)
+    assert False is rxllm.OpenAI("m", base_url="http://x/v1")._body(request)["parallel_tool_calls"]
+
+
+@pytest.mark.parametrize(
+    ("form", "neutral", "chat"),
+    [
+        ("json", "json", {"type": "json_object"}),
+        ({"type": "json_object"}, "json", {"type": "json_object"}),
+        (SCHEMA, ResponseSchema(SCHEMA), {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}),
+        (
+            {"type": "json_schema", "json_schema": {"name": "city", "schema": SCHEMA, "strict": True}},
+            ResponseSchema(SCHEMA, "city", True),
+            {"type": "json_schema", "json_schema": {"name": "city", "schema": SCHEMA, "strict": True}},
+        ),
+        (
+            {"type": "json_schema", "schema": SCHEMA},
+            ResponseSchema(SCHEMA),
+            {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}},
+        ),
+        ({"type": "grammar", "grammar": "x"}, {"type": "grammar", "grammar": "x"}, {"type": "grammar", "grammar": "x"}),
+    ],
+)
+def test_every_form_of_an_answer_is_translated(form, neutral, chat):
+    """A JSON schema alone is enough; a form that rxllm does not know is sent as it is."""
+    request = asked(response_format=form)
+    assert (neutral, chat) == (request.response_format, openai.told_format(request.response_format))
+
+
+def test_anthropic_takes_a_schema_and_an_effort():
+    """In one field; it has no JSON without a schema, and no other efforts."""
+    request = asked(response_format=SCHEMA, effort="high")
+    assert {"format": {"type": "json_schema", "schema": SCHEMA}, "effort": "high"} == anthropic.output_config(request)
+    with pytest.raises(MisuseError, match="by a schema only"):
+        anthropic.output_config(asked(response_format="json"))
+    with pytest.raises(MisuseError, match="know the efforts low, medium, high, xhigh, max, not 'minimal'"):
+        anthropic.output_config(asked(effort="minimal"))
+    body = rxllm.Anthropic("m", base_url="http://x")._body(asked(effort="none"))
+    assert ({"type": "disabled"}, None) == (body["thinking"], body.get("output_config"))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        ({"tools": [WEATHER, {"name": "weather"}]}, "Two tools are called 'weather'"),
+        ({"tools": [{"name": "none"}]}, "can't be called 'none'"),
+        ({"tools": [{"name": ""}]}, "name must be a name"),
+        ({"tools": [{"name": "f", "parameters": "x"}]}, "parameters must be a JSON schema"),
+        ({"tools": [5]}, "tools must be one or more ToolSpecs or dicts"),
+        ({"effort": "huge"}, "effort must be one of none, minimal, low"),
+        ({"parallel_tool_calls": 1}, "parallel_tool_calls must be True, False or None"),
+        ({"response_format": 5}, "response_format must be 'json' or a JSON schema"),
+    ],
+)
+def test_bad_parameters_are_refused_in_a_sentence(parameters, sentence):
+    """Before anything is sent."""
+    with pytest.raises(MisuseError, match=sentence):
+        asked(**parameters)
