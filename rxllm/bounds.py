@@ -1,7 +1,7 @@
-"""Every bound that a server can run into, with its default: the one table of them.
+"""All bounds on a server's responses, with their defaults.
 
-The page ``docs/bounds.md`` says what happens at each and how to change it. A server that exceeds a bound gets a
-`ProtocolError`, or for a wait a `RateLimited`; nothing is cut off in silence.
+The page ``docs/bounds.md`` describes each bound and how to change it. A response that exceeds a bound fails with a
+`ProtocolError`; a wait that exceeds its bound fails with a `RateLimited`. rxllm never truncates an answer in silence.
 """
 
 from __future__ import annotations
@@ -13,40 +13,42 @@ MIB: Final = 2**20
 
 # Bytes.
 HEADER_BYTES: Final = 64 * KIB
-"""Of the header of a response."""
+"""The maximum size of a response's header."""
 EVENT_BYTES: Final = 8 * MIB
-"""Of one event of a stream, unpacked. Changed by ``event_limit=``."""
+"""The maximum size of one event of a stream, after decompression. ``event_limit=`` changes it."""
 DOCUMENT_BYTES: Final = 8 * MIB
-"""Of an answer that is not streamed, unpacked. ``event_limit=`` raises it, where it is larger."""
+"""The maximum size of an answer that is not streamed, after decompression. A larger ``event_limit=`` raises it."""
 LONG_BYTES: Final = 64 * KIB
-"""From which on the values of a document are counted before it is decoded."""
+"""The size from which on rxllm counts a document's values before it decodes the document."""
 ERROR_BYTES: Final = 64 * KIB
-"""That are read of an error's body, unpacked; the rest is left unread."""
+"""The maximum size, after decompression, that rxllm reads of an error's body. It leaves the rest unread."""
 MENDED_BYTES: Final = MIB
-"""Of a document that is not JSON (with NaN, Infinity or half a character) and is read all the same."""
+"""The maximum size of a document that rxllm reads although it is invalid JSON (NaN, Infinity, a lone surrogate)."""
 
-# Bytes of the bounds above for each value that may be in them. A value takes up to 240 bytes of memory.
+# The bounds above also limit the number of values: one value for each so many bytes of the bound. A decoded value
+# takes up to 240 bytes of memory.
 EVENT_BYTES_PER_VALUE: Final = 64
-"""So that one event has at most 131,072 values. ``event_limit=`` raises that, too."""
+"""One event holds at most 131,072 values by default. ``event_limit=`` changes this number, too."""
 DOCUMENT_BYTES_PER_VALUE: Final = 32
-"""So that an answer that is not streamed has at most 262,144 values. ``event_limit=`` raises that, too."""
+"""An answer that is not streamed holds at most 262,144 values. A larger ``event_limit=`` raises this number, too."""
 
 # Counts within one answer.
 CALLS: Final = 4096
-"""Calls of tools."""
+"""The maximum number of tool calls."""
 NAME_CHARACTERS: Final = 1024
-"""Of the name of a called tool."""
+"""The maximum length of the name of a called tool."""
 PARTS: Final = 16384
-"""Parts: texts, thoughts, files, calls, raw blocks."""
+"""The maximum number of parts: texts, reasoning, files, tool calls, raw blocks."""
 CITATIONS: Final = 16384
-"""Citations of all its texts."""
+"""The maximum number of citations in all texts together."""
 
 # Seconds.
 ERROR_SECONDS: Final = 2.0
-"""That the body of an error may take to arrive; then the status alone is the error."""
+"""How long rxllm waits for the body of an error. After that, the error carries the status alone."""
 MAX_WAIT: Final = 60.0
-"""That a server may make a request wait, by Retry-After or by its rate headers. Changed by ``max_wait=``."""
+"""How long a server may delay a request by Retry-After or by its rate-limit headers. ``max_wait=`` changes it."""
 BELIEVED: Final = 300.0
-"""That a server's figure about its limits counts, unless ``max_wait=`` is longer; then a request asks it again."""
+"""How long rxllm trusts a server's statement about its rate limits, unless ``max_wait=`` is longer. After that, the
+next request asks the server again."""
 AFTER_FINISH: Final = 2.0
-"""That a stream may stay silent after its finish reason; then it is complete without its end marker."""
+"""How long a stream may stay silent after its finish reason. After that, it is complete without its end marker."""

@@ -1,21 +1,21 @@
-"""What can go wrong, as one tree.
+"""The errors of rxllm, as one tree.
 
 ::
 
     Exception
-    └── RxllmError                  something failed while an answer was on its way
-        ├── TransportError          no answer, or not all of it: the network
-        │   ├── Timeout             too long without a connection, a first chunk, or the next one
+    └── RxllmError                  a request failed
+        ├── TransportError          the network failed before the answer was complete
+        │   ├── Timeout             the connection, the first chunk or the next chunk took too long
         │   └── Interrupted         the stream ended before its protocol's end marker
-        ├── ProviderError           the provider said no: status, body, retry_after
+        ├── ProviderError           the provider answered with an error: status, body, retry_after
         │   ├── AuthenticationError 401, 403
         │   ├── BadRequest          400, 404, 405, 413, 415, 422
         │   ├── RateLimited         429
         │   └── Overloaded          503, 529
-        ├── ProtocolError           bytes that the protocol does not allow: frame
-        └── ParseError              text that does not have the shape asked for: text, shape
+        ├── ProtocolError           the response violates its protocol: frame
+        └── ParseError              the answer's text does not fit the requested shape: text, shape
     TypeError
-    └── MisuseError                 a mistake in the calling program, found before anything was sent
+    └── MisuseError                 the calling program made a mistake; rxllm found it before it sent anything
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ __all__ = [
 
 
 class RxllmError(Exception):
-    """An answer failed.
+    """A request failed.
 
     Attributes:
-        request: what was asked, without secrets; None before a model was involved.
-        partial: the part of the answer that had arrived, None if nothing had. Its text is kept up to
-            4 Mi characters, so that a stream without end does not fill the memory.
-        retryable: whether asking again may help.
+        request: the request, without secrets; None if no model was involved.
+        partial: the part of the answer that arrived before the error; None if nothing arrived. rxllm keeps at most
+            4 Mi characters of its text, so that an endless stream cannot fill the memory.
+        retryable: whether another attempt may succeed.
     """
 
     retryable: bool = False
@@ -65,23 +65,23 @@ class RxllmError(Exception):
             self.retryable = retryable
 
     def __str__(self) -> str:
-        """The message, with control characters shown instead of sent: a server may have written a part of it."""
+        """The message, with control characters escaped, because a server may have written a part of it."""
         return printable(super().__str__())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """For pickles, without the handlers that have been told of this error."""
-        facts = {name: fact for name, fact in vars(self).items() if not name.startswith("_rxllm_")}
-        return type(self), self.args, facts
+        """Pickle the error without its ``_rxllm_`` attributes, which record the handlers that already received it."""
+        state = {name: value for name, value in vars(self).items() if not name.startswith("_rxllm_")}
+        return type(self), self.args, state
 
 
 class TransportError(RxllmError):
-    """The network failed: no connection, or one that broke."""
+    """The network failed: rxllm could not connect, or the connection broke."""
 
     retryable = True
 
 
 class Timeout(TransportError):
-    """Nothing came for too long."""
+    """A wait exceeded its time limit."""
 
 
 class Interrupted(TransportError):
@@ -92,9 +92,9 @@ class ProviderError(RxllmError):
     """The provider answered with an error, as an HTTP status or inside the stream.
 
     Attributes:
-        status: the HTTP status; of an error inside a stream, the one that its type stands for, or None.
-        body: the error document as it came (secrets blanked out), at most 64 KiB.
-        retry_after: seconds that the provider asks to wait, None if it does not say.
+        status: the HTTP status. For an error inside a stream, the status that the error's type stands for, or None.
+        body: the error document, at most 64 KiB, with secrets replaced by ``***``.
+        retry_after: how many seconds the provider asks the program to wait; None if the provider names no time.
         code: the provider's own name for the error (``insufficient_quota``, ``overloaded_error``), or None.
     """
 
@@ -117,27 +117,27 @@ class ProviderError(RxllmError):
     _by_status: ClassVar[dict[int, type[ProviderError]]] = {}
 
     @classmethod
-    def of_status(cls, status: int | None) -> type[ProviderError]:
-        """The class of the tree that stands for an HTTP status."""
+    def class_for_status(cls, status: int | None) -> type[ProviderError]:
+        """Return the error class for an HTTP status: ProviderError itself if the tree lists no class for it."""
         return cls._by_status.get(status or 0, ProviderError)
 
 
 class AuthenticationError(ProviderError):
-    """The key is missing, wrong, or not allowed to do this."""
+    """The API key is missing or wrong, or it does not permit this request."""
 
 
 class BadRequest(ProviderError):
-    """The provider does not accept this request; sending it again will not help."""
+    """The provider rejected the request as invalid. Another attempt with the same request will fail, too."""
 
 
 class RateLimited(ProviderError):
-    """Too many requests or tokens, or the quota is spent (then ``retryable`` is False)."""
+    """The program exceeded a rate limit, or its quota is spent (then ``retryable`` is False)."""
 
     retryable = True
 
 
 class Overloaded(ProviderError):
-    """The provider has no capacity at the moment."""
+    """The provider currently lacks capacity."""
 
     retryable = True
 
@@ -153,10 +153,10 @@ ProviderError._by_status.update(  # pyright: ignore[reportPrivateUsage]
 
 
 class ProtocolError(RxllmError):
-    """Bytes came that the protocol does not allow.
+    """The response violates its protocol.
 
     Attributes:
-        frame: the offending protocol unit, at most its first 1,000 bytes.
+        frame: the first 1,000 bytes of the offending frame.
     """
 
     def __init__(self, message: str, *, frame: bytes = b"") -> None:
@@ -165,11 +165,11 @@ class ProtocolError(RxllmError):
 
 
 class ParseError(RxllmError):
-    """The answer's text does not have the shape that was asked for.
+    """The answer's text does not fit the requested shape.
 
     Attributes:
-        text: the text as it came.
-        shape: what it was to be read as.
+        text: the text of the answer.
+        shape: the requested shape.
     """
 
     def __init__(self, message: str, *, text: str = "", shape: object = None) -> None:

@@ -1,4 +1,4 @@
-"""`MisuseError`, and the validators that raise it: the ground that everything else stands on."""
+"""`MisuseError`, and the validators that raise it. Every other module may import this one."""
 
 from __future__ import annotations
 
@@ -11,31 +11,36 @@ __all__ = ["MisuseError"]
 
 
 class MisuseError(TypeError):
-    """The library was called in a way that cannot work; the sentence says what to do instead."""
+    """The calling program used the library in a way that cannot work. The message says what to do instead."""
 
     def __str__(self) -> str:
-        """The sentence, with control characters shown instead of sent."""
+        """The message, with control characters escaped."""
         return printable(super().__str__())
 
 
-def must_be(what: str, good: Callable[[Any], bool]) -> Callable[[object, Any, Any], None]:
-    """A validator of an attrs field: refuses what is not `good`, and says what it must be."""
+def must_be(expected: str, is_valid: Callable[[Any], bool]) -> Callable[[object, Any, Any], None]:
+    """Return a validator for an attrs field. It raises MisuseError for a value that fails the check `is_valid`.
+
+    Args:
+        expected: what the field accepts, as the error message names it.
+        is_valid: the check.
+    """
 
     def check(_: object, attribute: Any, value: Any) -> None:
-        if not good(value):
-            raise MisuseError(f"{attribute.name} must be {what}, not {shown(value)}.")
+        if not is_valid(value):
+            raise MisuseError(f"{attribute.name} must be {expected}, not {shown(value)}.")
 
     return check
 
 
 def shown(value: object) -> str:
-    """As much of a value as fits a sentence."""
+    """Return the repr of a value for an error message, cut to 60 characters."""
     try:
         return f"{value!r:.60}"
-    except Exception:  # an integer of thousands of digits has no repr
+    except Exception:  # an integer of thousands of digits raises ValueError
         return f"this {type(value).__name__}"
 
 
 def is_text(value: object) -> bool:
-    """For `must_be`."""
+    """Return whether the value is a str; a check for `must_be`."""
     return isinstance(value, str)

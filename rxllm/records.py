@@ -1,8 +1,9 @@
-"""Values as plain JSON, and back: what is printed, recorded and kept.
+"""Conversion of chunks and messages to plain JSON and back. The CLI, cassettes and caches use it.
 
-A record of a chunk has its ``text``, and of ``reasoning``, ``refusal``, ``tool_calls``, ``usage``, ``finish_reason``,
-``raw_finish_reason``, ``model``, ``id``, ``reset`` and ``logprobs`` what there is. Where these do not say all, as of a
-file or of the order of several parts, it has the ``parts``, too, each with its ``type``; bytes are base64::
+A chunk's record always has the field ``text``. It has ``reasoning``, ``refusal``, ``tool_calls``, ``usage``,
+``finish_reason``, ``raw_finish_reason``, ``model``, ``id``, ``reset`` and ``logprobs`` where the chunk has a value for
+them. If these fields cannot describe the chunk, for example a file or several parts in an unusual order, the record
+also has ``parts``, each with its ``type``. Bytes are written as base64::
 
     {"text": "Hel"}
     {"text": "", "tool_calls": [{"id": "call_1", "name": "now"}]}
@@ -38,7 +39,7 @@ from .values.usage import Usage
 
 __all__ = ["VERSION", "fingerprint", "message_from_json", "message_to_json", "of_json", "to_json"]
 
-VERSION = 1  # of the form in which messages are kept
+VERSION = 1  # of the persisted form of messages
 
 _KINDS: dict[str, type[Part]] = {
     "text": TextPart,
@@ -55,7 +56,7 @@ _FACTS = ("usage", "finish_reason", "raw_finish_reason", "model", "id", "logprob
 
 
 class _Record(msgspec.Struct):
-    """A record of a chunk, as it is read."""
+    """The fields of a chunk's record."""
 
     text: str = ""
     reasoning: str = ""
@@ -73,9 +74,9 @@ class _Record(msgspec.Struct):
 
 
 def to_json(chunk: Chunk) -> dict[str, Any]:
-    """The chunk as a dict of plain values, which `of_json` makes the same chunk of.
+    """Return the chunk as a dict of plain values. `of_json` turns the dict back into an equal chunk.
 
-    The values within a `RawPart` and within ``logprobs`` must be plain, too; their tuples come back as lists.
+    The values within a `RawPart` and within ``logprobs`` must be plain, too. Their tuples come back as lists.
     """
     if chunk.rest is None:
         return {"text": chunk.text}
@@ -97,10 +98,10 @@ def to_json(chunk: Chunk) -> dict[str, Any]:
 
 
 def of_json(record: Mapping[str, Any]) -> Chunk:
-    """The chunk of a record. What it has besides is not looked at.
+    """Return the chunk that a record describes. Unknown fields are ignored.
 
     Raises:
-        MisuseError: this is no record of a chunk; the sentence says where it is wrong.
+        MisuseError: the record is malformed. The message names the wrong field.
     """
     try:
         read = msgspec.convert(record, _Record)
@@ -109,31 +110,31 @@ def of_json(record: Mapping[str, Any]) -> Chunk:
         else:
             parts = tuple(_part_of_record(part) for part in read.parts)
     except msgspec.ValidationError as error:
-        raise MisuseError(f"This is no record of a chunk: {error}.") from None
+        raise MisuseError(f"The record does not describe a chunk: {error}.") from None
     facts = {name: getattr(read, name) for name in (*_FACTS, "reset")}
     return Chunk(parts=parts, **facts)
 
 
 def fingerprint(request: Request) -> str:
-    """What tells a request from others: the same for the same prompt with the same parameters, in any process.
+    """Return a digest of a request: equal prompts with equal parameters have equal digests, in every process.
 
-    Whether the answer was to be streamed makes no difference, nor do the facts of earlier answers in a conversation,
-    such as their ids. Keys of dicts count as JSON writes them, and 0.0 is 0.
+    The digest ignores ``stream`` and the facts of earlier answers in a conversation, such as their ids. Dict keys
+    count as JSON writes them, and 0.0 equals 0.
 
     Raises:
-        MisuseError: a value in it cannot be told from others.
+        MisuseError: the request contains a value without a stable digest, such as a function.
     """
-    asked = {name: getattr(request, name) for name in attrs.fields_dict(Request) if name != "stream"}
+    fields = {name: getattr(request, name) for name in attrs.fields_dict(Request) if name != "stream"}
     try:
         if not isinstance(request.prompt, str):
-            asked["prompt"] = [_exact_message(message) for message in request.prompt]
-        return digest({name: value for name, value in asked.items() if value is not None and value != {}})
+            fields["prompt"] = [_exact_message(message) for message in request.prompt]
+        return digest({name: value for name, value in fields.items() if value is not None and value != {}})
     except (TypeError, ValueError, RecursionError) as error:
-        raise MisuseError(f"The request can't be told from others: {error}.") from None
+        raise MisuseError(f"rxllm cannot derive a stable key for this request: {error}.") from None
 
 
 def _exact_part(part: Part) -> dict[str, Any]:
-    """The part's type, and its fields but those that are as if nobody had set them."""
+    """Return the part's type and the fields that differ from their defaults. Bytes become base64."""
     record: dict[str, Any] = {"type": _NAMES[type(part)]}
     for each in attrs.fields(type(part)):
         value = getattr(part, each.name)
@@ -145,10 +146,10 @@ def _exact_part(part: Part) -> dict[str, Any]:
 
 
 def _exact_message(message: Message) -> dict[str, Any]:
-    """What a provider is sent of a message."""
+    """Return the fields of a message that a provider receives."""
     record = {"role": message.role, "parts": [_exact_part(part) for part in message.parts]}
-    sent = {"name": message.name, "extra": message.extra}
-    return {**record, **{name: value for name, value in sent.items() if value is not None}}
+    optional = {"name": message.name, "extra": message.extra}
+    return {**record, **{name: value for name, value in optional.items() if value is not None}}
 
 
 def _message_record(message: Message) -> dict[str, Any]:
@@ -161,7 +162,7 @@ def _message_record(message: Message) -> dict[str, Any]:
 
 
 class _MessageRecord(msgspec.Struct, forbid_unknown_fields=True):
-    """A message as it is kept."""
+    """The fields of a persisted message."""
 
     rxllm: int
     role: Role
@@ -181,10 +182,10 @@ class _MessageRecord(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def message_to_json(message: Message) -> dict[str, Any]:
-    """The message as a dict of plain values, with the version of this form.
+    """Return the message as a dict of plain values, with the version of the form.
 
     Raises:
-        MisuseError: it holds a value that JSON does not have.
+        MisuseError: the message holds a value that JSON cannot express.
     """
     try:
         record = {"rxllm": VERSION, **_message_record(message)}
@@ -200,27 +201,33 @@ _MESSAGE_FACTS = (*_FACTS, "created", "interrupted", "metadata")
 
 
 def message_from_json(record: Mapping[str, Any]) -> Message:
-    """The message that `message_to_json` has written.
+    """Return the message that `message_to_json` wrote.
 
     Raises:
-        MisuseError: this is no such record, or one of a later version.
+        MisuseError: the record is malformed, or a later version of rxllm wrote it.
     """
     version = record.get("rxllm") if isinstance(cast("object", record), Mapping) else None
     if not isinstance(version, int):
-        raise MisuseError("This is no message that rxllm has written: it has no version, as in {'rxllm': 1, …}.")
+        raise MisuseError(
+            "The record has no version, as in {'rxllm': 1, …}, so Message.to_json did not write it. A dict with 'role' "
+            "and 'content' is a prompt: pass it to the model as it is."
+        )
     if version > VERSION:
-        raise MisuseError(f"This message was written by a later rxllm, in form {version}; this one reads {VERSION}.")
+        raise MisuseError(
+            f"A later rxllm wrote this message, in form {version}; this version reads forms up to {VERSION}. "
+            "Upgrade rxllm."
+        )
     try:
         read = msgspec.convert(record, _MessageRecord)
         parts = tuple(_part_of_record(part) for part in read.parts)
     except msgspec.ValidationError as error:
-        raise MisuseError(f"This is no record of a message: {error}.") from None
+        raise MisuseError(f"The record does not describe a message: {error}.") from None
     facts = {name: getattr(read, name) for name in (*_MESSAGE_FACTS, "name", "extra")}
     return Message(read.role, parts, **facts)
 
 
 def _simple_parts(reasoning: str, text: str, refusal: str, tool_calls: tuple[ToolCallPart, ...]) -> tuple[Part, ...]:
-    """The parts of most chunks, which have one of these or, whole answers, each in this order."""
+    """Return these contents as parts, in the order that most answers have."""
     return (
         *([ReasoningPart(reasoning)] if reasoning else []),
         *([TextPart(text)] if text else []),
@@ -244,11 +251,11 @@ def _part_of_record(record: dict[str, Any]) -> Part:
         read = msgspec.convert(record, _ResultRecord)
         content = read.content if isinstance(read.content, str) else map(_part_of_record, read.content)
         return ToolResultPart(read.id, content, "error" if read.is_error else read.outcome, read.name)
-    return attrs.evolve(msgspec.convert(record, kind))  # by its constructor, which freezes what it holds
+    return attrs.evolve(msgspec.convert(record, kind))  # evolve runs the constructor, which freezes dicts and lists
 
 
 class _ResultRecord(msgspec.Struct):
-    """The result of a tool as it is kept; `is_error` and content as text are of records before version 1."""
+    """The record of a tool's result. Records from before version 1 have `is_error`, and their content may be text."""
 
     id: str
     content: str | list[dict[str, Any]]
@@ -258,7 +265,7 @@ class _ResultRecord(msgspec.Struct):
 
 
 def _fields(value: Part | Usage) -> dict[str, Any]:
-    """Its fields, but those that are as if nobody had set them."""
+    """Return the fields that differ from their defaults."""
     plain = msgspec.to_builtins(value)
     defaults = ((field.name, field.default) for field in attrs.fields(type(value)))
     return {name: plain[name] for name, default in defaults if plain[name] != default}

@@ -1,4 +1,4 @@
-"""The error tree: what is retryable, what is which status, and what an error carries."""
+"""The error tree: its classes, the HTTP status for each, which errors are retryable, and what an error carries."""
 
 import inspect
 import pickle
@@ -11,8 +11,8 @@ from rxllm import errors
 from rxllm.misuse import must_be
 
 
-def test_the_tree_is_as_drawn():
-    """Everything that can fail on the way is an RxllmError; misuse is a TypeError apart."""
+def test_error_classes_form_the_documented_tree():
+    """Every failure of a request is an RxllmError. MisuseError is a TypeError outside of this tree."""
     drawn = {
         errors.TransportError: errors.RxllmError,
         errors.Timeout: errors.TransportError,
@@ -31,8 +31,8 @@ def test_the_tree_is_as_drawn():
     assert not issubclass(errors.MisuseError, errors.RxllmError)
 
 
-def test_every_error_is_in_the_drawing():
-    """The picture in the module's docstring names all of them."""
+def test_module_docstring_names_every_error():
+    """The tree in the docstring of the module contains every exported class."""
     assert [] == [name for name in errors.__all__ if name not in inspect.getdoc(errors)]
 
 
@@ -46,9 +46,9 @@ def test_every_error_is_in_the_drawing():
         *((status, rxllm.ProviderError) for status in (None, 0, 418, 500, 502, 599)),
     ],
 )
-def test_a_status_has_its_class(status, expected):
-    """The class of an HTTP status is the drawn one; any other status is a plain ProviderError."""
-    assert expected is rxllm.ProviderError.of_status(status)
+def test_http_status_selects_the_error_class(status, expected):
+    """A status in the tree has its own class; any other status has ProviderError."""
+    assert expected is rxllm.ProviderError.class_for_status(status)
 
 
 @pytest.mark.parametrize(
@@ -69,24 +69,24 @@ def test_a_status_has_its_class(status, expected):
         (rxllm.ParseError("no", text="{", shape=dict), False),
     ],
 )
-def test_an_error_knows_whether_asking_again_may_help(error, expected):
-    """By its class, unless its maker knows better; and one error's knowledge is not another's."""
+def test_error_class_sets_retryable_unless_argument_overrides_it(error, expected):
+    """The argument `retryable` changes one error only, not its class."""
     assert expected is error.retryable
 
 
-def test_an_error_begins_without_request_and_partial():
-    """Both are None until a model was involved and something had arrived."""
+def test_new_error_has_no_request_and_no_partial():
+    """A new error's request and partial are None. The model sets them when it emits the error."""
     error = rxllm.RxllmError("a sentence")
     assert ("a sentence", None, None) == (str(error), error.request, error.partial)
 
 
-def test_the_frame_is_cut():
-    """A protocol error shows the first 1,000 bytes of what it could not read."""
+def test_protocol_error_keeps_1000_bytes_of_its_frame():
+    """A ProtocolError keeps the first 1,000 bytes of the offending frame."""
     assert b"x" * 1000 == rxllm.ProtocolError("no", frame=b"x" * 5000).frame
 
 
-def test_what_must_be_is_said_with_what_came():
-    """A validator's sentence names the field, what it must be, and a bounded look at what came instead."""
+def test_validator_message_names_field_expectation_and_value():
+    """The message of `must_be` names the field, what it accepts, and the value, cut to a bounded length."""
 
     @frozen
     class Box:
@@ -100,8 +100,8 @@ def test_what_must_be_is_said_with_what_came():
     assert len(str(caught.value)) < 120
 
 
-def test_details_are_attributes():
-    """What a provider said, and what could not be parsed."""
+def test_error_arguments_become_attributes():
+    """A ProviderError and a ParseError keep their keyword arguments as attributes."""
     error = rxllm.RateLimited("slow down", status=429, body="{}", retry_after=1.5, code="rate_limit")
     assert (429, "{}", 1.5, "rate_limit") == (error.status, error.body, error.retry_after, error.code)
     broken = rxllm.ParseError("no list", text="{}", shape=list)
@@ -118,7 +118,7 @@ def test_details_are_attributes():
         rxllm.ParseError("no", text="{", shape=dict),
     ],
 )
-def test_an_error_survives_pickling(error):
-    """Errors come back from other processes (a pool, a task queue) with all they carry."""
+def test_pickled_error_keeps_type_message_and_attributes(error):
+    """Process pools and task queues pickle errors; the copy must equal the original."""
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301
     assert (type(error), str(error), vars(error)) == (type(copy), str(copy), vars(copy))

@@ -93,7 +93,7 @@ def provider_error(
     spent = any(re.search(_SPENT, name) for name in plain) or bool(re.search(_SPENT_BY_MESSAGE, message))
     advice = told.get("x-should-retry", "").lower()
     passing = status is not None and (status in (408, 409, 429) or status >= 500)
-    return ProviderError.of_status(status)(
+    return ProviderError.class_for_status(status)(
         message,
         status=status,
         body=_shown(body),

@@ -391,7 +391,7 @@ async def test_a_request_that_can_not_be_told_from_others_is_asked_each_time(pro
         await llm.ainvoke(prompt, **parameters)
     assert [prompt] * 2 == model.asked
     assert 2 == len(caplog.records)
-    assert "An answer is not cached. The request can't be told from others" in caplog.text
+    assert "An answer is not cached. rxllm cannot derive a stable key for this request" in caplog.text
 
 
 async def test_who_counts_models_does_not_count_what_was_kept():

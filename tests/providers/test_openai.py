@@ -552,7 +552,7 @@ class TestFailure:
         """The status says whether to retry, the provider's header overrides it, an empty account both."""
         body = json.dumps({"error": {"message": "m", "code": code}}).encode()
         error = OpenAI("x")._error(status, body, headers)
-        assert (ProviderError.of_status(status), status, code, retryable, body.decode()) == (
+        assert (ProviderError.class_for_status(status), status, code, retryable, body.decode()) == (
             type(error),
             error.status,
             error.code,

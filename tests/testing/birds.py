@@ -90,7 +90,7 @@ class Bird(rxllm.LLM):
 
     def refused(self, status, headers, body):
         """The error of a status."""
-        kind = ProviderError if self.fault == "knows one error" else ProviderError.of_status(status)
+        kind = ProviderError if self.fault == "knows one error" else ProviderError.class_for_status(status)
         text = body.decode() if self.fault == "tells its key" else body.decode().replace(self.key, "***")
         wait = headers.get("retry-after")
         return kind(

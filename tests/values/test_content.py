@@ -1,4 +1,4 @@
-"""Content in OpenAI's and Anthropic's spellings: each field is carried, or refused by its name."""
+"""Content dicts in OpenAI's and Anthropic's forms: rxllm carries each field, or its MisuseError names the field."""
 
 import pytest
 
@@ -85,8 +85,8 @@ PIXELS = "data:image/png;base64,UE5H"
         ({"type": "refusal", "refusal": "no"}, (RefusalPart("no"),)),
     ],
 )
-def test_every_field_of_a_content_dict_is_carried(item, expected):
-    """As both vendors' clients write them."""
+def test_content_dict_keeps_every_field(item, expected):
+    """Content dicts of both vendors' clients become parts without loss."""
     assert expected == Message("user", [item]).parts
 
 
@@ -112,8 +112,8 @@ def test_every_field_of_a_content_dict_is_carried(item, expected):
         ({"type": ["text"]}, "is not known here"),
     ],
 )
-def test_a_field_that_no_part_carries_is_refused_by_its_name(item, sentence):
-    """Nothing is dropped in silence, and nothing is sent."""
+def test_unknown_field_of_content_dict_raises_misuse_error_with_its_name(item, sentence):
+    """A field that no part can carry raises before anything is sent."""
     with pytest.raises(MisuseError, match=sentence):
         Message("user", [item])
 
@@ -163,8 +163,8 @@ def test_a_field_that_no_part_carries_is_refused_by_its_name(item, sentence):
         ),
     ],
 )
-def test_every_field_of_a_message_dict_is_carried(given, expected):
-    """Messages as OpenAI's, DeepSeek's, Ollama's and Anthropic's clients hold them."""
+def test_message_dict_keeps_every_field(given, expected):
+    """Message dicts of OpenAI's, DeepSeek's, Ollama's and Anthropic's clients become Messages without loss."""
     assert (expected,) == Request(prompt=[given]).messages
 
 
@@ -177,14 +177,14 @@ def test_every_field_of_a_message_dict_is_carried(given, expected):
         ({"role": "tool", "tool_call_id": "c", "content": "x", "extra_field": 1}, "extra_field"),
     ],
 )
-def test_a_field_of_a_message_that_nobody_knows_is_refused_by_its_name(given, field):
-    """The sentence says how to send it all the same."""
+def test_unknown_field_of_message_dict_raises_misuse_error_with_its_name(given, field):
+    """The message names the field and tells how to send it with ``extra=``."""
     with pytest.raises(MisuseError, match=rf"can't carry the field '{field}' of a message dict\..*extra="):
         Request(prompt=[given])
 
 
-def test_a_message_goes_through_json_and_back():
-    """Every field, with the version of the form."""
+def test_message_survives_json_round_trip():
+    """`to_json` writes the version of the form, and `from_json` restores every field."""
     message = Message(
         "assistant",
         [
@@ -218,19 +218,19 @@ def test_a_message_goes_through_json_and_back():
     [
         ({}, "has no version"),
         ([], "has no version"),
-        ({"rxllm": 2, "role": "user"}, "by a later rxllm, in form 2; this one reads 1"),
-        ({"rxllm": 1, "role": "bard"}, "no record of a message: Invalid enum value 'bard'"),
+        ({"rxllm": 2, "role": "user"}, "later rxllm wrote this message, in form 2; this version reads forms up to 1"),
+        ({"rxllm": 1, "role": "bard"}, "does not describe a message: Invalid enum value 'bard'"),
         ({"rxllm": 1, "role": "user", "colour": 1}, "unknown field `colour`"),
         ({"rxllm": 1, "role": "user", "parts": [{"type": "hologram"}]}, "a part has the type 'hologram'"),
     ],
 )
-def test_a_record_of_no_message_is_refused_in_a_sentence(record, sentence):
-    """Also one that a later version has written."""
+def test_malformed_or_newer_record_raises_misuse_error(record, sentence):
+    """`from_json` names the wrong field, or the version that it does not know."""
     with pytest.raises(MisuseError, match=sentence):
         Message.from_json(record)
 
 
-def test_what_json_cannot_hold_is_refused_in_a_sentence():
-    """Before anything is written."""
+def test_value_outside_json_raises_misuse_error():
+    """`to_json` raises for a value that JSON cannot express."""
     with pytest.raises(MisuseError, match="can't be written as JSON"):
         Message("user", RawPart("x", {"a": object()})).to_json()

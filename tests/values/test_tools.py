@@ -1,4 +1,4 @@
-"""Tools, choices and forms of answers: one neutral form, from every usual spelling, for every provider."""
+"""Tools, tool choices and response formats: each vendor's form becomes one neutral form, and each provider sends it."""
 
 import pytest
 
@@ -31,8 +31,8 @@ def asked(**parameters):
         {"type": "custom", "name": "weather", "description": "Tells the weather.", "input_schema": SCHEMA},
     ],
 )
-def test_every_spelling_is_the_same_tool(spelling):
-    """A tool that was written for one vendor reaches each vendor in its own form."""
+def test_tool_dict_of_any_vendor_becomes_the_same_tool_spec(spelling):
+    """A definition in one vendor's form reaches each vendor in that vendor's form."""
     [tool] = asked(tools=[spelling]).tools
     assert tool == WEATHER
     function = {"name": "weather", "parameters": SCHEMA, "description": "Tells the weather."}
@@ -53,8 +53,8 @@ def test_every_spelling_is_the_same_tool(spelling):
         ({"functionDeclarations": []}, openai, None),
     ],
 )
-def test_a_tool_with_fields_of_one_vendor_goes_to_that_vendor_alone(tool, refuses, takes):
-    """It is sent untouched; another vendor's adapter refuses it, and loses nothing in silence."""
+def test_tool_with_vendor_fields_is_sent_to_that_vendor_only(tool, refuses, takes):
+    """The vendor's own provider sends the dict unchanged; another provider raises MisuseError."""
     [kept] = asked(tools=tool).tools
     assert kept is tool
     if takes:
@@ -87,8 +87,8 @@ def test_a_tool_with_fields_of_one_vendor_goes_to_that_vendor_alone(tool, refuse
         ),
     ],
 )
-def test_every_choice_is_translated(choice, neutral, chat, messages):
-    """Whoever's words it was written in."""
+def test_tool_choice_is_translated_for_each_provider(choice, neutral, chat, messages):
+    """A tool choice in any vendor's form becomes the form of each provider."""
     request = asked(tools=[WEATHER], tool_choice=choice)
     assert (neutral, chat, messages) == (
         request.tool_choice,
@@ -97,8 +97,8 @@ def test_every_choice_is_translated(choice, neutral, chat, messages):
     )
 
 
-def test_one_call_at_a_time():
-    """OpenAI has a field for it, Anthropic a mark within the choice."""
+def test_parallel_tool_calls_can_be_disabled():
+    """OpenAI has a field of its own for this; Anthropic has a flag within the tool choice."""
     request = asked(tools=[WEATHER], parallel_tool_calls=False)
     assert {"type": "auto", "disable_parallel_tool_use": True} == anthropic.told_choice(request)
     assert False is rxllm.OpenAI("m", base_url="http://x/v1")._body(request)["parallel_tool_calls"]
@@ -123,14 +123,14 @@ def test_one_call_at_a_time():
         ({"type": "grammar", "grammar": "x"}, {"type": "grammar", "grammar": "x"}, {"type": "grammar", "grammar": "x"}),
     ],
 )
-def test_every_form_of_an_answer_is_translated(form, neutral, chat):
-    """A JSON schema alone is enough; a form that rxllm does not know is sent as it is."""
+def test_response_format_is_translated(form, neutral, chat):
+    """A bare JSON schema is enough. A format that rxllm does not know is sent unchanged."""
     request = asked(response_format=form)
     assert (neutral, chat) == (request.response_format, openai.told_format(request.response_format))
 
 
-def test_anthropic_takes_a_schema_and_an_effort():
-    """In one field; it has no JSON without a schema, and no other efforts."""
+def test_anthropic_accepts_schema_and_its_own_efforts():
+    """Anthropic has one field for both. JSON without a schema and unknown efforts raise MisuseError."""
     request = asked(response_format=SCHEMA, effort="high")
     assert {"format": {"type": "json_schema", "schema": SCHEMA}, "effort": "high"} == anthropic.output_config(request)
     with pytest.raises(MisuseError, match="by a schema only"):
@@ -154,7 +154,7 @@ def test_anthropic_takes_a_schema_and_an_effort():
         ({"response_format": 5}, "response_format must be 'json' or a JSON schema"),
     ],
 )
-def test_bad_parameters_are_refused_in_a_sentence(parameters, sentence):
-    """Before anything is sent."""
+def test_invalid_parameter_raises_misuse_error(parameters, sentence):
+    """The request is checked before anything is sent."""
     with pytest.raises(MisuseError, match=sentence):
         asked(**parameters)
