@@ -23,8 +23,8 @@ from .operators.batch import MAX_CONCURRENCY
 from .operators.message import message, one_chunk
 from .operators.observing import Identity, observed
 from .operators.serialising import serialised
-from .runtime.disposable import Serial
-from .runtime.scheduler import Scheduler, scheduler
+from .runtime.disposable import LockFreeSerialDisposable
+from .runtime.scheduler import Scheduler, scheduler_for
 from .runtime.source import Source, source
 from .runtime.threads import Worker, called, pull
 from .surface import Surface
@@ -176,8 +176,8 @@ class LLM(Surface[Prompt | Observable[Any], Chunk, Message]):
         request = Request.ask(prompt, self.parameters)
 
         def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
-            home = scheduler(given)
-            return answering(lambda: _made(self, request, home), request, observer, home)
+            scheduler = scheduler_for(given)
+            return answering(lambda: _made(self, request, scheduler), request, observer, scheduler)
 
         def identity() -> Identity:
             name = self.run_name or type(self).__name__
@@ -265,30 +265,32 @@ def _unknown(kind: type[LLM], name: str, value: object) -> str:
     return sentence
 
 
-def _made(llm: LLM, request: Request, home: Scheduler) -> Observable[Answered]:
+def _made(llm: LLM, request: Request, scheduler: Scheduler) -> Observable[Answered]:
     """What the provider's one method makes of the request."""
     if request.stream is False and type(llm).chunks is not LLM.chunks:
-        return _streamed(llm, request, home).pipe(one_chunk)
-    return _streamed(llm, request, home)
+        return _streamed(llm, request, scheduler).pipe(one_chunk)
+    return _streamed(llm, request, scheduler)
 
 
-def _streamed(llm: LLM, request: Request, home: Scheduler) -> Observable[Answered]:
+def _streamed(llm: LLM, request: Request, scheduler: Scheduler) -> Observable[Answered]:
     kind = type(llm)
     if kind.chunks is not LLM.chunks:
         if inspect.isgeneratorfunction(kind.chunks):
-            return source(lambda home: pull(Worker(home.loop, home.context), lambda: llm.chunks(request)))
+            return source(
+                lambda scheduler: pull(Worker(scheduler.loop, scheduler.context), lambda: llm.chunks(request))
+            )
         made: object = llm.chunks(request)
         name = type(made).__name__
         if inspect.iscoroutine(made):
             made.close()
         if isinstance(made, Observable):
             answer = cast("Observable[Answered]", made)
-            return answer if isinstance(answer, Source) else serialised(answer, home)
+            return answer if isinstance(answer, Source) else serialised(answer, scheduler)
         if isinstance(made, AsyncIterable):
             return source(lambda _: aiter(cast("AsyncIterable[Answered]", made)))
         if isinstance(made, Iterable) and not isinstance(made, _VALUES):
             items = cast("Iterable[Answered]", made)
-            return source(lambda home: pull(Worker(home.loop, home.context), lambda: items))
+            return source(lambda scheduler: pull(Worker(scheduler.loop, scheduler.context), lambda: items))
         raise MisuseError(
             f"{kind.__name__}.chunks must be a generator, an async generator or return an Observable, "
             f"not {name}; for whole answers override complete."
@@ -296,16 +298,16 @@ def _streamed(llm: LLM, request: Request, home: Scheduler) -> Observable[Answere
     if kind.complete is LLM.complete:
         raise MisuseError(f"{kind.__name__} must override complete (whole answers) or chunks (a stream).")
 
-    return source(lambda home: called(home, llm.complete, request))
+    return source(lambda scheduler: called(scheduler, llm.complete, request))
 
 
 def asking(upstream: Observable[Any], llm: LLM) -> Observable[Chunk]:
     """The operator that an LLM is when it is given an Observable."""
 
     def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
-        home = scheduler(given)
+        scheduler = scheduler_for(given)
         values: list[Any] = []
-        current = Serial()
+        current = LockFreeSerialDisposable()
 
         def ask() -> None:
             try:
@@ -313,10 +315,10 @@ def asking(upstream: Observable[Any], llm: LLM) -> Observable[Chunk]:
             except MisuseError as error:
                 observer.on_error(error)
             else:
-                current.disposable = answer.subscribe(observer, scheduler=home)
+                current.disposable = answer.subscribe(observer, scheduler=scheduler)
 
-        current.disposable = waiting = Serial()  # before it may be replaced, from any thread
-        waiting.disposable = upstream.subscribe(values.append, observer.on_error, ask, scheduler=home)
+        current.disposable = waiting = LockFreeSerialDisposable()  # before it may be replaced, from any thread
+        waiting.disposable = upstream.subscribe(values.append, observer.on_error, ask, scheduler=scheduler)
         return current
 
     return Source(subscribe)

@@ -23,8 +23,8 @@ from .misuse import MisuseError, is_text, must_be, shown
 from .operators.adding_up import Fold
 from .operators.astream_events import SELECTIONS, as_dicts
 from .operators.batch import MAX_CONCURRENCY, batch, batch_as_completed
-from .operators.observing import ears
-from .runtime.scheduler import Ear, scheduler
+from .operators.observing import bound_listeners
+from .runtime.scheduler import BoundListener, scheduler_for
 from .runtime.source import Source, connect
 from .showing import brief
 from .values.frozen import frozen_json
@@ -53,7 +53,7 @@ def _facts(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", frozen_json(metadata or {}))
 
 
-def _ears(handlers: Iterable[Listener | Ear]) -> tuple[Ear, ...]:
+def _bound_listeners(handlers: Iterable[Listener | BoundListener]) -> tuple[BoundListener, ...]:
     if not isinstance(cast("object", handlers), Iterable):
         raise MisuseError(f"handlers must be a list, not {type(handlers).__name__}: say handlers=[…].")
     given = tuple(handlers)
@@ -61,7 +61,7 @@ def _ears(handlers: Iterable[Listener | Ear]) -> tuple[Ear, ...]:
         if isinstance(cast("object", handler), type):
             name = cast("type", handler).__name__
             raise MisuseError(f"{name} is a class, which hears nothing; attach an instance, as in {name}().")
-    return ears(given)
+    return bound_listeners(given)
 
 
 @frozen(kw_only=True)
@@ -82,7 +82,7 @@ class Surface(Extensible, ABC, Generic[In, Out, Answer]):
     tags: tuple[str, ...] = field(default=(), converter=_tags)
     metadata: Mapping[str, Any] = field(factory=dict[str, Any], converter=_facts, hash=False)
     run_name: str | None = field(default=None, validator=optional(must_be("text", is_text)))
-    handlers: tuple[Ear, ...] = field(default=(), converter=_ears, repr=False)
+    handlers: tuple[BoundListener, ...] = field(default=(), converter=_bound_listeners, repr=False)
 
     def __repr__(self) -> str:
         return brief(self)
@@ -129,7 +129,7 @@ class Surface(Extensible, ABC, Generic[In, Out, Answer]):
             tags=(*self.tags, *_tags(tags)),
             metadata={**self.metadata, **_facts(metadata)},
             run_name=self.run_name if run_name is None else run_name,
-            handlers=(*self.handlers, *_ears(handlers)),
+            handlers=(*self.handlers, *_bound_listeners(handlers)),
         )
 
     def _bound(self, settings: Settings) -> _Stage[In, Out, Answer]:
@@ -169,9 +169,9 @@ class Surface(Extensible, ABC, Generic[In, Out, Answer]):
         stream = self._bound(parameters)(prompt)
 
         def subscribe(observer: abc.ObserverBase[Event], given: abc.SchedulerBase | None) -> abc.DisposableBase:
-            home = scheduler(given)
-            ear = Ear(observer.on_next, home.loop)
-            return connect(stream, _End(observer), home.under(home.run, (*home.listeners, ear)))
+            scheduler = scheduler_for(given)
+            listener = BoundListener(observer.on_next, scheduler.loop)
+            return connect(stream, _End(observer), scheduler.under(scheduler.run, (*scheduler.listeners, listener)))
 
         return Source(subscribe)
 

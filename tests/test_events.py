@@ -29,7 +29,7 @@ from rxllm import (
     Usage,
     dispatch,
 )
-from rxllm.bridges.stream import HIGH
+from rxllm.bridges.stream import HIGH_WATER
 from rxllm.operators import observing
 from rxllm.testing import Endless, FakeServer, Reply
 
@@ -534,7 +534,7 @@ async def test_who_takes_no_events_stops_the_model():
                 await anext(events)
             for _ in range(1000):
                 await asyncio.sleep(0)
-            assert 8 < each * len(made) <= HIGH + 8 + 2 * each
+            assert 8 < each * len(made) <= HIGH_WATER + 8 + 2 * each
 
 
 @frozen
@@ -560,7 +560,7 @@ async def test_who_takes_no_events_stops_a_batch(within):
             await anext(events)
         for _ in range(2000):
             await asyncio.sleep(0)
-        assert len(made) <= 2 * HIGH
+        assert len(made) <= 2 * HIGH_WATER
 
 
 MARKED: contextvars.ContextVar[int] = contextvars.ContextVar("marked", default=0)

@@ -11,7 +11,7 @@ from reactivex import Observable
 
 import rxllm
 from rxllm import LLM, MisuseError, Pipeline
-from rxllm.bridges.stream import HIGH, _Sink
+from rxllm.bridges.stream import HIGH_WATER, _Sink
 from rxllm.surface import Surface
 
 TIMEOUT = 5.0  # seconds for what comes at once
@@ -197,12 +197,12 @@ def test_a_reader_faster_than_the_gate_is_not_shut_out():
     """If everything is taken between the look at the buffer and the closing of the gate, the gate opens again."""
     sink = _Sink()
 
-    class Raced(type(sink.home.gate)):
+    class Raced(type(sink.scheduler.gate)):
         def close(self):
             sink.items.clear()
             super().close()
 
-    sink.home.gate = Raced()
-    for number in range(HIGH):
+    sink.scheduler.gate = Raced()
+    for number in range(HIGH_WATER):
         sink.on_next(number)
-    assert sink.home.gate.is_open
+    assert sink.scheduler.gate.is_open

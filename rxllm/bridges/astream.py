@@ -11,7 +11,7 @@ from typing import Any, Generic, Never, Self, TypeVar
 from reactivex import Observable
 
 from ..misuse import MisuseError
-from ..runtime.gate import HIGH, LOW, Gate
+from ..runtime.gate import HIGH_WATER, LOW_WATER, Gate
 from ..runtime.loops import in_loop
 from ..runtime.scheduler import Scheduler, settled
 from ..runtime.source import expected
@@ -39,9 +39,9 @@ class _Sink(Sink[T]):
         make, self.make = self.make, None
         if make is None:  # closed before it began
             return
-        self.home = Scheduler(asyncio.get_running_loop())
-        self.home.blame = self.fail
-        self.gate = self.home.gate
+        self.scheduler = Scheduler(asyncio.get_running_loop())
+        self.scheduler.blame = self.fail
+        self.gate = self.scheduler.gate
         self.thread = get_ident()
         if self.reader is not None:
             self.reader.add_done_callback(self.deserted)
@@ -55,17 +55,17 @@ class _Sink(Sink[T]):
                 self.start()
                 continue
             if self.ended and not items:  # another thread may have put the last one meanwhile
-                if hasattr(self, "home"):
-                    await settled(self.home.beside)  # of handlers, which may need this loop
+                if hasattr(self, "scheduler"):
+                    await settled(self.scheduler.beside)  # of handlers, which may need this loop
                 raise self.end(StopAsyncIteration)
             try:
                 await self.wait()
             except RuntimeError:
-                if in_loop(self.home.loop):
+                if in_loop(self.scheduler.loop):
                     raise
                 raise MisuseError("This stream was begun on another event loop; make a new one here.") from None
         value = items.popleft()
-        if not self.gate.is_open and len(items) <= LOW:
+        if not self.gate.is_open and len(items) <= LOW_WATER:
             self.gate.open()
         return value
 
@@ -74,16 +74,16 @@ class _Sink(Sink[T]):
         items.append(value)
         if self.waiter is not None:
             self.wake()
-        elif len(items) >= HIGH:
+        elif len(items) >= HIGH_WATER:
             self.gate.close()
-            if len(items) <= LOW:  # the reader was faster than this thread, and did not see it closed
+            if len(items) <= LOW_WATER:  # the reader was faster than this thread, and did not see it closed
                 self.gate.open()
 
     def on_completed(self) -> None:
         self.over()
         if self.waiter is not None:
             self.wake()
-        self.home.call(self.forget_reader)
+        self.scheduler.call(self.forget_reader)
 
     def forget_reader(self) -> None:
         if self.reader is not None:
@@ -99,7 +99,7 @@ class _Sink(Sink[T]):
         if get_ident() == self.thread:
             self.rouse()
         else:
-            self.home.call(self.rouse)
+            self.scheduler.call(self.rouse)
 
     def rouse(self) -> None:
         waiter, self.waiter = self.waiter, None
@@ -110,7 +110,7 @@ class _Sink(Sink[T]):
         """Done when there is an item, or the end. Cancelling it loses nothing: items stay where they are."""
         if self.waiter is not None and not self.waiter.done():
             raise MisuseError("Two tasks wait for the next item of one stream; give each its own, or share the items.")
-        waiter = self.waiter = self.home.loop.create_future()
+        waiter = self.waiter = self.scheduler.loop.create_future()
         if self.items or self.ended:  # another thread came after the look, and saw nobody wait
             self.rouse()
         return waiter
@@ -157,10 +157,10 @@ class AsyncStream(AsyncIterator[T], Generic[T]):
         sink.items.clear()
         if sink.make is not None:
             sink.cancel()
-        elif hasattr(sink, "home"):
-            if in_loop(sink.home.loop):
+        elif hasattr(sink, "scheduler"):
+            if in_loop(sink.scheduler.loop):
                 sink.dispose()
-                await settled(sink.home.tasks | sink.home.beside)
+                await settled(sink.scheduler.tasks | sink.scheduler.beside)
             elif not sink.ended:  # its loop may be busy, or closed, so nobody waits for it
                 sink.close()
 
@@ -173,7 +173,7 @@ class AsyncStream(AsyncIterator[T], Generic[T]):
         await self.aclose()
 
     def __del__(self) -> None:
-        if hasattr(self, "_sink") and hasattr(self._sink, "home") and not self._sink.ended:
+        if hasattr(self, "_sink") and hasattr(self._sink, "scheduler") and not self._sink.ended:
             self._sink.close()
 
 

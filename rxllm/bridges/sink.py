@@ -10,7 +10,7 @@ from typing import TypeVar
 from reactivex import Observable, abc
 
 from ..runtime.loops import raisable
-from ..runtime.scheduler import Scheduler, not_taken_up
+from ..runtime.scheduler import Scheduler, not_handled
 from ..runtime.source import connect
 
 __all__ = ["Sink"]
@@ -33,9 +33,9 @@ class Sink(abc.ObserverBase[T]):
     ====== ============== ======= ==========================================
     """
 
-    __slots__ = ("ended", "error", "home", "items", "make", "subscription")
+    __slots__ = ("ended", "error", "items", "make", "scheduler", "subscription")
 
-    home: Scheduler
+    scheduler: Scheduler
 
     def __init__(self, make: Callable[[], Observable[T]]) -> None:
         self.items: deque[T] = deque()
@@ -49,7 +49,7 @@ class Sink(abc.ObserverBase[T]):
         if self.ended:
             return
         try:
-            self.subscription = connect(make(), self, self.home)
+            self.subscription = connect(make(), self, self.scheduler)
         except BaseException as error:  # SystemExit, too: a reader in another thread must hear of it
             self.fail(error)
         else:
@@ -59,11 +59,13 @@ class Sink(abc.ObserverBase[T]):
     def over(self) -> None:
         """Notes the end, disposes the subscription, and opens the gate for pumps that wait for the reader."""
         self.ended = True
-        home, subscription, self.subscription = self.home, self.subscription, None
-        home.gate.open()
+        scheduler, subscription, self.subscription = self.scheduler, self.subscription, None
+        scheduler.gate.open()
         if subscription is not None:
             subscription.dispose()
-        home.blame = not_taken_up  # without this cycle the graph is freed here, not in the reader's thread by chance
+        scheduler.blame = (
+            not_handled  # without this cycle the graph is freed here, not in the reader's thread by chance
+        )
 
     def on_error(self, error: Exception) -> None:
         """Keeps the error for the reader, who gets it after the items that came before it."""
@@ -93,7 +95,7 @@ class Sink(abc.ObserverBase[T]):
         """Has the stream's loop dispose of the stream. Takes no lock, so a destructor may call it from anywhere."""
         self.ended = True
         with suppress(RuntimeError):  # the loop is closed
-            self.home.loop.call_soon_threadsafe(self.dispose)
+            self.scheduler.loop.call_soon_threadsafe(self.dispose)
 
     def dispose(self) -> None:
         """Ends the stream, on its loop."""

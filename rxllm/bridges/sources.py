@@ -41,11 +41,11 @@ def from_iter(items: Iterable[T] | Callable[[], Iterable[T]]) -> Source[T]:
         for item in collection:
             yield item
 
-    def begin(home: Scheduler) -> AsyncIterator[T]:
+    def begin(scheduler: Scheduler) -> AsyncIterator[T]:
         if isinstance(items, Collection):
             return read(cast("Collection[T]", items))
         make = items if callable(items) else functools.partial(_itself, items)
-        return pull(Worker(home.loop, home.context), make)
+        return pull(Worker(scheduler.loop, scheduler.context), make)
 
     return source(begin)
 
@@ -65,4 +65,4 @@ def from_aiter(items: AsyncIterable[T] | Callable[[], AsyncIterable[T]]) -> Sour
         raise MisuseError(
             f"from_aiter takes an async iterable or a function that returns one, not {type(items).__name__}."
         )
-    return source(lambda home: aiter(items() if callable(items) else items))
+    return source(lambda scheduler: aiter(items() if callable(items) else items))

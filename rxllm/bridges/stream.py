@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Never, Self, TypeVar
 from reactivex import Observable
 
 from ..misuse import MisuseError
-from ..runtime.gate import HIGH, LOW
+from ..runtime.gate import HIGH_WATER, LOW_WATER
 from ..runtime.interrupts import close_elsewhere, wait_for, when_dropped
 from ..runtime.loops import in_loop
 from ..runtime.portal import portal
@@ -61,9 +61,9 @@ class _Sink(Sink[T]):
                 self.wait()
             if items:
                 value = items.popleft()
-                if not self.home.gate.is_open and len(items) <= LOW and not self.reopening:
+                if not self.scheduler.gate.is_open and len(items) <= LOW_WATER and not self.reopening:
                     self.reopening = True
-                    self.home.call(self.reopen)
+                    self.scheduler.call(self.reopen)
                 return value
         except BaseException:
             self.leave()
@@ -73,8 +73,8 @@ class _Sink(Sink[T]):
     def wait(self) -> None:
         """Blocks the reader until there is an item, or the end; meanwhile it does the `jobs`."""
         make, self.make = self.make, None
-        if hasattr(self, "home"):
-            if self.home.loop is not portal():
+        if hasattr(self, "scheduler"):
+            if self.scheduler.loop is not portal():
                 raise MisuseError(
                     "This stream was begun by the parent of this process, and nothing comes of it here; begin another."
                 )
@@ -96,19 +96,19 @@ class _Sink(Sink[T]):
             )
         if portal().is_closed():
             raise MisuseError("The interpreter is shutting down; it is too late for a new stream.")
-        self.home = Scheduler(portal())
-        self.home.blame = self.fail
+        self.scheduler = Scheduler(portal())
+        self.scheduler.blame = self.fail
         if self.stream() is not None:
             self.dropped = when_dropped(self.stream, self.close)
-        self.home.call(functools.partial(self.begin, make))
+        self.scheduler.call(functools.partial(self.begin, make))
 
     def on_next(self, value: T) -> None:
         items = self.items
         items.append(value)
-        if len(items) >= HIGH:
-            self.home.gate.close()
-            if len(items) <= LOW:  # the consumer was faster than this thread, and did not see it closed
-                self.home.gate.open()
+        if len(items) >= HIGH_WATER:
+            self.scheduler.gate.close()
+            if len(items) <= LOW_WATER:  # the consumer was faster than this thread, and did not see it closed
+                self.scheduler.gate.open()
         if self.waiting:
             self.wake()
 
@@ -128,11 +128,11 @@ class _Sink(Sink[T]):
 
     def reopen(self) -> None:
         self.reopening = False
-        self.home.gate.open()
+        self.scheduler.gate.open()
 
     def leave(self) -> None:
         """The reader wants no more."""
-        if not self.ended and hasattr(self, "home"):
+        if not self.ended and hasattr(self, "scheduler"):
             close_elsewhere(self)
         self.ended = True
         self.items.clear()
@@ -204,7 +204,9 @@ class CallerStream(SyncStream[T]):
     __slots__ = ()
 
     def __init__(self, items: Iterable[In], operator: Callable[[Observable[In]], Observable[T]]) -> None:
-        sink: _Sink[T] = _Sink(lambda: operator(source(lambda home: pull(_Caller(home.loop, sink), lambda: items))))
+        sink: _Sink[T] = _Sink(
+            lambda: operator(source(lambda scheduler: pull(_Caller(scheduler.loop, sink), lambda: items)))
+        )
         self._read(sink)
 
 

@@ -15,7 +15,7 @@ from reactivex import Observable, abc
 from ..errors import RateLimited, RxllmError
 from ..misuse import MisuseError
 from ..operators.answering import Asked
-from ..runtime.disposable import Serial
+from ..runtime.disposable import LockFreeSerialDisposable
 from ..runtime.scheduler import Scheduler, Timers, call, timers
 from ..runtime.source import Source, connect
 from ..values.chunk import Chunk
@@ -121,20 +121,20 @@ class _Admission(Asked, abc.ObserverBase[T], abc.DisposableBase):
     def __init__(
         self,
         observer: abc.ObserverBase[T],
-        home: Timers,
+        scheduler: Timers,
         source: Callable[[], Observable[T]],
         limiter: Limiter,
         servers: Servers,
         request: Request | None,
         tokens: int,
     ) -> None:
-        if isinstance(home, Scheduler) and limiter._limits["concurrency"] is not None:  # pyright: ignore[reportPrivateUsage]
-            for outer in cast("tuple[_Admission[T], ...]", home.within):
+        if isinstance(scheduler, Scheduler) and limiter._limits["concurrency"] is not None:  # pyright: ignore[reportPrivateUsage]
+            for outer in cast("tuple[_Admission[T], ...]", scheduler.within):
                 if outer.queue is limiter._queue and not outer.is_over:  # pyright: ignore[reportPrivateUsage]
                     raise MisuseError(twice(limiter))
-        self.home = home
+        self.scheduler = scheduler
         self.request = request
-        self.begun(home)
+        self.begun(scheduler)
         self.observer = observer
         self.source = source
         self.limiter = limiter
@@ -143,12 +143,12 @@ class _Admission(Asked, abc.ObserverBase[T], abc.DisposableBase):
         self.counted = 0  # tokens, by the answer itself
         self.is_over: bool = False
         self.tasks: set[asyncio.Task[None]] = set()
-        self.subscription = Serial()
+        self.subscription = LockFreeSerialDisposable()
         # What this stream begins must not see the context of the other request that makes room for it.
-        begin = partial(home.context.copy().run, self.start) if isinstance(home, Scheduler) else self.start
-        self.ticket = Ticket(home, begin, self.refused, tokens, servers.names)
+        begin = partial(scheduler.context.copy().run, self.start) if isinstance(scheduler, Scheduler) else self.start
+        self.ticket = Ticket(scheduler, begin, self.refused, tokens, servers.names)
         # A script that has only subscribed stays alive while it waits, too.
-        self.release = home.hold() if isinstance(home, Scheduler) else None
+        self.release = scheduler.hold() if isinstance(scheduler, Scheduler) else None
 
     def tell(self, error: RxllmError) -> None:
         """Tells an error of the request, and that it still waited for the limiter."""
@@ -172,10 +172,10 @@ class _Admission(Asked, abc.ObserverBase[T], abc.DisposableBase):
 
     def start(self) -> None:
         self.ended()  # of the waiting
-        home = self.home
-        if isinstance(home, Scheduler):
-            inside = home.heeding(self.broken)
-            outer = home.answered
+        scheduler = self.scheduler
+        if isinstance(scheduler, Scheduler):
+            inside = scheduler.heeding(self.broken)
+            outer = scheduler.answered
 
             def answered(place: str, status: int, headers: Mapping[str, str]) -> None:
                 self.servers.add(server_of(place))
@@ -183,11 +183,11 @@ class _Admission(Asked, abc.ObserverBase[T], abc.DisposableBase):
                 outer(place, status, headers)
 
             inside.answered = answered
-            inside.tasks = self.tasks = _Started(home.tasks, self.closed)
-            inside.within = (*home.within, self)
-            home = inside
+            inside.tasks = self.tasks = _Started(scheduler.tasks, self.closed)
+            inside.within = (*scheduler.within, self)
+            scheduler = inside
         try:
-            self.subscription.disposable = connect(self.source(), self, home)
+            self.subscription.disposable = connect(self.source(), self, scheduler)
         except Exception as error:
             self.on_error(error)
         except BaseException:  # such as Ctrl-C, which the loop may outlive
@@ -217,7 +217,7 @@ class _Admission(Asked, abc.ObserverBase[T], abc.DisposableBase):
         self.is_over = True
         # The garbage collector may close what a dead loop has left over anywhere, within the queue's lock, too: then
         # the loop does not run this, and the queue drops the line of the dead loop.
-        call(self.home, self.closed)
+        call(self.scheduler, self.closed)
 
     def closed(self) -> None:
         """A task of the stream has ended, or the stream is over: if both, the place is free."""
@@ -227,7 +227,7 @@ class _Admission(Asked, abc.ObserverBase[T], abc.DisposableBase):
     def broken(self, error: BaseException) -> None:
         """Code around the request raised; or its loop ends, on which no other request can begin."""
         if isinstance(error, asyncio.CancelledError):
-            call(self.home, partial(self.queue.abandon, self.home))
+            call(self.scheduler, partial(self.queue.abandon, self.scheduler))
         self.leave()
 
     def let_go(self) -> None:
@@ -235,7 +235,7 @@ class _Admission(Asked, abc.ObserverBase[T], abc.DisposableBase):
             self.release()
 
     def dispose(self) -> None:
-        call(self.home, self.close)
+        call(self.scheduler, self.close)
 
     def close(self) -> None:
         self.subscription.dispose()

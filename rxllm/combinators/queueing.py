@@ -27,7 +27,7 @@ from typing import Literal
 from reactivex import abc
 
 from ..bounds import BELIEVED, MAX_WAIT
-from ..runtime.disposable import Serial
+from ..runtime.disposable import LockFreeSerialDisposable
 from ..runtime.loops import Loop, in_loop
 from ..runtime.scheduler import Scheduler, Timers, call, clock
 from .pacing import INSTANT, Rate, ServerLimits, Span
@@ -61,11 +61,11 @@ class Ticket:
         "begin",
         "entered",
         "held",
-        "home",
         "now",
         "number",
         "refuse",
         "refused",
+        "scheduler",
         "servers",
         "spans",
         "tokens",
@@ -73,18 +73,18 @@ class Ticket:
 
     def __init__(
         self,
-        home: Timers,
+        scheduler: Timers,
         begin: Callable[[], None],
         refuse: Callable[[float], None],
         tokens: float,
         servers: tuple[str, ...] = (),
     ) -> None:
-        self.home = home
+        self.scheduler = scheduler
         self.begin = begin
         self.refuse = refuse
         self.tokens = tokens
         self.servers = servers
-        self.now = clock(home)
+        self.now = clock(scheduler)
         self.number = 0
         self.entered = self.now()
         self.held: float | None = None
@@ -120,7 +120,7 @@ class Line:
         self.called: deque[Ticket] = deque()
         self.running: set[Ticket] = set()
         self.asked: float | None = None
-        self.alarm = Serial()
+        self.alarm = LockFreeSerialDisposable()
         self.rings = inf
         self.wait = inf
 
@@ -185,11 +185,11 @@ class Queue:
         ticket.begin, ticket.refuse = _nothing, _unheard  # which hold the request
         self.admit()
 
-    def abandon(self, home: Timers) -> None:
+    def abandon(self, scheduler: Timers) -> None:
         """Forgets the tickets that wait on a loop that ends."""
         with self.lock:
             for line in self.lines.values():
-                if line.loop is not None and isinstance(home, Scheduler) and line.loop is home.loop:
+                if line.loop is not None and isinstance(scheduler, Scheduler) and line.loop is scheduler.loop:
                     self._call_back(line)
                     line.waiting.clear()
 
@@ -223,10 +223,10 @@ class Queue:
                 self._set_alarm(line)
                 if line.called and line.asked is None:  # a loop that was asked goes through all that are called
                     line.asked = time.monotonic()
-                    asked.append((line, line.called[0].home))
+                    asked.append((line, line.called[0].scheduler))
         # The loop of this thread comes last: what begins here takes its time, and may raise.
-        for line, home in sorted(asked, key=lambda each: each[0].loop is None or in_loop(each[0].loop)):
-            call(home, partial(self._begin, line))
+        for line, scheduler in sorted(asked, key=lambda each: each[0].loop is None or in_loop(each[0].loop)):
+            call(scheduler, partial(self._begin, line))
 
     def _begin(self, line: Line) -> None:
         """Begins the called tickets, on their loop."""
@@ -253,9 +253,9 @@ class Queue:
             return ticket
 
     def _line(self, ticket: Ticket) -> Line:
-        home = ticket.home
-        loop = home.loop if isinstance(home, Scheduler) else None
-        key = (loop or home, ticket.servers)
+        scheduler = ticket.scheduler
+        loop = scheduler.loop if isinstance(scheduler, Scheduler) else None
+        key = (loop or scheduler, ticket.servers)
         line = self.lines.get(key)
         if line is None:
             line = self.lines[key] = Line(loop, ticket.servers)
@@ -377,7 +377,7 @@ class Queue:
         rings = now + wait
         if rings < line.rings - INSTANT:  # else the alarm rings sooner, and the line looks then
             line.rings = rings
-            line.alarm.disposable = first.home.schedule_relative(max(wait, INSTANT), partial(self._look, line))
+            line.alarm.disposable = first.scheduler.schedule_relative(max(wait, INSTANT), partial(self._look, line))
 
     def _look(self, line: Line, _: abc.SchedulerBase, state: object = None) -> None:
         with self.lock:

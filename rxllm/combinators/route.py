@@ -56,10 +56,10 @@ class _Route:
     def __call__(self, begins: tuple[Begin[T], ...], given: Request) -> Observable[Any]:
         """Asks the one that is picked."""
 
-        def subscribe(observer: abc.ObserverBase[Any], home: abc.SchedulerBase | None) -> abc.DisposableBase:
+        def subscribe(observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None) -> abc.DisposableBase:
             llm = self.choose(given)
             if not callable(cast("object", llm)):
                 raise MisuseError(f"route must pick a model, not {type(llm).__name__}: {llm!r:.60}.")
-            return connect(llm(given), observer, home)
+            return connect(llm(given), observer, scheduler)
 
         return Source(subscribe)

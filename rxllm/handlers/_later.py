@@ -11,9 +11,9 @@ from collections.abc import Awaitable
 from typing import Any
 
 from ..runtime.forks import reset_in_child
-from ..runtime.gate import HIGH, LOW
+from ..runtime.gate import HIGH_WATER, LOW_WATER
 from ..runtime.loops import in_loop
-from ..runtime.scheduler import Scheduler, current, scheduler
+from ..runtime.scheduler import Scheduler, current, scheduler_for
 
 __all__ = ["Lines", "discard"]
 
@@ -37,31 +37,31 @@ class Lines:
             line = self.open.get(run_id)
             is_new = line is None
             if line is None:
-                home = (current() or scheduler()).finishing()
-                line = self.open[run_id] = _Line(self, run_id, home)
+                scheduler = (current() or scheduler_for(None)).finishing()
+                line = self.open[run_id] = _Line(self, run_id, scheduler)
             line.waiting.append(awaitable)
         if is_new:
             line.start()
-        elif len(line.waiting) == HIGH:
-            line.home.call(line.press)
+        elif len(line.waiting) == HIGH_WATER:
+            line.scheduler.call(line.press)
 
 
 class _Line:
     """What one run has waiting, until nothing is left: one task awaits it."""
 
-    def __init__(self, lines: Lines, key: str, home: Scheduler) -> None:
+    def __init__(self, lines: Lines, key: str, scheduler: Scheduler) -> None:
         self.lines = lines
         self.key = key
         self.waiting: deque[Awaitable[Any]] = deque()
-        self.home = home
-        self.release = home.hold()
+        self.scheduler = scheduler
+        self.release = scheduler.hold()
 
     def start(self) -> None:
-        if in_loop(self.home.loop):
+        if in_loop(self.scheduler.loop):
             self.begin()
             return
         try:
-            self.home.loop.call_soon_threadsafe(self.begin_when_free)
+            self.scheduler.loop.call_soon_threadsafe(self.begin_when_free)
         except RuntimeError:  # the loop is closed
             self.drop()
             raise
@@ -69,27 +69,27 @@ class _Line:
     def begin_when_free(self) -> None:
         """Waits until the thread that subscribes has left the run's context, which can't be entered twice at once."""
         try:
-            self.home.context.run(lambda: None)
+            self.scheduler.context.run(lambda: None)
         except RuntimeError:
-            self.home.loop.call_later(0.001, self.begin_when_free)
+            self.scheduler.loop.call_later(0.001, self.begin_when_free)
         else:
             self.begin()
 
     def begin(self) -> None:
         # Not by the loop's factory: an eager task would enter the context, in which this may be running, at once.
-        self.task = asyncio.Task(self.run(), loop=self.home.loop, context=self.home.context)
-        self.home.beside.add(self.task)
+        self.task = asyncio.Task(self.run(), loop=self.scheduler.loop, context=self.scheduler.context)
+        self.scheduler.beside.add(self.task)
         self.task.add_done_callback(self.ended)
 
     def press(self) -> None:
         """Stops the run while too much is waiting."""
-        if len(self.waiting) >= HIGH:
-            self.home.gate.close(by=self)
+        if len(self.waiting) >= HIGH_WATER:
+            self.scheduler.gate.close(by=self)
 
     async def run(self) -> None:
         while (awaitable := self.next()) is not None:
-            if len(self.waiting) <= LOW:
-                self.home.gate.open(by=self)
+            if len(self.waiting) <= LOW_WATER:
+                self.scheduler.gate.open(by=self)
             try:
                 await awaitable
             except asyncio.CancelledError:
@@ -107,7 +107,7 @@ class _Line:
             return None
 
     def ended(self, task: asyncio.Task[None]) -> None:
-        self.home.beside.discard(task)
+        self.scheduler.beside.discard(task)
         if task.cancelled():
             _log.warning("The event loop ended before the async hooks of a run had; the rest of them is given up.")
         self.drop()
@@ -115,7 +115,7 @@ class _Line:
     def drop(self) -> None:
         """Whoever still waits can't be heard any more."""
         self.release()
-        self.home.gate.open(by=self)
+        self.scheduler.gate.open(by=self)
         with self.lines.lock:
             if self.lines.open.get(self.key) is self:
                 del self.lines.open[self.key]

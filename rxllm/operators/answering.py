@@ -13,7 +13,7 @@ from reactivex import Observable, abc
 
 from ..errors import RxllmError
 from ..misuse import MisuseError
-from ..runtime.disposable import Serial
+from ..runtime.disposable import LockFreeSerialDisposable
 from ..runtime.scheduler import Scheduler, Timers, timers
 from ..runtime.source import Source, connect
 from ..values.chunk import Chunk, join, text_chunk
@@ -33,12 +33,12 @@ CHARACTERS = 4  # that a token has, roughly: https://help.openai.com/en/articles
 
 
 def answering(
-    made: Callable[[], Observable[Answered]], request: Request, observer: abc.ObserverBase[Chunk], home: Scheduler
+    made: Callable[[], Observable[Answered]], request: Request, observer: abc.ObserverBase[Chunk], scheduler: Scheduler
 ) -> abc.DisposableBase:
     """Subscribes to what a provider makes of the request, be it texts, Messages or Chunks, as chunks."""
-    answer = _Answer(observer, request, home)
+    answer = _Answer(observer, request, scheduler)
     try:
-        answer.subscription.disposable = connect(made(), answer, home)
+        answer.subscription.disposable = connect(made(), answer, scheduler)
     except Exception as error:  # such as a missing key
         answer.on_error(error)
     return answer
@@ -53,9 +53,9 @@ class Asked:
     overheard: tuple[Running, ...]
     request: Request | None
 
-    def begun(self, home: Timers) -> None:
+    def begun(self, scheduler: Timers) -> None:
         """It is on its way."""
-        self.overheard = home.context.get(_overheard, ()) if isinstance(home, Scheduler) else ()
+        self.overheard = scheduler.context.get(_overheard, ()) if isinstance(scheduler, Scheduler) else ()
         for running in self.overheard:
             running[self] = None
 
@@ -77,14 +77,14 @@ Running = dict[Asked, None]
 _overheard: ContextVar[tuple[Running, ...]] = ContextVar("rxllm_overheard", default=())
 
 
-def overhearing(home: Scheduler) -> tuple[Scheduler, Callable[[RxllmError], None]]:
+def overhearing(scheduler: Scheduler) -> tuple[Scheduler, Callable[[RxllmError], None]]:
     """For an operator that may cut an answer off: the scheduler for its upstream, and what tells its error about it.
 
     That is the request, and what had arrived, of the first answer that is on its way above. Where there is none yet,
     as while a request waits for its turn or for the next attempt, it is the request.
     """
     running: Running = {}
-    above = home.knowing(_overheard, (*home.context.get(_overheard, ()), running))
+    above = scheduler.knowing(_overheard, (*scheduler.context.get(_overheard, ()), running))
 
     def tell(error: RxllmError) -> None:
         if (answer := next((asked for asked in running if isinstance(asked, _Answer)), None)) is not None:
@@ -100,12 +100,12 @@ def asked_for(request: Request, source: Observable[T]) -> Source[T]:
     """The same stream, of which operators that cut it off know the request, also between the answers of models."""
 
     def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None) -> abc.DisposableBase:
-        home = timers(given)
-        if not (isinstance(home, Scheduler) and home.context.get(_overheard, ())):
-            return connect(source, observer, home)
+        scheduler = timers(given)
+        if not (isinstance(scheduler, Scheduler) and scheduler.context.get(_overheard, ())):
+            return connect(source, observer, scheduler)
         known = _Known(request, observer)
-        known.begun(home)
-        known.upstream.disposable = connect(source, known, home)
+        known.begun(scheduler)
+        known.upstream.disposable = connect(source, known, scheduler)
         return known
 
     return Source(subscribe)
@@ -116,7 +116,7 @@ class _Known(Asked, abc.ObserverBase[T], abc.DisposableBase):
         self.request = request
         self.observer = observer
         self.on_next = observer.on_next  # type: ignore[method-assign]  # in the instance, so that it costs no call
-        self.upstream = Serial()
+        self.upstream = LockFreeSerialDisposable()
 
     def on_next(self, value: T) -> None:
         raise NotImplementedError
@@ -194,16 +194,16 @@ class _Answer(Arrived, Asked, abc.ObserverBase[Answered], abc.DisposableBase):
     What the subscriber raises ends here: the request is closed, and the provider never hears of it.
     """
 
-    __slots__ = ("emit", "home", "observer", "overheard", "request", "subscription")
+    __slots__ = ("emit", "observer", "overheard", "request", "scheduler", "subscription")
 
-    def __init__(self, observer: abc.ObserverBase[Chunk], request: Request, home: Scheduler) -> None:
+    def __init__(self, observer: abc.ObserverBase[Chunk], request: Request, scheduler: Scheduler) -> None:
         super().__init__()
         self.observer = observer
         self.emit: Callable[[Chunk], None] = observer.on_next
         self.request = request
-        self.home = home
-        self.subscription = Serial()
-        self.begun(home)
+        self.scheduler = scheduler
+        self.subscription = LockFreeSerialDisposable()
+        self.begun(scheduler)
 
     def on_next(self, value: Answered) -> None:
         try:
@@ -223,7 +223,7 @@ class _Answer(Arrived, Asked, abc.ObserverBase[Answered], abc.DisposableBase):
         try:
             self.emit(chunk)
         except Exception as error:
-            self.home.report("A subscriber, or an operator before it, raised; the request is closed.", error)
+            self.scheduler.report("A subscriber, or an operator before it, raised; the request is closed.", error)
             self.stop()
 
     def stop(self) -> None:

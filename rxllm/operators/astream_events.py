@@ -21,7 +21,7 @@ from ..events import (
     ToolStarted,
 )
 from ..misuse import MisuseError, is_text, shown
-from ..runtime.disposable import Serial
+from ..runtime.disposable import LockFreeSerialDisposable
 from ..runtime.source import Source, connect
 from ..values.message import Message
 from ..values.request import Request
@@ -90,7 +90,7 @@ class _Dicts(abc.ObserverBase[Event]):
         self.version = version
         self.chosen = {name: set(values) for name, values in selection.items() if values is not None}
         self.inputs: dict[str, Any] = {}  # of runs that have not ended
-        self.upstream = Serial()
+        self.upstream = LockFreeSerialDisposable()
         self.over = False
 
     def on_next(self, value: Event) -> None:

@@ -14,7 +14,7 @@ from reactivex import Observable, abc
 
 from ..errors import RxllmError, Timeout
 from ..events import Retried
-from ..runtime.disposable import Serial
+from ..runtime.disposable import LockFreeSerialDisposable
 from ..runtime.scheduler import Scheduler, Timers, call, clock, timers
 from ..runtime.source import Source, connect
 from ..values.chunk import Chunk
@@ -106,14 +106,14 @@ class _Attempt(abc.ObserverBase[T], Generic[T]):
         self.held: T | None = None
         self.is_committed = self.over = False
         self.on_next = self.begun
-        self.subscription = Serial()
+        self.subscription = LockFreeSerialDisposable()
 
-    def begin(self, begin: Begin[T], home: Timers) -> None:
+    def begin(self, begin: Begin[T], scheduler: Timers) -> None:
         try:
             source = begin()
-            if not isinstance(source, Source) and isinstance(home, Scheduler):
-                source = serialised(source, home)
-            self.subscription.disposable = connect(source, self, home)
+            if not isinstance(source, Source) and isinstance(scheduler, Scheduler):
+                source = serialised(source, scheduler)
+            self.subscription.disposable = connect(source, self, scheduler)
         except Exception as error:
             self.on_error(error)
 
@@ -158,8 +158,8 @@ class _Attempt(abc.ObserverBase[T], Generic[T]):
             self.observer.on_completed()
 
 
-def _with_others(home: Timers) -> Timers:
-    return home.with_others() if isinstance(home, Scheduler) else home
+def _with_others(scheduler: Timers) -> Timers:
+    return scheduler.with_others() if isinstance(scheduler, Scheduler) else scheduler
 
 
 def _unheard(value: object) -> None:
@@ -173,7 +173,7 @@ class _Retrying(abc.DisposableBase, Generic[T]):
         self,
         observer: abc.ObserverBase[T],
         begin: Begin[T],
-        home: Timers,
+        scheduler: Timers,
         attempts: int,
         when: Callable[[Exception], bool],
         delay: Delay,
@@ -183,7 +183,7 @@ class _Retrying(abc.DisposableBase, Generic[T]):
     ) -> None:
         self.observer = observer
         self.begin = begin
-        self.home = home
+        self.scheduler = scheduler
         self.attempts = attempts
         self.when = when
         self.delay = delay
@@ -191,17 +191,17 @@ class _Retrying(abc.DisposableBase, Generic[T]):
         self.number = 0
         self.spoken = False  # what came is to be taken back by the next that says something
         self.partial: Message | None = None
-        self.current = Serial()
+        self.current = LockFreeSerialDisposable()
         self.within = within
-        self.ends = 0.0 if within is None else clock(home)() + within
-        self.alarm = Serial()
-        call(home, self.start)
+        self.ends = 0.0 if within is None else clock(scheduler)() + within
+        self.alarm = LockFreeSerialDisposable()
+        call(scheduler, self.start)
 
     def start(self, *_: object) -> None:
         self.number += 1
         attempt = _Attempt(self, self.observer)
         self.current.disposable = attempt.subscription
-        attempt.begin(self.begin, _with_others(self.home))
+        attempt.begin(self.begin, _with_others(self.scheduler))
 
     def committed(self, attempt: _Attempt[T]) -> None:
         if self.spoken:
@@ -219,10 +219,10 @@ class _Retrying(abc.DisposableBase, Generic[T]):
         except Exception as raised:  # by a function of the program's, or by a handler that may fail the run
             error, seconds = raised, None
         if seconds is not None:
-            self.current.disposable = self.home.schedule_relative(seconds, self.start)
+            self.current.disposable = self.scheduler.schedule_relative(seconds, self.start)
             if self.within is not None and not self.spoken:
-                left = self.ends - clock(self.home)()
-                self.alarm.disposable = self.home.schedule_relative(left, partial(self.late, error))
+                left = self.ends - clock(self.scheduler)()
+                self.alarm.disposable = self.scheduler.schedule_relative(left, partial(self.late, error))
             return
         self.alarm.dispose()
         if not self.spoken:
@@ -234,11 +234,11 @@ class _Retrying(abc.DisposableBase, Generic[T]):
         if self.number >= self.attempts or (attempt.is_committed and not self.restarts) or not self.when(error):
             return None
         seconds = self.delay(error, self.number)
-        home = self.home
+        scheduler = self.scheduler
         if seconds is not None and self.within is not None and not self.spoken:
-            seconds = seconds if clock(home)() + seconds < self.ends else None
-        if seconds is not None and isinstance(home, Scheduler) and home.run is not None:
-            home.tell(Retried(self.number, error, seconds, run=home.run))
+            seconds = seconds if clock(scheduler)() + seconds < self.ends else None
+        if seconds is not None and isinstance(scheduler, Scheduler) and scheduler.run is not None:
+            scheduler.tell(Retried(self.number, error, seconds, run=scheduler.run))
         return seconds
 
     def late(self, error: Exception, *_: object) -> None:
@@ -251,7 +251,7 @@ class _Retrying(abc.DisposableBase, Generic[T]):
         self.observer.on_error(late)
 
     def dispose(self) -> None:
-        call(self.home, self.leave)
+        call(self.scheduler, self.leave)
 
     def leave(self) -> None:
         self.alarm.dispose()
@@ -265,20 +265,20 @@ class _Trying(abc.DisposableBase, Generic[T]):
         self,
         observer: abc.ObserverBase[T],
         begins: Sequence[Begin[T]],
-        home: Timers,
+        scheduler: Timers,
         when: Callable[[Exception], bool],
         after: float | None,
     ) -> None:
         self.observer = observer
         self.begins = iter(begins)
-        self.home = home
+        self.scheduler = scheduler
         self.when = when
         self.after = after
         self.left = len(begins)
         self.running: list[_Attempt[T]] = []
         self.errors: list[Exception] = []
-        self.timer = Serial()
-        call(home, self.start)
+        self.timer = LockFreeSerialDisposable()
+        call(scheduler, self.start)
 
     def start(self, *_: object) -> None:
         self.left -= 1
@@ -286,8 +286,8 @@ class _Trying(abc.DisposableBase, Generic[T]):
         self.running.append(attempt)
         self.timer.disposable = None  # that of the one before, whose failure may have overtaken it
         if self.after is not None and self.left:
-            self.timer.disposable = self.home.schedule_relative(self.after, self.start)
-        attempt.begin(next(self.begins), _with_others(self.home) if self.left else self.home)
+            self.timer.disposable = self.scheduler.schedule_relative(self.after, self.start)
+        attempt.begin(next(self.begins), _with_others(self.scheduler) if self.left else self.scheduler)
 
     def committed(self, attempt: _Attempt[T]) -> None:
         self.timer.dispose()
@@ -316,7 +316,7 @@ class _Trying(abc.DisposableBase, Generic[T]):
             self.observer.on_error(error)
 
     def dispose(self) -> None:
-        call(self.home, self.leave)
+        call(self.scheduler, self.leave)
 
     def leave(self) -> None:
         self.timer.dispose()

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, TypeVar, cast, overload
 from reactivex import Observable, abc
 
 from ..misuse import MisuseError
-from ..runtime.disposable import Serial
+from ..runtime.disposable import LockFreeSerialDisposable
 from ..runtime.gate import Gate
 from ..runtime.scheduler import Scheduler
 from ..runtime.source import Source, source
@@ -138,8 +138,8 @@ def _operator(
         )
 
     def operator(prompts: Observable[In]) -> Source[A]:
-        def run(home: Scheduler) -> AsyncIterator[A]:
-            board = _Board(stage, max_concurrency, return_exceptions, home)
+        def run(scheduler: Scheduler) -> AsyncIterator[A]:
+            board = _Board(stage, max_concurrency, return_exceptions, scheduler)
             return arrange(board.run(prompts), board)
 
         return source(run)
@@ -151,12 +151,12 @@ class _Board(abc.ObserverBase[In]):
     """Who waits, who runs, who is done; one batch's state, all of it on one loop."""
 
     def __init__(
-        self, stage: Answering[In, object], max_concurrency: int, return_exceptions: bool, home: Scheduler
+        self, stage: Answering[In, object], max_concurrency: int, return_exceptions: bool, scheduler: Scheduler
     ) -> None:
         self.stage = stage
         self.max_concurrency = max_concurrency
         self.return_exceptions = return_exceptions
-        self.home = home
+        self.scheduler = scheduler
         self.gate = Gate()
         self.prompts: deque[In] = deque()
         self.begun = 0
@@ -168,7 +168,7 @@ class _Board(abc.ObserverBase[In]):
         self.news = asyncio.Event()
 
     async def run(self, prompts: Observable[In]) -> AsyncGenerator[tuple[int, Any], None]:
-        above = self.home.with_gate(self.gate)
+        above = self.scheduler.with_gate(self.gate)
         above.blame = self.broken
         upstream = prompts.subscribe(self, scheduler=above)
         try:
@@ -206,8 +206,8 @@ class _Board(abc.ObserverBase[In]):
         self.begun += 1
         answers: list[object] = []
 
-        home = self.home.with_gate(Gate())
-        subscription = self.running[index] = Serial()
+        scheduler = self.scheduler.with_gate(Gate())
+        subscription = self.running[index] = LockFreeSerialDisposable()
 
         def finished(result: object, failure: BaseException | None = None) -> None:
             if self.running.pop(index, None) is None:
@@ -223,19 +223,19 @@ class _Board(abc.ObserverBase[In]):
         def broken(error: BaseException) -> bool:
             """What the pipeline's own code raised is the failure of this answer, not of its siblings."""
             if index not in self.running or not isinstance(error, Exception):
-                return self.home.blame(error)
+                return self.scheduler.blame(error)
             subscription.dispose()
             finished(None, error)
             return True
 
-        home.blame = broken
+        scheduler.blame = broken
         try:
             # The fold turns an answer without a value into an error.
             subscription.disposable = folded(self.stage.answer(prompt), LAST.finish).subscribe(
                 answers.append,
-                lambda error: self.home.call(lambda: finished(None, error)),
-                lambda: self.home.call(lambda: finished(answers[-1])),
-                scheduler=home,
+                lambda error: self.scheduler.call(lambda: finished(None, error)),
+                lambda: self.scheduler.call(lambda: finished(answers[-1])),
+                scheduler=scheduler,
             )
         except Exception as error:
             finished(None, error)
@@ -247,19 +247,19 @@ class _Board(abc.ObserverBase[In]):
                 self.gate.close()
             self.news.set()
 
-        self.home.call(enter)  # prompts may come from any thread
+        self.scheduler.call(enter)  # prompts may come from any thread
 
     def on_error(self, error: Exception) -> None:
         def fail() -> None:
             self.failure = self.failure or error
             self.news.set()
 
-        self.home.call(fail)
+        self.scheduler.call(fail)
 
     def broken(self, error: BaseException) -> bool:
         """Where the prompts come from was broken, and no more will come."""
         if not isinstance(error, Exception):
-            return self.home.blame(error)
+            return self.scheduler.blame(error)
         self.on_error(error)
         return True
 
@@ -268,4 +268,4 @@ class _Board(abc.ObserverBase[In]):
             self.prompts_ended = True
             self.news.set()
 
-        self.home.call(end)
+        self.scheduler.call(end)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from reactivex import abc
 from reactivex.disposable import CompositeDisposable
 
-from ..runtime.disposable import Serial
+from ..runtime.disposable import LockFreeSerialDisposable
 from ..runtime.scheduler import Scheduler, Timers, call, timers
 from ..runtime.source import Source, connect, source
 from ..values.chunk import Chunk
@@ -59,8 +59,8 @@ def kept(begin: Begin[Chunk], store: Store, key: str, running: Running) -> Sourc
     """
 
     def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
-        home = timers(given)
-        place = (home.loop if isinstance(home, Scheduler) else home, key)
+        scheduler = timers(given)
+        place = (scheduler.loop if isinstance(scheduler, Scheduler) else scheduler, key)
 
         def ask(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
             return _Keeping(observer, timers(given), begin, store, key, forget)
@@ -71,7 +71,7 @@ def kept(begin: Begin[Chunk], store: Store, key: str, running: Running) -> Sourc
             if running.get(place) is shared:  # and not that of who asked since
                 del running[place]
 
-        return connect(shared.stream(), observer, home)
+        return connect(shared.stream(), observer, scheduler)
 
     return Source(subscribe)
 
@@ -82,29 +82,29 @@ class _Keeping(abc.ObserverBase[Chunk], abc.DisposableBase):
     def __init__(
         self,
         observer: abc.ObserverBase[Chunk],
-        home: Timers,
+        scheduler: Timers,
         begin: Begin[Chunk],
         store: Store,
         key: str,
         forget: Callable[[], object],
     ) -> None:
         self.observer = observer
-        self.home = home
+        self.scheduler = scheduler
         self.begin = begin
         self.store = store
         self.key = key
         self.forget = forget
         self.chunks: list[Chunk] = []
-        self.current = Serial()
-        call(home, self.look)
+        self.current = LockFreeSerialDisposable()
+        call(scheduler, self.look)
 
     def look(self) -> None:
-        self.current.disposable = waiting = Serial()
+        self.current.disposable = waiting = LockFreeSerialDisposable()
         waiting.disposable = self.done(lambda: self.store.get(self.key), self.found)
 
     def done(self, work: Callable[[], Any], then: Callable[[Any], None]) -> abc.DisposableBase:
         """Goes on with what the store says, at once or when it has; where it fails, or takes too long, with nothing."""
-        alarm = Serial()
+        alarm = LockFreeSerialDisposable()
 
         def told(value: Any) -> None:
             if not alarm.is_disposed:
@@ -126,15 +126,15 @@ class _Keeping(abc.ObserverBase[Chunk], abc.DisposableBase):
         if not inspect.isawaitable(result):
             told(result)
             return alarm
-        home = self.home
-        alarm.disposable = home.schedule_relative(PATIENCE, late)
-        above = home.unheld() if isinstance(home, Scheduler) else home
+        scheduler = self.scheduler
+        alarm.disposable = scheduler.schedule_relative(PATIENCE, late)
+        above = scheduler.unheld() if isinstance(scheduler, Scheduler) else scheduler
         return CompositeDisposable(source(lambda _: _value(result)).subscribe(told, failed, scheduler=above), alarm)
 
     def found(self, chunks: Sequence[Chunk] | None) -> None:
         if chunks is None:
-            self.current.disposable = waiting = Serial()
-            waiting.disposable = connect(self.begin(), self, self.home)
+            self.current.disposable = waiting = LockFreeSerialDisposable()
+            waiting.disposable = connect(self.begin(), self, self.scheduler)
             return
         for chunk in chunks:  # into the log, where each reader has a pace of its own
             self.observer.on_next(chunk)

@@ -33,7 +33,7 @@ from ..events import (
     run_chunk,
 )
 from ..misuse import MisuseError
-from ..runtime.scheduler import Ear, Scheduler, scheduler, timers
+from ..runtime.scheduler import BoundListener, Scheduler, scheduler_for, timers
 from ..runtime.source import Source, connect
 from ..values.chunk import Chunk
 from ..values.message import Message
@@ -41,7 +41,7 @@ from ..values.request import Request
 from .adding_up import Fold, folded, keep_partial
 from .answering import estimated
 
-__all__ = ["Identity", "ears", "observed"]
+__all__ = ["Identity", "bound_listeners", "observed"]
 
 T = TypeVar("T")
 
@@ -59,28 +59,28 @@ class Identity:
     kind: Kind
     tags: tuple[str, ...]
     metadata: Mapping[str, Any]
-    handlers: tuple[Ear, ...]
+    handlers: tuple[BoundListener, ...]
     service: Service | None = None
 
 
-def ears(handlers: Iterable[Listener | Ear]) -> tuple[Ear, ...]:
+def bound_listeners(handlers: Iterable[Listener | BoundListener]) -> tuple[BoundListener, ...]:
     """What hears for each handler: a `Handler`, any observer, or a function of events.
 
     Raises:
         MisuseError: a handler is none of these.
     """
-    return tuple(handler if isinstance(handler, Ear) else _Isolated.of(handler) for handler in handlers)
+    return tuple(handler if isinstance(handler, BoundListener) else _Isolated.of(handler) for handler in handlers)
 
 
 @frozen(eq=False)
-class _Isolated(Ear):
+class _Isolated(BoundListener):
     """A handler that disturbs nobody: what it raises is logged, unless it asked to fail the run."""
 
     owner: object = None
     raises: bool = False
 
     @classmethod
-    def of(cls, handler: Listener) -> Ear:
+    def of(cls, handler: Listener) -> BoundListener:
         heard = cast("object", getattr(handler, "on_next", handler))
         if not callable(heard):
             raise MisuseError(f"A handler is a Handler or a function of events, not {type(handler).__name__}.")
@@ -107,16 +107,16 @@ class _Isolated(Ear):
             _log.error(sentence, type(event).__name__, exc_info=error)
 
 
-def _united(heard: tuple[Ear, ...], more: tuple[Ear, ...]) -> tuple[Ear, ...]:
+def _united(heard: tuple[BoundListener, ...], more: tuple[BoundListener, ...]) -> tuple[BoundListener, ...]:
     """Who listens to a run and to what it is part of, or was attached twice, hears it once."""
-    for ear in more:
-        if not any(_same(_owner(ear), _owner(other)) for other in heard):
-            heard = (*heard, ear)
+    for listener in more:
+        if not any(_same(_owner(listener), _owner(other)) for other in heard):
+            heard = (*heard, listener)
     return heard
 
 
-def _owner(ear: Ear) -> object:
-    return ear.owner if isinstance(ear, _Isolated) else ear
+def _owner(listener: BoundListener) -> object:
+    return listener.owner if isinstance(listener, _Isolated) else listener
 
 
 def _same(one: object, other: object) -> bool:
@@ -128,7 +128,7 @@ def observed(
     source: Observable[T],
     given: object,
     identity: Callable[[], Identity],
-    handlers: tuple[Ear, ...],
+    handlers: tuple[BoundListener, ...],
     fold: Fold,
     *,
     whole: bool = False,
@@ -155,11 +155,11 @@ def observed(
     """
 
     def subscribe(observer: abc.ObserverBase[T], outer: abc.SchedulerBase | None) -> abc.DisposableBase:
-        home = timers(outer)
-        if not handlers and not (isinstance(home, Scheduler) and home.listeners):
-            return connect(folded(source, fold.finish) if whole else source, observer, home)
-        home = scheduler(home)  # handlers hear on a loop
-        return _Run(observer, home, identity(), given, fold, whole=whole).start(source)
+        scheduler = timers(outer)
+        if not handlers and not (isinstance(scheduler, Scheduler) and scheduler.listeners):
+            return connect(folded(source, fold.finish) if whole else source, observer, scheduler)
+        scheduler = scheduler_for(scheduler)  # handlers hear on a loop
+        return _Run(observer, scheduler, identity(), given, fold, whole=whole).start(source)
 
     return Source(subscribe)
 
@@ -174,7 +174,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
     def __init__(
         self,
         observer: abc.ObserverBase[T],
-        home: Scheduler,
+        scheduler: Scheduler,
         identity: Identity,
         given: object,
         fold: Fold,
@@ -183,7 +183,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
     ) -> None:
         import uuid  # only who observes pays for it
 
-        outer = home.run
+        outer = scheduler.run
         self.run = Run(
             uuid.uuid4().hex,
             identity.name,
@@ -194,12 +194,14 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
             identity.service,
         )
         self.observer = observer
-        self.home = home.heeding(self.broken).under(self.run, _united(home.listeners, identity.handlers))
+        self.scheduler = scheduler.heeding(self.broken).under(self.run, _united(scheduler.listeners, identity.handlers))
         # Everything of a run happens on its loop, so most need not look where they are.
-        here = (None, self.home.loop)
-        self.hears = [ear.heard if ear.loop in here else ear.hear for ear in self.home.listeners]
+        here = (None, self.scheduler.loop)
+        self.hears = [
+            listener.heard if listener.loop in here else listener.hear for listener in self.scheduler.listeners
+        ]
         self.emit = _unheard if whole else observer.on_next
-        self.outside = self.home.outside
+        self.outside = self.scheduler.outside
         self.failing: set[int] = set()  # listeners whose failure has been logged
         self.given = given
         self.adds_up = fold
@@ -211,14 +213,14 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
 
     def start(self, source: Observable[T]) -> abc.DisposableBase:
         begun = ToolStarted if self.run.kind == "tool" else Started
-        failure = self.home.context.run(self.tell, begun(self.given, run=self.run))
+        failure = self.scheduler.context.run(self.tell, begun(self.given, run=self.run))
         if failure is not None:
             self.on_error(failure)
             return self
         try:
             # Code that runs at once is part of the run, too: a `defer`, a `route`, a plain `chunks`. In a copy of the
             # context, which may by now have been entered by the loop's thread.
-            self.upstream = self.home.context.copy().run(connect, source, self, self.home)
+            self.upstream = self.scheduler.context.copy().run(connect, source, self, self.scheduler)
         except Exception as error:  # such as a missing key: who heard Started hears the end
             self.on_error(error)
         return self
@@ -236,13 +238,15 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
 
     def disturbed(self, hear: Heard, event: Event, error: Exception) -> Exception | None:
         """Reports what a listener raised; gives it back where that fails the run."""
-        ear = next(ear for ear, other in zip(self.home.listeners, self.hears, strict=True) if other is hear)
-        if not isinstance(ear, _Isolated):  # who reads the events has raised
+        listener = next(
+            listener for listener, other in zip(self.scheduler.listeners, self.hears, strict=True) if other is hear
+        )
+        if not isinstance(listener, _Isolated):  # who reads the events has raised
             raise error
-        if id(ear) not in self.failing:  # it may fail at each of ten thousand chunks
-            self.failing.add(id(ear))
-            ear.failed(event, error)
-        return error if ear.raises else None
+        if id(listener) not in self.failing:  # it may fail at each of ten thousand chunks
+            self.failing.add(id(listener))
+            listener.failed(event, error)
+        return error if listener.raises else None
 
     def on_next(self, value: T) -> None:
         if self.over:
@@ -278,7 +282,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
             keep_partial(error, self.values)
         if (failure := self.tell(self.failed(error))) is not None:
             _log.error("A handler failed at Failed, whose error it is not.", exc_info=failure)
-        self.home.outside(self.observer.on_error, error)
+        self.scheduler.outside(self.observer.on_error, error)
 
     def on_completed(self) -> None:
         if self.over:
@@ -298,7 +302,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         self.leave_upstream()
         done = ToolFinished if self.run.kind == "tool" else Finished
         failure = self.tell(done(total, run=self.run))
-        self.home.outside(self.end, (failure, total))
+        self.scheduler.outside(self.end, (failure, total))
 
     def end(self, outcome: tuple[Exception | None, Any]) -> None:
         failure, total = outcome
@@ -311,7 +315,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
 
     def dispose(self) -> None:
         self.leave_upstream()
-        self.home.call(self.leave)
+        self.scheduler.call(self.leave)
 
     def broken(self, error: BaseException) -> None:
         """Code within the run raised, of which no observer hears; or the loop ends, and with it the run."""
@@ -320,7 +324,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
             return
         self.over = True
         self.leave_upstream()
-        self.home.context.copy().run(self.tell, self.failed(error))
+        self.scheduler.context.copy().run(self.tell, self.failed(error))
 
     def leave_upstream(self) -> None:
         """The runs within end before this one does."""
@@ -333,7 +337,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         self.over = True
         # A copy, because whoever leaves may do so from within the run's own context, which can't be entered twice.
         cancelled = Cancelled(self.partial(), run=self.run)
-        failure = self.home.context.copy().run(self.tell, cancelled)
+        failure = self.scheduler.context.copy().run(self.tell, cancelled)
         if failure is not None:
             _log.error("A handler failed at Cancelled, when nobody could be told.", exc_info=failure)
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from reactivex import Observable, abc
 
-from ..runtime.disposable import Serial
+from ..runtime.disposable import LockFreeSerialDisposable
 from ..runtime.source import connect
 from ..values.chunk import Chunk, part_chunk, text_chunk, thawed
 from ..values.parts import Part, ReasoningPart, TextPart
@@ -97,7 +97,7 @@ class Rewriting(abc.ObserverBase[Chunk]):
         self.observer = observer
         self.emit: Callable[[Chunk], object] = observer.on_next
         self.over = False
-        self.upstream = Serial()
+        self.upstream = LockFreeSerialDisposable()
 
     def start(self, source: Observable[Chunk], scheduler: abc.SchedulerBase | None) -> abc.DisposableBase:
         """Subscribes to the source."""

@@ -16,7 +16,7 @@ __all__ = ["serialised"]
 T = TypeVar("T")
 
 
-def serialised(made: Observable[T], home: Scheduler) -> Observable[T]:
+def serialised(made: Observable[T], scheduler: Scheduler) -> Observable[T]:
     """An Observable of any threads, on the loop: one event at a time, in their order."""
 
     def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None) -> abc.DisposableBase:
@@ -36,7 +36,7 @@ def serialised(made: Observable[T], home: Scheduler) -> Observable[T]:
 
         def put(event: Callable[[], None]) -> None:
             waiting.append(event)
-            home.call(drain)
+            scheduler.call(drain)
 
         return made.subscribe(
             lambda value: put(lambda: observer.on_next(value)),

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar, cast
 from reactivex import Observable, abc
 
 from ..errors import Interrupted
-from ..runtime.disposable import Serial
+from ..runtime.disposable import LockFreeSerialDisposable
 from ..runtime.forks import reset_in_child
 from ..runtime.loops import in_loop, raisable
 from ..runtime.scheduler import Scheduler, Timers, call, timers
@@ -77,14 +77,14 @@ class Shared(Generic[T]):
                 current.finish(current.stranded())
             with self.lock:
                 is_new = self.log is None
-                log = self.log = self.log or _Log(self, reader.home)
+                log = self.log = self.log or _Log(self, reader.scheduler)
                 reader.follow(log)
                 log.readers = (*log.readers, reader)
                 log.hungry += 1
             if is_new:
                 log.begin()
             log.pace()
-            call(reader.home, reader.drain)
+            call(reader.scheduler, reader.drain)
             return reader
 
         return Source(subscribe)
@@ -103,13 +103,13 @@ class _Log(abc.ObserverBase[T]):
         self.hungry = 0  # readers that are not full
         self.ended = False
         self.error: Exception | None = None
-        self.home = first.apart(self.broken) if isinstance(first, Scheduler) else first
+        self.scheduler = first.apart(self.broken) if isinstance(first, Scheduler) else first
         self.thread: int | None = None  # of the loop, as far as it is known; to look for the loop costs more
-        self.upstream = Serial()
+        self.upstream = LockFreeSerialDisposable()
 
     def begin(self) -> None:
         try:
-            self.upstream.disposable = connect(self.owner.source, self, self.home)
+            self.upstream.disposable = connect(self.owner.source, self, self.scheduler)
         except Exception as error:
             self.on_error(error)
 
@@ -121,7 +121,7 @@ class _Log(abc.ObserverBase[T]):
 
     def is_stranded(self) -> bool:
         """Whether the request's loop was closed before the answer ended."""
-        return isinstance(self.home, Scheduler) and self.home.loop.is_closed()
+        return isinstance(self.scheduler, Scheduler) and self.scheduler.loop.is_closed()
 
     def stranded(self) -> Interrupted:
         """The error of readers on other loops."""
@@ -159,19 +159,19 @@ class _Log(abc.ObserverBase[T]):
         self.tell()
 
     def tell(self) -> None:
-        if isinstance(self.home, Scheduler) and in_loop(self.home.loop):
+        if isinstance(self.scheduler, Scheduler) and in_loop(self.scheduler.loop):
             self.thread = get_ident()
         for reader in self.readers:
-            call(reader.home, reader.drain)
+            call(reader.scheduler, reader.drain)
 
     def pace(self) -> None:
         """Pauses the source when all readers are full."""
-        if not isinstance(self.home, Scheduler):
+        if not isinstance(self.scheduler, Scheduler):
             return
         if self.hungry or self.ended:
-            self.home.call(self.home.gate.open)
+            self.scheduler.call(self.scheduler.gate.open)
         else:
-            self.home.gate.close()
+            self.scheduler.gate.close()
 
     def left(self, reader: _Reader[T]) -> None:
         with self.owner.lock:
@@ -197,29 +197,31 @@ class _Reader(abc.DisposableBase, Generic[T]):
     log: _Log[T]
     hear: Callable[[], None]
 
-    def __init__(self, observer: abc.ObserverBase[T], home: Timers) -> None:
+    def __init__(self, observer: abc.ObserverBase[T], scheduler: Timers) -> None:
         self.observer = observer
-        self.home = home
+        self.scheduler = scheduler
         self.place = 0
         self.is_full = self.is_busy = self.over = False
         self.opening: asyncio.Future[None] | None = None
 
     def follow(self, log: _Log[T]) -> None:
         self.log = log
-        home, there = self.home, log.home
-        is_there = not isinstance(home, Scheduler) or (isinstance(there, Scheduler) and home.loop is there.loop)
-        self.hear = self.drain if is_there else functools.partial(call, home, self.drain)
+        scheduler, there = self.scheduler, log.scheduler
+        is_there = not isinstance(scheduler, Scheduler) or (
+            isinstance(there, Scheduler) and scheduler.loop is there.loop
+        )
+        self.hear = self.drain if is_there else functools.partial(call, scheduler, self.drain)
 
     def drain(self) -> None:
         """Hands on what there is, as long as the subscriber has room."""
         if self.is_busy or self.is_full:
             return
         self.is_busy = True
-        home, log, values = self.home, self.log, self.log.values
+        scheduler, log, values = self.scheduler, self.log, self.log.values
         try:
             while self.place < len(values) and not self.over:
-                if isinstance(home, Scheduler) and not home.gate.is_open:
-                    self.wait(home)
+                if isinstance(scheduler, Scheduler) and not scheduler.gate.is_open:
+                    self.wait(scheduler)
                     return
                 value = values[self.place]
                 self.place += 1
@@ -228,19 +230,19 @@ class _Reader(abc.DisposableBase, Generic[T]):
                 self.over = True
                 self.observer.on_completed() if log.error is None else self.observer.on_error(log.error)
         except Exception as error:
-            if not isinstance(home, Scheduler):
+            if not isinstance(scheduler, Scheduler):
                 raise
-            home.report("A subscriber, or an operator before it, raised; it has left the shared stream.", error)
+            scheduler.report("A subscriber, or an operator before it, raised; it has left the shared stream.", error)
             self.leave()
         finally:
             self.is_busy = False
 
-    def wait(self, home: Scheduler) -> None:
+    def wait(self, scheduler: Scheduler) -> None:
         """Goes on when the subscriber has room again."""
         self.is_full = True
         self.log.filled(hungry=-1)
-        self.opening = home.gate.opening(home.loop)
-        self.opening.add_done_callback(self.opened, context=home.context)
+        self.opening = scheduler.gate.opening(scheduler.loop)
+        self.opening.add_done_callback(self.opened, context=scheduler.context)
 
     def opened(self, _: asyncio.Future[None]) -> None:
         if not self.over:
@@ -249,7 +251,7 @@ class _Reader(abc.DisposableBase, Generic[T]):
             self.drain()
 
     def dispose(self) -> None:
-        call(self.home, self.leave)
+        call(self.scheduler, self.leave)
 
     def leave(self) -> None:
         if not self.over or self in self.log.readers:

@@ -11,8 +11,8 @@ from typing import TypeVar
 from reactivex import Observable, abc
 from reactivex.disposable import CompositeDisposable, Disposable
 
-from ..runtime.disposable import Serial
-from ..runtime.gate import HIGH, LOW, Gate
+from ..runtime.disposable import LockFreeSerialDisposable
+from ..runtime.gate import HIGH_WATER, LOW_WATER, Gate
 from ..runtime.loops import in_loop
 from ..runtime.scheduler import Scheduler, clock, timers
 from ..runtime.source import Source, connect
@@ -81,11 +81,11 @@ class _Pacer(abc.ObserverBase[T]):
         "gap",
         "gate",
         "handle",
-        "home",
         "items",
         "observer",
         "over",
         "release",
+        "scheduler",
         "seconds",
         "timers",
         "upstream",
@@ -96,9 +96,9 @@ class _Pacer(abc.ObserverBase[T]):
         self.observer = observer
         self.emit = observer.on_next
         self.seconds = seconds
-        home = self.timers = timers(given)
-        self.home = home if isinstance(home, Scheduler) else None
-        self.clock = clock(home)
+        scheduler = self.timers = timers(given)
+        self.scheduler = scheduler if isinstance(scheduler, Scheduler) else None
+        self.clock = clock(scheduler)
         self.gate = Gate()
         self.items: deque[T] = deque()
         self.arrivals: deque[float] = deque()  # of the last `seconds`
@@ -109,21 +109,21 @@ class _Pacer(abc.ObserverBase[T]):
         self.over = False
         self.handle: asyncio.Handle | None = None  # while items wait, on a loop
         self.release: Callable[[], object] = Disposable().dispose
-        self.alarm = Serial()
-        self.upstream = Serial()
+        self.alarm = LockFreeSerialDisposable()
+        self.upstream = LockFreeSerialDisposable()
 
     def start(self, source: Observable[T]) -> abc.DisposableBase:
-        if self.home is not None:
+        if self.scheduler is not None:
             self.alarm.disposable = Disposable(lambda: self.call(self.disarm))
-        above = self.home.with_gate(self.gate) if self.home else self.timers
+        above = self.scheduler.with_gate(self.gate) if self.scheduler else self.timers
         self.upstream.disposable = connect(source, self, above)
         return CompositeDisposable(self.upstream, self.alarm)
 
     def on_next(self, value: T) -> None:
-        if self.home is None or in_loop(self.home.loop):
+        if self.scheduler is None or in_loop(self.scheduler.loop):
             self.take(value)
         else:
-            self.home.call(lambda: self.take(value))
+            self.scheduler.call(lambda: self.take(value))
 
     def on_error(self, error: Exception) -> None:
         self.call(lambda: self.finish(lambda: self.observer.on_error(error)))
@@ -132,10 +132,10 @@ class _Pacer(abc.ObserverBase[T]):
         self.call(lambda: self.finish(self.observer.on_completed))
 
     def call(self, action: Callable[[], object]) -> None:
-        if self.home is None:
+        if self.scheduler is None:
             action()
         else:
-            self.home.call(action)
+            self.scheduler.call(action)
 
     def take(self, value: T) -> None:
         if self.over or self.alarm.is_disposed:
@@ -157,7 +157,7 @@ class _Pacer(abc.ObserverBase[T]):
                 self.set_alarm(now, 0.0)  # more of a burst may come right now, and then it is due sooner
             return
         items.append(value)
-        if len(items) >= HIGH and self.gate.is_open:
+        if len(items) >= HIGH_WATER and self.gate.is_open:
             self.gate.close()
             self.gap /= 2
         self.gap = min(self.gap, gap)
@@ -177,22 +177,22 @@ class _Pacer(abc.ObserverBase[T]):
             end()
 
     def open_below(self) -> bool:
-        return self.home is None or self.home.gate.is_open
+        return self.scheduler is None or self.scheduler.gate.is_open
 
     def sleep(self, now: float) -> None:
         self.set_alarm(now, max(self.due - now, 0.0))
 
     def set_alarm(self, now: float, seconds: float) -> None:
         self.wake = now + seconds
-        home = self.home
-        if home is None:
+        scheduler = self.scheduler
+        if scheduler is None:
             self.alarm.disposable = self.timers.schedule_relative(seconds, self.look)
             return
         if self.handle is None:
-            self.release = home.hold()  # what waits is part of a stream that a script has only subscribed to
+            self.release = scheduler.hold()  # what waits is part of a stream that a script has only subscribed to
         else:
             self.handle.cancel()
-        self.handle = home.loop.call_later(seconds, self.look, context=home.context)
+        self.handle = scheduler.loop.call_later(seconds, self.look, context=scheduler.context)
 
     def disarm(self) -> None:
         if self.handle is not None:
@@ -206,12 +206,12 @@ class _Pacer(abc.ObserverBase[T]):
         now = self.clock()
         while items and self.due <= now + _MOMENT and not self.alarm.is_disposed:
             if not self.open_below():
-                self.due = now + max(self.gap, self.seconds / LOW)
+                self.due = now + max(self.gap, self.seconds / LOW_WATER)
                 break
             # A timer that was late does not make the rest late.
             self.due += self.gap
             value = items.popleft()
-            if len(items) <= LOW:
+            if len(items) <= LOW_WATER:
                 self.gate.open()
             self.emit(value)
         if self.alarm.is_disposed:

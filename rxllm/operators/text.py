@@ -8,7 +8,7 @@ from typing import Any
 from reactivex import Observable, abc
 
 from ..misuse import MisuseError
-from ..runtime.disposable import Serial
+from ..runtime.disposable import LockFreeSerialDisposable
 from ..runtime.source import Source, connect
 from ..values.chunk import Chunk
 from .stage import makes_operator
@@ -54,7 +54,7 @@ class _Texts(abc.ObserverBase[Chunk | str]):
         self.observer = observer
         self.emit: Callable[[str], None] = observer.on_next
         self.over = False
-        self.upstream = Serial()
+        self.upstream = LockFreeSerialDisposable()
 
     def on_next(self, value: Chunk | str) -> None:
         if type(value) is not Chunk:

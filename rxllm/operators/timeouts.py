@@ -11,7 +11,7 @@ from reactivex.disposable import CompositeDisposable
 
 from ..errors import Timeout
 from ..misuse import MisuseError
-from ..runtime.disposable import Serial
+from ..runtime.disposable import LockFreeSerialDisposable
 from ..runtime.scheduler import Scheduler, Timers, clock, timers
 from ..runtime.source import Source, connect
 from .adding_up import SAME
@@ -90,15 +90,17 @@ def deadline(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
 
     def operator(source: Observable[T]) -> Observable[T]:
         def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
-            home = timers(given)
-            upstream = Serial()
+            scheduler = timers(given)
+            upstream = LockFreeSerialDisposable()
 
             def fail(_: abc.SchedulerBase, state: object = None) -> None:
                 observer.on_error(Timeout(f"The stream did not end within {seconds:g} s."))
                 upstream.dispose()  # not before: the error is told by what is still on its way
 
-            alarm = (home.unheld() if isinstance(home, Scheduler) else home).schedule_relative(seconds, fail)
-            upstream.disposable = connect(source, observer, home)
+            alarm = (scheduler.unheld() if isinstance(scheduler, Scheduler) else scheduler).schedule_relative(
+                seconds, fail
+            )
+            upstream.disposable = connect(source, observer, scheduler)
             return CompositeDisposable(upstream, alarm)
 
         return Source(subscribe)
@@ -113,10 +115,10 @@ def _telling(limit: Callable[[Observable[T]], Observable[T]]) -> Callable[[Obser
         limited = limit(source)
 
         def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
-            home = timers(given)
-            if not isinstance(home, Scheduler):
-                return connect(limited, _Telling(observer, _nothing), home)
-            above, tell = overhearing(home)
+            scheduler = timers(given)
+            if not isinstance(scheduler, Scheduler):
+                return connect(limited, _Telling(observer, _nothing), scheduler)
+            above, tell = overhearing(scheduler)
             return connect(limited, _Telling(observer, tell), above)
 
         return Source(subscribe)
@@ -161,7 +163,7 @@ def silence(*, first: float | None, idle: float | None) -> Callable[[Observable[
     def operator(source: Observable[T]) -> Observable[T]:
         def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
             watched = _Watched(observer, timers(given), first, idle)
-            watched.upstream.disposable = connect(source, watched, watched.home)
+            watched.upstream.disposable = connect(source, watched, watched.scheduler)
             return watched
 
         return Source(subscribe) if isinstance(source, Source) else Observable(subscribe)
@@ -178,18 +180,18 @@ class Watch(abc.DisposableBase):
         upstream: what is watched, left when it is late.
     """
 
-    __slots__ = ("alarm", "alarms", "clock", "excused", "first", "home", "idle", "last", "started", "upstream")
+    __slots__ = ("alarm", "alarms", "clock", "excused", "first", "idle", "last", "scheduler", "started", "upstream")
 
-    def __init__(self, home: Timers, first: float | None, idle: float | None) -> None:
-        self.home = home
-        self.alarms = home.unheld() if isinstance(home, Scheduler) else home
-        self.clock = clock(home)
+    def __init__(self, scheduler: Timers, first: float | None, idle: float | None) -> None:
+        self.scheduler = scheduler
+        self.alarms = scheduler.unheld() if isinstance(scheduler, Scheduler) else scheduler
+        self.clock = clock(scheduler)
         self.first, self.idle = inf if first is None else first, inf if idle is None else idle
         self.started = False
         self.last = self.clock()
         self.excused: float | None = None
-        self.alarm = Serial()
-        self.upstream = Serial()
+        self.alarm = LockFreeSerialDisposable()
+        self.upstream = LockFreeSerialDisposable()
         self.sleep(inf)
 
     def late(self, error: Timeout) -> None:
@@ -206,7 +208,7 @@ class Watch(abc.DisposableBase):
     def look(self, _: abc.SchedulerBase, state: object = None) -> None:
         """Is late if the limit is over; else sleeps until it can be."""
         limit = self.idle if self.started else self.first
-        opened_at = self.home.opened_at() if isinstance(self.home, Scheduler) else self.last
+        opened_at = self.scheduler.opened_at() if isinstance(self.scheduler, Scheduler) else self.last
         left = max(self.last, opened_at or 0.0) + limit - self.clock()
         if opened_at is None or limit == inf:  # which is not so for ever: there may be another after the first item
             self.sleep(limit)
@@ -230,10 +232,12 @@ class Watch(abc.DisposableBase):
 class _Watched(Watch, abc.ObserverBase[T]):
     __slots__ = ("emit", "observer")
 
-    def __init__(self, observer: abc.ObserverBase[T], home: Timers, first: float | None, idle: float | None) -> None:
+    def __init__(
+        self, observer: abc.ObserverBase[T], scheduler: Timers, first: float | None, idle: float | None
+    ) -> None:
         self.observer = observer
         self.emit = observer.on_next
-        super().__init__(home, first, idle)
+        super().__init__(scheduler, first, idle)
 
     def late(self, error: Timeout) -> None:
         self.observer.on_error(error)

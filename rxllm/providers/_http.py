@@ -25,7 +25,7 @@ from ..misuse import MisuseError
 from ..operators.attempts import retried
 from ..operators.backoff import is_retryable
 from ..operators.timeouts import Watch
-from ..runtime.scheduler import Scheduler, scheduler
+from ..runtime.scheduler import Scheduler, scheduler_for
 from ..runtime.source import Source, connect
 from ..values.chunk import Chunk, join
 from ..values.parameters import number
@@ -272,8 +272,8 @@ def _patient(chunks: Observable[Chunk], retries: int, within: float | None) -> S
     again = retried(lambda: chunks, retries + 1, when=_is_passing, within=within)
 
     def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
-        home = scheduler(given)
-        return connect(chunks if home.has_others else again, observer, home)
+        scheduler = scheduler_for(given)
+        return connect(chunks if scheduler.has_others else again, observer, scheduler)
 
     return Source(subscribe)
 
@@ -292,8 +292,8 @@ def _read(
     """Bytes to chunks."""
 
     def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
-        reader = _Reader(observer, scheduler(given), llm, request, secrets, again)
-        reader.upstream.disposable = connect(answer, reader, reader.home)
+        reader = _Reader(observer, scheduler_for(given), llm, request, secrets, again)
+        reader.upstream.disposable = connect(answer, reader, reader.scheduler)
         return reader
 
     return Source(subscribe)
@@ -307,7 +307,7 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
     It bounds silence by itself, for it knows which chunks came at once: an operator would note the time of each.
     """
 
-    home: Scheduler
+    scheduler: Scheduler
 
     __slots__ = (
         "again",
@@ -327,7 +327,7 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
     def __init__(
         self,
         observer: abc.ObserverBase[Chunk],
-        home: Scheduler,
+        scheduler: Scheduler,
         llm: HTTPProvider,
         request: Request,
         secrets: Secrets,
@@ -339,7 +339,7 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
         self.llm, self.request = llm, request
         self.begin()
         # At last, since from here on it may be late, in another thread.
-        super().__init__(home, llm.timeout.first_chunk, None if request.stream is False else llm.timeout.idle)
+        super().__init__(scheduler, llm.timeout.first_chunk, None if request.stream is False else llm.timeout.idle)
 
     def begin(self) -> None:
         """Nothing of a response was read."""
@@ -425,7 +425,7 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
             # The HTTP body should end now, too, which frees the connection for the next request. If it does not soon,
             # the connection is given up.
             self.alarm.dispose()
-            self.linger = self.home.loop.call_later(LINGER, self.end)
+            self.linger = self.scheduler.loop.call_later(LINGER, self.end)
         elif decoder.finished and self.idle > AFTER_FINISH:
             self.started, self.last, self.idle = True, self.clock(), AFTER_FINISH
             self.sleep(AFTER_FINISH)
@@ -481,7 +481,7 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
             answer, self.again = self.again(error), None
             if answer is not None:
                 self.begin()
-                self.upstream.disposable = connect(answer, self, self.home)
+                self.upstream.disposable = connect(answer, self, self.scheduler)
                 return
         self.alarm.dispose()
         self.say_rest()

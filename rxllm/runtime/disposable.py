@@ -1,13 +1,13 @@
-"""`Serial`: one disposable at a time, without a lock."""
+"""`LockFreeSerialDisposable`: one disposable at a time, without a lock."""
 
 from __future__ import annotations
 
 from reactivex import abc
 
-__all__ = ["Serial"]
+__all__ = ["LockFreeSerialDisposable"]
 
 
-class Serial(abc.DisposableBase):
+class LockFreeSerialDisposable(abc.DisposableBase):
     """One disposable at a time, which the next replaces and disposes of: reactivex's SerialDisposable without its lock.
 
     Locks are most of what a disposable costs, in time and in objects for the collector of garbage to walk, and each

@@ -10,10 +10,10 @@ from contextlib import suppress
 
 from .loops import Loop, in_loop
 
-__all__ = ["HIGH", "LOW", "Gate"]
+__all__ = ["HIGH_WATER", "LOW_WATER", "Gate"]
 
 
-HIGH, LOW = 64, 16  # items that wait for a consumer: the gate closes at HIGH, and opens again at LOW
+HIGH_WATER, LOW_WATER = 64, 16  # items that wait for a consumer: the gate closes at HIGH, and opens again at LOW
 
 
 class Gate:

@@ -26,12 +26,23 @@ from reactivex.scheduler.eventloop import AsyncIOScheduler
 
 from ..events import Custom, Event, Run
 from ..misuse import MisuseError
-from .disposable import Serial
+from .disposable import LockFreeSerialDisposable
 from .gate import Gate
 from .loops import Loop, clock_of, do_nothing, in_loop, report, running_loop
 from .portal import hold, is_portal, portal
 
-__all__ = ["Ear", "Scheduler", "Timers", "call", "clock", "current", "dispatch", "scheduler", "settled", "timers"]
+__all__ = [
+    "BoundListener",
+    "Scheduler",
+    "Timers",
+    "call",
+    "clock",
+    "current",
+    "dispatch",
+    "scheduler",
+    "settled",
+    "timers",
+]
 
 
 T = TypeVar("T")
@@ -40,7 +51,7 @@ T = TypeVar("T")
 _State = TypeVar("_State")
 
 
-def not_taken_up(error: BaseException) -> bool:
+def not_handled(error: BaseException) -> bool:
     """Nobody waits for the stream's end."""
     return False
 
@@ -82,11 +93,11 @@ class Scheduler(AsyncIOScheduler):
         self.beside: set[asyncio.Task[None]] = set()
         shown = _current.get()
         self.run: Run | None = shown.run if shown else None
-        self.listeners: tuple[Ear, ...] = shown.listeners if shown else ()
+        self.listeners: tuple[BoundListener, ...] = shown.listeners if shown else ()
         if shown:
             shown.gate.lead(self.gate)
         self.outer: Scheduler | None = None
-        self.blame: Callable[[BaseException], bool] = not_taken_up
+        self.blame: Callable[[BaseException], bool] = not_handled
         self.answered: Callable[[str, int, Mapping[str, str]], object] = _not_read
         self.within: tuple[object, ...] = shown.within if shown else ()
         self.has_others = False
@@ -136,7 +147,7 @@ class Scheduler(AsyncIOScheduler):
         other.keeps_alive = is_portal(self.loop)
         return other
 
-    def under(self, run: Run | None, listeners: tuple[Ear, ...]) -> Scheduler:
+    def under(self, run: Run | None, listeners: tuple[BoundListener, ...]) -> Scheduler:
         """The same, inside of a run; its context shows it to code that is given no scheduler."""
         other = self._copy()
         other.run, other.listeners, other.outer = run, listeners, self
@@ -232,45 +243,47 @@ class Scheduler(AsyncIOScheduler):
         return _Scheduled(self, self.to_seconds(duetime), action, state)
 
 
-class _Scheduled(Serial, Generic[_State]):
+class _Scheduled(LockFreeSerialDisposable, Generic[_State]):
     """What is to be done later: once, on its loop, unless somebody disposes of it before, from any thread."""
 
-    __slots__ = ("action", "handle", "home", "release", "seconds", "state")
+    __slots__ = ("action", "handle", "release", "scheduler", "seconds", "state")
 
     def __init__(
-        self, home: Scheduler, seconds: float, action: typing.ScheduledAction[_State], state: _State | None
+        self, scheduler: Scheduler, seconds: float, action: typing.ScheduledAction[_State], state: _State | None
     ) -> None:
         super().__init__()
-        self.home = home
+        self.scheduler = scheduler
         self.seconds = seconds
         self.action = action
         self.state = state
         self.handle: asyncio.Handle | None = None
-        self.release = home.hold()  # what is still to be done is part of a stream that a script has only subscribed to
-        home.call(self.arm)
+        self.release = (
+            scheduler.hold()
+        )  # what is still to be done is part of a stream that a script has only subscribed to
+        scheduler.call(self.arm)
 
     def arm(self) -> None:
         if self.is_disposed:
             return
-        home = self.home
+        scheduler = self.scheduler
         if self.seconds > 0:
-            self.handle = home.loop.call_later(self.seconds, self.fire, context=home.context)
+            self.handle = scheduler.loop.call_later(self.seconds, self.fire, context=scheduler.context)
         else:
-            self.handle = home.loop.call_soon(self.fire, context=home.context)
+            self.handle = scheduler.loop.call_soon(self.fire, context=scheduler.context)
 
     def fire(self) -> None:
         try:
-            self.home.guard(self.act)
+            self.scheduler.guard(self.act)
         finally:
             self.release()
 
     def act(self) -> None:
         if not self.is_disposed:  # by another thread, whose disarm is still to come
-            self.disposable = self.home.invoke_action(self.action, state=self.state)
+            self.disposable = self.scheduler.invoke_action(self.action, state=self.state)
 
     def dispose(self) -> None:
         super().dispose()
-        self.home.call(self.disarm)
+        self.scheduler.call(self.disarm)
 
     def disarm(self) -> None:
         if self.handle is not None:
@@ -285,7 +298,7 @@ async def settled(tasks: set[asyncio.Task[None]]) -> None:
 
 
 @frozen(eq=False)
-class Ear:
+class BoundListener:
     """A listener, where it was attached.
 
     Attributes:
@@ -322,21 +335,26 @@ def dispatch(name: str, data: Any = None) -> None:
         name: what happened.
         data: what there is to tell of it.
     """
-    home = current()
-    if home is not None and home.run is not None:
-        home.tell(Custom(name, data, run=home.run))
+    scheduler = current()
+    if scheduler is not None and scheduler.run is not None:
+        scheduler.tell(Custom(name, data, run=scheduler.run))
 
 
 def scheduler(given: abc.SchedulerBase | None = None) -> Scheduler:
-    """The scheduler to run on: `given` where it has a loop, else the running loop's, else the portal's.
+    """Return the scheduler to run on: `given` if it has an event loop, else the running loop's, else the background's.
 
     Pass it to plain reactivex operators that count time, and they run on the loop instead of Timer threads::
 
         keystrokes.pipe(ops.debounce(0.2), ops.switch_map(llm)).subscribe(show, scheduler=rxllm.scheduler())
 
     Raises:
-        MisuseError: `given` runs on virtual time, which no network keeps.
+        MisuseError: `given` runs on virtual time, or its event loop is closed.
     """
+    return scheduler_for(given)
+
+
+def scheduler_for(given: abc.SchedulerBase | None) -> Scheduler:
+    """As `scheduler`, for modules in which that name is a variable."""
     if isinstance(given, AsyncIOScheduler):
         loop = given._loop  # pyright: ignore[reportPrivateUsage]  (it has no public name)
         if loop.is_closed():  # nothing would ever begin there
@@ -357,14 +375,14 @@ Timers = Scheduler | VirtualTimeScheduler
 
 def timers(given: abc.SchedulerBase | None) -> Timers:
     """As `scheduler`, for operators that need no loop: virtual time stays what it is."""
-    return given if isinstance(given, VirtualTimeScheduler) else scheduler(given)
+    return given if isinstance(given, VirtualTimeScheduler) else scheduler_for(given)
 
 
-def clock(home: Timers) -> Callable[[], float]:
+def clock(scheduler: Timers) -> Callable[[], float]:
     """Gives the time in seconds, from any beginning."""
-    return home.gate.clock if isinstance(home, Scheduler) else lambda: home.now.timestamp()
+    return scheduler.gate.clock if isinstance(scheduler, Scheduler) else lambda: scheduler.now.timestamp()
 
 
-def call(home: Timers, action: Callable[[], object]) -> None:
+def call(scheduler: Timers, action: Callable[[], object]) -> None:
     """Runs `action` where the stream is: on its loop; on virtual time, here."""
-    home.call(action) if isinstance(home, Scheduler) else action()
+    scheduler.call(action) if isinstance(scheduler, Scheduler) else action()

@@ -12,8 +12,8 @@ from reactivex.observer import AutoDetachObserver
 
 from ..errors import Interrupted
 from ..misuse import MisuseError
-from .gate import HIGH
-from .scheduler import Scheduler, T, scheduler
+from .gate import HIGH_WATER
+from .scheduler import Scheduler, T, scheduler_for
 
 __all__ = ["Source", "connect", "expected", "source"]
 
@@ -108,7 +108,7 @@ def source(items: Callable[[Scheduler], AsyncIterator[T]]) -> Source[T]:
     """
 
     def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
-        return _Subscription(items, observer, scheduler(given))
+        return _Subscription(items, observer, scheduler_for(given))
 
     return Source(subscribe)
 
@@ -117,26 +117,26 @@ class _Subscription(abc.DisposableBase, Generic[T]):
     """One subscription to a source: its task, from `start` to `ended`, on the loop of its home."""
 
     def __init__(
-        self, items: Callable[[Scheduler], AsyncIterator[T]], observer: abc.ObserverBase[T], home: Scheduler
+        self, items: Callable[[Scheduler], AsyncIterator[T]], observer: abc.ObserverBase[T], scheduler: Scheduler
     ) -> None:
         self.items = items
         self.observer = observer
-        self.home = home
+        self.scheduler = scheduler
         self.task: asyncio.Task[None] | None = None
         self.over = False  # left, or about to end by itself
-        self.release = home.hold()
-        home.call(self.start)
+        self.release = scheduler.hold()
+        scheduler.call(self.start)
 
     def start(self) -> None:
         if self.over:
             self.release()
             return
         # As any task, it has a context of its own; but in a model's run that is the run's, where what is set lasts.
-        run = self.home.run
-        context = self.home.context.copy() if run is None or run.kind == "chain" else self.home.context
+        run = self.scheduler.run
+        context = self.scheduler.context.copy() if run is None or run.kind == "chain" else self.scheduler.context
         # Not loop.create_task: an eager factory would run it here, inside of whoever subscribes.
-        self.task = asyncio.Task(self.run(), loop=self.home.loop, context=context)
-        self.home.tasks.add(self.task)
+        self.task = asyncio.Task(self.run(), loop=self.scheduler.loop, context=context)
+        self.scheduler.tasks.add(self.task)
         self.task.add_done_callback(self.ended)
 
     async def run(self) -> None:
@@ -154,20 +154,20 @@ class _Subscription(abc.DisposableBase, Generic[T]):
             failure = error
         if self.over:
             if failure is not None:
-                self.home.report("A source failed while it was closed.", failure)
+                self.scheduler.report("A source failed while it was closed.", failure)
             return
         self.over = True  # what follows ends by itself: to leave it now must not cancel it
         try:
             self.observer.on_completed() if failure is None else self.observer.on_error(cast("Exception", failure))
         except Exception as error:
-            self.home.report("A subscriber raised at the end of its stream, or has no on_error.", error)
+            self.scheduler.report("A subscriber raised at the end of its stream, or has no on_error.", error)
 
     async def pump(self) -> None:
         """Hands on all items, and closes their iterator."""
-        gate, on_next = self.home.gate, self.observer.on_next
+        gate, on_next = self.scheduler.gate, self.observer.on_next
         if not gate.is_open:
             await gate.wait()
-        iterator = self.items(self.home)
+        iterator = self.items(self.scheduler)
         is_dropped = False
         try:
             count = 0
@@ -177,9 +177,11 @@ class _Subscription(abc.DisposableBase, Generic[T]):
                 try:
                     on_next(item)
                 except Exception as error:
-                    self.home.report("A subscriber, or an operator before it, raised; the source is closed.", error)
+                    self.scheduler.report(
+                        "A subscriber, or an operator before it, raised; the source is closed.", error
+                    )
                     self.stop()
-                if count % HIGH == 0 or self.over:
+                if count % HIGH_WATER == 0 or self.over:
                     # Whoever waits for the first item gets it before anything else is read or ended, and others get
                     # their turn where a source never waits. Whoever left while hearing one is cancelled here: not in
                     # the middle of closing, and not too late.
@@ -196,18 +198,18 @@ class _Subscription(abc.DisposableBase, Generic[T]):
 
     def ended(self, task: asyncio.Task[None]) -> None:
         self.task = None  # the task is freed here, not by the garbage collector in a thread that Ctrl-C may interrupt
-        self.home.tasks.discard(task)
+        self.scheduler.tasks.discard(task)
         self.release()
         if task.cancelled():
             self.lost()  # if it was never begun
         elif (error := task.exception()) is not None:
-            self.home.report("A subscriber raised at the end of its stream.", error)
+            self.scheduler.report("A subscriber raised at the end of its stream.", error)
 
     def lost(self) -> None:
         """It is cancelled; if nobody has left, the loop ends."""
         if not self.over:
             self.over = True
-            self.home.blame(asyncio.CancelledError())
+            self.scheduler.blame(asyncio.CancelledError())
 
     def stop(self) -> None:
         if not self.over:
@@ -216,4 +218,4 @@ class _Subscription(abc.DisposableBase, Generic[T]):
                 self.task.cancel()
 
     def dispose(self) -> None:
-        self.home.call(self.stop)
+        self.scheduler.call(self.stop)

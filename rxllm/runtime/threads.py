@@ -81,21 +81,21 @@ class Worker(Calls):
             job()
 
 
-async def in_thread(home: Scheduler, function: Callable[[], T]) -> T:
+async def in_thread(scheduler: Scheduler, function: Callable[[], T]) -> T:
     """The result of blocking `function`, run in a thread of its own."""
-    worker = Worker(home.loop, home.context)
+    worker = Worker(scheduler.loop, scheduler.context)
     try:
         return await worker.call(function)
     finally:
         worker.close(lambda: None)
 
 
-async def called(home: Scheduler, function: Callable[..., Any], argument: object) -> AsyncIterator[Any]:
+async def called(scheduler: Scheduler, function: Callable[..., Any], argument: object) -> AsyncIterator[Any]:
     """The result of a function of one's own: awaited if it is ``async def``, else made in a thread, as it may block."""
     if inspect.iscoroutinefunction(function):
         yield await function(argument)
     else:
-        result = await in_thread(home, lambda: function(argument))
+        result = await in_thread(scheduler, lambda: function(argument))
         yield await result if inspect.isawaitable(result) else result
 
 

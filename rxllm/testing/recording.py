@@ -80,21 +80,21 @@ class _Recorded(LLM):
 class _Tape(abc.ObserverBase[Chunk], abc.DisposableBase):
     """Writes down one answer."""
 
-    __slots__ = ("clock", "home", "last", "observer", "over", "path", "run", "upstream")
+    __slots__ = ("clock", "last", "observer", "over", "path", "run", "scheduler", "upstream")
 
-    def __init__(self, observer: abc.ObserverBase[Chunk], home: Timers, path: Path) -> None:
+    def __init__(self, observer: abc.ObserverBase[Chunk], scheduler: Timers, path: Path) -> None:
         self.observer = observer
-        self.home = home
+        self.scheduler = scheduler
         self.path = path
         self.run = uuid.uuid4().hex[:12]
-        self.clock = clock(home)
+        self.clock = clock(scheduler)
         self.last = self.clock()
         self.over = False
         self.upstream: abc.DisposableBase | None = None
 
     def start(self, llm: LLM, request: Request) -> abc.DisposableBase:
         self.write({"rxllm": VERSION, "request": fingerprint(request), "asked": described(request)})
-        self.upstream = connect(llm(request), self, self.home)
+        self.upstream = connect(llm(request), self, self.scheduler)
         return self
 
     def on_next(self, value: Chunk) -> None:
@@ -114,12 +114,12 @@ class _Tape(abc.ObserverBase[Chunk], abc.DisposableBase):
     def dispose(self) -> None:
         if self.upstream is not None:
             self.upstream.dispose()
-        call(self.home, self.leave)
+        call(self.scheduler, self.leave)
 
     def leave(self) -> None:
         if not self.over:
             self.over = True
-            if isinstance(self.home, Scheduler) and self.home.opened_at() is None:
+            if isinstance(self.scheduler, Scheduler) and self.scheduler.opened_at() is None:
                 self.last = self.clock()  # the silence since then was the consumer's
             self.note({"end": "cancelled"})
 
@@ -138,9 +138,9 @@ class _Tape(abc.ObserverBase[Chunk], abc.DisposableBase):
         return True
 
     def note(self, what: Chunk | dict[str, Any]) -> None:
-        now, home = self.clock(), self.home
-        if isinstance(home, Scheduler):  # also where somebody has closed the gate again since
-            self.last = max(self.last, home.gate.opened_at)
+        now, scheduler = self.clock(), self.scheduler
+        if isinstance(scheduler, Scheduler):  # also where somebody has closed the gate again since
+            self.last = max(self.last, scheduler.gate.opened_at)
         record = to_json(what) if isinstance(what, Chunk) else what
         self.write({"after": round(now - self.last, 6), **record})
         self.last = now

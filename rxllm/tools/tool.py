@@ -64,7 +64,7 @@ class Tool(Surface[In, Out, Out]):
 
     def __call__(self, value: In, /) -> Observable[Out]:
         """The result, as an Observable of one value: each subscription calls the function."""
-        result = source(lambda home: called(home, self.function, value))
+        result = source(lambda scheduler: called(scheduler, self.function, value))
         return observed(result, value, self._identity, self.handlers, LAST, whole=True)
 
     def answer(self, value: In, /) -> Observable[Out]:

@@ -33,8 +33,8 @@ async def client_on(loop: asyncio.AbstractEventLoop, client: Client | None) -> h
         key = _key_of(client, functools.partial(forget, loop))
         return _open(await loop_local(key, lambda: _made(client), lambda http: http.aclose()))
     # An instance is its owner's to close; here it is only held to the loop that it was first used on.
-    home = cast("Any", client).__dict__.setdefault("_rxllm_loop", loop)
-    if home is not loop:
+    scheduler = cast("Any", client).__dict__.setdefault("_rxllm_loop", loop)
+    if scheduler is not loop:
         raise MisuseError(
             "This client= was first used on another event loop, where its connections live. Give a function that "
             "makes one, client=lambda: httpx.AsyncClient(…): it is called once for each loop."

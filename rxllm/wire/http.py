@@ -102,10 +102,10 @@ def post(
     headers = {**headers, **credentials}
     check_headers(headers)
 
-    async def read(home: Scheduler) -> AsyncIterator[bytes]:
+    async def read(scheduler: Scheduler) -> AsyncIterator[bytes]:
         import httpx
 
-        http = await client_on(home.loop, client)
+        http = await client_on(scheduler.loop, client)
         if target.startswith("http:"):
             _warn_of_plain_text(place, tuple(headers))
         build = _own_request if client is not None else _default_request
@@ -125,7 +125,7 @@ def post(
                     break
                 await response.aclose()
                 response, asked = await send(following)
-            home.answered(place, response.status_code, response.headers)
+            scheduler.answered(place, response.status_code, response.headers)
             encoding = await check(response, place, failure, timeouts.first_chunk)
             beginning = True
             async for data in body_of(response, encoding, asked, place):

@@ -357,12 +357,12 @@ async def test_loops_take_turns_in_the_order_they_came():
 
     def ask(number):
         begun.append(number)
-        return Source(lambda observer, home: home.schedule(lambda *_: observer.on_completed()))
+        return Source(lambda observer, scheduler: scheduler.schedule(lambda *_: observer.on_completed()))
 
     asked = limited(ask, limiter)
     for number in range(10):
-        home = Scheduler(portal() if number % 2 else loop)
-        asked(number).subscribe(on_completed=lambda: loop.call_soon_threadsafe(ended.release), scheduler=home)
+        scheduler = Scheduler(portal() if number % 2 else loop)
+        asked(number).subscribe(on_completed=lambda: loop.call_soon_threadsafe(ended.release), scheduler=scheduler)
     for _ in range(10):
         await asyncio.wait_for(ended.acquire(), TIMEOUT)
     assert [*range(10)] == begun
@@ -390,7 +390,7 @@ async def test_who_makes_room_is_not_seen_by_who_begins():
 
     def ask(prompt):
         seen.append(number.get())
-        return Source(lambda observer, home: home.schedule(lambda *_: observer.on_completed()))
+        return Source(lambda observer, scheduler: scheduler.schedule(lambda *_: observer.on_completed()))
 
     asked = limited(ask, Limiter(concurrency=1))
 

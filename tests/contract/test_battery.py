@@ -779,13 +779,13 @@ class TestClient:
         async def ask():
             return (await llm.ainvoke("hi")).text
 
-        with asyncio.Runner() as home, asyncio.Runner() as away:
+        with asyncio.Runner() as scheduler, asyncio.Runner() as away:
             client = httpx.AsyncClient()
             llm = made(protocol, server, client=client)
-            assert "ok" == home.run(ask())
+            assert "ok" == scheduler.run(ask())
             with pytest.raises(MisuseError, match="another event loop"):
                 away.run(ask())
-            home.run(client.aclose())
+            scheduler.run(client.aclose())
 
     def test_a_factory_is_called_once_a_loop(self, protocol, server):
         """Requests of one loop share what it makes."""

@@ -16,7 +16,7 @@ from rxllm.runtime.gate import Gate
 from rxllm.runtime.scheduler import Scheduler
 from rxllm.testing import Endless, FakeServer, Reply, Signal
 
-HIGH = 64  # items that may wait
+HIGH_WATER = 64  # items that may wait
 READ = 16 * 1024  # bytes that come at most at once
 SMALL = Chat().stream(["Hel"])[1]
 BIG = Chat().stream(["x" * READ])[1]
@@ -116,9 +116,9 @@ def test_what_waits_for_a_plain_loop_is_bounded():
         with model(server)("p").pipe(ops.do_action(passed.append), rxllm.stream()) as chunks:
             for taken in range(1, 1000):
                 next(chunks)
-                assert len(passed) <= taken + HIGH + READ // len(SMALL) + 1
+                assert len(passed) <= taken + HIGH_WATER + READ // len(SMALL) + 1
             server.exchange().wait_stalled()
-            assert len(passed) <= 999 + HIGH + READ // len(SMALL) + 1
+            assert len(passed) <= 999 + HIGH_WATER + READ // len(SMALL) + 1
 
 
 async def test_what_waits_for_an_async_loop_is_bounded():
@@ -128,9 +128,9 @@ async def test_what_waits_for_an_async_loop_is_bounded():
         async with model(server)("p").pipe(ops.do_action(passed.append), rxllm.astream()) as chunks:
             for taken in range(1, 1000):
                 await anext(chunks)
-                assert len(passed) <= taken + HIGH + READ // len(SMALL) + 1
+                assert len(passed) <= taken + HIGH_WATER + READ // len(SMALL) + 1
             await asyncio.to_thread(server.exchange().wait_stalled)
-            assert len(passed) <= 999 + HIGH + READ // len(SMALL) + 1
+            assert len(passed) <= 999 + HIGH_WATER + READ // len(SMALL) + 1
 
 
 async def test_a_generator_is_not_advanced_beyond_the_mark():
@@ -141,7 +141,7 @@ async def test_a_generator_is_not_advanced_beyond_the_mark():
             assert str(taken) == str(await anext(chunks))
             for _ in range(20):
                 await asyncio.sleep(0)
-            assert len(llm.begun) <= taken + HIGH + 1
+            assert len(llm.begun) <= taken + HIGH_WATER + 1
         assert len(llm.begun) > 299  # it was ahead, but not far
 
 
@@ -226,22 +226,22 @@ async def test_nothing_is_pulled_while_the_gate_is_closed(kind):
         "collection": from_iter(Numbers([1])),
         "async": from_aiter(numbers),
     }[kind]
-    home = Scheduler(asyncio.get_running_loop())
+    scheduler = Scheduler(asyncio.get_running_loop())
 
     def hear(number):
         heard.append(number)
-        home.gate.close()
+        scheduler.gate.close()
 
-    home.gate.close()
+    scheduler.gate.close()
     ended = asyncio.Event()
-    source.subscribe(hear, on_completed=ended.set, scheduler=home)
+    source.subscribe(hear, on_completed=ended.set, scheduler=scheduler)
     for number in range(5):
-        await parked(home.gate)
+        await parked(scheduler.gate)
         assert (list(range(number)), list(range(number))) == (pulled, heard)
-        home.gate.open()
-        assert not home.gate._waiters
-    await parked(home.gate)
-    home.gate.open()
+        scheduler.gate.open()
+        assert not scheduler.gate._waiters
+    await parked(scheduler.gate)
+    scheduler.gate.open()
     await ended.wait()
     assert [0, 1, 2, 3, 4] == heard
 
@@ -258,7 +258,7 @@ def test_an_endless_iterator_is_read_a_little_ahead():
     with from_iter(numbers).pipe(rxllm.stream()) as items:
         for taken in range(1, 500):
             assert taken == next(items)
-            assert len(pulled) <= taken + HIGH + 2
+            assert len(pulled) <= taken + HIGH_WATER + 2
 
 
 async def test_a_gate_has_many_waiters():

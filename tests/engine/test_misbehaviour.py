@@ -206,14 +206,14 @@ async def test_eager_tasks_change_nothing():
 
 async def test_a_stream_that_is_left_at_a_closed_gate_starts_nothing():
     """Least of all a thread."""
-    home = Scheduler(asyncio.get_running_loop())
-    home.gate.close()
+    scheduler = Scheduler(asyncio.get_running_loop())
+    scheduler.gate.close()
     begun = []
-    subscription = source(lambda home: begun.append(home)).subscribe(scheduler=home)
+    subscription = source(lambda scheduler: begun.append(scheduler)).subscribe(scheduler=scheduler)
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     subscription.dispose()
-    await settled(home.tasks)
+    await settled(scheduler.tasks)
     assert [] == begun
 
 
@@ -263,9 +263,9 @@ def test_a_closed_loop_is_refused():
     """A subscription to it would never begin, and nobody would know."""
     loop = asyncio.new_event_loop()
     loop.close()
-    for home in AsyncIOScheduler(loop), Scheduler(loop):
+    for scheduler in AsyncIOScheduler(loop), Scheduler(loop):
         with pytest.raises(MisuseError, match="is closed; subscribe on one that runs"):
-            Count()("x").subscribe(scheduler=home)
+            Count()("x").subscribe(scheduler=scheduler)
 
 
 def test_a_stream_is_left_from_another_loop():
@@ -317,7 +317,7 @@ async def test_a_busy_thread_is_no_idleness():
 @on_virtual_time
 async def test_a_late_look_that_finds_nothing_still_fails():
     """Being busy is an excuse once, not for ever."""
-    never = source(lambda home: _once())
+    never = source(lambda scheduler: _once())
     items = never.pipe(silence(first=None, idle=0.05), rxllm.astream())
     await anext(items)
     asyncio.get_running_loop().advance(0.2)  # the busy thread

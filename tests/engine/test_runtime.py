@@ -70,22 +70,22 @@ async def test_the_running_loop_is_taken_and_else_the_portal():
 
 def test_another_thread_may_schedule_and_dispose():
     """Actions run on the scheduler's loop, whoever scheduled them; who is disposed of does not run."""
-    home = rxllm.scheduler()
+    scheduler = rxllm.scheduler()
     released, done, ran = Signal(), Signal(), []
 
     def note(name):
         return lambda *_: ran.append((name, threading.current_thread().name))
 
-    home.schedule(lambda *_: released.wait())  # the loop stands still, so that nothing is too late
-    for disposed in (home.schedule(note("never")), home.schedule_relative(0.001, note("never"))):
+    scheduler.schedule(lambda *_: released.wait())  # the loop stands still, so that nothing is too late
+    for disposed in (scheduler.schedule(note("never")), scheduler.schedule_relative(0.001, note("never"))):
         disposed.dispose()
         disposed.dispose()
     released.set()
-    home.schedule(note("at once"))
-    home.schedule_relative(0.01, note("in seconds"))
-    home.schedule_relative(timedelta(milliseconds=20), note("in a timedelta"))
-    home.schedule_absolute(home.now + timedelta(milliseconds=30), note("at a time"))
-    home.schedule_relative(0.04, lambda *_: done.set())
+    scheduler.schedule(note("at once"))
+    scheduler.schedule_relative(0.01, note("in seconds"))
+    scheduler.schedule_relative(timedelta(milliseconds=20), note("in a timedelta"))
+    scheduler.schedule_absolute(scheduler.now + timedelta(milliseconds=30), note("at a time"))
+    scheduler.schedule_relative(0.04, lambda *_: done.set())
     done.wait()
     names = ["at once", "in seconds", "in a timedelta", "at a time"]
     assert [(name, "rxllm-portal") for name in names] == ran
@@ -93,13 +93,13 @@ def test_another_thread_may_schedule_and_dispose():
 
 def test_what_was_scheduled_can_be_disposed_while_it_waits():
     """The timer is taken from the loop."""
-    home = rxllm.scheduler()
+    scheduler = rxllm.scheduler()
     first, done, ran = Signal(), Signal(), []
-    late = home.schedule_relative(0.02, lambda *_: ran.append("late"))
-    home.schedule(lambda *_: first.set())
+    late = scheduler.schedule_relative(0.02, lambda *_: ran.append("late"))
+    scheduler.schedule(lambda *_: first.set())
     first.wait()
     late.dispose()
-    home.schedule_relative(0.04, lambda *_: done.set())
+    scheduler.schedule_relative(0.04, lambda *_: done.set())
     done.wait()
     assert [] == ran
 
@@ -289,12 +289,12 @@ async def test_disposing_closes_where_it_stands():
         finally:
             closed.set()
 
-    home = Scheduler(asyncio.get_running_loop())
-    subscription = source(items).subscribe(heard, scheduler=home)
+    scheduler = Scheduler(asyncio.get_running_loop())
+    subscription = source(items).subscribe(heard, scheduler=scheduler)
     await waiting.wait()
     subscription.dispose()
     subscription.dispose()
-    await settled(home.tasks)
+    await settled(scheduler.tasks)
     assert closed.is_set()
     assert [1] == heard.events
 
@@ -307,20 +307,20 @@ async def test_who_is_disposed_at_once_never_starts():
         started.append(None)
         yield 1
 
-    home = Scheduler(asyncio.get_running_loop())
+    scheduler = Scheduler(asyncio.get_running_loop())
     kept = []
     thread = threading.Thread(
         target=lambda: (
-            source(items).subscribe(scheduler=home).dispose(),
-            kept.append(source(items).subscribe(scheduler=home)),
+            source(items).subscribe(scheduler=scheduler).dispose(),
+            kept.append(source(items).subscribe(scheduler=scheduler)),
         )
     )
     thread.start()
     thread.join()
     kept.pop().dispose()
-    source(items).subscribe(scheduler=home).dispose()
+    source(items).subscribe(scheduler=scheduler).dispose()
     await asyncio.sleep(0)
-    await settled(home.tasks)
+    await settled(scheduler.tasks)
     assert [] == started
 
 
@@ -335,8 +335,8 @@ def test_an_observable_is_no_iterable():
 
 async def test_a_worker_does_its_calls_in_one_thread():
     """One after another, in a daemon thread that ends when it is closed."""
-    home = Scheduler(asyncio.get_running_loop())
-    worker = Worker(home.loop, home.context)
+    scheduler = Scheduler(asyncio.get_running_loop())
+    worker = Worker(scheduler.loop, scheduler.context)
     threads = [await worker.call(threading.current_thread) for _ in range(3)]
     assert [threads[0]] * 3 == threads
     assert threads[0].daemon
@@ -348,26 +348,26 @@ async def test_a_worker_does_its_calls_in_one_thread():
 
 async def test_stop_iteration_in_a_thread_is_an_error():
     """It can't be set on a future, so it becomes what generators make of it."""
-    home = Scheduler(asyncio.get_running_loop())
+    scheduler = Scheduler(asyncio.get_running_loop())
 
     def exhausted():
         raise StopIteration
 
     with pytest.raises(RuntimeError, match="StopIteration"):
-        await in_thread(home, exhausted)
+        await in_thread(scheduler, exhausted)
 
 
 async def test_who_does_not_wait_any_more_is_not_told():
     """A blocking call that ends after its caller has left disturbs nobody."""
-    home = Scheduler(asyncio.get_running_loop())
+    scheduler = Scheduler(asyncio.get_running_loop())
     begun, released, ended = Signal(), Signal(), Signal()
 
     def block():
         begun.set()
         released.wait()
-        home.loop.call_soon_threadsafe(ended.set)
+        scheduler.loop.call_soon_threadsafe(ended.set)
 
-    call = asyncio.create_task(in_thread(home, block))
+    call = asyncio.create_task(in_thread(scheduler, block))
     await begun.soon()
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -378,7 +378,7 @@ async def test_who_does_not_wait_any_more_is_not_told():
 
 async def test_a_generator_is_advanced_and_closed_in_one_thread():
     """A cursor, a file or a lock in a generator stays in the thread that opened it."""
-    home = Scheduler(asyncio.get_running_loop())
+    scheduler = Scheduler(asyncio.get_running_loop())
     threads, closed = [], Signal()
 
     def numbers():
@@ -390,7 +390,7 @@ async def test_a_generator_is_advanced_and_closed_in_one_thread():
             threads.append(threading.get_ident())
             closed.set()
 
-    items = pull(Worker(home.loop, home.context), numbers)
+    items = pull(Worker(scheduler.loop, scheduler.context), numbers)
     assert [0, 1, 2] == [await anext(items) for _ in range(3)]
     await items.aclose()
     await closed.soon()

@@ -113,10 +113,10 @@ GRAPHS = st.recursive(
 async def heard_of(graph, patience):
     """What a handler hears, if its subscriber leaves after so many turns of the loop, or stays."""
     heard = []
-    home = rxllm.scheduler()
+    scheduler = rxllm.scheduler()
     over = asyncio.Event()
     subscription = graph.with_config(handlers=[heard.append])("xyz").subscribe(
-        on_error=lambda _: over.set(), on_completed=over.set, scheduler=home
+        on_error=lambda _: over.set(), on_completed=over.set, scheduler=scheduler
     )
     if patience is None:
         await over.wait()
@@ -124,8 +124,8 @@ async def heard_of(graph, patience):
         for _ in range(patience):
             await asyncio.sleep(0)
     subscription.dispose()
-    while home.tasks:
-        await settled(home.tasks)
+    while scheduler.tasks:
+        await settled(scheduler.tasks)
     return heard
 
 

@@ -135,7 +135,7 @@ class Heard(list):
         self.over.set()
 
 
-async def settle(home):
+async def settle(scheduler):
     """Returns when nothing is running any more, or some turns of the loop have passed."""
     for _ in range(50):
         await asyncio.sleep(0)
@@ -162,69 +162,69 @@ def test_its_docstring_has_a_marble_diagram(name):
 @every(LIKE)
 async def test_it_forwards_its_scheduler(operator):
     """The loop, the context and the subscriber go up with it, wherever the source stands."""
-    probe, home = Probe(), Scheduler(asyncio.get_running_loop())
-    subscription = Heard().subscribe(operator(probe), home)
-    await settle(home)
+    probe, scheduler = Probe(), Scheduler(asyncio.get_running_loop())
+    subscription = Heard().subscribe(operator(probe), scheduler)
+    await settle(scheduler)
     assert isinstance(probe.scheduler, Scheduler)
-    assert home.loop is probe.scheduler.loop
+    assert scheduler.loop is probe.scheduler.loop
     own = operator in SHARING.values()  # what is shared may outlive who asked for it, and has its own pace
-    assert own == (home.tasks is not probe.scheduler.tasks)
-    assert not own or home.gate is not probe.scheduler.gate
+    assert own == (scheduler.tasks is not probe.scheduler.tasks)
+    assert not own or scheduler.gate is not probe.scheduler.gate
     inside = probe.scheduler.context  # of a run a copy, that shows the run
-    assert inside is home.context or all(inside[name] is value for name, value in home.context.items())
+    assert inside is scheduler.context or all(inside[name] is value for name, value in scheduler.context.items())
     subscription.dispose()
-    await settle(home)
+    await settle(scheduler)
 
 
 @every(PASSING | FOLDS | COMBINED)
 async def test_it_keeps_the_gate(operator):
     """What queues nothing passes its consumer's gate on; a pump above waits at it."""
-    probe, home = Probe(), Scheduler(asyncio.get_running_loop())
-    subscription = Heard().subscribe(operator(probe), home)
-    assert home.gate is probe.scheduler.gate
+    probe, scheduler = Probe(), Scheduler(asyncio.get_running_loop())
+    subscription = Heard().subscribe(operator(probe), scheduler)
+    assert scheduler.gate is probe.scheduler.gate
     subscription.dispose()
 
 
 @every(ASKING | PACING)
 async def test_what_queues_has_a_gate_of_its_own(operator):
     """It closes when it has enough, although its consumer's is open."""
-    probe, home = Probe(), Scheduler(asyncio.get_running_loop())
-    subscription = Heard().subscribe(operator(probe), home)
-    await settle(home)
+    probe, scheduler = Probe(), Scheduler(asyncio.get_running_loop())
+    subscription = Heard().subscribe(operator(probe), scheduler)
+    await settle(scheduler)
     assert isinstance(probe.scheduler.gate, Gate)
-    assert home.gate is not probe.scheduler.gate
+    assert scheduler.gate is not probe.scheduler.gate
     for _ in range(100):
         probe.observer.on_next(item(operator))
-    assert (True, False) == (home.gate.is_open, probe.scheduler.gate.is_open)
+    assert (True, False) == (scheduler.gate.is_open, probe.scheduler.gate.is_open)
     subscription.dispose()
-    await settle(home)
+    await settle(scheduler)
 
 
 @every(LIKE)
 async def test_leaving_it_leaves_the_source(operator):
     """At once or soon, exactly once, and it hears nothing more."""
-    probe, home, heard = Probe(), Scheduler(asyncio.get_running_loop()), Heard()
-    subscription = heard.subscribe(operator(probe), home)
-    await settle(home)
+    probe, scheduler, heard = Probe(), Scheduler(asyncio.get_running_loop()), Heard()
+    subscription = heard.subscribe(operator(probe), scheduler)
+    await settle(scheduler)
     assert 0 == probe.left
     subscription.dispose()
-    await settle(home)
+    await settle(scheduler)
     assert 1 == probe.left
     probe.observer.on_next(item(operator))
     probe.observer.on_completed()
-    await settle(home)
+    await settle(scheduler)
     assert [] == heard
 
 
 @every(LIKE)
 async def test_it_passes_errors(operator):
     """The source's own exception, once, and the source is left."""
-    probe, home, heard = Probe(), Scheduler(asyncio.get_running_loop()), Heard()
-    heard.subscribe(operator(probe), home)
-    await settle(home)
+    probe, scheduler, heard = Probe(), Scheduler(asyncio.get_running_loop()), Heard()
+    heard.subscribe(operator(probe), scheduler)
+    await settle(scheduler)
     probe.observer.on_error(FAILURE)
     await asyncio.wait_for(heard.over.wait(), TIMEOUT)
-    await settle(home)
+    await settle(scheduler)
     assert [FAILURE] == heard
     assert 1 == probe.left
 
@@ -249,12 +249,12 @@ def ending(end):
 )
 async def test_what_an_operator_above_ends_by_itself_is_closed(operator, above):
     """The source would go on, for nobody."""
-    probe, home, heard = Probe(), Scheduler(asyncio.get_running_loop()), Heard()
-    heard.subscribe(operator(above(probe)), home)
-    await settle(home)
+    probe, scheduler, heard = Probe(), Scheduler(asyncio.get_running_loop()), Heard()
+    heard.subscribe(operator(above(probe)), scheduler)
+    await settle(scheduler)
     probe.observer.on_next(Chunk(reset=True))  # which `text` refuses
     await asyncio.wait_for(heard.over.wait(), TIMEOUT)
-    await settle(home)
+    await settle(scheduler)
     assert probe.came == probe.left
     assert isinstance(heard[-1], Exception) or heard[-1] == "end"
 
@@ -263,11 +263,11 @@ async def test_what_an_operator_above_ends_by_itself_is_closed(operator, above):
 @pytest.mark.parametrize("end", ["end", "error"])
 async def test_it_keeps_the_grammar(operator, end):
     """Items, then one end; nothing after it, whatever the source still says."""
-    probe, home, heard = Probe(), Scheduler(asyncio.get_running_loop()), Heard()
-    heard.subscribe(operator(probe), home)
-    await settle(home)
+    probe, scheduler, heard = Probe(), Scheduler(asyncio.get_running_loop()), Heard()
+    heard.subscribe(operator(probe), scheduler)
+    await settle(scheduler)
     probe.observer.on_next(item(operator))
-    await settle(home)
+    await settle(scheduler)
     probe.observer.on_completed() if end == "end" else probe.observer.on_error(FAILURE)
     await asyncio.wait_for(heard.over.wait(), TIMEOUT)
     expected = list(heard)
@@ -277,7 +277,7 @@ async def test_it_keeps_the_grammar(operator, end):
         probe.observer.on_completed,
     ):
         again()
-        await settle(home)
+        await settle(scheduler)
     assert expected == heard
     assert ["end" if end == "end" else FAILURE] == [event for event in heard if event != "next"]
     assert heard[-1] in ("end", FAILURE)
@@ -288,8 +288,8 @@ async def test_two_subscriptions_are_two(operator):
     """Nothing is shared between them."""
     calls = []
 
-    async def items(home):
-        calls.append(home)
+    async def items(scheduler):
+        calls.append(scheduler)
         yield item(operator)
 
     applied, first, second = operator(source(items)), Heard(), Heard()
@@ -317,8 +317,8 @@ def test_nothing_arrives_after_a_dispose_at_any_moment(operator):
     @given(st.lists(st.sampled_from(["next", "turn"]), max_size=10), st.integers(0, 10), st.booleans())
     def law(moves, dispose_at, fails):
         async def main(leave):
-            probe, home, heard = Probe(), Scheduler(asyncio.get_running_loop()), Heard()
-            subscription = heard.subscribe(operator(probe), home)
+            probe, scheduler, heard = Probe(), Scheduler(asyncio.get_running_loop()), Heard()
+            subscription = heard.subscribe(operator(probe), scheduler)
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             when = None
@@ -329,9 +329,9 @@ def test_nothing_arrives_after_a_dispose_at_any_moment(operator):
                 probe.observer.on_next(item(operator)) if move == "next" else await asyncio.sleep(0)
             if probe.observer is not None:
                 probe.observer.on_error(FAILURE) if fails else probe.observer.on_completed()
-            await settle(home)
+            await settle(scheduler)
             subscription.dispose()
-            await settle(home)
+            await settle(scheduler)
             return list(heard), when
 
         whole, _ = asyncio.run(main(leave=False))

@@ -137,9 +137,9 @@ def alarms():
 @on_virtual_time
 async def test_a_closed_gate_is_no_idleness(limits):
     """While the consumer pauses nothing can come; the limit counts from when it goes on."""
-    home = Scheduler(asyncio.get_running_loop()).with_gate(gate := Gate())
+    scheduler = Scheduler(asyncio.get_running_loop()).with_gate(gate := Gate())
     source, heard, errors = Subject(), [], []
-    source.pipe(silence(**limits)).subscribe(heard.append, errors.append, scheduler=home)
+    source.pipe(silence(**limits)).subscribe(heard.append, errors.append, scheduler=scheduler)
     if limits["idle"]:
         source.on_next("a")
     await asyncio.sleep(4.0)
@@ -274,7 +274,7 @@ async def test_what_was_left_is_not_what_timed_out():
 @pytest.mark.parametrize("model", [Quick(), MarbleLLM("-#", timespan=0.001)], ids=["end", "failure"])
 async def test_of_an_answer_that_has_ended_nothing_is_kept(model):
     """Although nobody has disposed of it yet."""
-    home, running, over = Scheduler(asyncio.get_running_loop()), [], asyncio.Event()
+    scheduler, running, over = Scheduler(asyncio.get_running_loop()), [], asyncio.Event()
 
     def note(source):
         def subscribe(observer, scheduler=None):
@@ -283,7 +283,7 @@ async def test_of_an_answer_that_has_ended_nothing_is_kept(model):
 
         return Source(subscribe)
 
-    connect(model("x").pipe(note, idle_timeout(60)), Lazy(over), home)
+    connect(model("x").pipe(note, idle_timeout(60)), Lazy(over), scheduler)
     (((answer,),),) = running
     assert "x" == answer.request.text
     await asyncio.wait_for(over.wait(), PATIENCE)
@@ -304,8 +304,8 @@ def test_what_is_kept_has_a_bound():
 async def test_a_limit_leaves_the_source_itself():
     """At once, although who hears of it keeps the error for a while."""
     for number, limit in enumerate((idle_timeout(0.01), first_chunk_timeout(0.01), deadline(0.01))):
-        home, failed, source = Scheduler(asyncio.get_running_loop()), asyncio.Event(), Subject()
-        connect(limit(source), Lazy(failed), home)
+        scheduler, failed, source = Scheduler(asyncio.get_running_loop()), asyncio.Event(), Subject()
+        connect(limit(source), Lazy(failed), scheduler)
         if number != 1:
             source.on_next("a")
         await asyncio.wait_for(failed.wait(), PATIENCE)

@@ -359,14 +359,14 @@ async def test_the_scheduler_goes_up_but_for_pace_and_end():
 
         return rx.create(subscribe)
 
-    home = Scheduler(asyncio.get_running_loop())
+    scheduler = Scheduler(asyncio.get_running_loop())
     over = asyncio.Event()
-    Probe()("x").pipe(note, share()).subscribe(lambda _: None, None, over.set, scheduler=home)
+    Probe()("x").pipe(note, share()).subscribe(lambda _: None, None, over.set, scheduler=scheduler)
     await asyncio.wait_for(over.wait(), TIMEOUT)
     (above,) = seen
-    assert (home.loop, home.context, home.run) == (above.loop, above.context, above.run)
-    assert above.gate is not home.gate
-    assert above.tasks is not home.tasks
+    assert (scheduler.loop, scheduler.context, scheduler.run) == (above.loop, above.context, above.run)
+    assert above.gate is not scheduler.gate
+    assert above.tasks is not scheduler.tasks
 
 
 async def test_events_of_a_shared_request_are_the_first_ones():

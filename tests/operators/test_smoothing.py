@@ -152,12 +152,12 @@ class Alarm:
 class Alarms:
     """A loop's time, moved by hand; how many timers there are."""
 
-    def __init__(self, monkeypatch, home):
+    def __init__(self, monkeypatch, scheduler):
         self.time = 1000.0
         self.alarms = []
         self.set = 0
-        home.gate.clock = lambda: self.time
-        monkeypatch.setattr(home.loop, "call_later", self.schedule)
+        scheduler.gate.clock = lambda: self.time
+        monkeypatch.setattr(scheduler.loop, "call_later", self.schedule)
 
     def schedule(self, seconds, action, context=None):
         """Notes when to wake."""
@@ -181,24 +181,24 @@ class Gated(rx.Observable):
 
     def __init__(self):
         super().__init__()
-        self.subject, self.home = Subject(), None
+        self.subject, self.scheduler = Subject(), None
 
     def _subscribe_core(self, observer, scheduler=None):
-        self.home = scheduler
+        self.scheduler = scheduler
         return self.subject.subscribe(observer)
 
 
 async def test_the_gate_closes_and_opens(monkeypatch):
     """The source pauses at 64 that wait, and goes on at 16; its consumer's gate is another."""
-    home = Scheduler(asyncio.get_running_loop())
-    clock, source, heard = Alarms(monkeypatch, home), Gated(), []
-    subscription = source.pipe(smooth(1.0)).subscribe(heard.append, scheduler=home)
-    gate = source.home.gate
+    scheduler = Scheduler(asyncio.get_running_loop())
+    clock, source, heard = Alarms(monkeypatch, scheduler), Gated(), []
+    subscription = source.pipe(smooth(1.0)).subscribe(heard.append, scheduler=scheduler)
+    gate = source.scheduler.gate
     for number in range(64):
         source.subject.on_next(number)
     assert (1, True) == (len(heard), gate.is_open)
     source.subject.on_next(64)
-    assert (False, True) == (gate.is_open, home.gate.is_open)
+    assert (False, True) == (gate.is_open, scheduler.gate.is_open)
     while len(heard) < 48:
         clock.move(0.001)
     assert not gate.is_open
@@ -212,22 +212,22 @@ async def test_the_gate_closes_and_opens(monkeypatch):
 async def test_a_plain_scheduler_of_a_loop_has_a_gate_too():
     """Reactivex's own: the source pauses all the same."""
     source, heard = Gated(), []
-    home = AsyncIOScheduler(asyncio.get_running_loop())
-    subscription = source.pipe(smooth(1000.0)).subscribe(heard.append, scheduler=home)
+    scheduler = AsyncIOScheduler(asyncio.get_running_loop())
+    subscription = source.pipe(smooth(1000.0)).subscribe(heard.append, scheduler=scheduler)
     for number in range(65):
         source.subject.on_next(number)
-    assert (1, False) == (len(heard), source.home.gate.is_open)
+    assert (1, False) == (len(heard), source.scheduler.gate.is_open)
     subscription.dispose()
 
 
 async def test_a_source_that_has_always_more_is_not_held_up(monkeypatch):
     """A kept answer of 2,000 chunks: each time the queue is full, the rhythm doubles."""
-    home = Scheduler(asyncio.get_running_loop())
-    clock, source, heard = Alarms(monkeypatch, home), Gated(), []
-    source.pipe(smooth(1.0)).subscribe(heard.append, scheduler=home)
+    scheduler = Scheduler(asyncio.get_running_loop())
+    clock, source, heard = Alarms(monkeypatch, scheduler), Gated(), []
+    source.pipe(smooth(1.0)).subscribe(heard.append, scheduler=scheduler)
     begun, number = clock.time, 0
     while len(heard) < 2000:
-        while source.home.gate.is_open and number < 2000:
+        while source.scheduler.gate.is_open and number < 2000:
             source.subject.on_next(number)
             number += 1
         clock.move(0.001)
@@ -238,16 +238,16 @@ async def test_a_source_that_has_always_more_is_not_held_up(monkeypatch):
 
 async def test_a_full_consumer_gets_nothing(monkeypatch):
     """While its gate is closed nothing leaves; then it goes on in the same rhythm."""
-    home = Scheduler(asyncio.get_running_loop())
-    clock, source, heard = Alarms(monkeypatch, home), Gated(), []
-    source.pipe(smooth(1.0)).subscribe(heard.append, scheduler=home)
-    home.gate.close()
+    scheduler = Scheduler(asyncio.get_running_loop())
+    clock, source, heard = Alarms(monkeypatch, scheduler), Gated(), []
+    source.pipe(smooth(1.0)).subscribe(heard.append, scheduler=scheduler)
+    scheduler.gate.close()
     for number in range(10):
         source.subject.on_next(number)
     clock.move(60.0)
     assert [] == heard
     assert 1 == len(clock.alarms)
-    home.gate.open()
+    scheduler.gate.open()
     clock.move(0.3)
     assert 0 < len(heard) < 10
     clock.move(1.0)
@@ -258,9 +258,9 @@ async def test_a_full_consumer_gets_nothing(monkeypatch):
 
 async def test_one_timer_at_a_time(monkeypatch):
     """And none for an item that comes while others wait."""
-    home = Scheduler(asyncio.get_running_loop())
-    clock, source = Alarms(monkeypatch, home), Gated()
-    subscription = source.pipe(smooth(1.0)).subscribe(scheduler=home)
+    scheduler = Scheduler(asyncio.get_running_loop())
+    clock, source = Alarms(monkeypatch, scheduler), Gated()
+    subscription = source.pipe(smooth(1.0)).subscribe(scheduler=scheduler)
     for number in range(60):
         source.subject.on_next(number)
     assert (1, 1) == (len(clock.alarms), clock.set)
@@ -270,9 +270,9 @@ async def test_one_timer_at_a_time(monkeypatch):
 
 async def test_a_timer_is_not_set_anew_for_every_item(monkeypatch):
     """Where items come one by one, faster than they leave."""
-    home = Scheduler(asyncio.get_running_loop())
-    clock, source, heard = Alarms(monkeypatch, home), Gated(), []
-    subscription = source.pipe(smooth(1.0)).subscribe(heard.append, scheduler=home)
+    scheduler = Scheduler(asyncio.get_running_loop())
+    clock, source, heard = Alarms(monkeypatch, scheduler), Gated(), []
+    subscription = source.pipe(smooth(1.0)).subscribe(heard.append, scheduler=scheduler)
     for number in range(60):
         source.subject.on_next(number)
         clock.move(0.001)
@@ -302,15 +302,15 @@ class Bare(rx.abc.ObserverBase):
 
 async def test_what_waits_keeps_a_script_from_ending(monkeypatch):
     """Until the last has left, or nobody wants it."""
-    held, home = [], Scheduler(asyncio.get_running_loop())
+    held, scheduler = [], Scheduler(asyncio.get_running_loop())
 
     def hold():
         held.append(True)
         return lambda: held.remove(True)
 
-    monkeypatch.setattr(home, "hold", hold)
-    clock, source, heard = Alarms(monkeypatch, home), Gated(), []
-    subscription = source.pipe(smooth(1.0)).subscribe(lambda value: heard.append((value, *held)), scheduler=home)
+    monkeypatch.setattr(scheduler, "hold", hold)
+    clock, source, heard = Alarms(monkeypatch, scheduler), Gated(), []
+    subscription = source.pipe(smooth(1.0)).subscribe(lambda value: heard.append((value, *held)), scheduler=scheduler)
     for number in range(5):
         source.subject.on_next(number)
         assert [True] * (number > 0) == held
@@ -326,9 +326,9 @@ async def test_what_waits_keeps_a_script_from_ending(monkeypatch):
 
 async def test_a_late_timer_stops_with_who_leaves(monkeypatch):
     """Several are due at once, and the subscriber leaves while hearing one of them."""
-    home = Scheduler(asyncio.get_running_loop())
-    clock, source, observer = Alarms(monkeypatch, home), Gated(), Bare()
-    observer.subscription = connect(smooth(1.0)(source), observer, home)
+    scheduler = Scheduler(asyncio.get_running_loop())
+    clock, source, observer = Alarms(monkeypatch, scheduler), Gated(), Bare()
+    observer.subscription = connect(smooth(1.0)(source), observer, scheduler)
     for number in range(10):
         source.subject.on_next(number)
     source.subject.on_completed()
@@ -341,14 +341,14 @@ async def test_a_late_timer_stops_with_who_leaves(monkeypatch):
 
 async def test_the_end_of_the_source_leaves_it(monkeypatch):
     """Although what waits, and so the subscriber's end, is still to come."""
-    home = Scheduler(asyncio.get_running_loop())
-    clock, left, kept = Alarms(monkeypatch, home), [], []
+    scheduler = Scheduler(asyncio.get_running_loop())
+    clock, left, kept = Alarms(monkeypatch, scheduler), [], []
 
     def subscribe(observer, scheduler=None):
         kept.append(observer)
         return rx.disposable.Disposable(lambda: left.append(True))
 
-    subscription = smooth(1.0)(Source(subscribe)).subscribe(scheduler=home)
+    subscription = smooth(1.0)(Source(subscribe)).subscribe(scheduler=scheduler)
     kept[0].on_next("a")
     kept[0].on_next("b")
     kept[0].on_completed()

@@ -211,27 +211,27 @@ async def turns():
 
 async def test_a_pause_of_the_consumer_is_no_silence_of_the_model(path, now):
     """While the gate is closed nothing is waited for, and a replay would hand on a pause that was not the model's."""
-    home, heard, over = rxllm.scheduler(), [], asyncio.Event()
+    scheduler, heard, over = rxllm.scheduler(), [], asyncio.Event()
 
     def take(chunk):
         heard.append(chunk)
         if len(heard) % 70 == 0:
-            home.gate.close()
+            scheduler.gate.close()
 
-    record(Fast(), path)("hi").subscribe(take, on_completed=over.set, scheduler=home)
+    record(Fast(), path)("hi").subscribe(take, on_completed=over.set, scheduler=scheduler)
     for expected in 70, 140:
         await turns()
         assert expected == len(heard)
         now[0] += 500.0
-        home.gate.open()
+        scheduler.gate.open()
     await over.wait()
     assert [0.0] * 201 == [line["after"] for line in lines_of(path)[1:]]
 
 
 async def test_a_pause_before_leaving_is_none_of_the_model(path, now):
     """Who takes no more, and leaves later, has made the model wait; it was not silent."""
-    home = rxllm.scheduler()
-    subscription = record(Fast(), path)("hi").subscribe(lambda _: home.gate.close(), scheduler=home)
+    scheduler = rxllm.scheduler()
+    subscription = record(Fast(), path)("hi").subscribe(lambda _: scheduler.gate.close(), scheduler=scheduler)
     await turns()
     now[0] += 500.0
     subscription.dispose()
@@ -241,9 +241,9 @@ async def test_a_pause_before_leaving_is_none_of_the_model(path, now):
 
 async def test_a_silence_of_the_model_is_recorded(path, now):
     """Also that behind a pause of the consumer, from its end on."""
-    home, source, heard = rxllm.scheduler(), Subject(), []
-    record(Plays(source), path)("hi").subscribe(heard.append, scheduler=home)
-    for after, what in ((0.0, home.gate.close), (500.0, home.gate.open), (2.0, home.gate.close)):
+    scheduler, source, heard = rxllm.scheduler(), Subject(), []
+    record(Plays(source), path)("hi").subscribe(heard.append, scheduler=scheduler)
+    for after, what in ((0.0, scheduler.gate.close), (500.0, scheduler.gate.open), (2.0, scheduler.gate.close)):
         now[0] += after
         what()
     source.on_next(Chunk("a"))

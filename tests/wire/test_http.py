@@ -422,11 +422,11 @@ class TestClient:
         async def last():
             await client.aclose()
 
-        with asyncio.Runner() as home, asyncio.Runner() as away:
-            assert b"Hello" == home.run(first())
+        with asyncio.Runner() as scheduler, asyncio.Runner() as away:
+            assert b"Hello" == scheduler.run(first())
             away.run(second())
-            assert b"Hello" == home.run(first())
-            home.run(last())
+            assert b"Hello" == scheduler.run(first())
+            scheduler.run(last())
         assert 2 == len(server.requests)
 
     def test_a_factory_is_called_once_a_loop(self, server):
