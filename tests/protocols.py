@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import json
 import re
+import struct
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -24,6 +26,8 @@ __all__ = [
     "Messages",
     "Protocol",
     "ToolCall",
+    "aws_event",
+    "aws_frame",
     "split_events",
     "split_every",
     "with_line_ends",
@@ -61,6 +65,24 @@ def sse(data: Any, event: str | None = None) -> bytes:
     """One SSE event; `data` is made JSON unless it is a string."""
     text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)
     return (f"event: {event}\n" if event else "").encode() + f"data: {text}\n\n".encode()
+
+
+def aws_event(name: str, data: Any, kind: str = "event") -> bytes:
+    """One frame of an AWS event stream; `kind` is its message type, ``event`` or ``exception``."""
+    payload = data if isinstance(data, bytes) else json.dumps(data, ensure_ascii=False).encode()
+    headers = {f":{kind}-type": name, ":content-type": "application/json", ":message-type": kind}
+    return aws_frame(headers, payload)
+
+
+def aws_frame(headers: Mapping[str, str], payload: bytes) -> bytes:
+    """One frame with these headers, all of them texts."""
+    head = b"".join(
+        struct.pack(">B", len(key)) + key + struct.pack(">BH", 7, len(value)) + value
+        for key, value in ((key.encode(), value.encode()) for key, value in headers.items())
+    )
+    sizes = struct.pack(">II", 16 + len(head) + len(payload), len(head))
+    frame = sizes + struct.pack(">I", zlib.crc32(sizes)) + head + payload
+    return frame + struct.pack(">I", zlib.crc32(frame))
 
 
 @frozen

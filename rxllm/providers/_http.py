@@ -93,6 +93,26 @@ class Decoder(Protocol):
         ...
 
 
+class Frames(Protocol):
+    """The framing of a stream: bytes in, frames out, however the bytes are chopped."""
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """The frames that `data` completes.
+
+        Raises:
+            ProtocolError: the bytes are not of this framing, or a frame is over its limit.
+        """
+        ...
+
+    def flush(self) -> list[Frame]:
+        """At the end of the stream: the last frame, if only its end mark is missing."""
+        ...
+
+    def begins(self, beginning: bytes) -> bool:
+        """Whether a stream may begin with these bytes, rather than one JSON document or something else."""
+        ...
+
+
 class HTTPFields(Fields, total=False):
     """Further keywords of every provider over HTTP."""
 
@@ -172,6 +192,10 @@ class HTTPProvider(LLM):
 
     def _decoder(self, request: Request) -> Decoder:
         raise NotImplementedError
+
+    def _frames(self, request: Request) -> Frames:
+        """What cuts the bytes of a stream into frames: server-sent events, unless a provider overrides it."""
+        return SSEDecoder(limit=self.event_limit)
 
     def _whole(self, body: bytes, request: Request) -> Chunk:
         raise NotImplementedError
@@ -343,7 +367,7 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
 
     def begin(self) -> None:
         """Nothing of a response was read."""
-        self.frames = SSEDecoder(limit=self.llm.event_limit)
+        self.frames = self.llm._frames(self.request)  # pyright: ignore[reportPrivateUsage]
         self.decoder = self.llm._decoder(self.request)  # pyright: ignore[reportPrivateUsage]
         self.decode = self.decoder.chunk
         self.halves: Halves | None = None  # once a character was cut in two
@@ -366,7 +390,7 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
         if self.document is None:
             beginning = ((self.beginning or b"") + data).removeprefix(BYTE_ORDER_MARK).lstrip()
             asked_whole = self.request.stream is False
-            if not beginning.startswith((b"{", b"[")) and (not asked_whole or _is_stream(beginning)):
+            if self.frames.begins(beginning) if asked_whole else not beginning.startswith((b"{", b"[")):
                 frames = self.frames.feed(data)
                 self.beginning = None if frames else beginning[:BEGINNING]
                 if frames and asked_whole:
@@ -522,7 +546,9 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
             return False
         elif not self.decoder.complete:
             self.fail(
-                Interrupted(_NO_END) if not self.beginning or _is_stream(self.beginning) else _other(self.beginning)
+                Interrupted(_NO_END)
+                if not self.beginning or self.frames.begins(self.beginning)
+                else _other(self.beginning)
             )
             return False
         return True
@@ -554,13 +580,6 @@ class _Joined(abc.ObserverBase[Chunk]):
 _CUT_SHORT = "The answer ended before it was whole: its JSON is cut."
 _NO_END = "The stream ended before the answer did: its end marker is missing."
 _NO_NEWS = ("ping", "heartbeat", "keepalive", "keep-alive")  # names of events that some fill with anything
-_FIELDS = (b"data", b"event", b"id", b"retry", b"")  # of server-sent events; the last is a comment's
-
-
-def _is_stream(beginning: bytes) -> bool:
-    """Whether events begin so, though none is whole."""
-    field, colon, _ = beginning.replace(b"\r", b"\n").partition(b"\n")[0].partition(b":")
-    return field in _FIELDS if colon else any(known.startswith(field) for known in _FIELDS)
 
 
 def _other(beginning: bytes) -> ProtocolError:

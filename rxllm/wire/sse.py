@@ -19,6 +19,7 @@ DEFAULT_LIMIT = EVENT_BYTES
 
 LF, CR = b"\n\r"
 _DONE = b"data: [DONE]"
+_FIELDS = (b"data", b"event", b"id", b"retry", b"")  # of events; the last is a comment's
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 Frame = tuple[str, bytes]
@@ -105,6 +106,12 @@ class SSEDecoder:
                 return [frame]
         self.last_event_id, self.retry = before
         return []
+
+    @staticmethod
+    def begins(beginning: bytes) -> bool:
+        """Whether a stream of events begins so, though none of them may be whole."""
+        field, colon, _ = beginning.replace(b"\r", b"\n").partition(b"\n")[0].partition(b":")
+        return field in _FIELDS if colon else any(known.startswith(field) for known in _FIELDS)
 
     def _frames(self, block: bytes) -> list[Frame]:
         """The frames of whole events, which blank lines separate."""
