@@ -302,8 +302,13 @@ class TestRequest:
         turns = [{"role": role, "content": text} for role, text in self.CONVERSATION]
         blocks = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in self.CONVERSATION[1:]]
         own = {
-            "chat": {"messages": turns, "stop": ["END"], "stream_options": {"include_usage": True}},
-            "messages": {"messages": blocks, "system": "Be brief.", "stop_sequences": ["END"]},
+            "chat": {
+                "messages": turns,
+                "stop": ["END"],
+                "stream_options": {"include_usage": True},
+                "tools": [{"type": "function", "function": {"name": "now", "parameters": {}}}],
+            },
+            "messages": {"messages": blocks, "system": "Be brief.", "stop_sequences": ["END"], "tools": tools},
         }[protocol.name]
         expected = {
             "model": protocol.model,
@@ -311,7 +316,6 @@ class TestRequest:
             "max_tokens": 9,
             "temperature": 0,
             "top_p": 0.5,
-            "tools": tools,
             "user": "u1",
             **own,
         }
