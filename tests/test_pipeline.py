@@ -390,7 +390,7 @@ def test_no_values_after_an_undeclared_stage_are_an_error_with_a_hint(observe):
 def test_what_a_fold_raises_is_the_failure_of_the_answer(observe):
     """A declared type that the values do not have is said; a function's own error comes as it is."""
     handlers = [lambda event: None] if observe else []
-    with pytest.raises(MisuseError, match='"text" emits text, but got int'):
+    with pytest.raises(MisuseError, match='"text" must emit text, but it emitted int'):
         pipe(numbers, rxllm.stage(ops.map(abs), adds_up="text")).invoke("x", handlers=handlers)
     with pytest.raises(MisuseError, match='"message" takes chunks, but got int'):
         pipe(numbers, rxllm.stage(ops.map(abs), adds_up="message")).invoke("x", handlers=handlers)

@@ -1,4 +1,4 @@
-"""The observer under the operators that cut text into pieces."""
+"""The base of the operators that cut text into pieces: `words`, `lines`, `sentences`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from reactivex import Observable, abc
 
 from ..runtime.source import Source
 from ..values.chunk import Chunk
+from ._observer import OperatorObserver
 from .text import read
 
-__all__ = ["Texts"]
+__all__ = ["Pieces", "Texts", "cutting"]
 
 
 Texts = Observable[Chunk] | Observable[str]
-"""Chunks or strings: text either way."""
+"""Chunks or strings: both carry text."""
 
 
 def cutting(cutter: Callable[[abc.ObserverBase[str]], abc.ObserverBase[str]]) -> Callable[[Texts], Observable[str]]:
@@ -27,14 +28,20 @@ def cutting(cutter: Callable[[abc.ObserverBase[str]], abc.ObserverBase[str]]) ->
     return operator
 
 
-class Pieces(abc.ObserverBase[str]):
-    """Cuts behind what the pattern matches, which is one character and sees one ahead: no text is read twice."""
+class Pieces(OperatorObserver[str, str]):
+    """Cuts text after each match of `boundary`.
 
-    __slots__ = ("emit", "held", "observer", "search", "skips_blank")
+    A boundary matches one character and looks ahead at one more, so that no text is searched twice.
+
+    Attributes:
+        held: the text since the last boundary, as it came. A string grows at each append; a list does not copy.
+        skips_blank: whether whitespace is held until the first word comes, to which it belongs.
+    """
+
+    __slots__ = ("held", "search", "skips_blank")
 
     def __init__(self, observer: abc.ObserverBase[str], boundary: str, *, skips_blank: bool) -> None:
-        self.observer = observer
-        self.emit = observer.on_next
+        super().__init__(observer)
         self.search = re.compile(boundary).search
         self.skips_blank = skips_blank
         self.held: list[str] = []
@@ -43,7 +50,7 @@ class Pieces(abc.ObserverBase[str]):
         self.take(value, self.search)
 
     def take(self, value: str, search: Callable[[str, int], re.Match[str] | None]) -> None:
-        """Cuts where it finds something."""
+        """Adds text, and cuts after each match of `search`."""
         held = self.held
         offset = 1 if held else 0
         window = held[-1][-1] + value if held else value
@@ -61,8 +68,7 @@ class Pieces(abc.ObserverBase[str]):
             held.append(value[start:] if start else value)
 
     def cut(self) -> None:
-        """Emits the piece that is held."""
-        """Emits what is held; but blanks before the first word, which belong to it."""
+        """Emits the held text as one piece; whitespace before the first word stays held."""
         held = self.held
         piece = held[0] if len(held) == 1 else "".join(held)
         if self.skips_blank:
@@ -73,16 +79,9 @@ class Pieces(abc.ObserverBase[str]):
         self.held = []
         self.emit(piece)
 
-    def finish(self) -> None:
-        """Emits what is left at the end of the stream."""
+    def end(self, notify: Callable[[], object]) -> None:
+        """Emits the rest of the text before the stream ends."""
         held, self.held = self.held, []
         if held:
             self.emit("".join(held))
-
-    def on_error(self, error: Exception) -> None:
-        self.finish()
-        self.observer.on_error(error)
-
-    def on_completed(self) -> None:
-        self.finish()
-        self.observer.on_completed()
+        super().end(notify)

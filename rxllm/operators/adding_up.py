@@ -1,7 +1,7 @@
 """What the values of a stream add up to: `Fold`, and the folds that stages declare.
 
-The answer of a pipeline is what its stream adds up to. Each operator of ours declares its fold, see `makes_operator`,
-and a `Pipeline` takes that of its last stage.
+The answer of a pipeline is what its stream adds up to. Each rxllm operator declares its fold with `makes_operator`, and
+a `Pipeline` uses the fold of its last stage.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from ..misuse import MisuseError
 from ..runtime.source import Source, connect
 from ..values.chunk import Chunk, join
 from ..values.message import Message
+from ._observer import OperatorObserver
 
 __all__ = [
     "BY_VALUE",
@@ -38,11 +39,11 @@ A = TypeVar("A")
 
 @frozen(eq=False)
 class Fold:
-    """How the values of a stream become one answer.
+    """Turns the values of a stream into one answer.
 
     Attributes:
-        finish: the answer of all values.
-        shorten: fewer values with the same answer, which cost less to keep; None where each value counts.
+        finish: computes the answer from all values.
+        shorten: replaces values by fewer values that give the same answer; None if every value must be kept.
     """
 
     finish: Callable[[list[Any]], Any]
@@ -50,17 +51,17 @@ class Fold:
 
 
 def no_chunk(operator: str, value: object) -> MisuseError:
-    """The error of an operator of chunks that gets something else."""
+    """The error of an operator that takes chunks, for any other value."""
     earlier = {"str": "text", "Message": "message", "Usage": "usage"}.get(type(value).__name__)
-    hint = f"; is {earlier}() before it?" if earlier else "."
+    hint = f"; remove {earlier}() before it." if earlier else "."
     return MisuseError(f"{operator} takes chunks, but got {type(value).__name__}{hint}")
 
 
 def joined(name: str, chunks: Iterable[Chunk]) -> Chunk:
-    """The sum of chunks. It looks for a value that is not a chunk only after the sum has failed.
+    """The sum of chunks. Values are checked only after the sum has failed, because a check costs time for each chunk.
 
     Raises:
-        MisuseError: a value is not a chunk; the sentence begins with `name`.
+        MisuseError: a value is not a Chunk; the message begins with `name`.
     """
     try:
         return join(chunks)
@@ -76,7 +77,7 @@ def _message(values: list[Any]) -> Message:
 
 
 def _sum(values: list[Any]) -> Chunk:
-    return joined('A stage that is declared to add up to a "message"', values)
+    return joined('A stage declared with adds_up="message"', values)
 
 
 def _text(values: list[Any]) -> str:
@@ -86,8 +87,8 @@ def _text(values: list[Any]) -> str:
         for value in values:
             if not isinstance(value, (str, Chunk, Message)):
                 raise MisuseError(
-                    f'A stage that is declared to add up to a "text" emits text, but got {type(value).__name__}. '
-                    'Declare it otherwise, as in rxllm.stage(op, adds_up="list").'
+                    f'A stage declared with adds_up="text" must emit text, but it emitted {type(value).__name__}. '
+                    'Declare it with another fold, such as rxllm.stage(op, adds_up="list").'
                 ) from None
         return "".join(map(str, values))
 
@@ -95,8 +96,8 @@ def _text(values: list[Any]) -> str:
 def _last(values: list[Any]) -> Any:
     if not values:
         raise RxllmError(
-            "The stream completed without a value, so there is no answer. Where that may happen, end the pipeline with "
-            'ops.default_if_empty(value), or declare its last stage with rxllm.stage(op, adds_up="list").'
+            "The stream completed without a value, so there is no answer. If a stream may be empty, end the pipeline "
+            'with ops.default_if_empty(value), or declare its last stage with rxllm.stage(op, adds_up="list").'
         )
     return values[-1]
 
@@ -108,7 +109,7 @@ def _by_value(values: list[Any]) -> Any:
 
 
 def _shorter(values: list[Any]) -> list[Any]:
-    """One text of texts, one chunk of chunks; of a mixture, a mark that it is one, and the last value."""
+    """One text for texts, one chunk for chunks; for mixed values, a marker and the last value."""
     for kind, add in _SUMS.items():
         if values and all(isinstance(value, kind) for value in values):
             return [add(values)]
@@ -121,9 +122,9 @@ _SUMS: dict[type, Callable[[list[Any]], Any]] = {str: "".join, Chunk: join}
 MESSAGE = Fold(_message, lambda values: [_sum(values)])
 LAST = Fold(_last, lambda values: values[-1:])
 BY_VALUE = Fold(_by_value, _shorter)
-"""For stages that declare nothing: texts join, chunks are a Message, and of anything else the last value counts."""
+"""The fold of stages that declare none: it joins texts, makes a Message of chunks, and else takes the last value."""
 SAME = Fold(_by_value, _shorter)
-"""For stages that pass values on: they add up as they did before this stage."""
+"""The fold of stages that pass values on unchanged: the fold of the stage before applies."""
 FOLDS: dict[str, Fold] = {
     "text": Fold(_text, lambda values: [_text(values)]),
     "message": MESSAGE,
@@ -133,7 +134,7 @@ FOLDS: dict[str, Fold] = {
 
 
 def fold_of(stages: Iterable[object]) -> Fold:
-    """How the values of the last of these stages add up; a stage that passes values on leaves it to the one before."""
+    """The fold of the last stage that is not `SAME`, because such a stage passes values on unchanged."""
     for each in reversed(list(stages)):
         fold = getattr(each, "_fold", BY_VALUE)
         if fold is not SAME:
@@ -142,7 +143,7 @@ def fold_of(stages: Iterable[object]) -> Fold:
 
 
 def folded(source: Observable[Any], finish: Callable[[list[Any]], A]) -> Source[A]:
-    """One value of all values, at the end. What came before a failure is the error's partial."""
+    """Emits one value, computed from all values at the end. On an error, values so far become the error's `partial`."""
 
     def subscribe(observer: abc.ObserverBase[A], scheduler: abc.SchedulerBase | None) -> abc.DisposableBase:
         return connect(source, _Folding(observer, finish), scheduler)
@@ -151,37 +152,34 @@ def folded(source: Observable[Any], finish: Callable[[list[Any]], A]) -> Source[
 
 
 def keep_partial(error: Exception, values: list[Any]) -> None:
-    """Gives the error, unless it has one, the partial answer that these chunks are: nobody else has seen it."""
+    """Sets the error's `partial` to the answer so far, if the values are chunks and the error has no partial yet."""
     if isinstance(error, RxllmError) and error.partial is None and values:
-        with suppress(MisuseError):  # they are not chunks
+        with suppress(MisuseError):  # the values are not chunks
             error.partial = _message(values)
 
 
-class _Folding(abc.ObserverBase[Any]):
-    """A list and one fold at the end: adding up at each step would copy the text each time."""
+class _Folding(OperatorObserver[Any, Any]):
+    """Collects all values, and folds them once at the end: a sum at each step would copy the text each time."""
 
-    __slots__ = ("finish", "observer", "over", "values")
+    __slots__ = ("finish", "values")
 
     def __init__(self, observer: abc.ObserverBase[Any], finish: Callable[[list[Any]], Any]) -> None:
-        self.observer = observer
+        super().__init__(observer)
         self.finish = finish
         self.values: list[Any] = []
-        self.over = False
 
     def on_next(self, value: Any) -> None:
         self.values.append(value)
 
     def on_error(self, error: Exception) -> None:
-        if self.over:
-            return
-        self.over = True
-        keep_partial(error, self.values)
-        self.observer.on_error(error)
+        if not self.ended:
+            keep_partial(error, self.values)
+        super().on_error(error)
 
     def on_completed(self) -> None:
-        if self.over:
-            return
-        self.over = True
+        self.end(self.emit_answer)
+
+    def emit_answer(self) -> None:
         try:
             answer = self.finish(self.values)
         except Exception as error:

@@ -21,6 +21,7 @@ from ..values.message import Message
 from ..values.parts import Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart
 from ..values.request import Request
 from ..values.usage import Usage
+from ._observer import ignore
 
 __all__ = ["Answered", "Arrived", "Asked", "answering", "asked_for", "estimated", "overhearing"]
 
@@ -227,7 +228,7 @@ class _Answer(Arrived, Asked, abc.ObserverBase[Answered], abc.DisposableBase):
             self.stop()
 
     def stop(self) -> None:
-        self.emit = _unheard
+        self.emit = ignore
         self.dispose()
 
     def tell(self, error: Exception) -> None:
@@ -260,10 +261,6 @@ def _length(part: Part) -> int:
     if isinstance(part, (TextPart, ReasoningPart, RefusalPart)):
         return len(part.text)
     return len(part.arguments) if isinstance(part, ToolCallPart) else 0
-
-
-def _unheard(chunk: Chunk) -> None:
-    """Nobody listens any more."""
 
 
 class _Full(deque[Chunk | str]):

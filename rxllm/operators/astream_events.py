@@ -1,4 +1,4 @@
-"""Typed events as the dicts that ``astream_events`` is known for."""
+"""Events as the dicts of ``astream_events``, whose format is that of langchain-core."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from ..events import (
     ToolStarted,
 )
 from ..misuse import MisuseError, is_text, shown
-from ..runtime.disposable import LockFreeSerialDisposable
-from ..runtime.source import Source, connect
+from ..runtime.source import Source
 from ..values.message import Message
 from ..values.request import Request
+from ._observer import RefusingObserver
 
 __all__ = ["SELECTIONS", "as_dicts"]
 
 SELECTIONS = ("include_names", "include_types", "include_tags", "exclude_names", "exclude_types", "exclude_tags")
 _TAKEN_BACK = (
-    "The stream began anew after its text had been emitted; take events(), whose chunks tell that, or fold it with "
-    "message()."
+    "The model restarted its answer after astream_events() had emitted text of it, which cannot be taken back. Use "
+    "events(), whose chunks report the restart, or message(), which honours it."
 )
 
 
@@ -46,87 +46,90 @@ def as_dicts(
         as_dicts()
         {on_llm_start}-{on_llm_stream}-{on_llm_end}|
 
-    The root tells its input at the start alone, models and tools within it at both ends, pipelines within it at the
-    end alone. Failures, but those of tools in v2, are no dicts: they are the stream's error.
+    The root run reports its input at its start only. Models and tools within it report their input at the start and at
+    the end, pipelines within it at the end only. A failure is the error of the stream, not a dict; only v2 has a dict
+    for the failure of a tool.
 
-    Shape: a model that continues a text (``llm``) gives texts, and at its end the ``generations`` and ``llm_output`` of
-    `LLMResult`, as dicts; one that converses gives Chunks and a Message. In v1, an ``llm`` that is the root ends with
-    its text, and a ``chat_model`` that is not with ``generations``.
+    Shape: a completion model (``llm``) reports texts, and at its end the ``generations`` and ``llm_output`` of
+    `LLMResult` as dicts. A chat model reports Chunks and a Message. In v1, a root ``llm`` ends with its text, and a
+    ``chat_model`` that is not the root ends with ``generations``.
 
-    Errors: `MisuseError` for another version; and, as of `text`, for an ``llm`` that takes back what came before.
+    Errors: those of the source. `MisuseError` for another version or an unknown selection; and, as for `text`, when an
+    ``llm`` restarts its answer.
 
     Source: the v1 and v2 schemas of langchain-core.
     """
     if version not in ("v1", "v2"):
-        raise MisuseError(f"version is 'v1' or 'v2', not {version!r}.")
+        raise MisuseError(f"version must be 'v1' or 'v2', not {version!r}.")
     if unknown := selection.keys() - set(SELECTIONS):
-        raise MisuseError(f"There is no selection {', '.join(sorted(unknown))}; there are {', '.join(SELECTIONS)}.")
+        raise MisuseError(
+            f"astream_events has no selection {', '.join(sorted(unknown))}; it has {', '.join(SELECTIONS)}."
+        )
     for name, chosen in selection.items():
         texts = isinstance(chosen, Collection) and not is_text(chosen) and all(map(is_text, chosen))
         if chosen is not None and not texts:
-            raise MisuseError(f'{name} is several texts, as in {name}=["OpenAI"], not {shown(chosen)}.')
+            raise MisuseError(f'{name} must be a list of texts, such as {name}=["OpenAI"], not {shown(chosen)}.')
 
     def operator(source: Observable[Event]) -> Observable[dict[str, Any]]:
         def subscribe(
             observer: abc.ObserverBase[dict[str, Any]], scheduler: abc.SchedulerBase | None
         ) -> abc.DisposableBase:
-            dicts = _Dicts(observer, version, selection)
-            dicts.upstream.disposable = connect(source, dicts, scheduler)
-            return dicts.upstream
+            return _Dicts(observer, version, selection).start(source, scheduler)
 
         return Source(subscribe)
 
     return operator
 
 
-class _Dicts(abc.ObserverBase[Event]):
+class _Dicts(RefusingObserver[Event, dict[str, Any]]):
+    __slots__ = ("chosen", "inputs", "version")
+
     def __init__(
         self,
         observer: abc.ObserverBase[dict[str, Any]],
         version: str,
         selection: Mapping[str, Collection[str] | None],
     ) -> None:
-        self.observer = observer
+        super().__init__(observer)
         self.version = version
         self.chosen = {name: set(values) for name, values in selection.items() if values is not None}
-        self.inputs: dict[str, Any] = {}  # of runs that have not ended
-        self.upstream = LockFreeSerialDisposable()
-        self.over = False
+        self.inputs: dict[str, Any] = {}  # by id, of the runs that have not ended
 
     def on_next(self, value: Event) -> None:
-        if self.over:
+        if self.ended:
             return
         match value:
-            case RunChunk(run=run):  # first, since most are
+            case RunChunk(run=run):  # the most frequent event, so it is matched first
                 if run.kind != "llm":
-                    self.emit(run, "stream", {"chunk": value})
+                    self.emit_phase(run, "stream", {"chunk": value})
                 elif value.reset and self.wanted(run.name, run.kind, run.tags):
-                    self.refuse(_TAKEN_BACK)
+                    self.refuse(MisuseError(_TAKEN_BACK))
                 else:
-                    self.emit(run, "stream", {"chunk": value.text})
-            case Started(run=run, input=given) | ToolStarted(run=run, input=given):
-                given = self.inputs[run.id] = _input(run, given)
-                # What streams its input does not know it yet.
-                self.emit(run, "start", {} if run.parent_ids and run.kind == "chain" else {"input": given})
+                    self.emit_phase(run, "stream", {"chunk": value.text})
+            case Started(run=run, input=run_input) | ToolStarted(run=run, input=run_input):
+                run_input = self.inputs[run.id] = _input(run, run_input)
+                # A pipeline that streams its input does not know it at its start.
+                self.emit_phase(run, "start", {} if run.parent_ids and run.kind == "chain" else {"input": run_input})
             case Emitted(run=run, value=item):
-                self.emit(run, "stream", {"chunk": item})
+                self.emit_phase(run, "stream", {"chunk": item})
             case Finished(run=run, output=output) | ToolFinished(run=run, output=output):
-                given = self.inputs.pop(run.id, None)
+                run_input = self.inputs.pop(run.id, None)
                 output = self.output(run, output)
                 if run.kind == "tool" and self.version == "v1" and not run.parent_ids:
-                    self.emit(run, "stream", {"chunk": output})
-                self.emit(run, "end", {"output": output, "input": given} if run.parent_ids else {"output": output})
+                    self.emit_phase(run, "stream", {"chunk": output})
+                data = {"output": output, "input": run_input} if run.parent_ids else {"output": output}
+                self.emit_phase(run, "end", data)
             case Failed(run=run) | Cancelled(run=run):
-                given = self.inputs.pop(run.id, None)
+                run_input = self.inputs.pop(run.id, None)
                 if run.kind == "tool" and self.version == "v2" and isinstance(value, Failed):
-                    self.emit(run, "error", {"error": value.error, "input": given, "tool_call_id": None})
+                    self.emit_phase(run, "error", {"error": value.error, "input": run_input, "tool_call_id": None})
             case Custom(run=run, topic=topic, data=data) if self.version == "v2":
                 self.send("on_custom_event", topic, run, data, "custom_event")
             case _:
-                pass  # the shape has no words for it
+                pass  # the format has no dict for it
 
     def output(self, run: Run, output: Any) -> Any:
-        """What a run gave; a model's answer in the words of its kind."""
+        """The output of a run, a model's answer in the format of its kind."""
         is_first, is_root = self.version == "v1", not run.parent_ids
         match run.kind, output:
             case "llm", Message() if is_first and is_root:
@@ -138,7 +141,7 @@ class _Dicts(abc.ObserverBase[Event]):
             case _:
                 return output
 
-    def emit(self, run: Run, phase: str, data: dict[str, Any]) -> None:
+    def emit_phase(self, run: Run, phase: str, data: dict[str, Any]) -> None:
         self.send(f"on_{run.kind}_{phase}", run.name, run, data, run.kind)
 
     def send(self, event: str, name: str, run: Run, data: Any, kind: str) -> None:
@@ -158,7 +161,7 @@ class _Dicts(abc.ObserverBase[Event]):
         )
 
     def wanted(self, name: str, kind: str, tags: Collection[str]) -> bool:
-        """Any of the includes, if there are some, and none of the excludes."""
+        """Whether one of the includes matches, or none was passed, and no exclude matches."""
         facts = {"names": {name}, "types": {kind}, "tags": set(tags)}
         included = [
             self.chosen[f"include_{what}"] & fact for what, fact in facts.items() if f"include_{what}" in self.chosen
@@ -168,39 +171,25 @@ class _Dicts(abc.ObserverBase[Event]):
         ]
         return (any(included) or not included) and not any(excluded)
 
-    def refuse(self, sentence: str) -> None:
-        self.upstream.dispose()  # before who hears of it, which may take its time
-        self.on_error(MisuseError(sentence))
 
-    def on_error(self, error: Exception) -> None:
-        if not self.over:
-            self.over = True
-            self.observer.on_error(error)
-
-    def on_completed(self) -> None:
-        if not self.over:
-            self.over = True
-            self.observer.on_completed()
-
-
-def _input(run: Run, given: Any) -> Any:
-    """What the root was given, as it is; what a model within it was given, in a list of one."""
-    match run.kind, given:
+def _input(run: Run, run_input: Any) -> Any:
+    """The input of the root as it is; the input of a model within it as a list of one."""
+    match run.kind, run_input:
         case (("llm" | "chat_model"), Request(prompt=prompt)) if not run.parent_ids:
             return prompt if isinstance(prompt, str) else list(prompt)
         case "llm", Request():
-            return {"prompts": [given.text]}
+            return {"prompts": [run_input.text]}
         case "chat_model", Request():
-            return {"messages": [list(given.messages)]}
+            return {"messages": [list(run_input.messages)]}
         case _:
-            return given
+            return run_input
 
 
 def _generated(message: Message, kind: str, more: Mapping[str, Any], is_first: bool) -> dict[str, Any]:
-    from ..results import LLMResult  # only who takes dicts pays for it
+    from ..results import LLMResult  # imported here, because only dicts need it
 
     result = LLMResult.of([message])
     [[generation]] = result.generations
-    told = {"text": generation.text, "generation_info": generation.generation_info, "type": kind, **more}
+    generated = {"text": generation.text, "generation_info": generation.generation_info, "type": kind, **more}
     rest = {"run": None, "type": "LLMResult"} if is_first else {}
-    return {"generations": [[told]], "llm_output": result.llm_output, **rest}
+    return {"generations": [[generated]], "llm_output": result.llm_output, **rest}

@@ -19,6 +19,7 @@ from ..runtime.scheduler import Scheduler, Timers, call, clock, timers
 from ..runtime.source import Source, connect
 from ..values.chunk import Chunk
 from ..values.message import Message
+from ._observer import ignore
 from .backoff import USUAL_DELAY, Delay, is_retryable
 from .serialising import serialised
 
@@ -142,7 +143,7 @@ class _Attempt(abc.ObserverBase[T], Generic[T]):
 
     def leave(self) -> None:
         self.over = True
-        self.on_next = _unheard
+        self.on_next = ignore
         self.subscription.dispose()
 
     def on_error(self, error: Exception) -> None:
@@ -160,10 +161,6 @@ class _Attempt(abc.ObserverBase[T], Generic[T]):
 
 def _with_others(scheduler: Timers) -> Timers:
     return scheduler.with_others() if isinstance(scheduler, Scheduler) else scheduler
-
-
-def _unheard(value: object) -> None:
-    """An attempt that is over has nothing more to say."""
 
 
 class _Retrying(abc.DisposableBase, Generic[T]):
@@ -244,7 +241,7 @@ class _Retrying(abc.DisposableBase, Generic[T]):
     def late(self, error: Exception, *_: object) -> None:
         """The time for all attempts is over, and none has said anything."""
         self.current.dispose()
-        late = Timeout(f"There was no first chunk within {self.within:g} s, in {self.number} attempts.")
+        late = Timeout(f"No first chunk came within {self.within:g} s, in {self.number} attempts.")
         late.add_note(f"Before it, an attempt failed: {type(error).__name__}: {error}")
         if isinstance(error, RxllmError):
             late.request, late.partial = error.request, self.partial

@@ -38,6 +38,7 @@ from ..runtime.source import Source, connect
 from ..values.chunk import Chunk
 from ..values.message import Message
 from ..values.request import Request
+from ._observer import ignore
 from .adding_up import Fold, folded, keep_partial
 from .answering import estimated
 
@@ -164,10 +165,6 @@ def observed(
     return Source(subscribe)
 
 
-def _unheard(value: object) -> None:
-    """The subscriber gets the answer only."""
-
-
 class _Run(abc.ObserverBase[T], abc.DisposableBase):
     """One run, between its source and its subscriber."""
 
@@ -200,7 +197,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         self.hears = [
             listener.heard if listener.loop in here else listener.hear for listener in self.scheduler.listeners
         ]
-        self.emit = _unheard if whole else observer.on_next
+        self.emit = ignore if whole else observer.on_next
         self.outside = self.scheduler.outside
         self.failing: set[int] = set()  # listeners whose failure has been logged
         self.given = given

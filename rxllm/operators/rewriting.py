@@ -1,4 +1,4 @@
-"""The observer under the operators that search for a text and rewrite chunks."""
+"""The base of the operators that search for a text and rewrite chunks: `stop_at`, `split_reasoning`."""
 
 from __future__ import annotations
 
@@ -7,27 +7,25 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from reactivex import Observable, abc
-
-from ..runtime.disposable import LockFreeSerialDisposable
-from ..runtime.source import connect
 from ..values.chunk import Chunk, part_chunk, text_chunk, thawed
 from ..values.parts import Part, ReasoningPart, TextPart
+from ._observer import RefusingObserver
 from .adding_up import no_chunk
 
 __all__ = ["Ending", "Sought"]
 
 
 class Sought:
-    """Texts to be found in a stream; none of them is never found.
+    """Texts to find in a stream. An empty set of texts is never found.
 
     Attributes:
-        begins: finds a character that one of them begins with.
-        whole: finds the first of them, whatever may come.
+        begins: finds a character that begins one of the texts.
+        whole: finds the first complete one of the texts.
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
-        # An alternation takes the first that fits, and of two with one beginning the shorter is there sooner.
+        # An alternation takes its first branch that matches. Of two texts where one begins the other, the shorter
+        # one is complete sooner, so it comes first.
         ordered = sorted(set(texts), key=len)
         self.whole = re.compile("|".join(map(re.escape, ordered)) or _NEVER).search
         firsts = re.escape("".join(sorted({text[0] for text in texts})))
@@ -37,9 +35,9 @@ class Sought:
         self.begins = self._first.search
 
     def find(self, text: str) -> tuple[int, re.Match[str] | None]:
-        """How much of `text` is certainly before any of them, and the one that is certainly there right after it.
+        """The size of the text that certainly precedes each match, and the match that follows right after it.
 
-        What is after that is to be held back: the beginning of one, perhaps.
+        Without a match, the text after that size may be the beginning of one, and must be held back.
         """
         found = self.whole(text)
         size = len(text)
@@ -56,68 +54,60 @@ _NEVER = "(?!)"
 
 
 class Ending:
-    """Text that comes in pieces and ends before the first of the texts sought.
+    """Text in pieces that ends before the first of the sought texts.
 
     Attributes:
-        held: what may be the beginning of one of them.
-        over: whether one was found.
+        held: text that may be the beginning of a sought text.
+        found: whether a sought text was found.
     """
 
-    __slots__ = ("held", "over", "sought")
+    __slots__ = ("found", "held", "sought")
 
     def __init__(self, sought: Sought) -> None:
         self.sought = sought
         self.held: str = ""
-        self.over = False
+        self.found = False
 
     def read(self, text: str) -> str:
-        """What is now decided, of what was held and `text`."""
+        """Adds text, and returns what certainly precedes a sought text."""
         text = self.held + text
         size, found = self.sought.find(text)
-        self.over = found is not None
+        self.found = found is not None
         self.held = "" if found else text[size:]
         return text[:size]
 
     def rest(self) -> str:
-        """What is held, and is held no longer: in it may be one, inside of what became none."""
+        """Returns the held text at the end of the stream, up to a sought text within it.
+
+        Held text may contain a shorter sought text, when it began a longer one that did not come.
+        """
         text, self.held = self.held, ""
         found = self.sought.whole(text)
-        self.over = found is not None
+        self.found = found is not None
         return text[: found.start()] if found else text
 
 
-class Rewriting(abc.ObserverBase[Chunk]):
-    """Text into other parts. What is no text passes, after what is held of the text before it."""
+class Rewriting(RefusingObserver[Chunk, Chunk]):
+    """Rewrites the text of chunks into parts. Parts of other kinds pass, after the text that was held before them."""
 
-    __slots__ = ("emit", "observer", "over", "upstream")
+    __slots__ = ()
 
     name: ClassVar[str]
 
-    def __init__(self, observer: abc.ObserverBase[Chunk]) -> None:
-        self.observer = observer
-        self.emit: Callable[[Chunk], object] = observer.on_next
-        self.over = False
-        self.upstream = LockFreeSerialDisposable()
-
-    def start(self, source: Observable[Chunk], scheduler: abc.SchedulerBase | None) -> abc.DisposableBase:
-        """Subscribes to the source."""
-        self.upstream.disposable = connect(source, self, scheduler)
-        return self.upstream
-
     @abstractmethod
     def read(self, text: str) -> list[Part]:
-        """What is now decided, of what was held and `text`."""
+        """Adds text, and returns the parts that are certain now."""
 
     @abstractmethod
     def rest(self) -> list[Part]:
-        """What is held, and is held no longer."""
+        """Returns the held text as parts, and holds nothing any more."""
 
     @abstractmethod
     def forget(self) -> None:
-        """The answer begins anew."""
+        """Drops the held text, because the answer starts again."""
 
     def rewritten(self, value: Chunk) -> list[Part]:
-        """What `value` decides, until it is over."""
+        """The parts that are certain after this chunk; none of them come after the end of the stream."""
         if value.rest is None:
             return self.read(value.text)
         if value.rest.reset:
@@ -126,25 +116,25 @@ class Rewriting(abc.ObserverBase[Chunk]):
         for part in value.parts:
             if isinstance(part, TextPart):
                 parts += self.read(part.text)
-                if part.citations and not self.over:
+                if part.citations and not self.ended:
                     parts.append(TextPart("", part.citations))
             else:
                 parts += self.rest()
-                if not self.over:
+                if not self.ended:
                     parts.append(part)
-            if self.over:
+            if self.ended:
                 break
         return parts
 
     def on_next(self, value: Chunk) -> None:
         parts = self.rewritten(value)
         if value.rest is None:
-            self.say(parts)
+            self.emit_parts(parts)
         else:
-            self.emit(_with(value, parts))
+            self.emit(_with_parts(value, parts))
 
-    def say(self, parts: list[Part]) -> None:
-        """Emits a chunk of the parts."""
+    def emit_parts(self, parts: list[Part]) -> None:
+        """Emits a chunk of the parts, if there are any."""
         only = parts[0] if len(parts) == 1 else None
         if type(only) is TextPart:
             self.emit(text_chunk(only.text))
@@ -153,35 +143,19 @@ class Rewriting(abc.ObserverBase[Chunk]):
         elif parts:
             self.emit(Chunk(parts=parts))
 
-    def refuse(self, value: object) -> None:
-        """Ends the stream with an error: this value is no Chunk."""
-        """What is no chunk is the end."""
-        if not self.over:
-            self.over = True
-            self.emit = _unheard
-            self.upstream.dispose()
-            self.observer.on_error(no_chunk(self.name, value))
+    def refuse_value(self, value: object) -> None:
+        """Ends the stream with an error, because the value is not a Chunk."""
+        self.refuse(no_chunk(self.name, value))
 
-    def on_error(self, error: Exception) -> None:
-        self.end(lambda: self.observer.on_error(error))
-
-    def on_completed(self) -> None:
-        self.end(self.observer.on_completed)
-
-    def end(self, end: Callable[[], object]) -> None:
-        """Emits what is held, and then the end."""
-        """Ends as the source did, after what was held."""
-        if not self.over:
-            self.say(self.rest())
-            end()
+    def end(self, notify: Callable[[], object]) -> None:
+        """Emits the held text before the stream ends."""
+        if not self.ended:
+            self.emit_parts(self.rest())
+            super().end(notify)
 
 
-def _unheard(chunk: Chunk) -> None:
-    """The stream was refused."""
-
-
-def _with(chunk: Chunk, parts: list[Part]) -> Chunk:
-    """A chunk that says the same but for its parts."""
+def _with_parts(chunk: Chunk, parts: list[Part]) -> Chunk:
+    """A copy of the chunk with other parts."""
     return Chunk(
         parts=parts,
         usage=chunk.usage,
@@ -194,7 +168,7 @@ def _with(chunk: Chunk, parts: list[Part]) -> Chunk:
     )
 
 
-# Most chunks of reasoning are this one thing, and attrs' own frozen __init__ takes three times as long.
+# Most chunks of reasoning are one ReasoningPart, and the frozen __init__ of attrs takes three times as long.
 ThawedPart = thawed(ReasoningPart)
 
 

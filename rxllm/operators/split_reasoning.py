@@ -1,4 +1,4 @@
-"""`split_reasoning`: turn tagged thoughts in the text into reasoning parts."""
+"""`split_reasoning`: turn tagged reasoning in the text into reasoning parts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["split_reasoning"]
 
 @makes_operator(adds_up="message")
 def split_reasoning(start: str = "<think>", end: str = "</think>") -> Callable[[Observable[Chunk]], Observable[Chunk]]:
-    r"""What the answer has between the tags at its beginning becomes reasoning; the tags vanish.
+    r"""Turns the text between the tags at the beginning of the answer into reasoning, and removes the tags.
 
     ::
 
@@ -27,22 +27,27 @@ def split_reasoning(start: str = "<think>", end: str = "</think>") -> Callable[[
         split_reasoning()
         ---------Hm-m.-----------Yes.-|      the first two as ReasoningParts
 
-    For models that are served raw and think aloud in their text, such as DeepSeek-R1 and Qwen3; providers and servers
-    with a reasoning parser do this themselves.
+    For models whose server passes their reasoning on as tagged text, such as DeepSeek-R1 and Qwen3. Providers and
+    servers with a reasoning parser need no such operator.
 
-    Shape: takes chunks and gives chunks. Only an answer that begins with `start`, perhaps after whitespace, has
-    reasoning: a tag that comes later is text, since answers may speak of tags. Where the prompt's template has already
-    opened the reasoning, so that the answer begins inside of it, say ``start=""``. Whitespace between `end` and the
-    answer is dropped. Reasoning that is never closed is reasoning to the end.
+    Shape: takes and emits chunks. Only an answer that begins with `start`, after optional whitespace, has reasoning. A
+    tag that comes later stays text, since an answer may quote tags. Pass ``start=""`` where the prompt template already
+    contains the opening tag, so that the answer begins within the reasoning. Whitespace between `end` and the answer is
+    dropped. Without a closing tag, the whole answer is reasoning. A ``reset`` starts the search again.
 
-    Errors: of the source, after what was held back; `MisuseError` for what is no chunk. A ``reset`` starts anew.
+    Errors: those of the source, after the held text; `MisuseError` for a value that is not a Chunk, and for an empty
+    `end`.
 
-    Source: the parsers of vLLM (``deepseek_r1`` takes a missing opening tag as given, ``qwen3`` does not) and SGLang,
-    whose list tells which model opens with a tag: https://docs.sglang.io/docs/advanced_features/separate_reasoning
+    Source: the parsers of vLLM (``deepseek_r1`` accepts an answer without the opening tag, ``qwen3`` does not) and
+    SGLang, which lists the opening tag of each model:
+    https://docs.sglang.io/docs/advanced_features/separate_reasoning
     """
     start = start.lstrip()
     if not end:
-        raise MisuseError("split_reasoning needs the text that ends the reasoning.")
+        raise MisuseError(
+            "split_reasoning needs the tag that closes the reasoning, but end is empty. Pass the tag of your model, "
+            'such as end="</think>".'
+        )
     sought = Sought([end])
 
     def operator(source: Observable[Chunk]) -> Observable[Chunk]:
@@ -51,17 +56,17 @@ def split_reasoning(start: str = "<think>", end: str = "</think>") -> Callable[[
     return operator
 
 
-def _thought(text: str) -> Chunk:
-    """What `Chunk` makes of one ReasoningPart."""
+def _reasoning_chunk(text: str) -> Chunk:
+    """A chunk of one ReasoningPart."""
     part = new_object(ThawedPart)
     part.text = text
-    part.signature = part.index = None
+    part.signature = part.index = part.id = part.provider = part.extra = None
     part.__class__ = ReasoningPart
     return part_chunk(part)
 
 
 def text_parts(text: str) -> list[Part]:
-    """The text as parts: one, or none of an empty text."""
+    """The text as a list of one part; an empty text gives an empty list."""
     return [TextPart(text)] if text else []
 
 
@@ -86,33 +91,36 @@ class _Splitting(Rewriting):
 
     def forget(self) -> None:
         self.held: str = ""
-        self.blank: list[str] = []  # before the opening tag
+        self.blank: list[str] = []  # whitespace before the opening tag
         self.stage: _Stage = "before" if self.opening else "reasoning"
 
     def on_next(self, value: Chunk) -> None:
         try:
             facts = value.rest
         except AttributeError:
-            self.refuse(value)
+            self.refuse_value(value)
             return
         if self.stage == "reasoning" and facts is None and not self.held:
             text = value.text
             if self.first in text:
                 text = self.find(text)
             if text:
-                self.emit(_thought(text))
+                self.emit(_reasoning_chunk(text))
         elif self.stage == "answer" and (facts is None or not facts.reset):
             self.emit(value)
         else:
             super().on_next(value)
 
     def find(self, text: str) -> str:
-        """What of the text is reasoning, where nothing is held; but of the last there is, everything is said here."""
+        """Returns the reasoning in the text, when no text is held.
+
+        When the text contains the closing tag, this method emits everything itself and returns an empty text.
+        """
         size, found = self.sought.find(text)
         if found is None:
             self.held = text[size:]
             return text[:size]
-        self.say(self.read(text))
+        self.emit_parts(self.read(text))
         return ""
 
     def read(self, text: str) -> list[Part]:
@@ -136,7 +144,7 @@ class _Splitting(Rewriting):
         return parts + text_parts(text)
 
     def open(self, text: str) -> str:
-        """Reads the beginning of the answer. What is returned belongs to the stage after it."""
+        """Reads the beginning of the answer, and returns the text that belongs to the next stage."""
         if not self.held:
             word = text.lstrip()
             self.blank.append(text[: len(text) - len(word)])
@@ -147,19 +155,19 @@ class _Splitting(Rewriting):
             self.blank.clear()
             self.stage = "reasoning"
             return text[len(self.opening) :]
-        if self.opening.startswith(text):  # also where nothing but whitespace has come
+        if self.opening.startswith(text):  # also an empty text, after whitespace only
             self.held = text
             return ""
         self.stage = "answer"
-        return self.begun(text)
+        return self.with_blank(text)
 
     def rest(self) -> list[Part]:
         text, self.held = self.held, ""
         if self.stage == "reasoning":
             return _reasoning(text)
-        return text_parts(self.begun(text))
+        return text_parts(self.with_blank(text))
 
-    def begun(self, text: str) -> str:
-        """An answer that begins with no tag keeps its whitespace."""
+    def with_blank(self, text: str) -> str:
+        """Restores the whitespace of an answer that begins without a tag."""
         blank, self.blank = self.blank, []
         return "".join([*blank, text])

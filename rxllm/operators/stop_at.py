@@ -20,7 +20,7 @@ __all__ = ["stop_at"]
 
 @makes_operator(adds_up="message")
 def stop_at(*sequences: str) -> Callable[[Observable[Chunk]], Observable[Chunk]]:
-    r"""Ends the answer before the first of the texts, for providers without `stop_sequences` and texts of any number.
+    r"""Ends the answer before the first of these texts, for providers without `stop_sequences`; any number of texts.
 
     ::
 
@@ -28,17 +28,16 @@ def stop_at(*sequences: str) -> Callable[[Observable[Chunk]], Observable[Chunk]]
         stop_at("\nHuman:")
         -Fine.------|
 
-    Shape: takes chunks and gives chunks. The last one says ``finish_reason="stop"``, and no more. The source is left by
-    then, which closes its connection, so what it would have said in the end (its usage) is not heard. Text that may be
-    the beginning of a sequence is held back until that is decided, and no other. Where several could end the answer,
-    the one that begins first does. A sequence is found across chunks, but not across a part of another kind, such as a
-    tool call.
+    Shape: takes and emits chunks. The last chunk has ``finish_reason="stop"``. The operator disposes the source when
+    it finds a sequence, which closes the connection, so the usage that a server sends at the end is missing. It holds
+    back only text that may be the beginning of a sequence. Of several sequences, the one that begins first ends the
+    answer. A sequence may run over several chunks, but not across a part of another kind, such as a tool call. A
+    ``reset`` drops the held text.
 
-    Errors: of the source, after what was held back; `MisuseError` for what is no chunk. A ``reset`` forgets what is
-    held back.
+    Errors: those of the source, after the held text; `MisuseError` for a value that is not a Chunk.
     """
     if not sequences or not all(isinstance(cast("object", sequence), str) and sequence for sequence in sequences):
-        raise MisuseError(f"stop_at takes one or more non-empty texts, not {sequences!r}.")
+        raise MisuseError(f"stop_at takes one or more texts that are not empty, but got {sequences!r}.")
     sought = Sought(sequences)
 
     def operator(source: Observable[Chunk]) -> Observable[Chunk]:
@@ -58,44 +57,45 @@ class _Stopping(Rewriting):
         self.ending = Ending(sought)
 
     def on_next(self, value: Chunk) -> None:
-        if self.over:
+        if self.ended:
             return
         try:
             rest = value.rest
         except AttributeError:
-            self.refuse(value)
+            self.refuse_value(value)
             return
         if rest is None and not self.ending.held and self.begins(value.text) is None:
             self.emit(value)
             return
         super().on_next(value)
-        if self.over:
+        if self.ended:
             self.stop()
 
-    def end(self, end: Callable[[], object]) -> None:
-        """Ends as the source did, unless what was held has a sequence in it, inside of what became none."""
-        if self.over:
+    def end(self, notify: Callable[[], object]) -> None:
+        """Ends as the source did, unless the held text contains a sequence."""
+        if self.ended:
             return
-        self.say(self.rest())
-        if self.over:
+        self.emit_parts(self.rest())
+        if self.ended:
             self.stop()
         else:
-            end()
+            self.ended = True
+            notify()
 
     def stop(self) -> None:
-        # Not the guard of the subscriber: an operator in between may keep what comes, and the end, for a while.
+        # The subscriber's own guard may dispose later: an operator in between may delay the chunk and the completion.
         self.upstream.dispose()
         self.emit(Chunk(finish_reason="stop"))
         self.observer.on_completed()
 
     def read(self, text: str) -> list[Part]:
         text = self.ending.read(text)
-        self.over = self.ending.over
+        self.ended = self.ending.found
         return text_parts(text)
 
     def rest(self) -> list[Part]:
         text = self.ending.rest()
-        self.over = self.ending.over
+        self.ended = self.ending.found
         return text_parts(text)
 
     def forget(self) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 from reactivex import Observable, abc
 
 from ..misuse import MisuseError
-from ..runtime.disposable import LockFreeSerialDisposable
-from ..runtime.source import Source, connect
+from ..runtime.source import Source
 from ..values.chunk import Chunk
+from ._observer import RefusingObserver
 from .stage import makes_operator
 
 __all__ = ["read", "text"]
@@ -18,7 +18,7 @@ __all__ = ["read", "text"]
 
 @makes_operator(adds_up="text")
 def text() -> Callable[[Observable[Chunk]], Observable[str]]:
-    """Each chunk's text as it comes; chunks without text are left out.
+    """Emits the text of each chunk; chunks without text are left out.
 
     ::
 
@@ -26,10 +26,10 @@ def text() -> Callable[[Observable[Chunk]], Observable[str]]:
         text()
         -Hel-lo---------|
 
-    Shape: takes chunks; texts and whole Messages, too, whose text it gives.
+    Shape: takes chunks, strings and whole Messages; emits strings.
 
-    Errors: `MisuseError` for a chunk that takes back what came before (``reset``): emitted text can't be unsaid. Fold
-    with `message` instead, or let nothing restart the stream.
+    Errors: those of the source. `MisuseError` for a chunk with ``reset``, which takes back what came before: text that
+    was emitted cannot be taken back. Use `message`, which honours a reset, or a model that does not restart.
     """
 
     def operator(source: Observable[Chunk]) -> Observable[str]:
@@ -41,20 +41,12 @@ def text() -> Callable[[Observable[Chunk]], Observable[str]]:
 def read(
     source: Observable[Any], observer: abc.ObserverBase[str], scheduler: abc.SchedulerBase | None
 ) -> abc.DisposableBase:
-    """Subscribes to the text of chunks; of strings and whole Messages, too."""
-    texts = _Texts(observer)
-    texts.upstream.disposable = connect(source, texts, scheduler)
-    return texts.upstream
+    """Subscribes to the text of chunks, strings and whole Messages."""
+    return _Texts(observer).start(source, scheduler)
 
 
-class _Texts(abc.ObserverBase[Chunk | str]):
-    __slots__ = ("emit", "observer", "over", "upstream")
-
-    def __init__(self, observer: abc.ObserverBase[str]) -> None:
-        self.observer = observer
-        self.emit: Callable[[str], None] = observer.on_next
-        self.over = False
-        self.upstream = LockFreeSerialDisposable()
+class _Texts(RefusingObserver[Chunk | str, str]):
+    __slots__ = ()
 
     def on_next(self, value: Chunk | str) -> None:
         if type(value) is not Chunk:
@@ -65,25 +57,11 @@ class _Texts(abc.ObserverBase[Chunk | str]):
                 return
         rest = value.rest
         if rest is not None and rest.reset:
-            self.refuse(MisuseError("The stream began anew after its text had been emitted; fold it with message()."))
+            self.refuse(
+                MisuseError(
+                    "The model restarted its answer after text() had emitted text of it, which cannot be taken back. "
+                    "Use message(), which honours the restart."
+                )
+            )
         elif value.text:
             self.emit(value.text)
-
-    def refuse(self, error: MisuseError) -> None:
-        self.upstream.dispose()  # who hears of it may be slow to leave, and all would be paid for until then
-        self.emit = _unheard
-        self.on_error(error)
-
-    def on_error(self, error: Exception) -> None:
-        if not self.over:
-            self.over = True
-            self.observer.on_error(error)
-
-    def on_completed(self) -> None:
-        if not self.over:
-            self.over = True
-            self.observer.on_completed()
-
-
-def _unheard(text: str) -> None:
-    """The text was refused."""

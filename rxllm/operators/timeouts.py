@@ -1,4 +1,4 @@
-"""Limits on time: `first_chunk_timeout`, `idle_timeout`, `deadline`."""
+"""Time limits: `first_chunk_timeout`, `idle_timeout`, `deadline`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ..misuse import MisuseError
 from ..runtime.disposable import LockFreeSerialDisposable
 from ..runtime.scheduler import Scheduler, Timers, clock, timers
 from ..runtime.source import Source, connect
+from ._observer import OperatorObserver, ignore
 from .adding_up import SAME
 from .answering import Arrived, overhearing
 from .stage import makes_operator
@@ -22,14 +23,14 @@ __all__ = ["Watch", "check_seconds", "deadline", "first_chunk_timeout", "idle_ti
 
 T = TypeVar("T")
 
-LATE = 0.05  # seconds; a look that comes later than this was kept from coming
+LATE = 0.05  # seconds; a timer that fires later than this was delayed by a busy event loop
 
 
 def check_seconds(what: str, seconds: object) -> None:
-    """Refuses what is no positive number of seconds.
+    """Checks a number of seconds that the user passed as `what`.
 
     Raises:
-        MisuseError: it is none.
+        MisuseError: `seconds` is not a positive, finite number.
     """
     number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
     if not number or not 0 < cast("float", seconds) < inf:
@@ -38,7 +39,7 @@ def check_seconds(what: str, seconds: object) -> None:
 
 @makes_operator(SAME)
 def first_chunk_timeout(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
-    """Fails when nothing has come within `seconds` of the subscription.
+    """Times out when no item comes within `seconds` of the subscription.
 
     ::
 
@@ -46,16 +47,23 @@ def first_chunk_timeout(seconds: float) -> Callable[[Observable[T]], Observable[
         first_chunk_timeout(3)
         ---x
 
-    Units: seconds. Errors: `Timeout`, which closes the source. Time with the gate closed does not count.
-    Source: first-token timeouts, as asked for of LiteLLM's proxy.
+    The time during which the consumer pauses the stream (a closed gate) does not count.
+
+    Shape: passes the items of the source on.
+
+    Units: seconds.
+
+    Errors: those of the source; `Timeout`, after which the source is disposed.
+
+    Source: first-token timeouts, a feature request of LiteLLM's proxy.
     """
     check_seconds("first_chunk_timeout", seconds)
-    return _telling(silence(first=seconds, idle=None))
+    return _describing(silence(first=seconds, idle=None))
 
 
 @makes_operator(SAME)
 def idle_timeout(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
-    """Fails when, after an item, no other has come for `seconds`.
+    """Times out when no item follows an item for `seconds`.
 
     ::
 
@@ -63,18 +71,22 @@ def idle_timeout(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
         idle_timeout(3)
         -a-b---x
 
-    It bounds silence, not the whole: a long answer that keeps coming is fine. Keep-alive comments are no chunks, so
-    no life. A pause of the consumer (a closed gate) is no idleness.
+    The limit applies to each pause, not to the whole answer. A server's keep-alive comments do not count as items. The
+    time during which the consumer pauses the stream (a closed gate) does not count.
 
-    Units: seconds. Errors: `Timeout`, which closes the source.
+    Shape: passes the items of the source on.
+
+    Units: seconds.
+
+    Errors: those of the source; `Timeout`, after which the source is disposed.
     """
     check_seconds("idle_timeout", seconds)
-    return _telling(silence(first=None, idle=seconds))
+    return _describing(silence(first=None, idle=seconds))
 
 
 @makes_operator(SAME)
 def deadline(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
-    """Fails when the stream has not ended within `seconds` of the subscription.
+    """Times out when the stream has not ended within `seconds` of the subscription.
 
     ::
 
@@ -82,9 +94,13 @@ def deadline(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
         deadline(8)
         -a-b---c-x
 
-    It bounds the whole, whoever is slow: pauses of the consumer count, too. To bound silence, use `idle_timeout`.
+    The limit applies to the whole answer, and pauses of the consumer count. `idle_timeout` limits each pause instead.
 
-    Units: seconds. Errors: `Timeout`, which closes the source.
+    Shape: passes the items of the source on.
+
+    Units: seconds.
+
+    Errors: those of the source; `Timeout`, after which the source is disposed.
     """
     check_seconds("deadline", seconds)
 
@@ -95,7 +111,7 @@ def deadline(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
 
             def fail(_: abc.SchedulerBase, state: object = None) -> None:
                 observer.on_error(Timeout(f"The stream did not end within {seconds:g} s."))
-                upstream.dispose()  # not before: the error is told by what is still on its way
+                upstream.dispose()  # after the error: a running request adds its facts to the error
 
             alarm = (scheduler.unheld() if isinstance(scheduler, Scheduler) else scheduler).schedule_relative(
                 seconds, fail
@@ -105,11 +121,11 @@ def deadline(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
 
         return Source(subscribe)
 
-    return _telling(operator)
+    return _describing(operator)
 
 
-def _telling(limit: Callable[[Observable[T]], Observable[T]]) -> Callable[[Observable[T]], Observable[T]]:
-    """The limit, and its Timeouts tell what was asked and what had arrived, where the source is or was an answer."""
+def _describing(limit: Callable[[Observable[T]], Observable[T]]) -> Callable[[Observable[T]], Observable[T]]:
+    """Adds the request and the partial answer to the Timeouts of a limit, if the source is the answer of a model."""
 
     def operator(source: Observable[T]) -> Observable[T]:
         limited = limit(source)
@@ -117,30 +133,28 @@ def _telling(limit: Callable[[Observable[T]], Observable[T]]) -> Callable[[Obser
         def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
             scheduler = timers(given)
             if not isinstance(scheduler, Scheduler):
-                return connect(limited, _Telling(observer, _nothing), scheduler)
-            above, tell = overhearing(scheduler)
-            return connect(limited, _Telling(observer, tell), above)
+                return connect(limited, _Describing(observer, ignore), scheduler)
+            upstream, describe = overhearing(scheduler)
+            return connect(limited, _Describing(observer, describe), upstream)
 
         return Source(subscribe)
 
     return operator
 
 
-def _nothing(error: Timeout) -> None:
-    """There is nobody to ask."""
+class _Describing(OperatorObserver[T, T]):
+    """Completes a Timeout by what the model upstream knows.
 
+    Without a running model, as with a cached answer, the items that passed here are the partial answer.
+    """
 
-class _Telling(abc.ObserverBase[T]):
-    """Asks the model above; where there is none, as of an answer that is kept, what has passed here is all there is."""
+    __slots__ = ("arrived", "describe", "keep")
 
-    __slots__ = ("arrived", "emit", "keep", "observer", "tell")
-
-    def __init__(self, observer: abc.ObserverBase[T], tell: Callable[[Timeout], None]) -> None:
-        self.observer = observer
-        self.emit = observer.on_next
+    def __init__(self, observer: abc.ObserverBase[T], describe: Callable[[Timeout], None]) -> None:
+        super().__init__(observer)
         self.arrived = Arrived()
         self.keep = self.arrived.add
-        self.tell = tell
+        self.describe = describe
 
     def on_next(self, value: T) -> None:
         self.keep(value)
@@ -148,17 +162,14 @@ class _Telling(abc.ObserverBase[T]):
 
     def on_error(self, error: Exception) -> None:
         if isinstance(error, Timeout):
-            self.tell(error)
+            self.describe(error)
             if error.partial is None:
                 error.partial = self.arrived.message()
-        self.observer.on_error(error)
-
-    def on_completed(self) -> None:
-        self.observer.on_completed()
+        super().on_error(error)
 
 
 def silence(*, first: float | None, idle: float | None) -> Callable[[Observable[T]], Observable[T]]:
-    """Both limits in one operator, since each operator costs its 0.2 µs a chunk."""
+    """Both limits in one operator, because each operator costs 0.2 µs a chunk."""
 
     def operator(source: Observable[T]) -> Observable[T]:
         def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
@@ -172,12 +183,14 @@ def silence(*, first: float | None, idle: float | None) -> Callable[[Observable[
 
 
 class Watch(abc.DisposableBase):
-    """Who bounds silence: the base of an observer that notes in `last` when it heard something.
+    """The base of an observer that limits silence. The observer sets `last` to the time of each item.
 
-    One timer at a time, which looks when that was and sleeps on: nothing is scheduled for an item.
+    States: waiting for the first item, then waiting for the next one (`started`). One timer runs at a time. When it
+    fires, it compares `last` with the clock, and either sleeps again or times out. So an item schedules nothing.
 
     Attributes:
-        upstream: what is watched, left when it is late.
+        excused: the `last` for which a late timer has already waited once more.
+        upstream: the subscription to the source, disposed after a timeout.
     """
 
     __slots__ = ("alarm", "alarms", "clock", "excused", "first", "idle", "last", "scheduler", "started", "upstream")
@@ -195,36 +208,38 @@ class Watch(abc.DisposableBase):
         self.sleep(inf)
 
     def late(self, error: Timeout) -> None:
-        """It was silent for too long."""
+        """Handles the timeout."""
         raise NotImplementedError
 
     def sleep(self, seconds: float) -> None:
-        """Looks again after so many seconds, or sooner."""
-        # Never beyond the next limit: then no item needs to set the alarm anew, which is most of what this costs.
+        """Sets the timer, at most to the next limit.
+
+        So no item needs to set the timer again, which would be most of the cost of this operator.
+        """
         soonest = min(seconds, self.idle, inf if self.started else self.first)
         if soonest < inf:
             self.alarm.disposable = self.alarms.schedule_relative(soonest, self.look)
 
     def look(self, _: abc.SchedulerBase, state: object = None) -> None:
-        """Is late if the limit is over; else sleeps until it can be."""
+        """Times out if the limit has passed, else sleeps until it may pass."""
         limit = self.idle if self.started else self.first
         opened_at = self.scheduler.opened_at() if isinstance(self.scheduler, Scheduler) else self.last
         left = max(self.last, opened_at or 0.0) + limit - self.clock()
-        if opened_at is None or limit == inf:  # which is not so for ever: there may be another after the first item
+        if opened_at is None or limit == inf:  # the gate may open, and the next limit may be finite
             self.sleep(limit)
-        elif left > 1e-6:  # what datetime can tell apart
+        elif left > 1e-6:  # the resolution of datetime
             self.sleep(left)
         elif left < -LATE and self.excused != self.last:
-            # Nobody looked in time, since this thread was busy; what came meanwhile is still to be read.
+            # The event loop was busy, so items may have arrived that the source has not read yet.
             self.excused = self.last
             self.sleep(LATE)
         else:
-            what = "no further chunk" if self.started else "no first chunk"
-            self.late(Timeout(f"There was {what} within {limit:g} s."))
-            self.upstream.dispose()  # not before: the error is told by what is still on its way
+            what = "further" if self.started else "first"
+            self.late(Timeout(f"No {what} chunk came within {limit:g} s."))
+            self.upstream.dispose()  # after the error: a running request adds its facts to the error
 
     def dispose(self) -> None:
-        """Leaves upstream, and watches no more."""
+        """Stops the timer, and disposes the source."""
         self.alarm.dispose()
         self.upstream.dispose()
 

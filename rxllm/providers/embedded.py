@@ -93,7 +93,7 @@ def _answer(request: Request) -> Iterator[Chunk]:
     limit = _MAX_TOKENS if request.max_tokens is None else request.max_tokens
     ending = Ending(Sought(request.stop_sequences or ()))
     count, reason = 0, "length"
-    while count < limit and not ending.over:
+    while count < limit and not ending.found:
         token = next(tokens)
         if token == _EDGE:
             reason = "stop"
@@ -102,12 +102,12 @@ def _answer(request: Request) -> Iterator[Chunk]:
         if text := ending.read(token):
             yield Chunk(text, **facts) if facts else text_chunk(text)
             facts = {}
-    rest = "" if ending.over else ending.rest()
-    finish_reason: FinishReason = "stop" if ending.over or reason == "stop" else "length"
+    rest = "" if ending.found else ending.rest()
+    finish_reason: FinishReason = "stop" if ending.found or reason == "stop" else "length"
     yield Chunk(
         rest,
         finish_reason=finish_reason,
-        raw_finish_reason="stop_sequence" if ending.over else reason,
+        raw_finish_reason="stop_sequence" if ending.found else reason,
         usage=Usage(input_tokens=len(_tokens(request.text)), output_tokens=count),
         **facts,
     )

@@ -100,7 +100,7 @@ def test_a_restart_folds_to_the_last_answer_and_text_refuses_it():
     """Nothing of the first attempt is in the Message, and nobody reads a text twice."""
     llm = retry(marbles(["a-#", "b-c|"], timespan=0.001), mid_stream="restart", delay=lambda *_: 0.001)
     assert "bc" == llm.invoke("hi").text
-    with pytest.raises(MisuseError, match="began anew"):
+    with pytest.raises(MisuseError, match="restarted its answer"):
         list(
             rxllm.pipe(retry(marbles(["a-#", "b|"], timespan=0.001), 2, mid_stream="restart"), rxllm.text()).stream("")
         )

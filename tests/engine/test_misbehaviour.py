@@ -321,7 +321,7 @@ async def test_a_late_look_that_finds_nothing_still_fails():
     items = never.pipe(silence(first=None, idle=0.05), rxllm.astream())
     await anext(items)
     asyncio.get_running_loop().advance(0.2)  # the busy thread
-    with pytest.raises(rxllm.Timeout, match=r"no further chunk within 0\.05 s"):
+    with pytest.raises(rxllm.Timeout, match=r"No further chunk came within 0\.05 s"):
         await anext(items)
 
 

@@ -190,7 +190,7 @@ def test_plain_chunks_are_passed_on_as_they_are():
 @pytest.mark.parametrize("wrong", [(), ("",), ("a", ""), (None,), (["a"],)])
 def test_no_sequence_is_refused(wrong):
     """Before anything is asked."""
-    with pytest.raises(MisuseError, match="non-empty texts"):
+    with pytest.raises(MisuseError, match="texts that are not empty"):
         stop_at(*wrong)
 
 
@@ -306,7 +306,7 @@ def test_reasoning_is_made_as_chunks_are():
 
 def test_no_end_is_refused():
     """Then nothing would be the answer."""
-    with pytest.raises(MisuseError, match="ends the reasoning"):
+    with pytest.raises(MisuseError, match="closes the reasoning"):
         split_reasoning(end="")
 
 
@@ -351,7 +351,7 @@ def test_what_is_no_chunk_is_told(make, name, before):
     assert [(220, "E")] == [(each.time, each.value.kind) for each in heard if each.time >= 220]
     said = heard[-1].value.exception
     assert isinstance(said, MisuseError)
-    assert f"{name}() takes chunks, but got str; is text() before it?" == str(said)
+    assert f"{name}() takes chunks, but got str; remove text() before it." == str(said)
     assert [220] == left
 
 

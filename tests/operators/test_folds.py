@@ -62,8 +62,8 @@ def test_the_message_comes_at_the_end():
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ("lo", r"got str; is text\(\) before it\?"),
-        (Message("assistant", "lo"), r"got Message; is message\(\) before it\?"),
+        ("lo", r"got str; remove text\(\) before it"),
+        (Message("assistant", "lo"), r"got Message; remove message\(\) before it"),
         (5, r"got int\.$"),
     ],
 )
@@ -77,7 +77,7 @@ def test_what_is_no_chunk_is_told(fold, name, value, said):
 
 def test_a_pipeline_of_texts_that_is_folded_is_told():
     """The sentence reaches whoever asks."""
-    with pytest.raises(MisuseError, match=r"is text\(\) before it"):
+    with pytest.raises(MisuseError, match=r"remove text\(\) before it"):
         rxllm.pipe(rxllm.Embedded(seed=1, max_tokens=3), text(), message()).invoke("x")
 
 
@@ -219,9 +219,9 @@ class Bare(rx.abc.ObserverBase):
 @pytest.mark.parametrize(
     ("value", "hint"),
     [
-        ("a", "str; is text() before it?"),
-        (Message("assistant", "a"), "Message; is message() before it?"),
-        (Usage(), "Usage; is usage() before it?"),
+        ("a", "str; remove text() before it."),
+        (Message("assistant", "a"), "Message; remove message() before it."),
+        (Usage(), "Usage; remove usage() before it."),
         (1, "int."),
     ],
 )

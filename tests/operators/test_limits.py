@@ -111,8 +111,8 @@ def test_silence_is_limited_to_the_moment(operator, events, expected, left):
 def test_the_sentence_says_which_limit_it_was():
     """And how long it is."""
     for operator, sentence in (
-        (first_chunk_timeout(50), "There was no first chunk within 50 s."),
-        (idle_timeout(2.5), "There was no further chunk within 2.5 s."),
+        (first_chunk_timeout(50), "No first chunk came within 50 s."),
+        (idle_timeout(2.5), "No further chunk came within 2.5 s."),
     ):
         scheduler = TestScheduler()
         source = scheduler.create_hot_observable(on_next(201, "a") if "further" in sentence else on_next(900, "a"))
@@ -429,7 +429,7 @@ async def test_silence_after_a_busy_loop_still_times_out():
 
     stream = rxllm.from_aiter(silent_after_one()).pipe(idle_timeout(1), rxllm.astream())
     assert "a" == await anext(stream)
-    with pytest.raises(Timeout, match="no further chunk"):
+    with pytest.raises(Timeout, match="No further chunk"):
         await anext(stream)
     assert 60 + LATE == loop.time()
 
