@@ -168,7 +168,10 @@ async def test_it_forwards_its_scheduler(operator):
     assert isinstance(probe.scheduler, Scheduler)
     assert scheduler.loop is probe.scheduler.loop
     own = operator in SHARING.values()  # what is shared may outlive who asked for it, and has its own pace
-    assert own == (scheduler.tasks is not probe.scheduler.tasks)
+    task = asyncio.current_task()
+    probe.scheduler.tasks.add(task)
+    assert own == (task not in scheduler.tasks)
+    probe.scheduler.tasks.discard(task)
     assert not own or scheduler.gate is not probe.scheduler.gate
     inside = probe.scheduler.context  # of a run a copy, that shows the run
     assert inside is scheduler.context or all(inside[name] is value for name, value in scheduler.context.items())
