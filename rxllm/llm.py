@@ -159,7 +159,7 @@ class LLM(Surface[Prompt | Observable[Any], Chunk, Message]):
             ) from None
 
     def _asking_with(self, parameters: Settings) -> Self:
-        return evolved(self, parameters=self.parameters.having(_known(type(self), parameters)))
+        return evolved(self, parameters=self.parameters.updated(_known(type(self), parameters)))
 
     def __call__(self, prompt: Prompt | Observable[Any], /) -> Observable[Chunk]:
         """The answer as a cold stream of chunks: nothing is sent before ``subscribe``; two subscriptions, two requests.
@@ -213,7 +213,7 @@ def _told_apart(kind: type[LLM], given: dict[str, Any]) -> dict[str, Any]:
     fields = {each.alias for each in attrs.fields(kind)}
     sampling = {name: given.pop(name) for name in given.keys() - fields}
     if sampling:
-        given["parameters"] = given.get("parameters", Parameters()).having(_known(kind, sampling))
+        given["parameters"] = given.get("parameters", Parameters()).updated(_known(kind, sampling))
     return given
 
 

@@ -364,7 +364,7 @@ class _Called(Generic[In, Out, Answer]):
 
     def asked(self, prompt: Any) -> Any:
         """The prompt; a Request has the call's parameters instead of its own."""
-        return prompt.having(self.settings) if isinstance(prompt, Request) else prompt
+        return prompt.updated(self.settings) if isinstance(prompt, Request) else prompt
 
 
 class _End(abc.ObserverBase[Any]):

@@ -1,4 +1,4 @@
-"""A wrong argument of a public constructor is a sentence, before anything else happens."""
+"""A wrong argument of a public constructor raises MisuseError with one sentence, before anything else happens."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from rxllm import Embedded, LoggingHandler, Message, MisuseError, OpenAI, Progre
 from rxllm.handlers.opentelemetry import OpenTelemetryHandler
 from rxllm.testing import Cassette, Replay, record
 
-HUGE = 10**5000  # it has no repr: Python refuses to write so many digits
+HUGE = 10**5000  # Python raises ValueError for the repr of so many digits
 NO_TEXTS = [0, True, 1.5, float("nan"), b"x", [], {}, object(), HUGE]
 NO_NUMBERS = ["", "1", b"x", [], object(), True, float("nan"), -1]
 
@@ -34,8 +34,8 @@ CASES = {
 @pytest.mark.parametrize(
     "value", [(name, value) for name in CASES for value in CASES[name][1]], ids=lambda each: each[0]
 )
-def test_a_wrong_argument_is_a_sentence(value):
-    """MisuseError with one sentence that ends, whatever is given."""
+def test_wrong_argument_raises_misuse_error_on_one_line(value):
+    """The message is one line and ends with a full stop, for every kind of value."""
     name, wrong = value
     with pytest.raises(MisuseError) as caught:
         CASES[name][0](wrong)

@@ -339,7 +339,7 @@ def test_a_bad_prompt_is_told_at_the_call():
     """Not at the first `next`, and nothing is sent."""
     llm = Counting()
     for ask in llm, llm.stream, llm.astream, llm.invoke:
-        with pytest.raises(MisuseError, match="A prompt is text"):
+        with pytest.raises(MisuseError, match="A prompt must be text"):
             ask(5)
     assert [] == llm.seen
 
@@ -399,7 +399,7 @@ def test_what_is_not_one_prompt_is_an_error(upstream, sentence):
 
 def test_one_value_that_is_no_prompt_is_an_error():
     """It arrives as the stream's error."""
-    with pytest.raises(MisuseError, match="A prompt is text"):
+    with pytest.raises(MisuseError, match="A prompt must be text"):
         list(Whole()(rx.of(5)).pipe(rxllm.stream()))
 
 

@@ -1,4 +1,4 @@
-"""The values: what people write becomes messages, and what they mistype is told in a sentence."""
+"""The values: conversion of prompts and content to messages, validation of parameters, and the sum of chunks."""
 
 import copy
 import gc
@@ -56,19 +56,19 @@ VALUES = (*PARTS, Usage(input_tokens=1), Message("user", PARTS), Chunk("a", part
     ],
 )
 def test_content_becomes_parts(content, expected):
-    """Text, parts and the usual content lists are all content."""
+    """A Message accepts text, parts and content dicts as its content."""
     assert expected == Message("user", content).parts
 
 
-def test_what_is_read_off_a_message():
-    """Each kind of part is found by its name; ``str`` is the text alone."""
+def test_message_properties_join_the_parts_of_one_kind():
+    """A message has a property for each kind of part; ``str`` gives the text alone."""
     message = Message("assistant", [*PARTS, TextPart("z")])
     assert ("az", "b", "c", (PARTS[3],)) == (message.text, message.reasoning, message.refusal, message.tool_calls)
     assert "az" == str(message)
 
 
-def test_what_is_read_off_a_chunk():
-    """The same of a chunk, and a plain one has none of it."""
+def test_chunk_properties_join_the_parts_of_one_kind():
+    """A chunk has the same properties. They are empty for a chunk of plain text."""
     chunk = Chunk("z", parts=PARTS)
     assert ("za", "b", "c", (PARTS[3],)) == (chunk.text, chunk.reasoning, chunk.refusal, chunk.tool_calls)
     plain = Chunk("z")
@@ -97,20 +97,20 @@ def test_what_is_read_off_a_chunk():
         (Chunk(parts=[ToolCallPart("1")]), True),
     ],
 )
-def test_a_chunk_is_true_if_there_is_anything_in_it(chunk, expected):
-    """Only the unit is false."""
+def test_only_the_empty_chunk_is_false(chunk, expected):
+    """A chunk with any content or attribute is true."""
     assert expected is bool(chunk)
 
 
-def test_the_short_chunk_is_the_same_chunk():
-    """The fast constructor makes what the usual one makes."""
+def test_text_chunk_equals_constructed_chunk():
+    """The fast constructor returns a chunk that equals the constructor's, with an equal hash."""
     assert (Chunk("a"), hash(Chunk("a"))) == (text_chunk("a"), hash(text_chunk("a")))
     assert Chunk("a") == Chunk(parts=[TextPart("a")])
     assert Chunk(id="1") == Chunk(parts=[TextPart("")], id="1")
 
 
-def test_an_answer_as_a_chunk_and_back_is_the_same():
-    """``Chunk.of`` takes text, a Message or a Chunk, and keeps every fact."""
+def test_answer_survives_conversion_to_chunk_and_back():
+    """``Chunk.of`` accepts text, a Message or a Chunk, and keeps every attribute."""
     answer = Message("assistant", "hi", Usage(input_tokens=1), "stop", "end_turn", "m", "1")
     assert answer == Chunk.of(answer).message()
     assert Chunk("hi") == Chunk.of("hi")
@@ -119,14 +119,14 @@ def test_an_answer_as_a_chunk_and_back_is_the_same():
 
 
 @pytest.mark.parametrize("wrong", [None, 5, b"hi", ["hi"], {"content": "hi"}])
-def test_other_answers_are_refused(wrong):
-    """No guess is made of what a provider might have meant."""
+def test_chunk_of_raises_misuse_error_for_other_types(wrong):
+    """``Chunk.of`` converts no other type."""
     with pytest.raises(MisuseError, match=f"text, a Chunk or a Message, not {type(wrong).__name__}"):
         Chunk.of(wrong)
 
 
-def test_the_builtin_sum_adds_up():
-    """It begins with 0; nothing else that is no chunk can be added."""
+def test_builtin_sum_adds_chunks():
+    """``sum`` starts with 0, which a chunk accepts. Adding any other value raises TypeError."""
     chunks = [Chunk("Hel"), Chunk("lo", usage=Usage(output_tokens=2))]
     assert join(chunks) == sum(chunks)
     for other in 1, "a", None:
@@ -134,8 +134,8 @@ def test_the_builtin_sum_adds_up():
             other + Chunk("a")
 
 
-def test_a_hundred_thousand_chunks_add_up_in_half_a_second():
-    """`join` is linear: CPU time, so that a busy machine does not matter."""
+def test_join_adds_100000_chunks_within_half_a_second():
+    """`join` takes linear time. The test measures CPU time, so that a busy machine does not matter."""
     chunks = [Chunk("token ") for _ in range(100_000)]
     begun = time.process_time()
     message = join(chunks).message()
@@ -143,8 +143,8 @@ def test_a_hundred_thousand_chunks_add_up_in_half_a_second():
     assert 600_000 == len(message.text)
 
 
-def test_fragments_add_up_in_linear_time():
-    """Arguments of tools come in small pieces, too."""
+def test_join_adds_tool_call_fragments_in_linear_time():
+    """The arguments of a tool call also arrive in small pieces."""
     chunks = [Chunk(parts=[ToolCallPart("1", "f")])]
     chunks += [Chunk(parts=[ToolCallPart(arguments="0123456789")]) for _ in range(30_000)]
     begun = time.process_time()
@@ -157,8 +157,8 @@ def test_fragments_add_up_in_linear_time():
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
-def test_values_are_values(value):
-    """Equal copies have equal hashes, survive copying and pickling, and are not mixed up with anything else."""
+def test_copies_of_a_value_are_equal(value):
+    """A copied or pickled value equals the original, with an equal hash, and differs from other objects."""
     for same in copy.copy(value), copy.deepcopy(value), pickle.loads(pickle.dumps(value)):  # noqa: S301
         assert (value, hash(value)) == (same, hash(same))
     assert value != "a"
@@ -166,40 +166,40 @@ def test_values_are_values(value):
 
 @pytest.mark.parametrize("value", [*VALUES, Request(prompt="a"), Parameters()], ids=lambda value: type(value).__name__)
 def test_values_are_frozen(value):
-    """No field can be set, and no other attribute added."""
-    for name in (*attrs.fields_dict(type(value)), "unheard_of"):
+    """Setting a field or a new attribute raises."""
+    for name in (*attrs.fields_dict(type(value)), "unknown"):
         with pytest.raises((attrs.exceptions.FrozenInstanceError, AttributeError)):
             setattr(value, name, None)
 
 
 def test_equal_raw_parts_have_equal_hashes():
-    """The order of a document's keys says nothing, nor how its numbers are written."""
+    """The order of the keys and the types of the numbers do not change the hash."""
     one, other = RawPart("p", {"a": 1, "b": 2.0}), RawPart("p", {"b": 2, "a": True})
     assert one == other
     assert hash(one) == hash(other)
 
 
 def test_evolve_changes_one_field():
-    """``attrs.evolve`` is how a value is changed; it converts and checks as the constructor does."""
+    """``attrs.evolve`` returns a changed copy; it converts and validates as the constructor does."""
     message = Message("user", "hi")
     assert Message("user", "bye") == attrs.evolve(message, parts="bye")
     request = Request.ask("hi", Parameters(temperature=1))
     assert (0, "hi") == (attrs.evolve(request, temperature=0).temperature, attrs.evolve(request, temperature=0).prompt)
     with pytest.raises(MisuseError, match="temperature must be"):
         attrs.evolve(request, temperature=-1)
-    with pytest.raises(MisuseError, match="role is one of"):
+    with pytest.raises(MisuseError, match="role must be one of"):
         attrs.evolve(message, role="human")
 
 
-def test_a_repr_shows_no_bytes_of_a_file():
-    """A picture's repr tells its size; logs stay small."""
+def test_repr_of_file_shows_its_size_instead_of_its_bytes():
+    """The repr stays short, so that logs stay small."""
     assert "FilePart('image/png', <5 bytes>)" == repr(FilePart("image/png", b"12345"))
     shown = repr(Message("user", [FilePart("image/png", b"secret")]))
     assert "secret" not in shown
 
 
-def test_the_repr_of_a_chunk_says_what_is_in_it():
-    """And nothing of what is not."""
+def test_repr_of_chunk_shows_only_set_attributes():
+    """The repr leaves out attributes without a value."""
     assert "Chunk('a')" == repr(Chunk("a"))
     assert "Chunk()" == repr(Chunk())
     assert "Chunk('a', model='m')" == repr(Chunk("a", model="m"))
@@ -248,19 +248,19 @@ USER = Message("user", "hi")
         ),
     ],
 )
-def test_a_prompt_is_a_conversation(prompt, expected):
-    """Text, a Message, dicts and pairs are all read as messages."""
+def test_prompt_becomes_messages(prompt, expected):
+    """A prompt may be text, a Message, a dict, a pair, or a sequence of these."""
     assert expected == Request.ask(prompt).messages
 
 
-def test_the_text_of_a_prompt():
-    """Of text it is the text; of several messages, theirs with a blank line between."""
+def test_request_text_separates_messages_by_blank_lines():
+    """The text of a text prompt is the prompt. The texts of several messages are separated by blank lines."""
     assert "hi" == Request.ask("hi").text
     assert "be kind\n\nhi" == Request.ask([("system", "be kind"), ("user", ""), ("user", "hi")]).text
 
 
-def test_an_answer_goes_back_as_it_is():
-    """An answer with all its facts is a message of the next prompt, untouched."""
+def test_answer_is_a_message_of_the_next_prompt():
+    """A program can append an answer to a conversation; the request contains the same object."""
     answer = Message("assistant", PARTS, Usage(input_tokens=1), "stop", "end_turn", "m", "1")
     assert answer is Request.ask([USER, answer, USER]).messages[1]
 
@@ -268,42 +268,42 @@ def test_an_answer_goes_back_as_it_is():
 @pytest.mark.parametrize(
     ("prompt", "sentence"),
     [
-        (None, "A prompt is text, a Message, a list of messages or a Request, not NoneType"),
+        (None, "A prompt must be text, a Message, a list of messages or a Request, not NoneType"),
         (5, "not int: 5"),
         (b"hi", "not bytes"),
-        ([], "An empty list is no prompt"),
-        ((), "An empty list is no prompt"),
-        (["one", "two"], "Several prompts go to llm.batch"),
-        ([5], r"not int: 5\. Several prompts"),
+        ([], "The prompt is an empty list"),
+        ((), "The prompt is an empty list"),
+        (["one", "two"], "For several prompts, call llm.batch"),
+        ([5], r"not int: 5\. For several prompts"),
         ([("user", "hi", "there")], "not tuple"),
         ({"content": "hi"}, r"needs a 'role' and a 'content'; this one has \['content'\]"),
         ({"role": "tool", "content": "hi"}, "needs the 'tool_call_id'"),
-        (("human", "hi"), "role is one of system, user, assistant, tool, not 'human'; say 'user'"),
-        (("ai", "hi"), "say 'assistant'"),
-        (("developer", "hi"), "say 'system'"),
-        ([{"role": ["user"], "content": "hi"}], "role is one of"),
+        (("human", "hi"), r"role must be one of system, user, assistant, tool, not 'human'\. Write 'user'"),
+        (("ai", "hi"), "Write 'assistant'"),
+        (("developer", "hi"), "Write 'system'"),
+        ([{"role": ["user"], "content": "hi"}], "role must be one of"),
         ([{"role": "user", "content": 5}], "Content must be text, parts or content dicts, not int"),
         ([{"role": "user", "content": b"hi"}], "not bytes"),
-        ([{"role": "user", "content": [{"type": "hologram"}]}], "Content of type 'hologram' is not known"),
+        ([{"role": "user", "content": [{"type": "hologram"}]}], "does not know content of type 'hologram'"),
         (
             [{"role": "user", "content": [{"type": "input_audio"}]}],
             "'input_audio' of content of the type 'input_audio'",
         ),
-        ([{"role": "user", "content": [{"text": "hi"}]}], "Content of type None"),
+        ([{"role": "user", "content": [{"text": "hi"}]}], "content of type None"),
         (
             [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,§"}}]}],
             "not valid base64",
         ),
-        ([{"role": "assistant", "tool_calls": [{"id": "A"}]}], "A tool call is a dict of 'id' and 'function'"),
+        ([{"role": "assistant", "tool_calls": [{"id": "A"}]}], "A tool call must be a dict with 'id' and 'function'"),
         (
             [{"role": "assistant", "tool_calls": [{"id": "A", "function": {"name": "f", "arguments": {"x": 1}}}]}],
             "'arguments' as JSON text",
         ),
-        ([{"role": "assistant", "tool_calls": ["f()"]}], "A tool call is a dict of"),
+        ([{"role": "assistant", "tool_calls": ["f()"]}], "A tool call must be a dict with"),
     ],
 )
-def test_what_is_no_prompt_is_told_in_a_sentence(prompt, sentence):
-    """A MisuseError that says what is wrong and what to write instead, and no other error."""
+def test_invalid_prompt_raises_misuse_error(prompt, sentence):
+    """The MisuseError says what is wrong and what to write instead."""
     with pytest.raises(MisuseError, match=sentence):
         Request.ask(prompt)
 
@@ -311,29 +311,29 @@ def test_what_is_no_prompt_is_told_in_a_sentence(prompt, sentence):
 # ── parameters ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_parameters_travel_in_the_request():
-    """Those of the LLM hold where the request says nothing; where the prompt is a Request, its own win."""
+def test_request_takes_missing_parameters_from_the_model():
+    """If the prompt is a Request, its own parameters win over the model's."""
     defaults = Parameters(temperature=1, max_tokens=5, extra={"a": 1, "b": 1})
     assert (1, 5, "hi") == (
         Request.ask("hi", defaults).temperature,
         Request.ask("hi", defaults).max_tokens,
         Request.ask("hi", defaults).text,
     )
-    given = Request(prompt="hi", temperature=0, extra={"b": 2})
-    request = Request.ask(given, defaults)
+    prompt = Request(prompt="hi", temperature=0, extra={"b": 2})
+    request = Request.ask(prompt, defaults)
     assert (0, 5, {"a": 1, "b": 2}) == (request.temperature, request.max_tokens, request.extra)
 
 
-def test_zero_and_false_are_said():
-    """Only None says nothing: 0 and False are not overridden by defaults."""
-    said = Parameters(temperature=0, top_k=0, stream=False, stop_sequences=())
-    merged = said.over(Parameters(temperature=1, top_k=5, stream=True, stop_sequences=("x",)))
-    assert said == merged
+def test_defaults_do_not_replace_zero_false_and_empty():
+    """Defaults replace None only."""
+    parameters = Parameters(temperature=0, top_k=0, stream=False, stop_sequences=())
+    merged = parameters.over(Parameters(temperature=1, top_k=5, stream=True, stop_sequences=("x",)))
+    assert parameters == merged
 
 
 @pytest.mark.parametrize(("given", "expected"), [("\n", ("\n",)), (["a", "b"], ("a", "b")), (None, None)])
-def test_one_stop_sequence_or_several(given, expected):
-    """A text is one stop sequence, not one for each of its letters."""
+def test_text_is_one_stop_sequence(given, expected):
+    """A text is one stop sequence, not one for each letter."""
     assert expected == Parameters(stop_sequences=given).stop_sequences
 
 
@@ -367,34 +367,34 @@ def test_one_stop_sequence_or_several(given, expected):
         ({"stop_sequences": 5}, "stop_sequences must be one or more non-empty texts"),
     ],
 )
-def test_a_bad_parameter_is_told_in_a_sentence(given, sentence):
-    """Values are checked at once, when one is made and when it is changed."""
+def test_invalid_parameter_raises_misuse_error(given, sentence):
+    """The constructor and `updated` validate the values."""
     with pytest.raises(MisuseError, match=sentence):
         Parameters(**given)
     with pytest.raises(MisuseError, match=sentence):
-        Parameters().having(given)
+        Parameters().updated(given)
 
 
-def test_no_extra_fields():
-    """None is none."""
+def test_extra_none_means_no_extra_fields():
+    """``extra=None`` becomes an empty dict."""
     assert {} == Parameters(extra=None).extra
 
 
-def test_a_large_seed_is_a_number():
-    """However large."""
+def test_seed_may_be_arbitrarily_large():
+    """The validator accepts integers that no float can hold."""
     assert 10**400 == Parameters(seed=10**400).seed
 
 
-def test_requests_can_be_hashed():
-    """As keys of a dict: equal ones are one key, whatever their dicts hold."""
+def test_equal_requests_have_equal_hashes():
+    """Equal requests are one key of a dict, although their fields contain dicts."""
     settings = {"tools": [{"a": []}], "tool_choice": {}, "response_format": {}, "extra": {"b": {}}}
     assert 1 == len({Request(prompt=(Message("user", PARTS),), **settings) for _ in range(2)})
     assert 1 == len({Parameters(**settings) for _ in range(2)})
     assert 2 == len({Request(prompt="a"), Request(prompt="b")})
 
 
-def test_a_request_reads_its_prompt_as_a_model_does():
-    """Whatever is a prompt is one here."""
+def test_request_constructor_accepts_every_prompt():
+    """The constructor converts and validates the prompt as a model does."""
     assert (Message("user", "x"),) == Request(prompt=[("user", "x")]).prompt
     assert (Message("user", "x"),) == Request(prompt=Message("user", "x")).prompt
     for prompt in 5, (), [5], None:
@@ -407,19 +407,25 @@ def test_a_request_reads_its_prompt_as_a_model_does():
     [
         ({"role": "assistant", "tool_calls": 5}, "tool_calls must be a list of dicts, not 5"),
         ({"role": "assistant", "tool_calls": {"id": "c"}}, "tool_calls must be a list of dicts"),
-        ({"role": "assistant", "tool_calls": [5]}, "A tool call is a dict of 'id'"),
+        ({"role": "assistant", "tool_calls": [5]}, "A tool call must be a dict with 'id'"),
         ({"role": "assistant", "tool_calls": [{"id": 5, "function": {"name": "f", "arguments": ""}}]}, "A tool call"),
         ({"role": "tool", "tool_call_id": 5, "content": "x"}, "id must be text, not 5"),
         ({"role": "user", "content": 5}, "Content must be text, parts or content dicts, not int"),
         ([("user", 5)], "Content must be text"),
         (("user", 5), "Content must be text"),
-        ((5, "x"), "role is one of"),
-        ([(5, "x")], "role is one of"),
-        ({"role": "user", "contents": "hi"}, r"this one has \['contents', 'role'\]\. Is 'contents' its 'content'\?"),
-        ([{"role": "user", "conent": "hi"}], "Is 'conent' its 'content'"),
+        ((5, "x"), "role must be one of"),
+        ([(5, "x")], "role must be one of"),
+        (
+            {"role": "user", "contents": "hi"},
+            r"this one has \['contents', 'role'\]\. Did you mean 'content' by 'contents'\?",
+        ),
+        ([{"role": "user", "conent": "hi"}], "Did you mean 'content' by 'conent'"),
         ({"role": "user", "parts": ["hi"]}, r"this one has \['parts', 'role'\]\.$"),
         ({"role": "system"}, "needs a 'role' and a 'content'"),
-        ({"role": "user", "content": None}, "is None, which only that of an assistant's with 'tool_calls' may be"),
+        (
+            {"role": "user", "content": None},
+            r"is None\. Only an assistant's message with 'tool_calls' may have no content",
+        ),
         ({"role": "user", "tool_calls": [{"id": "A"}]}, "needs a 'role' and a 'content'"),
         ({"role": "user", "content": None, "refusal": "no"}, "is None"),
         ({"role": "assistant", "content": None, "tool_calls": None, "refusal": None}, "is None"),
@@ -428,8 +434,8 @@ def test_a_request_reads_its_prompt_as_a_model_does():
         ({5: "user", "role": "user"}, r"this one has \['5', 'role'\]"),
     ],
 )
-def test_what_is_no_message_is_refused(prompt, sentence):
-    """Each wrong part in a sentence of its own."""
+def test_invalid_message_dict_raises_misuse_error(prompt, sentence):
+    """Each mistake has a message of its own."""
     with pytest.raises(MisuseError, match=sentence):
         Request.ask(prompt)
 
@@ -450,8 +456,8 @@ CALLED = {"id": "A", "type": "function", "function": {"name": "f", "arguments": 
         ({"content": None, "refusal": "I won't.", "tool_calls": None}, (RefusalPart("I won't."),)),
     ],
 )
-def test_an_answer_as_vendors_dump_it_is_a_message(given, expected):
-    """With whatever else is in it; only where it asks for tools, or refuses, there may be no content."""
+def test_dumped_answer_of_a_vendor_client_becomes_a_message(given, expected):
+    """Fields with the value None are ignored. An answer with tool calls or a refusal may have no content."""
     assert (Message("assistant", expected),) == Request.ask([{"role": "assistant", **given}]).messages
 
 
@@ -459,7 +465,10 @@ def test_an_answer_as_vendors_dump_it_is_a_message(given, expected):
     ("make", "sentence"),
     [
         (lambda: TextPart(5), "text must be text, not 5"),
-        (lambda: ToolResultPart("c", {"a": 1}), r"must be text or parts, not \{'a': 1\}: json\.dumps"),
+        (
+            lambda: ToolResultPart("c", {"a": 1}),
+            r"must be text or parts, not \{'a': 1\}\. Convert it to text with json\.dumps",
+        ),
         (lambda: ToolResultPart(None, "x"), "id must be text, not None"),
         (lambda: FilePart("image/png", "aGk="), "data must be bytes, not 'aGk='"),
         (lambda: FilePart(b"image"), "media_type must be like image/png, not"),
@@ -468,33 +477,33 @@ def test_an_answer_as_vendors_dump_it_is_a_message(given, expected):
         (lambda: RawPart("anthropic", "x"), "data must be a dict, not 'x'"),
     ],
 )
-def test_what_is_no_part_is_refused(make, sentence):
-    """When it is made, not in the middle of a request."""
+def test_invalid_part_raises_misuse_error(make, sentence):
+    """The constructor of a part validates its fields."""
     with pytest.raises(MisuseError, match=sentence):
         make()
 
 
-def test_logprobs_add_up_in_linear_time():
-    """Four times as many take about four times as long, and not sixteen times."""
-    some = Chunk("a", logprobs={"content": [{"token": "a", "logprob": -1.0}]})
+def test_join_adds_logprobs_in_linear_time():
+    """Four times the chunks take about four times as long, not sixteen times."""
+    one = Chunk("a", logprobs={"content": [{"token": "a", "logprob": -1.0}]})
 
     def took(count):
-        chunks = [some] * count
+        chunks = [one] * count
         begun = time.process_time()
         message = join(chunks).message()
         seconds = time.process_time() - begun
         assert (count, count) == (len(message.text), len(message.logprobs["content"]))
         return seconds
 
-    gc.disable()  # it would walk what all other tests have left
+    gc.disable()  # a collection would walk the objects of all other tests
     try:
         assert min(took(40_000) for _ in range(3)) < 9 * min(took(10_000) for _ in range(3))
     finally:
         gc.enable()
 
 
-def test_a_chunk_is_of_text():
-    """And is joined with chunks only."""
+def test_chunk_text_must_be_str():
+    """The constructor raises MisuseError for other types, and a chunk joins with chunks only."""
     with pytest.raises(MisuseError, match="The text of a Chunk must be text, not 5"):
         Chunk(5)
     with pytest.raises(TypeError, match="unsupported operand"):

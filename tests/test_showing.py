@@ -1,4 +1,4 @@
-"""How values show themselves: on one line, only what is set, without addresses and secrets."""
+"""The reprs of values: one line, only the fields that are set, no addresses and no secrets."""
 
 import functools
 import numbers
@@ -18,14 +18,14 @@ def outline(topic):
 
 @frozen
 class Parrot(rxllm.LLM):
-    """A provider of one's own."""
+    """A user's own provider."""
 
     url: str
     retries: int = 3
 
 
 class Plain(rxllm.LLM):
-    """A plain class."""
+    """A provider that is a plain class."""
 
 
 @pytest.mark.parametrize(
@@ -87,13 +87,13 @@ class Plain(rxllm.LLM):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_a_value_shows_what_is_set(value, expected):
-    """As the call that would make it, as far as there is one."""
+def test_repr_shows_set_fields_as_a_call(value, expected):
+    """The repr is the call that would make the value, if such a call exists."""
     assert expected == repr(value)
 
 
-def test_a_meter_shows_what_it_counted():
-    """By model."""
+def test_repr_of_usage_meter_shows_counts_by_model():
+    """The repr contains the number of requests and the usage of each model."""
     meter = rxllm.UsageMeter()
     rxllm.observe(rxllm.Embedded(seed=1, max_tokens=3), meter).invoke("tea")
     assert "UsageMeter(requests=1, usage={'embedded': Usage(input_tokens=1, output_tokens=3)})" == repr(meter)
@@ -108,13 +108,13 @@ def test_a_meter_shows_what_it_counted():
         (Message("assistant"), ""),
     ],
 )
-def test_a_notebook_shows_a_message_as_markdown(message, expected):
-    """Which is what most models write."""
+def test_notebook_shows_message_as_markdown(message, expected):
+    """Most models write Markdown. Tool calls are shown as code."""
     assert expected == message._repr_markdown_()
 
 
-def test_a_field_that_cannot_be_compared_is_shown():
-    """Such as an array, whose comparison has no truth value."""
+def test_repr_shows_field_whose_comparison_raises():
+    """For example, the comparison of an array with its default has no truth value."""
 
     class Array:
         def __eq__(self, other):

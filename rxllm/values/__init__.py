@@ -1,1 +1,1 @@
-"""What streams carry: parts, messages, chunks, usage, requests. All frozen."""
+"""The values that streams carry: parts, messages, chunks, usage and requests. All of them are frozen."""

@@ -1,6 +1,6 @@
-"""Content as OpenAI's and Anthropic's clients write it, made into parts.
+"""Conversion of content dicts, in the forms of OpenAI's and Anthropic's clients, to parts.
 
-A field that no part can carry is refused by its name, so that nothing is lost in silence.
+Nothing is lost in silence: a field that no part can carry raises MisuseError with the name of the field.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = []
 
 
 def parts_of(content: object) -> tuple[Part, ...]:
-    """Parts from what people write as content: text, parts, or the usual content dicts."""
+    """Return the parts of a content: text, a part, a content dict, or an iterable of these."""
     if isinstance(content, str):
         return (TextPart(content),) if content else ()
     if isinstance(content, _PART_TYPES):
@@ -47,36 +47,40 @@ _PART_TYPES = get_args(Part)
 
 
 class Fields:
-    """The fields of a dict that somebody has written, each of which must be taken.
+    """A reader of a dict that a user wrote. Each method takes a field out of it; `end` raises if a field is left.
 
     Raises:
-        MisuseError: from each method, with the dict's kind and the name of the field.
+        MisuseError: each method raises it for a wrong value, with the name of the dict and of the field.
+
+    Attributes:
+        rest: the fields that no method has taken yet.
+        what: the name of the dict for error messages.
     """
 
-    def __init__(self, given: Mapping[str, Any], what: str) -> None:
-        self.rest = dict(given)
+    def __init__(self, fields: Mapping[str, Any], what: str) -> None:
+        self.rest = dict(fields)
         self.what = what
 
     def text(self, name: str, default: str | None = None) -> str:
-        """A text; without a default it must be there."""
+        """Take a text. Without a default, the field is required."""
         value = self.rest.pop(name, default)
         if not isinstance(value, str):
             raise MisuseError(f"The {name!r} of {self.what} must be text, not {shown(value)}.")
         return value
 
     def optional(self, name: str) -> str | None:
-        """A text that may be missing or None."""
+        """Take a text that may be missing or None."""
         return None if self.rest.get(name) is None and self.rest.pop(name, None) is None else self.text(name)
 
     def fields(self, name: str) -> Fields:
-        """A dict within this one."""
+        """Take a nested dict, and return a reader of it."""
         value = self.rest.pop(name, None)
         if not isinstance(value, Mapping):
             raise MisuseError(f"The {name!r} of {self.what} must be a dict, not {shown(value)}.")
         return Fields(cast("Mapping[str, Any]", value), f"the {name!r} of {self.what}")
 
     def items(self, name: str) -> list[Mapping[str, Any]]:
-        """A list of dicts, empty where it is missing or None."""
+        """Take a list of dicts. It is empty if the field is missing or None."""
         value: Any = self.rest.pop(name, None) or []
         if not isinstance(value, (list, tuple)) or not all(
             isinstance(item, Mapping) for item in cast("list[object]", value)
@@ -87,31 +91,31 @@ class Fields:
         return list(cast("list[Mapping[str, Any]]", value))
 
     def flag(self, name: str) -> bool:
-        """True or False; False where it is missing or None."""
+        """Take a bool. It is False if the field is missing or None."""
         value = self.rest.pop(name, None) or False
         if not isinstance(value, bool):
             raise MisuseError(f"The {name!r} of {self.what} must be True or False, not {shown(value)}.")
         return value
 
     def end(self) -> None:
-        """Refuses what nobody has taken."""
+        """Check that every field was taken."""
         left = [name for name, value in self.rest.items() if value is not None]
         if left:
             raise MisuseError(
                 f"rxllm can't carry the field {left[0]!r} of {self.what}. Write the message with rxllm's own parts, "
-                "or give what one provider alone understands as a RawPart or as extra={…} of the Message."
+                "or pass a field that only one provider knows in a RawPart or in extra={…} of the Message."
             )
 
 
-def _parts_of_dict(given: Mapping[str, Any]) -> tuple[Part, ...]:
-    kind = given.get("type")
+def _parts_of_dict(item: Mapping[str, Any]) -> tuple[Part, ...]:
+    kind = item.get("type")
     read = _READERS.get(kind) if isinstance(kind, str) else None
     if read is None:
         raise MisuseError(
-            f"Content of type {kind!r} is not known here; use the parts of rxllm (TextPart, FilePart, …), or RawPart "
-            "for what one provider alone understands."
+            f"rxllm does not know content of type {kind!r}. Use the parts of rxllm (TextPart, FilePart, …), or a "
+            "RawPart for content that only one provider knows."
         )
-    fields = Fields(given, f"content of the type {kind!r}")
+    fields = Fields(item, f"content of the type {kind!r}")
     del fields.rest["type"]
     cached = _cache_point(fields)
     part = read(fields)
@@ -126,7 +130,7 @@ def _cache_point(fields: Fields) -> tuple[CachePoint, ...]:
     kind, ttl = control.text("type", "ephemeral"), control.optional("ttl")
     control.end()
     if kind != "ephemeral":
-        raise MisuseError(f"A cache_control has the type 'ephemeral', not {kind!r}.")
+        raise MisuseError(f"A cache_control must have the type 'ephemeral', not {kind!r}.")
     return (CachePoint(ttl),)
 
 
@@ -184,24 +188,24 @@ def _source(fields: Fields) -> Part:
     title, context = fields.optional("title"), fields.optional("context")
     citable = False
     if fields.rest.get("citations") is not None:
-        marks = fields.fields("citations")
-        citable = marks.flag("enabled")
-        marks.end()
-    facts: dict[str, Any] = {"title": title, "context": context, "citable": citable}
+        citations = fields.fields("citations")
+        citable = citations.flag("enabled")
+        citations.end()
+    attributes: dict[str, Any] = {"title": title, "context": context, "citable": citable}
     any_type = "image/*" if fields.what.endswith("'image'") else "application/pdf"
     match kind:
         case "base64":
             media_type = source.text("media_type")
-            part = FilePart(media_type, _bytes(source.text("data"), source.what), **facts)
+            part = FilePart(media_type, _bytes(source.text("data"), source.what), **attributes)
         case "text":
             media_type = source.text("media_type", "text/plain")
-            part = FilePart(media_type, source.text("data").encode(), **facts)
+            part = FilePart(media_type, source.text("data").encode(), **attributes)
         case "url":
-            part = FilePart(any_type, url=source.text("url"), **facts)
+            part = FilePart(any_type, url=source.text("url"), **attributes)
         case "file":
-            part = FilePart(any_type, file_id=source.text("file_id"), provider="anthropic", **facts)
+            part = FilePart(any_type, file_id=source.text("file_id"), provider="anthropic", **attributes)
         case _:
-            raise MisuseError(f"The type of {source.what} is base64, text, url or file, not {kind!r}.")
+            raise MisuseError(f"The type of {source.what} must be base64, text, url or file, not {kind!r}.")
     source.end()
     return part
 
@@ -248,12 +252,12 @@ _READERS: dict[str, Callable[[Fields], Part]] = {
 }
 
 
-def file_of_url(url: str, media_type: str, **facts: Any) -> FilePart:
-    """The file at a URL; of a data URL the bytes, and the media type that it names."""
+def file_of_url(url: str, media_type: str, **attributes: Any) -> FilePart:
+    """Return a FilePart for a URL. A base64 data URL becomes its bytes, with the media type that it names."""
     head, comma, data = url.partition(",")
     if not comma or not head.startswith("data:") or not head.endswith(";base64"):
-        return FilePart(media_type, url=url, **facts)
-    return FilePart(head[5:].partition(";")[0] or media_type, _bytes(data, "a data URL"), **facts)
+        return FilePart(media_type, url=url, **attributes)
+    return FilePart(head[5:].partition(";")[0] or media_type, _bytes(data, "a data URL"), **attributes)
 
 
 def _bytes(data: str, what: str) -> bytes:

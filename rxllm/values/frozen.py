@@ -1,7 +1,7 @@
-"""JSON values that nobody can change: what several readers of one answer share.
+"""Immutable JSON values, which several readers of one answer can share.
 
-They are dicts and lists, equal to the plain ones, and encoders take them as such. ``dict(data)`` and ``list(data)``
-make copies that can be changed.
+`FrozenDict` and `FrozenList` are a dict and a list: they equal the plain ones, and encoders accept them.
+``dict(data)`` and ``list(data)`` return mutable copies.
 """
 
 from __future__ import annotations
@@ -13,33 +13,33 @@ __all__ = ["FrozenDict", "FrozenList", "frozen_json"]
 
 
 def _refuse(self: object, *_: object, **__: object) -> NoReturn:
-    raise TypeError("This value is shared with other readers and cannot be changed: change a copy, as in dict(data).")
+    raise TypeError("Other readers share this value, so it cannot be changed. Change a copy, as in dict(data).")
 
 
 class FrozenDict(dict[str, Any]):
-    """A dict that refuses changes."""
+    """An immutable dict."""
 
     __setitem__ = __delitem__ = __ior__ = _refuse
     clear = pop = popitem = setdefault = update = _refuse
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """As pickle and deepcopy make it again, which would fill it item by item."""
+        """Restore by the constructor. By default, pickle and deepcopy fill the object item by item, which raises."""
         return FrozenDict, (dict(self),)
 
 
 class FrozenList(list[Any]):
-    """A list that refuses changes."""
+    """An immutable list."""
 
     __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
     append = clear = extend = insert = pop = remove = reverse = sort = _refuse
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """As pickle and deepcopy make it again, which would fill it item by item."""
+        """Restore by the constructor. By default, pickle and deepcopy fill the object item by item, which raises."""
         return FrozenList, (list(self),)
 
 
 def frozen_json(value: Any) -> Any:
-    """The value, with all dicts and lists in it frozen; other objects stay what they are."""
+    """Return the value with all its dicts and lists frozen. Other objects stay as they are."""
     kind: type = type(cast("object", value))
     if kind is FrozenDict or kind is FrozenList or kind is str:
         return value

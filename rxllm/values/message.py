@@ -22,18 +22,18 @@ Role = Literal["system", "user", "assistant", "tool"]
 
 
 Logprobs = Mapping[str, Sequence[Any]]
-"""By the provider's names, such as ``content`` or ``tokens``: what it says of each token."""
+"""Log-probabilities: for each of the provider's names, such as ``content`` or ``tokens``, a list with its tokens."""
 
 
 FinishReason = Literal["stop", "length", "content_filter", "tool_call", "error", "other"]
-"""Why an answer ended. ``other`` stands for every word of a provider that is not known; never for a plain end."""
+"""Why an answer ended. ``other`` stands for every reason that rxllm does not know; it never means a normal end."""
 
 
 def is_whole(reason: FinishReason | None) -> bool:
-    """Whether an answer that ended for this reason may be kept and given again.
+    """Return whether a cache may keep an answer that ended for this reason.
 
-    An answer that was filtered, failed, or ended for an unknown reason may not. A model that gives no reason ends its
-    answers as it means to.
+    A cache may not keep an answer that was filtered, that failed, or that ended for an unknown reason. An answer
+    without a finish reason counts as complete.
     """
     return reason in _WHOLE
 
@@ -46,31 +46,32 @@ _ROLE_HINTS = {"human": "user", "ai": "assistant", "model": "assistant", "develo
 
 def _role(message: object, attribute: object, role: object) -> None:
     if role not in get_args(Role):
-        hint = f"; say {_ROLE_HINTS[role]!r}" if isinstance(role, str) and role in _ROLE_HINTS else ""
-        raise MisuseError(f"A message's role is one of {', '.join(get_args(Role))}, not {shown(role)}{hint}.")
+        hint = f" Write {_ROLE_HINTS[role]!r}." if isinstance(role, str) and role in _ROLE_HINTS else ""
+        raise MisuseError(f"A message's role must be one of {', '.join(get_args(Role))}, not {shown(role)}.{hint}")
 
 
 @frozen
 class Message:
-    """One turn of a conversation. An answer goes back into a conversation as it is.
+    """One turn of a conversation. A program can append an answer to a conversation unchanged.
 
-    ``str(message)`` is its text. `parts` may be given as text, a part, or any of the usual content lists.
+    ``str(message)`` is the text. The constructor accepts `parts` as text, as a part, or as a list of content dicts.
 
     Attributes:
-        role: who says it.
-        parts: what is said.
+        role: the author of the message.
+        parts: the content.
         usage: the tokens that the answer took.
         finish_reason: why the answer ended.
-        raw_finish_reason: the same in the provider's word.
-        model: the model that answered.
+        raw_finish_reason: the finish reason in the provider's own word.
+        model: the name of the model that answered.
         id: the provider's id of the answer.
-        logprobs: the log-probabilities of its tokens, if they were asked for.
-        provider: who answered.
-        created: when the answer was made, in seconds since 1970.
-        interrupted: whether the answer broke off, because of an error or because its reader left.
-        name: which of several users, or assistants, says it; providers that know no names get none.
-        extra: further fields of the message in the provider's own form; providers of another form refuse them.
-        metadata: facts of the program's own, which no provider gets.
+        logprobs: the log-probabilities of the tokens, if the request asked for them.
+        provider: the name of the provider that answered.
+        created: when the provider created the answer, in seconds since 1970.
+        interrupted: whether the answer is incomplete, because of an error or because its subscriber disposed it.
+        name: the name of the author, if there are several users or assistants. Providers that do not support names
+            omit it.
+        extra: further fields of the message in the provider's own form. Other providers raise MisuseError for them.
+        metadata: data of the calling program. rxllm never sends it.
     """
 
     role: Role = field(validator=_role)
@@ -99,14 +100,14 @@ class Message:
         return self.text
 
     def __repr__(self) -> str:
-        told = {field.name: content for field, content in set_fields(self)}
+        keywords = {field.name: content for field, content in set_fields(self)}
         if len(self.parts) == 1 and isinstance(self.parts[0], TextPart):
-            told["parts"] = repr(self.text)
-        given = [told.pop("role"), *([told.pop("parts")] if self.parts else [])]
-        return called("Message", [*given, *(f"{name}={content}" for name, content in told.items())])
+            keywords["parts"] = repr(self.text)
+        positional = [keywords.pop("role"), *([keywords.pop("parts")] if self.parts else [])]
+        return called("Message", [*positional, *(f"{name}={content}" for name, content in keywords.items())])
 
     def _repr_markdown_(self) -> str:
-        """What a notebook shows: the text, and the calls of tools as code."""
+        """Return Markdown for a notebook: the text, the refusal, and the tool calls as code."""
         calls = [f"`{call.name}({call.arguments})`" for call in self.tool_calls]
         return "\n\n".join(filter(None, [self.text, self.refusal, *calls]))
 
@@ -122,21 +123,21 @@ class Message:
 
     @property
     def refusal(self) -> str:
-        """The words of refusal, if the model refused."""
+        """The model's refusal, joined; empty if the model did not refuse."""
         return text_of(self.parts, RefusalPart)
 
     @property
     def tool_calls(self) -> tuple[ToolCallPart, ...]:
-        """The calls of tools that the model asks for, in order."""
+        """The tool calls that the model requests, in order."""
         return tuple(part for part in self.parts if isinstance(part, ToolCallPart))
 
     def to_json(self) -> dict[str, Any]:
-        """The message as a dict of plain values for `json.dumps`, from which `from_json` makes the same message.
+        """Return the message as a dict of plain values for `json.dumps`. `from_json` restores the message.
 
-        It carries a version. Bytes are written as base64.
+        The dict carries a version. Bytes are written as base64.
 
         Raises:
-            MisuseError: a `RawPart`, `extra` or `metadata` holds a value that JSON does not have.
+            MisuseError: a `RawPart`, `extra` or `metadata` holds a value that JSON cannot express.
         """
         from ..records import message_to_json
 
@@ -144,10 +145,11 @@ class Message:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Message:
-        """The message that `to_json` has written, in this version of rxllm or an earlier one.
+        """Return the message that `to_json` wrote, in this version of rxllm or in an earlier one.
 
         Raises:
-            MisuseError: the dict is no such record, or one of a later version; the sentence says where it is wrong.
+            MisuseError: the record is malformed, or a later version of rxllm wrote it. The message names the wrong
+                field or the version.
         """
         from ..records import message_from_json
 

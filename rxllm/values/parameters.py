@@ -1,4 +1,4 @@
-"""`Parameters`: how a model is asked."""
+"""`Parameters`: the settings of a request, such as the temperature."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _INFINITY = float("inf")
 
 
 def _sequences(value: object) -> tuple[str, ...] | None:
-    """One stop sequence or several."""
+    """Convert one stop sequence or several to a tuple."""
     if value is None:
         return None
     single = isinstance(value, str) or not isinstance(value, Iterable)
@@ -31,22 +31,22 @@ def _sequences(value: object) -> tuple[str, ...] | None:
 
 
 def number(low: float = -_INFINITY, high: float = _INFINITY, *, whole: bool = False) -> Any:
-    """A validator: a number in the range, and no infinite one."""
+    """Return a validator that accepts finite numbers within the range."""
     limits = f" from {low:g} to {high:g}" if high < _INFINITY else f" of at least {low:g}" if low > -_INFINITY else ""
 
-    def good(value: Any) -> bool:
-        known = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-        return known and low <= value <= high and abs(value) != _INFINITY
+    def is_valid(value: Any) -> bool:
+        is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+        return is_number and low <= value <= high and abs(value) != _INFINITY
 
-    return must_be(("a whole number" if whole else "a number") + limits, good)
+    return must_be(("a whole number" if whole else "a number") + limits, is_valid)
 
 
-def _all(good: Callable[[Any], bool]) -> Callable[[Iterable[Any]], bool]:
-    return lambda items: all(map(good, items))
+def _all(is_valid: Callable[[Any], bool]) -> Callable[[Iterable[Any]], bool]:
+    return lambda items: all(map(is_valid, items))
 
 
 def is_name(value: object) -> bool:
-    """Text that is not empty."""
+    """Return whether the value is a non-empty str."""
     return isinstance(value, str) and bool(value)
 
 
@@ -55,7 +55,7 @@ def _fields(value: Mapping[str, Any] | None) -> Mapping[str, Any]:
 
 
 def _check_extra(_: object, attribute: object, extra: object) -> None:
-    """Refuses what is no dict of names, without showing what may be a secret."""
+    """Check that `extra` is a dict with text keys. The message shows types only, because a value may be a secret."""
     if not isinstance(extra, Mapping):
         raise MisuseError(f"extra must be a dict of fields of the request's body, not {type(extra).__name__}.")
     for name in cast("Mapping[object, object]", extra):
@@ -63,32 +63,32 @@ def _check_extra(_: object, attribute: object, extra: object) -> None:
             raise MisuseError(f"extra must be a dict of fields of the request's body, not of {type(name).__name__}.")
 
 
-_YES_OR_NO = must_be("True, False or None", lambda given: given is None or isinstance(given, bool))
+_OPTIONAL_BOOL = must_be("True, False or None", lambda value: value is None or isinstance(value, bool))
 
 
 @frozen(kw_only=True)
 class Parameters:
-    """How to answer. None leaves the choice to the provider.
+    """The settings of a request. None leaves a setting to the provider.
 
     Attributes:
-        model: the model's name, instead of the one the LLM was made with.
-        temperature: 0 for the likeliest, larger for the more varied.
-        top_p: sample from the likeliest tokens of this much probability, 0 to 1.
-        top_k: sample from this many of the likeliest tokens.
-        max_tokens: end the answer after so many tokens.
-        stop_sequences: end the answer before any of these texts.
-        seed: the same seed asks for the same answer, as far as the provider can.
-        tools: what the model may call: `ToolSpec` objects, or dicts in OpenAI's or Anthropic's spelling. A dict that
-            says more than a ToolSpec can is sent as it is, by the provider in whose form it is.
+        model: the name of the model; it replaces the name that the LLM was constructed with.
+        temperature: 0 for the most likely tokens, higher values for more variety.
+        top_p: sample from the most likely tokens whose probabilities add up to this value, from 0 to 1.
+        top_k: sample from this number of the most likely tokens.
+        max_tokens: the maximum number of tokens in the answer.
+        stop_sequences: texts at which the answer ends. The answer does not contain them.
+        seed: requests with equal seeds give equal answers, as far as the provider supports it.
+        tools: the tools that the model may call: `ToolSpec` objects, or dicts in OpenAI's or Anthropic's form. A dict
+            with more fields than a ToolSpec is sent unchanged, by the provider that uses this form.
         tool_choice: ``"auto"``, ``"none"``, ``"required"``, or the name of the one tool to call.
         parallel_tool_calls: whether the model may call several tools at once.
-        effort: how hard to think before the answer.
+        effort: how much the model reasons before it answers.
         response_format: ``"json"``, or the JSON schema that the answer must fit, as a dict or a `ResponseSchema`.
-        stream: False asks the provider for the whole answer at once, which is then one chunk.
-        extra: further fields of the provider's request body, sent as they are.
+        stream: False requests the whole answer at once, as one chunk.
+        extra: further fields of the provider's request body, sent unchanged.
     """
 
-    # What holds dicts is left out of the hash, which needs only to be the same for equal ones.
+    # The hash leaves out the fields with dicts. Equal objects still have equal hashes.
     model: str | None = field(default=None, validator=optional(must_be("a name such as 'gpt-5-mini'", is_name)))
     temperature: float | None = field(default=None, validator=optional(number(0)))
     top_p: float | None = field(default=None, validator=optional(number(0, 1)))
@@ -111,7 +111,7 @@ class Parameters:
         ),
         hash=False,
     )
-    parallel_tool_calls: bool | None = field(default=None, validator=_YES_OR_NO)
+    parallel_tool_calls: bool | None = field(default=None, validator=_OPTIONAL_BOOL)
     effort: Effort | None = field(
         default=None,
         validator=optional(must_be(f"one of {', '.join(get_args(Effort))}", get_args(Effort).__contains__)),
@@ -129,7 +129,7 @@ class Parameters:
     )
     stream: bool | None = field(
         default=None,
-        validator=_YES_OR_NO,
+        validator=_OPTIONAL_BOOL,
     )
     extra: Mapping[str, Any] = field(
         factory=dict[str, Any],
@@ -142,22 +142,22 @@ class Parameters:
     __repr__ = brief
 
     def without_secrets(self) -> Self:
-        """These with ``***`` for each key in `tools` and `extra`, as an error may show them."""
+        """Return a copy for errors, with ``***`` in place of the secrets in `tools` and `extra`."""
         tools, extra = hidden(self.tools), hidden(self.extra, keys=True)
         return self if tools is self.tools and extra is self.extra else attrs.evolve(self, tools=tools, extra=extra)
 
-    def having(self, given: Mapping[str, Any]) -> Self:
-        """What is given by the names of parameters, and these where it says nothing; `extra` fields are united.
+    def updated(self, settings: Mapping[str, Any]) -> Self:
+        """Return a copy with the parameters in `settings` that are not None. The `extra` fields are merged.
 
         Raises:
-            MisuseError: a parameter can't have this value.
+            MisuseError: a parameter has an invalid value.
         """
-        changes = {name: value for name, value in given.items() if value is not None and name in PARAMETERS}
+        changes = {name: value for name, value in settings.items() if value is not None and name in PARAMETERS}
         changed = evolved(self, **changes)
         return evolved(changed, extra={**self.extra, **changed.extra}) if "extra" in changes else changed
 
     def over(self, defaults: Parameters) -> Self:
-        """These, and the others' where these say nothing; `extra` fields are united."""
+        """Return a copy in which `defaults` replace the parameters that are None. The `extra` fields are merged."""
         missing = {
             name: value
             for name in PARAMETERS
@@ -172,7 +172,7 @@ PARAMETERS = attrs.fields_dict(Parameters)
 
 
 class Sampling(TypedDict, total=False):
-    """`Parameters` but the model, as keywords, as constructors take them."""
+    """The keywords for a constructor: all `Parameters` except the model."""
 
     temperature: float
     top_p: float
@@ -190,7 +190,7 @@ class Sampling(TypedDict, total=False):
 
 
 class Settings(Sampling, total=False):
-    """What `bind`, `stream` and the rest take: `Parameters`, and the config of a run."""
+    """The keywords for `bind`, `stream` and the other methods: `Parameters`, and the config of a run."""
 
     model: str
     tags: Iterable[str]

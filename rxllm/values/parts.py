@@ -1,7 +1,7 @@
-"""Parts: the pieces of content that a message is made of.
+"""Parts: the pieces of content in a message.
 
-A part that a model has made may carry facts that its maker wants back when the answer goes into the next request:
-a signature, an id, further fields. `provider` names the maker; no other provider ever gets these facts.
+A part of an answer may carry data that its provider requires when the answer goes into the next request: a signature,
+an id, further fields. `provider` names this provider. rxllm never sends the data to another provider.
 """
 
 from __future__ import annotations
@@ -30,26 +30,27 @@ __all__ = [
 ]
 
 Outcome = Literal["ok", "error", "denied", "interrupted"]
-"""How the call of a tool ended. ``interrupted``: nobody knows whether the tool has run."""
+"""How a tool call ended. ``interrupted`` means: it is unknown whether the tool has run."""
 
 
 def is_mapping(value: object) -> TypeGuard[Mapping[str, Any]]:
-    """Whether the value is a dict, or like one."""
+    """Return whether the value is a Mapping, such as a dict."""
     return isinstance(value, Mapping)
 
 
-def _citations(given: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
-    return tuple(map(frozen_json, given))
+def _citations(citations: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    return tuple(map(frozen_json, citations))
 
 
-def _content(given: object) -> tuple[Part, ...]:
+def _content(content: object) -> tuple[Part, ...]:
     from .content import parts_of
 
-    if is_mapping(given) and "type" not in given:
+    if is_mapping(content) and "type" not in content:
         raise MisuseError(
-            f"The content of a ToolResultPart must be text or parts, not {shown(given)}: json.dumps makes it text."
+            f"The content of a ToolResultPart must be text or parts, not {shown(content)}. Convert it to text with "
+            "json.dumps."
         )
-    return parts_of(given)
+    return parts_of(content)
 
 
 _EXTRA = must_be("a dict of further fields in the provider's own form", is_mapping)
@@ -57,15 +58,15 @@ _EXTRA = must_be("a dict of further fields in the provider's own form", is_mappi
 
 @frozen
 class TextPart:
-    """Text to be read.
+    """Text for the reader.
 
     Attributes:
         text: the text.
-        citations: the sources that it cites, in the provider's own form.
-        index: its place among the provider's blocks, where it directly follows another text and is to stay apart.
-        signature: an opaque proof that its maker wants back with exactly this text; a signed text joins with no other.
-        provider: who made it, where it carries facts for its maker.
-        extra: further facts for its maker, in the maker's own form.
+        citations: the sources of the text, in the provider's own form.
+        index: the index of the provider's block, if the text must stay apart from the text directly before it.
+        signature: an opaque proof that the provider requires back with exactly this text. A signed text never joins.
+        provider: the name of the provider, if the part carries data for it.
+        extra: further data for the provider, in the provider's own form.
     """
 
     text: str = field(validator=must_be("text", is_text))
@@ -80,15 +81,15 @@ class TextPart:
 
 @frozen
 class ReasoningPart:
-    """What the model thought.
+    """Reasoning of the model.
 
     Attributes:
-        text: the thought, or a summary of it; empty where the provider only gives it encrypted.
-        signature: an opaque proof, or the encrypted thought; it closes the part and goes back with it to its maker.
-        index: its place among the provider's blocks, if known.
-        id: the provider's id of it.
-        provider: who made it. Reasoning goes back to nobody else.
-        extra: further facts for its maker, in the maker's own form.
+        text: the reasoning or a summary of it; empty if the provider sends it only in encrypted form.
+        signature: an opaque proof, or the encrypted reasoning. It closes the part, and the provider requires it back.
+        index: the index of the provider's block, if known.
+        id: the provider's id of the reasoning.
+        provider: the name of the provider. rxllm sends reasoning back to this provider only.
+        extra: further data for the provider, in the provider's own form.
     """
 
     text: str = ""
@@ -103,7 +104,7 @@ class ReasoningPart:
 
 @frozen
 class RefusalPart:
-    """The model's words of refusal, which are not its answer."""
+    """The model's explanation why it refuses to answer."""
 
     text: str
 
@@ -112,16 +113,16 @@ class RefusalPart:
 
 @frozen
 class ToolCallPart:
-    """A call of a tool, or a fragment of one.
+    """A tool call, or a fragment of one.
 
     Attributes:
-        id: the call's id, which its result repeats.
-        name: the tool's name.
-        arguments: JSON text as it came, which need not be valid.
-        index: its place among the calls of the answer.
-        signature: an opaque proof that its maker wants back with the call.
-        provider: who made it, where it carries facts for its maker.
-        extra: further facts for its maker, in the maker's own form.
+        id: the id of the call, which the result repeats.
+        name: the name of the tool.
+        arguments: the arguments as JSON text, exactly as the model wrote it. The JSON may be invalid.
+        index: the position of the call in the answer.
+        signature: an opaque proof that the provider requires back with the call.
+        provider: the name of the provider, if the part carries data for it.
+        extra: further data for the provider, in the provider's own form.
     """
 
     id: str = ""
@@ -137,13 +138,13 @@ class ToolCallPart:
 
 @frozen
 class ToolResultPart:
-    """What a tool answered to the call `id`.
+    """The result of a tool call.
 
     Attributes:
         id: the id of the call.
-        content: the answer, as parts: text, pictures, files. Text is one part.
+        content: the result, as parts: text, pictures, files. The constructor also accepts text.
         outcome: how the call ended.
-        name: the tool's name, which some providers want.
+        name: the name of the tool, which some providers require.
     """
 
     id: str = field(validator=must_be("text", is_text))
@@ -158,30 +159,30 @@ class ToolResultPart:
 
     @property
     def text(self) -> str:
-        """All text of the answer, joined."""
+        """All text of the result, joined."""
         return text_of(self.content, TextPart)
 
     @property
     def is_error(self) -> bool:
-        """Whether the call ended in any other way than well."""
+        """Whether the outcome is anything but ``"ok"``."""
         return self.outcome != "ok"
 
 
 @frozen
 class FilePart:
-    """A picture, a document, a sound, a film: its bytes, or where to get it.
+    """A picture, a document, an audio or a video file: its bytes, its URL, or its id at the provider.
 
     Attributes:
-        media_type: like ``image/png``.
-        data: the bytes.
-        url: where the provider finds it.
-        name: the file's name.
-        file_id: the id under which the provider keeps it.
-        provider: the provider that keeps it under this id.
-        detail: how closely to look at a picture: ``low``, ``high`` or ``auto``.
-        title: a document's title, where it is not its name.
-        context: what to know about the document, which is not cited.
-        citable: whether the model is to cite passages of the document.
+        media_type: the media type, such as ``image/png``.
+        data: the bytes of the file.
+        url: the URL from which the provider downloads the file.
+        name: the name of the file.
+        file_id: the id of the file at the provider.
+        provider: the name of the provider that stores the file under this id.
+        detail: the resolution at which the model sees a picture: ``low``, ``high`` or ``auto``.
+        title: the title of a document, if it differs from the name.
+        context: information about the document, which the model does not cite.
+        citable: whether the model should cite passages of the document.
     """
 
     media_type: str = field(validator=must_be("like image/png", lambda kind: isinstance(kind, str) and "/" in kind))
@@ -204,10 +205,11 @@ class FilePart:
 
 @frozen
 class CachePoint:
-    """A mark in a prompt: the provider may keep everything before it, and charge less for it the next time.
+    """A mark in a prompt. The provider may cache everything before the mark, and charge less for it the next time.
 
     Attributes:
-        ttl: how long to keep it, in the provider's words, such as ``"5m"`` or ``"1h"``; None takes its default.
+        ttl: how long the provider keeps the cache entry, in the provider's words, such as ``"5m"`` or ``"1h"``. None
+            selects the provider's default.
     """
 
     ttl: str | None = field(default=None, validator=optional(must_be("text such as '1h'", is_text)))
@@ -217,7 +219,12 @@ class CachePoint:
 
 @frozen
 class RawPart:
-    """Something of one provider's that must be sent back untouched: redacted thinking, blocks of server tools."""
+    """Data of one provider that must go back unchanged: redacted reasoning, blocks of server tools.
+
+    Attributes:
+        provider: the name of the provider.
+        data: the data, in the provider's own form.
+    """
 
     provider: str
     data: Mapping[str, Any] = field(converter=frozen_json, validator=must_be("a dict", is_mapping))
@@ -232,5 +239,5 @@ Part = TextPart | ReasoningPart | RefusalPart | ToolCallPart | ToolResultPart | 
 
 
 def text_of(parts: Iterable[Part], kind: type[TextPart] | type[ReasoningPart] | type[RefusalPart]) -> str:
-    """The text of all parts of a kind, joined."""
+    """Return the text of all parts of a type, joined."""
     return "".join([part.text for part in parts if isinstance(part, kind)])

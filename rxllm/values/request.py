@@ -1,4 +1,4 @@
-"""`Request`: a prompt and its parameters; and what counts as a conversation."""
+"""`Request`: a prompt and its parameters; and the conversion of prompts to messages."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ def _content(prompt: Prompt) -> str | tuple[Message, ...]:
 
 @frozen(kw_only=True)
 class Request(Parameters):
-    """A prompt and how to answer it: what a provider gets.
+    """A prompt with its parameters, as a provider receives it.
 
-    `prompt` is the text or the messages as they were given; `messages` and `text` read it either way.
+    Attributes:
+        prompt: the text, or the messages. The properties `messages` and `text` work for both.
     """
 
     prompt: str | tuple[Message, ...] = field(converter=_content)
@@ -36,26 +37,26 @@ class Request(Parameters):
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """The conversation; plain text is one message of the user."""
+        """The conversation. A text prompt is one message of the role ``user``."""
         return (Message("user", self.prompt),) if isinstance(self.prompt, str) else self.prompt
 
     @property
     def text(self) -> str:
-        """The text of the prompt; of several messages, their texts with a blank line between."""
+        """The text of the prompt. Blank lines separate the texts of several messages."""
         return self.prompt if isinstance(self.prompt, str) else "\n\n".join(m.text for m in self.prompt if m.text)
 
     @classmethod
     def ask(cls, prompt: Prompt, parameters: Parameters = Parameters()) -> Request:
-        """The request for a prompt; where the prompt is a Request, its own parameters win.
+        """Return the request for a prompt. If the prompt is a Request, its own parameters win.
 
         Raises:
-            MisuseError: this is no prompt.
+            MisuseError: the prompt has an unsupported type.
         """
         if isinstance(prompt, Request):
             return prompt.over(parameters)
         request = object.__new__(cls)
         object.__setattr__(request, "prompt", _content(prompt))
-        for name in PARAMETERS:  # whose values have been looked at
+        for name in PARAMETERS:  # the constructor of `parameters` has already validated the values
             object.__setattr__(request, name, getattr(parameters, name))
         return request
 
@@ -75,9 +76,9 @@ def _conversation(prompt: object) -> tuple[Message, ...]:
             return (_message_of(items),)
         if items:
             return tuple(map(_message_of, items))
-        raise MisuseError("An empty list is no prompt; give text or at least one message.")
+        raise MisuseError("The prompt is an empty list. Pass text or at least one message.")
     raise MisuseError(
-        "A prompt is text, a Message, a list of messages or a Request, "
+        "A prompt must be text, a Message, a list of messages or a Request, "
         f"not {type(prompt).__name__}{': ' + shown(prompt) if prompt is not None else ''}."
     )
 
@@ -90,8 +91,8 @@ def _message_of(item: object) -> Message:
     if _is_pair(item):
         return Message(item[0], parts_of(item[1]))
     raise MisuseError(
-        "A list of messages holds Messages, {'role', 'content'} dicts or (role, text) pairs, not "
-        f"{type(item).__name__}: {shown(item)}. Several prompts go to llm.batch."
+        "A list of messages must contain Messages, {'role', 'content'} dicts or (role, text) pairs, not "
+        f"{type(item).__name__}: {shown(item)}. For several prompts, call llm.batch."
     )
 
 
@@ -99,33 +100,33 @@ def _is_pair(item: object) -> TypeGuard[tuple[Any, Any]]:
     return isinstance(item, tuple) and len(cast("Sequence[Any]", item)) == 2
 
 
-def _message_of_dict(given: Mapping[str, Any]) -> Message:
-    if "role" not in given:
-        raise MisuseError(f"A message dict needs a 'role' and a 'content'; this one has {sorted(map(str, given))}.")
-    fields = Fields(given, "a message dict")
+def _message_of_dict(item: Mapping[str, Any]) -> Message:
+    if "role" not in item:
+        raise MisuseError(f"A message dict needs a 'role' and a 'content'; this one has {sorted(map(str, item))}.")
+    fields = Fields(item, "a message dict")
     role = fields.rest.pop("role")
-    known: dict[str, Any] = {name: fields.rest.pop(name, None) for name in ("name", "extra", "metadata")}
+    attributes: dict[str, Any] = {name: fields.rest.pop(name, None) for name in ("name", "extra", "metadata")}
     is_answer = role == "assistant"
     if role == "tool":
-        parts: tuple[Part, ...] = (_result_of(fields, known.pop("name")),)
+        parts: tuple[Part, ...] = (_result_of(fields, attributes.pop("name")),)
     else:
         calls = fields.rest.pop("tool_calls", None) or () if is_answer else ()
         if not isinstance(calls, (list, tuple)):
             raise MisuseError(f"tool_calls must be a list of dicts, not {shown(calls)}.")
-        asked = [_call_of(index, call) for index, call in enumerate(cast("Sequence[Mapping[str, Any]]", calls))]
-        before, after = _answered(fields, known) if is_answer else ((), ())
+        call_parts = [_call_of(index, call) for index, call in enumerate(cast("Sequence[Mapping[str, Any]]", calls))]
+        before, after = _read_answer(fields, attributes) if is_answer else ((), ())
         content = fields.rest.pop("content", None)
-        if content is None and not (before or after or asked):
-            raise MisuseError(_no_content(given))
-        parts = (*before, *parts_of(content), *after, *asked)
+        if content is None and not (before or after or call_parts):
+            raise MisuseError(_no_content(item))
+        parts = (*before, *parts_of(content), *after, *call_parts)
     fields.end()
-    return Message(role, parts, **known)
+    return Message(role, parts, **attributes)
 
 
 def _result_of(fields: Fields, name: str | None) -> ToolResultPart:
-    """The result of a tool: OpenAI's clients write it as a message of its own, Ollama's name the tool, too."""
+    """Return the tool result in a message of the role ``tool``. Ollama's clients also name the tool in it."""
     if "tool_call_id" not in fields.rest:
-        raise MisuseError("A message dict of the role 'tool' needs the 'tool_call_id' that it answers.")
+        raise MisuseError("A message dict with the role 'tool' needs the 'tool_call_id' of the call that it answers.")
     if fields.rest.get("content") is None:
         raise MisuseError(_no_content(fields.rest))
     name = name or fields.optional("tool_name") or ""
@@ -133,40 +134,40 @@ def _result_of(fields: Fields, name: str | None) -> ToolResultPart:
     return ToolResultPart(fields.rest.pop("tool_call_id"), fields.rest.pop("content"), outcome, name)
 
 
-def _answered(fields: Fields, known: dict[str, Any]) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
-    """The parts of an answer that stand beside its content, before and after it; and its facts, into `known`."""
-    known["id"], known["model"] = fields.optional("id"), fields.optional("model")
-    if fields.rest.get("type") == "message":  # Anthropic's answers, whole
+def _read_answer(fields: Fields, attributes: dict[str, Any]) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
+    """Return the parts of an answer that go before and after its content. Add its id and model to `attributes`."""
+    attributes["id"], attributes["model"] = fields.optional("id"), fields.optional("model")
+    if fields.rest.get("type") == "message":  # a whole answer of Anthropic's API
         for name in ("type", "stop_reason", "stop_sequence", "usage"):
             fields.rest.pop(name, None)
-    thought = fields.optional("reasoning_content") or fields.optional("reasoning")
-    before = (ReasoningPart(thought),) if thought else ()
+    reasoning = fields.optional("reasoning_content") or fields.optional("reasoning")
+    before = (ReasoningPart(reasoning),) if reasoning else ()
     after: list[Part] = []
-    if cited := fields.items("annotations"):
-        after.append(TextPart("", citations=cited))
+    if citations := fields.items("annotations"):
+        after.append(TextPart("", citations=citations))
     if refusal := fields.optional("refusal"):
         after.append(RefusalPart(refusal))
     if fields.rest.get("audio") is not None:
         sound = fields.fields("audio")
         after.append(FilePart("audio/*", file_id=sound.text("id"), provider="openai"))
-        for name in ("data", "transcript", "expires_at"):  # what the provider keeps under the id
+        for name in ("data", "transcript", "expires_at"):  # the provider stores these under the id
             sound.rest.pop(name, None)
         sound.end()
     after += [part for item in fields.items("images") for part in parts_of(item)]
     return before, tuple(after)
 
 
-def _no_content(given: Mapping[str, Any]) -> str:
-    if "content" in given:
+def _no_content(item: Mapping[str, Any]) -> str:
+    if "content" in item:
         return (
-            "The content of a message dict is None, which only that of an assistant's with 'tool_calls' may be: give "
-            "text, parts or content dicts."
+            "The content of a message dict is None. Only an assistant's message with 'tool_calls' may have no "
+            "content: pass text, parts or content dicts."
         )
     import difflib
 
-    keys = sorted(map(str, given))
+    keys = sorted(map(str, item))
     near = difflib.get_close_matches("content", keys, 1)
-    hint = f" Is {near[0]!r} its 'content'?" if near else ""
+    hint = f" Did you mean 'content' by {near[0]!r}?" if near else ""
     return f"A message dict needs a 'role' and a 'content'; this one has {keys}.{hint}"
 
 
@@ -175,11 +176,11 @@ def _call_of(index: int, call: Mapping[str, Any]) -> ToolCallPart:
         case {"function": {"name": str(name), "arguments": str(arguments), **inner}, **rest} if (
             is_text(call.get("id") or "") and not inner
         ):
-            facts = {key: value for key, value in rest.items() if key not in ("id", "type", "index")}
-            # Such as extra_content, in which Gemini wants its signature back.
-            return ToolCallPart(call.get("id") or "", name, arguments, index, extra=facts or None)
+            # The further fields include extra_content, in which Gemini requires its signature back.
+            extra = {key: value for key, value in rest.items() if key not in ("id", "type", "index")}
+            return ToolCallPart(call.get("id") or "", name, arguments, index, extra=extra or None)
         case _:
             raise MisuseError(
-                "A tool call is a dict of 'id' and 'function', which has a 'name' and 'arguments' as JSON text, "
-                f"not {shown(call)}."
+                "A tool call must be a dict with 'id' and 'function', and the function must have a 'name' and "
+                f"'arguments' as JSON text; got {shown(call)}."
             )

@@ -1,7 +1,8 @@
-"""What a model is told about tools and about the form of its answer, in words that no vendor owns.
+"""Neutral definitions of tools, of the tool choice and of the response format.
 
-Definitions in the usual vendors' spellings are read into these, so that any provider can translate them. A dict that
-has more than these can say stays as it is: the provider in whose form it is sends it untouched, others refuse it.
+rxllm converts definitions in the usual vendors' forms to these, and each provider translates these to its own form. A
+dict with more fields than the neutral form stays a dict: the provider that uses this form sends it unchanged, other
+providers raise MisuseError.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ from .parts import is_mapping
 __all__ = ["ANSWER", "Effort", "ResponseSchema", "ToolSpec"]
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
-"""How hard to think before the answer; models know some of these."""
+"""How much a model reasons before it answers. Each model supports some of these values."""
 
-ANSWER = "answer"  # what a schema is called that has no name
+ANSWER = "answer"  # the default name of a schema
 _CHOICES = ("auto", "none", "required")
 _BARE: Mapping[str, Any] = {"type": "object", "properties": {}}
 
 
 @frozen
 class ToolSpec:
-    """What a model is told of one tool.
+    """The definition of one tool for a model.
 
     Attributes:
-        name: what the model calls it by.
-        description: what it does, and when to use it.
-        parameters: the JSON schema of its arguments, an object.
+        name: the name that the model uses to call the tool.
+        description: what the tool does, and when the model should use it.
+        parameters: the JSON schema of the arguments, an object.
         strict: whether the arguments must fit the schema exactly; None leaves that to the provider.
     """
 
@@ -51,7 +52,7 @@ class ToolSpec:
     @name.validator  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUntypedFunctionDecorator]
     def _not_a_choice(self, _: object, name: str) -> None:
         if name in _CHOICES:
-            raise MisuseError(f"A tool can't be called {name!r}, which is a tool_choice.")
+            raise MisuseError(f"A tool can't have the name {name!r}, because this word is a tool_choice. Rename it.")
 
 
 @frozen
@@ -60,9 +61,9 @@ class ResponseSchema:
 
     Attributes:
         schema: the JSON schema.
-        name: what the provider calls it.
+        name: the name of the schema for the provider.
         strict: whether the answer must fit exactly; None leaves that to the provider.
-        description: what the answer is.
+        description: what the answer describes.
     """
 
     schema: Mapping[str, Any] = field(validator=must_be("a JSON schema, as a dict", is_mapping), hash=False)
@@ -76,82 +77,82 @@ class ResponseSchema:
 ToolLike = ToolSpec | Mapping[str, Any]
 
 
-def tools_of(given: object) -> tuple[ToolLike, ...] | None:
-    """One definition or several; those that are understood are neutral.
+def tools_of(value: object) -> tuple[ToolLike, ...] | None:
+    """Convert one tool definition or several to a tuple, in the neutral form where that is possible.
 
     Raises:
-        MisuseError: one is no definition of a tool.
+        MisuseError: an item does not define a tool, or two tools have the same name.
     """
-    if given is None:
+    if value is None:
         return None
-    several = isinstance(given, Iterable) and not isinstance(given, (str, Mapping))
-    items = cast("Iterable[object]", given if several else (given,))
+    several = isinstance(value, Iterable) and not isinstance(value, (str, Mapping))
+    items = cast("Iterable[object]", value if several else (value,))
     tools = tuple(map(_tool_of, items))
     names = [tool.name for tool in tools if isinstance(tool, ToolSpec)]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise MisuseError(f"Two tools are called {twice!r}; the model could not tell them apart.")
+        raise MisuseError(f"Two tools have the name {twice!r}, so the model could not distinguish them. Rename one.")
     return tools
 
 
-def _tool_of(given: object) -> ToolLike:
-    if isinstance(given, ToolSpec):
-        return given
-    if not isinstance(given, Mapping):
-        raise MisuseError(f"tools must be one or more ToolSpecs or dicts that define a tool, not {shown(given)}.")
-    fields = dict(cast("Mapping[str, Any]", given))
+def _tool_of(item: object) -> ToolLike:
+    if isinstance(item, ToolSpec):
+        return item
+    if not isinstance(item, Mapping):
+        raise MisuseError(f"tools must be one or more ToolSpecs or dicts that define a tool, not {shown(item)}.")
+    fields = dict(cast("Mapping[str, Any]", item))
     kind = fields.pop("type", None)
     if kind == "function" and fields.keys() == {"function"} and isinstance(fields["function"], Mapping):
         fields = dict(cast("Mapping[str, Any]", fields["function"]))
     elif kind not in (None, "function", "custom"):
-        return cast("Mapping[str, Any]", given)
+        return cast("Mapping[str, Any]", item)
     for spelling in ("input_schema", "schema"):
         if spelling in fields and "parameters" not in fields:
             fields["parameters"] = fields.pop(spelling)
-    known = {"name", "description", "parameters", "strict"} >= fields.keys()
-    if not known or "name" not in fields or (kind == "custom" and "parameters" not in fields):
-        return cast("Mapping[str, Any]", given)
+    is_neutral = {"name", "description", "parameters", "strict"} >= fields.keys()
+    if not is_neutral or "name" not in fields or (kind == "custom" and "parameters" not in fields):
+        return cast("Mapping[str, Any]", item)
     fields = {name: value for name, value in fields.items() if value is not None}
     return ToolSpec(**fields)
 
 
-def tool_choice_of(given: str | Mapping[str, Any] | None) -> str | Mapping[str, Any] | None:
-    """``auto``, ``none``, ``required`` or a tool's name; a dict that says more than that stays as it is."""
-    if not isinstance(given, Mapping):
-        return "required" if given == "any" else given
-    match dict(given):
+def tool_choice_of(choice: str | Mapping[str, Any] | None) -> str | Mapping[str, Any] | None:
+    """Convert a tool choice to ``auto``, ``none``, ``required`` or a tool's name. Other dicts stay unchanged."""
+    if not isinstance(choice, Mapping):
+        return "required" if choice == "any" else choice
+    match dict(choice):
         case {"type": "any", **rest} if not rest:
             return "required"
-        case {"type": "auto" | "none" | "required" as choice, **rest} if not rest:
-            return str(choice)
+        case {"type": "auto" | "none" | "required" as word, **rest} if not rest:
+            return str(word)
         case {"type": "function", "function": {"name": str(name)}, **rest} if not rest:
             return name
         case {"type": "tool" | "function", "name": str(name), **rest} if not rest:
             return name
         case _:
-            return given
+            return choice
 
 
-def response_format_of(given: object) -> Literal["json"] | ResponseSchema | Mapping[str, Any] | None:
-    """``"json"`` or a schema; a dict that is neither stays as it is."""
-    if not isinstance(given, Mapping):
-        return cast('Literal["json"] | None', given)
-    form = dict(cast("Mapping[str, Any]", given))
+def response_format_of(value: object) -> Literal["json"] | ResponseSchema | Mapping[str, Any] | None:
+    """Convert a response format to ``"json"`` or a ResponseSchema. Other dicts stay unchanged."""
+    if not isinstance(value, Mapping):
+        return cast('Literal["json"] | None', value)
+    form = dict(cast("Mapping[str, Any]", value))
     kind = form.pop("type", None)
     if kind == "json_object" and not form:
         return "json"
     if kind == "json_schema":
         inner = form.pop("json_schema", None) if form.keys() == {"json_schema"} else form
-        return _schema_of(inner) or cast("Mapping[str, Any]", given)
-    return ResponseSchema(cast("Any", given)) if _is_schema(kind, form) else cast("Mapping[str, Any]", given)
+        return _schema_of(inner) or cast("Mapping[str, Any]", value)
+    return ResponseSchema(cast("Any", value)) if _is_schema(kind, form) else cast("Mapping[str, Any]", value)
 
 
-def _schema_of(told: object) -> ResponseSchema | None:
-    if not isinstance(told, Mapping):
+def _schema_of(value: object) -> ResponseSchema | None:
+    if not isinstance(value, Mapping):
         return None
-    fields = {name: value for name, value in cast("dict[str, Any]", told).items() if value is not None}
-    known = {"schema", "name", "strict", "description"} >= fields.keys() and "schema" in fields
-    return ResponseSchema(**fields) if known else None
+    fields = {name: item for name, item in cast("dict[str, Any]", value).items() if item is not None}
+    is_neutral = {"schema", "name", "strict", "description"} >= fields.keys() and "schema" in fields
+    return ResponseSchema(**fields) if is_neutral else None
 
 
 _TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")

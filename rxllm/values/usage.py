@@ -12,17 +12,18 @@ __all__ = ["Usage"]
 
 @frozen(kw_only=True)
 class Usage:
-    """Counts of tokens; None where the provider did not say.
+    """Token counts. A count is None if the provider did not report it.
 
-    ``a + b`` adds them up across answers.
+    ``a + b`` adds the counts of two answers.
 
     Attributes:
-        input_tokens: of the prompt, those read from a cache or written to one included, at every provider.
-        output_tokens: of the answer, reasoning included.
-        cache_read_input_tokens: of the input, those read from a cache.
-        cache_creation_input_tokens: of the input, those written to a cache.
-        reasoning_output_tokens: of the output, the reasoning.
-        estimated: whether rxllm has counted, not the provider.
+        input_tokens: the tokens of the prompt. For every provider, they include the tokens that were read from a
+            cache or written to one.
+        output_tokens: the tokens of the answer, including reasoning.
+        cache_read_input_tokens: the input tokens that were read from a cache.
+        cache_creation_input_tokens: the input tokens that were written to a cache.
+        reasoning_output_tokens: the output tokens that are reasoning.
+        estimated: whether rxllm counted the tokens, not the provider.
     """
 
     input_tokens: int | None = None
@@ -42,7 +43,7 @@ class Usage:
         return Usage(**{name: add(name) for name in _COUNTS}, estimated=self.estimated or other.estimated)
 
     def updated(self, later: Usage) -> Usage:
-        """The running total after `later` came: its known counts replace these."""
+        """Return the running total after a later report: the counts that it contains replace these."""
         counts = {name: n for name in _COUNTS if (n := getattr(later, name)) is not None}
         return attrs.evolve(self, **counts, estimated=later.estimated)
 

@@ -1,4 +1,4 @@
-"""`Chunk` is a monoid: however an answer is cut and its pieces grouped, the sum is the same."""
+"""`Chunk` is a monoid: the sum of the pieces of an answer does not depend on the cuts or on the grouping."""
 
 import functools
 import operator
@@ -51,39 +51,39 @@ def total(pieces):
 
 
 @given(chunks)
-def test_an_empty_chunk_changes_nothing(chunk):
-    """``Chunk()`` is the unit, on either side."""
+def test_empty_chunk_is_the_unit(chunk):
+    """Adding ``Chunk()`` on either side does not change a chunk."""
     assert chunk == Chunk() + chunk
     assert chunk == chunk + Chunk()
     assert chunk == join([chunk])
 
 
 @given(chunks, chunks, chunks)
-@example(  # a signature closes what came before it, whichever sum is made first
+@example(  # a signature closes the reasoning before it, in either grouping
     Chunk(parts=[ReasoningPart("a", index=0)]),
     Chunk(parts=[ReasoningPart(signature="s", index=0)]),
     Chunk(parts=[ReasoningPart("b", index=0)]),
 )
-@example(  # a fragment without an id is nobody's until it meets its call
+@example(  # a fragment without an id belongs to no call until it joins its call
     Chunk(parts=[ToolCallPart("A", "f")]),
     Chunk(parts=[ToolCallPart(arguments="{")]),
     Chunk(parts=[ToolCallPart(arguments="}")]),
 )
 @example(Chunk("a"), Chunk("b", usage=Usage(input_tokens=1)), Chunk("c", reset=True))
-def test_it_does_not_matter_which_sum_is_made_first(a, b, c):
-    """``+`` is associative."""
+def test_addition_is_associative(a, b, c):
+    """``(a + b) + c`` equals ``a + (b + c)``."""
     assert (a + b) + c == a + (b + c)
 
 
 @given(st.lists(chunks, max_size=8))
-def test_join_is_the_sum(pieces):
-    """The linear `join` is what folding by ``+`` gives."""
+def test_join_equals_the_sum(pieces):
+    """The linear `join` gives the same chunk as repeated ``+``."""
     assert total(pieces) == join(pieces)
 
 
 @given(st.lists(chunks, max_size=10), st.data())
 def test_any_grouping_gives_the_same_message(pieces, data):
-    """Pieces may be summed in groups of any size, and the sums joined."""
+    """Groups of any size may be summed first, and then their sums."""
     cuts = sorted(data.draw(st.lists(st.integers(0, len(pieces)), max_size=4)))
     groups = [pieces[start:end] for start, end in zip([0, *cuts], [*cuts, len(pieces)], strict=True)]
     assert join(pieces) == join(map(join, groups))
@@ -91,15 +91,15 @@ def test_any_grouping_gives_the_same_message(pieces, data):
 
 
 @given(st.lists(chunks, max_size=6))
-def test_the_text_of_a_sum_is_the_sum_of_texts(pieces):
-    """Nothing but a reset takes text away."""
+def test_text_of_the_sum_is_the_sum_of_texts(pieces):
+    """Only a reset removes text."""
     last = max((i for i, chunk in enumerate(pieces) if chunk.reset), default=0)
     assert "".join(chunk.text for chunk in pieces[last:]) == join(pieces).text
 
 
 @given(chunks)
-def test_equal_chunks_have_equal_hashes_and_a_message_is_the_same_chunk(chunk):
-    """A chunk rebuilt from its facts is the same value; as a message and back it loses only `reset`."""
+def test_rebuilt_chunk_is_equal_and_message_keeps_all_but_reset(chunk):
+    """A chunk rebuilt from its attributes is equal, with an equal hash. Its message loses only `reset`."""
     same = Chunk(
         parts=chunk.parts,
         usage=chunk.usage,
@@ -115,13 +115,13 @@ def test_equal_chunks_have_equal_hashes_and_a_message_is_the_same_chunk(chunk):
 
 @given(usages, usages, usages)
 def test_usage_is_a_monoid_across_answers(a, b, c):
-    """Counts add up, None is none."""
+    """Addition of usages is associative, and ``Usage()`` is the unit."""
     assert (a + b) + c == a + (b + c)
     assert a == a + Usage() == Usage() + a
 
 
-def test_usage_across_answers_adds_and_within_one_replaces():
-    """Two answers cost both; a later running total is the total."""
+def test_usage_adds_across_answers_and_replaces_within_one():
+    """The usage of two answers is their sum. Within one answer, the later running total is the total."""
     early, late = Usage(input_tokens=5, output_tokens=1, estimated=True), Usage(output_tokens=9)
     assert Usage(input_tokens=5, output_tokens=10, estimated=True) == early + late
     assert Usage(input_tokens=5, output_tokens=9) == early.updated(late)
@@ -149,12 +149,12 @@ def call(*arguments, **named):
         pytest.param(
             [call("A", "f", "1"), call("B", "g", "2"), call(arguments="3")],
             [ToolCallPart("A", "f", "1"), ToolCallPart("B", "g", "23")],
-            id="a new id at the same index opens a call, and what follows is its own",
+            id="a new id at the same index opens a call, which takes the following fragments",
         ),
         pytest.param(
             [call("A", "f", index=0), call("B", "g", index=1), call("", "", "0", 0), call("", "", "1", 1)],
             [ToolCallPart("A", "f", "0", 0), ToolCallPart("B", "g", "1", 1)],
-            id="interleaved calls are told apart by their index",
+            id="the index distinguishes interleaved calls",
         ),
         pytest.param(
             [call(name="f", arguments="1"), call("A", "g", "2")],
@@ -179,7 +179,7 @@ def call(*arguments, **named):
     ],
 )
 def test_fragments_of_tool_calls_join(fragments, expected):
-    """The rule of `messages`, case by case."""
+    """The rules of `chunk` for tool calls, case by case."""
     assert tuple(expected) == join(fragments).parts
 
 
@@ -191,51 +191,53 @@ def thought(*arguments, **named):
 @pytest.mark.parametrize(
     ("pieces", "expected"),
     [
-        pytest.param([thought("a"), thought("b")], [ReasoningPart("ab")], id="it joins what it follows"),
+        pytest.param(
+            [thought("a"), thought("b")], [ReasoningPart("ab")], id="reasoning joins the reasoning directly before it"
+        ),
         pytest.param(
             [thought("a"), Chunk("x"), thought("b")],
             [ReasoningPart("a"), TextPart("x"), ReasoningPart("b")],
-            id="without an index, text in between parts it",
+            id="without an index, text in between separates reasoning",
         ),
         pytest.param(
             [thought("a", index=1), Chunk("x"), thought("b", index=1)],
             [ReasoningPart("ab", index=1), TextPart("x")],
-            id="with an index it does not",
+            id="with an index, text in between does not separate reasoning",
         ),
         pytest.param(
             [thought("a", index=0), thought("b", index=1), thought("c", index=0)],
             [ReasoningPart("ac", index=0), ReasoningPart("b", index=1)],
-            id="interleaved thoughts are told apart by their index",
+            id="the index distinguishes interleaved reasoning",
         ),
         pytest.param(
             [thought("a"), thought(signature="s"), thought("b")],
             [ReasoningPart("a", "s"), ReasoningPart("b")],
-            id="a signature closes it",
+            id="a signature closes reasoning",
         ),
         pytest.param(
             [thought("a", index=0), thought("", "s", 0), thought("b", index=0), thought("", "t", 0)],
             [ReasoningPart("a", "s", 0), ReasoningPart("b", "t", 0)],
-            id="a signature closes it, also with an index",
+            id="a signature closes reasoning with an index, too",
         ),
         pytest.param([thought(signature="s")], [ReasoningPart("", "s")], id="a signature alone is kept"),
-        pytest.param([thought("")], [], id="nothing is nothing"),
+        pytest.param([thought("")], [], id="empty reasoning is dropped"),
     ],
 )
 def test_reasoning_joins(pieces, expected):
-    """The rule of `messages`, case by case."""
+    """The rules of `chunk` for reasoning, case by case."""
     assert tuple(expected) == join(pieces).parts
 
 
-def test_a_reset_forgets_everything_before_it():
-    """Text, parts and facts are gone; what comes after counts, and the sum still tells that it began anew."""
+def test_reset_discards_everything_before_it():
+    """A reset discards text, parts and attributes of the chunks before it. The sum keeps ``reset=True``."""
     before = Chunk("wrong", usage=Usage(output_tokens=9), model="m", id="1", finish_reason="stop")
     after = Chunk("right", reset=True)
     assert after + Chunk(model="n") == join([before, call("A"), after, Chunk(model="n")])
     assert Chunk("right!", reset=True) == before + after + Chunk("!")
 
 
-def test_text_joins_only_at_the_seam():
-    """Text that something else parts stays in its place."""
+def test_text_joins_only_with_adjacent_text():
+    """Texts on both sides of another part stay separate."""
     expected = (TextPart("ab"), FilePart("image/png", b"1"), TextPart("cd"))
     chunk = Chunk("a") + Chunk("b", parts=[FilePart("image/png", b"1"), TextPart("c")]) + Chunk("d")
     assert expected == chunk.parts

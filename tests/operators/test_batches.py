@@ -339,7 +339,7 @@ def test_the_end_of_the_program_is_no_answer(kind, method):
 
 def test_a_bad_prompt_fails_the_batch():
     """Like any failure."""
-    with pytest.raises(MisuseError, match="A prompt is text"):
+    with pytest.raises(MisuseError, match="A prompt must be text"):
         Echo().batch(["a", 5])
 
 

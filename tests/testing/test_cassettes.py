@@ -338,7 +338,7 @@ HEAD = {"run": "1", "rxllm": 1, "request": "x", "asked": "'hi'"}
     ("lines", "number", "sentence"),
     [
         (["no json"], 1, "malformed|invalid"),
-        ([HEAD, {"run": "1", "after": 0.1, "text": 5}], 2, "no record of a chunk"),
+        ([HEAD, {"run": "1", "after": 0.1, "text": 5}], 2, "does not describe a chunk"),
         ([HEAD, {"run": "1", "after": "soon"}], 2, "Expected `float`"),
         ([HEAD, {"run": "1", "end": "happy"}], 2, "Invalid enum value"),
         ([HEAD, {"run": "2", "text": "a"}], 2, "its answer has no head"),

@@ -238,7 +238,7 @@ def test_no_diagram_at_all():
     """Is a mistake, too; and so is a value that is no chunk."""
     with pytest.raises(MisuseError, match="needs a diagram"):
         MarbleLLM([])
-    with pytest.raises(MisuseError, match="answers with text, a Chunk or a Message"):
+    with pytest.raises(MisuseError, match="must answer with text, a Chunk or a Message"):
         MarbleLLM("a|", values={"a": 5})
 
 

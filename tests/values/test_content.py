@@ -103,13 +103,13 @@ def test_content_dict_keeps_every_field(item, expected):
         ),
         ({"type": "text", "text": 5}, "The 'text' of content of the type 'text' must be text, not 5"),
         ({"type": "text"}, "must be text, not None"),
-        ({"type": "text", "text": "x", "cache_control": {"type": "eternal"}}, "has the type 'ephemeral'"),
-        ({"type": "image", "source": {"type": "magic"}}, "is base64, text, url or file, not 'magic'"),
+        ({"type": "text", "text": "x", "cache_control": {"type": "eternal"}}, "must have the type 'ephemeral'"),
+        ({"type": "image", "source": {"type": "magic"}}, "must be base64, text, url or file, not 'magic'"),
         ({"type": "image"}, "must be a dict, not None"),
         ({"type": "input_audio", "input_audio": {"data": "§"}}, "is not valid base64"),
         ({"type": "file", "file": {}}, "needs a 'file_data', a 'file_id' or a 'file_url'"),
         ({"type": "tool_use", "id": "c", "name": "f", "input": "x"}, "'input' of content of the type 'tool_use' must"),
-        ({"type": ["text"]}, "is not known here"),
+        ({"type": ["text"]}, "does not know content of type"),
     ],
 )
 def test_unknown_field_of_content_dict_raises_misuse_error_with_its_name(item, sentence):

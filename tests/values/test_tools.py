@@ -144,8 +144,8 @@ def test_anthropic_accepts_schema_and_its_own_efforts():
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
     [
-        ({"tools": [WEATHER, {"name": "weather"}]}, "Two tools are called 'weather'"),
-        ({"tools": [{"name": "none"}]}, "can't be called 'none'"),
+        ({"tools": [WEATHER, {"name": "weather"}]}, "Two tools have the name 'weather'"),
+        ({"tools": [{"name": "none"}]}, "can't have the name 'none'"),
         ({"tools": [{"name": ""}]}, "name must be a name"),
         ({"tools": [{"name": "f", "parameters": "x"}]}, "parameters must be a JSON schema"),
         ({"tools": [5]}, "tools must be one or more ToolSpecs or dicts"),
