@@ -50,12 +50,13 @@ from .events import (
 from .handlers import StdoutHandler
 from .llm import LLM
 from .misuse import MisuseError
+from .observation import dispatch
 from .operators.batch import batch, batch_as_completed
 from .operators.message import message, usage
 from .operators.stage import stage
 from .operators.text import text
 from .pipeline import Pipeline, pipe
-from .runtime.scheduler import dispatch, scheduler
+from .runtime.scheduler import scheduler
 from .values.chunk import Chunk, join
 from .values.message import FinishReason, Message
 from .values.parameters import Parameters, Settings

@@ -20,11 +20,12 @@ from .bridges.stream import CallerStream
 from .events import Event, Listener
 from .extensible import Extensible, evolved
 from .misuse import MisuseError, is_text, must_be, shown
+from .observation import BoundListener, observation_of, observed_by
 from .operators.adding_up import Fold
 from .operators.astream_events import SELECTIONS, as_dicts
 from .operators.batch import MAX_CONCURRENCY, batch, batch_as_completed
 from .operators.observing import bound_listeners
-from .runtime.scheduler import BoundListener, scheduler_for
+from .runtime.scheduler import scheduler_for
 from .runtime.source import Source, connect
 from .showing import brief
 from .values.frozen import frozen_json
@@ -171,7 +172,9 @@ class Surface(Extensible, ABC, Generic[In, Out, Answer]):
         def subscribe(observer: abc.ObserverBase[Event], given: abc.SchedulerBase | None) -> abc.DisposableBase:
             scheduler = scheduler_for(given)
             listener = BoundListener(observer.on_next, scheduler.loop)
-            return connect(stream, _End(observer), scheduler.under(scheduler.run, (*scheduler.listeners, listener)))
+            observation = observation_of(scheduler)
+            run, listeners = (observation.run, observation.listeners) if observation else (None, ())
+            return connect(stream, _End(observer), observed_by(scheduler, run, (*listeners, listener)))
 
         return Source(subscribe)
 

@@ -20,7 +20,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 MODULES = [".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__") for path in FILES]
 FLOORS = {
     **dict.fromkeys(("errors", "bounds", "terminal", "secrecy", "showing", "extensible", "exact", "runtime"), 0),
-    **dict.fromkeys(("misuse", "values", "events", "records", "results"), 0),
+    **dict.fromkeys(("misuse", "values", "events", "records", "results", "observation"), 0),
     **dict.fromkeys(("wire", "operators", "bridges"), 1),
     **dict.fromkeys(("surface", "llm", "pipeline", "tools"), 2),
     **dict.fromkeys(("providers", "combinators", "handlers"), 3),
@@ -225,3 +225,9 @@ def test_the_suite_reaches_no_other_machine(address):
 def test_the_suite_knows_no_keys():
     """And no proxies."""
     assert [] == [name for name in os.environ if name.endswith("_API_KEY") or name.lower().endswith("_proxy")]
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parent.name == "runtime"], ids=lambda path: path.stem)
+def test_the_engine_imports_no_events(path):
+    """The engine carries the observation of a run without looking into it."""
+    assert set() == {"events", "observation"} & {room(other) for other in imports(path, f"rxllm.runtime.{path.stem}")}

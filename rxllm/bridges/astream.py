@@ -12,8 +12,9 @@ from reactivex import Observable
 
 from ..misuse import MisuseError
 from ..runtime.gate import HIGH_WATER, LOW_WATER, Gate
+from ..runtime.lifetime import settled
 from ..runtime.loops import in_loop
-from ..runtime.scheduler import Scheduler, settled
+from ..runtime.scheduler import Scheduler
 from ..runtime.source import expected
 from .sink import Sink
 
@@ -40,7 +41,7 @@ class _Sink(Sink[T]):
         if make is None:  # closed before it began
             return
         self.scheduler = Scheduler(asyncio.get_running_loop())
-        self.scheduler.blame = self.fail
+        self.scheduler.lifetime.on_failure = self.fail
         self.gate = self.scheduler.gate
         self.thread = get_ident()
         if self.reader is not None:
@@ -56,7 +57,7 @@ class _Sink(Sink[T]):
                 continue
             if self.ended and not items:  # another thread may have put the last one meanwhile
                 if hasattr(self, "scheduler"):
-                    await settled(self.scheduler.beside)  # of handlers, which may need this loop
+                    await settled(self.scheduler.lifetime.handler_tasks)  # of handlers, which may need this loop
                 raise self.end(StopAsyncIteration)
             try:
                 await self.wait()
@@ -160,7 +161,7 @@ class AsyncStream(AsyncIterator[T], Generic[T]):
         elif hasattr(sink, "scheduler"):
             if in_loop(sink.scheduler.loop):
                 sink.dispose()
-                await settled(sink.scheduler.tasks | sink.scheduler.beside)
+                await settled(sink.scheduler.lifetime.tasks | sink.scheduler.lifetime.handler_tasks)
             elif not sink.ended:  # its loop may be busy, or closed, so nobody waits for it
                 sink.close()
 

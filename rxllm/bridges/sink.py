@@ -9,8 +9,9 @@ from typing import TypeVar
 
 from reactivex import Observable, abc
 
+from ..runtime.lifetime import not_handled
 from ..runtime.loops import raisable
-from ..runtime.scheduler import Scheduler, not_handled
+from ..runtime.scheduler import Scheduler
 from ..runtime.source import connect
 
 __all__ = ["Sink"]
@@ -63,9 +64,8 @@ class Sink(abc.ObserverBase[T]):
         scheduler.gate.open()
         if subscription is not None:
             subscription.dispose()
-        scheduler.blame = (
-            not_handled  # without this cycle the graph is freed here, not in the reader's thread by chance
-        )
+        # Breaks a reference cycle: the graph is freed here, not at any moment in the reader's thread.
+        scheduler.lifetime.on_failure = not_handled
 
     def on_error(self, error: Exception) -> None:
         """Keeps the error for the reader, who gets it after the items that came before it."""

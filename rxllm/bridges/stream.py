@@ -97,7 +97,7 @@ class _Sink(Sink[T]):
         if portal().is_closed():
             raise MisuseError("The interpreter is shutting down; it is too late for a new stream.")
         self.scheduler = Scheduler(portal())
-        self.scheduler.blame = self.fail
+        self.scheduler.lifetime.on_failure = self.fail
         if self.stream() is not None:
             self.dropped = when_dropped(self.stream, self.close)
         self.scheduler.call(functools.partial(self.begin, make))

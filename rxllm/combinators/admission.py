@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Mapping
 from functools import partial
 from math import inf
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 from reactivex import Observable, abc
@@ -16,16 +16,21 @@ from ..errors import RateLimited, RxllmError
 from ..misuse import MisuseError
 from ..operators.answering import Asked
 from ..runtime.disposable import LockFreeSerialDisposable
-from ..runtime.scheduler import Scheduler, Timers, call, timers
+from ..runtime.lifetime import Lifetime
+from ..runtime.scheduler import Baggage, Scheduler, Timers, call, enclosing, timers
 from ..runtime.source import Source, connect
 from ..values.chunk import Chunk
 from ..values.request import Request
+from ..wire.rates import ON_RESPONSE
 from .limiter import Limiter
 from .queueing import Queue, Ticket
 
 __all__ = ["Servers", "admitted", "server_of", "twice"]
 
 T = TypeVar("T")
+
+_ADMISSIONS: Baggage[tuple[_Admission[Any], ...]] = Baggage(())
+"""The admissions by limiters that a subscription is a part of."""
 
 
 @functools.lru_cache(64)
@@ -103,6 +108,13 @@ class _Started(set["asyncio.Task[None]"]):
             self.emptied()
 
 
+def _admissions(scheduler: Scheduler) -> tuple[_Admission[Any], ...]:
+    """Return the admissions around a subscription; a model that a run calls by itself is within those of the run."""
+    if not (carried := scheduler.carried(_ADMISSIONS)) and (outer := enclosing.get()):
+        carried = outer.carried(_ADMISSIONS)
+    return carried
+
+
 def twice(limiter: Limiter) -> str:
     """The sentence for a request that holds a place of the limiter and asks for another."""
     return (
@@ -129,7 +141,7 @@ class _Admission(Asked, abc.ObserverBase[T], abc.DisposableBase):
         tokens: int,
     ) -> None:
         if isinstance(scheduler, Scheduler) and limiter._limits["concurrency"] is not None:  # pyright: ignore[reportPrivateUsage]
-            for outer in cast("tuple[_Admission[T], ...]", scheduler.within):
+            for outer in _admissions(scheduler):
                 if outer.queue is limiter._queue and not outer.is_over:  # pyright: ignore[reportPrivateUsage]
                     raise MisuseError(twice(limiter))
         self.scheduler = scheduler
@@ -174,18 +186,23 @@ class _Admission(Asked, abc.ObserverBase[T], abc.DisposableBase):
         self.ended()  # of the waiting
         scheduler = self.scheduler
         if isinstance(scheduler, Scheduler):
-            inside = scheduler.heeding(self.broken)
-            outer = scheduler.answered
+            outer = scheduler.carried(ON_RESPONSE)
 
             def answered(place: str, status: int, headers: Mapping[str, str]) -> None:
                 self.servers.add(server_of(place))
                 self.queue.learn(server_of(place), status, headers, self.ticket.now())
                 outer(place, status, headers)
 
-            inside.answered = answered
-            inside.tasks = self.tasks = _Started(scheduler.tasks, self.closed)
-            inside.within = (*scheduler.within, self)
-            scheduler = inside
+            around = scheduler.lifetime
+            self.tasks = _Started(around.tasks, self.closed)
+            lifetime = Lifetime(
+                self.tasks, around.handler_tasks, around.on_failure, keeps_alive=around.keeps_alive
+            ).handled_also_by(self.broken)
+            scheduler = (
+                scheduler.evolve(lifetime=lifetime)
+                .with_baggage(ON_RESPONSE, answered)
+                .with_baggage(_ADMISSIONS, (*_admissions(scheduler), self))
+            )
         try:
             self.subscription.disposable = connect(self.source(), self, scheduler)
         except Exception as error:

@@ -10,10 +10,12 @@ from collections import deque
 from collections.abc import Awaitable
 from typing import Any
 
+from ..observation import current
 from ..runtime.forks import reset_in_child
 from ..runtime.gate import HIGH_WATER, LOW_WATER
 from ..runtime.loops import in_loop
-from ..runtime.scheduler import Scheduler, current, scheduler_for
+from ..runtime.portal import is_portal
+from ..runtime.scheduler import Scheduler, scheduler_for
 
 __all__ = ["Lines", "discard"]
 
@@ -37,13 +39,18 @@ class Lines:
             line = self.open.get(run_id)
             is_new = line is None
             if line is None:
-                scheduler = (current() or scheduler_for(None)).finishing()
+                scheduler = _finishing(current() or scheduler_for(None))
                 line = self.open[run_id] = _Line(self, run_id, scheduler)
             line.waiting.append(awaitable)
         if is_new:
             line.start()
         elif len(line.waiting) == HIGH_WATER:
             line.scheduler.call(line.press)
+
+
+def _finishing(scheduler: Scheduler) -> Scheduler:
+    """Return a scheduler whose work is finished even if the script ends meanwhile."""
+    return scheduler.evolve(lifetime=scheduler.lifetime.kept_alive(is_portal(scheduler.loop)))
 
 
 class _Line:
@@ -78,7 +85,7 @@ class _Line:
     def begin(self) -> None:
         # Not by the loop's factory: an eager task would enter the context, in which this may be running, at once.
         self.task = asyncio.Task(self.run(), loop=self.scheduler.loop, context=self.scheduler.context)
-        self.scheduler.beside.add(self.task)
+        self.scheduler.lifetime.handler_tasks.add(self.task)
         self.task.add_done_callback(self.ended)
 
     def press(self) -> None:
@@ -107,7 +114,7 @@ class _Line:
             return None
 
     def ended(self, task: asyncio.Task[None]) -> None:
-        self.scheduler.beside.discard(task)
+        self.scheduler.lifetime.handler_tasks.discard(task)
         if task.cancelled():
             _log.warning("The event loop ended before the async hooks of a run had; the rest of them is given up.")
         self.drop()

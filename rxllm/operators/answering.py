@@ -85,7 +85,7 @@ def overhearing(scheduler: Scheduler) -> tuple[Scheduler, Callable[[RxllmError],
     as while a request waits for its turn or for the next attempt, it is the request.
     """
     running: Running = {}
-    above = scheduler.knowing(_overheard, (*scheduler.context.get(_overheard, ()), running))
+    above = scheduler.with_variable(_overheard, (*scheduler.context.get(_overheard, ()), running))
 
     def tell(error: RxllmError) -> None:
         if (answer := next((asked for asked in running if isinstance(asked, _Answer)), None)) is not None:

@@ -14,8 +14,9 @@ from reactivex import Observable, abc
 
 from ..errors import RxllmError, Timeout
 from ..events import Retried
+from ..observation import observation_of
 from ..runtime.disposable import LockFreeSerialDisposable
-from ..runtime.scheduler import Scheduler, Timers, call, clock, timers
+from ..runtime.scheduler import Baggage, Scheduler, Timers, call, clock, timers
 from ..runtime.source import Source, connect
 from ..values.chunk import Chunk
 from ..values.message import Message
@@ -23,10 +24,13 @@ from ._observer import ignore
 from .backoff import USUAL_DELAY, Delay, is_retryable
 from .serialising import serialised
 
-__all__ = ["Begin", "retried", "tried"]
+__all__ = ["RETRIED_ABOVE", "Begin", "retried", "tried"]
 
 T = TypeVar("T")
 Begin = Callable[[], Observable[T]]
+
+RETRIED_ABOVE = Baggage(default=False)
+"""Whether an outer combinator already retries a failure, so that inner levels must not."""
 
 
 def retried(
@@ -160,7 +164,7 @@ class _Attempt(abc.ObserverBase[T], Generic[T]):
 
 
 def _with_others(scheduler: Timers) -> Timers:
-    return scheduler.with_others() if isinstance(scheduler, Scheduler) else scheduler
+    return scheduler.with_baggage(RETRIED_ABOVE, True) if isinstance(scheduler, Scheduler) else scheduler
 
 
 class _Retrying(abc.DisposableBase, Generic[T]):
@@ -234,8 +238,8 @@ class _Retrying(abc.DisposableBase, Generic[T]):
         scheduler = self.scheduler
         if seconds is not None and self.within is not None and not self.spoken:
             seconds = seconds if clock(scheduler)() + seconds < self.ends else None
-        if seconds is not None and isinstance(scheduler, Scheduler) and scheduler.run is not None:
-            scheduler.tell(Retried(self.number, error, seconds, run=scheduler.run))
+        if seconds is not None and (observation := observation_of(scheduler)) and observation.run is not None:
+            observation.tell(Retried(self.number, error, seconds, run=observation.run))
         return seconds
 
     def late(self, error: Exception, *_: object) -> None:

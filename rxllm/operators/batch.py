@@ -169,7 +169,7 @@ class _Board(abc.ObserverBase[In]):
 
     async def run(self, prompts: Observable[In]) -> AsyncGenerator[tuple[int, Any], None]:
         above = self.scheduler.with_gate(self.gate)
-        above.blame = self.broken
+        above = above.evolve(lifetime=above.lifetime.handled_by(self.broken))
         upstream = prompts.subscribe(self, scheduler=above)
         try:
             while True:
@@ -223,12 +223,12 @@ class _Board(abc.ObserverBase[In]):
         def broken(error: BaseException) -> bool:
             """What the pipeline's own code raised is the failure of this answer, not of its siblings."""
             if index not in self.running or not isinstance(error, Exception):
-                return self.scheduler.blame(error)
+                return self.scheduler.lifetime.on_failure(error)
             subscription.dispose()
             finished(None, error)
             return True
 
-        scheduler.blame = broken
+        scheduler = scheduler.evolve(lifetime=scheduler.lifetime.handled_by(broken))
         try:
             # The fold turns an answer without a value into an error.
             subscription.disposable = folded(self.stage.answer(prompt), LAST.finish).subscribe(
@@ -259,7 +259,7 @@ class _Board(abc.ObserverBase[In]):
     def broken(self, error: BaseException) -> bool:
         """Where the prompts come from was broken, and no more will come."""
         if not isinstance(error, Exception):
-            return self.scheduler.blame(error)
+            return self.scheduler.lifetime.on_failure(error)
         self.on_error(error)
         return True
 

@@ -128,7 +128,7 @@ class _Keeping(abc.ObserverBase[Chunk], abc.DisposableBase):
             return alarm
         scheduler = self.scheduler
         alarm.disposable = scheduler.schedule_relative(PATIENCE, late)
-        above = scheduler.unheld() if isinstance(scheduler, Scheduler) else scheduler
+        above = scheduler.daemon() if isinstance(scheduler, Scheduler) else scheduler
         return CompositeDisposable(source(lambda _: _value(result)).subscribe(told, failed, scheduler=above), alarm)
 
     def found(self, chunks: Sequence[Chunk] | None) -> None:

@@ -33,7 +33,8 @@ from ..events import (
     run_chunk,
 )
 from ..misuse import MisuseError
-from ..runtime.scheduler import BoundListener, Scheduler, scheduler_for, timers
+from ..observation import BoundListener, Observation, observation_of, observed_by
+from ..runtime.scheduler import Scheduler, scheduler_for, timers
 from ..runtime.source import Source, connect
 from ..values.chunk import Chunk
 from ..values.message import Message
@@ -93,9 +94,9 @@ class _Isolated(BoundListener):
             )
         return cls(cast("Heard", heard), None, handler, isinstance(handler, Handler) and handler.raise_error)
 
-    def hear(self, event: Event) -> None:
+    def notify(self, event: Event) -> None:
         try:
-            self.heard(event)
+            self.callback(event)
         except Exception as error:
             self.failed(event, error)
             if self.raises:
@@ -157,7 +158,7 @@ def observed(
 
     def subscribe(observer: abc.ObserverBase[T], outer: abc.SchedulerBase | None) -> abc.DisposableBase:
         scheduler = timers(outer)
-        if not handlers and not (isinstance(scheduler, Scheduler) and scheduler.listeners):
+        if not handlers and not observation_of(scheduler):
             return connect(folded(source, fold.finish) if whole else source, observer, scheduler)
         scheduler = scheduler_for(scheduler)  # handlers hear on a loop
         return _Run(observer, scheduler, identity(), given, fold, whole=whole).start(source)
@@ -180,7 +181,8 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
     ) -> None:
         import uuid  # only who observes pays for it
 
-        outer = scheduler.run
+        around = observation_of(scheduler)
+        outer = around and around.run
         self.run = Run(
             uuid.uuid4().hex,
             identity.name,
@@ -191,14 +193,19 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
             identity.service,
         )
         self.observer = observer
-        self.scheduler = scheduler.heeding(self.broken).under(self.run, _united(scheduler.listeners, identity.handlers))
+        self.scheduler = observed_by(
+            scheduler.evolve(lifetime=scheduler.lifetime.handled_also_by(self.broken)),
+            self.run,
+            _united(around.listeners if around else (), identity.handlers),
+        )
+        self.observation = cast("Observation", observation_of(self.scheduler))
         # Everything of a run happens on its loop, so most need not look where they are.
         here = (None, self.scheduler.loop)
         self.hears = [
-            listener.heard if listener.loop in here else listener.hear for listener in self.scheduler.listeners
+            listener.callback if listener.loop in here else listener.notify for listener in self.observation.listeners
         ]
         self.emit = ignore if whole else observer.on_next
-        self.outside = self.scheduler.outside
+        self.outside = self.observation.call_outside
         self.failing: set[int] = set()  # listeners whose failure has been logged
         self.given = given
         self.adds_up = fold
@@ -236,7 +243,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
     def disturbed(self, hear: Heard, event: Event, error: Exception) -> Exception | None:
         """Reports what a listener raised; gives it back where that fails the run."""
         listener = next(
-            listener for listener, other in zip(self.scheduler.listeners, self.hears, strict=True) if other is hear
+            listener for listener, other in zip(self.observation.listeners, self.hears, strict=True) if other is hear
         )
         if not isinstance(listener, _Isolated):  # who reads the events has raised
             raise error
@@ -279,7 +286,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
             keep_partial(error, self.values)
         if (failure := self.tell(self.failed(error))) is not None:
             _log.error("A handler failed at Failed, whose error it is not.", exc_info=failure)
-        self.scheduler.outside(self.observer.on_error, error)
+        self.observation.call_outside(self.observer.on_error, error)
 
     def on_completed(self) -> None:
         if self.over:
@@ -299,7 +306,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         self.leave_upstream()
         done = ToolFinished if self.run.kind == "tool" else Finished
         failure = self.tell(done(total, run=self.run))
-        self.scheduler.outside(self.end, (failure, total))
+        self.observation.call_outside(self.end, (failure, total))
 
     def end(self, outcome: tuple[Exception | None, Any]) -> None:
         failure, total = outcome

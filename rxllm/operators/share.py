@@ -14,6 +14,8 @@ from reactivex import Observable, abc
 from ..errors import Interrupted
 from ..runtime.disposable import LockFreeSerialDisposable
 from ..runtime.forks import reset_in_child
+from ..runtime.gate import Gate
+from ..runtime.lifetime import Lifetime
 from ..runtime.loops import in_loop, raisable
 from ..runtime.scheduler import Scheduler, Timers, call, timers
 from ..runtime.source import Source, connect
@@ -90,6 +92,15 @@ class Shared(Generic[T]):
         return Source(subscribe)
 
 
+def _detached(scheduler: Scheduler, on_failure: Callable[[BaseException], bool]) -> Scheduler:
+    """Return a scheduler with a gate and a lifetime of its own, for a request that may outlive its first subscriber."""
+    lifetime = scheduler.lifetime
+    return scheduler.evolve(
+        gate=Gate(scheduler.gate.clock),
+        lifetime=Lifetime(set(), lifetime.handler_tasks, on_failure, keeps_alive=lifetime.keeps_alive),
+    )
+
+
 class _Log(abc.ObserverBase[T]):
     """What came of one subscription to the source, and who reads it. The lock guards the readers.
 
@@ -103,7 +114,7 @@ class _Log(abc.ObserverBase[T]):
         self.hungry = 0  # readers that are not full
         self.ended = False
         self.error: Exception | None = None
-        self.scheduler = first.apart(self.broken) if isinstance(first, Scheduler) else first
+        self.scheduler = _detached(first, self.broken) if isinstance(first, Scheduler) else first
         self.thread: int | None = None  # of the loop, as far as it is known; to look for the loop costs more
         self.upstream = LockFreeSerialDisposable()
 

@@ -113,7 +113,7 @@ def deadline(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
                 observer.on_error(Timeout(f"The stream did not end within {seconds:g} s."))
                 upstream.dispose()  # after the error: a running request adds its facts to the error
 
-            alarm = (scheduler.unheld() if isinstance(scheduler, Scheduler) else scheduler).schedule_relative(
+            alarm = (scheduler.daemon() if isinstance(scheduler, Scheduler) else scheduler).schedule_relative(
                 seconds, fail
             )
             upstream.disposable = connect(source, observer, scheduler)
@@ -197,7 +197,7 @@ class Watch(abc.DisposableBase):
 
     def __init__(self, scheduler: Timers, first: float | None, idle: float | None) -> None:
         self.scheduler = scheduler
-        self.alarms = scheduler.unheld() if isinstance(scheduler, Scheduler) else scheduler
+        self.alarms = scheduler.daemon() if isinstance(scheduler, Scheduler) else scheduler
         self.clock = clock(scheduler)
         self.first, self.idle = inf if first is None else first, inf if idle is None else idle
         self.started = False

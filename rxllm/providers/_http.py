@@ -22,7 +22,7 @@ from ..errors import BadRequest, Interrupted, ProtocolError, ProviderError, Rxll
 from ..events import Service
 from ..llm import LLM, Fields
 from ..misuse import MisuseError
-from ..operators.attempts import retried
+from ..operators.attempts import RETRIED_ABOVE, retried
 from ..operators.backoff import is_retryable
 from ..operators.timeouts import Watch
 from ..runtime.scheduler import Scheduler, scheduler_for
@@ -297,7 +297,7 @@ def _patient(chunks: Observable[Chunk], retries: int, within: float | None) -> S
 
     def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
         scheduler = scheduler_for(given)
-        return connect(chunks if scheduler.has_others else again, observer, scheduler)
+        return connect(chunks if scheduler.carried(RETRIED_ABOVE) else again, observer, scheduler)
 
     return Source(subscribe)
 

@@ -132,11 +132,12 @@ class _Subscription(abc.DisposableBase, Generic[T]):
             self.release()
             return
         # As any task, it has a context of its own; but in a model's run that is the run's, where what is set lasts.
-        run = self.scheduler.run
-        context = self.scheduler.context.copy() if run is None or run.kind == "chain" else self.scheduler.context
+        observation, context = self.scheduler.observation, self.scheduler.context
+        if observation is None or not observation.shares_context:
+            context = context.copy()
         # Not loop.create_task: an eager factory would run it here, inside of whoever subscribes.
         self.task = asyncio.Task(self.run(), loop=self.scheduler.loop, context=context)
-        self.scheduler.tasks.add(self.task)
+        self.scheduler.lifetime.tasks.add(self.task)
         self.task.add_done_callback(self.ended)
 
     async def run(self) -> None:
@@ -198,7 +199,7 @@ class _Subscription(abc.DisposableBase, Generic[T]):
 
     def ended(self, task: asyncio.Task[None]) -> None:
         self.task = None  # the task is freed here, not by the garbage collector in a thread that Ctrl-C may interrupt
-        self.scheduler.tasks.discard(task)
+        self.scheduler.lifetime.tasks.discard(task)
         self.release()
         if task.cancelled():
             self.lost()  # if it was never begun
@@ -209,7 +210,7 @@ class _Subscription(abc.DisposableBase, Generic[T]):
         """It is cancelled; if nobody has left, the loop ends."""
         if not self.over:
             self.over = True
-            self.scheduler.blame(asyncio.CancelledError())
+            self.scheduler.lifetime.on_failure(asyncio.CancelledError())
 
     def stop(self) -> None:
         if not self.over:

@@ -24,6 +24,7 @@ from .clients import client_on
 from .encodings import asked_for
 from .faults import transport_error
 from .proxies import is_loopback
+from .rates import ON_RESPONSE
 from .responses import Failure, body_of, check, redirected
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def post(
                     break
                 await response.aclose()
                 response, asked = await send(following)
-            scheduler.answered(place, response.status_code, response.headers)
+            scheduler.carried(ON_RESPONSE)(place, response.status_code, response.headers)
             encoding = await check(response, place, failure, timeouts.first_chunk)
             beginning = True
             async for data in body_of(response, encoding, asked, place):

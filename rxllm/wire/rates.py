@@ -6,14 +6,16 @@ A figure that makes no sense is ignored: a server that writes nonsense must not 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
 from attrs import frozen
 
-__all__ = ["Allowance", "allowances", "retry_after"]
+from ..runtime.scheduler import Baggage
+
+__all__ = ["ON_RESPONSE", "Allowance", "allowances", "retry_after"]
 
 _LONGEST = 64  # characters; no figure and no date is longer
 _COUNT = r"[0-9]{1,15}"  # compiled when the first header comes
@@ -21,6 +23,17 @@ _SPAN = r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(ms|h|m|s)"
 _ZERO = r"0+"
 _NUMBER = r"[0-9]{1,15}(?:\.[0-9]{0,15})?"
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def _ignore_response(server: str, status: int, headers: Mapping[str, str]) -> None:
+    """Ignore the response: no limiter stands around the request."""
+
+
+ON_RESPONSE: Baggage[Callable[[str, int, Mapping[str, str]], object]] = Baggage(_ignore_response)
+"""Called with each response of a server: its address, such as ``https://host:8000``, the HTTP status, and the headers.
+
+The names of the headers are in lower case.
+"""
 
 
 @frozen

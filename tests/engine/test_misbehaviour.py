@@ -17,8 +17,9 @@ import rxllm
 from rxllm import LLM, MisuseError
 from rxllm.operators.timeouts import silence
 from rxllm.runtime.gate import Gate
+from rxllm.runtime.lifetime import settled
 from rxllm.runtime.loop_local import loop_local
-from rxllm.runtime.scheduler import Scheduler, settled
+from rxllm.runtime.scheduler import Scheduler
 from rxllm.runtime.source import source
 from rxllm.testing import End, FakeServer, Reply, Signal, on_virtual_time
 
@@ -213,7 +214,7 @@ async def test_a_stream_that_is_left_at_a_closed_gate_starts_nothing():
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     subscription.dispose()
-    await settled(scheduler.tasks)
+    await settled(scheduler.lifetime.tasks)
     assert [] == begun
 
 
@@ -264,7 +265,7 @@ def test_a_closed_loop_is_refused():
     loop = asyncio.new_event_loop()
     loop.close()
     for scheduler in AsyncIOScheduler(loop), Scheduler(loop):
-        with pytest.raises(MisuseError, match="is closed; subscribe on one that runs"):
+        with pytest.raises(MisuseError, match=r"is closed\. Subscribe on a loop that runs"):
             Count()("x").subscribe(scheduler=scheduler)
 
 

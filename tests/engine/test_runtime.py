@@ -17,9 +17,10 @@ from reactivex.testing import TestScheduler
 
 import rxllm
 from rxllm import LLM, Interrupted, MisuseError
+from rxllm.runtime.lifetime import settled
 from rxllm.runtime.loop_local import loop_local
 from rxllm.runtime.portal import portal
-from rxllm.runtime.scheduler import Scheduler, settled
+from rxllm.runtime.scheduler import Scheduler
 from rxllm.runtime.source import Source, source
 from rxllm.runtime.threads import Worker, in_thread, pull
 from rxllm.testing import FakeServer, Reply, Signal
@@ -294,7 +295,7 @@ async def test_disposing_closes_where_it_stands():
     await waiting.wait()
     subscription.dispose()
     subscription.dispose()
-    await settled(scheduler.tasks)
+    await settled(scheduler.lifetime.tasks)
     assert closed.is_set()
     assert [1] == heard.events
 
@@ -320,7 +321,7 @@ async def test_who_is_disposed_at_once_never_starts():
     kept.pop().dispose()
     source(items).subscribe(scheduler=scheduler).dispose()
     await asyncio.sleep(0)
-    await settled(scheduler.tasks)
+    await settled(scheduler.lifetime.tasks)
     assert [] == started
 
 

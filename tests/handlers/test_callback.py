@@ -428,7 +428,7 @@ async def test_leaving_waits_for_async_hooks():
     async with Hangs(handlers=[handler]).astream("x") as stream:
         await anext(stream)
     assert ["cancel…", "cancel"] == handler.heard[-2:]
-    assert set() == stream._sink.scheduler.tasks  # nothing is kept of what is over
+    assert set() == stream._sink.scheduler.lifetime.tasks  # nothing is kept of what is over
 
 
 async def test_async_hooks_of_several_runs_do_not_wait_for_each_other():

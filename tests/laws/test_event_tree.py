@@ -18,7 +18,7 @@ from reactivex import operators as ops
 
 import rxllm
 from rxllm import LLM, Cancelled, Failed, Finished, Started
-from rxllm.runtime.scheduler import settled
+from rxllm.runtime.lifetime import settled
 
 ENDS = (Started, Finished, Failed, Cancelled)[1:]
 
@@ -124,8 +124,8 @@ async def heard_of(graph, patience):
         for _ in range(patience):
             await asyncio.sleep(0)
     subscription.dispose()
-    while scheduler.tasks:
-        await settled(scheduler.tasks)
+    while scheduler.lifetime.tasks:
+        await settled(scheduler.lifetime.tasks)
     return heard
 
 

@@ -169,9 +169,9 @@ async def test_it_forwards_its_scheduler(operator):
     assert scheduler.loop is probe.scheduler.loop
     own = operator in SHARING.values()  # what is shared may outlive who asked for it, and has its own pace
     task = asyncio.current_task()
-    probe.scheduler.tasks.add(task)
-    assert own == (task not in scheduler.tasks)
-    probe.scheduler.tasks.discard(task)
+    probe.scheduler.lifetime.tasks.add(task)
+    assert own == (task not in scheduler.lifetime.tasks)
+    probe.scheduler.lifetime.tasks.discard(task)
     assert not own or scheduler.gate is not probe.scheduler.gate
     inside = probe.scheduler.context  # of a run a copy, that shows the run
     assert inside is scheduler.context or all(inside[name] is value for name, value in scheduler.context.items())

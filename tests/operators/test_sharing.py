@@ -364,9 +364,9 @@ async def test_the_scheduler_goes_up_but_for_pace_and_end():
     Probe()("x").pipe(note, share()).subscribe(lambda _: None, None, over.set, scheduler=scheduler)
     await asyncio.wait_for(over.wait(), TIMEOUT)
     (above,) = seen
-    assert (scheduler.loop, scheduler.context, scheduler.run) == (above.loop, above.context, above.run)
+    assert (scheduler.loop, scheduler.context, scheduler.observation) == (above.loop, above.context, above.observation)
     assert above.gate is not scheduler.gate
-    assert above.tasks is not scheduler.tasks
+    assert above.lifetime.tasks is not scheduler.lifetime.tasks
 
 
 async def test_events_of_a_shared_request_are_the_first_ones():

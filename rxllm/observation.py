@@ -1,0 +1,118 @@
+"""The observation of a run: who listens to it, and how code inside of the run reaches its listeners.
+
+The scheduler of a subscription carries the observation through the graph. The engine does not look into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast, final
+
+from attrs import frozen
+
+from .events import Custom, Event, Run
+from .runtime.loops import Loop, in_loop
+from .runtime.scheduler import Scheduler, Timers, enclosing
+
+__all__ = ["BoundListener", "Observation", "current", "dispatch", "observation_of", "observed_by"]
+
+T = TypeVar("T")
+
+
+@frozen(eq=False)
+class BoundListener:
+    """A listener, bound to the event loop on which it was attached.
+
+    Attributes:
+        callback: called with each event.
+        loop: where the callback runs; None for the loop on which the event happens.
+    """
+
+    callback: Callable[[Event], object]
+    loop: Loop | None = None
+
+    def notify(self, event: Event) -> None:
+        """Call the callback: now on its own loop, else as soon as its loop has time."""
+        if self.loop is None or in_loop(self.loop):
+            self.callback(event)
+        elif not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self.callback, event)
+
+
+@final
+class Observation:
+    """What is observed at one place of a graph.
+
+    Attributes:
+        run: the run that the place belongs to; None before the outermost run.
+        listeners: the listeners of the run and of all runs around it.
+        enclosing: the scheduler outside of the run.
+        shares_context: whether the tasks of the run share one context, so that what one sets the next one sees.
+    """
+
+    __slots__ = ("enclosing", "listeners", "run", "shares_context")
+
+    def __init__(self, run: Run | None, listeners: tuple[BoundListener, ...], enclosing: Scheduler) -> None:
+        self.run = run
+        self.listeners = listeners
+        self.enclosing = enclosing
+        self.shares_context = run is not None and run.kind != "chain"
+
+    def call_outside(self, action: Callable[[T], object], argument: T) -> None:
+        """Call code that is not part of the run, such as its subscriber, so that it does not see the run as its own."""
+        token = enclosing.set(self.enclosing)
+        try:
+            action(argument)
+        finally:
+            enclosing.reset(token)
+
+    def tell(self, event: Event) -> None:
+        """Notify all listeners.
+
+        Raises:
+            Exception: the first exception of a listener that may fail the run.
+        """
+        failure: Exception | None = None
+        for listener in self.listeners:
+            try:
+                listener.notify(event)
+            except Exception as error:  # the other listeners still get the event
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
+
+def observation_of(scheduler: Timers) -> Observation | None:
+    """Return the observation that a scheduler carries; None if nothing is observed."""
+    return cast("Observation | None", scheduler.observation) if isinstance(scheduler, Scheduler) else None
+
+
+def observed_by(scheduler: Scheduler, run: Run | None, listeners: tuple[BoundListener, ...]) -> Scheduler:
+    """Return the scheduler for the inside of a run.
+
+    Its context shows the run to code that gets no scheduler.
+    """
+    context = scheduler.context.copy()
+    inside = scheduler.evolve(observation=Observation(run, listeners, scheduler), context=context)
+    context.run(enclosing.set, inside)
+    return inside
+
+
+def current() -> Scheduler | None:
+    """Return the scheduler of the run that this code belongs to; None outside of all runs."""
+    return enclosing.get()
+
+
+def dispatch(name: str, data: Any = None) -> None:
+    """Send an event of your own, a `Custom`, to the listeners of the current run.
+
+    Call it from a model of your own, from an operator's function or from a handler. If nothing listens, it does
+    nothing.
+
+    Args:
+        name: what happened.
+        data: the details, of any type.
+    """
+    scheduler = current()
+    if scheduler is not None and (observation := observation_of(scheduler)) and observation.run is not None:
+        observation.tell(Custom(name, data, run=observation.run))
