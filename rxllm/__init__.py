@@ -103,6 +103,7 @@ if TYPE_CHECKING:
     from .operators.words import words
     from .providers import model
     from .providers.anthropic import Anthropic
+    from .providers.bedrock import Bedrock
     from .providers.embedded import Embedded
     from .providers.openai import OpenAI
     from .results import Generation, LLMResult
@@ -115,6 +116,7 @@ __all__ = [
     "AsyncStream",
     "AuthenticationError",
     "BadRequest",
+    "Bedrock",
     "CachePoint",
     "CallbackHandler",
     "Cancelled",
@@ -219,6 +221,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "Anthropic": ".providers.anthropic",
+    "Bedrock": ".providers.bedrock",
     "CallbackHandler": ".handlers.callback",
     "Embedded": ".providers.embedded",
     "Generation": ".results",

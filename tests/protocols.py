@@ -23,6 +23,7 @@ __all__ = [
     "PROTOCOLS",
     "Chat",
     "Completions",
+    "Converse",
     "Messages",
     "Protocol",
     "ToolCall",
@@ -369,6 +370,67 @@ class Messages(Protocol):
     @staticmethod
     def _event(kind: str, **data: Any) -> bytes:
         return sse({"type": kind, **data}, event=kind)
+
+
+class Converse(Protocol):
+    """Amazon Bedrock's Converse API, whose stream is binary."""
+
+    name = "converse"
+    path = "/model/model-1/converse-stream"
+    terminal = aws_event("metadata", {"metrics": {"latencyMs": 5}, "p": "abc"})
+    speaks = frozenset({"reasoning", "tool_call"})
+    finishes: ClassVar = {
+        "stop": "end_turn",
+        "length": "max_tokens",
+        "content_filter": "guardrail_intervened",
+        "tool_call": "tool_use",
+    }
+
+    def error_frame(self, message: str = "The server had an error") -> bytes:
+        """An exception, of a service that has no capacity."""
+        return aws_event("serviceUnavailableException", {"message": message}, "exception")
+
+    def error_body(self, status: int, message: str = "It went wrong") -> bytes:
+        """The message alone; a header has the exception's name."""
+        return json.dumps({"message": message}).encode()
+
+    def _stream(self, answer: _Answer) -> list[bytes]:
+        blocks: list[tuple[dict[str, Any] | None, list[dict[str, Any]]]] = []
+        if answer.reasoning:
+            deltas: list[dict[str, Any]] = [{"reasoningContent": {"text": piece}} for piece in answer.reasoning]
+            blocks.append((None, [*deltas, {"reasoningContent": {"signature": SIGNATURE}}]))
+        if answer.text:
+            blocks.append((None, [{"text": piece} for piece in answer.text]))
+        if answer.tool_call:
+            call = {"toolUseId": answer.tool_call.id, "name": answer.tool_call.name}
+            blocks.append(({"toolUse": call}, [{"toolUse": {"input": piece}} for piece in answer.tool_call.pieces]))
+        events = [aws_event("messageStart", {"role": "assistant", "p": "ab"})]
+        for index, (start, deltas) in enumerate(blocks):
+            place = {"contentBlockIndex": index, "p": "abcd"}
+            events += [aws_event("contentBlockStart", {"start": start, **place})] if start else []
+            events += [aws_event("contentBlockDelta", {"delta": delta, **place}) for delta in deltas]
+            events.append(aws_event("contentBlockStop", place))
+        events.append(aws_event("messageStop", {"stopReason": answer.finish}))
+        last = aws_event("metadata", self._counts(answer.usage)) if answer.usage else self.terminal
+        return [*events, last]
+
+    def _whole(self, answer: _Answer) -> dict[str, Any]:
+        content: list[dict[str, Any]] = []
+        if "".join(answer.reasoning):
+            thought = {"text": "".join(answer.reasoning), "signature": SIGNATURE}
+            content.append({"reasoningContent": {"reasoningText": thought}})
+        if "".join(answer.text):
+            content.append({"text": "".join(answer.text)})
+        if answer.tool_call:
+            call = {"toolUseId": answer.tool_call.id, "name": answer.tool_call.name}
+            content.append({"toolUse": {**call, "input": json.loads(answer.tool_call.arguments or "{}")}})
+        message = {"role": "assistant", "content": content}
+        return {"output": {"message": message}, "stopReason": answer.finish, **self._counts(answer.usage)}
+
+    @staticmethod
+    def _counts(usage: tuple[int, int] | None) -> dict[str, Any]:
+        counts = usage and {"inputTokens": usage[0], "outputTokens": usage[1], "totalTokens": sum(usage)}
+        return {"metrics": {"latencyMs": 5}, **({"usage": counts} if counts else {})}
 
 
 PROTOCOLS: tuple[Protocol, ...] = (Chat(), Completions(), Messages())

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from protocols import Chat, Completions, Messages
+from protocols import Chat, Completions, Converse, Messages
 
 import rxllm
 from rxllm import cli, testing
@@ -46,6 +46,12 @@ def programs(page):
 
 def answer(request):
     """What the vendor whose path this is would answer."""
+    if request.path.startswith("/model/"):  # Bedrock's
+        bedrock = Converse()
+        if request.path.endswith("-stream"):
+            events = bedrock.stream(["Oh, ", "sparkling ", "water"])
+            return Reply(events, content_type="application/vnd.amazon.eventstream")
+        return Reply.json(bedrock.whole(["Oh, sparkling water"]))
     protocol = next(protocol for protocol in (Chat(), Completions(), Messages()) if protocol.path == request.path)
     if request.json.get("stream"):
         return Reply(protocol.stream(["Oh, ", "sparkling ", "water"]))
@@ -71,6 +77,8 @@ def run(page, blocks, directory):
                 "OPENAI_BASE_URL": f"{server.url}/v1",
                 "ANTHROPIC_API_KEY": "key",
                 "ANTHROPIC_BASE_URL": server.url,
+                "AWS_BEARER_TOKEN_BEDROCK": "key",
+                "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": server.url,
             },
             cwd=directory,
             input=json.dumps([str(page), blocks]),

@@ -17,6 +17,7 @@ __all__ = ["model"]
 
 _SHIPPED = {
     "anthropic": "rxllm.providers.anthropic:Anthropic",
+    "bedrock": "rxllm.providers.bedrock:Bedrock",
     "embedded": "rxllm.providers.embedded:Embedded",
     "openai": "rxllm.providers.openai:OpenAI",
 }

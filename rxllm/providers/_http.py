@@ -30,7 +30,7 @@ from ..runtime.source import Source, connect
 from ..values.chunk import Chunk, join
 from ..values.parameters import number
 from ..values.request import Request
-from ..wire.http import Timeouts, address, post, timeouts_of
+from ..wire.http import Signing, Timeouts, address, post, timeouts_of
 from ..wire.sse import BYTE_ORDER_MARK, DEFAULT_LIMIT, Frame, SSEDecoder, is_json, valid_utf8
 from ..wire.weights import check_weight
 from ._arguments import (
@@ -197,6 +197,10 @@ class HTTPProvider(LLM):
         """What cuts the bytes of a stream into frames: server-sent events, unless a provider overrides it."""
         return SSEDecoder(limit=self.event_limit)
 
+    def _signing(self, request: Request) -> Signing | None:
+        """What signs a request as it is sent; None where its headers hold the key."""
+        return None
+
     def _whole(self, body: bytes, request: Request) -> Chunk:
         raise NotImplementedError
 
@@ -265,6 +269,7 @@ class HTTPProvider(LLM):
             client=self.client,
             timeouts=timeouts,
             sending=secrets.send,
+            signing=self._signing(request),
         )
 
         def without_refused(error: BadRequest) -> Observable[bytes] | None:

@@ -11,7 +11,7 @@ import functools
 import logging
 import math
 import string
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -32,11 +32,15 @@ if TYPE_CHECKING:
 
     from .clients import Client
 
-__all__ = ["Failure", "Timeouts", "address", "check_headers", "post", "timeouts_of"]
+__all__ = ["Failure", "Signing", "Timeouts", "address", "check_headers", "post", "timeouts_of"]
 
 OPENING = 1024  # bytes that are handed on first, so that the first token need not wait for all that came with it
 REDIRECTS = 5  # that are followed, one after the other
 SECRET = ("auth", "key", "token", "secret", "password", "cookie")  # in a header's name
+
+
+Signing = Callable[[str, bytes], Awaitable[Mapping[str, str]]]
+"""Gives the headers that sign a request to an address with a body."""
 
 
 def _seconds(_: object, attribute: Any, value: Any) -> None:
@@ -79,6 +83,7 @@ def post(
     client: Client | None = None,
     timeouts: Timeouts = Timeouts(),
     sending: Callable[[httpx.Request, httpx.AsyncClient], None] | None = None,
+    signing: Signing | None = None,
 ) -> Source[bytes]:
     """Sends `body` at each subscription; emits the bytes of the answer as they come.
 
@@ -91,8 +96,8 @@ def post(
     Shape: unpacked bytes. Units: at most 16 KiB a piece; httpx's own transport gives up to 64.
 
     A redirect (307, 308) within the same server is followed. The request is sent once: see docs/retries.md.
-    `sending` is called with the request and its client before; what the client's login adds later, it adds to the same
-    request.
+    `signing` gives further headers for the request, as it is about to be sent: a signature holds for minutes. `sending`
+    is called with the request and its client before; what the client's login adds later, it adds to the same request.
 
     Errors: `failure(status, body, headers)` for a status other than 2xx, with as much of the body as could be read;
     `TransportError` without a connection; `Timeout`; `Interrupted` when the connection breaks in the answer;
@@ -113,8 +118,8 @@ def post(
 
         async def send(url: httpx.URL) -> tuple[httpx.Response, tuple[str, ...]]:
             request, asked = build(http, url, headers, body, timeouts)
-            if sending is not None:
-                sending(request, http)
+            if signing is not None or sending is not None:
+                await _prepare(request, http, body, signing, sending)
             return await http.send(request, stream=True, follow_redirects=False), asked
 
         response: httpx.Response | None = None
@@ -143,6 +148,20 @@ def post(
                 await response.aclose()
 
     return source(read)
+
+
+async def _prepare(
+    request: httpx.Request,
+    http: httpx.AsyncClient,
+    body: bytes,
+    signing: Signing | None,
+    sending: Callable[[httpx.Request, httpx.AsyncClient], None] | None,
+) -> None:
+    """Sign the request, and tell that it is about to be sent."""
+    if signing is not None:
+        request.headers.update(await signing(str(request.url), body))
+    if sending is not None:
+        sending(request, http)
 
 
 def _own_request(

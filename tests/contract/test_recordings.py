@@ -15,12 +15,12 @@ import pytest
 from attrs import field, frozen
 from protocols import split_events, split_every, with_line_ends, with_pings
 
-from rxllm import Anthropic, Message, OpenAI
+from rxllm import Anthropic, Bedrock, Message, OpenAI
 from rxllm.errors import Interrupted, ProviderError
 from rxllm.testing import FakeServer, Reply
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-SPOKEN = ("chat", "completions", "messages")
+SPOKEN = ("chat", "completions", "messages", "converse")
 
 
 @frozen
@@ -40,6 +40,8 @@ class Recording:
         """The provider that speaks its protocol."""
         if self.expected["protocol"] == "messages":
             return Anthropic("m", base_url=url, api_key="sk-test", max_retries=0, **settings)
+        if self.expected["protocol"] == "converse":
+            return Bedrock("m", base_url=url, api_key="sk-test", max_retries=0, **settings)
         return OpenAI(
             "m", base_url=url + "/v1", api=self.expected["protocol"], api_key="sk-test", max_retries=0, **settings
         )
@@ -73,8 +75,25 @@ class Bytewise(httpx.AsyncByteStream):
             yield self.body[place : place + 1]
 
 
+def aws_frames(body):
+    """The body cut after each frame of an AWS event stream."""
+    frames = []
+    while body:
+        size = int.from_bytes(body[:4])
+        frames.append(body[:size])
+        body = body[size:]
+    return frames
+
+
 def variants(body):
     """The same body, cut and dressed in each way."""
+    if body.startswith(b"\0"):  # binary frames have one dress
+        ways = {
+            "at once": [body],
+            "a frame each": aws_frames(body),
+            "two pieces": split_every(len(body) // 2 + 1, body),
+        }
+        return {**ways, "7 bytes each": split_every(7, body), "97 bytes each": split_every(97, body)}
     unix = body.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     frames = split_events(unix)
     return {

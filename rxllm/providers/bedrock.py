@@ -1,0 +1,217 @@
+"""Amazon Bedrock's Converse API, https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html.
+
+Requests are written in `_bedrock_turns.py`, what comes back is read in `_bedrock_converse.py`, signatures are made in
+`_aws.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, Unpack, cast
+from urllib.parse import quote, urlsplit
+
+import attrs
+from attrs import field, frozen
+from attrs.validators import optional as or_none
+
+from ..errors import ProviderError
+from ..events import Service
+from ..misuse import MisuseError, must_be
+from ..values.chunk import Chunk
+from ..values.parameters import is_name
+from ..values.request import Request
+from ..wire.eventstream import EventStreamDecoder
+from ..wire.http import Signing, Timeouts
+from ._arguments import base_from, key_from
+from ._aws import has_botocore, signed
+from ._bedrock_converse import ConverseDecoder, converse_error, whole_answer
+from ._bedrock_turns import MAKER, Conversation, output_config, tool_config
+from ._documents import json_of, refuse_several
+from ._http import Decoder, Frames, HTTPFields, HTTPProvider
+
+if TYPE_CHECKING:
+    from ..wire.clients import Client
+
+__all__ = ["Bedrock"]
+
+_TIMEOUTS = Timeouts()
+_STREAM = "application/vnd.amazon.eventstream"
+_NAME = or_none(must_be("a name", is_name))
+
+
+@frozen(init=False)
+class Bedrock(HTTPProvider):
+    """A model on Amazon Bedrock, by the Converse API.
+
+    The key is a Bedrock API key, from `api_key` or ``AWS_BEARER_TOKEN_BEDROCK``. Without one, requests are signed with
+    AWS credentials (``AWS_ACCESS_KEY_ID``, profiles, roles), which needs the extra ``bedrock``.
+
+    Attributes:
+        region: the AWS region; None takes it from ``AWS_REGION``, ``AWS_DEFAULT_REGION`` or the address.
+        profile: the profile of AWS credentials; None takes the environment's.
+    """
+
+    region: str | None = field(default=None, kw_only=True, validator=_NAME)
+    profile: str | None = field(default=None, kw_only=True, validator=_NAME)
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        region: str | None = None,
+        profile: str | None = None,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        client: Client | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: Timeouts | float | None = _TIMEOUTS,
+        **settings: Unpack[HTTPFields],
+    ) -> None:
+        self._settle(
+            model=model,
+            region=region,
+            profile=profile,
+            api_key=api_key,
+            base_url=base_url,
+            client=client,
+            headers=headers,
+            timeout=timeout,
+            **settings,
+        )
+
+    def kind(self, request: Request) -> Literal["llm", "chat_model"]:
+        """It converses."""
+        return "chat_model"
+
+    def service(self, request: Request) -> Service:
+        """Who answers, and where."""
+        return attrs.evolve(super().service(request), provider=MAKER)
+
+    def identity(self) -> str:
+        """As of any provider over HTTP.
+
+        Raises:
+            MisuseError: requests are signed, and the credentials say who asks.
+        """
+        if self._signs:
+            raise MisuseError(
+                "cached() cannot derive a key for this Bedrock, since AWS credentials say who asks. Say "
+                "cached(…, name='…'): whoever uses the same name in the same store shares the answers."
+            )
+        return super().identity()
+
+    @property
+    def _given_base(self) -> str:
+        return self.base_url or base_from("AWS_ENDPOINT_URL_BEDROCK_RUNTIME")
+
+    @property
+    def _region(self) -> str:
+        region = self.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        region = region or _region_of(self._given_base)
+        if not region:
+            raise MisuseError("Which AWS region? Set AWS_REGION, or say Bedrock(…, region='us-east-1').")
+        if not region.replace("-", "").isalnum() or not region.isascii():
+            raise MisuseError(f"An AWS region is like us-east-1, not {region!r:.50}.")
+        return region
+
+    @property
+    def _key(self) -> str:
+        return self.api_key.strip() if self.api_key else key_from("AWS_BEARER_TOKEN_BEDROCK")
+
+    @property
+    def _signs(self) -> bool:
+        return not self._key and "authorization" not in {name.lower() for name in self.headers or {}}
+
+    def _url(self, request: Request) -> str:
+        base = self._given_base.rstrip("/")
+        if not base:
+            region = self._region
+            base = f"https://bedrock-runtime.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"
+        model = quote(request.model or self.model, safe="")
+        return f"{base}/model/{model}/converse{'' if request.stream is False else '-stream'}"
+
+    def _headers(self, request: Request) -> dict[str, str]:
+        accepted = {"accept": "application/json" if request.stream is False else _STREAM}
+        if self._key:
+            return {"authorization": f"Bearer {self._key}", **accepted}
+        if self._signs and not has_botocore():
+            raise MisuseError(
+                "There is no key for Amazon Bedrock: set AWS_BEARER_TOKEN_BEDROCK, or say Bedrock(…, api_key=…). To "
+                "sign requests with AWS credentials, install the extra: pip install 'rxllm[bedrock]'."
+            )
+        return accepted
+
+    def _signing(self, request: Request) -> Signing | None:
+        if not self._signs:
+            return None
+        headers = {"content-type": "application/json"}
+        return functools.partial(signed, headers=headers, region=self._region, profile=self.profile)
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        refuse_several(request.extra)
+        if request.seed is not None:
+            raise MisuseError("Bedrock's Converse API takes no seed; temperature=0 comes nearest to the same answer.")
+        conversation = Conversation(request.messages)
+        inference = {
+            "maxTokens": request.max_tokens,
+            "temperature": request.temperature,
+            "topP": request.top_p,
+            "stopSequences": None if request.stop_sequences is None else list(request.stop_sequences),
+        }
+        optional: dict[str, Any] = {
+            "system": conversation.system,
+            "inferenceConfig": {name: value for name, value in inference.items() if value is not None},
+            "toolConfig": tool_config(request, calls=conversation.calls),
+            "outputConfig": output_config(request),
+            "additionalModelRequestFields": self._of_family(request),
+        }
+        body: dict[str, Any] = {"messages": conversation.turns, **{name: v for name, v in optional.items() if v}}
+        for name, value in request.extra.items():
+            both = isinstance(body.get(name), dict) and isinstance(value, Mapping)
+            body[name] = {**body[name], **cast("Mapping[str, Any]", value)} if both else value
+        return body
+
+    def _of_family(self, request: Request) -> dict[str, Any]:
+        """What the API leaves to the families of models."""
+        model = request.model or self.model
+        told: dict[str, Any] = {}
+        if request.top_k is not None:
+            if "amazon.nova" in model:
+                told["inferenceConfig"] = {"topK": request.top_k}
+            elif "anthropic." in model or "mistral." in model:
+                told["top_k"] = request.top_k
+            elif "cohere." in model:
+                told["k"] = request.top_k
+            else:
+                raise MisuseError(
+                    f"Bedrock's Converse API has no top_k, and it is not known what {model} calls it: say "
+                    "extra={'additionalModelRequestFields': {…}}."
+                )
+        if request.effort == "none":
+            if "anthropic." not in model:
+                raise MisuseError(f"Bedrock's Converse API cannot keep {model} from thinking.")
+            told["thinking"] = {"type": "disabled"}
+        return told
+
+    def _frames(self, request: Request) -> Frames:
+        return EventStreamDecoder(limit=self.event_limit)
+
+    def _decoder(self, request: Request) -> Decoder:
+        return ConverseDecoder()
+
+    def _whole(self, body: bytes, request: Request) -> Chunk:
+        return whole_answer(body)
+
+    def _error(self, status: int, body: bytes, headers: Mapping[str, str]) -> ProviderError:
+        name = headers.get("x-amzn-errortype", "").partition(":")[0]
+        return converse_error(json_of(body), body, name=name, status=status, headers=headers)
+
+
+def _region_of(base: str) -> str | None:
+    """The region that an address of AWS names."""
+    host = urlsplit(base).hostname or ""
+    found = re.search(r"bedrock-runtime(?:-fips)?\.([a-z0-9-]+)\.", host)
+    return found[1] if found else None
