@@ -170,7 +170,7 @@ async def test_a_recording_says_what_it_said(recording):
     if not recording.whole:
         reply = httpx.MockTransport(lambda _: httpx.Response(200, stream=Bytewise(body)))
         async with httpx.AsyncClient(transport=reply) as client:
-            answers["a byte each"] = await answer_of(recording.made("http://recorded.invalid", client=client))
+            answers["a byte each"] = await answer_of(recording.made(server.url, client=client))
     expected = stated(recording.expected)
     assert dict.fromkeys(answers, expected) == {
         way: said(message, error, recording.expected) for way, (message, error) in answers.items()
