@@ -170,7 +170,7 @@ def test_a_raising_handler_is_logged_and_disturbs_nobody(llm, caplog):
     assert before.heard == after.heard
     assert ["rxllm"] == [record.name for record in caplog.records]  # once a run
     assert {"the handler's"} == {str(record.exc_info[1]) for record in caplog.records}
-    assert "A handler failed at Started" in caplog.records[0].message
+    assert "A handler raised on Started" in caplog.records[0].message
 
 
 def test_functions_are_handlers():

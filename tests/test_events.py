@@ -398,7 +398,7 @@ async def coroutine(event):
 @pytest.mark.parametrize("handler", [coroutine, Coroutine()])
 def test_what_nobody_would_await_is_refused(handler):
     """When it is attached, with what to write instead."""
-    with pytest.raises(MisuseError, match="is async def, and nobody would await it"):
+    with pytest.raises(MisuseError, match="is async def, but a handler's function is never awaited"):
         rxllm.observe(Letters(), handler)
 
 

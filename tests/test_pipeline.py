@@ -411,7 +411,7 @@ def test_a_failure_keeps_what_had_arrived_before_it(handlers):
     ("make", "sentence"),
     [
         (lambda: rxllm.stage(5, adds_up="last"), "stage takes an operator, such as .*, not int"),
-        (lambda: rxllm.stage(text, adds_up="last"), r"text makes an operator, so call it first: say text\(…\)"),
+        (lambda: rxllm.stage(text, adds_up="last"), r"text is a function that makes one. Call it first: text\(…\)"),
         (lambda: rxllm.stage(ops.map(str), adds_up="lists"), "adds_up must be .*, not 'lists'"),
         (lambda: rxllm.stage(ops.map(str), adds_up=None), "adds_up must be .*, not None"),
     ],

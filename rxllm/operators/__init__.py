@@ -1,1 +1,1 @@
-"""Observable to Observable: what changes the stream. Each operator is exported by `rxllm`."""
+"""Operators: functions from Observable to Observable. `rxllm` exports each of them."""

@@ -1,4 +1,4 @@
-"""What a provider answers, as chunks, and what is kept of it in case that it breaks off."""
+"""Turns a provider's answer into chunks, and keeps the partial answer for errors."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ T = TypeVar("T")
 
 Answered = str | Message | Chunk
 
-PARTIAL_LIMIT = 4 * 2**20  # characters that are kept for an error's `partial`
-CHARACTERS = 4  # that a token has, roughly: https://help.openai.com/en/articles/4936856
+PARTIAL_LIMIT = 4 * 2**20  # characters of an error's `partial`
+CHARACTERS = 4  # of an average token: https://help.openai.com/en/articles/4936856
 
 
 def answering(
     made: Callable[[], Observable[Answered]], request: Request, observer: abc.ObserverBase[Chunk], scheduler: Scheduler
 ) -> abc.DisposableBase:
-    """Subscribes to what a provider makes of the request, be it texts, Messages or Chunks, as chunks."""
+    """Subscribes to a provider's answer to the request, and turns its texts and Messages into Chunks."""
     answer = _Answer(observer, request, scheduler)
     try:
         answer.subscription.disposable = connect(made(), answer, scheduler)
@@ -46,43 +46,43 @@ def answering(
 
 
 class Asked:
-    """A request on its way, from which an operator that cuts it off learns what to tell with its error."""
+    """A running request. An operator that cuts it off asks it to complete the error."""
 
-    if not TYPE_CHECKING:  # the slots are those of the classes made of it
+    if not TYPE_CHECKING:  # a subclass declares the slots
         __slots__ = ()
 
     overheard: tuple[Running, ...]
     request: Request | None
 
     def begun(self, scheduler: Timers) -> None:
-        """It is on its way."""
+        """Registers the request as running."""
         self.overheard = scheduler.context.get(_overheard, ()) if isinstance(scheduler, Scheduler) else ()
         for running in self.overheard:
             running[self] = None
 
     def ended(self) -> None:
-        """It is no longer on its way."""
+        """Removes the request from the running ones."""
         for running in self.overheard:
             running.pop(self, None)
 
     def tell(self, error: RxllmError) -> None:
-        """Tells an error of the request."""
+        """Sets the error's request, without secrets."""
         if error.request is None:
             error.request = self.request and self.request.without_secrets()
 
 
 Running = dict[Asked, None]
-"""Requests that have not ended, in the order in which they were asked for."""
+"""Requests that have not ended, the oldest first."""
 
-# The scheduler's context takes it up to the models. What these ask for is inside of it, too, but comes later.
+# The scheduler's context carries it upstream to the models. Requests that those models make are registered, too, later.
 _overheard: ContextVar[tuple[Running, ...]] = ContextVar("rxllm_overheard", default=())
 
 
 def overhearing(scheduler: Scheduler) -> tuple[Scheduler, Callable[[RxllmError], None]]:
-    """For an operator that may cut an answer off: the scheduler for its upstream, and what tells its error about it.
+    """For an operator that may cut an answer off: the scheduler for its upstream, and a function to complete its error.
 
-    That is the request, and what had arrived, of the first answer that is on its way above. Where there is none yet,
-    as while a request waits for its turn or for the next attempt, it is the request.
+    The function sets the request and the partial answer of the first answer that runs upstream. While no answer runs,
+    as when a request waits for a limiter or for the next attempt, it sets the request only.
     """
     running: Running = {}
     above = scheduler.with_variable(_overheard, (*scheduler.context.get(_overheard, ()), running))
@@ -91,32 +91,32 @@ def overhearing(scheduler: Scheduler) -> tuple[Scheduler, Callable[[RxllmError],
         if (answer := next((asked for asked in running if isinstance(asked, _Answer)), None)) is not None:
             answer.tell(error)
             return
-        for asked in reversed(running):  # the innermost first: it knows most
+        for asked in reversed(running):  # the innermost request first, because it knows most
             asked.tell(error)
 
     return above, tell
 
 
 def asked_for(request: Request, source: Observable[T]) -> Source[T]:
-    """The same stream, of which operators that cut it off know the request, also between the answers of models."""
+    """The same stream. Operators that cut it off can name the request even while no model answers."""
 
     def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None) -> abc.DisposableBase:
         scheduler = timers(given)
         if not (isinstance(scheduler, Scheduler) and scheduler.context.get(_overheard, ())):
             return connect(source, observer, scheduler)
-        known = _Known(request, observer)
-        known.begun(scheduler)
-        known.upstream.disposable = connect(source, known, scheduler)
-        return known
+        observing = _KnownRequest(request, observer)
+        observing.begun(scheduler)
+        observing.upstream.disposable = connect(source, observing, scheduler)
+        return observing
 
     return Source(subscribe)
 
 
-class _Known(Asked, abc.ObserverBase[T], abc.DisposableBase):
+class _KnownRequest(Asked, abc.ObserverBase[T], abc.DisposableBase):
     def __init__(self, request: Request, observer: abc.ObserverBase[T]) -> None:
         self.request = request
         self.observer = observer
-        self.on_next = observer.on_next  # type: ignore[method-assign]  # in the instance, so that it costs no call
+        self.on_next = observer.on_next  # type: ignore[method-assign]  # on the instance, which saves a call per value
         self.upstream = LockFreeSerialDisposable()
 
     def on_next(self, value: T) -> None:
@@ -136,41 +136,41 @@ class _Known(Asked, abc.ObserverBase[T], abc.DisposableBase):
 
 
 class Arrived:
-    """What came of an answer, kept in case that it breaks off: its beginning, if that is longer than the limit."""
+    """Keeps what arrived of an answer, for the `partial` of an error; at most the first `PARTIAL_LIMIT` characters."""
 
     __slots__ = ("bound", "kept", "size")
 
     def __init__(self) -> None:
-        # Plain text as its text alone: a string is nothing that the garbage collector has to look at.
+        # A plain text chunk is kept as a string, which the garbage collector does not track.
         self.kept: MutableSequence[Chunk | str] = []
         self.size = 0
         self.bound = 2**16
 
-    def add(self, some: object) -> None:
-        """Keeps a chunk, or text; anything else is no part of an answer."""
-        if type(some) is Chunk:
-            if some.rest is None:
-                some = some.text
-                self.size += len(some) + 1
+    def add(self, item: object) -> None:
+        """Keeps a Chunk or a text, and ignores any other value."""
+        if type(item) is Chunk:
+            if item.rest is None:
+                item = item.text
+                self.size += len(item) + 1
             else:
-                self.size += _size(some)
-        elif isinstance(some, str):
-            self.size += len(some) + 1
+                self.size += _size(item)
+        elif isinstance(item, str):
+            self.size += len(item) + 1
         else:
             return
-        self.kept.append(some)
+        self.kept.append(item)
         if self.size > self.bound:
             self.compact()
 
     def message(self) -> Message | None:
-        """All of it, None if nothing came."""
+        """The partial answer; None if nothing arrived."""
         return self._joined().message() if self.kept else None
 
     def _joined(self) -> Chunk:
         return join(_chunks(self.kept))
 
     def compact(self) -> None:
-        """Keeps it small: one chunk instead of many, and none beyond the limit."""
+        """Joins the kept chunks to one, and stops keeping beyond the limit."""
         folded = self._joined()
         self.size = _size(folded)
         self.kept = [folded]
@@ -181,8 +181,8 @@ class Arrived:
 
 
 def _chunks(kept: Iterable[Chunk | str]) -> Iterator[Chunk]:
-    """Texts in a row become one chunk; one for each would cost more than reading them did."""
-    for is_text, run in groupby(kept, lambda some: isinstance(some, str)):
+    """Joins consecutive texts to one chunk: a chunk for each text would cost more than reading them did."""
+    for is_text, run in groupby(kept, lambda item: isinstance(item, str)):
         if is_text:
             yield text_chunk("".join(cast("Iterator[str]", run)))
         else:
@@ -190,9 +190,9 @@ def _chunks(kept: Iterable[Chunk | str]) -> Iterator[Chunk]:
 
 
 class _Answer(Arrived, Asked, abc.ObserverBase[Answered], abc.DisposableBase):
-    """Stands between a provider and its subscriber: makes everything a Chunk, and gives errors what had arrived.
+    """Stands between a provider and its subscriber. It makes each value a Chunk, and sets the `partial` of errors.
 
-    What the subscriber raises ends here: the request is closed, and the provider never hears of it.
+    An exception of the subscriber ends here: the request is closed, and the provider does not see the exception.
     """
 
     __slots__ = ("emit", "observer", "overheard", "request", "scheduler", "subscription")
@@ -213,7 +213,7 @@ class _Answer(Arrived, Asked, abc.ObserverBase[Answered], abc.DisposableBase):
             self.stop()
             self.on_error(error)
             return
-        if chunk.rest is None:  # as `add` does, without the call
+        if chunk.rest is None:  # inlined from `add`, to save a call per chunk
             text = chunk.text
             self.kept.append(text)
             self.size += len(text) + 1
@@ -224,7 +224,7 @@ class _Answer(Arrived, Asked, abc.ObserverBase[Answered], abc.DisposableBase):
         try:
             self.emit(chunk)
         except Exception as error:
-            self.scheduler.report("A subscriber, or an operator before it, raised; the request is closed.", error)
+            self.scheduler.report("A subscriber or an operator raised in on_next. The request was closed.", error)
             self.stop()
 
     def stop(self) -> None:
@@ -232,7 +232,7 @@ class _Answer(Arrived, Asked, abc.ObserverBase[Answered], abc.DisposableBase):
         self.dispose()
 
     def tell(self, error: Exception) -> None:
-        """Tells an error of the request, and of what had arrived."""
+        """Sets the error's request and its partial answer."""
         if isinstance(error, RxllmError):
             super().tell(error)
             if error.partial is None and (partial := self.message()) is not None:
@@ -253,7 +253,7 @@ class _Answer(Arrived, Asked, abc.ObserverBase[Answered], abc.DisposableBase):
 
 
 def _size(chunk: Chunk) -> int:
-    """The characters of all that may grow, and one for the chunk."""
+    """The characters in a chunk, plus one for the chunk itself."""
     return 1 + sum(map(_length, chunk.parts))
 
 
@@ -264,23 +264,23 @@ def _length(part: Part) -> int:
 
 
 class _Full(deque[Chunk | str]):
-    """What was kept before the limit was reached; takes no more."""
+    """The kept part of an answer beyond the limit. Appending does nothing."""
 
     def append(self, item: Chunk | str, /) -> None:
         pass
 
 
 def estimated(partial: Message, request: Request) -> Message:
-    """What came of an answer that broke off, with the tokens that it took: guessed, where nobody has told.
+    """The partial answer with a token count, which is estimated if the provider has not sent it.
 
-    Providers count at the end, or begin with a count that does not grow.
+    Providers send the count at the end, or send a count at the start that does not grow.
     """
-    told = partial.usage or Usage()
+    reported = partial.usage or Usage()
     output = -(-sum(map(_length, partial.parts)) // CHARACTERS)
-    if told.output_tokens is not None and told.output_tokens >= output:
+    if reported.output_tokens is not None and reported.output_tokens >= output:
         return partial
-    asked = told.input_tokens
+    asked = reported.input_tokens
     if asked is None:
         asked = -(-len(request.text) // CHARACTERS)
-    usage = attrs.evolve(told, input_tokens=asked, output_tokens=output, estimated=True)
+    usage = attrs.evolve(reported, input_tokens=asked, output_tokens=output, estimated=True)
     return attrs.evolve(partial, usage=usage)

@@ -1,7 +1,13 @@
-"""Asking again, and asking somebody else: what is behind `retry`, `fallback` and `hedge`.
+"""The operators behind `retry`, `fallback` and `hedge`.
 
-All three try until a try says something. A try that has said nothing yet can be given up without anybody having
-noticed; the first part that comes of one commits to it. It is one room because all three are made of attempts.
+All three make attempts until one of them emits content. An attempt has four states:
+
+* waiting: it has emitted nothing but facts (usage, model, id), which it holds back. It can be dropped unnoticed.
+* committed: its first part has come. Its values go straight to the subscriber, and other attempts are dropped.
+* failed or completed: it tells its owner, which makes the next attempt or ends the stream.
+* left: its owner has dropped it. It ignores what still comes.
+
+Only the event loop of the stream changes these states. A subscriber that disposes on another thread calls that loop.
 """
 
 from __future__ import annotations
@@ -42,7 +48,7 @@ def retried(
     restarts: bool = False,
     within: float | None = None,
 ) -> Source[T]:
-    """Begins again after a failure, at most `attempts` times in all.
+    """Subscribes again after a failure, at most `attempts` times in all.
 
     ::
 
@@ -50,12 +56,12 @@ def retried(
         retried(begin, 2)
         ---------a-b-|
 
-    Before the first part only, unless it `restarts`: then a chunk with ``reset`` takes back what came.
+    After the first part it does not retry, unless `restarts` is true. Then a chunk with ``reset`` takes back what came.
 
-    `within` bounds all attempts and the waits between them, in seconds, until the first part. A wait that does not fit
-    is not begun. The first attempt must keep the limit by itself.
+    `within` limits the seconds until the first part, over all attempts and the waits between them. A wait that would
+    pass this limit is not started. The first attempt must keep the limit by itself.
 
-    Errors: the last attempt's; `Timeout` when `within` ends during a later attempt.
+    Errors: the error of the last attempt; `Timeout` when `within` ends during a later attempt.
     """
 
     def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None) -> abc.DisposableBase:
@@ -65,7 +71,7 @@ def retried(
 
 
 def tried(begins: Sequence[Begin[T]], when: Callable[[Exception], bool], after: float | None) -> Source[T]:
-    """The first of several streams that says something, or ends.
+    """Passes on the first of several streams that emits a part, or completes.
 
     ::
 
@@ -74,9 +80,10 @@ def tried(begins: Sequence[Begin[T]], when: Callable[[Exception], bool], after: 
         tried([a, b])
         --------b-b-|
 
-    The next one begins when the latest fails, and also when it has said nothing for `after` seconds.
+    The next stream starts when the latest one fails, and also when the latest one has emitted no part for `after`
+    seconds.
 
-    Errors: what the chosen one raises later; of streams that all fail, the last error, with the others as its notes.
+    Errors: those of the chosen stream. When all streams fail, the last error, with the earlier errors as its notes.
     """
 
     def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None) -> abc.DisposableBase:
@@ -86,23 +93,23 @@ def tried(begins: Sequence[Begin[T]], when: Callable[[Exception], bool], after: 
 
 
 class _Trial(Protocol[T]):
-    """Who decides what becomes of an attempt."""
+    """The owner of attempts, which decides what follows."""
 
     def committed(self, attempt: _Attempt[T]) -> None:
-        """It has said something: it is the one."""
+        """The attempt has emitted its first part."""
         ...
 
     def failed(self, attempt: _Attempt[T], error: Exception) -> None:
-        """It has failed, committed or not."""
+        """The attempt has failed, before or after it committed."""
         ...
 
 
 class _Attempt(abc.ObserverBase[T], Generic[T]):
-    """One try. It keeps the facts that come before the first part, so that nobody hears of a model that gives none."""
+    """One attempt. It holds back the facts before the first part: those of a dropped attempt must reach nobody."""
 
     __slots__ = ("held", "is_committed", "observer", "on_next", "over", "subscription", "trial")
 
-    # In a slot, so that it costs nothing more once it has said something.
+    # In a slot: a committed attempt replaces it by the subscriber's, and then costs nothing per chunk.
     on_next: Callable[[T], None]  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleMethodOverride]
 
     def __init__(self, trial: _Trial[T], observer: abc.ObserverBase[T]) -> None:
@@ -123,11 +130,11 @@ class _Attempt(abc.ObserverBase[T], Generic[T]):
             self.on_error(error)
 
     def begun(self, value: T) -> None:
-        """The first values: facts are held back, a part commits."""
-        if self.over or self.is_committed:  # which the source has not seen yet
+        """Handles values before the first part: holds facts back, and commits at a part."""
+        if self.over or self.is_committed:  # while the source still calls the old method
             self.on_next(value)
         elif isinstance(value, Chunk) and not value.text and (value.rest is None or not value.rest.parts):
-            # Joined, as a server may send any number of them.
+            # Joined, because a server may send any number of facts.
             self.held = value if self.held is None else cast("T", cast("Chunk", self.held) + value)
         else:
             self.commit()
@@ -135,12 +142,12 @@ class _Attempt(abc.ObserverBase[T], Generic[T]):
 
     def commit(self) -> None:
         self.is_committed = True
-        self.on_next = self.observer.on_next  # before others hear of it, who may leave, raise, or cause the next item
+        self.on_next = self.observer.on_next  # first, because the owner may dispose, raise, or cause the next value
         self.trial.committed(self)
         self.let_go()
 
     def let_go(self) -> None:
-        """Emits the facts that came; also those of a failure that nobody tries again."""
+        """Emits the held facts, also those of a failed attempt that has no successor."""
         held, self.held = self.held, None
         if held is not None:
             self.observer.on_next(held)
@@ -157,7 +164,7 @@ class _Attempt(abc.ObserverBase[T], Generic[T]):
 
     def on_completed(self) -> None:
         if not self.over:
-            if not self.is_committed:  # an empty answer is an answer
+            if not self.is_committed:  # an empty answer counts as an answer
                 self.commit()
             self.leave()
             self.observer.on_completed()
@@ -168,7 +175,7 @@ def _with_others(scheduler: Timers) -> Timers:
 
 
 class _Retrying(abc.DisposableBase, Generic[T]):
-    """One attempt after another at the same."""
+    """Makes one attempt after another at the same stream."""
 
     def __init__(
         self,
@@ -190,7 +197,7 @@ class _Retrying(abc.DisposableBase, Generic[T]):
         self.delay = delay
         self.restarts = restarts
         self.number = 0
-        self.spoken = False  # what came is to be taken back by the next that says something
+        self.spoken = False  # a part was emitted, which the next attempt takes back by a reset
         self.partial: Message | None = None
         self.current = LockFreeSerialDisposable()
         self.within = within
@@ -210,14 +217,14 @@ class _Retrying(abc.DisposableBase, Generic[T]):
         self.spoken = True
         self.alarm.dispose()
         if not self.restarts:
-            del self.begin  # and with it all that another attempt would be made of
+            del self.begin  # frees the prompt and the model
 
     def failed(self, attempt: _Attempt[T], error: Exception) -> None:
         if isinstance(error, RxllmError):
             self.partial = error.partial = error.partial or self.partial
         try:
             seconds = self.pause(attempt, error)
-        except Exception as raised:  # by a function of the program's, or by a handler that may fail the run
+        except Exception as raised:  # by `when` or `delay`, or by a handler with raise_error
             error, seconds = raised, None
         if seconds is not None:
             self.current.disposable = self.scheduler.schedule_relative(seconds, self.start)
@@ -231,7 +238,7 @@ class _Retrying(abc.DisposableBase, Generic[T]):
         self.observer.on_error(error)
 
     def pause(self, attempt: _Attempt[T], error: Exception) -> float | None:
-        """Seconds until the next attempt, of which whoever listens is told; None if there is none."""
+        """Returns the seconds until the next attempt, and emits `Retried`. None means that there is no next attempt."""
         if self.number >= self.attempts or (attempt.is_committed and not self.restarts) or not self.when(error):
             return None
         seconds = self.delay(error, self.number)
@@ -243,10 +250,10 @@ class _Retrying(abc.DisposableBase, Generic[T]):
         return seconds
 
     def late(self, error: Exception, *_: object) -> None:
-        """The time for all attempts is over, and none has said anything."""
+        """Times out, because no attempt emitted a part within the limit."""
         self.current.dispose()
         late = Timeout(f"No first chunk came within {self.within:g} s, in {self.number} attempts.")
-        late.add_note(f"Before it, an attempt failed: {type(error).__name__}: {error}")
+        late.add_note(f"An earlier attempt failed: {type(error).__name__}: {error}")
         if isinstance(error, RxllmError):
             late.request, late.partial = error.request, self.partial
         self.observer.on_error(late)
@@ -260,7 +267,7 @@ class _Retrying(abc.DisposableBase, Generic[T]):
 
 
 class _Trying(abc.DisposableBase, Generic[T]):
-    """Several attempts, which may run at once, until one commits."""
+    """Makes several attempts, possibly at once, until one commits."""
 
     def __init__(
         self,
@@ -285,7 +292,7 @@ class _Trying(abc.DisposableBase, Generic[T]):
         self.left -= 1
         attempt = _Attempt(self, self.observer)
         self.running.append(attempt)
-        self.timer.disposable = None  # that of the one before, whose failure may have overtaken it
+        self.timer.disposable = None  # the timer of the attempt before, which may have failed before the timer fired
         if self.after is not None and self.left:
             self.timer.disposable = self.scheduler.schedule_relative(self.after, self.start)
         attempt.begin(next(self.begins), _with_others(self.scheduler) if self.left else self.scheduler)
@@ -312,7 +319,7 @@ class _Trying(abc.DisposableBase, Generic[T]):
             self.leave()
             *others, error = self.errors
             for other in others:
-                error.add_note(f"Before it, another failed: {type(other).__name__}: {other}")
+                error.add_note(f"Another model failed earlier: {type(other).__name__}: {other}")
             attempt.let_go()
             self.observer.on_error(error)
 

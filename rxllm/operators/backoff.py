@@ -1,4 +1,4 @@
-"""Whether and when to ask again: `backoff`."""
+"""When to retry: `backoff`."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from ..misuse import MisuseError
 __all__ = ["USUAL_DELAY", "Delay", "backoff", "is_no_misuse", "is_retryable"]
 
 Delay = Callable[[Exception, int], float | None]
-"""How many seconds to wait after the error of the attempt of this number, counted from 1; None gives up."""
+"""Returns the seconds to wait after an error in attempt n, counted from 1; None gives up."""
 
 
 def is_retryable(error: Exception) -> bool:
-    """Whether asking again may help, as the error itself says."""
+    """Whether a retry may help, as the error's `retryable` says."""
     return isinstance(error, RxllmError) and error.retryable
 
 
 def _chance() -> float:
-    """As ``random.random``, which would be pickled with the state of its generator."""
-    return random.random()  # noqa: S311  (a wait is no secret)
+    """Returns ``random.random()``, whose own pickle would contain the state of its generator."""
+    return random.random()  # noqa: S311  (a wait is not a secret)
 
 
 def backoff(first: float = 0.5, most: float = 30.0, *, chance: Callable[[], float] = _chance) -> Delay:
-    """Waits twice as long each time, and as long as the provider asks where it does.
+    """Doubles the wait after each attempt; uses the provider's ``Retry-After`` instead, if it sends one.
 
-    Half of the wait is left to chance, so that clients that failed together do not come back together. A provider
-    that asks for more than a minute is not waited for.
+    Half of the wait is random, so that clients that failed together do not retry together. If the provider asks for
+    more than a minute, there is no retry.
 
     Args:
-        first: seconds after the first failure.
-        most: seconds, at most.
-        chance: numbers from 0 to 1.
+        first: seconds to wait after the first failure.
+        most: the longest wait in seconds.
+        chance: returns random numbers from 0 to 1.
 
     Source: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/ (there "equal jitter").
     """
@@ -54,7 +54,7 @@ class _Backoff:
         return f"backoff({self.first}, {self.most})"
 
     def __call__(self, error: Exception, attempt: int) -> float | None:
-        """The wait after this attempt."""
+        """Returns the wait after this attempt."""
         asked = error.retry_after if isinstance(error, ProviderError) else None
         if asked is None:
             return min(self.most, self.first * 2.0 ** min(attempt - 1, 64)) * (0.5 + self.chance() / 2)
@@ -65,6 +65,6 @@ USUAL_DELAY = backoff()
 
 
 def is_no_misuse(error: Exception) -> bool:
-    """Whether another may do better: a mistake of the calling program is to be seen, not to be got round."""
-    # Nor is an exit an error, though a source tells of it as one.
+    """Whether another model may succeed. A mistake of the calling program would fail there, too, and must be seen."""
+    # A source may also report an exit, such as KeyboardInterrupt, which is not an Exception.
     return isinstance(cast("object", error), Exception) and not isinstance(error, MisuseError)

@@ -1,4 +1,8 @@
-"""Many prompts at once: `batch`, `batch_as_completed`."""
+"""`batch`, `batch_as_completed`: answer many prompts concurrently.
+
+A prompt has four states: queued, running, done (its answer waits to be emitted), emitted. `_Batch` holds them. Its
+state changes on one event loop only; prompts from other threads are handed to that loop.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +30,11 @@ Out = TypeVar("Out")
 Out_co = TypeVar("Out_co", covariant=True)
 
 MAX_CONCURRENCY = 8
-AHEAD = 3  # answers that wait for their turn are at most this many times max_concurrency
+AHEAD = 3  # the limit of answers that wait for an earlier one, as a multiple of max_concurrency
 
 
 class Answering(Protocol[In_contra, Out_co]):
-    """What `batch` asks: an LLM, a Pipeline."""
+    """A stage that `batch` accepts: an LLM or a Pipeline."""
 
     def answer(self, prompt: In_contra, /) -> Observable[Out_co]:
         """The answer to one prompt, as an Observable of one value."""
@@ -51,23 +55,23 @@ def batch(
 def batch(
     stage: Answering[In, Any], *, max_concurrency: int = MAX_CONCURRENCY, return_exceptions: bool = False
 ) -> Callable[[Observable[In]], Observable[Any]]:
-    """Asks for each prompt, at most `max_concurrency` at once; answers come in the order of the prompts.
+    """Answers each prompt, at most `max_concurrency` at once, and emits the answers in the order of the prompts.
 
     ::
 
         -p-q-r-|
         batch(llm)
-        -----P-Q---R-|      whoever is answered early waits for its turn
+        -----P-Q---R-|      an answer that is early waits for the ones before it
 
-    Shape: one answer a prompt. No steps: the next prompt starts when a slot is free, not when all are. With
-    `from_iter` and `from_aiter` the next prompt is pulled only then, so the source may be endless. Finished answers
-    that wait for an earlier one are at most three times `max_concurrency`; while the consumer is full, nothing starts.
+    Shape: one answer for each prompt. A prompt starts as soon as one slot is free. With `from_iter` and `from_aiter`
+    the next prompt is pulled only then, so the source may be endless. At most three times `max_concurrency` answers
+    wait for an earlier one. While the consumer is full, no prompt starts.
 
-    Errors: the first failure at once, which cancels the rest; with `return_exceptions`, exceptions take the place of
-    their answers and nothing else is disturbed.
+    Errors: the first failure at once, which cancels the other requests. With `return_exceptions`, an exception is
+    emitted in place of its answer, and the other requests continue.
     """
 
-    def ordered(numbered: AsyncGenerator[tuple[int, Out], None], board: _Board[In]) -> AsyncIterator[Out]:
+    def ordered(numbered: AsyncGenerator[tuple[int, Out], None], state: _Batch[In]) -> AsyncIterator[Out]:
         async def answers() -> AsyncIterator[Out]:
             turn = 0
             early: dict[int, Out] = {}
@@ -75,7 +79,7 @@ def batch(
                 async for index, answer in numbered:
                     early[index] = answer
                     while turn in early:
-                        board.waiting -= 1
+                        state.waiting -= 1
                         yield early.pop(turn)
                         turn += 1
 
@@ -98,7 +102,7 @@ def batch_as_completed(
 def batch_as_completed(
     stage: Answering[In, Any], *, max_concurrency: int = MAX_CONCURRENCY, return_exceptions: bool = False
 ) -> Callable[[Observable[In]], Observable[tuple[int, Any]]]:
-    """As `batch`, but each answer comes as soon as it is there, with the number of its prompt.
+    """Like `batch`, but emits each answer as soon as it completes, with the index of its prompt.
 
     ::
 
@@ -106,19 +110,21 @@ def batch_as_completed(
         batch_as_completed(llm)
         -----(1,Q)-(0,P)---(2,R)-|
 
-    Shape: ``(index, answer)``, indices counted from 0. Errors: as of `batch`.
+    Shape: emits ``(index, answer)``, with indices from 0.
+
+    Errors: as for `batch`.
     """
 
-    def at_once(numbered: AsyncGenerator[tuple[int, Out], None], board: _Board[In]) -> AsyncIterator[tuple[int, Out]]:
+    def unordered(numbered: AsyncGenerator[tuple[int, Out], None], state: _Batch[In]) -> AsyncIterator[tuple[int, Out]]:
         async def answers() -> AsyncIterator[tuple[int, Out]]:
             async with aclosing(numbered):
                 async for item in numbered:
-                    board.waiting -= 1
+                    state.waiting -= 1
                     yield item
 
         return answers()
 
-    return _operator(stage, max_concurrency, return_exceptions, at_once)
+    return _operator(stage, max_concurrency, return_exceptions, unordered)
 
 
 A = TypeVar("A")
@@ -128,27 +134,31 @@ def _operator(
     stage: Answering[In, Out],
     max_concurrency: int,
     return_exceptions: bool,
-    arrange: Callable[[AsyncGenerator[tuple[int, Out], None], _Board[In]], AsyncIterator[A]],
+    arrange: Callable[[AsyncGenerator[tuple[int, Out], None], _Batch[In]], AsyncIterator[A]],
 ) -> Callable[[Observable[In]], Observable[A]]:
     if not isinstance(cast("object", max_concurrency), int) or max_concurrency < 1:
         raise MisuseError(f"max_concurrency must be a whole number of at least 1, not {max_concurrency!r}.")
     if not callable(getattr(stage, "answer", None)):
         raise MisuseError(
-            f"batch takes an LLM or a Pipeline, not {type(stage).__name__}; rxllm.pipe(f) makes one of f."
+            f"batch takes an LLM or a Pipeline, not {type(stage).__name__}. rxllm.pipe(f) makes one of f."
         )
 
     def operator(prompts: Observable[In]) -> Source[A]:
         def run(scheduler: Scheduler) -> AsyncIterator[A]:
-            board = _Board(stage, max_concurrency, return_exceptions, scheduler)
-            return arrange(board.run(prompts), board)
+            state = _Batch(stage, max_concurrency, return_exceptions, scheduler)
+            return arrange(state.run(prompts), state)
 
         return source(run)
 
     return operator
 
 
-class _Board(abc.ObserverBase[In]):
-    """Who waits, who runs, who is done; one batch's state, all of it on one loop."""
+class _Batch(abc.ObserverBase[In]):
+    """The state of one batch: its queued, running and done prompts.
+
+    Attributes:
+        waiting: the number of answers that are done and not yet emitted.
+    """
 
     def __init__(
         self, stage: Answering[In, object], max_concurrency: int, return_exceptions: bool, scheduler: Scheduler
@@ -160,7 +170,7 @@ class _Board(abc.ObserverBase[In]):
         self.gate = Gate()
         self.prompts: deque[In] = deque()
         self.begun = 0
-        self.waiting = 0  # done, and not yet taken
+        self.waiting = 0
         self.running: dict[int, abc.DisposableBase] = {}
         self.done: deque[tuple[int, object]] = deque()
         self.failure: BaseException | None = None
@@ -168,9 +178,9 @@ class _Board(abc.ObserverBase[In]):
         self.news = asyncio.Event()
 
     async def run(self, prompts: Observable[In]) -> AsyncGenerator[tuple[int, Any], None]:
-        above = self.scheduler.with_gate(self.gate)
-        above = above.evolve(lifetime=above.lifetime.handled_by(self.broken))
-        upstream = prompts.subscribe(self, scheduler=above)
+        upstream_scheduler = self.scheduler.with_gate(self.gate)
+        upstream_scheduler = upstream_scheduler.evolve(lifetime=upstream_scheduler.lifetime.handled_by(self.broken))
+        upstream = prompts.subscribe(self, scheduler=upstream_scheduler)
         try:
             while True:
                 self.news.clear()
@@ -194,7 +204,7 @@ class _Board(abc.ObserverBase[In]):
         return running < self.max_concurrency and running + self.waiting <= AHEAD * self.max_concurrency
 
     def fill(self) -> None:
-        """Starts what there is room for, and lets in as much as can start."""
+        """Starts prompts while there is room, and opens the gate if more prompts could start."""
         while self.prompts and self.has_room and self.failure is None:
             self.ask(self.begun, self.prompts.popleft())
         if self.has_room and not self.prompts:
@@ -212,7 +222,7 @@ class _Board(abc.ObserverBase[In]):
         def finished(result: object, failure: BaseException | None = None) -> None:
             if self.running.pop(index, None) is None:
                 return
-            # A KeyboardInterrupt or SystemExit is nobody's answer.
+            # A KeyboardInterrupt or SystemExit ends the batch, also with return_exceptions.
             if failure is not None and not (self.return_exceptions and isinstance(failure, Exception)):
                 self.failure = self.failure or failure
             else:
@@ -221,7 +231,7 @@ class _Board(abc.ObserverBase[In]):
             self.news.set()
 
         def broken(error: BaseException) -> bool:
-            """What the pipeline's own code raised is the failure of this answer, not of its siblings."""
+            """Fails this answer, and not the others, when code of the pipeline raised."""
             if index not in self.running or not isinstance(error, Exception):
                 return self.scheduler.lifetime.on_failure(error)
             subscription.dispose()
@@ -257,7 +267,7 @@ class _Board(abc.ObserverBase[In]):
         self.scheduler.call(fail)
 
     def broken(self, error: BaseException) -> bool:
-        """Where the prompts come from was broken, and no more will come."""
+        """Fails the batch when the code that emits the prompts raised."""
         if not isinstance(error, Exception):
             return self.scheduler.lifetime.on_failure(error)
         self.on_error(error)

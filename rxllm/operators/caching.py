@@ -1,4 +1,9 @@
-"""What was answered before: the observers behind `cached`."""
+"""The operator behind `cached`.
+
+States of an answer: looking (the store is asked), asking (the model is asked), storing (the whole answer goes into the
+store), ended. Only the event loop of the request changes them. All readers of one key on one loop share one answer, see
+`Shared`; the entry in `Running` is removed when the answer ends or its last reader disposes.
+"""
 
 from __future__ import annotations
 
@@ -23,33 +28,32 @@ __all__ = ["Running", "Store", "kept"]
 
 T = TypeVar("T")
 Running = dict[tuple[object, str], Shared[Chunk]]
-"""What is being asked, by loop and key."""
+"""The answers that are running, by event loop and key."""
 
 _log = logging.getLogger("rxllm")
 
 
-PATIENCE = 1.0  # seconds that an answer waits for its store
+PATIENCE = 1.0  # seconds until an answer continues without its store
 
 
 class Store(ABC):
-    """Keeps answers by their keys. Both methods may be ``def``, if they don't block, or ``async def``.
+    """Keeps answers by their keys. Both methods may be ``async def``, or ``def`` if they do not block.
 
-    What they raise is logged, and so is what takes longer than a second: a cache that is broken costs money, but no
-    answers. A `get` that takes longer is left, and the model is asked. A `put` goes on beside the answer, which then
-    ends without it.
+    A broken store costs money, but no answers: an exception is logged, and so is a call that takes longer than one
+    second. After that second, `get` is cancelled and the model is asked; `put` continues while the answer ends.
     """
 
     @abstractmethod
     def get(self, key: str, /) -> Sequence[Chunk] | Awaitable[Sequence[Chunk] | None] | None:
-        """The chunks that were kept under the key, None if there are none."""
+        """Returns the chunks under the key; None if there are none."""
 
     @abstractmethod
     def put(self, key: str, chunks: Sequence[Chunk], /) -> Awaitable[None] | None:
-        """Keeps the chunks of a whole answer."""
+        """Stores the chunks of a whole answer under the key."""
 
 
 def kept(begin: Begin[Chunk], store: Store, key: str, running: Running) -> Source[Chunk]:
-    """The answer under the key: of the store; else of whoever is asking just now on this loop; else it is asked for.
+    """Emits the answer under the key: from the store, else from a running request on this loop, else from a new one.
 
     ::
 
@@ -68,7 +72,7 @@ def kept(begin: Begin[Chunk], store: Store, key: str, running: Running) -> Sourc
         shared = running.setdefault(place, Shared(Source(ask)))
 
         def forget() -> None:
-            if running.get(place) is shared:  # and not that of who asked since
+            if running.get(place) is shared:  # unless a newer answer has taken its place
                 del running[place]
 
         return connect(shared.stream(), observer, scheduler)
@@ -77,7 +81,7 @@ def kept(begin: Begin[Chunk], store: Store, key: str, running: Running) -> Sourc
 
 
 class _Keeping(abc.ObserverBase[Chunk], abc.DisposableBase):
-    """One look into the store; and if there is nothing, one request."""
+    """Asks the store once, and the model if the store has no answer."""
 
     def __init__(
         self,
@@ -103,20 +107,20 @@ class _Keeping(abc.ObserverBase[Chunk], abc.DisposableBase):
         waiting.disposable = self.done(lambda: self.store.get(self.key), self.found)
 
     def done(self, work: Callable[[], Any], then: Callable[[Any], None]) -> abc.DisposableBase:
-        """Goes on with what the store says, at once or when it has; where it fails, or takes too long, with nothing."""
+        """Calls `then` with the result of the store; with None if the store raises or takes too long."""
         alarm = LockFreeSerialDisposable()
 
-        def told(value: Any) -> None:
+        def resume(value: Any) -> None:
             if not alarm.is_disposed:
                 alarm.dispose()
                 then(value)
 
         def failed(error: Exception) -> None:
-            _log.error("A store of answers failed; the answer does not depend on it.", exc_info=error)
-            told(None)
+            _log.error("The store of cached() failed. The request continues without it.", exc_info=error)
+            resume(None)
 
         def late(*_: object) -> None:
-            failed(TimeoutError(f"It has taken longer than {PATIENCE:g} s."))
+            failed(TimeoutError(f"The store took longer than {PATIENCE:g} s."))
 
         try:
             result = work()
@@ -124,25 +128,27 @@ class _Keeping(abc.ObserverBase[Chunk], abc.DisposableBase):
             failed(error)
             return alarm
         if not inspect.isawaitable(result):
-            told(result)
+            resume(result)
             return alarm
         scheduler = self.scheduler
         alarm.disposable = scheduler.schedule_relative(PATIENCE, late)
-        above = scheduler.daemon() if isinstance(scheduler, Scheduler) else scheduler
-        return CompositeDisposable(source(lambda _: _value(result)).subscribe(told, failed, scheduler=above), alarm)
+        store_scheduler = scheduler.daemon() if isinstance(scheduler, Scheduler) else scheduler
+        return CompositeDisposable(
+            source(lambda _: _value(result)).subscribe(resume, failed, scheduler=store_scheduler), alarm
+        )
 
     def found(self, chunks: Sequence[Chunk] | None) -> None:
         if chunks is None:
             self.current.disposable = waiting = LockFreeSerialDisposable()
             waiting.disposable = connect(self.begin(), self, self.scheduler)
             return
-        for chunk in chunks:  # into the log, where each reader has a pace of its own
+        for chunk in chunks:  # into the shared log, which each reader reads at its own pace
             self.observer.on_next(chunk)
         self.end(None)
 
     def on_next(self, value: Chunk) -> None:
-        if value.rest is not None and value.rest.reset:  # what was taken back is nothing to keep
-            again = Chunk.of(value.message())  # all but the reset, of which a Message knows nothing
+        if value.rest is not None and value.rest.reset:  # chunks before a reset are not part of the answer
+            again = Chunk.of(value.message())  # a Message has no reset, so this removes it
             self.chunks = [again] if again else []
         else:
             self.chunks.append(value)
@@ -155,7 +161,7 @@ class _Keeping(abc.ObserverBase[Chunk], abc.DisposableBase):
 
     def on_completed(self) -> None:
         if not self.current.is_disposed:
-            self.current.dispose()  # but not what follows: the answer is whole, and paid for
+            self.current.dispose()  # the source only: storing the whole answer continues
             chunks = tuple(self.chunks)
             if not is_whole(_reason(chunks)):
                 self.end(None)
@@ -172,7 +178,7 @@ class _Keeping(abc.ObserverBase[Chunk], abc.DisposableBase):
 
 
 def _reason(chunks: Sequence[Chunk]) -> FinishReason | None:
-    """Why an answer ended, by the last chunk that says so."""
+    """The finish reason of an answer: that of the last chunk with one."""
     for chunk in reversed(chunks):
         if chunk.rest is not None and chunk.rest.finish_reason is not None:
             return chunk.rest.finish_reason

@@ -1,4 +1,4 @@
-"""`lines`: text cut into lines."""
+"""`lines`: cut text into lines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LINE = r"\n|\r(?=[^\n])"
 
 @makes_operator(adds_up="list")
 def lines() -> Callable[[Texts], Observable[str]]:
-    r"""The text line by line, for output such as JSON Lines, CSV or a list.
+    r"""Emits the text line by line, for output such as JSON Lines, CSV or a list.
 
     ::
 
@@ -25,9 +25,9 @@ def lines() -> Callable[[Texts], Observable[str]]:
         lines()
         -----Hello\n-world\n--bye|
 
-    Shape: a line carries its end, which is ``\n``, ``\r\n`` or ``\r``; an empty line is nothing but its end. It is
-    complete with its ``\n``, or when something else than a ``\n`` follows its ``\r``; the last comes at the end.
+    Shape: takes chunks or strings; emits strings. A line includes its end, which is ``\n``, ``\r\n`` or ``\r``. A line
+    is emitted at its ``\n``, or when another character than ``\n`` follows its ``\r``; the last line at the end.
 
-    Errors: of the source, after what was held back. `MisuseError` for a ``reset``, as of `text`.
+    Errors: those of the source, after the held text. `MisuseError` for a ``reset``, as for `text`.
     """
     return cutting(lambda observer: Pieces(observer, _LINE, skips_blank=False))

@@ -1,4 +1,4 @@
-"""Folds of chunks: `message`, `usage`."""
+"""Operators that fold chunks: `message`, `usage`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["message", "one_chunk", "usage"]
 
 @makes_operator(adds_up="last")
 def message() -> Callable[[Observable[Chunk]], Observable[Message]]:
-    """The whole answer, once, at the end; of no chunks, an empty answer.
+    """Emits the whole answer at the end; an empty answer if there were no chunks.
 
     ::
 
@@ -26,8 +26,10 @@ def message() -> Callable[[Observable[Chunk]], Observable[Message]]:
         message()
         ----------------(Message)|
 
-    Shape: takes chunks. Errors: of the source; what had arrived is their `partial`. `MisuseError` for anything but
-    chunks.
+    Shape: takes chunks; emits one Message.
+
+    Errors: those of the source, with the answer so far as their `partial`. `MisuseError` for a value that is not a
+    Chunk.
     """
     return lambda source: folded(source, _message)
 
@@ -38,7 +40,7 @@ def _message(chunks: list[Chunk]) -> Message:
 
 @makes_operator(adds_up="last")
 def usage() -> Callable[[Observable[Chunk]], Observable[Usage]]:
-    """The tokens that the answer took, once, at the end; ``Usage()`` where the provider says nothing.
+    """Emits the token usage of the answer at the end; ``Usage()`` if the provider sends none.
 
     ::
 
@@ -46,8 +48,10 @@ def usage() -> Callable[[Observable[Chunk]], Observable[Usage]]:
         usage()
         ----------------(Usage)|
 
-    Shape: takes chunks. Errors: of the source; what had arrived is their `partial`. `MisuseError` for anything but
-    chunks.
+    Shape: takes chunks; emits one Usage.
+
+    Errors: those of the source, with the answer so far as their `partial`. `MisuseError` for a value that is not a
+    Chunk.
     """
     return lambda source: folded(source, _usage)
 
@@ -57,5 +61,5 @@ def _usage(chunks: list[Chunk]) -> Usage:
 
 
 def one_chunk(source: Observable[str | Message | Chunk]) -> Observable[Chunk]:
-    """Everything as one chunk."""
+    """Joins texts, Messages and Chunks to one chunk."""
     return folded(source.pipe(ops.map(Chunk.of)), join)

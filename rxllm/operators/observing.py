@@ -1,6 +1,7 @@
-"""The observing operator: a stream that is a run, and tells who listens to it.
+"""The operator behind `observe`: it makes a stream a run, and sends the run's events to listeners.
 
-It is one room because a run's values and its ways to end are one state.
+States of a run: started, then ended. The first of completion, error and disposal ends it, and sends exactly one of
+Finished, Failed and Cancelled. All of this happens on the run's event loop; a dispose on another thread calls it.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ _METHODS = (MethodType, BuiltinMethodType)
 
 @frozen
 class Identity:
-    """What a run tells of itself before it runs."""
+    """What a run reports about itself before it starts."""
 
     name: str
     kind: Kind
@@ -66,17 +67,17 @@ class Identity:
 
 
 def bound_listeners(handlers: Iterable[Listener | BoundListener]) -> tuple[BoundListener, ...]:
-    """What hears for each handler: a `Handler`, any observer, or a function of events.
+    """The listeners of handlers, where a handler is a `Handler`, any observer, or a function of events.
 
     Raises:
-        MisuseError: a handler is none of these.
+        MisuseError: a handler is something else.
     """
     return tuple(handler if isinstance(handler, BoundListener) else _Isolated.of(handler) for handler in handlers)
 
 
 @frozen(eq=False)
 class _Isolated(BoundListener):
-    """A handler that disturbs nobody: what it raises is logged, unless it asked to fail the run."""
+    """A handler whose exceptions are logged and do not affect the stream, unless it has ``raise_error``."""
 
     owner: object = None
     raises: bool = False
@@ -85,12 +86,12 @@ class _Isolated(BoundListener):
     def of(cls, handler: Listener) -> BoundListener:
         heard = cast("object", getattr(handler, "on_next", handler))
         if not callable(heard):
-            raise MisuseError(f"A handler is a Handler or a function of events, not {type(handler).__name__}.")
+            raise MisuseError(f"A handler must be a Handler or a function of events, not {type(handler).__name__}.")
         method = handler.on_event if isinstance(handler, Handler) else heard
         if inspect.iscoroutinefunction(method):
             raise MisuseError(
-                f"{getattr(method, '__qualname__', method)} is async def, and nobody would await it: a handler's "
-                "function is plain; only the hooks of a CallbackHandler may be async def."
+                f"{getattr(method, '__qualname__', method)} is async def, but a handler's function is never awaited. "
+                "Use def, or put the code into a hook of a CallbackHandler, which may be async def."
             )
         return cls(cast("Heard", heard), None, handler, isinstance(handler, Handler) and handler.raise_error)
 
@@ -103,14 +104,16 @@ class _Isolated(BoundListener):
                 raise
 
     def failed(self, event: Event, error: Exception) -> None:
-        """Tells whoever reads the log, if nobody else is told."""
+        """Logs the exception, unless it fails the run."""
         if not self.raises:
-            sentence = "A handler failed at %s; the stream goes on. Its next failures in this run are not logged."
+            sentence = (
+                "A handler raised on %s. The stream continues. Further exceptions of it in this run are not logged."
+            )
             _log.error(sentence, type(event).__name__, exc_info=error)
 
 
 def _united(heard: tuple[BoundListener, ...], more: tuple[BoundListener, ...]) -> tuple[BoundListener, ...]:
-    """Who listens to a run and to what it is part of, or was attached twice, hears it once."""
+    """Joins listeners without duplicates: a handler attached in several places hears each run once."""
     for listener in more:
         if not any(_same(_owner(listener), _owner(other)) for other in heard):
             heard = (*heard, listener)
@@ -122,7 +125,7 @@ def _owner(listener: BoundListener) -> object:
 
 
 def _same(one: object, other: object) -> bool:
-    """Whether both are one listener. Equal handlers may be two; a method is another object each time it is named."""
+    """Whether both are one listener. Equal handlers may be two; a bound method is a new object at each access."""
     return one is other or (isinstance(one, _METHODS) and one == other)
 
 
@@ -135,7 +138,7 @@ def observed(
     *,
     whole: bool = False,
 ) -> Source[Any]:
-    """The same stream as a run, of which its listeners hear Started, what comes, and how it ends.
+    """Makes the stream a run, whose listeners get Started, an event for each value, and the event of its end.
 
     ::
 
@@ -143,24 +146,24 @@ def observed(
         observed() ---a---b---|
         listeners  S--a---b---F
 
-    Where nobody listens, it costs nothing. Listeners are `handlers`, and those of the run that it is part of.
+    Without listeners, it adds nothing to the stream. Listeners are `handlers`, and those of the enclosing run.
 
     Args:
         source: the stream.
-        given: what it was made of.
-        identity: what the run tells of itself.
-        handlers: who listens to this run.
-        fold: what the stream adds up to, which listeners hear in the end.
-        whole: whether the subscriber gets that answer instead of the values; it is computed once for both.
+        given: the input of the run.
+        identity: what the run reports about itself.
+        handlers: listeners of this run.
+        fold: computes the output of the run from its values.
+        whole: whether the subscriber gets the output instead of the values. It is computed once for both.
 
-    Errors: the source's, that of a handler with ``raise_error``, and with `whole` that of the fold.
+    Errors: those of the source, of a handler with ``raise_error``, and with `whole` of the fold.
     """
 
     def subscribe(observer: abc.ObserverBase[T], outer: abc.SchedulerBase | None) -> abc.DisposableBase:
         scheduler = timers(outer)
         if not handlers and not observation_of(scheduler):
             return connect(folded(source, fold.finish) if whole else source, observer, scheduler)
-        scheduler = scheduler_for(scheduler)  # handlers hear on a loop
+        scheduler = scheduler_for(scheduler)  # handlers need an event loop
         return _Run(observer, scheduler, identity(), given, fold, whole=whole).start(source)
 
     return Source(subscribe)
@@ -179,7 +182,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         *,
         whole: bool,
     ) -> None:
-        import uuid  # only who observes pays for it
+        import uuid  # imported here, because only observed runs need it
 
         around = observation_of(scheduler)
         outer = around and around.run
@@ -199,7 +202,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
             _united(around.listeners if around else (), identity.handlers),
         )
         self.observation = cast("Observation", observation_of(self.scheduler))
-        # Everything of a run happens on its loop, so most need not look where they are.
+        # A run's events happen on its loop, so listeners of that loop need no check of the thread.
         here = (None, self.scheduler.loop)
         self.hears = [
             listener.callback if listener.loop in here else listener.notify for listener in self.observation.listeners
@@ -222,15 +225,15 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
             self.on_error(failure)
             return self
         try:
-            # Code that runs at once is part of the run, too: a `defer`, a `route`, a plain `chunks`. In a copy of the
-            # context, which may by now have been entered by the loop's thread.
+            # Code that runs during the subscription is part of the run, too: a `defer`, a `route`, a plain `chunks`. It
+            # gets a copy of the context, because the loop's thread may have entered the context by now.
             self.upstream = self.scheduler.context.copy().run(connect, source, self, self.scheduler)
-        except Exception as error:  # such as a missing key: who heard Started hears the end
+        except Exception as error:  # such as a missing key: listeners that got Started need an end
             self.on_error(error)
         return self
 
     def tell(self, event: Event) -> Exception | None:
-        """Tells all listeners, and gives the first failure of those that may fail the run."""
+        """Sends the event to all listeners. Returns the first exception of a listener with ``raise_error``."""
         failure: Exception | None = None
         for hear in self.hears:
             try:
@@ -241,13 +244,13 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         return failure
 
     def disturbed(self, hear: Heard, event: Event, error: Exception) -> Exception | None:
-        """Reports what a listener raised; gives it back where that fails the run."""
+        """Handles a listener's exception. Returns it if the listener has ``raise_error``."""
         listener = next(
             listener for listener, other in zip(self.observation.listeners, self.hears, strict=True) if other is hear
         )
-        if not isinstance(listener, _Isolated):  # who reads the events has raised
+        if not isinstance(listener, _Isolated):  # the subscriber of events() raised
             raise error
-        if id(listener) not in self.failing:  # it may fail at each of ten thousand chunks
+        if id(listener) not in self.failing:  # log once: it may raise at each chunk
             self.failing.add(id(listener))
             listener.failed(event, error)
         return error if listener.raises else None
@@ -262,15 +265,15 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         failure: Exception | None = None
         if isinstance(value, Chunk):
             event = run_chunk(value, self.run)
-            for hear in self.hears:  # as `tell` does, without the call
+            for hear in self.hears:  # inlined from `tell`, to save a call per chunk
                 try:
                     hear(event)
                 except Exception as error:
                     raised = self.disturbed(hear, event, error)
                     failure = failure or raised
-                if self.over:  # who heard it has left, and all have been told
+                if self.over:  # a listener disposed the run, and all listeners got its end
                     return
-        elif self.run.kind != "tool":  # whose one value is told as its output
+        elif self.run.kind != "tool":  # the value of a tool is its output
             failure = self.tell(Emitted(value, run=self.run))
         if failure is not None:
             self.on_error(failure)
@@ -285,7 +288,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         if self.whole:
             keep_partial(error, self.values)
         if (failure := self.tell(self.failed(error))) is not None:
-            _log.error("A handler failed at Failed, whose error it is not.", exc_info=failure)
+            _log.error("A handler raised while processing Failed.", exc_info=failure)
         self.observation.call_outside(self.observer.on_error, error)
 
     def on_completed(self) -> None:
@@ -297,10 +300,10 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
             if self.whole:
                 self.on_error(error)
                 return
-            total = None  # as the subscriber has got the values, the run is not failed
+            total = None  # the subscriber got all values, so the run has not failed
             if self.values:
                 _log.warning(
-                    "The values of %s do not add up, so that its output is None.", self.run.name, exc_info=error
+                    "The fold of %s raised, so its Finished event has the output None.", self.run.name, exc_info=error
                 )
         self.over = True
         self.leave_upstream()
@@ -313,7 +316,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         if failure is not None:
             self.observer.on_error(failure)
             return
-        if self.whole:  # listeners hear the answer before others make something of it
+        if self.whole:  # the listeners got the answer first
             self.observer.on_next(total)
         self.observer.on_completed()
 
@@ -322,7 +325,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         self.scheduler.call(self.leave)
 
     def broken(self, error: BaseException) -> None:
-        """Code within the run raised, of which no observer hears; or the loop ends, and with it the run."""
+        """Ends the run after an exception that reaches no observer: code around the stream raised, or the loop ends."""
         if self.over or not isinstance(error, Exception):
             self.leave()
             return
@@ -331,7 +334,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         self.scheduler.context.copy().run(self.tell, self.failed(error))
 
     def leave_upstream(self) -> None:
-        """The runs within end before this one does."""
+        """Disposes the source, so that inner runs end before this one."""
         if self.upstream is not None:
             self.upstream.dispose()
 
@@ -339,37 +342,37 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         if self.over:
             return
         self.over = True
-        # A copy, because whoever leaves may do so from within the run's own context, which can't be entered twice.
+        # A copy: the disposing code may run in the run's own context, which cannot be entered twice.
         cancelled = Cancelled(self.partial(), run=self.run)
         failure = self.scheduler.context.copy().run(self.tell, cancelled)
         if failure is not None:
-            _log.error("A handler failed at Cancelled, when nobody could be told.", exc_info=failure)
+            _log.error("A handler raised while processing Cancelled.", exc_info=failure)
 
     def failed(self, error: Exception) -> Failed:
         event = Failed(error, run=self.run)
         return event if event.partial is not None else attrs.evolve(event, partial=self.partial())
 
     def partial(self) -> Any:
-        """What had been sent, with what it took, when no more is to come."""
+        """The output of the values so far, with an estimated token usage."""
         if not self.values:
             return None
         try:
             partial = self.adds_up.finish(self.values)
-        except Exception:  # a fold of one's own may need all values
+        except Exception:  # a user's fold may need all values
             return None
         if isinstance(partial, Message) and isinstance(self.given, Request):
             return estimated(partial, self.given)
         return partial
 
     def shorten(self) -> None:
-        """Keeps few values instead of many, which the garbage collector would walk again and again.
+        """Replaces many values by few, which saves the garbage collector work.
 
-        The longer they are, the later the next time, so that copying stays linear.
+        The next time comes later for longer values, so that the total cost of copying stays linear.
         """
         if self.adds_up.shorten is not None:
             try:
                 self.values = self.adds_up.shorten(self.values)
-            except MisuseError:  # they do not add up, which the end will tell
+            except MisuseError:  # they cannot be folded, which the end of the run reports
                 self.bound = _NEVER
             else:
                 last = self.values[-1]

@@ -1,4 +1,4 @@
-"""`sentences`: text cut into sentences, for voices."""
+"""`sentences`: cut text into sentences, as for speech."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OPENING = r"「『（《〈【〔［｛"
 
 @makes_operator(adds_up="text")
 def sentences() -> Callable[[Texts], Observable[str]]:
-    """The text sentence by sentence, for voices, translators and moderators.
+    """Emits the text sentence by sentence, for speech, translation and moderation.
 
     ::
 
@@ -26,21 +26,21 @@ def sentences() -> Callable[[Texts], Observable[str]]:
         sentences()
         -----------He is Mr. Smith. ---She is not.|
 
-    Shape: a sentence carries the whitespace after it, and is complete when the next one begins; the last comes at the
-    end. It ends
+    Shape: takes chunks or strings; emits strings. A sentence includes the whitespace after it, and is emitted when the
+    next one begins, the last one at the end. A sentence ends
 
     * with ``. ! ? …`` (and their like in Arabic, Hindi, Armenian), then perhaps quotes, brackets or Markdown's
-      asterisks, then whitespace, unless what follows is a small letter;
-    * with ``。！？`` and perhaps quotes or brackets, without whitespace, unless hiragana goes on after the quotation;
+      asterisks, then whitespace, unless a small letter follows;
+    * with ``。！？`` and perhaps quotes or brackets, without whitespace, unless hiragana follows the quotation;
     * with a blank line, and with a line end before an item of a list, a heading, a quotation or a table's row.
 
-    It does not end after titles and other usual abbreviations (Mr., Dr., z. B., e.g., No. 5), single letters
-    (J. S. Bach) and the number of an item (1.). Rules can't know everything: a sentence that ends with ``Plan B.``
-    runs on into the next, and German ordinals (``am 3. Oktober``) are cut.
+    A sentence does not end after titles and other common abbreviations (Mr., Dr., z. B., e.g., No. 5), single letters
+    (J. S. Bach) and the number of a list item (1.). Known mistakes: a sentence that ends with ``Plan B.`` is joined to
+    the next one, and German ordinals (``am 3. Oktober``) are cut.
 
-    Errors: of the source, after what was held back. `MisuseError` for a ``reset``, as of `text`.
+    Errors: those of the source, after the held text. `MisuseError` for a ``reset``, as for `text`.
 
-    Source: Unicode Standard Annex 29 for the marks and what may close them.
+    Source: Unicode Standard Annex 29, for the marks and the characters that may close them.
     """
     return cutting(_Sentences)
 
@@ -60,10 +60,10 @@ _MARK = rf"[{_SPACED}{_UNSPACED}\n\r]"
 _MAYBE = rf"(?<=\s)(?=\S)|(?<=[{_UNSPACED}{re.escape(_CLOSING)}])(?=[^\s{_SPACED}{_UNSPACED}{re.escape(_CLOSING)}])"
 
 
-_BLOCK = r"[-*+•–>#|\d]"  # what an item of a list, a quotation, a heading or a row begins with
+_BLOCK = r"[-*+•–>#|\d]"  # begins an item of a list, a quotation, a heading or a row
 
 
-_TOKEN = r"[^\s(\[{\"'“‘«„¿¡—–*_/]*\Z"  # noqa: S105  (no secret)
+_TOKEN = r"[^\s(\[{\"'“‘«„¿¡—–*_/]*\Z"  # noqa: S105  (not a secret)
 
 
 _BEFORE_ANYTHING = (
@@ -75,13 +75,14 @@ _BEFORE_ANYTHING = (
 _BEFORE_NUMBERS = "nos?|nr|nro|figs?|abb|tab|eqs?|sec|ch|chap|kap|art|vol|bd|pp|pg|pág|op|ref|ver"
 
 
-_FAR = 64  # characters, back from where a sentence may end
+_FAR = 64  # characters before a possible end of a sentence that are considered
 
 
 class _Sentences(Pieces):
-    """Judges each place where a sentence may end by the characters just before it and the one behind it.
+    """Decides each possible end of a sentence by the characters before it and the character after it.
 
-    `open` is whether the text so far would be a sentence's end, so that chunks without any mark need no look.
+    Attributes:
+        open: whether the text so far may be the end of a sentence. If not, a chunk without a mark needs no search.
     """
 
     __slots__ = ("candidates", "open")
@@ -111,7 +112,7 @@ class _Sentences(Pieces):
         self.open = body[-1:] in _MARKS or "\n" in gap or "\r" in gap
 
     def before(self) -> str:
-        """As much of the held text as may count."""
+        """The end of the held text, as far as it is considered."""
         pieces: list[str] = []
         size = 0
         for piece in reversed(self.held):
@@ -126,13 +127,13 @@ _MARKS = frozenset(_SPACED + _UNSPACED)
 
 
 def _stripped(before: str) -> tuple[str, str]:
-    """Without the whitespace at its end and what closes a sentence's mark; and that whitespace."""
+    """The text without its final whitespace and closing quotes or brackets; and that whitespace."""
     body = before.rstrip()
     return body.rstrip(_CLOSING), before[len(body) :]
 
 
 def _ends(before: str, following: str) -> bool:
-    """Whether a sentence ends with `before`, where the text goes on with the character `following`."""
+    """Whether a sentence ends after `before`, when the character `following` comes next."""
     body, gap = _stripped(before)
     line_ends = gap.replace("\r\n", "\n").replace("\r", "\n").count("\n")
     if line_ends > 1 or (line_ends and re.match(_BLOCK, following)):
@@ -151,7 +152,9 @@ def _abbreviates(before: str, following: str) -> bool:
     match = re.search(_TOKEN, before)
     token = match.group().casefold() if match else ""
     if token.isdecimal():
-        return not before[: -len(token)].rstrip(" \t*_#>")[-1:].strip()  # the first of its line: an item's number
+        return (
+            not before[: -len(token)].rstrip(" \t*_#>")[-1:].strip()
+        )  # at the start of its line: the number of a list item
     last = token.rpartition(".")[2]
     if len(last) == 1 and last.isalpha():
         return True

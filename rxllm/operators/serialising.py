@@ -1,4 +1,4 @@
-"""The grammar, whatever a provider does: one event at a time, on the loop."""
+"""`serialised`: one event at a time on the event loop, whatever threads the source uses."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["serialised"]
 T = TypeVar("T")
 
 
-def serialised(made: Observable[T], scheduler: Scheduler) -> Observable[T]:
-    """An Observable of any threads, on the loop: one event at a time, in their order."""
+def serialised(unsafe: Observable[T], scheduler: Scheduler) -> Observable[T]:
+    """Emits the events of an Observable, which may come from any thread, in order on the scheduler's event loop."""
 
     def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None) -> abc.DisposableBase:
         waiting: deque[Callable[[], None]] = deque()
@@ -38,7 +38,7 @@ def serialised(made: Observable[T], scheduler: Scheduler) -> Observable[T]:
             waiting.append(event)
             scheduler.call(drain)
 
-        return made.subscribe(
+        return unsafe.subscribe(
             lambda value: put(lambda: observer.on_next(value)),
             lambda error: put(lambda: observer.on_error(error)),
             lambda: put(observer.on_completed),

@@ -1,4 +1,14 @@
-"""One stream, many subscribers: `share`."""
+"""`share`: one request for many subscribers.
+
+A log collects the values of one subscription to the source. States of a log, and what changes them::
+
+    running ─► whole        the source completed; new readers replay it
+       ├─────► failed       the source errored; a new reader starts a new log
+       └─────► abandoned    the last reader left; a new reader starts a new log
+
+`Shared.lock` guards these changes, the tuple of readers and the count of readers with room. Values are appended on the
+log's event loop. Each reader keeps its own position, and drains on its own event loop only.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +39,7 @@ T = TypeVar("T")
 
 @makes_operator(SAME)
 def share() -> Callable[[Observable[T]], Observable[T]]:
-    """One request for all subscribers; each hears the whole answer from its beginning, whenever it comes.
+    """Makes one request for all subscribers. Each gets the whole answer from its beginning, however late it subscribes.
 
     ::
 
@@ -38,16 +48,20 @@ def share() -> Callable[[Observable[T]], Observable[T]]:
         -a-b-c-d-|
                (abcd)-|     (a late one)
 
-    The answer is kept in one log, in which each subscriber has its own place and its own pace; the source pauses only
-    when all of them are full. Who leaves hurts nobody, and the last one out closes the request. Asked again after the
-    end, it replays and does not pay twice; after a failure, or after all had left, it asks anew.
+    The answer is kept in one log. Each subscriber reads it at its own pace, and the source pauses only when all
+    subscribers are full. A subscriber that disposes does not affect the others; the last one closes the request. A
+    subscription after the completion replays the answer. A subscription after an error, or after all subscribers have
+    disposed, makes a new request.
 
-    (``publish`` and ``ref_count`` let late subscribers miss the beginning, and a ``ReplaySubject`` knows no pace.)
-    Subscribers may be on different loops; the request runs on that of the first, and is part of its run. A child of
-    ``os.fork`` inherits a whole answer, and asks anew for one that is still under way in its parent.
+    (With ``publish`` and ``ref_count``, late subscribers miss the beginning; a ``ReplaySubject`` has no
+    back-pressure.) Subscribers may be on different event loops. The request runs on the loop of the first subscriber,
+    and is part of its run. A child of ``os.fork`` inherits a whole answer, and makes a new request for an unfinished
+    one.
 
-    Errors: the source's, for all who listen then, after what came before it. `Interrupted`, with a sentence, for
-    subscribers on other loops when the first one's loop ends before the answer.
+    Shape: passes the items of the source on.
+
+    Errors: those of the source, for all subscribers at that time, after the values before it. `Interrupted` for
+    subscribers on other loops, when the loop of the first subscriber ends before the answer.
     """
 
     def operator(source: Observable[T]) -> Observable[T]:
@@ -57,7 +71,7 @@ def share() -> Callable[[Observable[T]], Observable[T]]:
 
 
 class Shared(Generic[T]):
-    """A source and its current log, if somebody reads it or it is whole. Any thread may read."""
+    """A source, and its log while the log is running or whole. Any thread may subscribe."""
 
     def __init__(self, source: Observable[T]) -> None:
         self.source = source
@@ -65,13 +79,13 @@ class Shared(Generic[T]):
         reset_in_child(self)
 
     def reset(self) -> None:
-        """Keeps only a whole answer: in a forked child the parent's request brings nothing, so a reader asks anew."""
+        """Keeps a whole answer only: in a forked child the parent's request never emits."""
         self.lock = threading.Lock()
         if self.log is not None and not self.log.ended:
             self.log = None
 
     def stream(self) -> Source[T]:
-        """The log from its beginning, and on as it grows."""
+        """The values of the log from its beginning, including those to come."""
 
         def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None) -> abc.DisposableBase:
             reader = _Reader(observer, timers(given))
@@ -102,20 +116,22 @@ def _detached(scheduler: Scheduler, on_failure: Callable[[BaseException], bool])
 
 
 class _Log(abc.ObserverBase[T]):
-    """What came of one subscription to the source, and who reads it. The lock guards the readers.
+    """The values of one subscription to the source, and their readers.
 
-    Any thread may write, one at a time; each reader hears of it on its own loop.
+    Attributes:
+        hungry: the number of readers that have room.
+        thread: the thread of the log's loop, once known, because a check of the loop costs more.
     """
 
     def __init__(self, owner: Shared[T], first: Timers) -> None:
         self.owner = owner
         self.values: list[T] = []
         self.readers: tuple[_Reader[T], ...] = ()
-        self.hungry = 0  # readers that are not full
+        self.hungry = 0
         self.ended = False
         self.error: Exception | None = None
         self.scheduler = _detached(first, self.broken) if isinstance(first, Scheduler) else first
-        self.thread: int | None = None  # of the loop, as far as it is known; to look for the loop costs more
+        self.thread: int | None = None
         self.upstream = LockFreeSerialDisposable()
 
     def begin(self) -> None:
@@ -125,7 +141,7 @@ class _Log(abc.ObserverBase[T]):
             self.on_error(error)
 
     def broken(self, error: BaseException) -> bool:
-        """Ends the log when the request broke, or its loop ends; its readers get the error."""
+        """Ends the log when the request fails outside the stream, or its loop ends. Its readers get the error."""
         is_lost = isinstance(error, asyncio.CancelledError)
         self.finish(self.stranded() if is_lost else cast("Exception", raisable(error)))
         return True
@@ -137,8 +153,9 @@ class _Log(abc.ObserverBase[T]):
     def stranded(self) -> Interrupted:
         """The error of readers on other loops."""
         return Interrupted(
-            "share() runs its request on the event loop of its first subscriber, and that loop ended before the answer "
-            "did. Subscribe again for a new request; first on a loop that lasts, as shared.pipe(rxllm.stream()) does."
+            "share() runs its request on the event loop of its first subscriber, and that loop ended before the "
+            "answer. Subscribe again to make a new request, first on a lasting loop, such as that of "
+            "shared.pipe(rxllm.stream())."
         )
 
     def on_next(self, value: T) -> None:
@@ -147,7 +164,7 @@ class _Log(abc.ObserverBase[T]):
         self.values.append(value)
         if get_ident() == self.thread:
             for reader in self.readers:
-                reader.hear()
+                reader.wake()
         else:
             self.tell()
 
@@ -158,13 +175,13 @@ class _Log(abc.ObserverBase[T]):
         self.finish()
 
     def finish(self, error: Exception | None = None) -> None:
-        """The end, by whomever: an operator above may have ended what its source goes on with."""
+        """Ends the log once, and disposes the source, which may still be running."""
         with self.owner.lock:
             if self.ended:
                 return
             self.error = error
             self.ended = True
-            if error is not None and self.owner.log is self:  # the next who asks asks anew
+            if error is not None and self.owner.log is self:  # the next reader starts a new log
                 self.owner.log = None
         self.upstream.dispose()
         self.tell()
@@ -203,15 +220,15 @@ class _Log(abc.ObserverBase[T]):
 
 
 class _Reader(abc.DisposableBase, Generic[T]):
-    """One subscriber and its place in the log."""
+    """One subscriber and its position in the log."""
 
     log: _Log[T]
-    hear: Callable[[], None]
+    wake: Callable[[], None]
 
     def __init__(self, observer: abc.ObserverBase[T], scheduler: Timers) -> None:
         self.observer = observer
         self.scheduler = scheduler
-        self.place = 0
+        self.position = 0
         self.is_full = self.is_busy = self.over = False
         self.opening: asyncio.Future[None] | None = None
 
@@ -221,35 +238,37 @@ class _Reader(abc.DisposableBase, Generic[T]):
         is_there = not isinstance(scheduler, Scheduler) or (
             isinstance(there, Scheduler) and scheduler.loop is there.loop
         )
-        self.hear = self.drain if is_there else functools.partial(call, scheduler, self.drain)
+        self.wake = self.drain if is_there else functools.partial(call, scheduler, self.drain)
 
     def drain(self) -> None:
-        """Hands on what there is, as long as the subscriber has room."""
+        """Emits the values so far, while the subscriber has room."""
         if self.is_busy or self.is_full:
             return
         self.is_busy = True
         scheduler, log, values = self.scheduler, self.log, self.log.values
         try:
-            while self.place < len(values) and not self.over:
+            while self.position < len(values) and not self.over:
                 if isinstance(scheduler, Scheduler) and not scheduler.gate.is_open:
                     self.wait(scheduler)
                     return
-                value = values[self.place]
-                self.place += 1
+                value = values[self.position]
+                self.position += 1
                 self.observer.on_next(value)
-            if log.ended and not self.over and self.place == len(values):
+            if log.ended and not self.over and self.position == len(values):
                 self.over = True
                 self.observer.on_completed() if log.error is None else self.observer.on_error(log.error)
         except Exception as error:
             if not isinstance(scheduler, Scheduler):
                 raise
-            scheduler.report("A subscriber, or an operator before it, raised; it has left the shared stream.", error)
+            scheduler.report(
+                "A subscriber or an operator raised in on_next. It was removed from the shared stream.", error
+            )
             self.leave()
         finally:
             self.is_busy = False
 
     def wait(self, scheduler: Scheduler) -> None:
-        """Goes on when the subscriber has room again."""
+        """Resumes when the subscriber has room again."""
         self.is_full = True
         self.log.filled(hungry=-1)
         self.opening = scheduler.gate.opening(scheduler.loop)

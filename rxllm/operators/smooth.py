@@ -1,4 +1,4 @@
-"""An even rhythm: `smooth`."""
+"""`smooth`: emit items at an even pace."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ __all__ = ["smooth"]
 
 T = TypeVar("T")
 
-_MOMENT = 1e-6  # seconds, what datetime can tell apart
+_MOMENT = 1e-6  # seconds, the resolution of datetime
 
 
 @makes_operator(SAME)
 def smooth(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
-    """The same items in an even rhythm, for text that shall run and not jump.
+    """Emits the same items at an even pace, so that bursts of text do not jump on the screen.
 
     ::
 
@@ -37,19 +37,19 @@ def smooth(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
         smooth(6)
         -a-b-c-d-e-f------g-|
 
-    The first item, and each that comes after a lull, leaves at once: the first token is never late. Of a burst, one
-    leaves every so often, the quicker the more there are. The rhythm is that of the last `seconds`, and faster where
-    items wait, so that a stream that is even stays as it is and does not fall behind.
+    The first item, and each item after a pause, is emitted at once, so smoothing never delays the first token. The
+    items of a burst are emitted at intervals, which are shorter for a larger burst. The pace follows the arrivals of
+    the last `seconds`, and is faster while items wait. So an even stream stays unchanged, and no stream falls behind.
 
-    Shape: nothing is lost, joined or cut; `words` before it makes the pieces smaller. No item waits longer than
-    `seconds` here, however fast the source is (but for a consumer that is full, and a busy loop). At most 64 items
-    wait, then the source pauses; if it has as many ready again, the rhythm doubles each time.
+    Shape: passes the items of the source on, and neither drops, joins nor cuts any; `words` before it makes them
+    smaller. An item waits at most `seconds`, unless the consumer is full or the event loop is busy. At most 64 items
+    wait, then the source pauses. Each time this limit is reached, the pace doubles.
 
-    Units: seconds, any that the scheduler counts.
+    Units: seconds of the scheduler's clock.
 
-    Errors: of the source, like its end, after what waits. Who leaves gets nothing of it.
+    Errors: those of the source, after the waiting items, as for the completion. Disposing drops the waiting items.
 
-    Source: the smoothing of the Vercel AI SDK, which waits a fixed time an item and falls behind fast models.
+    Source: the smoothing of the Vercel AI SDK, which waits a fixed time for each item and falls behind fast models.
     """
     check_seconds("smooth", seconds)
 
@@ -63,12 +63,15 @@ def smooth(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
 
 
 class _Pacer(abc.ObserverBase[T]):
-    """A queue, and one timer at a time for the item at its head.
+    """A queue, and one timer for the item at its head.
 
-    While items wait, the time between two of them (`gap`) only shrinks, and with each that comes it is at most
-    `seconds` divided by how many wait: so the last of them leaves in time, too.
+    States: idle (no item waits), draining (items wait, and a timer is set), ended (the source has ended, and items may
+    still wait). They change on the event loop only; items from other threads are handed to the loop.
 
-    On a loop the timer is the loop's own, as a scheduled action takes three times as long, and there is one an item.
+    While items wait, the time between two of them (`gap`) only shrinks. At each arrival it becomes at most `seconds`
+    divided by the number of waiting items, so that the last item is emitted in time, too.
+
+    On an event loop the timer is the loop's own: a scheduled action takes three times as long, and each item needs one.
     """
 
     __slots__ = (
@@ -78,12 +81,12 @@ class _Pacer(abc.ObserverBase[T]):
         "due",
         "emit",
         "end",
+        "ended",
         "gap",
         "gate",
         "handle",
         "items",
         "observer",
-        "over",
         "release",
         "scheduler",
         "seconds",
@@ -101,13 +104,13 @@ class _Pacer(abc.ObserverBase[T]):
         self.clock = clock(scheduler)
         self.gate = Gate()
         self.items: deque[T] = deque()
-        self.arrivals: deque[float] = deque()  # of the last `seconds`
+        self.arrivals: deque[float] = deque()  # times within the last `seconds`
         self.gap = 0.0
-        self.due = -inf  # when the next may leave
-        self.wake = 0.0  # when the timer is set to
-        self.end: Callable[[], object] | None = None  # what is to be said when all have left
-        self.over = False
-        self.handle: asyncio.Handle | None = None  # while items wait, on a loop
+        self.due = -inf  # when the next item may be emitted
+        self.wake = 0.0  # when the timer fires
+        self.end: Callable[[], object] | None = None  # ends the stream when no item waits any more
+        self.ended = False
+        self.handle: asyncio.Handle | None = None  # the timer on an event loop, while items wait
         self.release: Callable[[], object] = Disposable().dispose
         self.alarm = LockFreeSerialDisposable()
         self.upstream = LockFreeSerialDisposable()
@@ -115,8 +118,8 @@ class _Pacer(abc.ObserverBase[T]):
     def start(self, source: Observable[T]) -> abc.DisposableBase:
         if self.scheduler is not None:
             self.alarm.disposable = Disposable(lambda: self.call(self.disarm))
-        above = self.scheduler.with_gate(self.gate) if self.scheduler else self.timers
-        self.upstream.disposable = connect(source, self, above)
+        upstream_scheduler = self.scheduler.with_gate(self.gate) if self.scheduler else self.timers
+        self.upstream.disposable = connect(source, self, upstream_scheduler)
         return CompositeDisposable(self.upstream, self.alarm)
 
     def on_next(self, value: T) -> None:
@@ -138,7 +141,7 @@ class _Pacer(abc.ObserverBase[T]):
             self.scheduler.call(action)
 
     def take(self, value: T) -> None:
-        if self.over or self.alarm.is_disposed:
+        if self.ended or self.alarm.is_disposed:
             return
         now, items, arrivals = self.clock(), self.items, self.arrivals
         arrivals.append(now)
@@ -154,7 +157,7 @@ class _Pacer(abc.ObserverBase[T]):
                 self.emit(value)
             else:
                 items.append(value)
-                self.set_alarm(now, 0.0)  # more of a burst may come right now, and then it is due sooner
+                self.set_alarm(now, 0.0)  # more items of the burst may arrive now, and shorten the wait
             return
         items.append(value)
         if len(items) >= HIGH_WATER and self.gate.is_open:
@@ -162,14 +165,14 @@ class _Pacer(abc.ObserverBase[T]):
             self.gap /= 2
         self.gap = min(self.gap, gap)
         self.due = last + self.gap
-        if self.due < self.wake - self.gap:  # to set it anew for each of a burst would cost more than the burst
+        if self.due < self.wake - self.gap:  # setting the timer for each item of a burst would cost more than the burst
             self.sleep(now)
 
     def finish(self, end: Callable[[], object]) -> None:
-        """Says it when all have left; the source has nothing more to say, even if it goes on."""
-        if self.over:
+        """Ends the stream after the waiting items, and disposes the source, which may still be running."""
+        if self.ended:
             return
-        self.over = True
+        self.ended = True
         self.upstream.dispose()
         if self.items:
             self.end = end
@@ -189,7 +192,7 @@ class _Pacer(abc.ObserverBase[T]):
             self.alarm.disposable = self.timers.schedule_relative(seconds, self.look)
             return
         if self.handle is None:
-            self.release = scheduler.hold()  # what waits is part of a stream that a script has only subscribed to
+            self.release = scheduler.hold()  # keeps a script alive that has only subscribed
         else:
             self.handle.cancel()
         self.handle = scheduler.loop.call_later(seconds, self.look, context=scheduler.context)
@@ -201,14 +204,14 @@ class _Pacer(abc.ObserverBase[T]):
             self.release()
 
     def look(self, *_: object) -> None:
-        """Emits what is due, and sleeps until the next is."""
+        """Emits the items that are due, and sleeps until the next one is due."""
         items = self.items
         now = self.clock()
         while items and self.due <= now + _MOMENT and not self.alarm.is_disposed:
             if not self.open_below():
                 self.due = now + max(self.gap, self.seconds / LOW_WATER)
                 break
-            # A timer that was late does not make the rest late.
+            # Counted from the due time, so that a late timer does not delay the other items.
             self.due += self.gap
             value = items.popleft()
             if len(items) <= LOW_WATER:

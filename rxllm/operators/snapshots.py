@@ -1,4 +1,4 @@
-"""The answer so far, again and again: `snapshots`."""
+"""`snapshots`: the answer so far, at each chunk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["snapshots"]
 
 @makes_operator(adds_up="last")
 def snapshots() -> Callable[[Observable[Chunk]], Observable[Chunk]]:
-    """The answer so far, at each chunk: for a page that is drawn anew each time.
+    """Emits the answer so far at each chunk, for a page that renders the whole text each time.
 
     ::
 
@@ -24,10 +24,10 @@ def snapshots() -> Callable[[Observable[Chunk]], Observable[Chunk]]:
         snapshots()
         -Hel-Hello-|
 
-    Shape: takes chunks; each value is the sum of all that came. In a pipeline they add up to the last one.
-    (``ops.scan(add)`` gives the same values, but a pipeline does not know that each of them replaces the one before.)
+    Shape: takes chunks; emits the sum of all chunks so far. The answer of a pipeline that ends with it is the last sum.
+    (``ops.scan(add)`` emits the same values, but a pipeline cannot know that each of them replaces the one before.)
 
-    Errors: of the source.
+    Errors: those of the source.
     """
 
     def running(source: Observable[Chunk]) -> Observable[Chunk]:

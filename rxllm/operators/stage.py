@@ -1,4 +1,4 @@
-"""What stages declare: that they are operators, and what their values add up to. `stage`."""
+"""Declarations of stages: `makes_operator` marks an operator, `stage` declares what a stage's values add up to."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ Answer_co = TypeVar("Answer_co", covariant=True)
 
 
 class Operator(Generic[Source_contra, Value_co, Answer_co]):
-    """An operator as its factory made it: a function from Observable to Observable that knows what it is.
+    """A function from Observable to Observable that remembers the call that created it.
 
-    It is shown, compared and pickled as the call that made it, such as ``stop_at("END")``.
+    Its repr, equality and pickle are those of that call, such as ``stop_at("END")``.
     """
 
     __slots__ = ("_apply", "_arguments", "_factory", "_fold", "_keywords")
@@ -49,11 +49,11 @@ class Operator(Generic[Source_contra, Value_co, Answer_co]):
         self._keywords = keywords
 
     def __call__(self, source: Source_contra, /) -> Observable[Value_co]:
-        """The stream that it makes of another."""
+        """Applies the operator."""
         return self._apply(source)
 
     def answer(self, source: Source_contra, /) -> Observable[Answer_co]:
-        """What that stream adds up to, as an Observable of one value."""
+        """Emits what the resulting stream adds up to, as one value."""
         return folded(self._apply(source), self._fold.finish)
 
     def __eq__(self, other: object) -> bool:
@@ -67,10 +67,10 @@ class Operator(Generic[Source_contra, Value_co, Answer_co]):
         return called(self._factory.__name__, [*map(shown_code, self._arguments), *named])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _made_again, (self._factory, self._arguments, self._keywords)
+        return _create, (self._factory, self._arguments, self._keywords)
 
 
-def _made_again(factory: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+def _create(factory: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
     return factory(*arguments, **keywords)
 
 
@@ -92,7 +92,7 @@ def makes_operator(adds_up: Fold) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def makes_operator(adds_up: str | Fold) -> Callable[[Callable[P, Any]], Callable[P, Any]]:
-    """Marks a function that makes operators, and says what the values of these add up to.
+    """Marks a function that creates operators, and declares what the values of these operators add up to.
 
     ::
 
@@ -103,26 +103,28 @@ def makes_operator(adds_up: str | Fold) -> Callable[[Callable[P, Any]], Callable
 
     def mark(make: Callable[P, Any]) -> Callable[P, Any]:
         @functools.wraps(make)
-        def made(*arguments: P.args, **keywords: P.kwargs) -> Any:
-            operator: Operator[Any, Any, Any] = Operator(make(*arguments, **keywords), fold, made, arguments, keywords)
+        def create(*arguments: P.args, **keywords: P.kwargs) -> Any:
+            operator: Operator[Any, Any, Any] = Operator(
+                make(*arguments, **keywords), fold, create, arguments, keywords
+            )
             return operator
 
-        cast("Any", made).makes_operator = True
-        return made
+        cast("Any", create).makes_operator = True
+        return create
 
     return mark
 
 
 def is_operator(value: object) -> bool:
-    """Whether it takes an Observable: an operator of ours, or of reactivex."""
+    """Whether the value is an operator of rxllm or reactivex."""
     if isinstance(value, Operator):
-        factory, given, _ = value.__reduce__()[1]
-        return factory is not stage or is_operator(given[0])
+        factory, arguments, _ = value.__reduce__()[1]
+        return factory is not stage or is_operator(arguments[0])
     return _is_of_reactivex(value)
 
 
 def is_factory(value: object) -> bool:
-    """Whether it makes an operator when it is called, and is none itself."""
+    """Whether the value is a function that creates an operator, such as `text` without its parentheses."""
     if _is_of_reactivex(value):
         return "<locals>" not in getattr(value, "__qualname__", "")
     return getattr(value, "makes_operator", False) is True
@@ -147,31 +149,35 @@ def stage(
 
 
 def stage(operator: Callable[[Any], Observable[Any]], *, adds_up: Any) -> Operator[Any, Any, Any]:
-    """Declares what the values of a stage add up to, for `invoke` and `batch` of a pipeline that ends with it.
+    """Declares what the values of a stage add up to: the answer of a pipeline that ends with this stage.
 
     ::
 
         -1-2-3-|
         stage(op, adds_up="list")
-        -1-2-3-|                        invoke gives [1, 2, 3]
+        -1-2-3-|                        invoke returns [1, 2, 3]
 
-    As in ``pipe(llm, lines(), stage(ops.map(int), adds_up=sum)).invoke(prompt)``. The stream itself stays as it is.
+    For example ``pipe(llm, lines(), stage(ops.map(int), adds_up=sum)).invoke(prompt)``.
+
+    Shape: the stream itself does not change.
 
     Args:
         operator: an operator, or any other stage.
         adds_up: ``"text"`` joins texts, ``"message"`` joins chunks to a Message, ``"list"`` keeps all values,
-            ``"last"`` keeps the last one. Or a function from the list of all values to the answer.
+            ``"last"`` keeps the last one. A function gets the list of all values, and returns the answer.
 
-    Errors: of the stage; and what a function of one's own raises.
+    Errors: those of the stage, and those that the function `adds_up` raises.
 
     Raises:
-        MisuseError: the stage cannot be called, or `adds_up` is none of these.
+        MisuseError: `operator` is not callable, or `adds_up` is something else.
     """
     if not callable(cast("object", operator)):
         raise MisuseError(f"stage takes an operator, such as ops.map(f), not {type(operator).__name__}.")
     if is_factory(operator):
         name = getattr(operator, "__name__", "")
-        raise MisuseError(f"{name} makes an operator, so call it first: say {name}(…).")
+        raise MisuseError(
+            f"stage takes an operator, but {name} is a function that makes one. Call it first: {name}(…)."
+        )
     fold = FOLDS.get(adds_up) if isinstance(adds_up, str) else None
     if fold is None and not callable(adds_up):
         raise MisuseError(

@@ -1,4 +1,4 @@
-"""`words`: text cut into words."""
+"""`words`: cut text into words."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["words"]
 _WITHOUT_SPACES = r"\u3041-\u3096\u30a1-\u30fa\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
 
 
-_SPACELESS = "\u3000"  # below it are letters of languages with spaces
+_SPACELESS = "\u3000"  # the first character of the scripts without spaces
 
 
-# Patterns are compiled when something is cut: to do so takes longer than to import all of this. Each of these matches
-# the character before a boundary.
+# Patterns are compiled at the subscription, because compiling takes longer than the import of this module. Each pattern
+# matches the character before a boundary.
 _SPACED_WORD = r"\s(?=\S)"
 
 
@@ -30,7 +30,7 @@ _WORD = rf"\s(?=\S)|[^\s{OPENING}](?=[{OPENING}{_WITHOUT_SPACES}])"
 
 @makes_operator(adds_up="text")
 def words() -> Callable[[Texts], Observable[str]]:
-    r"""The text word by word.
+    r"""Emits the text word by word.
 
     ::
 
@@ -38,17 +38,18 @@ def words() -> Callable[[Texts], Observable[str]]:
         words()
         -----Hello--world,---this|
 
-    Shape: a word carries the whitespace after it, the first word also what stands before it. It is complete when the
-    next one begins; the last comes at the end. Chinese and Japanese, which put no spaces, come letter by letter; other
-    languages without spaces (Thai, Khmer) up to the next space.
+    Shape: takes chunks or strings; emits strings. A word includes the whitespace after it, the first word also the
+    whitespace before it. A word is emitted when the next one begins, the last word at the end. Chinese and Japanese
+    text, which has no spaces, is emitted character by character; text in other scripts without spaces (Thai, Khmer) up
+    to the next space.
 
-    Errors: of the source, after what was held back. `MisuseError` for a ``reset``, as of `text`.
+    Errors: those of the source, after the held text. `MisuseError` for a ``reset``, as for `text`.
     """
     return cutting(_Words)
 
 
 class _Words(Pieces):
-    """Without a pattern where a chunk is but one word, as most are: that takes half the time."""
+    """Uses no pattern for a chunk of one word, which is the usual chunk: this halves the time."""
 
     __slots__ = ("search_spaced",)
 
@@ -62,7 +63,7 @@ class _Words(Pieces):
             self.take(value, self.search)
         elif self.skips_blank or not held or len(words := value.split(None, 1)) != 1:
             self.take(value, self.search_spaced)
-        elif value[0].isspace():  # which belongs to the word before, even if that has whitespace already
+        elif value[0].isspace():  # this whitespace belongs to the word before, even after other whitespace
             size = value.index(words[0])
             self.held = [value[size:]]
             self.emit("".join([*held, value[:size]]))

@@ -300,7 +300,7 @@ def test_the_last_error_has_the_others_as_notes_wherever_it_came(second):
     first = MarbleLLM("-#", error=RateLimited("slow down"))
     fallback(first, second)("hi").subscribe(on_error=errors.append, scheduler=scheduler)
     scheduler.start()
-    assert ["Before it, another failed: RateLimited: slow down"] == errors[0].__notes__
+    assert ["Another model failed earlier: RateLimited: slow down"] == errors[0].__notes__
 
 
 @given(st.lists(st.sampled_from("abc"), min_size=1), st.data())
@@ -396,7 +396,7 @@ async def test_the_errors_of_those_who_failed_are_notes_on_the_last():
     with pytest.raises(Interrupted, match="three") as caught:
         await fallback(*llms).ainvoke("hi")
     notes = caught.value.__notes__
-    assert ["Overloaded: one", "ValueError: two"] == [note.partition("failed: ")[2] for note in notes]
+    assert ["Overloaded: one", "ValueError: two"] == [note.partition(" failed earlier: ")[2] for note in notes]
 
 
 async def test_a_mistake_of_the_program_is_not_got_round():

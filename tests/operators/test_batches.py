@@ -396,7 +396,7 @@ def test_a_bound_that_is_none_is_refused(wrong):
 
 def test_what_cannot_answer_is_refused():
     """The sentence says how to make a stage of a function."""
-    with pytest.raises(MisuseError, match=r"not builtin_function_or_method; rxllm\.pipe"):
+    with pytest.raises(MisuseError, match=r"not builtin_function_or_method\. rxllm\.pipe"):
         rxllm.batch(len)
 
 
