@@ -577,7 +577,7 @@ async def readers_after_a_change(read):
         lambda: operator.ior(raw, {"a": 2}),
     ]
     for change in changes:
-        with pytest.raises(TypeError, match="change a copy"):
+        with pytest.raises(TypeError, match="Change a copy"):
             change()
     again = dict(raw)
     again["a"] = 2
