@@ -14,6 +14,7 @@ import pytest
 import rxllm
 from rxllm import Anthropic, OpenAI, ProtocolError, bounds
 from rxllm.testing import FakeServer, Reply
+from rxllm.wire.ndjson import NDJSONDecoder
 from rxllm.wire.sse import SSEDecoder
 from rxllm.wire.weights import check_weight
 
@@ -223,6 +224,19 @@ def test_values_of_an_event_are_bounded(above):
     with pytest.raises(ProtocolError, match=r"more than 131,072 values"):
         SSEDecoder().feed(body)
     assert [("message", values)] == SSEDecoder(limit=2 * bounds.EVENT_BYTES).feed(body)
+
+
+@pytest.mark.parametrize("above", [False, True])
+def test_values_of_a_line_are_bounded(above):
+    """A line of JSON may have as many values as an event may; a larger limit raises that, too."""
+    values = b"[" + b",".join([b"0"] * (bounds.EVENT_BYTES // bounds.EVENT_BYTES_PER_VALUE + above)) + b"]"
+    body = values + b"\n{}\n"
+    if not above:
+        assert [("message", values), ("message", b"{}")] == NDJSONDecoder().feed(body)
+        return
+    with pytest.raises(ProtocolError, match=r"more than 131,072 values"):
+        NDJSONDecoder().feed(body)
+    assert [("message", values), ("message", b"{}")] == NDJSONDecoder(limit=2 * bounds.EVENT_BYTES).feed(body)
 
 
 @pytest.mark.parametrize("above", [False, True])

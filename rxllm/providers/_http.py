@@ -394,11 +394,10 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
         """The frames of the first bytes; of a document none, for it is kept until it is whole."""
         if self.document is None:
             beginning = ((self.beginning or b"") + data).removeprefix(BYTE_ORDER_MARK).lstrip()
-            asked_whole = self.request.stream is False
-            if self.frames.begins(beginning) if asked_whole else not beginning.startswith((b"{", b"[")):
+            if self.is_stream(beginning):
                 frames = self.frames.feed(data)
                 self.beginning = None if frames else beginning[:BEGINNING]
-                if frames and asked_whole:
+                if frames and self.request.stream is False:
                     self.observer = _Joined(self.observer)
                 return frames
             self.document, data = bytearray(), beginning
@@ -410,6 +409,13 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
             told = f"The answer is longer than {limit >> 20} MiB, unpacked; if that is meant, raise event_limit."
             raise ProtocolError(told, frame=frame)
         return []
+
+    def is_stream(self, beginning: bytes) -> bool:
+        """Whether a response that begins so is read as frames, not as one JSON document."""
+        asked_whole = self.request.stream is False
+        if beginning.startswith((b"{", b"[")):
+            return not asked_whole and self.frames.begins(beginning)
+        return not asked_whole or self.frames.begins(beginning)
 
     def document_limit(self) -> int:
         return max(WHOLE_LIMIT, self.llm.event_limit if self.llm.event_limit > DEFAULT_LIMIT else 0)

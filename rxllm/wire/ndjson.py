@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from ..bounds import EVENT_BYTES_PER_VALUE, LONG_BYTES
 from .sse import DEFAULT_LIMIT, Frame, is_json, too_large, valid_utf8
+from .weights import check_weight
 
 __all__ = ["NDJSONDecoder"]
 
@@ -19,7 +21,7 @@ class NDJSONDecoder:
 
     Shape: `("message", line)` for each line that is not blank, without the white space around it. Only LF ends a line
     (a CR before it is white space). Units: `limit` in bytes of one line with its end. Errors: `ProtocolError` for a
-    line over the limit. Source: https://github.com/ndjson/ndjson-spec.
+    line over the limit, or of too many values. Source: https://github.com/ndjson/ndjson-spec.
 
     Attributes:
         last_event_id: always "", for lines have no ids; here so that it can stand where an `SSEDecoder` does.
@@ -46,12 +48,20 @@ class NDJSONDecoder:
                 for line in block.split(b"\n"):
                     if len(line) >= self._limit:
                         raise too_large(line, self._limit)
+            if len(block) > LONG_BYTES:
+                for line in block.split(b"\n"):
+                    check_weight(line, self._limit // EVENT_BYTES_PER_VALUE)
             frames = _frames(block)
         if len(pending) > self._limit:
             beginning = bytes(pending[:1000])
             pending.clear()  # the error's traceback holds on to it
             raise too_large(beginning, self._limit)
         return frames
+
+    @staticmethod
+    def begins(beginning: bytes) -> bool:
+        """Whether a stream of JSON objects begins so, though none of them may be whole."""
+        return beginning.startswith(b"{")
 
     def flush(self) -> list[Frame]:
         """At the end of the stream: the last line that lacks its LF, if it is whole."""
