@@ -105,6 +105,7 @@ if TYPE_CHECKING:
     from .providers.anthropic import Anthropic
     from .providers.bedrock import Bedrock
     from .providers.embedded import Embedded
+    from .providers.gemini import Gemini
     from .providers.openai import OpenAI
     from .results import Generation, LLMResult
     from .tools.tool import Tool, tool
@@ -129,6 +130,7 @@ __all__ = [
     "FilePart",
     "FinishReason",
     "Finished",
+    "Gemini",
     "Generation",
     "Handler",
     "Interrupted",
@@ -224,6 +226,7 @@ _LAZY = {
     "Bedrock": ".providers.bedrock",
     "CallbackHandler": ".handlers.callback",
     "Embedded": ".providers.embedded",
+    "Gemini": ".providers.gemini",
     "Generation": ".results",
     "LLMResult": ".results",
     "Limiter": ".combinators.limiter",

@@ -24,6 +24,7 @@ __all__ = [
     "Chat",
     "Completions",
     "Converse",
+    "Generate",
     "Messages",
     "Protocol",
     "ToolCall",
@@ -431,6 +432,64 @@ class Converse(Protocol):
     def _counts(usage: tuple[int, int] | None) -> dict[str, Any]:
         counts = usage and {"inputTokens": usage[0], "outputTokens": usage[1], "totalTokens": sum(usage)}
         return {"metrics": {"latencyMs": 5}, **({"usage": counts} if counts else {})}
+
+
+class Generate(Protocol):
+    """Gemini's generateContent: responses of a few parts each, with CRLF, no names and no end marker."""
+
+    name = "generate"
+    path = "/v1beta/models/model-1:streamGenerateContent"
+    terminal = b""
+    speaks = frozenset({"reasoning", "tool_call"})
+    finishes: ClassVar = {"stop": "STOP", "length": "MAX_TOKENS", "content_filter": "SAFETY", "tool_call": "STOP"}
+
+    def error_frame(self, message: str = "The server had an error") -> bytes:
+        """An error as data."""
+        return sse(self._error(503, message)).replace(b"\n", b"\r\n")
+
+    def error_body(self, status: int, message: str = "It went wrong") -> bytes:
+        """Google's error object, on several lines."""
+        return json.dumps(self._error(status, message), indent=2).encode()
+
+    @staticmethod
+    def _error(status: int, message: str) -> dict[str, Any]:
+        words = {400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND"}
+        words |= {429: "RESOURCE_EXHAUSTED", 500: "INTERNAL", 503: "UNAVAILABLE"}
+        return {"error": {"code": status, "message": message, "status": words.get(status, "UNKNOWN")}}
+
+    def _stream(self, answer: _Answer) -> list[bytes]:
+        parts = [*({"text": piece, "thought": True} for piece in answer.reasoning)]
+        parts += [{"text": piece} for piece in answer.text]
+        parts += [self._call(answer.tool_call)] if answer.tool_call else []
+        responses = [self._response([part], None, answer.usage and (answer.usage[0], None)) for part in parts]
+        responses.append(self._response([{"text": ""}], answer.finish, answer.usage))
+        return [sse(response).replace(b"\n", b"\r\n") for response in responses]
+
+    def _whole(self, answer: _Answer) -> dict[str, Any]:
+        thought, text = "".join(answer.reasoning), "".join(answer.text)
+        parts: list[dict[str, Any]] = [{"text": thought, "thought": True}] if thought else []
+        parts += [{"text": text}] if text else []
+        parts += [self._call(answer.tool_call)] if answer.tool_call else []
+        return self._response(parts, answer.finish, answer.usage)
+
+    @staticmethod
+    def _call(call: ToolCall) -> dict[str, Any]:
+        function = {"id": call.id, "name": call.name, "args": json.loads(call.arguments or "{}")}
+        return {"functionCall": function, "thoughtSignature": SIGNATURE}
+
+    def _response(
+        self, parts: list[dict[str, Any]], finish: str | None, usage: tuple[int, int | None] | None
+    ) -> dict[str, Any]:
+        counts = usage and {"promptTokenCount": usage[0], "totalTokenCount": usage[0] + (usage[1] or 0)}
+        if usage and usage[1] is not None:
+            counts = {**(counts or {}), "candidatesTokenCount": usage[1]}
+        ended = {"finishReason": finish} if finish else {}
+        return {
+            "candidates": [{"content": {"parts": parts, "role": "model"}, "index": 0, **ended}],
+            **({"usageMetadata": counts} if counts else {}),
+            "modelVersion": self.model,
+            "responseId": self.id,
+        }
 
 
 PROTOCOLS: tuple[Protocol, ...] = (Chat(), Completions(), Messages())

@@ -19,6 +19,7 @@ _SHIPPED = {
     "anthropic": "rxllm.providers.anthropic:Anthropic",
     "bedrock": "rxllm.providers.bedrock:Bedrock",
     "embedded": "rxllm.providers.embedded:Embedded",
+    "gemini": "rxllm.providers.gemini:Gemini",
     "openai": "rxllm.providers.openai:OpenAI",
 }
 

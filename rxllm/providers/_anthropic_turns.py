@@ -6,8 +6,6 @@ import base64
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import msgspec
-
 from ..misuse import MisuseError, shown
 from ..values.message import Message, Role
 from ..values.parameters import Parameters
@@ -23,7 +21,7 @@ from ..values.parts import (
     ToolResultPart,
 )
 from ..values.tools import ResponseSchema, ToolSpec
-from ._documents import UNREADABLE
+from ._documents import arguments_of
 from ._ids import valid_id
 
 __all__ = ["conversation_of", "output_config", "system_of", "told_choice", "told_tool"]
@@ -91,7 +89,12 @@ def _blocks(role: Role, part: Part) -> Iterator[dict[str, Any]]:
             if part.signature and part.provider in (None, MAKER):
                 yield {"type": "thinking", "thinking": part.text, "signature": part.signature}
         case ToolCallPart() if role == "assistant":
-            yield {"type": "tool_use", "id": valid_id(part.id, _ID), "name": part.name, "input": _input(part.arguments)}
+            yield {
+                "type": "tool_use",
+                "id": valid_id(part.id, _ID),
+                "name": part.name,
+                "input": arguments_of(part.arguments),
+            }
         case ToolResultPart() if role in ("tool", "user"):
             yield _result(part)
         case FilePart() if role in ("tool", "user"):
@@ -117,14 +120,6 @@ def _citations(role: Role, part: TextPart | RefusalPart) -> dict[str, Any]:
         return {}
     known = [dict(each) for each in part.citations if str(each.get("type")).endswith("_location")]
     return {"citations": known} if known else {}
-
-
-def _input(arguments: str) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(arguments or "{}", type=dict[str, Any])
-    except UNREADABLE:
-        # The protocol wants an object, and Anthropic's documentation of fine-grained tool streaming names this one.
-        return {"INVALID_JSON": arguments}
 
 
 def _file(part: FilePart) -> dict[str, Any]:

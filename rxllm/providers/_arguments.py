@@ -98,7 +98,7 @@ def check_extra(extra: Mapping[str, Any]) -> None:
         MisuseError: another parameter says this, or it holds a number without end or value.
     """
     for name, value in extra.items():
-        if name in ("messages", "prompt"):
+        if name in ("messages", "prompt", "contents"):
             raise MisuseError(f"extra can't hold {name!r}: that is the prompt, as in llm.invoke([('user', 'hi')]).")
         parameter = "stop_sequences" if name == "stop" else name
         if parameter in PARAMETERS:

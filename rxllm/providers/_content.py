@@ -150,7 +150,8 @@ class Tally:
                 self._parts += 1
                 if self._parts > PARTS:
                     raise ProtocolError(f"The answer has more than {PARTS:,} parts.")
-            self._last = place
+            # What follows a signed part is a part of its own.
+            self._last = None if getattr(part, "signature", None) else place
             if isinstance(part, TextPart) and part.citations:
                 self._citations += len(part.citations)
                 if self._citations > CITATIONS:

@@ -36,13 +36,15 @@ def finish_of(raw: str) -> FinishReason:
     return _FINISHES.get(re.sub("[^a-z0-9]", "", raw.partition(":")[0].lower()), "other")
 
 
-def broken_off(raw: str | None) -> ProviderError | None:
+def broken_off(raw: str | None, told: str = "") -> ProviderError | None:
     """The error for a finish reason that says that the server gave up; None for any other reason.
 
-    The chunk with the reason is emitted before the error is raised, so that `partial` has it.
+    `told` is what the server says about it. The decoder emits the chunk with the reason before the reader raises the
+    error, so that `partial` has it.
     """
     if raw is None or finish_of(raw) != "error":
         return None
+    details = f": {told:.500}" if told else "."
     return ProviderError(
-        f"The model failed in the middle of its answer (finish_reason {raw!r:.100}).", code=raw, retryable=True
+        f"The model failed in the middle of its answer (finish_reason {raw!r:.100}){details}", code=raw, retryable=True
     )

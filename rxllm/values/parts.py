@@ -183,6 +183,7 @@ class FilePart:
         title: the title of a document, if it differs from the name.
         context: information about the document, which the model does not cite.
         citable: whether the model should cite passages of the document.
+        signature: an opaque proof that the provider that made the file wants back with it.
     """
 
     media_type: str = field(validator=must_be("like image/png", lambda kind: isinstance(kind, str) and "/" in kind))
@@ -199,6 +200,7 @@ class FilePart:
     title: str | None = field(default=None, validator=optional(must_be("text", is_text)))
     context: str | None = field(default=None, validator=optional(must_be("text", is_text)))
     citable: bool = False
+    signature: str | None = None
 
     __repr__ = brief
 

@@ -16,10 +16,21 @@ import tracemalloc
 import httpx
 import pytest
 from attrs import frozen
-from protocols import PROTOCOLS, Chat, Messages, ToolCall, split_every, sse, with_line_ends, with_pings
+from protocols import PROTOCOLS, Chat, Generate, Messages, ToolCall, split_every, sse, with_line_ends, with_pings
 
 import rxllm
-from rxllm import Anthropic, Embedded, Message, OpenAI, ReasoningPart, RefusalPart, TextPart, ToolCallPart, Usage
+from rxllm import (
+    Anthropic,
+    Embedded,
+    Gemini,
+    Message,
+    OpenAI,
+    ReasoningPart,
+    RefusalPart,
+    TextPart,
+    ToolCallPart,
+    Usage,
+)
 from rxllm.errors import (
     AuthenticationError,
     BadRequest,
@@ -63,6 +74,8 @@ def made(protocol, server, **settings):
     settings = {"api_key": KEY, "max_retries": 0, **settings}
     if isinstance(protocol, Messages):
         return Anthropic(protocol.model, base_url=url, **settings)
+    if isinstance(protocol, Generate):
+        return Gemini(protocol.model, base_url=url, **settings)
     return OpenAI(protocol.model, base_url=url + "/v1", api=protocol.name, **settings)
 
 
@@ -135,6 +148,12 @@ class TestMessages(Contract):
     """Anthropic's protocol."""
 
     protocol = PROTOCOLS[2]
+
+
+class TestGemini(Contract):
+    """Google's protocol."""
+
+    protocol = Generate()
 
 
 class TestAnswer:

@@ -6,6 +6,7 @@ what it says (null where that is not known). Protocols that rxllm does not speak
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -15,12 +16,12 @@ import pytest
 from attrs import field, frozen
 from protocols import split_events, split_every, with_line_ends, with_pings
 
-from rxllm import Anthropic, Bedrock, Message, OpenAI
+from rxllm import Anthropic, Bedrock, Gemini, Message, OpenAI
 from rxllm.errors import Interrupted, ProviderError
 from rxllm.testing import FakeServer, Reply
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-SPOKEN = ("chat", "completions", "messages", "converse")
+SPOKEN = ("chat", "completions", "converse", "gemini", "messages")
 
 
 @frozen
@@ -42,6 +43,8 @@ class Recording:
             return Anthropic("m", base_url=url, api_key="sk-test", max_retries=0, **settings)
         if self.expected["protocol"] == "converse":
             return Bedrock("m", base_url=url, api_key="sk-test", max_retries=0, **settings)
+        if self.expected["protocol"] == "gemini":
+            return Gemini("m", base_url=url, api_key="sk-test", max_retries=0, **settings)
         return OpenAI(
             "m", base_url=url + "/v1", api=self.expected["protocol"], api_key="sk-test", max_retries=0, **settings
         )
@@ -120,6 +123,8 @@ async def answer_of(llm, **parameters):
 def said(message, error, expected):
     """What an answer says, as far as the expectation states it."""
     usage = {name: getattr(message.usage, name, None) for name in ("input_tokens", "output_tokens")}
+    if expected["protocol"] == "gemini" and message.usage:  # whose client counts thoughts apart
+        usage["output_tokens"] = (message.usage.output_tokens or 0) - (message.usage.reasoning_output_tokens or 0)
     facts = {
         "text": message.text,
         "reasoning": message.reasoning,
@@ -136,13 +141,34 @@ def plain(facts, expected):
     """Facts that can be compared: arguments parsed, usage as far as it is stated, an error's message found in it."""
     facts = dict(facts)
     if "tool_calls" in facts:
-        facts["tool_calls"] = [{**call, "arguments": parsed(call["arguments"])} for call in facts["tool_calls"]]
+        facts["tool_calls"] = [
+            {
+                "id": said["id"] and call["id"],
+                "name": call["name"],
+                "arguments": said["arguments"] if said["in_pieces"] else parsed(call["arguments"]),
+            }
+            for call, said in itertools.zip_longest(facts["tool_calls"], calls_of(expected), fillvalue=NO_CALL)
+        ]
     if "usage" in facts:
         stated = {name for name, value in expected["usage"].items() if value is not None}
         facts["usage"] = {name: value for name, value in facts["usage"].items() if name in stated}
     if facts.get("error") and expected["error"] in facts["error"]:
         facts["error"] = expected["error"]
     return facts
+
+
+NO_CALL = {"id": "none", "name": "none", "arguments": None, "in_pieces": False}
+
+
+def calls_of(expected):
+    """The calls as a client tells them. Gemini's tells each piece of a call apart, and no arguments of it."""
+    calls = []
+    for call in expected["tool_calls"]:
+        if call["name"] is None and calls:
+            calls[-1]["in_pieces"] = True
+        else:
+            calls.append({**call, "in_pieces": False})
+    return calls
 
 
 def parsed(arguments):
@@ -156,7 +182,8 @@ def parsed(arguments):
 def stated(expected):
     """What an expectation states."""
     names = ("text", "reasoning", "refusal", "finish_reason", "tool_calls", "usage", "error")
-    return plain({name: expected[name] for name in names if expected.get(name) is not None}, expected)
+    facts = {name: expected[name] for name in names if expected.get(name) is not None}
+    return plain(facts | ({"tool_calls": calls_of(expected)} if "tool_calls" in facts else {}), expected)
 
 
 @pytest.mark.parametrize("recording", recordings())

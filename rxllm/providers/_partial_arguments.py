@@ -1,0 +1,107 @@
+"""The arguments of a call that come as values for places: ``$.items[0].name`` is ``"Fresh"``, then ``" apple"``."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from ..bounds import EVENT_BYTES
+from ..errors import ProtocolError
+from ._documents import list_of, text_of
+
+__all__ = ["PartialArguments"]
+
+_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d{1,6})\]|\['([^']*)'\]|\[\"([^\"]*)\"\]")
+_DEPTH = 100  # steps of a path
+_VALUES = ("stringValue", "numberValue", "boolValue", "nullValue")
+
+
+class PartialArguments:
+    """An object that grows: each piece says a place, and a value or the next characters of a text there."""
+
+    __slots__ = ("_pieces", "_place", "_root", "_size")
+
+    def __init__(self, known: dict[str, Any]) -> None:
+        self._root = known
+        self._place = ""  # of the text that goes on
+        self._pieces: list[str] = []
+        self._size = 0
+
+    def add(self, piece: dict[str, Any]) -> None:
+        """Take one piece.
+
+        Raises:
+            ProtocolError: its place can't be read or does not fit what came before, or the object grows too large.
+        """
+        place = text_of(piece.get("jsonPath"))
+        kind = next((name for name in _VALUES if name in piece), None)
+        if kind is None:
+            return
+        value = None if kind == "nullValue" else piece[kind]
+        self._size += len(place) + (len(value) if isinstance(value, str) else 8)
+        if self._size > EVENT_BYTES:
+            raise ProtocolError(f"The arguments of a call are larger than {EVENT_BYTES:,} bytes.")
+        if kind == "stringValue" and self._pieces and place == self._place:
+            self._pieces.append(text_of(value))
+        else:
+            self._end()
+            self._set(place, value)
+            if kind == "stringValue" and piece.get("willContinue"):
+                self._place, self._pieces = place, [text_of(value)]
+        if not piece.get("willContinue"):
+            self._end()
+
+    def text(self) -> str:
+        """The object as JSON text."""
+        self._end()
+        return msgspec.json.encode(self._root).decode()
+
+    def _end(self) -> None:
+        pieces, self._pieces = self._pieces, []
+        if pieces:
+            self._set(self._place, "".join(pieces))
+
+    def _set(self, place: str, value: object) -> None:
+        *steps, last = _steps(place)
+        target: Any = self._root
+        for step, following in zip(steps, [*steps[1:], last], strict=True):
+            if not _has(target, step):
+                _put(target, step, [] if isinstance(following, int) else {}, place)
+            target = target[step]
+        _put(target, last, value, place)
+
+
+def _has(target: Any, step: str | int) -> bool:
+    """Whether there is something at the next step; what is neither a list nor an object is refused later."""
+    if isinstance(target, list):
+        return isinstance(step, int) and step < len(list_of(target))
+    return isinstance(target, dict) and step in target
+
+
+def _put(target: Any, step: str | int, value: object, place: str) -> None:
+    if isinstance(target, list) and isinstance(step, int) and step <= len(list_of(target)):
+        target[step : step + 1] = [value]
+    elif isinstance(target, dict) and isinstance(step, str):
+        target[step] = value
+    else:
+        raise _misplaced(place)
+
+
+def _steps(place: str) -> list[str | int]:
+    steps: list[str | int] = []
+    at = 1
+    while at < len(place) and place.startswith("$") and len(steps) <= _DEPTH:
+        step = _STEP.match(place, at)
+        if step is None:
+            break
+        steps.append(int(step[2]) if step[2] else step[1] or step[3] or step[4] or "")
+        at = step.end()
+    if not steps or at < len(place) or len(steps) > _DEPTH:
+        raise _misplaced(place)
+    return steps
+
+
+def _misplaced(place: str) -> ProtocolError:
+    return ProtocolError(f"An argument of a call has a place that does not fit the others: {place!r:.100}.")

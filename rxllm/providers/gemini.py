@@ -1,0 +1,147 @@
+"""Google's Gemini models by generateContent, https://ai.google.dev/api/generate-content.
+
+`_gemini_turns.py` writes the requests, `_gemini_content.py` reads the responses.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import attrs
+from attrs import frozen
+
+from ..errors import ProviderError
+from ..events import Service
+from ..misuse import MisuseError
+from ..values.chunk import Chunk
+from ..values.request import Request
+from ..wire.sse import Frame, SSEDecoder, is_json
+from ._arguments import base_from, key_from
+from ._documents import json_of, list_of, object_of, provider_error, refuse_several, text_of
+from ._gemini_content import GeminiDecoder, whole_answer
+from ._gemini_turns import conversation_of, generation_config, merged, system_of, told_choice, told_tools
+from ._http import Decoder, Frames, HTTPProvider
+
+__all__ = ["Gemini"]
+
+_HOST = "generativelanguage.googleapis.com"
+
+
+class _Frames(SSEDecoder):
+    """Server-sent events, and the JSON document, on lines of its own, by which Google tells of an error in a stream."""
+
+    def _interpret(self, events: bytes) -> list[Frame]:
+        frames = super()._interpret(events)
+        if begin := re.search(rb"^[{\[]", events, re.MULTILINE):
+            document = events[begin.start() :].strip()
+            frames += [("message", document)] if is_json(document) else []
+        return frames
+
+
+@frozen(init=False)
+class Gemini(HTTPProvider):
+    """A Gemini model, at Google AI Studio or at Vertex AI.
+
+    The key comes from `api_key`, ``GOOGLE_API_KEY`` or ``GEMINI_API_KEY``, in this order; the address from `base_url`
+    or ``GOOGLE_GEMINI_BASE_URL``. Servers that are not Google's need no key.
+
+    Vertex AI is a `base_url` that names a project, such as
+    ``https://us-central1-aiplatform.googleapis.com/v1/projects/mine/locations/us-central1/publishers/google``. Its
+    `api_key` is an access token, as ``gcloud auth print-access-token`` prints it.
+    """
+
+    def kind(self, request: Request) -> Literal["llm", "chat_model"]:
+        """It converses."""
+        return "chat_model"
+
+    def service(self, request: Request) -> Service:
+        """Who answers, and where."""
+        return attrs.evolve(super().service(request), provider=self._maker)
+
+    @property
+    def _base(self) -> str:
+        base = (self.base_url or base_from("GOOGLE_GEMINI_BASE_URL") or f"https://{_HOST}").rstrip("/")
+        return base if urlsplit(base).path else f"{base}/v1beta"
+
+    @property
+    def _is_project(self) -> bool:
+        return "/projects/" in self._base
+
+    @property
+    def _maker(self) -> str:
+        """Whose signatures and files this server understands."""
+        host = urlsplit(self._base).hostname or ""
+        return "gcp.vertex_ai" if self._is_project or host.endswith("aiplatform.googleapis.com") else "gcp.gemini"
+
+    def _model(self, request: Request) -> str:
+        return request.model or self.model
+
+    def _url(self, request: Request) -> str:
+        model = self._model(request)
+        path = model if "/" in model else f"models/{model}"
+        verb = "generateContent" if request.stream is False else "streamGenerateContent?alt=sse"
+        return f"{self._base}/{path}:{verb}"
+
+    def _headers(self, request: Request) -> dict[str, str]:
+        key = self.api_key.strip() if self.api_key else ""
+        if key and self._is_project:
+            return {"authorization": f"Bearer {key}"}
+        key = key or ("" if self._is_project else key_from("GOOGLE_API_KEY") or key_from("GEMINI_API_KEY"))
+        if key:
+            return {"x-goog-api-key": key}
+        given = {name.lower() for name in self.headers or {}}
+        host = urlsplit(self._base).hostname or ""
+        if host.endswith("googleapis.com") and not given & {"x-goog-api-key", "authorization"}:
+            advice = (
+                "say Gemini(…, api_key=…) with an access token, as gcloud auth print-access-token prints it"
+                if self._is_project
+                else "set GEMINI_API_KEY, or say Gemini(…, api_key=…)"
+            )
+            raise MisuseError(f"There is no key for {host}: {advice}.")
+        return {}
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        refuse_several(request.extra)
+        maker = self._maker
+        optional = {
+            "systemInstruction": system_of(request.messages),
+            "tools": told_tools(request.tools),
+            "toolConfig": told_choice(request),
+            "generationConfig": generation_config(request, self._model(request)) or None,
+        }
+        body = {
+            "contents": conversation_of(request.messages, maker),
+            **{name: value for name, value in optional.items() if value is not None},
+        }
+        body = merged(body, request.extra)
+        if object_of(body.get("generationConfig")).get("candidateCount") not in (None, 1):
+            raise MisuseError("candidateCount asks for several answers, but a stream has one; call llm.batch.")
+        return body
+
+    def _frames(self, request: Request) -> Frames:
+        return _Frames(limit=self.event_limit)
+
+    def _decoder(self, request: Request) -> Decoder:
+        return GeminiDecoder(self._maker)
+
+    def _whole(self, body: bytes, request: Request) -> Chunk:
+        return whole_answer(body, self._maker)
+
+    def _error(self, status: int, body: bytes, headers: Mapping[str, str]) -> ProviderError:
+        document = json_of(body)
+        delay = _delay(document)
+        if delay and "retry-after" not in {name.lower() for name in headers}:
+            headers = {**headers, "retry-after": delay}
+        return provider_error(document, body, status=status, headers=headers)
+
+
+def _delay(document: object) -> str:
+    """The seconds that Google tells in a detail of the error, not in a header; empty if it tells none."""
+    document = next(iter(list_of(document)), document)
+    for detail in list_of(object_of(object_of(document).get("error")).get("details")):
+        if (told := text_of(object_of(detail).get("retryDelay"))).endswith("s"):
+            return told[:-1]
+    return ""
