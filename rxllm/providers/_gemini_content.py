@@ -21,7 +21,6 @@ from ..values.usage import Usage
 from ._content import Tally, bounded
 from ._documents import (
     UNREADABLE,
-    count,
     identity_of,
     json_of,
     list_of,
@@ -31,7 +30,7 @@ from ._documents import (
     text_of,
 )
 from ._finish import broken_off, finish_of
-from ._gemini_parts import file_of, sources_of
+from ._gemini_parts import Counts, file_of, sources_of, usage_of
 from ._partial_arguments import PartialArguments
 
 __all__ = ["GeminiDecoder", "whole_answer"]
@@ -57,16 +56,9 @@ class _Candidate(Struct, gc=False, rename="camel"):
     index: Any = None
 
 
-class _Counts(Struct, gc=False, rename="camel"):
-    prompt_token_count: Any = None
-    candidates_token_count: Any = None
-    thoughts_token_count: Any = None
-    cached_content_token_count: Any = None
-
-
 class _Response(Struct, gc=False, rename="camel"):
     candidates: list[_Candidate | None] | None = None
-    usage_metadata: _Counts | None = None
+    usage_metadata: Counts | None = None
     error: Any = None
 
 
@@ -103,7 +95,7 @@ class GeminiDecoder:
         self._tally = Tally()
         self._calls = 0
         self._partial: PartialArguments | None = None  # of the call that is not yet whole
-        self._counts: _Counts | None = None  # the latest, which are totals
+        self._counts: Counts | None = None  # the latest, which are totals
         self._sources: list[dict[str, Any]] = []  # what the text is based on, as the latest frame has it
 
     @property
@@ -159,7 +151,7 @@ class GeminiDecoder:
     def counted(self, document: object) -> None:
         """Note the counts of a response, each of which has totals. Some have only a word about the traffic."""
         if object_of(document).get("promptTokenCount") is not None:
-            self._counts = msgspec.convert(document, _Counts)
+            self._counts = msgspec.convert(document, Counts)
 
     def read(self, document: object, data: bytes) -> Chunk | None:
         """All that a response says."""
@@ -221,16 +213,7 @@ class GeminiDecoder:
     def _usage(self) -> Usage | None:
         """The latest counts, if no chunk has told them. Each response has totals, of which the last are right."""
         counts, self._counts = self._counts, None
-        if counts is None:
-            return None
-        thoughts = count(counts.thoughts_token_count)
-        told = [each for each in (count(counts.candidates_token_count), thoughts) if each is not None]
-        return Usage(
-            input_tokens=count(counts.prompt_token_count),
-            output_tokens=sum(told) if told else None,
-            cache_read_input_tokens=count(counts.cached_content_token_count),
-            reasoning_output_tokens=thoughts,
-        )
+        return usage_of(counts) if counts else None
 
     def _parts(self, part: dict[str, Any]) -> Sequence[Part]:
         text, signature = part.get("text"), text_of(part.get("thoughtSignature")) or None

@@ -1,4 +1,4 @@
-"""Files of Gemini's answers, and the sources of their text."""
+"""What Gemini's answers have beside text: files, the sources of the text, the counts of tokens."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import binascii
 from collections.abc import Mapping
 from typing import Any
 
+from msgspec import Struct
+
 from ..bounds import CITATIONS
 from ..errors import ProtocolError
 from ..values.frozen import frozen_json
 from ..values.parts import FilePart
+from ..values.usage import Usage
 from ._content import bounded
-from ._documents import list_of, object_of, text_of
+from ._documents import count, list_of, object_of, text_of
 
-__all__ = ["file_of", "sources_of"]
+__all__ = ["Counts", "file_of", "sources_of", "usage_of"]
 
 
 def file_of(part: dict[str, Any], signature: str | None, maker: str | None) -> FilePart | None:
@@ -49,3 +52,24 @@ def sources_of(candidate: Mapping[str, Any]) -> list[dict[str, Any]]:
         sources.append({**support, "groundingChunks": [chunks[at] for at in places if 0 <= at < len(chunks)]})
     cited = object_of(candidate.get("citationMetadata"))
     return [*(sources or chunks), *map(object_of, list_of(cited.get("citationSources") or cited.get("citations")))]
+
+
+class Counts(Struct, gc=False, rename="camel"):
+    """The counts of a response, each of which is a total."""
+
+    prompt_token_count: Any = None
+    candidates_token_count: Any = None
+    thoughts_token_count: Any = None
+    cached_content_token_count: Any = None
+
+
+def usage_of(counts: Counts) -> Usage:
+    """The same counts as `Usage`, whose output includes the thoughts."""
+    thoughts = count(counts.thoughts_token_count)
+    told = [each for each in (count(counts.candidates_token_count), thoughts) if each is not None]
+    return Usage(
+        input_tokens=count(counts.prompt_token_count),
+        output_tokens=sum(told) if told else None,
+        cache_read_input_tokens=count(counts.cached_content_token_count),
+        reasoning_output_tokens=thoughts,
+    )
