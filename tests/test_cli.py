@@ -226,9 +226,7 @@ def test_json_lines_are_the_chunks(server):
     assert [line["usage"] for line in lines if "usage" in line] == [{"input_tokens": 3, "output_tokens": 5}]
     assert [line["finish_reason"] for line in lines if "finish_reason" in line] == ["tool_call"]
     finish = {"finish_reason", "raw_finish_reason"}
-    assert {"text", "reasoning", "tool_calls", "usage", "model", "id", "provider"} | finish == {
-        k for x in lines for k in x
-    }
+    assert {"text", "reasoning", "tool_calls", "usage", "model", "id"} | finish == {k for x in lines for k in x}
 
 
 def test_narrow_terminal_loses_characters_only(server):

@@ -174,8 +174,9 @@ class _Admission(Asked, abc.ObserverBase[T], abc.DisposableBase):
         why = f"{', '.join(self.servers.names)} asks to wait" if ticket.held is not None else f"{limiter!r} is full"
         when = "." if seconds == inf else f", and it would begin in {seconds:.3g} s at the earliest."
         waited = ticket.now() - ticket.entered
+        after = f" after {waited:.3g} s of waiting" if waited >= 0.01 else ""
         error = RateLimited(
-            f"The request was not sent after {waited:.3g} s of waiting: {why}{when} Limiter(max_wait=…) allows more.",
+            f"The request was not sent{after}: {why}{when} Limiter(max_wait=…) allows more.",
             retry_after=None if seconds == inf else seconds,
             code="limiter",
         )

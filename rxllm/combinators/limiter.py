@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import weakref
-from math import inf
 from typing import Any, NoReturn, Self
 
-from ..misuse import MisuseError
+from ..misuse import MisuseError, shown
 from .pacing import Rate
 from .queueing import Counted, Queue
 
 __all__ = ["Limiter"]
+
+_MOST = 10**12  # of anything: beyond it clocks and counters lose their precision
 
 _limiters: weakref.WeakSet[Limiter] = weakref.WeakSet()
 
@@ -63,12 +64,18 @@ class Limiter:
             "burst": burst,
         }
         for name, limit in whole.items():
-            if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise MisuseError(f"{name} must be a whole number of at least 1, not {limit!r}.")
-        if requests_per_second is not None and not (_is_number(requests_per_second) and 0 < requests_per_second < inf):
-            raise MisuseError(f"requests_per_second must be a number above 0, not {requests_per_second!r}.")
-        if max_wait is not None and not (_is_number(max_wait) and 0 <= max_wait < inf):
-            raise MisuseError(f"max_wait must be a number of seconds, 0 or more, or None, not {max_wait!r}.")
+            if limit is not None and not (isinstance(limit, int) and _is_number(limit) and 1 <= limit <= _MOST):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise MisuseError(f"{name} must be a whole number from 1 to {_MOST:,}, not {shown(limit)}.")
+        if requests_per_second is not None and not (
+            _is_number(requests_per_second) and 1 / _MOST <= requests_per_second <= _MOST
+        ):
+            raise MisuseError(
+                f"requests_per_second must be a number above 0, up to {_MOST:,}, not {shown(requests_per_second)}."
+            )
+        if max_wait is not None and not (_is_number(max_wait) and 0 <= max_wait <= _MOST):
+            raise MisuseError(
+                f"max_wait must be a number of seconds from 0 to {_MOST:,}, or None, not {shown(max_wait)}."
+            )
         rates: list[tuple[Counted, Rate]] = []
         if requests_per_second is not None:
             count = max(1, int(requests_per_second))

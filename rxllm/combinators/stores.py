@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from ..misuse import MisuseError
+from ..misuse import MisuseError, shown
 from ..operators.caching import Store
 from ..records import of_json, to_json
 from ..runtime.forks import reset_in_child
@@ -36,9 +36,9 @@ class MemoryStore(Store):
             raise MisuseError(f"size must be a whole number of at least 1, not {size!r}.")
         self._size = size
         self._answers: OrderedDict[str, tuple[Chunk, ...]] = OrderedDict()
-        reset_in_child(self)
+        reset_in_child(self._reset)
 
-    def reset(self) -> None:
+    def _reset(self) -> None:
         """In a forked child nobody would release the parent's lock."""
         self._lock = threading.Lock()
 
@@ -51,7 +51,7 @@ class MemoryStore(Store):
 
     def __setstate__(self, state: tuple[int, OrderedDict[str, tuple[Chunk, ...]]]) -> None:
         self._size, self._answers = state
-        reset_in_child(self)
+        reset_in_child(self._reset)
 
     def get(self, key: str, /) -> tuple[Chunk, ...] | None:
         """The chunks that were kept under the key, None if there are none."""
@@ -79,6 +79,8 @@ class SQLiteStore(Store):
     """
 
     def __init__(self, path: str | Path) -> None:
+        if not isinstance(path, (str, Path)) or "\0" in str(path):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise MisuseError(f"SQLiteStore needs the path of a file, as text or as a Path, not {shown(path)}.")
         if str(path) in ("", ":memory:"):
             raise MisuseError("SQLiteStore needs a file; what only lives in memory is a MemoryStore.")
         self._path = Path(path)

@@ -26,9 +26,9 @@ class Lines:
     """A line for each run that has something to await; runs do not wait for each other."""
 
     def __init__(self) -> None:
-        reset_in_child(self)
+        reset_in_child(self._reset)
 
-    def reset(self) -> None:
+    def _reset(self) -> None:
         """Forgets all lines: in a forked child the parent's do not go on, and nobody would release its lock."""
         self.open: dict[str, _Line] = {}
         self.lock = threading.Lock()

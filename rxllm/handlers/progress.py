@@ -59,14 +59,14 @@ class ProgressHandler(LocalHandler):
             raise MisuseError(f"total must be how many runs there will be, or None, not {shown(total)}.")
         self._total = total
         self._time = get_time
-        reset_in_child(self)
+        reset_in_child(self._reset)
         self._running: set[str] = set()
         self._ended = {Finished: 0, Failed: 0, Cancelled: 0}
         self._tokens = 0
         self._began: float | None = None
         self._live = Live(console=console or Console(stderr=True), get_renderable=self._line)
 
-    def reset(self) -> None:
+    def _reset(self) -> None:
         """In a forked child nobody would release the parent's lock."""
         self._lock = threading.Lock()
 

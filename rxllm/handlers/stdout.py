@@ -44,9 +44,9 @@ class StdoutHandler(LocalHandler):
         self._in_line = False
         self._thinking = False
         self._turns: dict[str, list[Event]] = {}
-        reset_in_child(self)
+        reset_in_child(self._reset)
 
-    def reset(self) -> None:
+    def _reset(self) -> None:
         """In a forked child nobody would release the parent's lock."""
         self._lock = threading.RLock()
 

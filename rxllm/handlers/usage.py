@@ -51,13 +51,13 @@ class UsageMeter(LocalHandler):
     def __init__(self) -> None:
         self.requests = 0
         self._usage: dict[str, Usage] = {}
-        reset_in_child(self)
+        reset_in_child(self._reset)
         self._has_prices = importlib.util.find_spec("genai_prices") is not None
         self._answers: list[_Answer] = []  # which have no price yet: loading the prices takes a while
         self._costs: dict[str, Decimal] = {}
         self._unpriced: dict[str, int] = {}
 
-    def reset(self) -> None:
+    def _reset(self) -> None:
         """In a forked child nobody would release the parent's lock."""
         self._lock = threading.Lock()
 

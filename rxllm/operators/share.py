@@ -76,9 +76,9 @@ class Shared(Generic[T]):
     def __init__(self, source: Observable[T]) -> None:
         self.source = source
         self.log: _Log[T] | None = None
-        reset_in_child(self)
+        reset_in_child(self._reset)
 
-    def reset(self) -> None:
+    def _reset(self) -> None:
         """Keeps a whole answer only: in a forked child the parent's request never emits."""
         self.lock = threading.Lock()
         if self.log is not None and not self.log.ended:

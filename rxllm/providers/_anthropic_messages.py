@@ -21,7 +21,7 @@ from ..values.parts import Part, RawPart, ReasoningPart, TextPart, ToolCallPart
 from ..values.usage import Usage
 from ._content import Tally, bounded
 from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, provider_error, text_of
-from ._finish import broken_off, finish_of
+from ._finish import broken_off, finish_of, word_of
 
 __all__ = ["ClaudeDecoder", "whole_answer"]
 
@@ -171,7 +171,7 @@ class ClaudeDecoder:
             case "message_start":
                 return self._begun(object_of(event.message))
             case "message_delta":
-                raw = text_of(event.delta.stop_reason) if event.delta else None
+                raw = word_of(event.delta.stop_reason) if event.delta else None
                 self.finished = self.finished or bool(raw)
                 self.failure = broken_off(raw)
                 return self._said([], self._counted(event.usage), raw)
@@ -293,7 +293,7 @@ def whole_answer(body: bytes) -> Chunk:
         raise ProtocolError("The answer is not a message: it has no content.", frame=body)
     if not all(text_of(object_of(block).get("type")) for block in list_of(answer["content"])):
         raise ProtocolError("The answer is not a message: its content has what is no block.", frame=body)
-    raw = text_of(answer.get("stop_reason")) or None
+    raw = word_of(answer.get("stop_reason")) or None
     chunk = Chunk(
         parts=_parts(answer["content"]),
         usage=_whole_usage(_usage(answer.get("usage"))),

@@ -9,7 +9,7 @@ The state is one of three:
 * the first index is the only one that has spoken;
 * another index spoke: its choices are held back, since the next frames tell. If the first index comes back, the server
   sends several answers, and what was held back belongs to another. If it has not come back after `PATIENCE` choices, or
-  at the end, the server counts up;
+  at the end, the server counts up, or down;
 * decided: `_is_one` (every choice belongs to the answer) or `_is_several` (only those of the first index).
 """
 
@@ -78,7 +78,11 @@ class Choices(Generic[C]):
                 self._decide(several=True)
             self._finished = self._finished or bool(present[0].finish_reason)
             return present
-        if self._is_several or self._finished or _falls(index, self.first):
+        if self._is_several or self._finished:
+            return ()
+        if _falls(index, self.first) and not _falls(index, self._held[-1].index if self._held else self.first):
+            self._held.clear()  # a server that counts down sends no index twice
+            self._decide(several=True)
             return ()
         if not speaks and not self._held:  # what ends an answer may have an index of its own
             return present
@@ -111,6 +115,6 @@ class Choices(Generic[C]):
         self.is_plain = not several or self.first == 0
 
 
-def _falls(index: Any, first: Any) -> bool:
-    """Whether no server that counts up would send this index after the first one."""
-    return isinstance(index, int) and isinstance(first, int) and index < first
+def _falls(index: Any, before: Any) -> bool:
+    """Whether an index is smaller than one before it."""
+    return isinstance(index, int) and isinstance(before, int) and index < before

@@ -191,10 +191,12 @@ def identity_of(value: object) -> str:
 
 
 def count(document: object, *path: str) -> int | None:
-    """The number at that place of the document, None if there is none, or one without end."""
+    """The number at that place of the document, None if there is none, or one that counts nothing."""
     for name in path:
         document = object_of(document).get(name)
-    return int(document) if isinstance(document, (int, float)) and math.isfinite(document) else None
+    if not isinstance(document, (int, float)) or isinstance(document, bool) or not 0 <= document < math.inf:
+        return None
+    return int(document)
 
 
 def _status_of(error: Mapping[str, Any], names: list[str]) -> int | None:

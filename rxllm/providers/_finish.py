@@ -10,7 +10,7 @@ import re
 from ..errors import ProviderError
 from ..values.message import FinishReason
 
-__all__ = ["broken_off", "finish_of"]
+__all__ = ["broken_off", "finish_of", "word_of"]
 
 # Words in lower case without punctuation, so that MAX_TOKENS, max_tokens and maxTokens are one.
 _WORDS: dict[FinishReason, str] = {
@@ -34,6 +34,11 @@ def finish_of(raw: str) -> FinishReason:
     Gemini's compatible endpoint adds its own word to some: ``content_filter: SAFETY``.
     """
     return _FINISHES.get(re.sub("[^a-z0-9]", "", raw.partition(":")[0].lower()), "other")
+
+
+def word_of(reason: object) -> str:
+    """A server's word for the end of an answer, empty if there is none. Anything but text is an unknown word."""
+    return reason if isinstance(reason, str) else f"{reason!r:.100}" if reason else ""
 
 
 def broken_off(raw: str | None, told: str = "") -> ProviderError | None:

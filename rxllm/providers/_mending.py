@@ -98,7 +98,12 @@ class Halves:
             parts += self._ended(None)
         facts = {field: getattr(chunk, field) for field in ("usage", "finish_reason", "raw_finish_reason", "reset")}
         whole = Chunk(
-            parts=parts, **facts, model=_plain(chunk.model), id=_plain(chunk.id), logprobs=_plain(chunk.logprobs)
+            parts=parts,
+            **facts,
+            model=_plain(chunk.model),
+            id=_plain(chunk.id),
+            logprobs=_plain(chunk.logprobs),
+            provider=chunk.provider,
         )
         return whole or None
 

@@ -32,7 +32,7 @@ from ._documents import (
     tells_error,
     text_of,
 )
-from ._finish import broken_off, finish_of
+from ._finish import broken_off, finish_of, word_of
 
 __all__ = ["ChatDecoder", "whole_answer"]
 
@@ -339,7 +339,7 @@ class ChatDecoder:
 
 
 def _finish_word(choice: _Choice) -> str | None:
-    word = text_of(choice.finish_reason)
+    word = word_of(choice.finish_reason)
     return word if word not in ("", "null") else None  # DashScope says "null" until the end
 
 

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import os
 import weakref
-from typing import Protocol
+from collections.abc import Callable
+from types import MethodType
+from typing import cast
 
 __all__ = ["reset_in_child"]
 
 
-class _Resettable(Protocol):
-    def reset(self) -> None: ...
+_resets: weakref.WeakKeyDictionary[object, Callable[[object], None]] = weakref.WeakKeyDictionary()
 
 
-_owners: weakref.WeakSet[_Resettable] = weakref.WeakSet()
-
-
-def reset_in_child(owner: _Resettable) -> None:
-    """Resets the object now, and in each child of ``os.fork`` as long as the object lives."""
-    owner.reset()
-    _owners.add(owner)
+def reset_in_child(reset: Callable[[], None]) -> None:
+    """Calls a method of an object now, and in each child of ``os.fork`` as long as the object lives."""
+    reset()
+    method = cast("MethodType", reset)
+    _resets[method.__self__] = method.__func__
 
 
 def _reset() -> None:
-    for owner in list(_owners):
-        owner.reset()
+    for owner, reset in list(_resets.items()):
+        reset(owner)
 
 
 if hasattr(os, "register_at_fork"):

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Generator, Set
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,8 @@ def _close_clients(patience: float) -> None:
     loop = portal()
     for (owner, _), (_, keeper) in list(_loop_local.items()):
         if owner is loop:
-            asyncio.run_coroutine_threadsafe(keeper.aclose(), loop).result(patience)
+            with suppress(RuntimeError):  # it closes already, because its function is gone
+                asyncio.run_coroutine_threadsafe(keeper.aclose(), loop).result(patience)
 
 
 def _sockets() -> set[str]:

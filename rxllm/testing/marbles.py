@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -76,6 +77,10 @@ class MarbleLLM(Timed):
     def _read(self, diagram: str) -> Score:
         try:
             events: list[Any] = parse(diagram, timespan=self.timespan, error=self.error, raise_stopped=True)
+            for group in re.findall(r"\(([^)]*)", diagram):
+                for event in group.replace(" ", "").split(","):
+                    if len(event) > 1 and set(event) & set("|#"):
+                        raise ValueError(f"a comma separates what comes at once, so that {event!r} is one text.")
         except ValueError as error:
             raise MisuseError(f"{diagram!r} is no marble diagram: {error}") from None
         return [(at, self._noted(event)) for at, event in events]

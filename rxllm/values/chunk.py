@@ -22,8 +22,8 @@ These rules join chunks. Each rule is associative; `tests/laws/test_monoid.py` c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast, get_args
 
 import attrs
 from attrs import field, frozen
@@ -83,7 +83,7 @@ class Chunk:
     ) -> None:
         if type(text) is not str and not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise MisuseError(f"The text of a Chunk must be text, not {shown(text)}.")
-        whole = tuple(parts) or None
+        whole = _parts(parts) or None
         # Most chunks with parts hold one fragment and no text; they need no joining.
         if whole and not (len(whole) == 1 and not text and _is_fragment(whole[0])):
             joiner = PartJoiner()
@@ -243,6 +243,26 @@ class Chunk:
             provider=answer.provider,
         )
 
+
+def _parts(given: Iterable[Part]) -> tuple[Part, ...]:
+    """The parts of a new chunk.
+
+    Raises:
+        MisuseError: they are not an iterable of parts.
+    """
+    is_list = type(given) in (tuple, list) or isinstance(given, Iterable)  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not is_list or isinstance(given, (str, bytes, Mapping)):
+        raise MisuseError(
+            f"The parts of a Chunk must be a list of parts, as in [TextPart('hi')], not {shown(cast('object', given))}."
+        )
+    parts = tuple(given)
+    for part in parts:
+        if not isinstance(part, _PARTS):
+            raise MisuseError(f"The parts of a Chunk must be parts, such as TextPart('hi'), not {shown(part)}.")
+    return parts
+
+
+_PARTS = get_args(Part)
 
 # The slot descriptors set the fields directly. This takes half the time of attrs' frozen __init__ (tests/benchmarks).
 _new: Callable[[Any], Any] = object.__new__

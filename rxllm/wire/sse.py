@@ -85,7 +85,7 @@ class SSEDecoder:
                 block = bytes(view[:end])
             del pending[: end + 2]
             frames = self._frames(block)
-        if len(pending) <= len(_DONE) + 1 and bytes(pending).rstrip(b"\n") == _DONE:
+        if len(pending) <= len(_DONE) + 1 and bytes(pending).rstrip(b"\n") == _DONE and self._limit > len(_DONE):
             pending.clear()  # some servers leave out the blank line and keep the connection open
             frames.append(("message", b"[DONE]"))
         if len(pending) > self._limit:

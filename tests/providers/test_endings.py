@@ -164,6 +164,17 @@ def test_half_a_character_without_the_other_is_replaced(field, pieces, text):
         assert text == said(OpenAI("m", base_url=server.url).invoke("hi"))
 
 
+def test_cut_characters_leave_the_answers_facts_as_they_are():
+    """The answer and its reasoning still tell who made them, so that they can be sent back."""
+    pieces = chat_frames('"reasoning_content":%s', HALVES)
+    first = b'data: {"id":"c","model":"m-1","choices":[{"delta":{"reasoning_content":"\\ud83d"}}]}\n\n'
+    rest = [b'data: {"choices":[{"delta":{"reasoning_content":"\\ude00"}}]}\n\n', *pieces, b"data: [DONE]\n\n"]
+    with FakeServer(Reply([first, *rest]), Reply([*pieces, b"data: [DONE]\n\n"])) as server:
+        answer = OpenAI("m", base_url=server.url).invoke("hi")
+    assert ("c", "m-1", answer.parts[0].provider) == (answer.id, answer.model, answer.provider)
+    assert answer.provider is not None
+
+
 def test_two_calls_may_be_cut_at_once():
     """Each gets its own halves."""
     field = '"tool_calls":[{"index":%d,"id":"c%d","function":{"name":"f","arguments":"%s"}}]'

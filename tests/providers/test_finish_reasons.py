@@ -50,6 +50,15 @@ def test_words_of_all_vendors_mean_the_same_in_every_protocol(protocol, raw, rea
 
 @BOTH
 @EACH
+@pytest.mark.parametrize("raw", [5, 1.5, True])
+def test_a_reason_that_is_not_text_is_an_unknown_one(protocol, raw, stream):
+    """The answer is not taken for a whole one."""
+    answer = asked(protocol, raw, stream=stream)
+    assert ("Hel", "other", repr(raw)) == (answer.text, answer.finish_reason, answer.raw_finish_reason)
+
+
+@BOTH
+@EACH
 @pytest.mark.parametrize("raw", FAILURES)
 def test_an_answer_that_the_server_gave_up_is_an_error(protocol, raw, stream):
     """The error tells the reason; its partial has what came, and why it ended."""

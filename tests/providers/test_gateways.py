@@ -51,6 +51,22 @@ SIZES = pytest.mark.parametrize("size", [1, 7, 2**20])
         ),
         pytest.param([said({"content": "B"}, index=1), said({"content": "A"}), STOP], "B", id="another comes first"),
         pytest.param(
+            [
+                *(
+                    said({"content": letter}, index=index)
+                    for letter, index in zip("Hello", (9, 8, 7, 4, 2), strict=True)
+                ),
+                said({}, index=1, finish="stop"),
+            ],
+            "Hello",
+            id="the index counts down",
+        ),
+        pytest.param(
+            [*(said({"content": each}, index=index) for index, each in ((3, "Hel"), (2, "lo"))), STOP],
+            "Hello",
+            id="the index counts down a little",
+        ),
+        pytest.param(
             [sse({"choices": [{"message": {"content": "Hello"}, "finish_reason": "stop"}]})], "Hello", id="one message"
         ),
         pytest.param(

@@ -227,7 +227,7 @@ def test_as_an_operator_it_needs_a_loop():
 # ── mistakes ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("diagram", ["-a|b", "a,b", "-#-a", ["-a|", "-|a"]])
+@pytest.mark.parametrize("diagram", ["-a|b", "a,b", "-#-a", ["-a|", "-|a"], "x(f|)", "-(a,b#)-", "(a |)"])
 def test_what_is_no_diagram_is_refused(diagram):
     """When it is made."""
     with pytest.raises(MisuseError, match="is no marble diagram"):

@@ -307,6 +307,22 @@ def test_an_event_at_the_limit_is_fine(size):
     assert messages(*[b"x" * 93] * 50) == frames
 
 
+@pytest.mark.parametrize("limit", [1, 12, 13])
+def test_the_end_marker_is_within_the_limit_however_chopped(limit):
+    """Like each event: it counts 13 bytes with its line end, and a limit below that refuses it."""
+
+    def result(pieces):
+        try:
+            decoder = SSEDecoder(limit=limit)
+            return [frame for piece in pieces for frame in decoder.feed(piece)]
+        except ProtocolError:
+            return "too large"
+
+    expected = [("message", b"[DONE]")] if limit == 13 else "too large"
+    for stream in b"data: [DONE]\n", b"data: [DONE]\n\n":
+        assert expected == result([stream]) == result([stream[at : at + 1] for at in range(len(stream))])
+
+
 def test_the_limit_bounds_the_memory():
     """An event without end is refused as soon as it passes the limit, and what was kept of it is let go."""
     limit = 2**20
