@@ -27,6 +27,7 @@ __all__ = [
     "Generate",
     "Messages",
     "Protocol",
+    "Responses",
     "ToolCall",
     "aws_event",
     "aws_frame",
@@ -492,7 +493,99 @@ class Generate(Protocol):
         }
 
 
-PROTOCOLS: tuple[Protocol, ...] = (Chat(), Completions(), Messages())
+class Responses(OpenAIProtocol):
+    """OpenAI's Responses."""
+
+    name = "responses"
+    path = "/v1/responses"
+    terminal = b""
+    speaks = frozenset({"reasoning", "tool_call"})
+    finishes: ClassVar = {
+        "stop": "completed",
+        "length": "max_output_tokens",
+        "content_filter": "content_filter",
+        "tool_call": "completed",
+    }
+
+    def error_frame(self, message: str = "The server had an error") -> bytes:
+        """An ``error`` event."""
+        return sse({"type": "error", "code": "server_error", "message": message, "param": None}, event="error")
+
+    def _stream(self, answer: _Answer) -> list[bytes]:
+        output = self._output(answer)
+        deltas = {
+            "reasoning": ("response.reasoning_summary_text.delta", {"summary_index": 0}, answer.reasoning),
+            "message": ("response.output_text.delta", {"content_index": 0, "logprobs": []}, answer.text),
+            "function_call": (
+                "response.function_call_arguments.delta",
+                {},
+                answer.tool_call.pieces if answer.tool_call else (),
+            ),
+        }
+        started = {**self._response(None, None), "status": "in_progress"}
+        events: list[tuple[str, dict[str, Any]]] = [
+            ("response.created", {"response": started}),
+            ("response.in_progress", {"response": started}),
+        ]
+        for index, item in enumerate(output):
+            empty = {"reasoning": {"summary": []}, "message": {"content": []}, "function_call": {"arguments": ""}}
+            kind, more, pieces = deltas[item["type"]]
+            place = {"output_index": index}
+            begun = {**item, **empty[item["type"]], "status": "in_progress"}
+            events.append(("response.output_item.added", {**place, "item": begun}))
+            events += [(kind, {**place, "item_id": item["id"], **more, "delta": piece}) for piece in pieces]
+            events.append(("response.output_item.done", {**place, "item": item}))
+        whole = self._whole(answer)
+        events.append((f"response.{whole['status']}", {"response": whole}))
+        return [
+            sse({"type": kind, "sequence_number": number, **data}, event=kind)
+            for number, (kind, data) in enumerate(events)
+        ]
+
+    def _whole(self, answer: _Answer) -> dict[str, Any]:
+        return {**self._response(answer.finish, answer.usage), "output": self._output(answer)}
+
+    def _output(self, answer: _Answer) -> list[dict[str, Any]]:
+        output: list[dict[str, Any]] = []
+        if "".join(answer.reasoning):
+            summary = [{"type": "summary_text", "text": "".join(answer.reasoning)}]
+            output.append({"type": "reasoning", "id": "rs_1", "summary": summary, "encrypted_content": SIGNATURE})
+        if "".join(answer.text) or not answer.tool_call:
+            content = [{"type": "output_text", "text": "".join(answer.text), "annotations": [], "logprobs": []}]
+            output.append(
+                {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": content}
+            )
+        if answer.tool_call:
+            call = {"call_id": answer.tool_call.id, "name": answer.tool_call.name}
+            output.append(
+                {
+                    "type": "function_call",
+                    "id": "fc_1",
+                    **call,
+                    "arguments": answer.tool_call.arguments,
+                    "status": "completed",
+                }
+            )
+        return output
+
+    def _response(self, finish: str | None, usage: tuple[int, int] | None) -> dict[str, Any]:
+        counts = usage and {"input_tokens": usage[0], "output_tokens": usage[1], "total_tokens": sum(usage)}
+        broken_off = finish not in (None, "completed")
+        return {
+            "id": self.id,
+            "object": "response",
+            "created_at": CREATED,
+            "model": self.model,
+            "status": "incomplete" if broken_off else "completed",
+            "background": False,
+            "error": None,
+            "incomplete_details": {"reason": finish} if broken_off else None,
+            "output": [],
+            "usage": counts,
+        }
+
+
+PROTOCOLS: tuple[Protocol, ...] = (Chat(), Completions(), Messages(), Responses())
 
 
 def split_events(body: bytes) -> list[bytes]:

@@ -18,7 +18,7 @@ from attrs.validators import optional
 from reactivex import Observable, abc
 
 from ..bounds import AFTER_FINISH, DOCUMENT_BYTES, DOCUMENT_BYTES_PER_VALUE
-from ..errors import BadRequest, Interrupted, ProtocolError, ProviderError, RxllmError, Timeout
+from ..errors import BadRequest, Interrupted, ProtocolError, ProviderError, RxllmError, Timeout, TransportError
 from ..events import Service
 from ..llm import LLM, Fields
 from ..misuse import MisuseError
@@ -207,6 +207,10 @@ class HTTPProvider(LLM):
     def _error(self, status: int, body: bytes, headers: Mapping[str, str]) -> ProviderError:
         raise NotImplementedError
 
+    def _resumed(self, decoder: Decoder) -> str | None:
+        """Where the rest of an answer is, whose connection broke; None where the server does not keep it."""
+        return None
+
     def identity(self) -> str:
         """Who answers, and to whom: the model, the address, the key and all other headers, as a digest.
 
@@ -261,16 +265,15 @@ class HTTPProvider(LLM):
             check_key_again(self.api_key, headers)
         timeouts = _needed(self.timeout, streams=streams)
         secrets = Secrets(request, {**headers, **credentials}, self.headers or ())
-        send = functools.partial(
+        asked = functools.partial(
             post,
-            url,
-            headers=headers,
             failure=self._error,
             client=self.client,
             timeouts=timeouts,
             sending=secrets.send,
             signing=self._signing(request),
         )
+        send = functools.partial(asked, url, headers=headers)
 
         def without_refused(error: BadRequest) -> Observable[bytes] | None:
             """The same request without the unasked fields that the error names, if it names any."""
@@ -279,7 +282,15 @@ class HTTPProvider(LLM):
             kept = {name: value for name, value in fields.items() if name not in refused}
             return send(msgspec.json.encode(kept)) if refused else None
 
-        chunks = _read(send(body), self, request, secrets, without_refused)
+        def rest(decoder: Decoder) -> Observable[bytes] | None:
+            """The rest of an answer whose connection broke, if the server keeps it."""
+            place = self._resumed(decoder)
+            if place is None:
+                return None
+            others = {name: value for name, value in headers.items() if name != "content-type"}
+            return asked(place, b"", headers=others, method="GET")
+
+        chunks = _read(send(body), self, request, secrets, without_refused, rest)
         return _patient(chunks, self.max_retries, self.timeout.first_chunk) if self.max_retries else chunks
 
 
@@ -313,15 +324,17 @@ def _is_passing(error: Exception) -> bool:
 
 
 Again = Callable[[BadRequest], Observable[bytes] | None]
+Rest = Callable[[Decoder], Observable[bytes] | None]
+RESUMED = 3  # times that a stream is resumed without any news
 
 
 def _read(
-    answer: Observable[bytes], llm: HTTPProvider, request: Request, secrets: Secrets, again: Again
+    answer: Observable[bytes], llm: HTTPProvider, request: Request, secrets: Secrets, again: Again, rest: Rest
 ) -> Observable[Chunk]:
     """Bytes to chunks."""
 
     def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
-        reader = _Reader(observer, scheduler_for(given), llm, request, secrets, again)
+        reader = _Reader(observer, scheduler_for(given), llm, request, secrets, again, rest)
         reader.upstream.disposable = connect(answer, reader, reader.scheduler)
         return reader
 
@@ -350,7 +363,9 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
         "linger",
         "llm",
         "observer",
+        "remaining",
         "request",
+        "resumed",
     )
 
     def __init__(
@@ -361,10 +376,13 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
         request: Request,
         secrets: Secrets,
         again: Again | None = None,
+        remaining: Rest | None = None,
     ) -> None:
         self.observer = observer
         self.clean = secrets.clean
         self.again = again
+        self.remaining = remaining
+        self.resumed = 0
         self.llm, self.request = llm, request
         self.begin()
         # At last, since from here on it may be late, in another thread.
@@ -397,7 +415,7 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
             if self.is_stream(beginning):
                 frames = self.frames.feed(data)
                 self.beginning = None if frames else beginning[:BEGINNING]
-                if frames and self.request.stream is False:
+                if frames and self.request.stream is False and not isinstance(self.observer, _Joined):
                     self.observer = _Joined(self.observer)
                 return frames
             self.document, data = bytearray(), beginning
@@ -439,6 +457,7 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
             if chunk is not None:
                 if is_news:
                     self.last, self.started, is_news = self.clock(), True, False
+                    self.resumed = 0
                 emit(chunk)
                 if upstream.is_disposed:  # who heard it has left, or raised
                     return False
@@ -518,9 +537,24 @@ class _Reader(Watch, abc.ObserverBase[bytes]):
                 self.begin()
                 self.upstream.disposable = connect(answer, self, self.scheduler)
                 return
+        if isinstance(error, TransportError) and not isinstance(error, Timeout) and self.resume():
+            return
         self.alarm.dispose()
         self.say_rest()
         self.observer.on_error(self.clean(error))
+
+    def resume(self) -> bool:
+        """Go on where the connection broke, if the server keeps the answer."""
+        if self.remaining is None or self.document is not None or self.resumed >= RESUMED:
+            return False
+        answer = self.remaining(self.decoder)
+        if answer is None:
+            return False
+        self.resumed += 1
+        self.frames = self.llm._frames(self.request)  # pyright: ignore[reportPrivateUsage]
+        self.beginning = b""
+        self.upstream.disposable = connect(answer, self, self.scheduler)
+        return True
 
     def end(self) -> None:
         if self.linger is not None:

@@ -50,6 +50,7 @@ def turns(message: Message, maker: str) -> Iterator[dict[str, Any]]:
         elif isinstance(part, ToolCallPart) and message.role == "assistant":
             function = {"name": part.name, "arguments": part.arguments or "{}"}
             extra: Mapping[str, Any] = (part.extra if part.provider in (None, maker) else None) or {}
+            extra = {} if "item" in extra or "follows" in extra else extra  # which Responses wants back
             calls.append({"id": part.id, "type": "function", "function": function, **extra})
         elif isinstance(part, ReasoningPart) and message.role == "assistant":
             # Servers that think in reasoning_content want it back on turns that call tools; OpenAI knows no such field.
@@ -83,7 +84,7 @@ def _content(role: Role, part: Part, maker: str) -> Iterator[dict[str, Any]]:
             yield {"type": "refusal", "refusal": part.text}
         case FilePart() if role == "user":
             yield _file(part, maker)
-        case RawPart(provider=provider) if provider in ("openai", maker):
+        case RawPart(provider=provider) if provider in ("openai", maker) and "item" not in part.data:
             yield dict(part.data)
         case CachePoint():
             pass  # servers of this protocol find by themselves what they can keep

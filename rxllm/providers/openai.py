@@ -1,15 +1,11 @@
-"""OpenAI's chat and completions protocols, as OpenAI and the many servers compatible with it speak them.
-
-The requests are those of https://platform.openai.com/docs/api-reference/chat/create and its older sibling; what comes
-back is read in `_chat.py`.
-"""
+"""OpenAI's protocols (chat, completions, Responses), as OpenAI and the many servers compatible with it speak them."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack, get_args
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import attrs
 from attrs import field, frozen
@@ -25,14 +21,17 @@ from ._arguments import base_from, key_from
 from ._documents import json_of, object_of, provider_error, refuse_several, text_of
 from ._http import Decoder, HTTPFields, HTTPProvider
 from ._openai_chat import ChatDecoder, whole_answer
+from ._openai_responses import ResponsesDecoder, whole_response
 from ._openai_turns import told_choice, told_format, told_tool, turns
+from ._responses_turns import custom_names, fits_responses, response_fields
 
 if TYPE_CHECKING:
     from ..wire.clients import Client
 
 __all__ = ["OpenAI"]
 
-Api = Literal["chat", "completions"]
+Api = Literal["chat", "completions", "responses"]
+_PATHS: dict[Api, str] = {"chat": "chat/completions", "completions": "completions", "responses": "responses"}
 _TIMEOUTS = Timeouts()
 
 
@@ -67,7 +66,7 @@ _COMPLETIONS_MODELS = tuple(
 
 def _known_api(_: object, attribute: object, api: object) -> None:
     if api is not None and api not in get_args(Api):
-        raise MisuseError(f"api must be 'chat', 'completions' or None, not {shown(api)}.")
+        raise MisuseError(f"api must be 'chat', 'completions', 'responses' or None, not {shown(api)}.")
 
 
 @frozen(init=False)
@@ -78,10 +77,12 @@ class OpenAI(HTTPProvider):
     servers than OpenAI's need no key.
 
     Attributes:
-        api: ``"chat"`` or ``"completions"``; None takes the one that the model is served by.
+        api: ``"chat"``, ``"completions"`` or ``"responses"``. None takes the one that the model is served by; on
+            OpenAI's own host that is ``"responses"``, unless a request asks for what only chat has (stop sequences, a
+            seed, sound, fields of chat in `extra`).
     """
 
-    _UNASKED: ClassVar[tuple[str, ...]] = ("stream_options",)
+    _UNASKED: ClassVar[tuple[str, ...]] = ("stream_options", "include", "store")
 
     api: Api | None = field(default=None, kw_only=True, validator=_known_api)
 
@@ -125,11 +126,24 @@ class OpenAI(HTTPProvider):
         """Whose answers may come back to this server with all that they carry."""
         return "openai" if self._is_vendor else _known_provider(self._host) or self._host
 
+    @property
+    def _keeper(self) -> str:
+        """Whose own items may come back to this server; an unknown one may be a gateway to OpenAI."""
+        return _known_provider(self._host) or "openai"
+
     def _completes(self, request: Request) -> bool:
         """Whether to ask by the older protocol, which continues a text."""
         if self.api is not None:
             return self.api == "completions"
         return f"{self._model(request).removeprefix('ft:')}:".startswith(_COMPLETIONS_MODELS)
+
+    def _api(self, request: Request) -> Api:
+        """The protocol of a request."""
+        if self.api is not None:
+            return self.api
+        if self._completes(request):
+            return "completions"
+        return "responses" if self._is_vendor and fits_responses(request, self._model(request)) else "chat"
 
     def kind(self, request: Request) -> Literal["llm", "chat_model"]:
         """Completions continue a text, chat converses."""
@@ -145,7 +159,7 @@ class OpenAI(HTTPProvider):
         return request.model or self.model
 
     def _url(self, request: Request) -> str:
-        return f"{self._base}/{'completions' if self._completes(request) else 'chat/completions'}"
+        return f"{self._base}/{_PATHS[self._api(request)]}"
 
     def _headers(self, request: Request) -> dict[str, str]:
         key = self.api_key.strip() if self.api_key else key_from("OPENAI_API_KEY")
@@ -159,7 +173,10 @@ class OpenAI(HTTPProvider):
         refuse_several(request.extra)
         if request.top_k is not None and self._is_vendor:
             raise MisuseError("OpenAI's models have no top_k; use top_p, or temperature.")
-        completes = self._completes(request)
+        api = self._api(request)
+        if api == "responses":
+            return response_fields(request, self._model(request), self._maker, self._keeper)
+        completes = api == "completions"
         # max_tokens is deprecated at OpenAI, whose reasoning models refuse it; other servers know nothing else.
         limit = "max_completion_tokens" if self._is_vendor and not completes else "max_tokens"
         streams = request.stream is not False
@@ -201,10 +218,19 @@ class OpenAI(HTTPProvider):
         return [turn for message in request.prompt for turn in turns(message, maker)]
 
     def _decoder(self, request: Request) -> Decoder:
+        if self._api(request) == "responses":
+            return ResponsesDecoder(self._maker, custom_names(request), self._keeper)
         names = [tool.name for tool in request.tools or () if isinstance(tool, ToolSpec)]
         return ChatDecoder(names, _audio_format(request), self._maker)
 
+    def _resumed(self, decoder: Decoder) -> str | None:
+        if not isinstance(decoder, ResponsesDecoder) or not decoder.resume():
+            return None
+        return f"{self._base}/responses/{quote(decoder.id, safe='')}?stream=true&starting_after={decoder.seen}"
+
     def _whole(self, body: bytes, request: Request) -> Chunk:
+        if self._api(request) == "responses":
+            return whole_response(body, self._maker, custom_names(request), self._keeper)
         return whole_answer(body, _audio_format(request), self._maker)
 
     def _error(self, status: int, body: bytes, headers: Mapping[str, str]) -> ProviderError:

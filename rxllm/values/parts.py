@@ -228,13 +228,13 @@ class RawPart:
         data: the data, in the provider's own form.
     """
 
-    provider: str
+    provider: str = field(eq=False)
     data: Mapping[str, Any] = field(converter=frozen_json, validator=must_be("a dict", is_mapping))
 
     __repr__ = brief
 
     def __hash__(self) -> int:
-        return hash((self.provider, frozenset(self.data)))
+        return hash(frozenset(self.data))
 
 
 Part = TextPart | ReasoningPart | RefusalPart | ToolCallPart | ToolResultPart | FilePart | CachePoint | RawPart

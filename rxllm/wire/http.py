@@ -12,7 +12,7 @@ import logging
 import math
 import string
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from attrs import field, frozen
@@ -84,6 +84,7 @@ def post(
     timeouts: Timeouts = Timeouts(),
     sending: Callable[[httpx.Request, httpx.AsyncClient], None] | None = None,
     signing: Signing | None = None,
+    method: Literal["POST", "GET"] = "POST",
 ) -> Source[bytes]:
     """Sends `body` at each subscription; emits the bytes of the answer as they come.
 
@@ -117,7 +118,7 @@ def post(
         build = _own_request if client is not None else _default_request
 
         async def send(url: httpx.URL) -> tuple[httpx.Response, tuple[str, ...]]:
-            request, asked = build(http, url, headers, body, timeouts)
+            request, asked = build(method, http, url, headers, body, timeouts)
             if signing is not None or sending is not None:
                 await _prepare(request, http, body, signing, sending)
             return await http.send(request, stream=True, follow_redirects=False), asked
@@ -165,14 +166,14 @@ async def _prepare(
 
 
 def _own_request(
-    http: httpx.AsyncClient, url: httpx.URL, headers: Mapping[str, str], body: bytes, timeouts: Timeouts
+    method: str, http: httpx.AsyncClient, url: httpx.URL, headers: Mapping[str, str], body: bytes, timeouts: Timeouts
 ) -> tuple[httpx.Request, tuple[str, ...]]:
     """The request that a client of one's own makes, and the encodings that it asks for."""
     import httpx
 
     limits = httpx.Timeout(None, connect=timeouts.connect, read=timeouts.read)
     try:
-        request = http.build_request("POST", url, content=body, headers=headers, timeout=limits)
+        request = http.build_request(method, url, content=body or None, headers=headers, timeout=limits)
     except (httpx.InvalidURL, UnicodeEncodeError, TypeError) as error:
         raise MisuseError(f"The request to {url.host} could not be built: {error}.") from None
     # It asks for all that httpx can unpack, but not in bounded steps.
@@ -182,16 +183,16 @@ def _own_request(
 
 
 def _default_request(
-    _: httpx.AsyncClient, url: httpx.URL, headers: Mapping[str, str], body: bytes, timeouts: Timeouts
+    method: str, _: httpx.AsyncClient, url: httpx.URL, headers: Mapping[str, str], body: bytes, timeouts: Timeouts
 ) -> tuple[httpx.Request, tuple[str, ...]]:
     """The same of the default client: what all requests of a model share is prepared once."""
     import httpx
 
     prepared, asked = _prepared(url.netloc, tuple(headers.items()))
     return httpx.Request(
-        "POST",
+        method,
         url,
-        headers=[*prepared, (b"content-length", b"%d" % len(body))],
+        headers=[*prepared, (b"content-length", b"%d" % len(body))] if body else prepared,
         stream=httpx.ByteStream(body),
         extensions={"timeout": {"connect": timeouts.connect, "read": timeouts.read}},
     ), asked

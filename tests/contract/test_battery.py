@@ -241,6 +241,21 @@ PARALLEL_CALLS = {
         sse({"type": "message_delta", "delta": {"stop_reason": "tool_use"}}, event="message_delta"),
         Messages.terminal,
     ],
+    "responses": [
+        *(
+            sse({"type": f"response.{kind}", "output_index": index, **data}, event=f"response.{kind}")
+            for kind, index, data in (
+                ("output_item.added", 0, {"item": {"type": "function_call", "call_id": "call_1", "name": "add"}}),
+                ("output_item.added", 1, {"item": {"type": "function_call", "call_id": "call_2", "name": "now"}}),
+                ("function_call_arguments.delta", 0, {"delta": '{"a"'}),
+                ("output_item.added", 2, {"item": {"type": "function_call", "call_id": "call_3", "name": "add"}}),
+                ("function_call_arguments.delta", 2, {"delta": '{"a":'}),
+                ("function_call_arguments.delta", 0, {"delta": ":1}"}),
+                ("function_call_arguments.delta", 2, {"delta": "3}"}),
+            )
+        ),
+        sse({"type": "response.completed", "response": {"status": "completed"}}, event="response.completed"),
+    ],
 }
 
 
@@ -255,6 +270,7 @@ class TestFraming:
         server.reply(Reply(split_every(size, body)))
         assert "Héllo 🌍" == made(protocol, server).invoke("hi").text
 
+    @pytest.mark.parametrize("protocol", PROTOCOLS[:3], ids=name_of)  # Responses begins with long events without text
     async def test_the_first_token_waits_for_none_of_the_others(self, protocol, server):
         """It is read before what came with it is looked at."""
         server.reply(Reply([b"".join(protocol.stream(["Hello"] * 100))]))
@@ -317,7 +333,8 @@ class TestRequest:
         server.reply(Reply(protocol.stream(["ok"])))
         tools = [{"name": "now", "input_schema": {}}]
         llm = made(protocol, server, max_tokens=9, temperature=0, tools=tools, extra={"user": "u1"})
-        llm.invoke(self.CONVERSATION, stop_sequences=["END"], top_p=0.5)
+        stop = {} if protocol.name == "responses" else {"stop_sequences": ["END"]}
+        llm.invoke(self.CONVERSATION, **stop, top_p=0.5)
         turns = [{"role": role, "content": text} for role, text in self.CONVERSATION]
         blocks = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in self.CONVERSATION[1:]]
         own = {
@@ -326,6 +343,13 @@ class TestRequest:
                 "stop": ["END"],
                 "stream_options": {"include_usage": True},
                 "tools": [{"type": "function", "function": {"name": "now", "parameters": {}}}],
+            },
+            "responses": {
+                "input": turns,
+                "max_output_tokens": 9,
+                "store": False,
+                "include": ["reasoning.encrypted_content"],
+                "tools": [{"type": "function", "name": "now", "parameters": {}, "strict": False}],
             },
             "messages": {"messages": blocks, "system": "Be brief.", "stop_sequences": ["END"], "tools": tools},
         }[protocol.name]
@@ -338,6 +362,8 @@ class TestRequest:
             "user": "u1",
             **own,
         }
+        if protocol.name == "responses":
+            del expected["max_tokens"]
         assert expected == server.requests[0].json
 
     def test_a_completion_continues_a_text(self, server):
@@ -641,6 +667,7 @@ class TestTimeouts:
         server.reply(Reply(with_pings(with_pings(protocol.stream(["Hello"])), b":\n\n")))
         assert ["Hello"] == [chunk.text for chunk in made(protocol, server).stream("hi") if chunk.text]
 
+    @pytest.mark.parametrize("protocol", PROTOCOLS[:3], ids=name_of)
     @on_virtual_time
     async def test_a_paused_reader_is_no_silence(self, protocol, server):
         """Nobody reads for longer than the limit: nothing fails, and nothing is lost."""

@@ -21,7 +21,7 @@ from rxllm.errors import Interrupted, ProviderError
 from rxllm.testing import FakeServer, Reply
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-SPOKEN = ("chat", "completions", "converse", "gemini", "messages")
+SPOKEN = ("chat", "completions", "converse", "gemini", "messages", "responses")
 
 
 @frozen

@@ -25,7 +25,7 @@ def model(protocol, server, **settings):
     return OpenAI("m", base_url=server.url + "/v1", api=protocol.name, max_retries=0, **settings)
 
 
-@EACH
+@pytest.mark.parametrize("protocol", [p for p in PROTOCOLS if p.terminal], ids=lambda protocol: protocol.name)
 @pytest.mark.parametrize("timeout", [None, 30.0])
 @pytest.mark.parametrize("rest", [PINGS, [End.HANG]], ids=["pings", "silence"])
 def test_an_answer_that_told_why_it_ended_is_whole_without_its_end_marker(protocol, rest, timeout):

@@ -33,7 +33,8 @@ def asked(prompt="hi", **parameters):
 
 
 def body_of(prompt="hi", *, base_url=None, api=None, **parameters):
-    """The body that is sent."""
+    """The body that is sent, by the chat protocol unless the test names a model."""
+    api = api or (None if "model" in parameters else "chat")
     return OpenAI("gpt-5-mini", base_url=base_url, api=api)._body(asked(prompt, **parameters))
 
 
@@ -48,7 +49,7 @@ class Heard:
     """What a decoder makes of frames, as the base class would use it."""
 
     def __init__(self, *frames):
-        self.decoder = OpenAI("gpt-5-mini")._decoder(asked())
+        self.decoder = OpenAI("gpt-5-mini", api="chat")._decoder(asked())
         self.chunks = []
         self.failure = None
         try:
@@ -216,10 +217,10 @@ class TestCompletions:
             ("davinci-002", "completions"),
             ("ft:babbage-002:org::id", "completions"),
             ("ft:gpt-3.5-turbo-instruct-0914:org::id", "completions"),
-            ("davinci-002x", "chat/completions"),
-            ("gpt-3x5-turbo-instruct", "chat/completions"),
-            ("gpt-3.5-turbo", "chat/completions"),
-            ("my-davinci-002x", "chat/completions"),
+            ("davinci-002x", "responses"),
+            ("gpt-3x5-turbo-instruct", "responses"),
+            ("gpt-3.5-turbo", "responses"),
+            ("my-davinci-002x", "responses"),
         ],
     )
     def test_the_model_decides_the_protocol(self, model, path):
@@ -230,7 +231,7 @@ class TestCompletions:
         """A compatible server may serve any model by either protocol."""
         assert f"{LOCAL}/completions" == OpenAI("x", api="completions", base_url=LOCAL + "/")._url(asked())
         with pytest.raises(MisuseError, match="api must be"):
-            OpenAI("x", api="responses")  # type: ignore[arg-type]
+            OpenAI("x", api="reponses")  # type: ignore[arg-type]
 
     def test_the_text_is_sent_as_it_is(self):
         """The older protocol continues a text, and its limit is max_tokens."""
@@ -610,7 +611,7 @@ class TestWhole:
             "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}],
             "usage": {"prompt_tokens": 1, "completion_tokens": 2},
         }
-        whole = OpenAI("x")._whole(json.dumps(document).encode(), asked())
+        whole = OpenAI("x", api="chat")._whole(json.dumps(document).encode(), asked())
         usage = {"prompt_tokens": 1, "completion_tokens": 2}
         streamed = Heard(
             frame({"reasoning_content": "hm"}),
@@ -625,15 +626,15 @@ class TestWhole:
         """The older protocol's answer has its text in the choice."""
         body = b'{"id":"c","model":"d","choices":[{"text":"a","finish_reason":"stop"}]}'
         expected = Chunk("a", id="c", model="d", finish_reason="stop", raw_finish_reason="stop")
-        assert expected == OpenAI("x")._whole(body, asked())
+        assert expected == OpenAI("x", api="chat")._whole(body, asked())
 
     def test_an_error_with_status_200_raises(self):
         """An error is one whatever its status; what came with it is its partial."""
         with pytest.raises(RateLimited):
-            OpenAI("x")._whole(b'{"error":{"message":"m","code":429}}', asked())
+            OpenAI("x", api="chat")._whole(b'{"error":{"message":"m","code":429}}', asked())
         body = b'{"choices":[{"message":{"content":"a"},"error":{"code":502,"message":"m"}}]}'
         with pytest.raises(ProviderError) as caught:
-            OpenAI("x")._whole(body, asked())
+            OpenAI("x", api="chat")._whole(body, asked())
         assert Message("assistant", "a") == caught.value.partial
 
     @pytest.mark.parametrize(
@@ -652,25 +653,25 @@ class TestWhole:
         """It is not taken for silence; the frame is the body."""
         body = b'{"id":"c","choices":%s,"usage":{"prompt_tokens":1}}' % choices.encode()
         with pytest.raises(ProtocolError, match=f"not a chat completion.*{sentence}") as caught:
-            OpenAI("x")._whole(body, asked())
+            OpenAI("x", api="chat")._whole(body, asked())
         assert body == caught.value.frame
 
     @pytest.mark.parametrize("choice", ['{"message":{"content":""}}', '{"message":{}}', '{"text":""}'])
     def test_silence_is_an_answer(self, choice):
         """A message that says nothing is one."""
-        assert "" == OpenAI("x")._whole(b'{"choices":[%s]}' % choice.encode(), asked()).text
+        assert "" == OpenAI("x", api="chat")._whole(b'{"choices":[%s]}' % choice.encode(), asked()).text
 
     @pytest.mark.parametrize("finish", ["", ',"finish_reason":null', ',"finish_reason":""'])
     def test_a_whole_answer_needs_no_finish_reason(self, finish):
         """Some servers never give one, and a document that could be read is whole."""
         body = b'{"choices":[{"message":{"content":"a"}%s}]}' % finish.encode()
-        assert Chunk("a") == OpenAI("x")._whole(body, asked())
+        assert Chunk("a") == OpenAI("x", api="chat")._whole(body, asked())
 
     @pytest.mark.parametrize("body", [b"", b"data: {}", b"{}", b"[]"])
     def test_other_bodies_are_protocol_errors(self, body):
         """What is no answer is never an empty one."""
         with pytest.raises(ProtocolError):
-            OpenAI("x")._whole(body, asked())
+            OpenAI("x", api="chat")._whole(body, asked())
 
 
 @pytest.mark.parametrize(

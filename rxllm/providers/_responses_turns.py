@@ -1,0 +1,332 @@
+"""Requests of the Responses protocol: conversations, tools and forms of answers as it writes them.
+
+It is one room because the fields of a request, and whether they exist, follow from one table.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+from ..misuse import MisuseError, shown
+from ..values.message import Message
+from ..values.parameters import Parameters
+from ..values.parts import (
+    CachePoint,
+    FilePart,
+    Part,
+    RawPart,
+    ReasoningPart,
+    RefusalPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+from ..values.request import Request
+from ..values.tools import ResponseSchema, ToolSpec
+from ._ids import valid_id
+from ._openai_turns import result_text
+
+__all__ = ["custom_names", "fits_responses", "response_fields"]
+
+_ID = r"(?s).{1,64}"
+# What only the chat protocol has.
+_CHAT_FIELDS = {
+    "audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs", "max_completion_tokens",
+    "modalities", "n", "prediction", "presence_penalty", "reasoning_effort", "stream_options", "verbosity",
+    "web_search_options",
+}  # fmt: skip
+_CHAT_MODELS = ("audio", "search-preview", "search-api")
+_WITHOUT_REASONING = ("gpt-3.5", "gpt-4", "chatgpt-4o")
+_ENCRYPTED = "reasoning.encrypted_content"
+
+
+def fits_responses(request: Request, model: str) -> bool:
+    """Whether the Responses protocol has all that a request asks for, and the model is served by it."""
+    if request.stop_sequences or request.seed is not None or any(word in model for word in _CHAT_MODELS):
+        return False
+    if request.extra and not _CHAT_FIELDS.isdisjoint(request.extra):
+        return False
+    if any(not isinstance(tool, ToolSpec) and "function" in tool for tool in request.tools or ()):
+        return False
+    if isinstance(request.tool_choice, Mapping) and not {"function", "allowed_tools"}.isdisjoint(request.tool_choice):
+        return False
+    if isinstance(request.response_format, Mapping) and "json_schema" in request.response_format:
+        return False
+    return isinstance(request.prompt, str) or all(map(_fits, request.prompt))
+
+
+def _fits(message: Message) -> bool:
+    """Whether the protocol has a place for all of a message: sound, and fields of chat messages, have none."""
+    if message.extra and set(message.extra) != {"phase"}:
+        return False
+    parts = [*message.parts]
+    for part in message.parts:
+        parts += part.content if isinstance(part, ToolResultPart) else ()
+    return not any(
+        (isinstance(part, FilePart) and part.media_type.startswith("audio/"))
+        or (isinstance(part, RawPart) and message.role != "assistant" and _is_chat_content(part))
+        for part in parts
+    )
+
+
+def _is_chat_content(part: RawPart) -> bool:
+    kind = part.data.get("type")
+    return part.provider == "openai" and "item" not in part.data and not str(kind).startswith("input_")
+
+
+def response_fields(request: Request, model: str, maker: str, keeper: str) -> dict[str, Any]:
+    """The body of a request.
+
+    OpenAI does not keep the response unless `extra` has ``"store": True``, so its reasoning comes encrypted.
+
+    Args:
+        request: what is asked.
+        model: its name there.
+        maker: the server that is asked; what another one wants back is left out.
+        keeper: whose own items the server knows.
+
+    Raises:
+        MisuseError: the protocol lacks something that the request asks for.
+    """
+    extra = dict(request.extra)
+    stored = extra.get("store") is True
+    if request.stop_sequences is not None or request.seed is not None:
+        lacking = "seed" if request.stop_sequences is None else "stop_sequences"
+        raise MisuseError(f"The Responses protocol has no {lacking}; leave it out, or say OpenAI(…, api='chat').")
+    for name in ("background", "previous_response_id"):
+        if extra.get(name) and not stored:
+            raise MisuseError(f"{name} needs a response that OpenAI keeps: add 'store': True to extra.")
+    if "input" in extra:
+        raise MisuseError("extra can't hold 'input': that is the prompt, as in llm.invoke([('user', 'hi')]).")
+    streams = request.stream is not False or bool(extra.get("background"))  # only a stream can be resumed
+    form = _told_format(request.response_format)
+    thinks = not model.removeprefix("ft:").startswith(_WITHOUT_REASONING)
+    optional = {
+        "max_output_tokens": request.max_tokens,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "top_k": request.top_k,
+        "tools": None if request.tools is None else [_told_tool(tool) for tool in request.tools],
+        "tool_choice": _told_choice(request),
+        "parallel_tool_calls": request.parallel_tool_calls,
+        "reasoning": _united("effort", request.effort, extra.pop("reasoning", None)),
+        "text": _united("format", form, extra.pop("text", None)),
+        "include": [_ENCRYPTED] if thinks and not stored else None,
+        "stream_options": {"include_obfuscation": False} if streams and maker == "openai" else None,
+    }
+    return {
+        "model": model,
+        "input": _input(request, maker, keeper, stored=stored),
+        "store": False,
+        "stream": streams,
+        **{name: value for name, value in optional.items() if value is not None},
+        **extra,
+    }
+
+
+def _united(name: str, value: object, others: object) -> object:
+    """One field of an object, with the others that `extra` gives."""
+    if not isinstance(others, Mapping):
+        return others if value is None else {name: value}
+    return {**cast("Mapping[str, Any]", others), **({} if value is None else {name: value})}
+
+
+def _input(request: Request, maker: str, keeper: str, *, stored: bool) -> str | list[dict[str, Any]]:
+    """The conversation; what another maker wants back is left out.
+
+    `stored` tells whether the server keeps responses, so that it knows its reasoning by the id alone.
+    """
+    if isinstance(request.prompt, str):
+        return request.prompt
+    custom = {
+        part.id for message in request.prompt for part in message.tool_calls if _item(part).get("type") is not None
+    }
+    return [item for message in request.prompt for item in _items(message, (maker, keeper), custom, stored=stored)]
+
+
+def _items(message: Message, makers: tuple[str, str], custom: set[str], *, stored: bool) -> list[dict[str, Any]]:
+    maker, keeper = makers
+    items: list[dict[str, Any]] = []
+    follows: list[str | None] = []  # the id of the reasoning that the item of the same place was made after
+
+    def add(item: dict[str, Any], after: str | None = None) -> None:
+        items.append(item)
+        follows.append(after)
+
+    for part in message.parts:
+        is_own = getattr(part, "provider", None) == maker
+        facts: Mapping[str, Any] = (getattr(part, "extra", None) if is_own else None) or {}
+        after = facts.get("follows")
+        match part:
+            case ReasoningPart() if message.role == "assistant":
+                if is_own and (thought := _thought(part, stored=stored)):
+                    add(thought)
+            case ToolCallPart() if message.role == "assistant":
+                field = "input" if _item(part).get("type") == "custom_tool_call" else "arguments"
+                call = {"call_id": valid_id(part.id, _ID), "name": part.name, field: part.arguments or "{}"}
+                add({"type": "function_call", **call, **facts.get("item", {})}, after)
+            case ToolResultPart() if message.role in ("tool", "user"):
+                kind = "custom_tool_call_output" if part.id in custom else "function_call_output"
+                add({"type": kind, "call_id": valid_id(part.id, _ID), "output": _output(part, maker)})
+            case RawPart() if "item" in part.data:
+                if part.provider == keeper:  # what another vendor's tools did is of no use here
+                    add(dict(part.data["item"]), part.data.get("follows"))
+            case FilePart() if message.role == "assistant":
+                add(_picture(part, keeper))
+            case _:
+                for content in _content(message, part, maker):
+                    last = items[-1] if items else {}
+                    own = facts.get("item", {})
+                    if "role" in last and not own:
+                        last["content"].append(content)
+                    else:
+                        add({"role": message.role, "content": [content], **own, **(message.extra or {})}, after)
+    return [*_consistent(items, follows)]
+
+
+def _consistent(items: list[dict[str, Any]], follows: list[str | None]) -> Iterator[dict[str, Any]]:
+    """The items, without the ids of reasoning and of what was made after it where one of the two is gone.
+
+    OpenAI refuses reasoning "without its required following item", and the item without its reasoning.
+    """
+    for place, item in enumerate(items):
+        if item.get("type") == "reasoning":
+            following = follows[place + 1] if place + 1 < len(items) else None
+            if "id" in item and following != item["id"]:
+                del item["id"]
+                if not item.keys() & {"encrypted_content", "content"}:
+                    continue
+        elif (thought := follows[place]) and (place == 0 or items[place - 1].get("id") != thought):
+            item.pop("id", None)
+        if "role" in item:
+            yield _message(item)
+        else:
+            yield item
+
+
+def _message(item: dict[str, Any]) -> dict[str, Any]:
+    content = item["content"]
+    is_answer = item["role"] == "assistant"
+    plain = [each.keys() == {"type", "text"} or not each.get("annotations", True) for each in content]
+    if "id" in item:
+        return {"type": "message", **item, "status": "completed"}
+    if all(plain) and (is_answer or len(content) == 1):
+        return {**item, "content": "".join(each["text"] for each in content)}
+    return {"type": "message", **item} if is_answer else item
+
+
+def _thought(part: ReasoningPart, *, stored: bool) -> dict[str, Any] | None:
+    """Reasoning goes back with its proof; without one, only to a server that keeps it, or wants its text."""
+    facts = _item(part)
+    if not (part.signature or (stored and part.id) or facts.get("content")):
+        return None
+    summary = [{"type": "summary_text", "text": part.text}] if part.text and not facts else []
+    item: dict[str, Any] = {"type": "reasoning", "id": part.id, "summary": summary, **facts}
+    if part.signature:
+        item["encrypted_content"] = part.signature
+    return {name: value for name, value in item.items() if value is not None}
+
+
+def _item(part: ReasoningPart | ToolCallPart) -> Mapping[str, Any]:
+    """What of the part's extra facts belongs to its item."""
+    facts: Mapping[str, Any] = (part.extra or {}).get("item") or {}
+    return facts
+
+
+def _content(message: Message, part: Part, maker: str) -> Iterator[dict[str, Any]]:
+    role = message.role
+    match part:
+        case TextPart() if role == "assistant":
+            own = [dict(each) for each in part.citations] if part.provider in (None, maker) else []
+            known = [each for each in own if str(each.get("type")).endswith(("_citation", "_path"))]
+            if part.text:
+                yield {"type": "output_text", "text": part.text, "annotations": known}
+        case TextPart() if role != "tool":
+            yield {"type": "input_text", "text": part.text}
+        case RefusalPart() if role == "assistant":
+            yield {"type": "refusal", "refusal": part.text}
+        case FilePart() if role == "user":
+            yield _file(part, maker)
+        case RawPart() if part.provider in ("openai", maker) and role != "assistant":
+            yield dict(part.data)
+        case CachePoint():
+            pass  # servers of this protocol find by themselves what they can keep
+        case RawPart() if role == "assistant":
+            pass  # what another vendor, or another protocol, wants back is of no use here
+        case _:
+            raise MisuseError(f"OpenAI takes no {type(part).__name__} in a message of the role {role!r}.")
+
+
+def _output(part: ToolResultPart, maker: str) -> str | list[dict[str, Any]]:
+    if all(isinstance(item, (TextPart, CachePoint)) for item in part.content):
+        return result_text(part, part.text)
+    user = Message("user")
+    told = [content for item in part.content for content in _content(user, item, maker)]
+    prefix = result_text(part, "")
+    return [*([{"type": "input_text", "text": prefix}] if prefix else []), *told]
+
+
+def _picture(part: FilePart, maker: str) -> dict[str, Any]:
+    """A picture that the server's own tool has made."""
+    if part.provider != maker or not part.file_id or not part.media_type.startswith("image/"):
+        raise MisuseError(
+            f"OpenAI takes no {part.media_type} file in a message of the assistant; put it into one of the user's."
+        )
+    result = {} if part.data is None else {"result": base64.b64encode(part.data).decode(), "status": "completed"}
+    return {"type": "image_generation_call", "id": part.file_id, **result}
+
+
+def _file(part: FilePart, maker: str) -> dict[str, Any]:
+    kind, _, subtype = part.media_type.partition("/")
+    if kind == "audio":
+        raise MisuseError("The Responses protocol takes no sound; say OpenAI(…, api='chat').")
+    if part.file_id is not None and part.provider not in (None, maker):
+        raise MisuseError(f"The file {part.file_id!r} is kept by {part.provider}; {maker} can't read it.")
+    if part.file_id is None and part.data is None and part.url is None:
+        raise MisuseError("A FilePart needs data, a url or a file_id.")
+    data = None if part.data is None else f"data:{part.media_type};base64,{base64.b64encode(part.data).decode()}"
+    if kind == "image":
+        place = {"file_id": part.file_id} if part.file_id else {"image_url": data or part.url}
+        return {"type": "input_image", **place, "detail": part.detail or "auto"}
+    if part.file_id:
+        return {"type": "input_file", "file_id": part.file_id}
+    if data:
+        return {"type": "input_file", "filename": part.name or f"file.{subtype}", "file_data": data}
+    return {"type": "input_file", "file_url": part.url}
+
+
+def _told_tool(tool: ToolSpec | Mapping[str, Any]) -> Mapping[str, Any]:
+    """The definition of a tool. Chat is not strict where nobody says so, and this protocol is; so it is told."""
+    if isinstance(tool, ToolSpec):
+        told: dict[str, Any] = {"type": "function", "name": tool.name, "parameters": tool.parameters}
+        return {**told, **({"description": tool.description} if tool.description else {}), "strict": bool(tool.strict)}
+    if "input_schema" in tool or "functionDeclarations" in tool or "function" in tool:
+        raise MisuseError(f"This tool has fields that the Responses protocol does not know: {shown(tool)}.")
+    return tool
+
+
+def custom_names(parameters: Parameters) -> frozenset[str]:
+    """The names of the tools that take text instead of JSON."""
+    tools = [tool for tool in parameters.tools or () if not isinstance(tool, ToolSpec)]
+    return frozenset(str(tool.get("name")) for tool in tools if tool.get("type") == "custom")
+
+
+def _told_choice(parameters: Parameters) -> str | Mapping[str, Any] | None:
+    """Which tool to call."""
+    choice = parameters.tool_choice
+    if choice is None or not isinstance(choice, str) or choice in ("auto", "none", "required"):
+        return choice
+    return {"type": "custom" if choice in custom_names(parameters) else "function", "name": choice}
+
+
+def _told_format(form: str | ResponseSchema | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """The form of the answer."""
+    if isinstance(form, str):
+        return {"type": "json_object"}
+    if not isinstance(form, ResponseSchema):
+        return form
+    told: dict[str, Any] = {"type": "json_schema", "name": form.name, "schema": form.schema}
+    told |= {} if form.description is None else {"description": form.description}
+    return told | {"strict": bool(form.strict)}

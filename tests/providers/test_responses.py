@@ -1,0 +1,282 @@
+"""The Responses protocol: when it is chosen, what is sent, what goes back, and how a broken stream is resumed."""
+
+import json
+from urllib.parse import parse_qs
+
+import pytest
+from protocols import Responses, ToolCall, sse
+
+import rxllm
+from rxllm import FilePart, Message, MisuseError, OpenAI, RawPart, ReasoningPart, TextPart, ToolCallPart, ToolResultPart
+from rxllm.testing import End, FakeServer, Reply
+from rxllm.values.request import Request
+
+VENDOR = "https://api.openai.com/v1"
+
+
+def model(server, **settings):
+    """A model that is asked by this protocol."""
+    return OpenAI("gpt-5-mini", base_url=f"{server.url}/v1", api="responses", max_retries=0, **settings)
+
+
+def api_of(prompt="hi", *, name="gpt-5-mini", base_url=VENDOR, **parameters):
+    """The protocol that a request is sent by."""
+    return OpenAI(name, base_url=base_url)._api(Request(prompt=prompt, **parameters))
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"tools": [{"name": "now", "parameters": {}}]},
+        {"tools": [{"type": "web_search"}]},
+        {"response_format": "json"},
+        {"effort": "low"},
+        {"name": "gpt-5-codex"},
+        {"prompt": [("system", "Be brief."), ("user", "hi")]},
+        {"extra": {"store": True}},
+    ],
+)
+def test_openai_is_asked_by_responses(asked):
+    """On OpenAI's own host, where the request needs nothing that the protocol lacks."""
+    assert "responses" == api_of(**asked)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"stop_sequences": ["END"]},
+        {"seed": 1},
+        {"prompt": [Message("user", [FilePart("audio/wav", b"RIFF")])]},
+        {"extra": {"modalities": ["text", "audio"]}},
+        {"extra": {"logprobs": True}},
+        {"name": "gpt-4o-audio-preview"},
+        {"base_url": "http://localhost:8000/v1"},
+        {"base_url": "https://api.groq.com/openai/v1"},
+        {"prompt": [Message("user", "hi", extra={"prefix": True})]},
+    ],
+)
+def test_what_only_chat_has_is_asked_by_chat(asked):
+    """Stop sequences, a seed, sound and fields of chat; and all that other servers are asked."""
+    assert "chat" == api_of(**asked)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"stop_sequences": ["END"]}, "no stop_sequences"),
+        ({"seed": 1}, "no seed"),
+        ({"extra": {"background": True}}, "background needs .*'store': True"),
+        ({"extra": {"previous_response_id": "resp_1"}}, "previous_response_id needs .*'store': True"),
+        ({"extra": {"input": "x"}}, "extra can't hold 'input'"),
+    ],
+)
+def test_what_the_protocol_lacks_is_refused(settings, sentence):
+    """One sentence, before anything is sent."""
+    with FakeServer() as server, pytest.raises(MisuseError, match=sentence):
+        model(server).invoke("hi", **settings)
+    assert [] == server.requests
+
+
+def test_nothing_is_stored_unless_that_is_said():
+    """Then the reasoning is asked for encrypted; models that do not reason refuse that."""
+    with FakeServer(*[Reply(Responses().stream(["ok"]))] * 3) as server:
+        llm = model(server)
+        llm.invoke("hi")
+        llm.invoke("hi", model="gpt-4.1")
+        llm.invoke("hi", extra={"store": True, "previous_response_id": "resp_1"})
+    told = [{name: request.json.get(name) for name in ("store", "include")} for request in server.requests]
+    encrypted = ["reasoning.encrypted_content"]
+    assert [
+        {"store": False, "include": encrypted},
+        {"store": False, "include": None},
+        {"store": True, "include": None},
+    ] == told
+
+
+class Refusing:
+    """Refuses a history that OpenAI refuses: reasoning without what follows it, results without their calls."""
+
+    def __init__(self, *answers):
+        self.answers = iter(answers)
+
+    def __call__(self, request):
+        """The next answer, or the refusal."""
+        items = request.json["input"]
+        calls = set()
+        for place, item in enumerate([] if isinstance(items, str) else items):
+            following = items[place + 1] if place + 1 < len(items) else {}
+            if item.get("type") == "reasoning" and not item.get("encrypted_content"):
+                return self.refuse(f"Item '{item.get('id')}' of type 'reasoning' not found.")
+            if item.get("type") == "reasoning" and "id" in item and "id" not in following:
+                return self.refuse("Item of type 'reasoning' was provided without its required following item.")
+            if item.get("type") == "function_call":
+                calls.add(item["call_id"])
+            if item.get("type") == "function_call_output" and item["call_id"] not in calls:
+                return self.refuse("No tool call found for function call output.")
+        return next(self.answers)
+
+    def refuse(self, message):
+        """The error."""
+        return Reply.json(Responses().error_body(400, message), status=400)
+
+
+def test_reasoning_calls_and_results_go_back():
+    """A conversation with tools and reasoning is accepted; so is one that was edited."""
+    first = Responses().stream(reasoning=["Hm."], tool_call=ToolCall())
+    replies = [Reply(first), *[Reply(Responses().stream(["Sunny."]))] * 2]
+    with FakeServer(Refusing(*replies)) as server:
+        llm = model(server)
+        call = llm.invoke("Weather?")
+        result = Message("tool", [ToolResultPart(call.tool_calls[0].id, "sunny")])
+        llm.invoke([("user", "Weather?"), call, result])
+        without_call = Message("assistant", [part for part in call.parts if not isinstance(part, ToolCallPart)])
+        llm.invoke([("user", "Weather?"), without_call, ("user", "Well?")])
+    summary = [{"type": "summary_text", "text": "Hm."}]
+    thought = {"type": "reasoning", "summary": summary, "encrypted_content": "EqQBCgIYAhIM"}
+    asked = {"type": "function_call", "call_id": "call_1", "name": "get_weather", "arguments": '{"city": "Paris"}'}
+    assert [
+        {"role": "user", "content": "Weather?"},
+        {**thought, "id": "rs_1"},
+        {**asked, "id": "fc_1"},
+        {"type": "function_call_output", "call_id": "call_1", "output": "sunny"},
+    ] == server.requests[1].json["input"]
+    assert thought == server.requests[2].json["input"][1]
+
+
+def test_what_another_maker_wants_back_is_left_out():
+    """Text, calls and results move over; foreign reasoning and items do not."""
+    answer = Message(
+        "assistant",
+        [
+            ReasoningPart("Hm.", signature="s", provider="anthropic"),
+            RawPart("anthropic", {"type": "server_tool_use"}),
+            TextPart("Let me see.", provider="gcp.gemini", signature="s"),
+            ToolCallPart("c" * 80, "now", "", extra={"google": 1}, provider="gcp.gemini"),
+        ],
+    )
+    with FakeServer(Reply(Responses().stream(["ok"]))) as server:
+        model(server).invoke([("user", "hi"), answer, Message("tool", [ToolResultPart("c" * 80, "noon")])])
+    _, text, call, result = server.requests[0].json["input"]
+    assert {"role": "assistant", "content": "Let me see."} == text
+    assert ("function_call", "now", "{}") == (call["type"], call["name"], call["arguments"])
+    assert call["call_id"] == result["call_id"]
+    assert len(call["call_id"]) <= 64
+
+
+def event(kind, **data):
+    """An event without numbers."""
+    return sse({"type": f"response.{kind}", **data}, event=f"response.{kind}")
+
+
+def test_the_work_of_server_tools_goes_back_by_its_id():
+    """And only to the protocol that it came from."""
+    item = {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search", "query": "x"}}
+    body = [event("output_item.added", item=item), event("output_item.done", item=item)]
+    with FakeServer(Reply([*body, *Responses().stream(["Found."])]), Reply(Responses().stream(["ok"]))) as server:
+        llm = model(server)
+        answer = llm.invoke("hi")
+        llm.invoke([("user", "hi"), answer, ("user", "more")])
+    assert RawPart("openai", {"item": item}) == answer.parts[0]
+    assert [item, {"role": "assistant", "content": "Found."}] == server.requests[1].json["input"][1:3]
+    with FakeServer(Reply.json(b'{"choices":[{"message":{"content":"ok"},"finish_reason":"stop"}]}')) as server:
+        OpenAI("m", base_url=server.url, api="chat").invoke([answer, ("user", "more")], stream=False)
+    assert {"role": "assistant", "content": "Found."} == server.requests[0].json["messages"][0]
+
+
+def test_a_server_without_numbers_is_understood():
+    """llama.cpp sends ids only, ends its items after all of them, and calls have no id of their own."""
+    thought = {"type": "reasoning", "id": "rs_1", "summary": [], "content": [], "encrypted_content": ""}
+    said = {"type": "message", "id": "msg_1", "role": "assistant", "content": []}
+    call = {"type": "function_call", "call_id": "fc_1", "name": "now", "arguments": ""}
+    text = [{"type": "reasoning_text", "text": "Hm."}]
+    events = [
+        event("output_item.added", item=thought),
+        event("reasoning_text.delta", item_id="rs_1", delta="Hm."),
+        event("output_item.added", item=said),
+        *(event("output_text.delta", item_id="msg_1", delta=piece) for piece in ("Hel", "lo")),
+        event("output_item.added", item=call),
+        *(event("function_call_arguments.delta", item_id="fc_1", delta=piece) for piece in ('{"a"', ":1}")),
+        event("output_item.done", item={**thought, "content": text}),
+        event("output_item.done", item={**said, "content": [{"type": "output_text", "text": "Hello"}]}),
+        event("output_item.done", item={**call, "arguments": '{"a":1}'}),
+        event("completed", response={"status": "completed", "usage": {"input_tokens": 3, "output_tokens": 5}}),
+    ]
+    with FakeServer(Reply(events), Reply(Responses().stream(["ok"]))) as server:
+        llm = model(server)
+        answer = llm.invoke("hi")
+        llm.invoke([("user", "hi"), answer, Message("tool", [ToolResultPart("fc_1", "noon")])])
+    [called] = answer.tool_calls
+    assert ("Hm.", "Hello", "fc_1", "now", '{"a":1}') == (
+        answer.reasoning,
+        answer.text,
+        called.id,
+        called.name,
+        called.arguments,
+    )
+    assert {"type": "reasoning", "summary": [], "content": text} == server.requests[1].json["input"][1]
+
+
+def test_a_server_may_change_the_ids_of_its_items():
+    """Then the numbers tell which item an event belongs to."""
+    ids = iter(f"id_{number}" for number in range(99))
+    frames = []
+    for data in Responses().stream(["Hel", "lo"], reasoning=["H", "m."], tool_call=ToolCall()):
+        document = json.loads(data.partition(b"data: ")[2])
+        if "item_id" in document:
+            document["item_id"] = next(ids)
+        if "id" in document.get("item", {}):
+            document["item"]["id"] = next(ids)
+        frames.append(sse(document))
+    with FakeServer(Reply(frames)) as server:
+        answer = model(server).invoke("hi")
+    assert ("Hm.", "Hello", '{"city": "Paris"}') == (answer.reasoning, answer.text, answer.tool_calls[0].arguments)
+
+
+TEXTS = [f"{number} " for number in range(8)]
+
+
+def background(**settings):
+    """The events of a response that the server goes on with by itself."""
+    events = [json.loads(data.partition(b"data: ")[2]) for data in Responses().stream(TEXTS, **settings)]
+    events[0]["response"]["background"] = True
+    return [sse(each, event=each["type"]) for each in events]
+
+
+@pytest.mark.parametrize("end", [End.FIN, End.RST, End.CLEAN])
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_background_response_is_resumed(end, stream):
+    """The text comes exactly once, however often the connection breaks, also where the server repeats events."""
+    events = background()
+
+    def reply(request):
+        if request.method == "POST":
+            return Reply([*events[:5], events[5][:20], end])
+        after = int(parse_qs(request.query)["starting_after"][0])
+        return Reply([*events[after : after + 3], *([end] if after + 3 < len(events) else [])])
+
+    with FakeServer(reply) as server:
+        answer = model(server, extra={"background": True, "store": True}).invoke("hi", stream=stream)
+    assert "".join(TEXTS) == answer.text
+    assert ["POST", "GET"] == [request.method for request in server.requests][:2]
+    assert f"/v1/responses/{Responses().id}" == server.requests[1].path
+
+
+def test_a_resumed_response_without_news_is_given_up():
+    """After some tries; the error has what came."""
+    events = background()
+
+    def reply(request):
+        return Reply([*(events[:5] if request.method == "POST" else []), End.FIN])
+
+    with FakeServer(reply) as server, pytest.raises(rxllm.TransportError) as caught:
+        model(server, extra={"background": True, "store": True}).invoke("hi")
+    assert caught.value.partial.text in "".join(TEXTS)
+    assert ["POST", "GET", "GET", "GET"] == [request.method for request in server.requests]
+
+
+def test_a_response_in_the_foreground_is_interrupted():
+    """The server does not go on with it."""
+    with FakeServer(Reply([*Responses().stream(TEXTS)[:5], End.FIN])) as server, pytest.raises(rxllm.Interrupted):
+        model(server).invoke("hi")
+    assert 1 == len(server.requests)
