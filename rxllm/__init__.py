@@ -106,6 +106,7 @@ if TYPE_CHECKING:
     from .providers.bedrock import Bedrock
     from .providers.embedded import Embedded
     from .providers.gemini import Gemini
+    from .providers.ollama import Ollama
     from .providers.openai import OpenAI
     from .results import Generation, LLMResult
     from .tools.tool import Tool, tool
@@ -141,6 +142,7 @@ __all__ = [
     "MemoryStore",
     "Message",
     "MisuseError",
+    "Ollama",
     "OpenAI",
     "OpenTelemetryHandler",
     "Overloaded",
@@ -232,6 +234,7 @@ _LAZY = {
     "Limiter": ".combinators.limiter",
     "LoggingHandler": ".handlers.logging",
     "MemoryStore": ".combinators.stores",
+    "Ollama": ".providers.ollama",
     "OpenAI": ".providers.openai",
     "OpenTelemetryHandler": ".handlers.opentelemetry",
     "ProgressHandler": ".handlers.progress",

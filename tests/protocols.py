@@ -26,6 +26,7 @@ __all__ = [
     "Converse",
     "Generate",
     "Messages",
+    "OllamaChat",
     "Protocol",
     "Responses",
     "ToolCall",
@@ -583,6 +584,53 @@ class Responses(OpenAIProtocol):
             "output": [],
             "usage": counts,
         }
+
+
+class OllamaChat(Protocol):
+    """Ollama's own protocol: a JSON object a line; each call comes whole."""
+
+    name = "ollama"
+    path = "/api/chat"
+    terminal = b""
+    speaks = frozenset({"reasoning", "tool_call"})
+    finishes: ClassVar = {"stop": "stop", "length": "length", "tool_call": "stop"}
+
+    def error_frame(self, message: str = "The server had an error") -> bytes:
+        """A line with an error alone."""
+        return self._line({"error": message})
+
+    def error_body(self, status: int, message: str = "It went wrong") -> bytes:
+        """The message alone."""
+        return json.dumps({"error": message}).encode()
+
+    def _stream(self, answer: _Answer) -> list[bytes]:
+        said: list[dict[str, Any]] = [{"thinking": piece} for piece in answer.reasoning]
+        said += [{"content": piece} for piece in answer.text]
+        said += [{"tool_calls": [self._call(answer.tool_call)]}] if answer.tool_call else []
+        lines = [{**self._begun({"content": "", **each}), "done": False} for each in said]
+        return [*map(self._line, lines), self._line(self._whole(_Answer([], [], None, answer.usage, answer.finish)))]
+
+    def _whole(self, answer: _Answer) -> dict[str, Any]:
+        said: dict[str, Any] = {"content": "".join(answer.text)}
+        said |= {"thinking": "".join(answer.reasoning)} if answer.reasoning else {}
+        said |= {"tool_calls": [self._call(answer.tool_call)]} if answer.tool_call else {}
+        counts = answer.usage and {"prompt_eval_count": answer.usage[0], "eval_count": answer.usage[1]}
+        ended = {"done": True, "done_reason": answer.finish, "total_duration": 4_883_583, "load_duration": 1_334}
+        return {**self._begun(said), **ended, **(counts or {})}
+
+    def _begun(self, said: dict[str, Any]) -> dict[str, Any]:
+        return {"model": self.model, "created_at": "2026-08-21T18:48:22.5Z", "message": {"role": "assistant", **said}}
+
+    @staticmethod
+    def _call(call: ToolCall) -> dict[str, Any]:
+        return {
+            "id": call.id,
+            "function": {"index": 0, "name": call.name, "arguments": json.loads(call.arguments or "{}")},
+        }
+
+    @staticmethod
+    def _line(document: dict[str, Any]) -> bytes:
+        return json.dumps(document, ensure_ascii=False).encode() + b"\n"
 
 
 PROTOCOLS: tuple[Protocol, ...] = (Chat(), Completions(), Messages(), Responses())

@@ -20,6 +20,7 @@ _SHIPPED = {
     "bedrock": "rxllm.providers.bedrock:Bedrock",
     "embedded": "rxllm.providers.embedded:Embedded",
     "gemini": "rxllm.providers.gemini:Gemini",
+    "ollama": "rxllm.providers.ollama:Ollama",
     "openai": "rxllm.providers.openai:OpenAI",
 }
 

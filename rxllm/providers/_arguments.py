@@ -7,7 +7,7 @@ import inspect
 import math
 import os
 import sys
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -69,13 +69,13 @@ def _check_key(name: str, key: str) -> None:
         raise MisuseError(f"{name} has characters that HTTP does not allow.")
 
 
-def base_from(variable: str) -> str:
-    """The address that an environment variable holds, if any.
+def base_from(variable: str, read: Callable[[str], str] = str) -> str:
+    """The address that an environment variable holds, if any; `read` makes a URL of another spelling.
 
     Raises:
         MisuseError: it is none.
     """
-    url = os.environ.get(variable, "")
+    url = read(os.environ.get(variable, ""))
     _check_base(variable, url)
     return url
 

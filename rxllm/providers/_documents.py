@@ -24,6 +24,7 @@ __all__ = [
     "is_cut",
     "json_of",
     "list_of",
+    "merged",
     "object_of",
     "provider_error",
     "refuse_several",
@@ -231,3 +232,15 @@ def refuse_several(extra: Mapping[str, Any]) -> None:
             raise MisuseError(
                 f"{name}={wanted} asks for several answers, but a stream has one; call llm.batch([prompt] * {wanted})."
             )
+
+
+def merged(body: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """The body with the extra fields in it; objects within objects are united, and elsewhere the extra field wins."""
+    whole = dict(body)
+    for name, value in extra.items():
+        known = whole.get(name)
+        if isinstance(known, dict) and isinstance(value, Mapping):
+            whole[name] = merged(cast("dict[str, Any]", known), cast("Mapping[str, Any]", value))
+        else:
+            whole[name] = value
+    return whole

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import mimetypes
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 from ..misuse import MisuseError, shown
 from ..values.message import Message
@@ -25,7 +25,7 @@ from ..values.tools import ResponseSchema, ToolSpec
 from ._documents import arguments_of, object_of, text_of
 from ._openai_turns import result_text
 
-__all__ = ["conversation_of", "generation_config", "merged", "system_of", "told_choice", "told_tools"]
+__all__ = ["conversation_of", "generation_config", "system_of", "told_choice", "told_tools"]
 
 # Gemini 3 refuses a turn whose first call has no signature. This word stands for that of another model:
 # https://ai.google.dev/gemini-api/docs/thought-signatures
@@ -266,15 +266,3 @@ def _thinking(effort: str | None, model: str) -> dict[str, Any] | None:
     if name.startswith("gemini-2.5"):
         return {"thinkingBudget": _BUDGETS[effort], "includeThoughts": True}
     return {"thinkingLevel": effort, "includeThoughts": True}
-
-
-def merged(body: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """The body with the extra fields in it; objects within objects are united, and elsewhere the extra field wins."""
-    whole = dict(body)
-    for name, value in extra.items():
-        known = whole.get(name)
-        if isinstance(known, dict) and isinstance(value, Mapping):
-            whole[name] = merged(cast("dict[str, Any]", known), cast("Mapping[str, Any]", value))
-        else:
-            whole[name] = value
-    return whole

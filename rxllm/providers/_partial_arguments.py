@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from ..bounds import EVENT_BYTES
 from ..errors import ProtocolError
-from ._documents import list_of, text_of
+from ._documents import list_of, object_of, text_of
 
 __all__ = ["PartialArguments"]
 
@@ -75,16 +75,16 @@ class PartialArguments:
 
 def _has(target: Any, step: str | int) -> bool:
     """Whether there is something at the next step; what is neither a list nor an object is refused later."""
-    if isinstance(target, list):
-        return isinstance(step, int) and step < len(list_of(target))
-    return isinstance(target, dict) and step in target
+    if isinstance(step, int):
+        return step < len(list_of(target))
+    return step in object_of(target)
 
 
 def _put(target: Any, step: str | int, value: object, place: str) -> None:
-    if isinstance(target, list) and isinstance(step, int) and step <= len(list_of(target)):
-        target[step : step + 1] = [value]
-    elif isinstance(target, dict) and isinstance(step, str):
+    if isinstance(step, str) and isinstance(target, dict):
         target[step] = value
+    elif isinstance(step, int) and isinstance(target, list) and step <= len(list_of(cast("object", target))):
+        target[step : step + 1] = [value]
     else:
         raise _misplaced(place)
 

@@ -20,9 +20,9 @@ from ..values.chunk import Chunk
 from ..values.request import Request
 from ..wire.sse import Frame, SSEDecoder, is_json
 from ._arguments import base_from, key_from
-from ._documents import json_of, list_of, object_of, provider_error, refuse_several, text_of
+from ._documents import json_of, list_of, merged, object_of, provider_error, refuse_several, text_of
 from ._gemini_content import GeminiDecoder, whole_answer
-from ._gemini_turns import conversation_of, generation_config, merged, system_of, told_choice, told_tools
+from ._gemini_turns import conversation_of, generation_config, system_of, told_choice, told_tools
 from ._http import Decoder, Frames, HTTPProvider
 
 __all__ = ["Gemini"]

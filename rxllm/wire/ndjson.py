@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..bounds import EVENT_BYTES_PER_VALUE, LONG_BYTES
-from .sse import DEFAULT_LIMIT, Frame, is_json, too_large, valid_utf8
+from .sse import BYTE_ORDER_MARK, DEFAULT_LIMIT, Frame, is_json, too_large, valid_utf8
 from .weights import check_weight
 
 __all__ = ["NDJSONDecoder"]
@@ -33,6 +33,7 @@ class NDJSONDecoder:
         self.retry: int | None = None
         self._limit = limit
         self._pending = bytearray()  # of the line that is not complete
+        self._is_first = True  # no line is complete, so that a byte order mark may stand before the first
 
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that `data` completes."""
@@ -44,6 +45,9 @@ class NDJSONDecoder:
         if end >= 0:
             block = bytes(pending[:end])
             del pending[: end + 1]
+            if self._is_first:
+                self._is_first = False
+                block = block.removeprefix(BYTE_ORDER_MARK)
             if len(block) >= self._limit:
                 for line in block.split(b"\n"):
                     if len(line) >= self._limit:
@@ -66,7 +70,7 @@ class NDJSONDecoder:
     def flush(self) -> list[Frame]:
         """At the end of the stream: the last line that lacks its LF, if it is whole."""
         pending, self._pending = self._pending, bytearray()
-        return [frame for frame in _frames(bytes(pending)) if is_json(frame[1])]
+        return [frame for frame in _frames(bytes(pending).removeprefix(BYTE_ORDER_MARK)) if is_json(frame[1])]
 
 
 def _frames(block: bytes) -> list[Frame]:

@@ -16,7 +16,18 @@ import tracemalloc
 import httpx
 import pytest
 from attrs import frozen
-from protocols import PROTOCOLS, Chat, Generate, Messages, ToolCall, split_every, sse, with_line_ends, with_pings
+from protocols import (
+    PROTOCOLS,
+    Chat,
+    Generate,
+    Messages,
+    OllamaChat,
+    ToolCall,
+    split_every,
+    sse,
+    with_line_ends,
+    with_pings,
+)
 
 import rxllm
 from rxllm import (
@@ -24,6 +35,7 @@ from rxllm import (
     Embedded,
     Gemini,
     Message,
+    Ollama,
     OpenAI,
     ReasoningPart,
     RefusalPart,
@@ -74,6 +86,8 @@ def made(protocol, server, **settings):
     settings = {"api_key": KEY, "max_retries": 0, **settings}
     if isinstance(protocol, Messages):
         return Anthropic(protocol.model, base_url=url, **settings)
+    if isinstance(protocol, OllamaChat):
+        return Ollama(protocol.model, base_url=url, **settings)
     if isinstance(protocol, Generate):
         return Gemini(protocol.model, base_url=url, **settings)
     return OpenAI(protocol.model, base_url=url + "/v1", api=protocol.name, **settings)
@@ -154,6 +168,14 @@ class TestGemini(Contract):
     """Google's protocol."""
 
     protocol = Generate()
+
+
+class TestOllama(Contract):
+    """Ollama's protocol, which has no filter of content."""
+
+    protocol = OllamaChat()
+    content_type = "application/x-ndjson"
+    finishes = ("stop", "length")
 
 
 class TestAnswer:

@@ -105,3 +105,12 @@ def test_a_long_line_in_small_pieces_takes_linear_time(size):
     frames = fed(decoder, stream, size)
     assert time.process_time() - start < 5
     assert messages(data) == frames
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_a_byte_order_mark_before_the_first_line_is_dropped(size):
+    """Only there, and whether or not the line has an end."""
+    mark = b"\xef\xbb\xbf"
+    decoder = NDJSONDecoder()
+    assert messages(b"1", mark + b"2") == fed(decoder, mark + b"1\n" + mark + b"2\n", size)
+    assert messages(b"1") == frames_of(mark + b"1")
