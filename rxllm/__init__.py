@@ -104,6 +104,7 @@ if TYPE_CHECKING:
     from .providers import model
     from .providers.anthropic import Anthropic
     from .providers.bedrock import Bedrock
+    from .providers.cohere import Cohere
     from .providers.embedded import Embedded
     from .providers.gemini import Gemini
     from .providers.ollama import Ollama
@@ -123,6 +124,7 @@ __all__ = [
     "CallbackHandler",
     "Cancelled",
     "Chunk",
+    "Cohere",
     "Custom",
     "Embedded",
     "Emitted",
@@ -227,6 +229,7 @@ _LAZY = {
     "Anthropic": ".providers.anthropic",
     "Bedrock": ".providers.bedrock",
     "CallbackHandler": ".handlers.callback",
+    "Cohere": ".providers.cohere",
     "Embedded": ".providers.embedded",
     "Gemini": ".providers.gemini",
     "Generation": ".results",

@@ -22,6 +22,7 @@ from attrs import frozen
 __all__ = [
     "PROTOCOLS",
     "Chat",
+    "Cohere",
     "Completions",
     "Converse",
     "Generate",
@@ -634,6 +635,78 @@ class OllamaChat(Protocol):
 
 
 PROTOCOLS: tuple[Protocol, ...] = (Chat(), Completions(), Messages(), Responses())
+
+
+class Cohere(Protocol):
+    """Cohere's chat, version 2."""
+
+    name = "cohere"
+    path = "/v2/chat"
+    terminal = b""
+    speaks = frozenset({"reasoning", "tool_call"})
+    finishes: ClassVar = {
+        "stop": "COMPLETE",
+        "length": "MAX_TOKENS",
+        "content_filter": "ERROR_TOXIC",
+        "tool_call": "TOOL_CALL",
+    }
+
+    def error_frame(self, message: str = "The server had an error") -> bytes:
+        """The end of a message that failed."""
+        return self._event("message-end", delta={"error": message, "finish_reason": "ERROR"})
+
+    def error_body(self, status: int, message: str = "It went wrong") -> bytes:
+        """A message and an id."""
+        return json.dumps({"id": "err_1", "message": message}).encode()
+
+    def _stream(self, answer: _Answer) -> list[bytes]:
+        empty = {"role": "assistant", "content": [], "tool_plan": "", "tool_calls": [], "citations": []}
+        events = [self._event("message-start", id=self.id, delta={"message": empty})]
+        for index, (kind, pieces) in enumerate((("thinking", answer.reasoning), ("text", answer.text))):
+            if pieces:
+                start = {"type": kind, kind: ""}
+                events.append(self._event("content-start", index=index, **self._delta("content", start)))
+                events += [
+                    self._event("content-delta", index=index, **self._delta("content", {kind: p})) for p in pieces
+                ]
+                events.append(self._event("content-end", index=index))
+        if answer.tool_call:
+            function = {"name": answer.tool_call.name, "arguments": ""}
+            call = {"id": answer.tool_call.id, "type": "function", "function": function}
+            events.append(self._event("tool-call-start", index=0, **self._delta("tool_calls", call)))
+            for piece in answer.tool_call.pieces:
+                more = {"function": {"arguments": piece}}
+                events.append(self._event("tool-call-delta", index=0, **self._delta("tool_calls", more)))
+            events.append(self._event("tool-call-end", index=0))
+        ended = {"finish_reason": answer.finish, **self._counts(answer.usage)}
+        return [*events, self._event("message-end", delta=ended)]
+
+    def _whole(self, answer: _Answer) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": []}
+        for kind, text in (("thinking", "".join(answer.reasoning)), ("text", "".join(answer.text))):
+            message["content"] += [{"type": kind, kind: text}] if text else []
+        if answer.tool_call:
+            function = {"name": answer.tool_call.name, "arguments": answer.tool_call.arguments}
+            message["tool_calls"] = [{"id": answer.tool_call.id, "type": "function", "function": function}]
+        return {"id": self.id, "message": message, "finish_reason": answer.finish, **self._counts(answer.usage)}
+
+    @staticmethod
+    def _counts(usage: tuple[int, int] | None) -> dict[str, Any]:
+        if usage is None:
+            return {}
+        billed = {"input_tokens": 1, "output_tokens": 2}
+        return {"usage": {"billed_units": billed, "tokens": {"input_tokens": usage[0], "output_tokens": usage[1]}}}
+
+    @staticmethod
+    def _delta(name: str, told: Any) -> dict[str, Any]:
+        return {"delta": {"message": {name: told}}}
+
+    @staticmethod
+    def _event(kind: str, **data: Any) -> bytes:
+        return sse({"type": kind, **data}, event=kind)
+
+
+PROTOCOLS: tuple[Protocol, ...] = (Chat(), Completions(), Messages())
 
 
 def split_events(body: bytes) -> list[bytes]:

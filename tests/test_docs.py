@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from protocols import Chat, Completions, Converse, Messages
+from protocols import Chat, Cohere, Completions, Converse, Messages
 
 import rxllm
 from rxllm import cli, testing
@@ -52,7 +52,9 @@ def answer(request):
             events = bedrock.stream(["Oh, ", "sparkling ", "water"])
             return Reply(events, content_type="application/vnd.amazon.eventstream")
         return Reply.json(bedrock.whole(["Oh, sparkling water"]))
-    protocol = next(protocol for protocol in (Chat(), Completions(), Messages()) if protocol.path == request.path)
+    protocol = next(
+        protocol for protocol in (Chat(), Completions(), Messages(), Cohere()) if protocol.path == request.path
+    )
     if request.json.get("stream"):
         return Reply(protocol.stream(["Oh, ", "sparkling ", "water"]))
     return Reply.json(protocol.whole(["Oh, sparkling water"]))
@@ -77,6 +79,8 @@ def run(page, blocks, directory):
                 "OPENAI_BASE_URL": f"{server.url}/v1",
                 "ANTHROPIC_API_KEY": "key",
                 "ANTHROPIC_BASE_URL": server.url,
+                "CO_API_KEY": "key",
+                "CO_API_URL": server.url,
                 "AWS_BEARER_TOKEN_BEDROCK": "key",
                 "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": server.url,
             },

@@ -18,6 +18,7 @@ __all__ = ["model"]
 _SHIPPED = {
     "anthropic": "rxllm.providers.anthropic:Anthropic",
     "bedrock": "rxllm.providers.bedrock:Bedrock",
+    "cohere": "rxllm.providers.cohere:Cohere",
     "embedded": "rxllm.providers.embedded:Embedded",
     "gemini": "rxllm.providers.gemini:Gemini",
     "ollama": "rxllm.providers.ollama:Ollama",
