@@ -24,7 +24,13 @@ T = TypeVar("T")
 
 
 class _Sink(Sink[T]):
-    """Any thread may write; gate and waiter belong to the loop."""
+    """The sink of an async stream. Any thread may write items; only the loop's thread changes gate, waiter and reader.
+
+    Attributes:
+        waiter: the future of the task that waits for the next item; None if no task waits.
+        reader: the task whose ``async for`` began the stream.
+        thread: the thread of the loop.
+    """
 
     __slots__ = ("gate", "reader", "thread", "waiter")
 
@@ -38,33 +44,33 @@ class _Sink(Sink[T]):
 
     def start(self) -> None:
         make, self.make = self.make, None
-        if make is None:  # closed before it began
+        if make is None:  # the stream was closed before it began
             return
         self.scheduler = Scheduler(asyncio.get_running_loop())
         self.scheduler.lifetime.on_failure = self.fail
         self.gate = self.scheduler.gate
         self.thread = get_ident()
         if self.reader is not None:
-            self.reader.add_done_callback(self.deserted)
+            self.reader.add_done_callback(self.reader_done)
         self.begin(make)
 
     async def next(self) -> T:
-        """The next item, once it is there."""
+        """Return the next item; wait until it arrives."""
         items = self.items
         while not items:
             if self.make is not None:
                 self.start()
                 continue
-            if self.ended and not items:  # another thread may have put the last one meanwhile
+            if self.ended and not items:  # another thread may have added the last item meanwhile
                 if hasattr(self, "scheduler"):
-                    await settled(self.scheduler.lifetime.handler_tasks)  # of handlers, which may need this loop
+                    await settled(self.scheduler.lifetime.handler_tasks)  # async handlers may need this loop
                 raise self.end(StopAsyncIteration)
             try:
                 await self.wait()
             except RuntimeError:
                 if in_loop(self.scheduler.loop):
                     raise
-                raise MisuseError("This stream was begun on another event loop; make a new one here.") from None
+                raise MisuseError("This stream was begun on another event loop. Make a new one here.") from None
         value = items.popleft()
         if not self.gate.is_open and len(items) <= LOW_WATER:
             self.gate.open()
@@ -74,55 +80,57 @@ class _Sink(Sink[T]):
         items = self.items
         items.append(value)
         if self.waiter is not None:
-            self.wake()
+            self.notify()
         elif len(items) >= HIGH_WATER:
             self.gate.close()
-            if len(items) <= LOW_WATER:  # the reader was faster than this thread, and did not see it closed
+            if len(items) <= LOW_WATER:  # the reader was faster than this thread, and did not see the gate closed
                 self.gate.open()
 
     def on_completed(self) -> None:
-        self.over()
+        self.finish()
         if self.waiter is not None:
-            self.wake()
-        self.scheduler.call(self.forget_reader)
+            self.notify()
+        self.scheduler.call(self.release_reader)
 
-    def forget_reader(self) -> None:
+    def release_reader(self) -> None:
         if self.reader is not None:
-            self.reader.remove_done_callback(self.deserted)
+            self.reader.remove_done_callback(self.reader_done)
             self.reader = None
 
-    def deserted(self, reader: asyncio.Task[object]) -> None:
-        """Closes the stream when its reading task was cancelled: that task's frames may hold the stream for long."""
+    def reader_done(self, reader: asyncio.Task[object]) -> None:
+        """Close the stream if its reading task was cancelled, since the frames of that task may keep it alive."""
         if reader.cancelled() and not self.ended:
             self.close()
 
-    def wake(self) -> None:
+    def notify(self) -> None:
         if get_ident() == self.thread:
-            self.rouse()
+            self.wake()
         else:
-            self.scheduler.call(self.rouse)
+            self.scheduler.call(self.wake)
 
-    def rouse(self) -> None:
+    def wake(self) -> None:
         waiter, self.waiter = self.waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
     def wait(self) -> asyncio.Future[None]:
-        """Done when there is an item, or the end. Cancelling it loses nothing: items stay where they are."""
+        """Return a future that is done at the next item or the end. Cancelling it loses no item."""
         if self.waiter is not None and not self.waiter.done():
-            raise MisuseError("Two tasks wait for the next item of one stream; give each its own, or share the items.")
+            raise MisuseError(
+                "Two tasks wait for the next item of the same stream. Make a stream for each task, or read in one task."
+            )
         waiter = self.waiter = self.scheduler.loop.create_future()
-        if self.items or self.ended:  # another thread came after the look, and saw nobody wait
-            self.rouse()
+        if self.items or self.ended:  # another thread wrote after the check, and saw no waiter
+            self.wake()
         return waiter
 
 
 class AsyncStream(AsyncIterator[T], Generic[T]):
-    """The items of an Observable for ``async for``; one pass, and an async context manager.
+    """The items of an Observable for ``async for``; a one-shot iterator and an async context manager.
 
-    Nothing is sent before the first ``anext``. `aclose`, leaving ``async with``, ``break`` or an exception (which drop
-    the iterator) and the end of a cancelled task close the request. A cancelled ``anext`` alone, as of
-    ``asyncio.wait_for``, loses nothing: the next one goes on.
+    The request is sent at the first ``anext``. It is closed by `aclose`, by leaving ``async with``, by ``break`` or an
+    exception (which drop the iterator), and at the end of a cancelled task. If only one ``anext`` is cancelled, as by
+    ``asyncio.wait_for``, no item is lost: the next ``anext`` continues.
     """
 
     def __init__(self, source: Observable[T]) -> None:
@@ -135,25 +143,25 @@ class AsyncStream(AsyncIterator[T], Generic[T]):
         return self
 
     def __anext__(self) -> Coroutine[Any, Any, T]:
-        return self._sink.next()  # whose frame does not hold this stream
+        return self._sink.next()  # a coroutine of the sink, whose frame does not hold this stream
 
     def __iter__(self) -> Never:
-        raise MisuseError("This stream is for `async for`; in a plain `for` write `for … in llm.stream(prompt)`.")
+        raise MisuseError("This stream is for `async for`. In a plain `for` write `for … in llm.stream(prompt)`.")
 
     def __await__(self) -> Never:
         raise MisuseError(
-            "A stream is not awaited: write `async for … in llm.astream(prompt)`, or for the whole answer "
+            "A stream cannot be awaited. Write `async for … in llm.astream(prompt)`, or for the whole answer "
             "`await llm.ainvoke(prompt)`."
         )
 
     def __enter__(self) -> Never:
-        raise MisuseError("This stream is for `async with`; in a plain `with` write `with llm.stream(prompt) as …`.")
+        raise MisuseError("This stream is for `async with`. In a plain `with` write `with llm.stream(prompt) as …`.")
 
     def __exit__(self, *_: object) -> None:
-        """Without it a plain ``with`` would not get as far as the sentence."""
+        """Exist, so that a plain ``with`` reaches `__enter__` and its error."""
 
     async def aclose(self) -> None:
-        """Closes the stream, and returns when its request is closed. Idempotent."""
+        """Close the stream, and return when its request is closed. Idempotent."""
         sink = self._sink
         sink.items.clear()
         if sink.make is not None:
@@ -162,7 +170,7 @@ class AsyncStream(AsyncIterator[T], Generic[T]):
             if in_loop(sink.scheduler.loop):
                 sink.dispose()
                 await settled(sink.scheduler.lifetime.tasks | sink.scheduler.lifetime.handler_tasks)
-            elif not sink.ended:  # its loop may be busy, or closed, so nobody waits for it
+            elif not sink.ended:  # its loop may be busy or closed, so this call does not wait
                 sink.close()
 
     async def __aenter__(self) -> Self:
@@ -179,15 +187,15 @@ class AsyncStream(AsyncIterator[T], Generic[T]):
 
 
 def astream() -> Callable[[Observable[T]], AsyncStream[T]]:
-    """Reads an Observable with ``async for``, on the running loop.
+    """Read an Observable with ``async for``, on the running loop.
 
     ::
 
         -a-b---c-|
         async for item in source.pipe(astream()): …     a, b, c
 
-    At most 64 items wait for the loop's body, then the source pauses.
+    At most 64 items are buffered for the loop's body, then the source pauses.
 
-    Errors: the Observable's error is raised by ``anext``, after the items that came before it.
+    Errors: ``anext`` raises the Observable's error, after the items that came before it.
     """
     return AsyncStream

@@ -1,4 +1,4 @@
-"""The far end of the graph, which both ways out of Rx share."""
+"""`Sink`: the end of the graph that both bridges out of Rx share."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ T = TypeVar("T")
 
 
 class Sink(abc.ObserverBase[T]):
-    """Keeps the items until the reader takes them.
+    """Buffers the items until the reader takes them.
 
-    The sink does not know the stream that the program holds, and every frame that waits for an item is a frame of the
-    sink. So a traceback that is kept keeps no stream: the stream is collected, and its request is closed.
+    The program holds the stream, and the stream holds the sink. The sink holds no reference to the stream, and each
+    frame that waits for an item is a frame of the sink. So a traceback that the program keeps does not keep the stream
+    alive: the stream is garbage-collected, and its request is closed.
 
     ====== ============== ======= ==========================================
     state  `make`         `ended` changed by
@@ -46,19 +47,19 @@ class Sink(abc.ObserverBase[T]):
         self.subscription: abc.DisposableBase | None = None
 
     def begin(self, make: Callable[[], Observable[T]]) -> None:
-        """Subscribes, without reactivex's guard of the grammar, since nobody hears what comes after the end."""
+        """Subscribe. The sink ignores what comes after the end, so it needs no guard of the Rx grammar."""
         if self.ended:
             return
         try:
             self.subscription = connect(make(), self, self.scheduler)
-        except BaseException as error:  # SystemExit, too: a reader in another thread must hear of it
+        except BaseException as error:  # SystemExit, too: a reader in another thread must get it
             self.fail(error)
         else:
             if self.ended:
-                self.over()
+                self.finish()
 
-    def over(self) -> None:
-        """Notes the end, disposes the subscription, and opens the gate for pumps that wait for the reader."""
+    def finish(self) -> None:
+        """Set `ended`, dispose the subscription, and open the gate for pumps that wait for the reader."""
         self.ended = True
         scheduler, subscription, self.subscription = self.scheduler, self.subscription, None
         scheduler.gate.open()
@@ -68,13 +69,13 @@ class Sink(abc.ObserverBase[T]):
         scheduler.lifetime.on_failure = not_handled
 
     def on_error(self, error: Exception) -> None:
-        """Keeps the error for the reader, who gets it after the items that came before it."""
+        """Keep the error; the reader gets it after the items that came before it."""
         if not self.ended:
             self.error = error
         self.on_completed()
 
     def fail(self, error: BaseException) -> bool:
-        """Ends the stream with the error of a broken graph; False if the stream has ended already."""
+        """End the stream with an error of code around it. Return False if the stream has already ended."""
         if self.ended:
             return False
         self.error = error
@@ -82,21 +83,21 @@ class Sink(abc.ObserverBase[T]):
         return True
 
     def end(self, stop: type[Exception]) -> BaseException:
-        """What the reader raises when there is nothing left: the stream's error, once, then `stop`."""
+        """Return what the reader raises after the last item: the stream's error, once, then `stop`."""
         error, self.error = self.error, None
         return stop() if error is None else raisable(error)
 
     def cancel(self) -> None:
-        """Ends the stream before it has begun."""
+        """End a stream that has not begun."""
         self.make = None
         self.ended = True
 
     def close(self) -> None:
-        """Has the stream's loop dispose of the stream. Takes no lock, so a destructor may call it from anywhere."""
+        """Let the stream's loop dispose of the stream. It takes no lock, so a destructor in any thread may call it."""
         self.ended = True
         with suppress(RuntimeError):  # the loop is closed
             self.scheduler.loop.call_soon_threadsafe(self.dispose)
 
     def dispose(self) -> None:
-        """Ends the stream, on its loop."""
+        """End the stream, on its loop."""
         self.on_completed()

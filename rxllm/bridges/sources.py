@@ -1,4 +1,4 @@
-"""Into Rx: `from_iter` and `from_aiter`, sources that wait for their consumer."""
+"""Into Rx: `from_iter` and `from_aiter`, sources with back-pressure."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def _itself(items: Iterable[T]) -> Iterable[T]:
 
 
 def from_iter(items: Iterable[T] | Callable[[], Iterable[T]]) -> Source[T]:
-    """The items of an iterable, or of what a factory returns, each pulled only when there is room for it.
+    """Emit the items of an iterable, or of what a factory returns; each is pulled only when there is room for it.
 
     ::
 
         [a, b, c]  ──►  -a-b-c-|
 
-    Unlike ``reactivex.from_``, which pushes all it has at once, it waits while its consumer is full, so the iterable
-    may be endless. A collection is read on the loop. Anything else may block (a file, a cursor, a generator), so it
-    is advanced and closed in one thread, in a copy of the subscriber's context. An *iterator* is used up by the first
-    subscription; give a factory (a generator function) where there are several.
+    ``reactivex.from_`` pushes all items at once. This source waits while its consumer's buffer is full, so the iterable
+    may be endless. A collection is read on the event loop. Any other iterable may block (a file, a cursor, a
+    generator), so one thread advances and closes it, in a copy of the subscriber's context. The first subscription uses
+    an *iterator* up; for several subscriptions pass a factory, such as a generator function.
 
     Errors: what the iterable raises.
     """
@@ -51,13 +51,13 @@ def from_iter(items: Iterable[T] | Callable[[], Iterable[T]]) -> Source[T]:
 
 
 def from_aiter(items: AsyncIterable[T] | Callable[[], AsyncIterable[T]]) -> Source[T]:
-    """The items of an async iterable, or of what a factory (an async generator function) returns.
+    """Emit the items of an async iterable, or of what a factory (an async generator function) returns.
 
     ::
 
         async def: yield a; yield b  ──►  -a-b-|
 
-    Each item is pulled only when there is room for it; disposing closes the generator where it stands.
+    Each item is pulled only when there is room for it. Disposing closes the generator where it is suspended.
 
     Errors: what the iterable raises.
     """

@@ -30,31 +30,34 @@ In = TypeVar("In")
 
 
 class _Sink(Sink[T]):
-    """Written on the portal's thread, and read in a thread that Ctrl-C may interrupt between any two steps.
+    """The sink of a synchronous stream.
 
-    So the reader takes no lock and leaves nothing half done. It waits at a queue, sets one flag, and a stream that it
-    drops is closed by another thread.
+    The background loop's thread writes items. The reader's thread takes them, and Ctrl-C may interrupt that thread
+    between any two steps. So the reader takes no lock, and each of its steps leaves a valid state: it waits at a queue,
+    sets one flag, and lets another thread close a stream that it drops.
 
     Attributes:
-        waiting: set by the reader before it looks whether something has come, unset by the thread that wakes it.
-        bell: what wakes the reader; a ring too many does no harm.
-        jobs: what the reader is to do while it waits.
-        stream: what the program holds.
+        waiting: whether the reader waits. The reader sets it before it checks for items; the thread that wakes the
+            reader unsets it.
+        wakeups: the queue at which the reader waits; the reader ignores an item too many.
+        jobs: calls for the reader's thread to make while it waits.
+        reopening: whether the loop has been told to open the gate.
+        stream: the stream that the program holds.
     """
 
-    __slots__ = ("bell", "dropped", "jobs", "reopening", "stream", "waiting")
+    __slots__ = ("dropped", "jobs", "reopening", "stream", "waiting", "wakeups")
 
     stream: weakref.ref[SyncStream[T]]
 
     def __init__(self, make: Callable[[], Observable[T]]) -> None:
         super().__init__(make)
         self.jobs: deque[Callable[[], None]] = deque()
-        self.bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.wakeups: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.waiting = self.reopening = False
         self.dropped: object = None
 
     def next(self) -> T:
-        """The next item, once it is there. No frame from here on holds the stream."""
+        """Return the next item; wait until it arrives. This frame and all below it hold no reference to the stream."""
         items = self.items
         try:
             if self.jobs or not items:
@@ -66,36 +69,36 @@ class _Sink(Sink[T]):
                     self.scheduler.call(self.reopen)
                 return value
         except BaseException:
-            self.leave()
+            self.abandon()
             raise
         raise self.end(StopIteration)
 
     def wait(self) -> None:
-        """Blocks the reader until there is an item, or the end; meanwhile it does the `jobs`."""
+        """Block the reader until an item or the end arrives; meanwhile run the `jobs`."""
         make, self.make = self.make, None
         if hasattr(self, "scheduler"):
             if self.scheduler.loop is not portal():
                 raise MisuseError(
-                    "This stream was begun by the parent of this process, and nothing comes of it here; begin another."
+                    "This stream was begun by the parent of this process and gets no items here. Begin a new stream."
                 )
         elif make is not None and not self.ended:
             self.start(make)
-        self.work()
+        self.run_jobs()
         while not self.items and not self.ended:
-            self.waiting = True  # before looking: a thread that writes after the look sees it, and rings
+            self.waiting = True  # before the check: a thread that writes after the check sees it, and wakes the reader
             if not (self.items or self.ended or self.jobs):
-                wait_for(self.bell)
+                wait_for(self.wakeups)
             self.waiting = False
-            self.work()
+            self.run_jobs()
 
     def start(self, make: Callable[[], Observable[T]]) -> None:
         if in_loop(portal()):
             raise MisuseError(
-                "A synchronous call on rxllm's own event loop would wait for itself. Inside handlers, operators "
-                "and `async def complete` use `await llm.ainvoke(…)` or `async for … in llm.astream(…)`."
+                "A synchronous call on rxllm's own event loop would wait for itself. In handlers, operators and "
+                "`async def complete` use `await llm.ainvoke(…)` or `async for … in llm.astream(…)`."
             )
         if portal().is_closed():
-            raise MisuseError("The interpreter is shutting down; it is too late for a new stream.")
+            raise MisuseError("The interpreter is shutting down, so no new stream can begin.")
         self.scheduler = Scheduler(portal())
         self.scheduler.lifetime.on_failure = self.fail
         if self.stream() is not None:
@@ -107,22 +110,22 @@ class _Sink(Sink[T]):
         items.append(value)
         if len(items) >= HIGH_WATER:
             self.scheduler.gate.close()
-            if len(items) <= LOW_WATER:  # the consumer was faster than this thread, and did not see it closed
+            if len(items) <= LOW_WATER:  # the reader was faster than this thread, and did not see the gate closed
                 self.scheduler.gate.open()
         if self.waiting:
             self.wake()
 
     def on_completed(self) -> None:
         self.dropped = None
-        self.over()
+        self.finish()
         if self.waiting:
             self.wake()
 
     def wake(self) -> None:
         self.waiting = False
-        self.bell.put(None)
+        self.wakeups.put(None)
 
-    def work(self) -> None:
+    def run_jobs(self) -> None:
         while self.jobs and not self.ended:
             self.jobs.popleft()()
 
@@ -130,8 +133,8 @@ class _Sink(Sink[T]):
         self.reopening = False
         self.scheduler.gate.open()
 
-    def leave(self) -> None:
-        """The reader wants no more."""
+    def abandon(self) -> None:
+        """Close the stream for the reader, in steps that Ctrl-C cannot leave half done."""
         if not self.ended and hasattr(self, "scheduler"):
             close_elsewhere(self)
         self.ended = True
@@ -139,15 +142,15 @@ class _Sink(Sink[T]):
 
 
 class SyncStream(Iterator[T], Generic[T]):
-    """The items of an Observable for a ``for`` loop; one pass, and a context manager.
+    """The items of an Observable for a ``for`` loop; a one-shot iterator and a context manager.
 
-    Nothing is sent before the first ``next``. `close`, leaving ``with``, ``break`` or an exception (which drop the
-    iterator) and Ctrl-C close the request, even while the exception's traceback is kept, as a notebook keeps it.
-    Several streams may be read at once from several threads; one stream by one thread.
+    The request is sent at the first ``next``. It is closed by `close`, by leaving ``with``, by ``break`` or an
+    exception (which drop the iterator) and by Ctrl-C, also while a notebook keeps the exception's traceback. Several threads may
+    read several streams at once, but only one thread may read a stream.
     """
 
-    # `__next__` is the sink's own method, kept in a slot: a method of this class would hold the stream in its frame,
-    # and with it every traceback that passes there.
+    # `__next__` is the sink's method, kept in a slot. The frame of a method of this class would hold the stream, and so
+    # would each traceback that passes through it.
     if TYPE_CHECKING:
 
         def __next__(self) -> T: ...
@@ -167,23 +170,23 @@ class SyncStream(Iterator[T], Generic[T]):
         return self
 
     def __aiter__(self) -> Never:
-        raise MisuseError("This stream is for a plain `for`; here write `async for … in llm.astream(prompt)`.")
+        raise MisuseError("This stream is for a plain `for`. Here write `async for … in llm.astream(prompt)`.")
 
     def __await__(self) -> Never:
         raise MisuseError(
-            "A stream is not awaited: write `async for … in llm.astream(prompt)`, or for the whole answer "
+            "A stream cannot be awaited. Write `async for … in llm.astream(prompt)`, or for the whole answer "
             "`await llm.ainvoke(prompt)`."
         )
 
     def __aenter__(self) -> Never:
-        raise MisuseError("This stream is for a plain `with`; here write `async with llm.astream(prompt) as …`.")
+        raise MisuseError("This stream is for a plain `with`. Here write `async with llm.astream(prompt) as …`.")
 
     async def __aexit__(self, *_: object) -> None:
-        """Without it ``async with`` would not get as far as the sentence."""
+        """Exist, so that ``async with`` reaches `__aenter__` and its error."""
 
     def close(self) -> None:
-        """Closes the stream and its request. Idempotent."""
-        self._sink.leave()
+        """Close the stream and its request. Idempotent."""
+        self._sink.abandon()
 
     def __enter__(self) -> Self:
         return self
@@ -195,10 +198,9 @@ class SyncStream(Iterator[T], Generic[T]):
 
 
 class CallerStream(SyncStream[T]):
-    """A stream of what `operator` makes of `items`, which are pulled in the thread that reads the stream.
+    """A stream of what `operator` makes of `items`; the thread that reads the stream pulls the items.
 
-    So a database cursor, which belongs to its thread, is a fine source. While the reader is busy elsewhere, nothing
-    is pulled.
+    So a database cursor, which belongs to one thread, works as a source. Items are pulled only while the reader waits.
     """
 
     __slots__ = ()
@@ -211,7 +213,7 @@ class CallerStream(SyncStream[T]):
 
 
 class _Caller(Calls):
-    """The reader's thread, which does a job whenever it waits for an item."""
+    """Runs the blocking calls in the reader's thread, while the reader waits for an item."""
 
     def __init__(self, loop: Loop, sink: _Sink[Any]) -> None:
         super().__init__(loop)
@@ -223,20 +225,21 @@ class _Caller(Calls):
             self._sink.wake()
 
     def close(self, last: Callable[[], object]) -> None:
-        """The items are the caller's own to close."""
+        """Do nothing: the caller closes its own items."""
 
 
 def stream() -> Callable[[Observable[T]], SyncStream[T]]:
-    """Reads an Observable with a plain ``for`` loop.
+    """Read an Observable with a plain ``for`` loop.
 
     ::
 
         -a-b---c-|
         for item in source.pipe(stream()): …     a, b, c
 
-    The graph runs on rxllm's background loop; at most 64 items wait for the loop's body, then the source pauses.
+    The graph runs on rxllm's background loop. At most 64 items are buffered for the loop's body, then the source
+    pauses.
 
-    Errors: the Observable's error is raised by ``next``, after the items that came before it. On the background
-    loop itself, where it could only wait for itself, it raises `MisuseError`.
+    Errors: ``next`` raises the Observable's error, after the items that came before it. Code that runs on the
+    background loop gets a `MisuseError`, since the call would wait for itself.
     """
     return SyncStream

@@ -1,4 +1,8 @@
-"""`LockFreeSerialDisposable`: one disposable at a time, without a lock."""
+"""`LockFreeSerialDisposable`: holds one disposable at a time, without a lock.
+
+It is live until any thread disposes of it, then disposed for ever. `dispose` sets the flag before it takes the held
+disposable, and the setter stores a disposable before it reads the flag. So one of two racing threads disposes of it.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,10 @@ __all__ = ["LockFreeSerialDisposable"]
 
 
 class LockFreeSerialDisposable(abc.DisposableBase):
-    """One disposable at a time, which the next replaces and disposes of: reactivex's SerialDisposable without its lock.
+    """Holds one disposable, and disposes of it when a new one replaces it: reactivex's SerialDisposable without a lock.
 
-    Locks are most of what a disposable costs, in time and in objects for the collector of garbage to walk, and each
-    stream has five of these. Any thread may dispose; both sides look after they have written, so that one of them sees
-    the other, and to dispose twice does no harm.
+    The lock is most of the cost of a disposable, in time and in objects that the garbage collector walks, and each
+    stream has five of these. Any thread may dispose of it, any number of times.
     """
 
     __slots__ = ("_disposable", "is_disposed")
@@ -23,7 +26,7 @@ class LockFreeSerialDisposable(abc.DisposableBase):
 
     @property
     def disposable(self) -> abc.DisposableBase | None:
-        """The current one."""
+        """The disposable that is held now."""
         return self._disposable
 
     @disposable.setter
@@ -35,7 +38,7 @@ class LockFreeSerialDisposable(abc.DisposableBase):
             self.dispose()
 
     def dispose(self) -> None:
-        """Disposes of the current one, and of all that are still to come."""
+        """Dispose of the held disposable, and of each one that is set later."""
         self.is_disposed = True
         current, self._disposable = self._disposable, None
         if current is not None:

@@ -1,4 +1,4 @@
-"""The portal's executor: threads that work until the process ends."""
+"""The executor of the background event loop, whose daemon threads work until the process ends."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["DaemonExecutor", "start_thread"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-MOST = 32  # threads
+MAX_THREADS = 32
 
 
 def start_thread(name: str, target: Callable[[], object]) -> threading.Thread:
-    """Starts a daemon thread.
+    """Start a daemon thread.
 
     Raises:
-        MisuseError: the main thread has ended, and this Python starts no thread any more.
+        MisuseError: the main thread has ended, and this Python can no longer start a thread.
     """
     thread = threading.Thread(target=target, name=name, daemon=True)
     try:
@@ -34,39 +34,39 @@ def start_thread(name: str, target: Callable[[], object]) -> threading.Thread:
         if threading.main_thread().is_alive():  # too many threads, or too little memory
             raise
         raise MisuseError(
-            f"The main thread has ended, and Python {platform.python_version()} starts no thread after that, but this "
-            "call needs one. Have the main thread wait for yours, with thread.join()."
+            "This call needs a new thread, but the main thread has ended, and Python "
+            f"{platform.python_version()} starts no thread after that. Let the main thread wait for yours with thread.join()."
         ) from error
     return thread
 
 
 class DaemonExecutor(ThreadPoolExecutor):
-    """Looks up host names for the portal's loop, and runs what is given to its ``run_in_executor``.
+    """Runs the host-name lookups of the background loop, and other calls of its ``run_in_executor``.
 
-    Python ends its own executors with the main thread, when a script that has only subscribed is still to be heard out.
-    Python 3.12.0 and 3.12.1 start no thread any more by then, so one is there from the beginning.
+    Python shuts down its own executors at the end of the main thread, when the streams of a script that only subscribed
+    still run. Python 3.12.0 and 3.12.1 cannot start a thread at that time, so one is started at the beginning.
     """
 
     def __init__(self) -> None:
-        super().__init__(MOST)
+        super().__init__(MAX_THREADS)
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._idle = 0
         self._lock = threading.Lock()
         self._threads: set[threading.Thread] = {start_thread("rxllm-executor", self._work)}  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """As of any executor."""
+        """Run the call in a thread, as any executor does."""
         outcome: Future[T] = Future()
         self._jobs.put(functools.partial(_settle, outcome, functools.partial(fn, *args, **kwargs)))
         with self._lock:
-            is_short = self._jobs.qsize() > self._idle and len(self._threads) < MOST
+            is_short = self._jobs.qsize() > self._idle and len(self._threads) < MAX_THREADS
         if is_short:
-            with suppress(MisuseError):  # those that are there do it
+            with suppress(MisuseError):  # the present threads run the call
                 self._threads.add(start_thread("rxllm-executor", self._work))
         return outcome
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Ends the threads when they have done their jobs; waits for none."""
+        """Let the threads end after the queued jobs, without waiting for them."""
         for _ in range(len(self._threads)):
             self._jobs.put(None)
 

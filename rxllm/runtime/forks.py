@@ -1,4 +1,4 @@
-"""What a forked child must not inherit: locks that nobody will release, and requests that run in the parent."""
+"""Resets objects in a forked child, where an inherited lock is never released and an inherited request never ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _resets: weakref.WeakKeyDictionary[object, Callable[[object], None]] = weakref.W
 
 
 def reset_in_child(reset: Callable[[], None]) -> None:
-    """Calls a method of an object now, and in each child of ``os.fork`` as long as the object lives."""
+    """Call a method of an object now, and in each child of ``os.fork`` while the object lives."""
     reset()
     method = cast("MethodType", reset)
     _resets[method.__self__] = method.__func__

@@ -1,4 +1,9 @@
-"""`Gate`: back-pressure between a consumer and the sources that feed it."""
+"""`Gate`: back-pressure between a consumer and the sources that feed it.
+
+A gate is open or closed. The consumer of a stream closes it at its high-water mark and opens it at its low-water mark;
+async handlers may close it, too, and it opens when nobody keeps it closed. Consumer and handlers do so on the gate's
+event loop. Pumps only wait, on any loop.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +18,19 @@ from .loops import Loop, in_loop
 __all__ = ["HIGH_WATER", "LOW_WATER", "Gate"]
 
 
-HIGH_WATER, LOW_WATER = 64, 16  # items that wait for a consumer: the gate closes at HIGH, and opens again at LOW
+HIGH_WATER, LOW_WATER = 64, 16  # buffered items: the gate closes at the first and opens again at the second
 
 
 class Gate:
-    """Whether more may come: a consumer closes it when it has enough, pumps wait until it opens.
+    """A gate that a consumer closes when its buffer is full; pumps wait until it opens.
 
-    It belongs to one loop, and any number of pumps may wait at it (merged streams share their consumer's gate), of
-    other loops, too.
+    The gate belongs to one event loop. Any number of pumps may wait at it, also on other loops: merged streams share
+    the gate of their consumer.
 
     Attributes:
-        is_open: read by pumps after each item.
-        opened_at: the time of the last opening; waiting at a closed gate is not idleness.
-        clock: gives the time of the loop.
+        is_open: whether the pumps may go on; a pump reads it after each item.
+        opened_at: the time of the last opening. Time at a closed gate does not count as idle time.
+        clock: gives the time of the loop, in seconds.
     """
 
     __slots__ = ("__weakref__", "_closers", "_followers", "_waiters", "clock", "is_open", "opened_at")
@@ -36,17 +41,17 @@ class Gate:
         self.opened_at = 0.0
         self._closers: set[object] = set()
         self._followers: tuple[weakref.ref[Gate], ...] = ()
-        self._waiters: dict[asyncio.Future[None], None] = {}  # in their order
+        self._waiters: dict[asyncio.Future[None], None] = {}  # a dict, for its order
 
     def close(self, by: object = None) -> None:
-        """Lets nothing more come; `by` is who has enough, beside the consumer."""
+        """Close the gate. `by` names the object that closes it, if it is not the consumer."""
         self._closers.add(by)
         self.is_open = False
         for follower in self._led():
             follower.close(by=self)
 
     def open(self, by: object = None) -> None:
-        """Lets everybody who waits go on, unless another has closed it, too."""
+        """Open the gate and wake all pumps, unless another object still keeps the gate closed."""
         self._closers.discard(by)
         if self.is_open or self._closers:
             return
@@ -59,36 +64,36 @@ class Gate:
             follower.open(by=self)
 
     def lead(self, other: Gate) -> None:
-        """Has another, of any loop, be closed whenever this one is: what a run asks for stops with the run."""
-        self._followers = (*(known for known in self._followers if known() is not None), weakref.ref(other))
+        """Close another gate, of any loop, whenever this one is closed: the requests of a run pause with the run."""
+        self._followers = (*(follower for follower in self._followers if follower() is not None), weakref.ref(other))
         if not self.is_open:
             other.close(by=self)
-            if self.is_open:  # since a moment ago, by another loop, which may not have seen this one
+            if self.is_open:  # another loop has just opened it, and may not have seen the new follower
                 other.open(by=self)
 
     def _led(self) -> list[Gate]:
         return [gate for follower in self._followers if (gate := follower()) is not None]
 
     async def wait(self) -> None:
-        """Returns when the gate has opened, even if another has closed it since: each who waits gets his turn."""
+        """Return when the gate has opened, even if it was closed again since: each waiting pump gets a turn."""
         if not self.is_open:
             await self.opening(asyncio.get_running_loop())
 
     def opening(self, loop: Loop) -> asyncio.Future[None]:
-        """Done when the closed gate opens."""
+        """Return a future that is done when the closed gate opens."""
         waiter: asyncio.Future[None] = loop.create_future()
-        waiter.add_done_callback(lambda waiter: self._waiters.pop(waiter, None))  # also when nobody waits any more
+        waiter.add_done_callback(lambda waiter: self._waiters.pop(waiter, None))  # also when it is cancelled
         self._waiters[waiter] = None
-        if self.is_open:  # since a moment ago, by another loop, which may not have seen this one waiting
+        if self.is_open:  # another loop has just opened it, and may not have seen this waiter
             _wake(waiter)
         return waiter
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:
-    """Ends a wait, on its loop."""
+    """Complete the future of a waiting pump, on its loop."""
     loop = waiter.get_loop()
     if not in_loop(loop):
-        with suppress(RuntimeError):  # it is closed
+        with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(_wake, waiter)
     elif not waiter.done():
         waiter.set_result(None)

@@ -1,4 +1,4 @@
-"""What Ctrl-C can't divide: waiting, closing, and the exit status, for the thread that it interrupts."""
+"""Steps that Ctrl-C cannot interrupt halfway: waiting for an item, closing a stream, and setting the exit status."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from typing import Any, Protocol
 
 __all__ = ["INTERRUPTED", "ExitStatus", "close_elsewhere", "closing_dropped", "wait_for", "when_dropped"]
 
-GLANCE = 0.05  # seconds between two looks of the main thread whether Ctrl-C was pressed
+POLL_INTERVAL = 0.05  # seconds after which a waiting main thread looks whether Ctrl-C was pressed
 
 
-def wait_for(bell: queue.SimpleQueue[None]) -> None:
-    """Returns when the bell has rung, or a little later without: the caller looks for itself why it was woken.
+def wait_for(wakeups: queue.SimpleQueue[None]) -> None:
+    """Return when the queue has an item, or after a short time; the caller must check its condition again.
 
-    An interrupt that comes just before the main thread blocks does not wake it, so it never blocks for long. Other
-    threads get no interrupts.
+    An interrupt that arrives just before the main thread blocks does not wake it, so the main thread never blocks for
+    long. Other threads are not interrupted.
     """
     if threading.current_thread() is threading.main_thread():
         with suppress(queue.Empty):
-            bell.get(timeout=GLANCE)
+            wakeups.get(timeout=POLL_INTERVAL)
     else:
-        bell.get()
+        wakeups.get()
 
 
-INTERRUPTED = 130  # the exit status of a program that Ctrl-C has ended, as shells count: 128 and the signal's number
+INTERRUPTED = 130  # exit status of a program that Ctrl-C ended, by the convention of shells: 128 + the signal's number
 
 
 class ExitStatus:
     """Ends the process with this status when the interpreter clears the module `sys`.
 
-    Ctrl-C at the end of the main thread comes too late for an exception to set the exit status. When `sys` is cleared,
-    all exit functions of the program have been called, and its output is written.
+    After Ctrl-C at the end of the main thread, an exception can no longer set the exit status. When `sys` is cleared,
+    the exit functions of the program have been called and its output is written.
     """
 
     def __init__(self, status: int) -> None:
@@ -47,7 +47,7 @@ class ExitStatus:
 
 
 class _Dropped(weakref.ref[Any]):
-    """A weak reference to a stream; `close` is to be called when the stream is dropped."""
+    """A weak reference to a stream, with the `close` to call when the stream is garbage-collected."""
 
     __slots__ = ("close",)
 
@@ -62,10 +62,10 @@ _dropped: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
 
 def when_dropped(stream: weakref.ref[Any], close: Callable[[], object]) -> object:
-    """Has another thread call `close` when the stream is collected, as long as the returned object is kept.
+    """Let another thread call `close` when the stream is garbage-collected, while the returned object is kept.
 
-    A destructor would run in the thread that drops the stream. There, Ctrl-C could interrupt it, and the request would
-    stay open. The callback of this weak reference is a queue's ``put``, which nothing interrupts.
+    A destructor would run in the thread that drops the stream. Ctrl-C could interrupt it there, and the request would
+    stay open. The callback of this weak reference is a queue's ``put``, which cannot be interrupted.
     """
     dropped = _Dropped(stream(), _dropped.put)
     dropped.close = close
@@ -73,13 +73,13 @@ def when_dropped(stream: weakref.ref[Any], close: Callable[[], object]) -> objec
 
 
 def close_elsewhere(closes: _Closes) -> None:
-    """Has another thread call ``close()``, in one step that Ctrl-C can't divide."""
+    """Let another thread call ``close()``; Ctrl-C cannot interrupt this step halfway."""
     _dropped.put(closes)
 
 
 @contextmanager
 def closing_dropped() -> Generator[None]:
-    """Runs the thread that closes what is dropped."""
+    """Run the thread that closes dropped streams."""
     dropped = _dropped
 
     def close() -> None:
@@ -92,7 +92,7 @@ def closing_dropped() -> Generator[None]:
 
 
 def _forget_dropped() -> None:
-    """A forked child has a thread of its own that closes, and closes nothing of its parent's."""
+    """Start a forked child with an empty queue: it must not close the streams of its parent."""
     global _dropped
     _dropped = queue.SimpleQueue[Any]()
 

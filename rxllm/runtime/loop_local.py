@@ -1,4 +1,4 @@
-"""`loop_local`: one object for each event loop, closed with the loop."""
+"""`loop_local`: one object for each event loop and key, closed with the loop."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _loop_local: dict[tuple[Loop, object], Any] = {}
 
 
 async def loop_local(key: object, make: Callable[[], T], close: Callable[[T], Any]) -> T:
-    """What `make` returns, made once for the running loop and each `key`, and closed with the loop.
+    """Return the running loop's object for `key`; `make` makes it at the first call, and it is closed with the loop.
 
-    An async generator that is parked on the loop does the closing: `shutdown_asyncgens`, which every runner calls,
-    finalises it.
+    An async generator that is suspended on the loop closes it: every runner calls `shutdown_asyncgens`, which
+    finalises the generator.
     """
     loop = asyncio.get_running_loop()
     if (loop, key) in _loop_local:
@@ -35,16 +35,16 @@ async def loop_local(key: object, make: Callable[[], T], close: Callable[[T], An
             await close(value)
 
     keeper = keep()
-    for known in list(_loop_local):  # a copy, since other threads' loops come and go
-        if known[0].is_closed():
-            _loop_local.pop(known, None)
+    for other in list(_loop_local):  # a copy, since other threads' loops come and go
+        if other[0].is_closed():
+            _loop_local.pop(other, None)
     _loop_local[loop, key] = value, keeper
     await anext(keeper)
     return value
 
 
 def forget(loop: Loop, key: object) -> None:
-    """Closes what belongs to a key before its loop ends. Any thread may call it, finalisers included."""
+    """Close the loop's object for a key before the loop ends. Any thread may call it, also in a finaliser."""
 
     def close() -> None:
         _, keeper = _loop_local.get((loop, key), (None, None))
@@ -53,8 +53,8 @@ def forget(loop: Loop, key: object) -> None:
             _closing.add(task)
             task.add_done_callback(_closing.discard)
 
-    with suppress(RuntimeError):  # the loop is closed, and with it what belonged to it
+    with suppress(RuntimeError):  # the loop is closed, and its objects with it
         loop.call_soon_threadsafe(close)
 
 
-_closing: set[asyncio.Task[None]] = set()  # a loop holds its tasks weakly
+_closing: set[asyncio.Task[None]] = set()  # keeps the tasks alive, since a loop holds its tasks weakly

@@ -1,4 +1,4 @@
-"""Small facts about event loops."""
+"""Small functions about event loops."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ Loop = asyncio.AbstractEventLoop
 T = TypeVar("T")
 
 
-# The public get_running_loop raises outside of a loop, which takes ten times as long.
+# The public asyncio.get_running_loop raises outside of a loop, which takes ten times as long.
 running_loop: Callable[[], Loop | None] = asyncio._get_running_loop
 
 
 def in_loop(loop: Loop) -> bool:
-    """Whether this code is running on `loop`."""
+    """Return whether this code runs on `loop`."""
     return running_loop() is loop
 
 
 def clock_of(loop: Loop) -> Callable[[], float]:
-    """Gives the loop's time.
+    """Return a function that gives the loop's time.
 
-    A loop whose clock is the machine's is not asked: that would take twice as long, and each chunk needs the time. A
-    class of loops that overrides asyncio's ``time`` in Python has a clock of its own, as on virtual time.
+    It is ``time.monotonic`` unless the loop's class overrides asyncio's ``time`` in Python, as a loop on virtual time
+    does. ``loop.time`` takes twice as long, and each chunk needs the time.
     """
     has_own = getattr(loop.time, "__func__", asyncio.BaseEventLoop.time) is not asyncio.BaseEventLoop.time
     return loop.time if has_own else time.monotonic
 
 
 def expect(outcome: asyncio.Future[T]) -> asyncio.Future[T]:
-    """Tells a loop on virtual time that another thread will bring this result; the same future."""
+    """Announce to a loop on virtual time that another thread will set this future; return the future."""
     announce = getattr(outcome.get_loop(), "expect", None)
     if announce is not None:
         announce(outcome)
@@ -44,23 +44,23 @@ def expect(outcome: asyncio.Future[T]) -> asyncio.Future[T]:
 
 
 def do_nothing() -> None:
-    """Nothing is held."""
+    """Do nothing."""
 
 
 def report(loop: Loop, message: str, error: BaseException) -> None:
-    """Tells the loop's exception handler, which logs unless the program has set another."""
+    """Pass the error to the loop's exception handler, which logs it unless the program has set another handler."""
     loop.call_exception_handler({"message": message, "exception": error})
 
 
 def raisable(error: BaseException) -> BaseException:
-    """The error as an iterator or a future may raise it.
+    """Return the error in a form that an iterator or a future may raise.
 
-    An end of iteration would pass for the end of the stream, and a cancellation for that of who reads it.
+    A StopIteration would look like the end of the stream, and a CancelledError like a cancellation of the reader.
     """
     if isinstance(error, (StopIteration, StopAsyncIteration)):
-        other = RuntimeError(f"{type(error).__name__} was raised outside of an iterator.")
+        other = RuntimeError(f"{type(error).__name__} was raised by code that is not an iterator.")
         other.__cause__ = error
         return other
     if isinstance(error, asyncio.CancelledError):
-        return Interrupted("The event loop of the stream ended before it did.")
+        return Interrupted("The event loop of the stream ended before the stream did.")
     return error

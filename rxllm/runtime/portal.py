@@ -1,4 +1,9 @@
-"""The portal: a background event loop for code that has none."""
+"""The portal: a background event loop for code that has none.
+
+The portal is absent until the first call of `portal()` starts it, then it runs until the process ends. At the end of
+the main thread it waits until nothing is held; at exit it stops, which cancels what is left. Only the thread that holds
+`_portal_lock` starts a portal, only the portal's own thread runs its loop, and a forked child begins without one.
+"""
 
 from __future__ import annotations
 
@@ -21,26 +26,29 @@ __all__ = ["portal"]
 
 
 async def _nothing_to_shut_down(_: float | None = None) -> None:
-    """Waits for nothing: the executor's threads end with the process. asyncio would start a thread that waits."""
+    """Return at once: the executor's threads end with the process. asyncio would start a thread that waits for them."""
 
 
 class _Portal:
     """An event loop in a daemon thread, so that synchronous programs share connections and need no loop.
 
-    The main thread can be interrupted by Ctrl-C between any two steps, so it takes no lock of this class: it adds to a
-    set and puts into queues, and each of these is one step for the interpreter.
+    Ctrl-C can interrupt the main thread between any two steps, so that thread takes no lock here. It only adds to a
+    set and puts into queues, and the interpreter does each of these in one step.
+
+    Attributes:
+        loop: the event loop.
     """
 
     def __init__(self) -> None:
-        self._held: set[object] = set()  # what keeps the process from ending
+        self._held: set[object] = set()  # one token for each caller that keeps the process from ending
         self._ready: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._released: queue.SimpleQueue[None] = queue.SimpleQueue()  # has an item when nothing is held any more
-        self._is_ending = False  # the main thread has ended, and waits
-        self._is_patient = True  # until Ctrl-C
-        self._is_abandoned = False  # Ctrl-C came before it was ready
+        self._released: queue.SimpleQueue[None] = queue.SimpleQueue()  # gets an item when nothing is held any more
+        self._is_ending = False  # the main thread has ended and waits in `_wait_until_released`
+        self._is_patient = True  # False after Ctrl-C: wait no longer
+        self._is_abandoned = False  # Ctrl-C came before the loop ran
 
     def start(self) -> None:
-        """Returns when the loop runs."""
+        """Start the thread, and return when its event loop runs."""
         try:
             self._thread = start_thread("rxllm-portal", self._run)
             self._ready.get()
@@ -49,14 +57,14 @@ class _Portal:
             if hasattr(self, "_stop"):
                 self.loop.call_soon_threadsafe(self._stop.set)
             raise
-        # Not atexit: by then daemon threads may not start others any more.
+        # Not atexit: at that time a daemon thread can no longer start others.
         with suppress(RuntimeError):  # the main thread has ended already
-            threading._register_atexit(self._hear_out)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
-        # But at exit it closes: threads that are no daemons may read on after the main thread's end.
+            threading._register_atexit(self._wait_until_released)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+        # It stops at exit: non-daemon threads may still read after the main thread has ended.
         atexit.register(self._finish)
 
     def hold(self) -> Callable[[], None]:
-        """Keeps the process from ending until the returned function is called."""
+        """Keep the process from ending until the returned function is called."""
         token = object()
         self._held.add(token)
         return functools.partial(self._release, token)
@@ -77,15 +85,15 @@ class _Portal:
             while not (self._stop.is_set() or self._is_abandoned):
                 try:
                     runner.run(self._wait())
-                except BaseException as error:  # a subscriber's SystemExit must not take the others' loop away
-                    report(self.loop, "A task of rxllm's event loop raised.", error)
+                except BaseException as error:  # a subscriber's SystemExit must not end the loop of all other streams
+                    report(self.loop, "A task on rxllm's background event loop raised.", error)
         executor.shutdown()
 
     async def _wait(self) -> None:
         await self._stop.wait()
 
-    def _hear_out(self) -> None:
-        """Waits, at the end of the main thread, for all that was only subscribed; a forked child waits for nothing."""
+    def _wait_until_released(self) -> None:
+        """Wait, at the end of the main thread, until nothing is held. A forked child does not wait."""
         if self is not _portal:
             return
         self._is_ending = True
@@ -97,8 +105,8 @@ class _Portal:
             sys._rxllm_exit_status = ExitStatus(INTERRUPTED)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 
     def _finish(self) -> None:
-        """Closes the loop at the end of all threads but the daemons, which cancels what is left."""
-        self._hear_out()  # those threads may have subscribed since
+        """Stop the loop when all non-daemon threads have ended, which cancels all tasks that are left."""
+        self._wait_until_released()  # these threads may have subscribed since
         if self is _portal:
             self.loop.call_soon_threadsafe(self._stop.set)
             self._thread.join(timeout=2)
@@ -109,7 +117,7 @@ _portal_lock = threading.Lock()
 
 
 def _check_threads() -> None:
-    """Refuses to start where what looks like threads are greenlets of one thread: the loop would block them all.
+    """Check that threads are real threads. If they are greenlets of one thread, the loop would block them all.
 
     Raises:
         MisuseError: gevent or eventlet has replaced Python's threads, queues or selectors.
@@ -136,29 +144,29 @@ def _start_portal() -> _Portal:
     with _portal_lock:
         if _portal is None:
             _check_threads()
-            made = _Portal()
-            made.start()
-            _portal = made
+            portal = _Portal()
+            portal.start()
+            _portal = portal
         return _portal
 
 
 def portal() -> Loop:
-    """The process-wide background loop, started when it is first needed."""
+    """Return the process-wide background event loop, and start it at the first call."""
     return _portal_instance().loop
 
 
 def is_portal(loop: Loop) -> bool:
-    """Whether this is the portal's loop."""
+    """Return whether this is the background event loop."""
     return _portal is not None and loop is _portal.loop
 
 
 def hold() -> Callable[[], None]:
-    """Keeps the process from ending until the returned function is called."""
+    """Keep the process from ending until the returned function is called."""
     return _portal_instance().hold()
 
 
 def _forget_portal() -> None:
-    """A forked child has the parent's portal without its threads: it needs one of its own."""
+    """Drop the parent's portal in a forked child: its threads do not exist there."""
     global _portal, _portal_lock
     _portal, _portal_lock = None, threading.Lock()
 

@@ -1,4 +1,9 @@
-"""`source`: a cold Observable over an async iterator; each subscription is one task."""
+"""`source`: a cold Observable over an async iterator; each subscription is one task.
+
+A subscription is *open* until one of three events closes it, all on its event loop: the iterator ends (the task),
+the subscriber disposes or raises (`stop`), or the loop cancels its tasks (`lost`). The first of them
+sets `is_closed`. Nothing is emitted after it except the one terminal event of an iterator that has ended.
+"""
 
 from __future__ import annotations
 
@@ -19,28 +24,28 @@ __all__ = ["Source", "connect", "expected", "source"]
 
 
 class Source(Observable[T]):
-    """An Observable that is serialised on its scheduler's loop, and refuses to be iterated."""
+    """An Observable that emits on the event loop of its scheduler, one event at a time, and that cannot be iterated."""
 
     def __iter__(self) -> Iterator[Never]:
-        """Refuses: reactivex would answer with Observables, for ever.
+        """Raise an error; a plain Observable would yield Observables for ever.
 
         Raises:
             MisuseError: always.
         """
         raise MisuseError(
-            "An Observable is no iterable: write `for chunk in llm.stream(prompt)` instead of `for chunk in "
-            "llm(prompt)`; any other Observable is iterated by `for item in observable.pipe(rxllm.stream())`."
+            "An Observable cannot be iterated. Write `for chunk in llm.stream(prompt)` instead of `for chunk in "
+            "llm(prompt)`; for any other Observable write `for item in observable.pipe(rxllm.stream())`."
         )
 
     def __aiter__(self) -> AsyncIterator[Never]:
-        """Refuses, too.
+        """Raise an error.
 
         Raises:
             MisuseError: always.
         """
         raise MisuseError(
-            "An Observable is no async iterable: write `async for chunk in llm.astream(prompt)` instead of `async for "
-            "chunk in llm(prompt)`; any other is iterated by `async for item in observable.pipe(rxllm.astream())`."
+            "An Observable cannot be iterated. Write `async for chunk in llm.astream(prompt)` instead of `async for "
+            "chunk in llm(prompt)`; for any other write `async for item in observable.pipe(rxllm.astream())`."
         )
 
     def subscribe(
@@ -51,9 +56,9 @@ class Source(Observable[T]):
         *,
         scheduler: abc.SchedulerBase | None = None,
     ) -> abc.DisposableBase:
-        """As in reactivex, without its trampoline, which is for sources that emit while they are subscribed to.
+        """Subscribe as in reactivex, without its trampoline, which only sources that emit during `subscribe` need.
 
-        The trampoline is most of what a subscription costs, and each request passes four of them.
+        The trampoline is most of the cost of a subscription, and each request needs four subscriptions.
         """
         if isinstance(on_next, abc.ObserverBase) or hasattr(on_next, "on_next"):
             target = cast("abc.ObserverBase[T]", on_next)
@@ -69,15 +74,15 @@ class Source(Observable[T]):
 
 
 def expected(source: Observable[T]) -> Observable[T]:
-    """The same, if it is one.
+    """Return the Observable.
 
     Raises:
-        MisuseError: it is something else.
+        MisuseError: the value is not an Observable.
     """
     if not isinstance(cast("object", source), Observable):
         raise MisuseError(
-            f"An Observable was expected here, not {type(source).__name__}. A model makes one of a prompt, "
-            "rxllm.from_iter of any iterable, reactivex.of of values."
+            f"An Observable was expected here, not {type(source).__name__}. llm(prompt) makes one from a prompt, "
+            "rxllm.from_iter(…) from an iterable, reactivex.of(…) from values."
         )
     return source
 
@@ -85,10 +90,10 @@ def expected(source: Observable[T]) -> Observable[T]:
 def connect(
     source: Observable[T], observer: abc.ObserverBase[T], scheduler: abc.SchedulerBase | None
 ) -> abc.DisposableBase:
-    """Subscribes, where it can without reactivex's guard of the grammar.
+    """Subscribe, without reactivex's guard of the Rx grammar if the source is one of ours.
 
-    For operators whose observer keeps the grammar itself, and whose own subscriber has a guard: each costs 0.1 µs a
-    chunk.
+    It is for operators whose observer keeps the grammar itself and whose own subscriber has a guard. A guard costs
+    0.1 µs a chunk.
     """
     if isinstance(source, Source):
         return source._subscribe_core(observer, scheduler)  # pyright: ignore[reportPrivateUsage]
@@ -96,15 +101,15 @@ def connect(
 
 
 def source(items: Callable[[Scheduler], AsyncIterator[T]]) -> Source[T]:
-    """A cold source: each subscription calls `items` on its loop and pumps what it yields.
+    """Make a cold source: each subscription calls `items` on its event loop and emits what the iterator yields.
 
     ::
 
         subscribe ──a──b──c──|     one task; between two items it waits while the gate is closed
-        dispose    ──a──x          the task is cancelled, so `items` is closed where it stands
+        dispose    ──a──x          the task is cancelled, which closes the iterator at its current await
 
-    Errors: what `items` raises. What the *subscriber* raises ends its subscription and goes to the loop's
-    exception handler: it is no failure of the source.
+    Errors: what `items` raises. An exception of the *subscriber* ends its subscription and goes to the loop's
+    exception handler, since it is not a failure of the source.
     """
 
     def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
@@ -114,7 +119,11 @@ def source(items: Callable[[Scheduler], AsyncIterator[T]]) -> Source[T]:
 
 
 class _Subscription(abc.DisposableBase, Generic[T]):
-    """One subscription to a source: its task, from `start` to `ended`, on the loop of its home."""
+    """One subscription to a source: one task on the scheduler's event loop. The module describes its states.
+
+    Attributes:
+        is_closed: whether the subscription was disposed or is ending by itself. Only the loop's thread writes it.
+    """
 
     def __init__(
         self, items: Callable[[Scheduler], AsyncIterator[T]], observer: abc.ObserverBase[T], scheduler: Scheduler
@@ -123,19 +132,20 @@ class _Subscription(abc.DisposableBase, Generic[T]):
         self.observer = observer
         self.scheduler = scheduler
         self.task: asyncio.Task[None] | None = None
-        self.over = False  # left, or about to end by itself
+        self.is_closed = False
         self.release = scheduler.hold()
         scheduler.call(self.start)
 
     def start(self) -> None:
-        if self.over:
+        if self.is_closed:
             self.release()
             return
-        # As any task, it has a context of its own; but in a model's run that is the run's, where what is set lasts.
+        # Each task has a context of its own. The tasks of one model's run share the run's context instead, so that a
+        # variable that one task sets is seen by the next one.
         observation, context = self.scheduler.observation, self.scheduler.context
         if observation is None or not observation.shares_context:
             context = context.copy()
-        # Not loop.create_task: an eager factory would run it here, inside of whoever subscribes.
+        # Not loop.create_task: an eager task factory would run the task here, inside the caller of subscribe.
         self.task = asyncio.Task(self.run(), loop=self.scheduler.loop, context=context)
         self.scheduler.lifetime.tasks.add(self.task)
         self.task.add_done_callback(self.ended)
@@ -148,23 +158,25 @@ class _Subscription(abc.DisposableBase, Generic[T]):
             if self.task is None or self.task.cancelling():
                 self.lost()
                 raise
-            failure = Interrupted("Something that the source waited for was cancelled; the rest will not come.")
+            failure = Interrupted(
+                "The source awaited a task or future that was cancelled, so the rest of the stream is missing."
+            )
         except GeneratorExit:
             raise
-        except BaseException as error:  # SystemExit, too: who waits in another thread must hear of it
+        except BaseException as error:  # SystemExit, too: a reader in another thread must get it
             failure = error
-        if self.over:
+        if self.is_closed:
             if failure is not None:
-                self.scheduler.report("A source failed while it was closed.", failure)
+                self.scheduler.report("A source raised while it was being closed.", failure)
             return
-        self.over = True  # what follows ends by itself: to leave it now must not cancel it
+        self.is_closed = True  # a dispose during the terminal event must not cancel this task
         try:
             self.observer.on_completed() if failure is None else self.observer.on_error(cast("Exception", failure))
         except Exception as error:
-            self.scheduler.report("A subscriber raised at the end of its stream, or has no on_error.", error)
+            self.scheduler.report("A subscriber raised in on_completed or on_error, or has no on_error.", error)
 
     async def pump(self) -> None:
-        """Hands on all items, and closes their iterator."""
+        """Emit all items, then close the iterator."""
         gate, on_next = self.scheduler.gate, self.observer.on_next
         if not gate.is_open:
             await gate.wait()
@@ -173,24 +185,24 @@ class _Subscription(abc.DisposableBase, Generic[T]):
         try:
             count = 0
             async for item in iterator:
-                if self.over:  # the source has swallowed its cancellation
+                if self.is_closed:  # the iterator has swallowed its cancellation
                     break
                 try:
                     on_next(item)
                 except Exception as error:
                     self.scheduler.report(
-                        "A subscriber, or an operator before it, raised; the source is closed.", error
+                        "A subscriber or an operator raised in on_next, so the source is closed.", error
                     )
                     self.stop()
-                if count % HIGH_WATER == 0 or self.over:
-                    # Whoever waits for the first item gets it before anything else is read or ended, and others get
-                    # their turn where a source never waits. Whoever left while hearing one is cancelled here: not in
-                    # the middle of closing, and not too late.
+                if count % HIGH_WATER == 0 or self.is_closed:
+                    # A reader that waits for the first item gets it before the next read, and other tasks get their
+                    # turn even if the iterator never waits. After a dispose during `on_next`, the cancellation arrives
+                    # here, before the iterator is closed and not in the middle of closing it.
                     await asyncio.sleep(0)
                 count += 1
                 if not gate.is_open:
                     await gate.wait()
-        except GeneratorExit:  # the loop was closed around it, and nothing can be awaited any more
+        except GeneratorExit:  # the loop is closed, so nothing can be awaited
             is_dropped = True
             raise
         finally:
@@ -198,23 +210,23 @@ class _Subscription(abc.DisposableBase, Generic[T]):
                 await cast("AsyncGenerator[T, None]", iterator).aclose()
 
     def ended(self, task: asyncio.Task[None]) -> None:
-        self.task = None  # the task is freed here, not by the garbage collector in a thread that Ctrl-C may interrupt
+        self.task = None  # frees the task here; the garbage collector might do so in a thread that Ctrl-C interrupts
         self.scheduler.lifetime.tasks.discard(task)
         self.release()
         if task.cancelled():
-            self.lost()  # if it was never begun
+            self.lost()  # the task was cancelled before its first step
         elif (error := task.exception()) is not None:
-            self.scheduler.report("A subscriber raised at the end of its stream.", error)
+            self.scheduler.report("A subscriber raised in on_completed or on_error.", error)
 
     def lost(self) -> None:
-        """It is cancelled; if nobody has left, the loop ends."""
-        if not self.over:
-            self.over = True
+        """Note that the task was cancelled. If the subscriber did not dispose, the event loop is ending."""
+        if not self.is_closed:
+            self.is_closed = True
             self.scheduler.lifetime.on_failure(asyncio.CancelledError())
 
     def stop(self) -> None:
-        if not self.over:
-            self.over = True
+        if not self.is_closed:
+            self.is_closed = True
             if self.task is not None:
                 self.task.cancel()
 

@@ -1,4 +1,4 @@
-"""Blocking code in threads of its own."""
+"""Blocking code, each in a thread of its own."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ __all__ = ["Calls", "Worker", "called", "in_thread", "pull"]
 
 
 class Calls(ABC):
-    """Blocking calls that another thread makes, one after another; their results come back to the loop."""
+    """Runs blocking calls in another thread, one after another, and brings their results back to the event loop."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
 
     @abstractmethod
     def put(self, job: Callable[[], None]) -> None:
-        """Has the thread do `job`, which raises nothing."""
+        """Queue `job` for the thread. The job must not raise."""
 
     @abstractmethod
     def close(self, last: Callable[[], object]) -> None:
-        """There will be no more calls; `last` cleans up after them."""
+        """Run `last` after all queued jobs, then end."""
 
     async def call(self, function: Callable[..., T], *arguments: object) -> T:
-        """The result of `function` in the thread. Who is gone by then is not told."""
+        """Return the result of `function`, called in the thread. A cancelled caller does not get the result."""
         outcome: asyncio.Future[T] = expect(self._loop.create_future())
 
         def settle(result: T | None, error: BaseException | None) -> None:
@@ -61,7 +61,8 @@ class Calls(ABC):
 class Worker(Calls):
     """A daemon thread of its own for blocking calls, in a copy of the given context.
 
-    Never a pool: nested calls would take a pool's last thread and wait for each other. What blocks can't be stopped.
+    A pool would deadlock: nested calls would take its last thread and wait for each other. A blocking call cannot be
+    cancelled; only its result is dropped.
     """
 
     def __init__(self, loop: Loop, context: contextvars.Context) -> None:
@@ -82,7 +83,7 @@ class Worker(Calls):
 
 
 async def in_thread(scheduler: Scheduler, function: Callable[[], T]) -> T:
-    """The result of blocking `function`, run in a thread of its own."""
+    """Return the result of a blocking function, called in a thread of its own."""
     worker = Worker(scheduler.loop, scheduler.context)
     try:
         return await worker.call(function)
@@ -91,7 +92,7 @@ async def in_thread(scheduler: Scheduler, function: Callable[[], T]) -> T:
 
 
 async def called(scheduler: Scheduler, function: Callable[..., Any], argument: object) -> AsyncIterator[Any]:
-    """The result of a function of one's own: awaited if it is ``async def``, else made in a thread, as it may block."""
+    """Yield the result of a user's function. If it is not ``async def``, call it in a thread."""
     if inspect.iscoroutinefunction(function):
         yield await function(argument)
     else:
@@ -100,7 +101,10 @@ async def called(scheduler: Scheduler, function: Callable[..., Any], argument: o
 
 
 async def pull(calls: Calls, make: Callable[[], Iterable[T]]) -> AsyncIterator[T]:
-    """The items of blocking `make()`, which is advanced item by item, and closed if it is a generator, by `calls`."""
+    """Yield the items of the blocking iterable that `make` returns.
+
+    `calls` advances the iterable, and closes it if it is a generator.
+    """
     end = cast("T", object())
     iterator: Iterator[T] | None = None
 

@@ -29,7 +29,7 @@ async def test_a_stream_read_in_the_wrong_way_says_the_right_one(stage):
         lambda: stage.abatch_as_completed(["x"]),
         lambda: stage.astream_events("x"),
     ):
-        with pytest.raises(MisuseError, match=r"A stream is not awaited: .*`await llm\.ainvoke\(prompt\)"):
+        with pytest.raises(MisuseError, match=r"A stream cannot be awaited\. .*`await llm\.ainvoke\(prompt\)"):
             await make()
 
 
