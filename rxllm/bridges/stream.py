@@ -145,8 +145,8 @@ class SyncStream(Iterator[T], Generic[T]):
     """The items of an Observable for a ``for`` loop; a one-shot iterator and a context manager.
 
     The request is sent at the first ``next``. It is closed by `close`, by leaving ``with``, by ``break`` or an
-    exception (which drop the iterator) and by Ctrl-C, also while a notebook keeps the exception's traceback. Several threads may
-    read several streams at once, but only one thread may read a stream.
+    exception (which drop the iterator) and by Ctrl-C, also while a notebook keeps the exception's traceback. Several
+    threads may read several streams at once, but only one thread may read a stream.
     """
 
     # `__next__` is the sink's method, kept in a slot. The frame of a method of this class would hold the stream, and so

@@ -35,7 +35,7 @@ def start_thread(name: str, target: Callable[[], object]) -> threading.Thread:
             raise
         raise MisuseError(
             "This call needs a new thread, but the main thread has ended, and Python "
-            f"{platform.python_version()} starts no thread after that. Let the main thread wait for yours with thread.join()."
+            f"{platform.python_version()} starts no thread after that. The main thread can wait for yours with join()."
         ) from error
     return thread
 

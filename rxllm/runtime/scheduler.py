@@ -79,7 +79,7 @@ class Scheduler(AsyncIOScheduler):
         loop: where everything runs.
         gate: when to pause.
         context: the subscriber's context variables.
-        observation: who observes this place of the graph; None if nobody does.
+        observation: the run and the listeners at this place of the graph; None if nothing is observed.
         lifetime: what was started, whether it keeps the process alive, and where failures go.
         baggage: what operators tell the operators and sources above them.
     """
