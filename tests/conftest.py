@@ -1,13 +1,13 @@
-"""What all tests share: a bare environment, no network but this machine's, and nothing left behind.
+"""Fixtures of all tests: an empty environment, no network except loopback, and a check that nothing is left behind.
 
-That it is here also lets each of them import `protocols`.
+Its place also lets each test import `protocols`.
 """
 
 from __future__ import annotations
 
 import signal
 
-import loopback  # noqa: F401  (refuses other machines)
+import loopback  # noqa: F401  (blocks connections to other machines)
 import pytest
 from hypothesis import settings
 
@@ -21,25 +21,25 @@ SETTINGS = (
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
-# A law is tried with the same examples each time, so that a red build is red again; `--hypothesis-profile=hunt` looks
-# for new ones.
+# Hypothesis tries the same examples in each run, so that a failure can be repeated. `--hypothesis-profile=hunt` looks
+# for new examples.
 settings.register_profile("same", deadline=None, database=None, derandomize=True)
 settings.register_profile("hunt", deadline=None, database=None, max_examples=3000)
 settings.load_profile("same")
 
 
-# A shell's background job ignores Ctrl-C, and so would the programs that the tests start.
+# A background job of a shell ignores Ctrl-C, and the programs that the tests start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
-    """No key, no address and no proxy but those that a test sets."""
+    """Remove keys, addresses and proxies from the environment; a test sets its own."""
     for name in (*SETTINGS, *CERTIFICATES, *PROXIES, *map(str.upper, PROXIES)):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(autouse=True)
 def tidy(environment, nothing_is_left_behind):
-    """Nothing is left behind, by any test."""
+    """Check that each test closes what it opened."""

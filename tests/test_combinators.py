@@ -26,6 +26,7 @@ from rxllm import (
     Usage,
     combinators,
 )
+from rxllm.testing import Signal
 
 TIMEOUT = 5.0  # seconds for what comes at once
 GUESS = Usage(input_tokens=1, output_tokens=1, estimated=True)
@@ -107,14 +108,15 @@ def test_a_failure_is_heard():
     assert Failed(ValueError(), run=run).partial is None
 
 
-def test_leaving_is_heard():
-    """With what had been sent; the subscriber itself hears nothing more."""
-    listener, heard = Listener(), []
-    with rxllm.observe(Hangs(), listener).stream("x") as stream:
+def test_closed_stream_emits_cancelled():
+    """The event has the partial answer; the reader of the stream gets nothing more."""
+    listener, heard, cancelled = Listener(), [], Signal()
+    notice = lambda event: cancelled.set() if isinstance(event, Cancelled) else None  # noqa: E731
+    with rxllm.observe(Hangs(), listener, notice).stream("x") as stream:
         assert "Hel" == str(next(stream))
         stream.close()
         heard.extend(stream)
-    rxllm.Embedded().invoke("the loop has gone round")
+    cancelled.wait()
     assert [Started, RunChunk, Cancelled] == [type(event) for event in listener.heard]
     assert (Message("assistant", "Hel", GUESS), []) == (listener.heard[-1].partial, heard)
 

@@ -1,4 +1,4 @@
-"""Every example runs offline, without a warning and without a word on stderr."""
+"""Each example runs offline, without a warning and without output on stderr."""
 
 import os
 import runpy
@@ -15,15 +15,15 @@ import rxllm
 from rxllm.testing import on_virtual_time
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("[0-9]*.py"))
-# Those with a function of their own name, which makes a stream that is read in more than one way.
+# Examples with a function of their own name, which makes a stream that can be read in several ways.
 STREAMS = [path for path in EXAMPLES if f"\ndef {path.stem[3:]}()" in path.read_text("utf-8")]
-# With -X dev the loop tells which steps took over 100 ms: true on a busy machine, and no fault of the example.
+# With -X dev asyncio logs steps of over 100 ms. On a busy machine they are not the example's fault.
 SLOW = "Executing <"
 
 
 @cache
 def script(example):
-    """What it says as a plain script; it leaves nothing unclosed, as -X dev and -W error would tell."""
+    """Return the output of the example as a script; with -X dev and -W error, an unclosed resource fails it."""
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", str(example)],
         env={**os.environ, "PYTHONPATH": str(Path(rxllm.__file__).parents[1]), "PYTHONIOENCODING": "utf-8"},
@@ -40,14 +40,14 @@ def script(example):
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs(example):
-    """It ends with 0, and says something."""
+    """It ends with status 0 and prints something."""
     assert script(example).strip()
 
 
 @pytest.mark.parametrize("example", STREAMS, ids=lambda path: path.stem)
 @on_virtual_time
 async def test_example_runs_inside_asyncio(example, capsys, monkeypatch):
-    """Its stream says the same on a running loop, and on its thread only; the space between is whoever's prints it."""
+    """On a running loop its stream has the same items, apart from white space, and starts no thread."""
     make = runpy.run_path(str(example), run_name="example")[example.stem[3:]]
     heard, started = set(), []
     with monkeypatch.context() as patch:
@@ -62,14 +62,14 @@ async def test_example_runs_inside_asyncio(example, capsys, monkeypatch):
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_example_is_short(example):
-    """It is read at one glance: at most 30 lines, and the first says what it shows."""
+    """It has at most 30 lines, and the first one says what it shows."""
     lines = example.read_text("utf-8").splitlines()
     assert len(lines) <= 30
     assert lines[0].startswith('"""')
 
 
-def test_there_are_examples():
-    """They are found, and numbered without a gap."""
+def test_examples_are_numbered_without_a_gap():
+    """The numbers begin at 1, and some examples can be read in several ways."""
     assert [int(path.name[:2]) for path in EXAMPLES] == list(range(1, len(EXAMPLES) + 1))
     assert EXAMPLES
     assert STREAMS

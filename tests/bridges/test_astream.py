@@ -16,8 +16,8 @@ from rxllm.bridges.astream import _Sink
 from rxllm.testing import End, FakeServer, Reply, Signal
 
 
-async def test_items_come_in_order_to_the_end():
-    """All items, then the loop ends; what has ended stays so."""
+async def test_items_arrive_in_order_and_the_loop_ends():
+    """The loop gets all items and ends; a stream that has ended stays ended."""
     items = rx.of(1, 2, 3).pipe(rxllm.astream())
     assert isinstance(items, AsyncStream)
     assert items is aiter(items)
@@ -26,8 +26,8 @@ async def test_items_come_in_order_to_the_end():
 
 
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 1000])
-async def test_no_item_is_lost_at_the_marks(size):
-    """Whatever their number, all items come, also those that came before the error."""
+async def test_no_item_is_lost_at_the_water_marks(size):
+    """All items arrive whatever their number, also those before an error."""
     numbers = range(size)
     assert list(numbers) == [item async for item in rxllm.from_iter(numbers).pipe(rxllm.astream())]
     assert list(numbers) == [item async for item in rx.from_(numbers).pipe(rxllm.astream())]
@@ -45,8 +45,8 @@ async def test_no_item_is_lost_at_the_marks(size):
     assert [] == [item async for item in items]
 
 
-async def test_nothing_is_sent_before_the_first_anext():
-    """Neither by asking, nor by entering the block, nor by leaving it."""
+async def test_first_anext_sends_the_request():
+    """Making the stream, and entering and leaving its block, sends nothing."""
     with FakeServer(Reply(Chat().stream(["Hel"]))) as server:
         llm = rxllm.OpenAI("m", base_url=server.url)
         llm.astream("p")
@@ -59,14 +59,14 @@ async def test_nothing_is_sent_before_the_first_anext():
         assert 1 == len(server.requests)
 
 
-async def test_a_stream_may_be_made_where_no_loop_runs():
-    """Which loop it belongs to is decided by its first `anext`."""
+async def test_stream_made_without_a_loop_belongs_to_the_loop_that_reads():
+    """The first `anext` decides to which loop the stream belongs."""
     items = await asyncio.to_thread(lambda: rxllm.Embedded().astream("p"))
     assert "" != "".join([str(item) async for item in items])
 
 
-async def test_what_is_closed_is_over():
-    """Before the first `anext`, in the middle, and twice."""
+async def test_closed_stream_has_ended():
+    """A stream may be closed before the first `anext`, in the middle, and twice."""
     unread = rx.of(1, 2, 3).pipe(rxllm.astream())
     await unread.aclose()
     assert [] == [item async for item in unread]
@@ -77,8 +77,8 @@ async def test_what_is_closed_is_over():
     assert [] == [item async for item in items]
 
 
-async def test_closing_waits_until_the_request_is_closed():
-    """When `aclose` returns, the stream's task is over."""
+async def test_aclose_returns_after_the_request_is_closed():
+    """When `aclose` returns, the task of the stream has ended."""
     tasks = asyncio.all_tasks()
     closed = []
 
@@ -96,8 +96,8 @@ async def test_closing_waits_until_the_request_is_closed():
     assert tasks == asyncio.all_tasks()
 
 
-async def test_another_task_may_close_a_loop_that_waits():
-    """The loop ends, as if the source had."""
+async def test_aclose_in_another_task_ends_a_waiting_loop():
+    """The loop ends as at the end of the source."""
     with FakeServer(Reply([Chat().stream(["Hel"])[1], End.HANG])) as server:
         chunks = rxllm.OpenAI("m", base_url=server.url).astream("p")
         heard, first = [], asyncio.Event()
@@ -115,8 +115,8 @@ async def test_another_task_may_close_a_loop_that_waits():
         await server.exchange().closed.soon()
 
 
-async def test_the_end_of_the_reading_task_is_not_the_end_of_the_stream():
-    """A task may begin a stream and hand it on; only a cancelled one closes it."""
+async def test_end_of_the_reading_task_does_not_close_the_stream():
+    """A task may begin a stream and hand it on; only a cancelled task closes it."""
     released = asyncio.Event()
 
     async def numbers():
@@ -136,8 +136,8 @@ async def test_the_end_of_the_reading_task_is_not_the_end_of_the_stream():
     assert [2] == [item async for item in items]
 
 
-async def test_a_task_that_reads_many_streams_keeps_none():
-    """What a long-lived task has read leaves nothing at it."""
+async def test_reading_task_keeps_no_finished_stream():
+    """A long-lived task holds no reference to the streams that it has read."""
 
     class Item:
         pass
@@ -159,10 +159,10 @@ async def test_a_task_that_reads_many_streams_keeps_none():
 
 
 async def test_items_of_the_same_loop_wake_the_reader():
-    """Whoever waits hears an item, and the end."""
+    """A waiting reader gets an item, and the end."""
     subject = Subject()
     reading = asyncio.create_task(collected(subject.pipe(rxllm.astream())))
-    while not subject.observers:  # noqa: ASYNC110  (it knows no event for that)
+    while not subject.observers:  # noqa: ASYNC110  (a Subject has no event for that)
         await asyncio.sleep(0)
     for number in range(200):
         subject.on_next(number)
@@ -171,11 +171,11 @@ async def test_items_of_the_same_loop_wake_the_reader():
 
 
 async def test_items_of_another_thread_wake_the_reader():
-    """At once, and as the loop allows it: in debug mode it refuses what is not safe."""
+    """The reader wakes at once, by calls that are safe from another thread: a loop in debug mode refuses others."""
     asyncio.get_running_loop().set_debug(True)
     subject = Subject()
     reading = asyncio.create_task(collected(subject.pipe(rxllm.astream())))
-    while not subject.observers:  # noqa: ASYNC110  (it knows no event for that)
+    while not subject.observers:  # noqa: ASYNC110  (a Subject has no event for that)
         await asyncio.sleep(0)
     for number in range(3):
         await asyncio.to_thread(subject.on_next, number)
@@ -184,8 +184,8 @@ async def test_items_of_another_thread_wake_the_reader():
     assert [0, 1, 2] == await asyncio.wait_for(reading, 5)
 
 
-async def test_an_item_that_comes_before_the_reader_waits_is_not_waited_for():
-    """Another thread's may come between the look and the wait; and many, before the gate is closed."""
+async def test_item_between_check_and_wait_wakes_the_reader():
+    """Another thread may add an item between the reader's check and its wait, and many before the gate closes."""
     sink = _Sink(rx.never)
     sink.start()
     sink.items.append(1)
@@ -197,8 +197,8 @@ async def test_an_item_that_comes_before_the_reader_waits_is_not_waited_for():
     await asyncio.wait_for(sink.wait(), 5)
 
 
-async def test_the_gate_is_open_again_when_another_threads_burst_has_been_read():
-    """It was closed by that thread, while this one was busy."""
+async def test_gate_reopens_after_a_burst_of_another_thread():
+    """The other thread closed it while the reader was emptying the buffer."""
     subject, homes = Subject(), []
 
     def noting(observer, scheduler=None):
@@ -218,12 +218,12 @@ async def test_the_gate_is_open_again_when_another_threads_burst_has_been_read()
 
 
 async def collected(items):
-    """All that comes."""
+    """Return all items."""
     return [item async for item in items]
 
 
-async def test_a_failing_subscription_reaches_the_loop():
-    """What an operator raises while it is subscribed to is the loop's error."""
+async def test_exception_while_subscribing_reaches_the_loop():
+    """The loop raises what an operator raises in `subscribe`."""
 
     def raising(observer, scheduler=None):
         raise ValueError("boom")
@@ -232,12 +232,12 @@ async def test_a_failing_subscription_reaches_the_loop():
         await anext(rx.create(raising).pipe(rxllm.astream()))
 
 
-async def test_a_cancelled_wait_takes_no_item():
-    """An item that comes in the moment of a cancellation is the next one's."""
+async def test_cancelled_anext_takes_no_item():
+    """The next `anext` gets an item that arrives at the moment of a cancellation."""
     subject = Subject()
     items = subject.pipe(rxllm.astream())
     waiting = asyncio.create_task(anext(items))
-    while not subject.observers:  # noqa: ASYNC110  (it knows no event for that)
+    while not subject.observers:  # noqa: ASYNC110  (a Subject has no event for that)
         await asyncio.sleep(0)
     subject.on_next(1)
     waiting.cancel()
@@ -248,8 +248,8 @@ async def test_a_cancelled_wait_takes_no_item():
     await items.aclose()
 
 
-def test_an_iterator_may_outlive_its_loop():
-    """It is collected quietly, in whatever thread, when its loop is closed."""
+def test_stream_that_outlives_its_loop_is_collected_quietly():
+    """Any thread may collect the stream after its loop was closed."""
 
     async def begin():
         items = rxllm.Embedded().astream("p")
@@ -264,8 +264,8 @@ def test_an_iterator_may_outlive_its_loop():
     assert [] == kept
 
 
-async def test_an_iterator_may_be_collected_in_another_thread():
-    """Its request is closed all the same."""
+async def test_stream_collected_in_another_thread_closes_its_request():
+    """The request is closed on the stream's own loop."""
     with FakeServer(Reply([Chat().stream(["Hel"])[1], End.HANG])) as server:
         kept = [rxllm.OpenAI("m", base_url=server.url).astream("p")]
         await anext(kept[0])

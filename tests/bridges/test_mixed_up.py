@@ -1,4 +1,4 @@
-"""A stream that is read in the wrong way says how to read it."""
+"""A stream that is used in the wrong way raises an error that names the right way."""
 
 import pytest
 
@@ -9,8 +9,8 @@ LLM = rxllm.Embedded(seed=1)
 
 
 @pytest.mark.parametrize("stage", [LLM, rxllm.pipe(LLM, rxllm.text())], ids=["a model", "a pipeline"])
-async def test_a_stream_read_in_the_wrong_way_says_the_right_one(stage):
-    """In each direction, by a loop, a block and `await`."""
+async def test_wrong_use_of_a_stream_names_the_right_one(stage):
+    """In each direction, for loops, blocks and `await`."""
     with pytest.raises(MisuseError, match=r"for … in llm\.stream\(prompt\)"):
         for _ in stage.astream("x"):
             pass
@@ -45,20 +45,20 @@ async def test_a_stream_read_in_the_wrong_way_says_the_right_one(stage):
     ],
 )
 @pytest.mark.parametrize("base", [object, type("Mixin", (), {})])
-def test_a_misspelt_hook_is_told_when_the_class_is_made(name, hook, base):
-    """It would never be called."""
+def test_misspelt_hook_raises_when_the_class_is_made(name, hook, base):
+    """Such a method would never be called."""
     with pytest.raises(MisuseError, match=f"Slip.{name} is never called, .* Did you mean {hook}\\?"):
         type("Slip", (rxllm.CallbackHandler, *({base} - {object})), {name: lambda self, *_, **kwargs: None})
 
 
-def test_other_methods_of_a_callback_handler_are_its_own():
-    """A name that is like no hook's is not refused, nor is what is not a method."""
+def test_other_methods_of_a_callback_handler_are_allowed():
+    """A method whose name resembles no hook is allowed, and so is any attribute that is not a method."""
 
     class Own(rxllm.CallbackHandler):
         on_start_of_day = None
         on_llm_new_tokens = 3
 
         def on_agent_action(self):
-            """Its own."""
+            """Do nothing."""
 
     assert Own()

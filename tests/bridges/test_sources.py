@@ -1,4 +1,4 @@
-"""`from_iter` and `from_aiter`: iterables as sources that wait."""
+"""`from_iter` and `from_aiter`: iterables as sources with back-pressure."""
 
 import asyncio
 import contextvars
@@ -13,25 +13,25 @@ from rxllm.testing import Signal
 
 
 def numbers():
-    """Three."""
+    """Yield three numbers."""
     yield from (1, 2, 3)
 
 
 async def anumbers():
-    """Three, asynchronously."""
+    """Yield three numbers asynchronously."""
     for number in (1, 2, 3):
         yield number
 
 
 class Iterable:
-    """Neither a generator nor a collection."""
+    """An iterable that is neither a generator nor a collection."""
 
     def __iter__(self):
         return iter((1, 2, 3))
 
 
 class AsyncIterable:
-    """No generator."""
+    """An async iterable that is not a generator."""
 
     def __aiter__(self):
         return anumbers()
@@ -49,29 +49,29 @@ ITERABLES = {
 
 
 @pytest.mark.parametrize("kind", ITERABLES)
-def test_an_iterables_items_come_at_each_subscription(kind):
-    """In order, to the end; and again, for what can be iterated again."""
+def test_each_subscription_gets_all_items_of_an_iterable(kind):
+    """In order, to the end, for each iterable that can be iterated again."""
     source = from_iter(ITERABLES[kind])
     assert [1, 2, 3] == list(source.pipe(rxllm.stream()))
     assert [1, 2, 3] == list(source.pipe(rxllm.stream()))
 
 
 @pytest.mark.parametrize("items", [anumbers, AsyncIterable(), AsyncIterable])
-async def test_an_async_iterables_items_come_at_each_subscription(items):
-    """In order, to the end; and again, for what can be iterated again."""
+async def test_each_subscription_gets_all_items_of_an_async_iterable(items):
+    """In order, to the end, for each async iterable that can be iterated again."""
     source = from_aiter(items)
     assert [1, 2, 3] == [item async for item in source.pipe(rxllm.astream())]
     assert [1, 2, 3] == [item async for item in source.pipe(rxllm.astream())]
 
 
-async def test_an_iterator_is_used_up():
-    """By the first subscription."""
+async def test_first_subscription_uses_an_iterator_up():
+    """The second subscription to an iterator gets nothing."""
     for source in (from_iter(numbers()), from_aiter(anumbers())):
         assert [1, 2, 3] == [item async for item in source.pipe(rxllm.astream())]
         assert [] == [item async for item in source.pipe(rxllm.astream())]
 
 
-def test_nothing_is_called_before_the_subscription():
+def test_factory_is_called_at_the_subscription():
     """Sources are cold."""
     called = []
     source = from_iter(lambda: called.append(None) or [1])
@@ -81,16 +81,16 @@ def test_nothing_is_called_before_the_subscription():
 
 
 @pytest.mark.parametrize("items", [3, None])
-def test_what_is_no_iterable_is_refused(items):
-    """At once, by a sentence that names what is taken."""
+def test_source_of_anything_but_an_iterable_raises_misuse(items):
+    """The error is raised at once and names what is accepted."""
     with pytest.raises(MisuseError, match="takes an iterable or a function"):
         from_iter(items)
     with pytest.raises(MisuseError, match="takes an async iterable or a function"):
         from_aiter(items)
 
 
-async def test_what_an_iterable_raises_is_the_sources_error():
-    """After the items that came before; also from the factory."""
+async def test_exception_of_an_iterable_is_the_error_of_the_source():
+    """The error comes after the items before it, also if the factory raises."""
 
     def failing():
         yield 1
@@ -110,8 +110,8 @@ async def test_what_an_iterable_raises_is_the_sources_error():
             await anext(source.pipe(rxllm.astream()))
 
 
-def test_a_generator_is_advanced_and_closed_in_one_thread():
-    """A cursor, a file or a lock in it stays in the thread that opened it; the loop is not blocked."""
+def test_generator_of_a_source_runs_in_one_thread():
+    """A cursor, a file or a lock stays in the thread that opened it, and the event loop is not blocked."""
     threads, closed = [], Signal()
 
     def endless():
@@ -130,8 +130,8 @@ def test_a_generator_is_advanced_and_closed_in_one_thread():
     assert "rxllm-portal" not in {thread.name for thread in threading.enumerate() if thread.ident in threads}
 
 
-def test_an_async_generator_is_closed_where_it_stands():
-    """Its `finally` runs when the subscriber leaves."""
+def test_dispose_closes_an_async_generator():
+    """The generator's `finally` runs when the subscriber disposes."""
     closed = Signal()
 
     async def endless():
@@ -145,8 +145,8 @@ def test_an_async_generator_is_closed_where_it_stands():
     closed.wait()
 
 
-async def test_a_blocking_generator_that_is_left_is_closed_when_it_returns():
-    """It can't be stopped while it blocks; who left is not kept waiting by it, and hears no more."""
+async def test_dispose_closes_a_blocking_generator_once_it_returns():
+    """A blocking call cannot be cancelled: dispose does not wait for it, and its item is not emitted."""
     begun, released, closed = Signal(), Signal(), Signal()
 
     def blocking():
@@ -167,8 +167,8 @@ async def test_a_blocking_generator_that_is_left_is_closed_when_it_returns():
     assert [] == heard
 
 
-def test_the_subscribers_context_is_seen():
-    """By generators in their thread, and by asynchronous ones."""
+def test_generators_see_the_context_of_the_subscriber():
+    """Plain generators in their thread, and async generators."""
     who = contextvars.ContextVar("who", default="nobody")
 
     def sync_who():

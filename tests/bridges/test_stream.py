@@ -22,8 +22,8 @@ from rxllm.runtime.portal import portal
 from rxllm.testing import End, FakeServer, Reply, Signal
 
 
-def test_items_come_in_order_to_the_end():
-    """All items, then the loop ends; what has ended stays so."""
+def test_items_arrive_in_order_and_the_loop_ends():
+    """The loop gets all items and ends; a stream that has ended stays ended."""
     items = rx.of(1, 2, 3).pipe(rxllm.stream())
     assert isinstance(items, SyncStream)
     assert items is iter(items)
@@ -32,8 +32,8 @@ def test_items_come_in_order_to_the_end():
 
 
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 1000])
-def test_no_item_is_lost_at_the_marks(size):
-    """Whatever their number, all items come, also those that came before the error."""
+def test_no_item_is_lost_at_the_water_marks(size):
+    """All items arrive whatever their number, also those before an error."""
     numbers = range(size)
     assert list(numbers) == list(rxllm.from_iter(numbers).pipe(rxllm.stream()))
     assert list(numbers) == list(rx.from_(numbers).pipe(rxllm.stream()))
@@ -50,16 +50,16 @@ def test_no_item_is_lost_at_the_marks(size):
     assert [] == list(items)
 
 
-def test_the_error_comes_once():
-    """After the error the stream is over."""
+def test_error_is_raised_once():
+    """After the error the stream has ended."""
     items = rx.throw(ValueError("boom")).pipe(rxllm.stream())
     with pytest.raises(ValueError, match="boom"):
         next(items)
     assert [] == list(items)
 
 
-def test_nothing_is_sent_before_the_first_next():
-    """Neither by asking, nor by entering the block, nor by leaving it."""
+def test_first_next_sends_the_request():
+    """Making the stream, and entering and leaving its block, sends nothing."""
     with FakeServer(Reply(Chat().stream(["Hel"]))) as server:
         llm = rxllm.OpenAI("m", base_url=server.url)
         llm.stream("p")
@@ -72,8 +72,8 @@ def test_nothing_is_sent_before_the_first_next():
         assert 1 == len(server.requests)
 
 
-def test_what_is_closed_is_over():
-    """Before the first `next`, in the middle, and twice."""
+def test_closed_stream_has_ended():
+    """A stream may be closed before the first `next`, in the middle, and twice."""
     unread = rx.of(1, 2, 3).pipe(rxllm.stream())
     unread.close()
     assert [] == list(unread)
@@ -84,8 +84,8 @@ def test_what_is_closed_is_over():
     assert [] == list(items)
 
 
-def test_another_thread_may_close_a_loop_that_waits():
-    """The loop ends, as if the source had."""
+def test_close_in_another_thread_ends_a_waiting_loop():
+    """The loop ends as at the end of the source."""
     with FakeServer(Reply([Chat().stream(["Hel"])[1], End.HANG])) as server:
         chunks = rxllm.OpenAI("m", base_url=server.url).stream("p")
         heard, first = [], Signal()
@@ -106,11 +106,11 @@ def test_another_thread_may_close_a_loop_that_waits():
 
 
 def test_items_of_another_thread_wake_the_loop():
-    """Whoever waits hears an item of any thread, and the end."""
+    """A waiting loop gets an item of any thread, and the end."""
     subject, subscribed = Subject(), Signal()
 
     def subscribe(_):
-        portal().call_soon(subscribed.set)  # when this is over
+        portal().call_soon(subscribed.set)  # after this callback
         return subject
 
     def speak():
@@ -125,8 +125,8 @@ def test_items_of_another_thread_wake_the_loop():
     speaker.join()
 
 
-def test_a_collected_iterator_takes_its_items_along():
-    """Nothing of the graph is kept when the iterator is gone."""
+def test_collected_stream_frees_its_graph():
+    """When the stream is collected, nothing of its graph is kept."""
 
     class Item:
         pass
@@ -141,8 +141,8 @@ def test_a_collected_iterator_takes_its_items_along():
     assert None is item()
 
 
-def test_a_failing_subscription_reaches_the_loop():
-    """What an operator raises while it is subscribed to is the loop's error."""
+def test_exception_while_subscribing_reaches_the_loop():
+    """The loop raises what an operator raises in `subscribe`."""
 
     def raising(observer, scheduler=None):
         raise ValueError("boom")
@@ -151,25 +151,25 @@ def test_a_failing_subscription_reaches_the_loop():
         list(rx.create(raising).pipe(rxllm.stream()))
 
 
-def test_the_graph_runs_on_the_portal():
-    """Operators run in one thread, which is not the loop's."""
+def test_graph_runs_on_the_background_loop():
+    """Operators run in one thread, which is not the reader's."""
     names = rxllm.Embedded()("p").pipe(ops.map(lambda _: threading.current_thread().name), rxllm.stream())
     assert {"rxllm-portal"} == set(names)
 
 
-# ── prompts are pulled in the caller's thread ────────────────────────────────────────────────────────────────────
+# ── the reader's thread pulls prompts ────────────────────────────────────────────────────────────────────
 
 
 class Echo(LLM):
-    """Says what it was asked."""
+    """A model that answers with its prompt."""
 
     async def complete(self, request):
         """The prompt."""
         return request.text
 
 
-def test_prompts_are_pulled_by_the_reader():
-    """So that a database cursor, which belongs to its thread, is a fine source of prompts."""
+def test_reader_pulls_the_prompts():
+    """A database cursor, which belongs to one thread, works as a source of prompts."""
     threads = set()
 
     def prompts():
@@ -183,7 +183,7 @@ def test_prompts_are_pulled_by_the_reader():
     assert {threading.get_ident()} == threads
 
 
-def test_nothing_is_pulled_while_the_reader_is_elsewhere():
+def test_prompts_are_pulled_only_while_the_reader_waits():
     """Prompts are pulled only while `next` runs."""
     inside = False
     pulled = []
@@ -202,8 +202,8 @@ def test_nothing_is_pulled_while_the_reader_is_elsewhere():
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, StopIteration])
-def test_what_the_prompts_raise_reaches_the_reader(error):
-    """A failing iterable of prompts ends the batch, even by Ctrl-C; and the portal never hears of that."""
+def test_exception_of_the_prompts_reaches_the_reader(error):
+    """It ends the batch, also if it is Ctrl-C, and the background loop does not see it."""
     blamed, loop = [], portal()
 
     class Prompts:
@@ -232,8 +232,8 @@ def test_what_the_prompts_raise_reaches_the_reader(error):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no pthread_kill")
-def test_ctrl_c_wakes_a_loop_that_waits():
-    """It is raised by `next`, and the request is closed."""
+def test_ctrl_c_wakes_a_waiting_loop():
+    """`next` raises it, and the request is closed."""
     with FakeServer(Reply([End.HANG])) as server:
 
         def interrupt():
@@ -251,8 +251,8 @@ def test_ctrl_c_wakes_a_loop_that_waits():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-def test_a_forked_child_is_told_that_its_parents_stream_is_none_of_its_own():
-    """What it would wait for comes to the parent, who reads on."""
+def test_forked_child_that_reads_a_stream_of_its_parent_raises_misuse():
+    """The items go to the parent, which continues to read."""
     script = """
 import os, rxllm
 words = rxllm.from_iter(iter(["a", "b"])).pipe(rxllm.stream())
@@ -282,14 +282,14 @@ print(*words)
 
 
 @pytest.mark.parametrize("use", [rxllm.stream(), rxllm.astream(), lambda it: rxllm.text()(it).subscribe()])
-def test_what_is_no_observable_is_refused(use):
-    """With the ways to make one."""
+def test_stream_of_anything_but_an_observable_raises_misuse(use):
+    """The error names the ways to make an Observable."""
     with pytest.raises(rxllm.MisuseError, match="An Observable was expected here, not str"):
         use("abc")
 
 
-def test_an_operator_that_can_not_be_made_is_the_streams_error():
-    """On rxllm's own thread nobody else would hear of it, and the loop would wait for ever."""
+def test_exception_while_building_the_graph_reaches_the_reader():
+    """It is raised on the background loop, so without this the loop would wait for ever."""
 
     def operator(source):
         raise LookupError("no")
@@ -299,8 +299,8 @@ def test_an_operator_that_can_not_be_made_is_the_streams_error():
 
 
 @pytest.mark.parametrize("made", [lambda llm: llm("hi"), lambda llm: llm.stream("hi")])
-async def test_async_for_over_what_is_not_for_it_is_told(made):
-    """With the method to use."""
+async def test_async_for_over_a_plain_stream_names_the_right_method(made):
+    """The error names the method to use."""
     with pytest.raises(rxllm.MisuseError, match=r"llm.astream\(prompt\)"):
         async for _ in made(rxllm.Embedded()):
             pass

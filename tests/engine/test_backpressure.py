@@ -1,4 +1,4 @@
-"""A consumer that stops reading stops the server, memory stays bounded, and all goes on when he reads again."""
+"""A consumer that stops reading stops the server, memory stays bounded, and the stream resumes with the consumer."""
 
 import asyncio
 import threading
@@ -16,28 +16,28 @@ from rxllm.runtime.gate import Gate
 from rxllm.runtime.scheduler import Scheduler
 from rxllm.testing import Endless, FakeServer, Reply, Signal
 
-HIGH_WATER = 64  # items that may wait
-READ = 16 * 1024  # bytes that come at most at once
+HIGH_WATER = 64  # items that may be buffered
+READ = 16 * 1024  # bytes of one read, at most
 SMALL = Chat().stream(["Hel"])[1]
 BIG = Chat().stream(["x" * READ])[1]
 HUGE = Chat().stream(["x" * 64 * 1024])[1]
 
 
 def model(server, **settings):
-    """The server's model."""
+    """Return a model that asks the server."""
     return rxllm.OpenAI("m", base_url=server.url, **settings)
 
 
 @pytest.fixture
 def server():
-    """Sends big events without end."""
+    """A server that sends large events without end."""
     with FakeServer(Reply([Endless(BIG)])) as server:
         yield server
 
 
 @frozen
 class Counting(LLM):
-    """Answers with numbers, without end, and remembers how far it got."""
+    """A model that emits numbers without end and records how far it was advanced."""
 
     begun: list = field(factory=list)
 
@@ -49,7 +49,7 @@ class Counting(LLM):
 
 
 def shapes():
-    """What may stand between a source and its consumer."""
+    """Return the operators that may stand between a source and its consumer."""
     return {
         "nothing": lambda source: source,
         "map, filter, scan": lambda source: source.pipe(
@@ -62,8 +62,8 @@ def shapes():
 
 
 @pytest.mark.parametrize("shape", shapes())
-def test_who_does_not_read_stops_the_server(server, shape):
-    """The server stands still while a plain loop does, and goes on with it."""
+def test_paused_loop_pauses_the_server(server, shape):
+    """While a plain loop does not read, the server cannot send; when the loop reads, the server sends again."""
     with shapes()[shape](model(server)("p")).pipe(rxllm.stream()) as items:
         next(items)
         stalled = server.exchange().wait_stalled()
@@ -73,8 +73,8 @@ def test_who_does_not_read_stops_the_server(server, shape):
 
 
 @pytest.mark.parametrize("shape", shapes())
-async def test_who_does_not_await_stops_the_server(server, shape):
-    """The server stands still while an asynchronous loop does, and goes on with it."""
+async def test_paused_async_loop_pauses_the_server(server, shape):
+    """While an async loop does not read, the server cannot send; when the loop reads, the server sends again."""
     async with shapes()[shape](model(server)("p")).pipe(rxllm.astream()) as items:
         await anext(items)
         stalled = await asyncio.to_thread(server.exchange().wait_stalled)
@@ -83,8 +83,8 @@ async def test_who_does_not_await_stops_the_server(server, shape):
                 break
 
 
-def test_two_merged_streams_stop_and_go_on_together(server):
-    """All that share a consumer wait for him, and none is forgotten when he comes back."""
+def test_merged_streams_pause_and_resume_together(server):
+    """All sources of a merged stream pause with their consumer, and all of them resume."""
     llm = model(server)
     with rx.merge(llm("a"), llm("b")).pipe(ops.map(str), rxllm.stream()) as items:
         next(items)
@@ -96,8 +96,8 @@ def test_two_merged_streams_stop_and_go_on_together(server):
                 break
 
 
-async def test_two_merged_async_streams_stop_and_go_on_together(server):
-    """All that share a consumer wait for him, and none is forgotten when he comes back."""
+async def test_merged_async_streams_pause_and_resume_together(server):
+    """All sources of a merged stream pause with their consumer, and all of them resume."""
     llm = model(server)
     async with rx.merge(llm("a"), llm("b")).pipe(ops.map(str), rxllm.astream()) as items:
         await anext(items)
@@ -109,8 +109,8 @@ async def test_two_merged_async_streams_stop_and_go_on_together(server):
                 break
 
 
-def test_what_waits_for_a_plain_loop_is_bounded():
-    """No more chunks wait than the mark, and those of one read."""
+def test_buffer_of_a_plain_loop_is_bounded():
+    """At most the high-water mark and the chunks of one read are buffered."""
     with FakeServer(Reply([Endless(SMALL)])) as server:
         passed = []
         with model(server)("p").pipe(ops.do_action(passed.append), rxllm.stream()) as chunks:
@@ -121,8 +121,8 @@ def test_what_waits_for_a_plain_loop_is_bounded():
             assert len(passed) <= 999 + HIGH_WATER + READ // len(SMALL) + 1
 
 
-async def test_what_waits_for_an_async_loop_is_bounded():
-    """No more chunks wait than the mark, and those of one read."""
+async def test_buffer_of_an_async_loop_is_bounded():
+    """At most the high-water mark and the chunks of one read are buffered."""
     with FakeServer(Reply([Endless(SMALL)])) as server:
         passed = []
         async with model(server)("p").pipe(ops.do_action(passed.append), rxllm.astream()) as chunks:
@@ -133,8 +133,8 @@ async def test_what_waits_for_an_async_loop_is_bounded():
             assert len(passed) <= 999 + HIGH_WATER + READ // len(SMALL) + 1
 
 
-async def test_a_generator_is_not_advanced_beyond_the_mark():
-    """A provider's own generator is advanced at most as far as the mark beyond what was taken."""
+async def test_generator_is_advanced_at_most_to_the_high_water_mark():
+    """A provider's generator is at most the high-water mark ahead of its consumer."""
     llm = Counting()
     async with llm.astream("p") as chunks:
         for taken in range(1, 300):
@@ -142,17 +142,17 @@ async def test_a_generator_is_not_advanced_beyond_the_mark():
             for _ in range(20):
                 await asyncio.sleep(0)
             assert len(llm.begun) <= taken + HIGH_WATER + 1
-        assert len(llm.begun) > 299  # it was ahead, but not far
+        assert len(llm.begun) > 299  # the generator was ahead, but not far
 
 
 def memory():
-    """The resident memory of this process, in MiB."""
+    """Return the resident memory of this process, in MiB."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4 / 1024
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
-def test_a_hundred_megabytes_pass_through_a_plain_loop():
-    """What has passed is not kept, but for the few MiB of an error's `partial`."""
+def test_plain_loop_reads_100_mib_in_bounded_memory():
+    """Chunks that were read are not kept, except a few MiB for an error's `partial`."""
     with FakeServer(Reply([Endless(HUGE)])) as server, model(server).stream("p") as chunks:
         next(chunks)
         before = memory()
@@ -162,8 +162,8 @@ def test_a_hundred_megabytes_pass_through_a_plain_loop():
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
-async def test_a_hundred_megabytes_pass_through_an_async_loop():
-    """What has passed is not kept, but for the few MiB of an error's `partial`."""
+async def test_async_loop_reads_100_mib_in_bounded_memory():
+    """Chunks that were read are not kept, except a few MiB for an error's `partial`."""
     with FakeServer(Reply([Endless(HUGE)])) as server:
         async with model(server).astream("p") as chunks:
             await anext(chunks)
@@ -173,8 +173,8 @@ async def test_a_hundred_megabytes_pass_through_an_async_loop():
             assert memory() - before < 60
 
 
-def test_a_pause_of_the_consumer_is_no_idleness(server):
-    """Whoever stops longer than the idle limit has not been failed by the server."""
+def test_pause_of_the_consumer_does_not_time_out(server):
+    """A consumer may pause for longer than the idle limit without a Timeout."""
     llm = model(server, timeout=rxllm.Timeouts(idle=0.1))
     with llm.stream("p") as chunks:
         next(chunks)
@@ -188,8 +188,8 @@ def test_a_pause_of_the_consumer_is_no_idleness(server):
                 break
 
 
-async def test_a_silent_server_is_idle_even_after_a_pause():
-    """Time with the gate open counts: the limit still holds when the consumer is back."""
+async def test_silent_server_times_out_after_a_pause_of_the_consumer():
+    """Time at an open gate counts as idle time: the limit holds again once the consumer reads."""
     with FakeServer(Reply([SMALL * 200, Signal()])) as server:
         llm = model(server, timeout=rxllm.Timeouts(first_chunk=None, idle=0.1))
         async with llm.astream("p") as chunks:
@@ -201,14 +201,14 @@ async def test_a_silent_server_is_idle_even_after_a_pause():
 
 
 async def parked(gate):
-    """Returns when a pump waits at the gate."""
-    while not gate._waiters:  # noqa: ASYNC110  (it knows no event for that)
+    """Return when a pump waits at the gate."""
+    while not gate._waiters:  # noqa: ASYNC110  (a gate has no event for that)
         await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("kind", ["iterator", "collection", "async"])
-async def test_nothing_is_pulled_while_the_gate_is_closed(kind):
-    """Neither before the first item nor after any: what is not wanted is not asked for."""
+async def test_closed_gate_stops_pulling(kind):
+    """While the gate is closed, no item is pulled, neither the first nor a later one."""
     pulled, heard = [], []
 
     class Numbers(list):
@@ -246,8 +246,8 @@ async def test_nothing_is_pulled_while_the_gate_is_closed(kind):
     assert [0, 1, 2, 3, 4] == heard
 
 
-def test_an_endless_iterator_is_read_a_little_ahead():
-    """`from_iter` in front of a plain loop: at most the mark ahead, to the end of the loop."""
+def test_endless_iterator_is_read_at_most_to_the_high_water_mark():
+    """A plain loop over `from_iter` pulls at most the high-water mark ahead."""
     pulled = []
 
     def numbers():
@@ -261,8 +261,8 @@ def test_an_endless_iterator_is_read_a_little_ahead():
             assert len(pulled) <= taken + HIGH_WATER + 2
 
 
-async def test_a_gate_has_many_waiters():
-    """All who wait go on when it opens, and who was cancelled meanwhile disturbs nobody."""
+async def test_opening_a_gate_wakes_all_waiters():
+    """Opening wakes each waiter, and a cancelled waiter does not disturb the others."""
     gate = Gate()
     await gate.wait()
     gate.close()
@@ -274,8 +274,8 @@ async def test_a_gate_has_many_waiters():
     assert [None] * 3 + [asyncio.CancelledError] + [None] * 6 == [result and type(result) for result in results]
 
 
-async def test_each_who_waits_at_a_gate_gets_his_turn():
-    """Also those that wake up when the first has closed it again; else the first would always be the first."""
+async def test_each_waiter_of_a_gate_gets_a_turn():
+    """A waiter goes on even if the first one has closed the gate again; else the others would starve."""
     gate, passed = Gate(), []
 
     async def pump(name):
@@ -299,7 +299,7 @@ async def test_each_who_waits_at_a_gate_gets_his_turn():
 
 
 async def test_no_merged_stream_starves():
-    """However much comes of one source at once, the others are heard."""
+    """However fast one source emits, the other sources of a merged stream are read too."""
 
     async def endless():
         while True:

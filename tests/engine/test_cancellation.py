@@ -1,7 +1,7 @@
-"""Whoever leaves closes the request at once, whatever way he leaves and whatever operators stand between.
+"""However a stream is left, and whatever operators stand between, its request is closed at once.
 
-What counts is what the *server* sees: the connection is gone. Each way may be tried three times, and must once be fast:
-a busy machine may be late, but not thrice.
+What counts is what the *server* sees: the connection is closed. Each way is tried up to three times and must be fast
+once, since a busy machine may be late.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ import rxllm
 from rxllm import BadRequest, Cancelled, from_iter, observe
 from rxllm.testing import End, Endless, FakeServer, Reply, Signal
 
-AT_ONCE = 0.05  # seconds from leaving to the closed connection
+AT_ONCE = 0.05  # seconds from leaving the stream to the closed connection
 TRIES = 3
 HEL = Chat().stream(["Hel"])[1]
 ENDLESS = Reply([Endless(HEL)])
@@ -35,7 +35,7 @@ SILENT = Reply([End.HANG])
 
 
 class Served:
-    """An endless server, a model that asks it, and how long the server had to wait until it was left."""
+    """An endless server, a model that asks it, and the time until the server sees the connection closed."""
 
     def __init__(self, server):
         self.server = server
@@ -46,12 +46,15 @@ class Served:
         """The exchange of the latest request."""
         return self.server.exchanges[-1]
 
-    def closed_at_once(self, leave):
-        """Whether `leave`, which gives the moment when it left, closes all that it has opened, once fast enough."""
-        return any(self._slowest(leave(), start) < AT_ONCE for start in self._starts())
+    def closed_at_once(self, leave, requests=1):
+        """Return whether `leave` closes all requests that it opened, fast enough in one try.
+
+        `leave` returns the time at which it left the stream. The limit counts for each of its requests.
+        """
+        return any(self._slowest(leave(), start) < requests * AT_ONCE for start in self._starts())
 
     async def closed_soon(self, leave):
-        """The same for coroutines; and no task is left on the loop."""
+        """As `closed_at_once`, for a coroutine function; no task may be left on the loop."""
         tasks = asyncio.all_tasks()
         for start in self._starts():
             since = await leave()
@@ -74,7 +77,7 @@ class Served:
 
 @pytest.fixture
 def endless():
-    """Served without end."""
+    """A server that sends chunks without end."""
     with FakeServer(ENDLESS) as server:
         yield Served(server)
         assert server.open_connections == 0
@@ -82,7 +85,7 @@ def endless():
 
 @pytest.fixture
 def hanging():
-    """Served one chunk, then silence."""
+    """A server that sends one chunk and then nothing."""
     with FakeServer(HANGING) as server:
         yield Served(server)
         assert server.open_connections == 0
@@ -90,36 +93,36 @@ def hanging():
 
 @pytest.fixture
 def silent():
-    """Served nothing, not even headers."""
+    """A server that sends nothing, not even headers."""
     with FakeServer(SILENT) as server:
         yield Served(server)
         assert server.open_connections == 0
 
 
 def three(llm):
-    """A pipeline with three operators behind the model."""
+    """Return a pipeline with three operators behind the model."""
     return rxllm.pipe(llm, rxllm.text(), ops.map(str.upper), ops.filter(bool))
 
 
-# ── the ways to leave a plain loop ───────────────────────────────────────────────────────────────────────────────
+# ── ways to leave a plain loop ───────────────────────────────────────────────────────────────────────────────
 
 
 def by_break(llm):
-    """The loop is left, and with it goes its iterator."""
+    """Leave the loop, which drops its iterator."""
     for _ in llm.stream("p"):
         break
     return time.monotonic()
 
 
 def by_with(llm):
-    """The block is left."""
+    """Leave the block."""
     with llm.stream("p") as chunks:
         next(chunks)
         return time.monotonic()
 
 
 def by_close(llm):
-    """The iterator is closed."""
+    """Close the iterator."""
     chunks = llm.stream("p")
     next(chunks)
     since = time.monotonic()
@@ -128,7 +131,7 @@ def by_close(llm):
 
 
 def by_a_failing_block(llm):
-    """The block raises."""
+    """Raise in the block."""
     with suppress(ZeroDivisionError), llm.stream("p") as chunks:
         next(chunks)
         since = time.monotonic()
@@ -137,7 +140,7 @@ def by_a_failing_block(llm):
 
 
 def by_del(llm):
-    """The last name of the iterator goes."""
+    """Delete the last reference to the iterator."""
     chunks = llm.stream("p")
     next(chunks)
     since = time.monotonic()
@@ -146,7 +149,7 @@ def by_del(llm):
 
 
 def by_garbage_collection(llm):
-    """The iterator is part of a cycle that nobody knows any more."""
+    """Make the iterator part of a reference cycle, and collect garbage."""
     chunks = llm.stream("p")
     next(chunks)
     cycle = [chunks]
@@ -157,7 +160,7 @@ def by_garbage_collection(llm):
 
 
 def by_a_closed_generator(llm):
-    """The generator that reads is closed."""
+    """Close the generator that reads the stream."""
 
     def texts():
         for chunk in llm.stream("p"):
@@ -169,13 +172,13 @@ def by_a_closed_generator(llm):
 
 
 def by_take(llm):
-    """An operator has had enough."""
+    """Let an operator complete."""
     assert 5 == len(list(llm("p").pipe(ops.take(5), rxllm.stream())))
     return time.monotonic()
 
 
 def by_a_raising_mapper(llm):
-    """An operator's function raises: the consumer hears of it."""
+    """Let an operator's function raise; the loop raises it."""
     with pytest.raises(ZeroDivisionError):
         list(llm("p").pipe(ops.map(lambda _: 1 / 0), rxllm.stream()))
     return time.monotonic()
@@ -195,36 +198,36 @@ SYNC = [
 
 
 @pytest.mark.parametrize("leave", SYNC)
-def test_leaving_a_plain_loop_closes_the_request(endless, leave):
-    """Whatever way a plain loop is left, the server sees the connection closed at once."""
+def test_left_plain_loop_closes_its_request(endless, leave):
+    """However a plain loop is left, the server sees the connection closed at once."""
     assert endless.closed_at_once(lambda: leave(endless.llm))
 
 
 @pytest.mark.parametrize("leave", SYNC)
-def test_leaving_a_plain_loop_over_a_pipeline_closes_the_request(endless, leave):
-    """Three operators in between change nothing."""
+def test_left_plain_loop_over_a_pipeline_closes_its_request(endless, leave):
+    """Three operators between the model and the loop make no difference."""
     assert endless.closed_at_once(lambda: leave(three(endless.llm)))
 
 
-# ── the ways to leave an asynchronous loop ───────────────────────────────────────────────────────────────────────
+# ── ways to leave an async loop ───────────────────────────────────────────────────────────────────────
 
 
 async def by_async_break(llm):
-    """The loop is left, and with it goes its iterator."""
+    """Leave the loop, which drops its iterator."""
     async for _ in llm.astream("p"):
         break
     return time.monotonic()
 
 
 async def by_async_with(llm):
-    """The block is left."""
+    """Leave the block."""
     async with llm.astream("p") as chunks:
         await anext(chunks)
         return time.monotonic()
 
 
 async def by_aclose(llm):
-    """The iterator is closed."""
+    """Close the iterator."""
     chunks = llm.astream("p")
     await anext(chunks)
     since = time.monotonic()
@@ -233,7 +236,7 @@ async def by_aclose(llm):
 
 
 async def by_async_del(llm):
-    """The last name of the iterator goes."""
+    """Delete the last reference to the iterator."""
     chunks = llm.astream("p")
     await anext(chunks)
     since = time.monotonic()
@@ -242,7 +245,7 @@ async def by_async_del(llm):
 
 
 async def by_async_garbage_collection(llm):
-    """The iterator is part of a cycle that nobody knows any more."""
+    """Make the iterator part of a reference cycle, and collect garbage."""
     chunks = llm.astream("p")
     await anext(chunks)
     chunks.itself = chunks
@@ -252,7 +255,7 @@ async def by_async_garbage_collection(llm):
 
 
 async def by_an_aclosed_generator(llm):
-    """The generator that reads is closed."""
+    """Close the generator that reads the stream."""
 
     async def texts():
         async for chunk in llm.astream("p"):
@@ -264,20 +267,20 @@ async def by_an_aclosed_generator(llm):
 
 
 async def by_async_take(llm):
-    """An operator has had enough."""
+    """Let an operator complete."""
     assert 5 == len([item async for item in llm("p").pipe(ops.take(5), rxllm.astream())])
     return time.monotonic()
 
 
 async def by_a_raising_mapper_in_async(llm):
-    """An operator's function raises: the consumer hears of it."""
+    """Let an operator's function raise; the loop raises it."""
     with pytest.raises(ZeroDivisionError):
         await anext(llm("p").pipe(ops.map(lambda _: 1 / 0), rxllm.astream()))
     return time.monotonic()
 
 
 async def by_a_timeout(llm):
-    """The loop takes longer than `asyncio.timeout` allows."""
+    """Take longer in the loop than `asyncio.timeout` allows."""
     loop = asyncio.get_running_loop()
     with suppress(TimeoutError):
         async with asyncio.timeout(None) as limit:
@@ -288,7 +291,7 @@ async def by_a_timeout(llm):
 
 
 async def cancelled(reading, *, keep=False):
-    """Cancels the task of `reading(heard)` once it has set `heard`; gives when."""
+    """Cancel the task of `reading(heard)` once it has set `heard`; return the time of the cancellation."""
     heard = asyncio.Event()
     task = asyncio.create_task(reading(heard))
     await heard.wait()
@@ -307,7 +310,7 @@ KEPT = []
 
 
 async def by_task_cancel(llm):
-    """The task is cancelled; nobody has a name for its iterator."""
+    """Cancel the reading task, in which no variable names the iterator."""
 
     async def reading(heard):
         async for _ in llm.astream("p"):
@@ -317,7 +320,7 @@ async def by_task_cancel(llm):
 
 
 async def by_task_cancel_of_a_named_iterator(llm):
-    """The task is cancelled; a local variable of its coroutine names the iterator."""
+    """Cancel the reading task, in which a local variable names the iterator."""
 
     async def reading(heard):
         chunks = llm.astream("p")
@@ -328,7 +331,7 @@ async def by_task_cancel_of_a_named_iterator(llm):
 
 
 async def by_cancelling_a_kept_task(llm):
-    """The cancelled task is kept and never awaited, and its traceback keeps the iterator."""
+    """Cancel a task that is kept and never awaited; its traceback keeps the iterator."""
 
     async def reading(heard):
         chunks = llm.astream("p")
@@ -339,7 +342,7 @@ async def by_cancelling_a_kept_task(llm):
 
 
 async def by_cancelling_a_kept_task_in_its_body(llm):
-    """The same, while it is not the stream that it waits for."""
+    """Cancel such a task while it awaits something else than the stream."""
 
     async def reading(heard):
         chunks = llm.astream("p")
@@ -368,25 +371,25 @@ ASYNC = [
 
 
 @pytest.mark.parametrize("leave", ASYNC)
-async def test_leaving_an_async_loop_closes_the_request(endless, leave):
-    """Whatever way an asynchronous loop is left, the server sees the connection closed at once."""
+async def test_left_async_loop_closes_its_request(endless, leave):
+    """However an async loop is left, the server sees the connection closed at once."""
     assert await endless.closed_soon(lambda: leave(endless.llm))
 
 
 @pytest.mark.parametrize("leave", ASYNC)
-async def test_leaving_an_async_loop_over_a_pipeline_closes_the_request(endless, leave):
-    """Three operators in between change nothing."""
+async def test_left_async_loop_over_a_pipeline_closes_its_request(endless, leave):
+    """Three operators between the model and the loop make no difference."""
     assert await endless.closed_soon(lambda: leave(three(endless.llm)))
 
 
-async def test_cancelling_a_task_closes_a_request_that_hangs(hanging):
-    """Nothing need be on its way for a cancelled task to be heard."""
+async def test_cancelled_task_closes_its_hanging_request(hanging):
+    """The cancellation takes effect although the server sends nothing."""
     assert await hanging.closed_soon(lambda: by_task_cancel_of_a_named_iterator(hanging.llm))
     assert await hanging.closed_soon(lambda: by_cancelling_a_kept_task(hanging.llm))
 
 
-async def test_a_cancelled_answer_closes_its_request(silent):
-    """`ainvoke` leaves nothing behind when it is cancelled."""
+async def test_cancelled_ainvoke_closes_its_request(silent):
+    """A cancelled `ainvoke` leaves no request and no task."""
 
     async def leave():
         exchange = silent.server.exchange(len(silent.server.exchanges))
@@ -401,8 +404,8 @@ async def test_a_cancelled_answer_closes_its_request(silent):
     assert await silent.closed_soon(leave)
 
 
-async def test_a_timed_out_anext_loses_nothing():
-    """`wait_for(anext(…))` that is late leaves the stream alive: the next item still comes."""
+async def test_timed_out_anext_loses_no_item():
+    """After `wait_for(anext(…))` has timed out, the next `anext` gets the next item."""
     released = Signal()
     hel, lo = Chat().stream(["Hel", "lo"])[1:3]
     with FakeServer(Reply([hel, released, lo, End.HANG])) as server:
@@ -415,8 +418,8 @@ async def test_a_timed_out_anext_loses_nothing():
             assert "lo" == str(await asyncio.wait_for(anext(chunks), 5))
 
 
-async def test_an_async_loop_that_times_out_closes_its_request_while_the_error_is_kept(hanging):
-    """The task lives on and keeps the exception: no frame of its traceback holds the stream."""
+async def test_cancelled_async_loop_closes_its_request_while_the_error_is_kept(hanging):
+    """The task lives on and keeps the exception; no frame of its traceback holds the stream."""
     kept = []
 
     async def leave():
@@ -443,12 +446,12 @@ async def test_an_async_loop_that_times_out_closes_its_request_while_the_error_i
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no pthread_kill")
 @pytest.mark.parametrize("ask", [lambda llm: llm.stream("p"), lambda llm: rxllm.pipe(llm, rxllm.text()).stream("p")])
-def test_an_interrupted_loop_closes_its_request_while_the_error_is_kept(ask, hanging):
-    """A notebook keeps the traceback of an interrupted cell: no frame of it holds the stream."""
+def test_interrupted_loop_closes_its_request_while_the_error_is_kept(ask, hanging):
+    """A notebook keeps the traceback of an interrupted cell; no frame of it holds the stream."""
     kept = []
 
     def leave():
-        arrived = queue.SimpleQueue()  # which an interrupt can't divide
+        arrived = queue.SimpleQueue()  # an interrupt cannot leave its put half done
 
         def interrupt():
             arrived.get()
@@ -469,8 +472,8 @@ def test_an_interrupted_loop_closes_its_request_while_the_error_is_kept(ask, han
     assert kept
 
 
-def test_a_loop_whose_body_raises_closes_its_request_while_the_error_is_kept(endless):
-    """The exception may come from anywhere."""
+def test_raising_loop_body_closes_its_request_while_the_error_is_kept(endless):
+    """The kept traceback of any exception does not keep the stream."""
     kept = []
 
     def leave():
@@ -489,8 +492,8 @@ def test_a_loop_whose_body_raises_closes_its_request_while_the_error_is_kept(end
 
 
 @pytest.mark.parametrize("served", ["silent", "hanging"])
-def test_a_dispose_closes_the_request(served, request):
-    """Before the headers as in the middle of the body."""
+def test_dispose_closes_the_request(served, request):
+    """Before the headers arrive, and in the middle of the body."""
     served = request.getfixturevalue(served)
 
     def leave():
@@ -505,8 +508,8 @@ def test_a_dispose_closes_the_request(served, request):
 
 
 @pytest.mark.parametrize("served", ["silent", "hanging"])
-async def test_a_dispose_on_the_running_loop_closes_the_request(served, request):
-    """Before the headers as in the middle of the body."""
+async def test_dispose_on_the_running_loop_closes_the_request(served, request):
+    """Before the headers arrive, and in the middle of the body."""
     served = request.getfixturevalue(served)
 
     async def leave():
@@ -520,8 +523,8 @@ async def test_a_dispose_on_the_running_loop_closes_the_request(served, request)
     assert await served.closed_soon(leave)
 
 
-async def test_another_thread_may_dispose(endless):
-    """Whichever thread disposes, the loop that the stream runs on closes its request."""
+async def test_dispose_in_another_thread_closes_the_request(endless):
+    """Whichever thread disposes, the stream's own loop closes the request."""
 
     async def leave():
         heard = asyncio.Event()
@@ -536,29 +539,31 @@ async def test_another_thread_may_dispose(endless):
     assert await endless.closed_soon(leave)
 
 
-async def test_a_dispose_before_the_request_is_sent_sends_none(silent):
-    """What is left in the same breath is never asked."""
+async def test_dispose_before_the_request_sends_nothing(silent):
+    """A subscription that is disposed at once sends no request."""
     silent.llm("p").subscribe().dispose()
     await silent.llm("q").pipe(ops.take_until(rx.timer(0)), rxllm.astream()).aclose()
     assert [] == silent.server.requests
 
 
-def test_a_dispose_while_hearing_hears_no_more():
-    """Chunks that came in the same packet are not heard any more, and nothing enters the observer twice."""
+def test_dispose_in_on_next_stops_emission():
+    """After it, chunks of the same packet are not emitted, and `on_next` is not re-entered."""
     with FakeServer(Reply([HEL * 10, End.HANG])) as server:
         served = Served(server)
 
         def leave():
-            heard, depth, left = [], [], Signal()
+            heard, depth, subscribed, left = [], [], Signal(), Signal()
 
             def on_next(chunk):
                 depth.append(None)
                 heard.append((str(chunk), len(depth)))
+                subscribed.wait()  # the first chunk may come before `subscribe` has returned
                 subscription.dispose()
                 left.set()
                 depth.pop()
 
             subscription = rxllm.text()(served.llm("p")).subscribe(on_next, heard.append, lambda: heard.append("end"))
+            subscribed.set()
             left.wait()
             server.exchanges[-1].wait_closed()
             assert [("Hel", 1)] == heard
@@ -567,8 +572,8 @@ def test_a_dispose_while_hearing_hears_no_more():
         assert served.closed_at_once(leave)
 
 
-async def test_a_raising_observer_closes_its_request(endless):
-    """What an observer raises goes to the loop's exception handler, and not to its own `on_error`."""
+async def test_raising_observer_closes_its_request(endless):
+    """The exception goes to the loop's exception handler, not to the observer's own `on_error`."""
     loop = asyncio.get_running_loop()
 
     async def leave():
@@ -585,8 +590,8 @@ async def test_a_raising_observer_closes_its_request(endless):
     assert await endless.closed_soon(leave)
 
 
-async def test_a_raising_observer_behind_operators_closes_its_request(endless):
-    """The same, whatever stands between."""
+async def test_raising_observer_behind_operators_closes_its_request(endless):
+    """Operators between the model and the observer make no difference."""
     loop = asyncio.get_running_loop()
 
     async def leave():
@@ -603,8 +608,8 @@ async def test_a_raising_observer_behind_operators_closes_its_request(endless):
     assert await endless.closed_soon(leave)
 
 
-async def test_handlers_hear_that_a_run_was_cancelled(hanging):
-    """Handlers attached by `observe` hear Cancelled with what had come; the disposed subscriber hears nothing."""
+async def test_handlers_get_cancelled_after_a_dispose(hanging):
+    """Handlers of `observe` get Cancelled with the partial answer; the disposed subscriber gets nothing."""
     heard, events = [], []
     chunks = asyncio.Event()
     subscription = observe(hanging.llm, events.append)("p").subscribe(
@@ -619,8 +624,8 @@ async def test_handlers_hear_that_a_run_was_cancelled(hanging):
 # ── many at once ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_leaving_a_flat_map_closes_all_of_its_requests():
-    """All of fifty."""
+def test_left_flat_map_closes_all_its_requests():
+    """All fifty requests are closed."""
     with FakeServer(HANGING) as server:
         served = Served(server)
 
@@ -630,22 +635,22 @@ def test_leaving_a_flat_map_closes_all_of_its_requests():
             with prompts.pipe(ops.flat_map(served.llm), rxllm.stream()) as chunks:
                 next(chunks)
                 for number in range(50):
-                    server.exchange(first + number).arrived.wait()
+                    server.exchange(first + number).arrived.wait(20)
                 return time.monotonic()
 
-        assert served.closed_at_once(leave)
+        assert served.closed_at_once(leave, requests=50)
         assert len(server.exchanges) % 50 == 0
 
 
 def failing_last(received):
-    """A server that answers only to the prompt `bad`, and with an error."""
+    """Answer the prompt `bad` with an error, and hang for any other."""
     if received.json["messages"][0]["content"] == "bad":
         return Reply.json({"error": {"message": "bad"}}, status=400)
     return HANGING
 
 
-def test_the_first_failure_of_a_batch_closes_the_rest():
-    """The other requests are closed as soon as one fails."""
+def test_first_failure_of_a_batch_closes_the_other_requests():
+    """The other requests are closed as soon as one request fails."""
     with FakeServer(failing_last) as server:
         served = Served(server)
 
@@ -661,14 +666,14 @@ def test_the_first_failure_of_a_batch_closes_the_rest():
             with pytest.raises(BadRequest):
                 served.llm.batch(prompts())
             since = time.monotonic()
-            server.close_idle()  # the connection of the failed one is kept for the next
+            server.close_idle()  # the connection of the failed request is kept for the next request
             return since
 
         assert served.closed_at_once(leave)
 
 
-async def test_a_switch_map_closes_the_former_request(hanging):
-    """The next prompt closes the request of the one before."""
+async def test_switch_map_closes_the_previous_request(hanging):
+    """The next prompt closes the request of the previous prompt."""
 
     async def leave():
         first = len(hanging.server.exchanges)
@@ -693,7 +698,7 @@ async def test_a_switch_map_closes_the_former_request(hanging):
 
 # ── Ctrl-C ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# On a slow machine asyncio's debug mode, part of -X dev, warns that importing httpx took its time.
+# On a slow machine asyncio's debug mode, a part of -X dev, warns that importing httpx is slow.
 PRELUDE = "import asyncio, logging, sys, rxllm; logging.getLogger('asyncio').setLevel('ERROR')"
 SCRIPTS = {
     "a plain loop": """
@@ -724,7 +729,7 @@ SCRIPTS = {
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT for one process")
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_ctrl_c_closes_the_request(name, hanging):
-    """Ctrl-C ends the script and closes its request; nothing but KeyboardInterrupt is said."""
+    """Ctrl-C ends the script and closes its request; the script prints only a KeyboardInterrupt."""
     lines = SCRIPTS[name].split("\n        ")
     script = "\n".join([PRELUDE, "llm = rxllm.OpenAI('m', base_url=sys.argv[1])", *lines])
     environment = {**os.environ, "PYTHONPATH": str(Path(rxllm.__file__).parents[1])}
@@ -804,7 +809,7 @@ def read():
                     pass
 
 
-def heeding(action):
+def undisturbed(action):
     def run():
         while True:
             try:
@@ -817,7 +822,7 @@ def heeding(action):
 
 
 llm, told = Ticking(), queue.SimpleQueue()
-storm = heeding(heeding(heeding(read)))  # each interrupt may come while the one before is handled
+storm = undisturbed(undisturbed(undisturbed(read)))  # each interrupt may arrive while the previous one is handled
 next(llm.stream("p"), None)
 signal.signal(signal.SIGINT, interrupted)
 threading.Thread(target=interrupt, daemon=True).start()
@@ -834,7 +839,7 @@ print(len(live), unexpected)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no pthread_kill")
-def test_storms_of_interrupts_hang_nothing_and_leave_nothing():
+def test_interrupts_in_quick_succession_close_all_streams():
     """Two interrupts, close together, 300 times: each arrives as KeyboardInterrupt, and all streams are closed."""
     script = "\n".join([PRELUDE, STORM.replace("ROUNDS", "300")])
     done = subprocess.run(
@@ -849,8 +854,8 @@ def test_storms_of_interrupts_hang_nothing_and_leave_nothing():
 
 
 @pytest.mark.parametrize("source", [lambda: from_iter(range(10**9)), lambda: Ticking()("hi")], ids=["range", "model"])
-def test_a_source_that_never_waits_can_be_left(source):
-    """From another thread, and what else runs on that loop gets its turn."""
+def test_source_that_never_waits_can_be_disposed(source):
+    """Another thread may dispose of it, and other tasks of that loop get their turn."""
     begun = threading.Event()
     subscription = source().subscribe(lambda item: begun.set())
     assert begun.wait(5)
@@ -858,15 +863,15 @@ def test_a_source_that_never_waits_can_be_left(source):
     assert "tea" == "".join(from_iter("tea").pipe(rxllm.stream()))
 
 
-async def test_a_source_that_never_waits_lets_time_pass():
-    """A limit is heard of although nothing of the source is."""
+async def test_source_that_never_waits_can_time_out():
+    """A time limit fires although the source never gives up the loop by itself."""
     nothing = from_iter(range(10**9)).pipe(ops.filter(lambda item: False), rxllm.first_chunk_timeout(0.05))
     with pytest.raises(rxllm.Timeout):
         await anext(nothing.pipe(rxllm.astream()))
 
 
 class Ticking(rxllm.LLM):
-    """A model without end that waits for nothing."""
+    """An endless model that never waits."""
 
     async def chunks(self, request):
         """Ticks."""

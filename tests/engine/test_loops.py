@@ -1,4 +1,4 @@
-"""One model on any loop, in any thread, in any kind of program."""
+"""One model works on any event loop, in any thread and in any kind of program."""
 
 import asyncio
 import contextvars
@@ -24,27 +24,27 @@ HANGING = Reply([Chat().stream(["Hel"])[1], End.HANG])
 
 
 def model(server):
-    """The server's model."""
+    """Return a model that asks the server."""
     return rxllm.OpenAI("m", base_url=server.url)
 
 
 @pytest.fixture
 def hello():
-    """Answers `Hello` in two chunks."""
+    """A server that answers `Hello` in two chunks."""
     with FakeServer(HELLO) as server:
         yield server
 
 
 async def text_of(llm, prompt="p"):
-    """The answer, read by `async for`."""
+    """Return the answer, read by `async for`."""
     return "".join([str(chunk) async for chunk in llm.astream(prompt)])
 
 
 # ── loops ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_several_loops_one_after_another(hello):
-    """The same model serves one `asyncio.run` after another, and each closes its connections."""
+def test_model_serves_several_loops_in_turn(hello):
+    """One model serves several `asyncio.run` in turn, and each closes its connections."""
     llm = model(hello)
     for number in range(5):
         assert "Hello" == asyncio.run(text_of(llm))
@@ -52,8 +52,8 @@ def test_several_loops_one_after_another(hello):
     assert 0 == hello.open_connections
 
 
-def test_a_loop_shares_one_client(hello):
-    """Requests one after another use one connection, in a loop and from synchronous code."""
+def test_requests_of_a_loop_share_a_connection(hello):
+    """Requests in turn use one connection, on a loop and from synchronous code."""
     llm = model(hello)
 
     async def thrice():
@@ -68,16 +68,16 @@ def test_a_loop_shares_one_client(hello):
         assert 1 == hello.open_connections
 
 
-async def test_a_plain_loop_inside_a_running_loop(hello):
-    """As in Jupyter: the running loop stands still meanwhile, the stream does not."""
+async def test_plain_loop_inside_a_running_loop_streams(hello):
+    """A plain `for` inside a running loop, as in Jupyter, blocks that loop but still gets its items."""
     llm = model(hello)
     assert ["Hel", "lo"] == [str(chunk) for chunk in llm.stream("p") if str(chunk)]
     assert ["Hello"] == [str(answer) for answer in llm.batch(["p"])]
     assert "Hello" == str(llm.invoke("p")) == await text_of(llm)
 
 
-def test_eight_threads_at_once(hello):
-    """Threads share the portal and do not disturb each other."""
+def test_threads_stream_at_once(hello):
+    """Eight threads share the background loop without disturbing each other."""
     llm = model(hello)
     start = threading.Barrier(8)
 
@@ -89,8 +89,8 @@ def test_eight_threads_at_once(hello):
         assert [["Hello"] * 5] * 8 == list(threads.map(read, range(8)))
 
 
-def test_eight_loops_at_once(hello):
-    """Nor do loops."""
+def test_loops_stream_at_once(hello):
+    """Eight event loops stream at once without disturbing each other."""
     llm = model(hello)
     start = threading.Barrier(8)
 
@@ -102,8 +102,8 @@ def test_eight_loops_at_once(hello):
         assert ["Hello"] * 8 == list(threads.map(read, range(8)))
 
 
-async def test_a_thousand_streams_at_once():
-    """All at once on one loop; not one is lost, and nothing is left."""
+async def test_thousand_streams_at_once_all_complete():
+    """A thousand streams on one loop all complete, and no task is left."""
     released = Signal()
     events = Chat().stream(["Hel", "lo"])
     with FakeServer(Reply([events[1], released, *events[2:]])) as server:
@@ -119,8 +119,8 @@ async def test_a_thousand_streams_at_once():
         assert set() == asyncio.all_tasks() - tasks
 
 
-async def test_one_stream_belongs_to_one_loop():
-    """Reading on another loop is a mistake that is named."""
+async def test_stream_read_on_another_loop_raises_misuse():
+    """Reading a stream on another loop than it was begun on is a MisuseError."""
     with FakeServer(HANGING) as server:
         chunks = model(server).astream("p")
         await anext(chunks)
@@ -133,8 +133,8 @@ async def test_one_stream_belongs_to_one_loop():
         await chunks.aclose()
 
 
-async def test_one_stream_has_one_reader():
-    """Two tasks that wait for the next item of one stream are told; the first goes on."""
+async def test_second_reader_of_a_stream_raises_misuse():
+    """If two tasks wait for the same stream, the second gets a MisuseError and the first continues."""
     released = Signal()
     events = Chat().stream(["Hel", "lo"])
     with FakeServer(Reply([released, *events])) as server:
@@ -153,26 +153,26 @@ async def test_one_stream_has_one_reader():
 
 @frozen
 class Blocking(LLM):
-    """Asks another model from blocking code."""
+    """A model that asks another model from blocking code."""
 
     inner: LLM = field(factory=rxllm.Embedded)
 
     def complete(self, request):
-        """Blocks on the other's answer."""
+        """Answer."""
         return f"<{self.inner.invoke(request)}>"
 
 
 @frozen
 class Echo(LLM):
-    """Says what it was asked."""
+    """A model that answers with its prompt."""
 
     async def complete(self, request):
-        """The prompt."""
+        """Answer."""
         return request.text
 
 
-def test_blocking_models_may_ask_each_other():
-    """Each blocking call has a thread of its own: six deep, none waits for another's."""
+def test_nested_blocking_models_do_not_deadlock():
+    """Each blocking call has a thread of its own, so six nested models do not wait for each other."""
     llm = Echo()
     for _ in range(6):
         llm = Blocking(inner=llm)
@@ -180,16 +180,16 @@ def test_blocking_models_may_ask_each_other():
     assert ["<<<<<<p>>>>>>"] * 20 == [str(answer) for answer in llm.batch(["p"] * 20, max_concurrency=20)]
 
 
-async def test_blocking_models_may_ask_each_other_on_a_loop():
-    """The same from a running loop."""
+async def test_nested_blocking_models_do_not_deadlock_on_a_loop():
+    """Six nested blocking models asked on a running loop do not wait for each other."""
     llm = Echo()
     for _ in range(6):
         llm = Blocking(inner=llm)
     assert "<<<<<<p>>>>>>" == str(await llm.ainvoke("p"))
 
 
-def test_a_synchronous_call_on_the_portal_is_refused():
-    """It would wait for itself; what to do instead is said."""
+def test_synchronous_call_on_the_background_loop_raises_misuse():
+    """The call would wait for itself; the error names the async form."""
     llm = Echo()
     for blocking in (llm.invoke, lambda text: list(llm.stream(text)), lambda text: llm.batch([text])):
         with pytest.raises(MisuseError, match="ainvoke"):
@@ -202,7 +202,7 @@ WHO = contextvars.ContextVar("WHO", default="nobody")
 
 
 def whos():
-    """Providers of each kind, that answer with whom they see."""
+    """Return a provider of each kind; each answers with the user that it sees."""
 
     @frozen
     class Complete(LLM):
@@ -231,21 +231,21 @@ def whos():
 
 
 class Seen:
-    """A model with an operator and a handler, and whom all of them saw."""
+    """A model with an operator and a handler, and the users that each of them saw."""
 
     def __init__(self, kind):
         self.names = []
         self.pipeline = rxllm.pipe(observe(kind(), self.note), ops.do_action(self.note))
 
     def note(self, event):
-        """Notes who is seen, and whom a chunk has seen."""
+        """Record the user that this code sees."""
         self.names.append(WHO.get())
         self.names += [str(event)] if isinstance(event, Chunk) and str(event) else []
 
 
 @pytest.mark.parametrize("kind", whos())
-def test_context_variables_are_seen_by_all(kind):
-    """Provider, operators and handlers see the subscriber's context variables, whichever way it is asked."""
+def test_context_variables_reach_providers_operators_and_handlers(kind):
+    """Each of them sees the subscriber's context variables, by each way to ask."""
 
     async def on_a_loop(seen):
         WHO.set("loop")
@@ -274,8 +274,8 @@ def test_context_variables_are_seen_by_all(kind):
     assert "nobody" == WHO.get()
 
 
-def test_threads_do_not_see_each_others_context():
-    """Streams that run at the same time on one portal see each their own."""
+def test_threads_keep_their_own_context():
+    """Streams of several threads on one background loop see the context of their own thread."""
 
     def read(name):
         WHO.set(name)
@@ -291,8 +291,8 @@ def test_threads_do_not_see_each_others_context():
         )
 
 
-async def test_streams_at_once_do_not_see_each_others_context():
-    """Each request of a batch has a context of its own, as any task has."""
+async def test_batched_requests_keep_their_own_context():
+    """Each request of a batch has a context of its own, as each task has."""
 
     class Sets(rxllm.LLM):
         async def complete(self, request):
@@ -308,7 +308,7 @@ async def test_streams_at_once_do_not_see_each_others_context():
 
 # ── programs ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# On a slow machine asyncio's debug mode, part of -X dev, warns that importing httpx took its time.
+# On a slow machine asyncio's debug mode, a part of -X dev, warns that importing httpx is slow.
 PRELUDE = """
 import asyncio, logging, os, sys, threading
 import rxllm
@@ -318,7 +318,7 @@ llm = rxllm.OpenAI("m", base_url=sys.argv[1])
 
 
 def run(script, url, *, ignore=()):
-    """What a program says, which must end well and complain of nothing."""
+    """Return what a program prints; it must end with status 0 and without a warning."""
     options = ["-X", "dev", "-W", "error", *(option for what in ignore for option in ("-W", f"ignore::{what}"))]
     done = subprocess.run(
         [sys.executable, *options, "-c", PRELUDE + script, url],
@@ -338,20 +338,20 @@ llm("p").subscribe(lambda chunk: print(chunk, end="", flush=True), print, lambda
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_a_script_that_only_subscribes_hears_the_end(host):
-    """The process stays until the stream has ended, even where the host's name is still to be looked up."""
+def test_script_that_only_subscribes_ends_after_its_stream(host):
+    """The process lives until the stream has ended, even if the host name is still to be resolved."""
     events = Chat().stream(["Hel", "lo"])
     with FakeServer(Reply([*events[:2], 0.05, *events[2:]])) as server:
         assert "Hello!\n" == run(SUBSCRIBES, server.url.replace("127.0.0.1", host))
 
 
-def test_a_script_hears_all_that_it_subscribed_to(hello):
-    """Of many subscriptions."""
+def test_script_ends_after_all_its_subscriptions(hello):
+    """The process lives until each of several subscriptions has ended."""
     assert 3 == run(SUBSCRIBES * 3, hello.url).count("!")
 
 
-def test_a_script_hears_what_was_subscribed_to_while_it_heard():
-    """Whoever subscribes when he hears something is waited for, too."""
+def test_script_ends_after_a_nested_subscription():
+    """A subscription made in `on_next` at the end of a script keeps the process alive too."""
     events = Chat().stream(["Hel", "lo"])
     script = """
 llm("p").subscribe(on_completed=lambda: llm("q").subscribe(on_completed=lambda: print("!")))
@@ -360,16 +360,16 @@ llm("p").subscribe(on_completed=lambda: llm("q").subscribe(on_completed=lambda: 
         assert "!\n" == run(script, server.url)
 
 
-def test_a_script_with_a_half_read_iterator_ends_at_once():
-    """Nobody waits for the rest, and its request is closed."""
+def test_script_with_a_half_read_stream_ends_at_once():
+    """A stream that nobody reads further does not keep the process alive, and its request is closed."""
     with FakeServer(HANGING) as server:
         assert "Hel\n" == run("chunks = llm.stream('p'); print(next(chunks))", server.url)
         server.exchange().wait_closed()
         assert server.exchange().aborted
 
 
-def test_a_script_with_a_half_read_async_iterator_ends_at_once():
-    """The same on a loop."""
+def test_script_with_a_half_read_async_stream_ends_at_once():
+    """An async stream that nobody reads further does not keep the process alive, and its request is closed."""
     script = """
 async def main():
     global chunks
@@ -383,8 +383,8 @@ asyncio.run(main())
         assert server.exchange().aborted
 
 
-def test_a_disposed_subscription_holds_no_script():
-    """Whoever has left is not waited for."""
+def test_disposed_subscription_does_not_keep_a_script_alive():
+    """A script does not wait for a subscription that it has disposed."""
     script = """
 heard = threading.Event()
 subscription = llm("p").subscribe(lambda _: heard.set())
@@ -395,8 +395,8 @@ subscription.dispose()
         assert "" == run(script, server.url)
 
 
-def test_a_thread_reads_on_after_the_main_thread():
-    """A thread that is no daemon may begin, read and end its streams when the main thread has ended."""
+def test_thread_reads_after_the_main_thread_has_ended():
+    """A non-daemon thread may begin, read and end streams after the end of the main thread."""
     script = """
 begun = threading.Event()
 def read():
@@ -411,7 +411,7 @@ begun.wait()
         assert "Hello\nHello\n" == run(script, server.url)
 
 
-# Two Pythons start no thread once the main thread has ended.
+# Python 3.12.0 and 3.12.1 start no thread after the main thread has ended.
 STARTS_THREADS_LATE = not ((3, 12) <= sys.version_info < (3, 12, 2))
 LATE_CALLS = {
     "an answer": "print(llm.invoke('p'))",
@@ -423,8 +423,8 @@ LATE_CALLS = {
 @pytest.mark.parametrize(
     ("call", "host"), [("an answer", "localhost"), ("a subscription", "127.0.0.1"), ("a blocking model", "localhost")]
 )
-def test_a_thread_may_begin_after_the_main_thread(call, host, hello):
-    """A thread that is no daemon makes the first call of all; where Python can't start threads any more, it says so."""
+def test_first_call_after_the_main_thread_has_ended_streams_or_raises(call, host, hello):
+    """The first call after the end of the main thread works, or the error says that Python starts no thread."""
     script = f"""
 class Blocking(rxllm.LLM):
     def complete(self, request):
@@ -446,8 +446,8 @@ threading.Thread(target=read).start()
 
 
 @pytest.mark.parametrize("call", ["an answer", "a subscription"])
-def test_a_thread_may_go_on_after_the_main_thread(call, hello):
-    """A program whose main thread has asked before may ask on, on any Python, and look up its host."""
+def test_later_call_after_the_main_thread_has_ended_streams(call, hello):
+    """If the main thread has asked before, another thread may ask after its end, with a host name, on each Python."""
     script = f"""
 llm.invoke("p")
 def read():
@@ -458,8 +458,8 @@ threading.Thread(target=read).start()
     assert "Hello\n" == run(script, hello.url.replace("127.0.0.1", "localhost"))
 
 
-def test_an_executors_jobs_are_done_after_the_main_thread():
-    """The jobs of an executor that nobody shuts down are done at the end of the program."""
+def test_executor_runs_its_jobs_after_the_main_thread_has_ended():
+    """An executor that the program does not shut down runs its jobs at the end of the program."""
     script = """
 from concurrent.futures import ThreadPoolExecutor
 llm.invoke("p")
@@ -471,8 +471,8 @@ for _ in range(3):
         assert "Hello\n" * 3 == run(script, server.url)
 
 
-def test_an_error_that_nobody_takes_is_logged():
-    """A subscriber without `on_error` ends his stream only: the next one is heard, and the process ends."""
+def test_unhandled_error_is_logged():
+    """A subscriber without `on_error` ends its own stream only: the next stream works, and the process ends."""
     script = """
 class Failing(rxllm.LLM):
     async def complete(self, request):
@@ -487,8 +487,8 @@ llm("p").subscribe(lambda chunk: print(chunk, end=""))
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 @pytest.mark.parametrize("end", ["os._exit(0)", "sys.exit()"])
-def test_a_forked_child_has_a_portal_of_its_own(end, hello):
-    """A child streams after its parent has, ends whichever way, and the parent goes on."""
+def test_forked_child_streams_on_its_own_background_loop(end, hello):
+    """A child may stream and end in any way after its parent has streamed, and the parent continues."""
     script = f"""
 print(llm.invoke("p"), flush=True)
 child = os.fork()
@@ -502,8 +502,8 @@ print(llm.invoke("p"))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-def test_a_forked_child_may_use_its_parents_objects():
-    """Locks that the parent holds, permits that it has taken and requests that it runs are not the child's."""
+def test_forked_child_uses_inherited_objects():
+    """A child inherits no locked lock, no taken permit and no running request of its parent."""
     script = """
 import rxllm.combinators.limiter
 
@@ -542,8 +542,8 @@ for stream in begun:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-def test_a_forked_child_does_not_wait_for_its_parents_streams():
-    """What the parent has subscribed to is the parent's to hear out."""
+def test_forked_child_does_not_wait_for_streams_of_its_parent():
+    """A child ends at once, although its parent still has subscriptions."""
     released = Signal()
     script = """
 import multiprocessing
@@ -570,8 +570,8 @@ llm.invoke("release")
         assert "child\n0\nparent\n" == run(script, server.url, ignore=["DeprecationWarning", "ResourceWarning"])
 
 
-def test_a_subscribers_exit_takes_nobody_elses_loop(hello):
-    """SystemExit out of a subscriber on the portal ends his own stream; the next ones are served."""
+def test_system_exit_in_a_subscriber_ends_only_its_stream(hello):
+    """After SystemExit in a subscriber on the background loop, later streams work."""
     script = """
 ended = threading.Event()
 def leave(_):
@@ -587,8 +587,8 @@ print(llm.invoke("p"))
     assert "Hello\n" == run(script, hello.url)
 
 
-def test_the_portal_lives_on_after_a_callbacks_exit(hello):
-    """SystemExit out of whatever runs on the portal takes it from nobody."""
+def test_system_exit_in_a_callback_does_not_stop_the_background_loop(hello):
+    """After SystemExit in a callback on the background loop, streams work."""
     blamed = []
     told = Signal()
     loop = portal()
@@ -612,8 +612,8 @@ def test_the_portal_lives_on_after_a_callbacks_exit(hello):
         ("eventlet.patcher", "eventlet.monkey_patch(thread=False, select=False)"),
     ],
 )
-def test_greenlets_instead_of_threads_are_refused(patched, advice):
-    """Where a library has replaced Python's threads, the first synchronous call says how to patch without them."""
+def test_patched_threads_raise_misuse(patched, advice):
+    """If a library has replaced Python's threads, the first synchronous call says how to patch without them."""
     script = f"""
 import types
 patcher = sys.modules["{patched}"] = types.ModuleType("{patched}")

@@ -1,4 +1,4 @@
-"""Code that breaks the rules around the engine: what it does is seen, ends in time, and hurts nobody else."""
+"""Code around the engine that breaks the rules: the failure is reported, ends in time, and disturbs no other stream."""
 
 import asyncio
 import inspect
@@ -23,12 +23,12 @@ from rxllm.runtime.scheduler import Scheduler
 from rxllm.runtime.source import source
 from rxllm.testing import End, FakeServer, Reply, Signal, on_virtual_time
 
-TIMEOUT = 5.0  # seconds for what comes at once
+TIMEOUT = 5.0  # seconds for something that is fast
 EAGER = pytest.mark.skipif(sys.version_info < (3, 12), reason="there are no eager tasks before Python 3.12")
 
 
 class Count(LLM):
-    """Five chunks."""
+    """A model that emits five chunks."""
 
     async def chunks(self, request):
         """The numbers from 0 to 4."""
@@ -38,7 +38,7 @@ class Count(LLM):
 
 
 def careless(source):
-    """An operator whose code raises at the second item, where reactivex's own would send an error."""
+    """An operator that raises at the second item instead of sending an error."""
 
     def subscribe(observer, scheduler=None):
         seen = []
@@ -55,16 +55,16 @@ def careless(source):
 
 
 def stopping(value):
-    """Raises what ends an iteration."""
+    """Raise StopIteration or StopAsyncIteration."""
     raise StopIteration if value == "1 " else StopAsyncIteration
 
 
-# ── an end of iteration that is none ─────────────────────────────────────────────────────────────────────────────
+# ── StopIteration from other code ─────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("error", [StopIteration("no"), StopAsyncIteration("no")])
-async def test_an_end_of_iteration_upstream_is_an_error(error):
-    """A loop would take it for the end of the answer, and half of one would look whole."""
+async def test_stop_iteration_upstream_is_an_error(error):
+    """A loop would take it for the end of the answer, and a half answer would look whole."""
     broken = rx.concat(rx.of("a"), rx.throw(error))
     heard = []
     with pytest.raises(RuntimeError, match=rf"{type(error).__name__} was raised outside") as caught:
@@ -79,8 +79,8 @@ async def test_an_end_of_iteration_upstream_is_an_error(error):
 
 
 @pytest.mark.parametrize("error", [StopIteration, StopAsyncIteration])
-async def test_an_end_of_iteration_is_an_error_of_an_answer(error):
-    """Asked for whole, it fails; it does not end whoever asked."""
+async def test_stop_iteration_fails_an_answer(error):
+    """`invoke` raises another error, since a StopIteration would end the caller's own iteration."""
 
     def raising(chunk):
         raise error
@@ -97,8 +97,8 @@ async def test_an_end_of_iteration_is_an_error_of_an_answer(error):
 # ── an operator that raises ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_script_with_a_careless_operator_ends():
-    """Its subscriber hears no end, but the process is not kept from ending by limits that nothing will ever meet."""
+def test_script_with_a_raising_operator_ends():
+    """The subscriber gets no end, but no timer of the broken stream keeps the process alive."""
     program = f"""
 import asyncio, reactivex as rx, rxllm
 from rxllm import LLM
@@ -116,8 +116,8 @@ Count()("x").pipe(careless, rxllm.idle_timeout(300), rxllm.first_chunk_timeout(6
     assert 2 == done.stderr.count("ValueError: careless")
 
 
-async def test_a_careless_operator_is_its_own_answers_failure():
-    """In a batch the others are answered, and nothing hangs; as an operator, too."""
+async def test_raising_operator_fails_only_its_own_answer():
+    """In a batch, and in `batch` as an operator, the other prompts are answered and nothing hangs."""
     asked = {"good": rxllm.pipe(Count(), rxllm.message()), "bad": rxllm.pipe(Count(), careless, rxllm.message())}
 
     def choose(prompt):
@@ -136,8 +136,8 @@ async def test_a_careless_operator_is_its_own_answers_failure():
     assert "careless" == str(heard[-1])
 
 
-async def test_prompts_behind_a_careless_operator_end_the_batch():
-    """What can't come any more is not waited for."""
+async def test_raising_operator_before_a_batch_ends_the_batch():
+    """A batch does not wait for prompts that can no longer come."""
     over, heard = asyncio.Event(), []
     prompts = careless(rxllm.from_iter(["a", "b", "c"]))
     prompts.pipe(rxllm.batch(Count())).subscribe(heard.append, lambda error: (heard.append(error), over.set()))
@@ -145,11 +145,11 @@ async def test_prompts_behind_a_careless_operator_end_the_batch():
     assert "careless" == str(heard[-1])
 
 
-# ── a provider that does what it wants ───────────────────────────────────────────────────────────────────────────
+# ── providers that break the rules ───────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_provider_that_swallows_its_cancellation_is_left():
-    """It is told once, does not obey, and is closed at its next item."""
+async def test_provider_that_swallows_cancellation_is_closed_at_its_next_item():
+    """It is cancelled once, goes on, and is closed at its next item."""
     closed = []
 
     class Stubborn(LLM):
@@ -167,13 +167,13 @@ async def test_a_provider_that_swallows_its_cancellation_is_left():
 
     async with asyncio.timeout(TIMEOUT), Stubborn().astream("x") as answer:
         assert "a" == (await anext(answer)).text
-        for _ in range(5):  # turns, until it waits
+        for _ in range(5):  # turns of the loop, until the pump waits
             await asyncio.sleep(0)
     assert ["told", "closed"] == closed
 
 
-async def test_what_chunks_raises_knows_its_request():
-    """Also where it raises before there is a stream."""
+async def test_error_raised_by_chunks_carries_its_request():
+    """An error of `chunks` carries its request, also if `chunks` raises before it returns a stream."""
 
     class Raises(LLM):
         def chunks(self, request):
@@ -185,8 +185,8 @@ async def test_what_chunks_raises_knows_its_request():
 
 
 @pytest.mark.parametrize("answer", ["text", b"bytes", {"a": 1}, None])
-def test_chunks_that_return_a_value_are_told(answer):
-    """A text is an iterable of letters, which nobody means."""
+def test_chunks_that_return_a_value_raise_misuse(answer):
+    """A returned str is an iterable of letters, which no provider means."""
 
     class Slip(LLM):
         def chunks(self, request):
@@ -197,16 +197,16 @@ def test_chunks_that_return_a_value_are_told(answer):
 
 
 @EAGER
-async def test_eager_tasks_change_nothing():
-    """Subscriptions within subscriptions, where the loop starts every task at once."""
+async def test_eager_task_factory_gives_the_same_items():
+    """Nested subscriptions work on a loop that starts each task at once."""
     asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
     answers = await rxllm.pipe(Count(), rxllm.text()).abatch(["x"] * 20)
     assert ["4 "] * 20 == answers
     assert ["0 1 2 3 4 "] * 20 == [answer.text for answer in await Count().abatch(["x"] * 20)]
 
 
-async def test_a_stream_that_is_left_at_a_closed_gate_starts_nothing():
-    """Least of all a thread."""
+async def test_stream_disposed_at_a_closed_gate_starts_no_thread():
+    """A source that waits for the gate before its first item starts nothing."""
     scheduler = Scheduler(asyncio.get_running_loop())
     scheduler.gate.close()
     begun = []
@@ -218,8 +218,8 @@ async def test_a_stream_that_is_left_at_a_closed_gate_starts_nothing():
     assert [] == begun
 
 
-async def test_a_gate_forgets_who_no_longer_waits():
-    """A gate may stay closed for long."""
+async def test_gate_drops_cancelled_waiters():
+    """A gate that stays closed for long keeps no waiter that was cancelled."""
     gate = Gate()
     gate.close()
     waiting = [asyncio.ensure_future(gate.wait()) for _ in range(3)]
@@ -234,8 +234,8 @@ async def test_a_gate_forgets_who_no_longer_waits():
 # ── loops ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_loops_may_come_and_go_in_many_threads():
-    """What each has one of is made and closed while others do the same."""
+def test_loop_local_objects_of_many_threads_are_independent():
+    """Each loop makes and closes its own object, while other threads do the same."""
     failures = []
 
     async def closed(value):
@@ -260,8 +260,8 @@ def test_loops_may_come_and_go_in_many_threads():
     assert [] == failures
 
 
-def test_a_closed_loop_is_refused():
-    """A subscription to it would never begin, and nobody would know."""
+def test_subscribing_on_a_closed_loop_raises_misuse():
+    """The task of such a subscription would never run."""
     loop = asyncio.new_event_loop()
     loop.close()
     for scheduler in AsyncIOScheduler(loop), Scheduler(loop):
@@ -269,8 +269,8 @@ def test_a_closed_loop_is_refused():
             Count()("x").subscribe(scheduler=scheduler)
 
 
-def test_a_stream_is_left_from_another_loop():
-    """It can't wait for that loop, which may be busy or over; the request is closed all the same."""
+def test_stream_is_closed_from_another_loop():
+    """`aclose` on another loop returns at once, since the stream's loop may be busy, and the request is closed."""
     with FakeServer(Reply([Chat().stream(["Hel"])[1], End.HANG])) as server:
         llm = rxllm.OpenAI("m", base_url=server.url, api_key="k")
         begun, left = threading.Event(), Signal()
@@ -291,8 +291,8 @@ def test_a_stream_is_left_from_another_loop():
         thread.join()
 
 
-async def test_a_stream_that_is_closed_before_it_begins_leaves_no_trace():
-    """Its task would call it for nothing when it ends."""
+async def test_stream_closed_before_it_begins_leaves_no_callback():
+    """The reading task keeps no callback of such a stream."""
     stream = aiter(Count().astream("x"))
     await stream.aclose()
     assert [] == [chunk async for chunk in stream]
@@ -302,8 +302,8 @@ async def test_a_stream_that_is_closed_before_it_begins_leaves_no_trace():
 # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_busy_thread_is_no_idleness():
-    """While a consumer keeps the loop from reading, what comes waits in the socket."""
+async def test_blocked_loop_does_not_time_out():
+    """While a consumer blocks the event loop, the items wait in the socket, so the idle limit does not count."""
     beginning, *rest = Chat().stream(["a", "b"])
     with FakeServer(Reply([beginning, *rest])) as server:
         llm = rxllm.OpenAI("m", base_url=server.url, api_key="k", timeout=rxllm.Timeouts(idle=0.1))
@@ -316,8 +316,8 @@ async def test_a_busy_thread_is_no_idleness():
 
 
 @on_virtual_time
-async def test_a_late_look_that_finds_nothing_still_fails():
-    """Being busy is an excuse once, not for ever."""
+async def test_silence_after_a_blocked_loop_times_out():
+    """A blocked loop extends the idle limit once, not for ever."""
     never = source(lambda scheduler: _once())
     items = never.pipe(silence(first=None, idle=0.05), rxllm.astream())
     await anext(items)
@@ -331,8 +331,8 @@ async def _once():
     await asyncio.Event().wait()
 
 
-def test_a_run_whose_loop_ends_before_its_first_step_is_told_cancelled():
-    """Its task never runs; who listens hears the end all the same."""
+def test_run_cancelled_before_its_first_step_emits_cancelled():
+    """The task never runs, but the listeners get Cancelled."""
     told = []
 
     async def main():
@@ -343,7 +343,7 @@ def test_a_run_whose_loop_ends_before_its_first_step_is_told_cancelled():
 
 
 def buggy(source):
-    """An operator of the program's own, which raises where reactivex's own would send an error."""
+    """An operator that raises instead of sending an error."""
 
     def on_next(value):
         raise ZeroDivisionError
@@ -357,8 +357,8 @@ def buggy(source):
 
 @pytest.mark.parametrize("delay", [ops.delay(0.001), ops.map(str)], ids=["on time", "at once"])
 @pytest.mark.parametrize("handlers", [[], [lambda event: None]], ids=["unobserved", "observed"])
-def test_an_operator_that_raises_on_time_ends_the_loop(delay, handlers):
-    """No task of a source's is above it then, only a scheduled action."""
+def test_operator_that_raises_in_a_timer_ends_the_loop(delay, handlers):
+    """No task of a source calls the operator then, only a scheduled action."""
     pipeline = rxllm.pipe(Count(), delay, buggy).with_config(handlers=handlers)
     with pytest.raises(ZeroDivisionError):
         pipeline.invoke("x")
@@ -367,12 +367,12 @@ def test_an_operator_that_raises_on_time_ends_the_loop(delay, handlers):
 
 
 def leave(*_):
-    """Somebody ends the program."""
+    """Raise an exception that ends the program."""
     raise SystemExit(3)
 
 
 class Leaves(LLM):
-    """Ends the program when it is asked."""
+    """A model that ends the program when it is asked."""
 
     def chunks(self, request):
         """Not a stream."""
@@ -389,8 +389,8 @@ class Leaves(LLM):
     ],
     ids=["a handler", "a model", "a factory", "on time"],
 )
-def test_who_waits_in_another_thread_hears_of_an_exit(stage):
-    """Also of one while the stream is subscribed to."""
+def test_exit_on_the_background_loop_reaches_the_reader(stage):
+    """The reader in another thread gets it, also if it is raised during `subscribe`."""
     with pytest.raises(SystemExit):
         stage.invoke("x")
     assert "0 1 2 3 4 " == Count().invoke("x").text, "the others' loop goes on"

@@ -1,4 +1,4 @@
-"""The engine's own parts: schedulers, sources, threads, and what each loop has one of."""
+"""The parts of the engine: schedulers, sources, threads, and loop-local objects."""
 
 import asyncio
 import subprocess
@@ -28,31 +28,31 @@ from rxllm.testing import FakeServer, Reply, Signal
 HELLO = Reply(Chat().stream(["Hel", "lo"]))
 
 
-class Heard:
-    """An observer that remembers, and can be waited for."""
+class Recorder:
+    """An observer that records what it gets, and that a test can wait for."""
 
     def __init__(self):
         self.events = []
         self.ended = Signal()
 
     def on_next(self, value):
-        """Remembers an item."""
+        """Record an item."""
         self.events.append(value)
 
     def on_error(self, error):
-        """Remembers the error's class, and ends."""
+        """Record the class of the error, and the end."""
         self.events.append(type(error))
         self.ended.set()
 
     def on_completed(self):
-        """Ends."""
+        """Record the end."""
         self.events.append("|")
         self.ended.set()
 
 
 @pytest.fixture
-async def blamed():
-    """What the running loop's exception handler is told."""
+async def reported():
+    """The errors that the running loop's exception handler gets."""
     told = asyncio.Queue()
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.put_nowait(context["exception"]))
     return told
@@ -61,23 +61,23 @@ async def blamed():
 # ── schedulers ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_the_running_loop_is_taken_and_else_the_portal():
-    """`scheduler()` is the running loop's; where none runs, the portal's."""
+async def test_scheduler_uses_the_running_loop_or_the_background_loop():
+    """`scheduler()` uses the running loop; without one, the background loop."""
     given = rxllm.scheduler()
     assert given.loop is asyncio.get_running_loop()
     assert given is rxllm.scheduler(given)
     assert portal() is await asyncio.to_thread(lambda: rxllm.scheduler().loop)
 
 
-def test_another_thread_may_schedule_and_dispose():
-    """Actions run on the scheduler's loop, whoever scheduled them; who is disposed of does not run."""
+def test_actions_of_other_threads_run_on_the_loop():
+    """Any thread may schedule an action and dispose of it; a disposed action does not run."""
     scheduler = rxllm.scheduler()
     released, done, ran = Signal(), Signal(), []
 
     def note(name):
         return lambda *_: ran.append((name, threading.current_thread().name))
 
-    scheduler.schedule(lambda *_: released.wait())  # the loop stands still, so that nothing is too late
+    scheduler.schedule(lambda *_: released.wait())  # blocks the loop, so that the dispose is in time
     for disposed in (scheduler.schedule(note("never")), scheduler.schedule_relative(0.001, note("never"))):
         disposed.dispose()
         disposed.dispose()
@@ -92,8 +92,8 @@ def test_another_thread_may_schedule_and_dispose():
     assert [(name, "rxllm-portal") for name in names] == ran
 
 
-def test_what_was_scheduled_can_be_disposed_while_it_waits():
-    """The timer is taken from the loop."""
+def test_disposed_action_leaves_the_loop():
+    """Disposing removes the timer from the loop."""
     scheduler = rxllm.scheduler()
     first, done, ran = Signal(), Signal(), []
     late = scheduler.schedule_relative(0.02, lambda *_: ran.append("late"))
@@ -105,8 +105,8 @@ def test_what_was_scheduled_can_be_disposed_while_it_waits():
     assert [] == ran
 
 
-def test_time_operators_run_on_the_portal():
-    """With `scheduler()` the operators that count time start no Timer threads."""
+def test_time_operators_start_no_timer_threads():
+    """With `scheduler()`, operators that count time run on the background loop."""
     keys, heard, done = Subject(), [], Signal()
 
     def hear(key):
@@ -124,18 +124,18 @@ def test_time_operators_run_on_the_portal():
 
 
 @pytest.mark.parametrize("stage", [rxllm.Embedded(), rxllm.OpenAI("m", base_url="http://127.0.0.1:1")])
-def test_virtual_time_is_refused(stage):
-    """A virtual-time scheduler has no loop: the subscriber hears a MisuseError, nothing is raised at the caller."""
-    heard = Heard()
+def test_virtual_time_sends_misuse_to_the_subscriber(stage):
+    """A virtual-time scheduler has no event loop: `on_error` gets a MisuseError, and `subscribe` raises nothing."""
+    heard = Recorder()
     stage("p").subscribe(heard, scheduler=TestScheduler())
     heard.ended.wait()
     assert [MisuseError] == heard.events
 
 
 @pytest.mark.parametrize("kind", [AsyncIOScheduler, AsyncIOThreadSafeScheduler])
-async def test_a_plain_asyncio_schedulers_loop_is_taken(kind):
-    """Also from a thread that runs no loop."""
-    heard, loops = Heard(), []
+async def test_loop_of_a_plain_asyncio_scheduler_is_used(kind):
+    """A stream runs on that loop, also if another thread subscribes."""
+    heard, loops = Recorder(), []
     loop = asyncio.get_running_loop()
     answer = rxllm.Embedded()("p").pipe(ops.do_action(lambda _: loops.append(asyncio.get_running_loop())))
     thread = threading.Thread(target=lambda: answer.subscribe(heard, scheduler=kind(loop)))
@@ -148,14 +148,14 @@ async def test_a_plain_asyncio_schedulers_loop_is_taken(kind):
 # ── sources ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_source_speaks_the_grammar():
-    """Items, then one end; two subscriptions are two runs."""
+async def test_source_emits_items_and_one_end():
+    """Each of two subscriptions gets all items, then one terminal event."""
 
     async def items(_):
         yield 1
         yield 2
 
-    heard = Heard(), Heard()
+    heard = Recorder(), Recorder()
     for one in heard:
         source(items).subscribe(one)
     for one in heard:
@@ -164,8 +164,8 @@ async def test_a_source_speaks_the_grammar():
 
 
 @pytest.mark.parametrize("error", [ValueError, asyncio.TimeoutError, StopIteration, SystemExit])
-def test_a_failing_source_tells_whoever_waits(error):
-    """What a source raises reaches a plain loop, even what is no Exception; none waits for ever."""
+def test_failure_of_a_source_reaches_a_plain_loop(error):
+    """The loop raises what the source raised, also a BaseException, and does not hang."""
 
     async def items(_):
         yield 1
@@ -178,8 +178,8 @@ def test_a_failing_source_tells_whoever_waits(error):
 
 
 @pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt, asyncio.CancelledError, StopIteration])
-def test_a_failing_blocking_call_tells_whoever_waits(error):
-    """The same of a provider's thread."""
+def test_failure_of_a_blocking_call_reaches_a_plain_loop(error):
+    """The loop raises what a provider's thread raised, also a BaseException, and does not hang."""
 
     class Failing(LLM):
         def complete(self, request):
@@ -190,8 +190,8 @@ def test_a_failing_blocking_call_tells_whoever_waits(error):
         Failing().invoke("p")
 
 
-def test_a_source_that_is_cancelled_from_within_is_interrupted():
-    """If what a provider waits for is cancelled, nobody left: the answer has failed, and may be tried again."""
+def test_cancellation_inside_a_source_is_interrupted():
+    """If something that a provider awaits is cancelled, the answer fails with a retryable Interrupted."""
 
     class Cancelling(LLM):
         async def complete(self, request):
@@ -205,7 +205,7 @@ def test_a_source_that_is_cancelled_from_within_is_interrupted():
 
 
 def raising(items):
-    """An operator with a bug, which raises where it should not."""
+    """An operator with a bug: it raises in `on_next` or during `subscribe`."""
     return Observable(
         lambda observer, scheduler=None: items.subscribe(
             lambda _: 1 / 0, observer.on_error, observer.on_completed, scheduler=scheduler
@@ -213,21 +213,21 @@ def raising(items):
     )
 
 
-def test_an_operators_bug_reaches_a_plain_loop():
-    """What an operator raises instead of passing it on ends the loop, which would wait for ever."""
+def test_exception_of_an_operator_ends_a_plain_loop():
+    """The loop raises it; otherwise it would wait for ever."""
     with pytest.raises(ZeroDivisionError):
         list(rxllm.Embedded()("p").pipe(raising, rxllm.stream()))
 
 
-async def test_an_operators_bug_reaches_an_async_loop(blamed):
-    """The same, and the loop's exception handler is not told, too."""
+async def test_exception_of_an_operator_ends_an_async_loop(reported):
+    """The loop raises it, and the event loop's exception handler does not get it as well."""
     with pytest.raises(ZeroDivisionError):
         [item async for item in rxllm.Embedded()("p").pipe(raising, rxllm.astream())]
-    assert 0 == blamed.qsize()
+    assert 0 == reported.qsize()
 
 
-def test_an_operators_bug_closes_all_requests():
-    """All that the broken graph had asked is left."""
+def test_exception_of_an_operator_closes_all_requests():
+    """All requests of the broken graph are closed."""
     events = Chat().stream(["Hel"])
     with FakeServer(Reply([events[1], Signal()])) as server:
         llm = rxllm.OpenAI("m", base_url=server.url)
@@ -240,12 +240,12 @@ def test_an_operators_bug_closes_all_requests():
             exchange.wait_closed()
 
 
-async def test_a_raising_subscriber_is_blamed(blamed):
-    """At an item, at the end, and where there is no on_error: the loop's exception handler hears of it."""
+async def test_exception_of_a_subscriber_reaches_the_exception_handler(reported):
+    """The loop's handler gets it from `on_next`, from `on_completed`, and for a missing `on_error`."""
 
     async def items(_):
         yield 1
-        yield 2  # not heard any more by whoever has raised
+        yield 2  # not emitted to a subscriber that has raised
 
     async def failing(_):
         raise ValueError
@@ -253,16 +253,16 @@ async def test_a_raising_subscriber_is_blamed(blamed):
 
     errors = []
     source(items).subscribe(lambda _: 1 / 0, errors.append)
-    assert ZeroDivisionError is type(await blamed.get())
+    assert ZeroDivisionError is type(await reported.get())
     source(items).subscribe(on_error=errors.append, on_completed=lambda: 1 / 0)
-    assert ZeroDivisionError is type(await blamed.get())
+    assert ZeroDivisionError is type(await reported.get())
     source(failing).subscribe(lambda _: None)
-    assert ValueError is type(await blamed.get())
-    assert ([], 0) == (errors, blamed.qsize())
+    assert ValueError is type(await reported.get())
+    assert ([], 0) == (errors, reported.qsize())
 
 
-async def test_a_source_that_fails_while_it_is_closed_is_blamed(blamed):
-    """Nobody hears it any more, but it is not lost."""
+async def test_exception_while_closing_reaches_the_exception_handler(reported):
+    """The subscriber has disposed, so the loop's exception handler gets it."""
 
     async def items(_):
         try:
@@ -275,12 +275,30 @@ async def test_a_source_that_fails_while_it_is_closed_is_blamed(blamed):
     subscription = source(items).subscribe(lambda _: heard.set())
     await heard.wait()
     subscription.dispose()
-    assert ValueError is type(await blamed.get())
+    assert ValueError is type(await reported.get())
 
 
-async def test_disposing_closes_where_it_stands():
-    """The generator's `finally` runs on its loop; disposing twice is once; nothing is heard after."""
-    closed, heard, waiting = asyncio.Event(), Heard(), asyncio.Event()
+async def test_cancelled_task_of_a_source_is_reported_once():
+    """The failure handler gets one CancelledError when the loop cancels the task, and none after a dispose."""
+    failures = []
+
+    async def items(_):
+        await asyncio.Event().wait()
+        yield 1
+
+    for cancel in (lambda scheduler, _: [task.cancel() for task in scheduler.lifetime.tasks], lambda _, s: s.dispose()):
+        base = Scheduler(asyncio.get_running_loop())
+        scheduler = base.evolve(lifetime=base.lifetime.handled_by(lambda error: failures.append(type(error)) or True))
+        subscription = source(items).subscribe(scheduler=scheduler)
+        await asyncio.sleep(0)
+        cancel(scheduler, subscription)
+        await settled(scheduler.lifetime.tasks)
+    assert [asyncio.CancelledError] == failures
+
+
+async def test_dispose_closes_the_generator_on_its_loop():
+    """The generator's `finally` runs on its loop, a second dispose does nothing, and nothing is emitted after it."""
+    closed, heard, waiting = asyncio.Event(), Recorder(), asyncio.Event()
 
     async def items(_):
         try:
@@ -300,8 +318,8 @@ async def test_disposing_closes_where_it_stands():
     assert [1] == heard.events
 
 
-async def test_who_is_disposed_at_once_never_starts():
-    """Not even from another thread, before the loop has heard of it."""
+async def test_subscription_disposed_at_once_never_starts():
+    """Also if another thread subscribes and disposes before the loop has run."""
     started = []
 
     async def items(_):
@@ -325,8 +343,8 @@ async def test_who_is_disposed_at_once_never_starts():
     assert [] == started
 
 
-def test_an_observable_is_no_iterable():
-    """As one it would yield Observables for ever; the sentence names what is meant."""
+def test_iterating_an_observable_raises_misuse():
+    """A plain Observable would yield Observables for ever; the error names the right form."""
     with pytest.raises(MisuseError, match=r"llm\.stream\(prompt\)"):
         iter(rxllm.Embedded()("p"))
 
@@ -334,8 +352,8 @@ def test_an_observable_is_no_iterable():
 # ── threads ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_worker_does_its_calls_in_one_thread():
-    """One after another, in a daemon thread that ends when it is closed."""
+async def test_worker_makes_its_calls_in_one_thread():
+    """The calls run in turn in a daemon thread, which ends after `close`."""
     scheduler = Scheduler(asyncio.get_running_loop())
     worker = Worker(scheduler.loop, scheduler.context)
     threads = [await worker.call(threading.current_thread) for _ in range(3)]
@@ -347,8 +365,8 @@ async def test_a_worker_does_its_calls_in_one_thread():
     assert not threads[0].is_alive()
 
 
-async def test_stop_iteration_in_a_thread_is_an_error():
-    """It can't be set on a future, so it becomes what generators make of it."""
+async def test_stop_iteration_in_a_thread_is_a_runtime_error():
+    """A future cannot hold StopIteration, so it becomes RuntimeError, as in a generator."""
     scheduler = Scheduler(asyncio.get_running_loop())
 
     def exhausted():
@@ -358,8 +376,8 @@ async def test_stop_iteration_in_a_thread_is_an_error():
         await in_thread(scheduler, exhausted)
 
 
-async def test_who_does_not_wait_any_more_is_not_told():
-    """A blocking call that ends after its caller has left disturbs nobody."""
+async def test_result_of_a_cancelled_call_is_dropped():
+    """A blocking call that ends after its caller was cancelled raises nothing."""
     scheduler = Scheduler(asyncio.get_running_loop())
     begun, released, ended = Signal(), Signal(), Signal()
 
@@ -377,8 +395,8 @@ async def test_who_does_not_wait_any_more_is_not_told():
     await ended.soon()
 
 
-async def test_a_generator_is_advanced_and_closed_in_one_thread():
-    """A cursor, a file or a lock in a generator stays in the thread that opened it."""
+async def test_generator_runs_in_one_thread():
+    """A generator with a cursor, a file or a lock is advanced and closed in one thread."""
     scheduler = Scheduler(asyncio.get_running_loop())
     threads, closed = [], Signal()
 
@@ -399,8 +417,8 @@ async def test_a_generator_is_advanced_and_closed_in_one_thread():
     assert threading.get_ident() not in threads
 
 
-def test_a_thread_outlives_its_loop_quietly():
-    """A blocking call that ends after its loop was closed complains of nothing."""
+def test_thread_that_outlives_its_loop_logs_nothing():
+    """A blocking call that ends after its loop was closed raises and logs nothing."""
     begun, released = Signal(), Signal()
     threads = []
 
@@ -422,11 +440,11 @@ def test_a_thread_outlives_its_loop_quietly():
     assert not threads[0].is_alive()
 
 
-# ── one object a loop ────────────────────────────────────────────────────────────────────────────────────────────
+# ── loop-local objects ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_each_loop_has_one_and_closes_it():
-    """Made once a loop and key, on it; closed on it, before it is."""
+def test_loop_local_object_is_made_once_and_closed_with_its_loop():
+    """There is one object for each loop and key; it is closed on the loop, before the loop is."""
     made, closed = [], []
 
     async def close(value):
@@ -450,8 +468,8 @@ def test_each_loop_has_one_and_closes_it():
     assert loops == [loop for value, loop in closed if value in made[::2]]
 
 
-def test_a_loop_that_was_never_tidied_leaves_nothing():
-    """Of a loop that was closed without `shutdown_asyncgens` nothing is kept, once another asks."""
+def test_object_of_a_loop_closed_without_shutdown_is_dropped():
+    """The next call drops the objects of a loop that was closed without `shutdown_asyncgens`."""
     made = []
 
     async def close(_):
@@ -468,8 +486,8 @@ def test_a_loop_that_was_never_tidied_leaves_nothing():
     assert 2 == len(made)
 
 
-def test_an_llm_of_ones_own_is_the_same_in_both_worlds():
-    """The same prompt and seed give the same text, synchronously and asynchronously."""
+def test_custom_llm_answers_alike_in_sync_and_async():
+    """The same prompt and seed give the same text synchronously and asynchronously."""
     llm = rxllm.Embedded().bind(seed=7)
 
     async def asynchronous():
@@ -478,8 +496,8 @@ def test_an_llm_of_ones_own_is_the_same_in_both_worlds():
     assert ([str(chunk) for chunk in llm.stream("p")], str(llm.invoke("p"))) == asyncio.run(asynchronous())
 
 
-async def test_leaving_while_hearing_the_end_cancels_nothing():
-    """A subscription that has ended by itself is not cancelled, though reactivex disposes it right then."""
+async def test_dispose_during_the_terminal_event_cancels_nothing():
+    """A subscription that ends by itself is not cancelled, though reactivex disposes of it at that moment."""
     cancellations = []
     heard_the_end = asyncio.Event()
 
@@ -507,7 +525,7 @@ class Waiting(rxllm.LLM):
 def names():
     print("rxllm-portal" in [thread.name for thread in threading.enumerate()], flush=True)
 
-atexit.register(names)  # before rxllm registers its own, so that it is called after that
+atexit.register(names)  # registered before rxllm's exit function, so it is called after that
 stream = Waiting().stream("hi")
 print(next(stream), flush=True)
 names()
@@ -515,13 +533,13 @@ names()
 
 
 def test_background_loop_is_stopped_when_the_program_ends():
-    """It closes the streams that are open, and its thread has ended before the interpreter is taken down."""
+    """It closes the open streams, and its thread ends before the interpreter is finalised."""
     done = subprocess.run([sys.executable, "-c", LEFT_OPEN], capture_output=True, text=True, timeout=30, check=False)
     assert (0, "begun\nTrue\nclosed\nFalse\n", "") == (done.returncode, done.stdout, done.stderr)
 
 
-def test_failure_while_subscribing_is_an_error_of_the_stream():
-    """It reaches the subscriber, once, and is not raised as well; after the end nobody can hear it, so it is raised."""
+def test_exception_while_subscribing_reaches_on_error():
+    """The subscriber gets it once and `subscribe` does not raise; after the end, `subscribe` raises it."""
     failure, heard = ValueError("no"), []
 
     def fails(observer, scheduler):
