@@ -1,4 +1,4 @@
-"""The observation of a run: who listens to it, and how code inside of the run reaches its listeners.
+"""The observation of a run: its listeners, and how code inside of the run reaches them.
 
 The scheduler of a subscription carries the observation through the graph. The engine does not look into it.
 """

@@ -1,10 +1,7 @@
-"""Bodies of the protocols, written by hand from their descriptions, and ways to cut and dress them.
+"""Bodies of the protocols, written by hand from their descriptions, and ways to cut and frame them.
 
-Each protocol has the same surface, so that one battery can ask all providers the same::
-
-    for protocol in PROTOCOLS:
-        server.reply(Reply(protocol.stream(["Hel", "lo"])))     # one SSE event a piece
-        server.reply(Reply.json(protocol.whole(["Hel", "lo"])))  # the same answer at once
+Each protocol has the same methods, so that one battery can ask all providers the same: ``protocol.stream(["Hel",
+"lo"])`` has one event for each piece, and ``protocol.whole(["Hel", "lo"])`` is the same answer as one document.
 """
 
 from __future__ import annotations
@@ -45,7 +42,7 @@ CREATED = 1_760_000_000
 
 @frozen
 class ToolCall:
-    """A call as the model streams it: its arguments are JSON text in pieces."""
+    """A tool call as the model streams it: its arguments are JSON text in pieces."""
 
     id: str = "call_1"
     name: str = "get_weather"
@@ -53,7 +50,7 @@ class ToolCall:
 
     @property
     def arguments(self) -> str:
-        """The JSON text, joined."""
+        """The joined JSON text."""
         return "".join(self.pieces)
 
 
@@ -67,20 +64,20 @@ class _Answer:
 
 
 def sse(data: Any, event: str | None = None) -> bytes:
-    """One SSE event; `data` is made JSON unless it is a string."""
+    """Return one SSE event; `data` becomes JSON unless it is a string."""
     text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)
     return (f"event: {event}\n" if event else "").encode() + f"data: {text}\n\n".encode()
 
 
 def aws_event(name: str, data: Any, kind: str = "event") -> bytes:
-    """One frame of an AWS event stream; `kind` is its message type, ``event`` or ``exception``."""
+    """Return one frame of an AWS event stream; `kind` is its message type, ``event`` or ``exception``."""
     payload = data if isinstance(data, bytes) else json.dumps(data, ensure_ascii=False).encode()
     headers = {f":{kind}-type": name, ":content-type": "application/json", ":message-type": kind}
     return aws_frame(headers, payload)
 
 
 def aws_frame(headers: Mapping[str, str], payload: bytes) -> bytes:
-    """One frame with these headers, all of them texts."""
+    """Return one frame with these headers, all of them texts."""
     head = b"".join(
         struct.pack(">B", len(key)) + key + struct.pack(">BH", 7, len(value)) + value
         for key, value in ((key.encode(), value.encode()) for key, value in headers.items())
@@ -258,7 +255,7 @@ class Chat(OpenAIProtocol):
 
 
 class Completions(OpenAIProtocol):
-    """OpenAI's legacy completions: text and nothing else; the chunks have the shape of the whole."""
+    """OpenAI's legacy completions: only text; a chunk has the shape of the whole answer."""
 
     name = "completions"
     path = "/v1/completions"
@@ -710,12 +707,12 @@ PROTOCOLS: tuple[Protocol, ...] = (Chat(), Completions(), Messages())
 
 
 def split_events(body: bytes) -> list[bytes]:
-    """The body cut after each blank line; no byte is lost."""
+    """Split the body after each blank line; no byte is lost."""
     return re.findall(rb"(?s).+?(?:\r\n\r\n|\n\n|\r\r(?!\n)|\Z)", body)
 
 
 def split_every(size: int, body: bytes | Iterable[bytes]) -> list[bytes]:
-    """The body cut after every `size` bytes, wherever that is."""
+    """Split the body after every `size` bytes."""
     joined = body if isinstance(body, bytes) else b"".join(body)
     return [joined[start : start + size] for start in range(0, len(joined), size)]
 
@@ -726,5 +723,5 @@ def with_line_ends(end: bytes, events: Iterable[bytes]) -> list[bytes]:
 
 
 def with_pings(events: Iterable[bytes], ping: bytes = b": ping\n\n") -> list[bytes]:
-    """The events with a keep-alive comment (or whatever is given) before each."""
+    """Insert a keep-alive comment, or `ping`, before each event."""
     return [piece for event in events for piece in (ping, event)]

@@ -1,4 +1,4 @@
-"""The documentation is true: its programs run offline and in silence, and print what the pages say they print."""
+"""The documentation is true: its programs run offline without a warning, and print what the pages say they print."""
 
 import itertools
 import json
@@ -24,19 +24,19 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 BLOCK = re.compile(r"^```(?:(\w+)(?: title=\"([^\"]*)\")?)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-CELL = "Notebook cell"  # the title of a program that may await at its top level
-OUTPUT = ("text", "Output")  # such a block after a program says what the program prints
-# With -X dev the loop tells which steps took over 100 ms: true on a busy machine, and no fault of the program.
+CELL = "Notebook cell"  # the title of a program that may use await at its top level
+OUTPUT = ("text", "Output")  # a block after a program that shows what the program prints
+# With -X dev asyncio logs steps of over 100 ms. On a busy machine they are not the program's fault.
 SLOW = "Executing <"
 
 
 def name(page):
-    """The page's path in the checkout."""
+    """Return the page's path in the checkout."""
     return page.relative_to(ROOT).as_posix()
 
 
 def programs(page):
-    """The page's programs, each as run() takes it, and what the page says that it prints, or None."""
+    """Yield the page's programs, each as run() takes it, and the output that the page shows, or None."""
     text = page.read_text("utf-8")
     for block, following in itertools.pairwise([*BLOCK.finditer(text), None]):
         if block[1] == "python":
@@ -45,7 +45,7 @@ def programs(page):
 
 
 def answer(request):
-    """What the vendor whose path this is would answer."""
+    """Return what the vendor with this path would answer."""
     if request.path.startswith("/model/"):  # Bedrock's
         bedrock = Converse()
         if request.path.endswith("-stream"):
@@ -61,11 +61,10 @@ def answer(request):
 
 
 def run(page, blocks, directory):
-    """What each of the blocks prints, run one after another in one process.
+    """Return what each of the blocks prints; they run one after another in one process.
 
-    A block is the line it stands on, its code, and whether it is a notebook's cell.
-
-    Where a program asks OpenAI or Anthropic, a local server answers in their place.
+    A block is its line number, its code, and whether it is a notebook cell. A local server answers in place of
+    OpenAI and Anthropic.
     """
     tests = Path(__file__).parent
     with FakeServer(answer) as server:
@@ -100,14 +99,14 @@ def run(page, blocks, directory):
 
 @pytest.mark.parametrize("block", [pytest.param(block, id=f"line {block[0]}") for block, _ in programs(PAGES[0])])
 def test_program_of_the_readme_runs(block, tmp_path):
-    """Each block of the README is a program of its own: it prints something, and neither warns nor fails."""
+    """Each block of the README is a program of its own: it prints something, without a warning or an error."""
     [output] = run(PAGES[0], [block], tmp_path)
     assert output.strip()
 
 
 @pytest.mark.parametrize("page", [pytest.param(page, id=name(page)) for page in PAGES[1:] if any(programs(page))])
 def test_programs_of_a_page_run(page, tmp_path):
-    """A page's blocks run one after another and share their names; each prints what the page says that it prints."""
+    """The blocks of a page run one after another and share their names; each prints what the page shows."""
     blocks = list(programs(page))
     outputs = run(page, [block for block, _ in blocks], tmp_path)
     said = [(block[0], text) for block, text in blocks if text is not None]
@@ -117,7 +116,7 @@ def test_programs_of_a_page_run(page, tmp_path):
 
 @pytest.mark.parametrize("page", [pytest.param(page, id=name(page)) for page in PAGES])
 def test_every_line_of_code_is_in_a_known_block(page):
-    """Blocks have a known language and stand at the margin; a typo would hide a program from these tests."""
+    """Blocks have a known language and begin at the margin; a typo would hide a program from these tests."""
     text = page.read_text("utf-8")
     known = {"python", "sh", "text", "html", "javascript", "json", "toml", None}
     assert known >= {block[1] for block in BLOCK.finditer(text)}
@@ -125,8 +124,8 @@ def test_every_line_of_code_is_in_a_known_block(page):
 
 
 @pytest.mark.parametrize("page", [pytest.param(page, id=name(page)) for page in PAGES])
-def test_what_a_page_names_is_there(page):
-    """Links to files, and tests that the page refers to."""
+def test_links_and_tests_that_a_page_names_exist(page):
+    """Files that a page links to, and tests that it refers to, exist."""
     text = BLOCK.sub("", page.read_text("utf-8"))
     links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
     assert [] == [link for link in links if link and not (page.parent / link).exists()]
@@ -137,7 +136,7 @@ def test_what_a_page_names_is_there(page):
 
 
 def test_every_public_name_is_in_the_reference():
-    """The API reference shows each public name, and no other."""
+    """The API reference shows each public name, and no other name."""
     pages = (page.read_text("utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
     shown = re.findall(r"^::: (rxllm\.\S+)$", "\n".join(pages), re.MULTILINE)
     public = [*(f"rxllm.{each}" for each in rxllm.__all__), *(f"rxllm.testing.{each}" for each in testing.__all__)]
@@ -146,7 +145,7 @@ def test_every_public_name_is_in_the_reference():
 
 @pytest.mark.parametrize(("mark", "command"), [("run", "rxllm"), ("test", "pytest")])
 def test_marked_command_is_one_line(mark, command):
-    """Directly after its mark, once, stands a sh block of one command that begins on a bare Python 3.11."""
+    """Directly after its mark, once, is a sh block of one command that begins on a bare Python 3.11."""
     [found] = re.findall(rf"^<!-- ci: {mark} -->\n```sh\n(.*)\n```$", README, re.MULTILINE)
     assert found.startswith("python3.11 -m venv .venv && .venv/bin/pip install -q ")
     assert f" && .venv/bin/{command} " in found
@@ -156,7 +155,7 @@ def test_marked_command_is_one_line(mark, command):
     "line", sorted({line for page in PAGES for line in re.findall(r"^rxllm .*", page.read_text("utf-8"), re.MULTILINE)})
 )
 def test_command_line_is_understood(line):
-    """The command line knows every option that the pages use."""
+    """The command line knows each option that the pages use."""
     arguments = shlex.split(line.partition(" < ")[0])[1:]
     options = cli._parser().parse_intermixed_args(arguments)
     assert options.prompt or " < " in line

@@ -1,6 +1,6 @@
-"""What rxllm's providers must do: the contract of any provider, and what is theirs, through a real local server.
+"""What rxllm's providers must do, through a real local server: the contract of any provider, and their own duties.
 
-Longer than a room should be, because it is one list: a provider that passes it is a provider.
+It is longer than other files because it is one list: a provider that passes it is complete.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ from rxllm.testing import End, Endless, FakeServer, LLMContract, ProviderContrac
 from rxllm.wire.http import Timeouts
 
 KEY = "sk-do-not-show-this-to-anybody"
-PROMPT = 0.05  # seconds within which a closed connection is seen
+PROMPT = 0.05  # seconds within which the server sees a closed connection
 SPEAKING = [protocol for protocol in PROTOCOLS if protocol.speaks]
 
 
 def name_of(protocol):
-    """The id of a parametrised test."""
+    """Return the id of a parametrised test."""
     return protocol.name
 
 
@@ -75,13 +75,13 @@ def protocol(request):
 
 @pytest.fixture
 def server():
-    """A local server, which is told what to answer."""
+    """A local server; the test sets its replies."""
     with FakeServer() as server:
         yield server
 
 
 def made(protocol, server, **settings):
-    """The provider of a protocol, at this server, which it asks once."""
+    """Return the provider of a protocol, which sends each request to this server once."""
     url = server if isinstance(server, str) else server.url
     settings = {"api_key": KEY, "max_retries": 0, **settings}
     if isinstance(protocol, Messages):
@@ -94,12 +94,12 @@ def made(protocol, server, **settings):
 
 
 def events(*steps):
-    """A reply that streams these."""
+    """Return a reply that streams these events."""
     return Reply(steps)
 
 
 def failed(llm, prompt="hi", **parameters):
-    """The error, and what was heard before it."""
+    """Return the text that arrived before the error, and the error."""
     heard = ""
     try:
         for chunk in llm.stream(prompt, **parameters):
@@ -110,56 +110,56 @@ def failed(llm, prompt="hi", **parameters):
 
 
 def partial_of(error):
-    """The text of what had arrived."""
+    """Return the text of the error's partial answer."""
     return error.partial.text if error.partial else ""
 
 
 class Contract(ProviderContract):
-    """What any provider must do."""
+    """The contract of any provider."""
 
     promptness = PROMPT
     finishes = ("stop", "length", "content_filter")
     key = KEY
 
     def provider(self, url, **settings):
-        """Asks there."""
+        """Return a provider that asks this server."""
         return made(self.protocol, url, **settings)
 
     def impatient(self, url, seconds):
-        """Not for long."""
+        """Return a provider with short time limits."""
         return self.provider(url, timeout=Timeouts(first_chunk=seconds, idle=seconds))
 
     def stream(self, text, *, usage=None, finish="stop"):
-        """The protocol's events."""
+        """Return the protocol's events."""
         return self.protocol.stream(text, usage=usage, finish=finish)
 
     def whole(self, text, *, usage=None, finish="stop"):
-        """The protocol's document."""
+        """Return the protocol's document."""
         return self.protocol.whole(text, usage=usage, finish=finish)
 
     def error_body(self, status, message):
-        """The protocol's error."""
+        """Return the protocol's error document."""
         return self.protocol.error_body(status, message)
 
     def error_frame(self, message):
-        """The protocol's error in a stream."""
+        """Return the protocol's error frame."""
         return self.protocol.error_frame(message)
 
 
 class TestChat(Contract):
-    """OpenAI's protocol, and that of many others."""
+    """OpenAI's chat completions, which many other servers speak."""
 
     protocol = PROTOCOLS[0]
 
 
 class TestCompletions(Contract):
-    """OpenAI's older protocol."""
+    """OpenAI's older completions."""
 
     protocol = PROTOCOLS[1]
 
 
 class TestMessages(Contract):
-    """Anthropic's protocol."""
+    """Anthropic's messages."""
 
     protocol = PROTOCOLS[2]
 
@@ -179,11 +179,11 @@ class TestOllama(Contract):
 
 
 class TestAnswer:
-    """What an answer says."""
+    """What an answer contains."""
 
     @pytest.mark.parametrize("finish", ["stop", "length", "content_filter"])
-    def test_who_said_it_and_why_it_ended(self, protocol, server, finish):
-        """Model, id and the provider's own word for the end, streamed or whole, of silence, too."""
+    def test_answer_has_model_id_and_raw_finish_reason(self, protocol, server, finish):
+        """An answer, streamed or whole, also if empty, has the model, the id and the raw finish reason."""
         for text in ((), ("Hello",)):
             server.reply(Reply(protocol.stream(text, finish=finish)), Reply.json(protocol.whole(text, finish=finish)))
             llm = made(protocol, server)
@@ -199,8 +199,8 @@ class TestAnswer:
             assert [expected, expected] == [llm.invoke("hi"), llm.invoke("hi", stream=False)]
 
     @pytest.mark.parametrize("protocol", SPEAKING, ids=name_of)
-    def test_reasoning_and_a_call(self, protocol, server):
-        """Thoughts, text and a call of a tool keep their order and their kind."""
+    def test_reasoning_text_and_call_keep_their_order(self, protocol, server):
+        """Reasoning, text and a tool call keep their order and their kind."""
         answer = {"reasoning": ["Let me", " see"], "text": ["I", "'ll look"], "tool_call": ToolCall()}
         server.reply(Reply(protocol.stream(**answer)), Reply.json(protocol.whole(**answer)))
         streamed, whole = (made(protocol, server).invoke("hi", stream=stream) for stream in (True, False))
@@ -212,16 +212,16 @@ class TestAnswer:
         assert [streamed.text, streamed.reasoning, streamed.usage] == [whole.text, whole.reasoning, whole.usage]
 
     @pytest.mark.parametrize("protocol", SPEAKING, ids=name_of)
-    def test_parallel_calls(self, protocol, server):
-        """Calls whose fragments alternate, or follow each other, stay apart."""
+    def test_parallel_calls_stay_apart(self, protocol, server):
+        """Fragments of several calls, alternating or in turn, are joined by call."""
         server.reply(Reply(PARALLEL_CALLS[protocol.name]))
         answer = made(protocol, server).invoke("hi")
         expected = [("call_1", "add", '{"a":1}'), ("call_2", "now", ""), ("call_3", "add", '{"a":3}')]
         assert expected == [(call.id, call.name, call.arguments.replace("{}", "")) for call in answer.tool_calls]
         assert "tool_call" == answer.finish_reason
 
-    def test_a_refusal_is_not_the_text(self, server):
-        """What the model says in refusal is kept apart, streamed or whole."""
+    def test_refusal_is_not_part_of_the_text(self, server):
+        """A refusal is a part of its own, streamed or whole."""
         protocol = Chat()
         deltas = [{"role": "assistant", "content": "", "refusal": None}, {"refusal": "I "}, {"refusal": "won't"}]
         frames = [sse(protocol._chunk([protocol._choice(delta, None)])) for delta in deltas]
@@ -282,27 +282,27 @@ PARALLEL_CALLS = {
 
 
 class TestFraming:
-    """However the bytes are dressed."""
+    """The answer is the same however its bytes are framed."""
 
     @pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"], ids=["LF", "CR", "CRLF"])
     @pytest.mark.parametrize("size", [1, 7, 2**20])
-    def test_cuts_line_ends_pings_and_a_byte_order_mark(self, protocol, server, end, size):
-        """The answer is the same."""
+    def test_framing_does_not_change_the_answer(self, protocol, server, end, size):
+        """Cuts, line ends, pings and a byte order mark make no difference."""
         body = b"\xef\xbb\xbf" + b"".join(with_line_ends(end, with_pings(protocol.stream(["Hé", "llo 🌍"]))))
         server.reply(Reply(split_every(size, body)))
         assert "Héllo 🌍" == made(protocol, server).invoke("hi").text
 
     @pytest.mark.parametrize("protocol", PROTOCOLS[:3], ids=name_of)  # Responses begins with long events without text
-    async def test_the_first_token_waits_for_none_of_the_others(self, protocol, server):
-        """It is read before what came with it is looked at."""
+    async def test_first_token_is_emitted_before_the_rest_is_parsed(self, protocol, server):
+        """The first token of a large packet is emitted before its other tokens are parsed."""
         server.reply(Reply([b"".join(protocol.stream(["Hello"] * 100))]))
         heard = []
         async with made(protocol, server, handlers=[heard.append]).astream("hi") as stream:
             assert "Hello" == (await anext(stream)).text
         assert 20 > sum(isinstance(event, rxllm.RunChunk) for event in heard)
 
-    def test_a_compressed_stream(self, protocol, server):
-        """Compression is understood where the request asks for it, and refused where it does not."""
+    def test_compressed_stream_is_read_only_if_requested(self, protocol, server):
+        """A compressed answer is read if the request accepts it, and is an error otherwise."""
         body = gzip.compress(b"".join(protocol.stream(["Hello"])))
         server.reply(Reply(split_every(20, body), headers={"content-encoding": "gzip"}))
         assert "Hello" == made(protocol, server, headers={"Accept-Encoding": "gzip"}).invoke("hi").text
@@ -310,20 +310,20 @@ class TestFraming:
             made(protocol, server).invoke("hi")
 
     @pytest.mark.parametrize("stream", [True, False])
-    def test_the_charset_is_utf8_whatever_the_header_says(self, protocol, server, stream):
-        """The standard says so, and servers mislabel."""
+    def test_stream_is_utf8_whatever_the_header_says(self, protocol, server, stream):
+        """The SSE standard demands UTF-8, and servers mislabel it."""
         body = protocol.stream(["Hé 🌍"]) if stream else [protocol.whole(["Hé 🌍"])]
         server.reply(Reply(body, content_type="text/event-stream; charset=latin-1"))
         assert "Hé 🌍" == made(protocol, server).invoke("hi", stream=stream).text
 
     @pytest.mark.parametrize("content_type", ["application/json", "text/event-stream"])
-    def test_a_document_instead_of_a_stream(self, protocol, server, content_type):
-        """A server that can't stream answers with one document: one chunk."""
+    def test_document_instead_of_a_stream_is_one_chunk(self, protocol, server, content_type):
+        """A server that cannot stream answers with one document."""
         server.reply(Reply(split_every(9, b"\n" + protocol.whole(["Hel", "lo"])), content_type=content_type))
         assert ["Hello"] == [str(chunk) for chunk in made(protocol, server).stream("hi")]
 
-    def test_an_event_without_end_is_refused(self, protocol, server):
-        """One event over the limit of 16 MiB is a ProtocolError, and memory stays bounded."""
+    def test_endless_event_is_a_protocol_error(self, protocol, server):
+        """An event over the limit is a ProtocolError, and memory stays bounded."""
         server.reply(events(b'data: {"choices": "', Endless(b"x" * 2**16)))
         tracemalloc.start()
         try:
@@ -337,8 +337,8 @@ class TestFraming:
         server.exchange(0).wait_closed()
 
     @pytest.mark.parametrize("ping", [b"data:\n\n", b"data: \n\n", b"data:\ndata:\n\n", b"event: ping\ndata\n\n"])
-    def test_an_event_without_data_is_a_ping(self, protocol, server, ping):
-        """Some gateways keep the connection alive so."""
+    def test_event_without_data_is_ignored(self, protocol, server, ping):
+        """Some gateways send such events to keep the connection open."""
         stream = protocol.stream(["Hel", "lo"])
         server.reply(Reply(b"".join(ping + event for event in stream) + ping))
         assert "Hello" == made(protocol, server).invoke("hi").text
@@ -350,8 +350,8 @@ class TestRequest:
     CONVERSATION = (("system", "Be brief."), ("user", "Hi"), ("assistant", "Yes?"), ("user", "What's the time?"))
 
     @pytest.mark.parametrize("protocol", SPEAKING, ids=name_of)
-    def test_the_conversation_and_the_parameters(self, protocol, server):
-        """Messages, system, tools, limits and extra fields are in the body, by the protocol's names."""
+    def test_request_has_the_conversation_and_the_parameters(self, protocol, server):
+        """The body has messages, system, tools, limits and extra fields under the protocol's names."""
         server.reply(Reply(protocol.stream(["ok"])))
         tools = [{"name": "now", "input_schema": {}}]
         llm = made(protocol, server, max_tokens=9, temperature=0, tools=tools, extra={"user": "u1"})
@@ -388,8 +388,8 @@ class TestRequest:
             del expected["max_tokens"]
         assert expected == server.requests[0].json
 
-    def test_a_completion_continues_a_text(self, server):
-        """The older protocol is sent the text, and refuses messages before anything is sent."""
+    def test_completions_takes_a_text_only(self, server):
+        """The older protocol sends the text; messages are a MisuseError before anything is sent."""
         protocol = PROTOCOLS[1]
         server.reply(Reply(protocol.stream(["ok"])))
         llm = made(protocol, server, max_tokens=9, stop_sequences=["END"])
@@ -407,8 +407,8 @@ class TestRequest:
         assert [expected] == [request.json for request in server.requests]
 
     @pytest.mark.parametrize("stream", [True, False])
-    def test_path_and_headers(self, protocol, server, stream):
-        """Authorization and version go as the protocol has them; what it accepts is what was asked for."""
+    def test_request_has_the_path_and_headers_of_the_protocol(self, protocol, server, stream):
+        """Path, authorisation and version are the protocol's; `accept` fits what was asked for."""
         server.reply(Reply(protocol.stream(["ok"])) if stream else Reply.json(protocol.whole(["ok"])))
         made(protocol, server).invoke("hi", stream=stream)
         request = server.requests[0]
@@ -424,63 +424,63 @@ class TestRequest:
         }
         assert expected == {name: request.headers.get(name) for name in expected}
 
-    def test_ones_own_headers_win(self, protocol, server):
-        """Headers that are given replace the provider's, whatever their case."""
+    def test_given_headers_replace_the_providers(self, protocol, server):
+        """A header that the user gives replaces the provider's, whatever its case."""
         server.reply(Reply(protocol.stream(["ok"])))
         own = {"Authorization": "Bearer mine", "X-Api-Key": "mine", "Anthropic-Version": "2026-10-21", "x-title": "t"}
         made(protocol, server, headers=own).invoke("hi")
         sent = server.requests[0].headers
         assert own == {name: sent[name.lower()] for name in own}
 
-    def test_no_cookie_is_kept(self, protocol, server):
-        """None goes from one answer to the next request."""
+    def test_cookie_is_not_sent_back(self, protocol, server):
+        """A cookie of one answer is not sent with the next request."""
         server.reply(Reply(protocol.stream(["ok"]), headers={"set-cookie": "session=1"}))
         llm = made(protocol, server)
         assert ["ok", "ok"] == [llm.invoke("hi").text for _ in range(2)]
         assert [None, None] == [request.headers.get("cookie") for request in server.requests]
 
     @pytest.mark.parametrize("extra", [{"n": 2}, {"best_of": 3}])
-    def test_several_answers_are_refused(self, protocol, server, extra):
-        """A stream has one answer; the sentence names batch."""
+    def test_several_choices_raise_misuse(self, protocol, server, extra):
+        """A stream has one answer; the error names batch."""
         with pytest.raises(MisuseError, match=r"llm\.batch\(\[prompt\] \* "):
             made(protocol, server, extra=extra).invoke("hi")
         assert [] == server.requests
 
     @pytest.mark.parametrize(("provider", "variable"), [(OpenAI, "OPENAI_API_KEY"), (Anthropic, "ANTHROPIC_API_KEY")])
-    def test_a_missing_key_is_a_sentence(self, server, monkeypatch, provider, variable):
-        """It names the variable, before anything is sent, even to a proxy."""
+    def test_missing_key_raises_misuse(self, server, monkeypatch, provider, variable):
+        """The error names the variable and comes before anything is sent, even to a proxy."""
         monkeypatch.setenv("HTTPS_PROXY", server.url)
         with pytest.raises(MisuseError, match=f"set {variable}"):
             provider("model-1").invoke("hi")
         assert [] == server.requests
 
     @pytest.mark.parametrize("url", ["localhost:8000", "https://", "http://localhost:port", "http://[::1"])
-    def test_a_bad_address_is_a_sentence(self, protocol, url):
-        """A base_url that is none says what it is to be like."""
+    def test_bad_base_url_raises_misuse(self, protocol, url):
+        """The error says what a base_url looks like."""
         with pytest.raises(MisuseError, match="base_url must be like https://host/v1, not "):
             made(protocol, url).invoke("hi")
 
     @pytest.mark.parametrize("key", ["sk-é-do-not-show", "sk-do-not\nshow"])
-    def test_a_key_that_is_no_header_is_a_sentence(self, protocol, server, key):
-        """It does not repeat the key."""
+    def test_key_that_cannot_be_a_header_raises_misuse(self, protocol, server, key):
+        """The error does not repeat the key."""
         with pytest.raises(MisuseError, match="has characters that HTTP does not allow") as caught:
             made(protocol, server, api_key=key).invoke("hi")
         assert "do-not" not in str(caught.value)
 
 
-DEEP = b"[" * 100_000  # more than any reader goes down
+DEEP = b"[" * 100_000  # deeper than any parser goes
 
 
 @pytest.fixture
 def uncollected():
-    """No collection of garbage: it may come at a depth where no finaliser of what it finds can run any more."""
+    """Turn the garbage collector off: at the depth of this test a finaliser could not run."""
     gc.disable()
     yield
     gc.enable()
 
 
 class TestProviderError:
-    """The provider says no."""
+    """The provider reports an error."""
 
     @pytest.mark.parametrize(
         ("headers", "seconds"),
@@ -493,28 +493,28 @@ class TestProviderError:
             ({"retry-after": "Mon, 01 Jan 2026 00:00:00 +99999999999999"}, None),
         ],
     )
-    def test_how_long_to_wait(self, protocol, server, headers, seconds):
-        """`retry_after` in seconds; the finer header wins."""
+    def test_retry_after_is_read_in_seconds(self, protocol, server, headers, seconds):
+        """The more precise header wins."""
         server.reply(Reply.json(protocol.error_body(429), status=429, headers=headers))
         assert seconds == failed(made(protocol, server))[1].retry_after
 
-    def test_a_spent_account_is_not_asked_again(self, protocol, server):
-        """Waiting does not refill it."""
+    def test_exhausted_quota_is_not_retryable(self, protocol, server):
+        """Waiting does not refill the account."""
         error = {"message": "You exceeded your quota", "type": "insufficient_quota", "code": "insufficient_quota"}
         server.reply(Reply.json({"type": "error", "error": error}, status=429))
         _, error = failed(made(protocol, server))
         assert (RateLimited, False, "insufficient_quota") == (type(error), error.retryable, error.code)
 
     @pytest.mark.parametrize("status", [500, 502])
-    def test_an_error_page_of_a_proxy(self, protocol, server, status):
-        """An error that is no JSON is still an error of this status."""
+    def test_error_that_is_not_json_keeps_its_status(self, protocol, server, status):
+        """An error page of a proxy is an error of its status."""
         server.reply(Reply(b"<html>Bad Gateway</html>", status=status, content_type="text/html"))
         _, error = failed(made(protocol, server))
         assert (status, True, "<html>Bad Gateway</html>") == (error.status, error.retryable, error.body)
 
     @pytest.mark.parametrize("stream", [True, False])
-    def test_an_error_with_status_200(self, protocol, server, stream):
-        """A 200 with an error body is an error."""
+    def test_error_with_status_200_is_an_error(self, protocol, server, stream):
+        """A 200 with an error body raises ProviderError."""
         server.reply(Reply.json(protocol.error_body(529, "No room")))
         _, error = failed(made(protocol, server), stream=stream)
         assert isinstance(error, ProviderError)
@@ -531,8 +531,8 @@ class TestProviderError:
             (b"dated\n\n", "text/plain"),
         ],
     )
-    def test_something_else_with_status_200(self, protocol, server, body, content_type):
-        """Another program's answer is no answer, streamed or whole."""
+    def test_foreign_document_with_status_200_is_an_error(self, protocol, server, body, content_type):
+        """The answer of another program is not an answer, streamed or whole."""
         server.reply(Reply(body, content_type=content_type, chunked=False))
         for stream in (True, False):
             _, error = failed(made(protocol, server), stream=stream)
@@ -544,8 +544,8 @@ class TestProviderError:
     @pytest.mark.parametrize("size", [1, 100])
     @pytest.mark.parametrize("opening", [b"\xef\xbb\xbf", b"\n \r\n", b"\xef\xbb\xbf\n"])
     @pytest.mark.parametrize("form", [b"%s", b"[%s]"])
-    def test_an_error_with_status_200_in_another_form(self, protocol, server, stream, size, opening, form):
-        """In a list, after a byte order mark or white space: its words are read, and nobody asks again."""
+    def test_error_with_status_200_is_read_in_each_form(self, protocol, server, stream, size, opening, form):
+        """An error in a list, after a byte order mark or white space is read, and is not retryable."""
         body = opening + form % protocol.error_body(400, "No such model")
         server.reply(Reply([body[at : at + size] for at in range(0, len(body), size)], content_type="application/json"))
         _, error = failed(made(protocol, server, max_retries=2), stream=stream)
@@ -557,14 +557,14 @@ class TestProviderError:
     @pytest.mark.parametrize(
         "body", [b"", b": ping\n\n", b"\n\n", b"dat", b"data: {", b"id: 1\r", b"retry: 5\n\n", b"event: x\n\n"]
     )
-    def test_a_stream_that_ends_before_it_says_anything(self, protocol, server, body):
-        """It may have been a stream: it was cut, and it is worth asking again."""
+    def test_empty_stream_is_interrupted(self, protocol, server, body):
+        """A stream that ends before its first event was cut off, so it is retryable."""
         server.reply(Reply(body))
         _, error = failed(made(protocol, server))
         assert (Interrupted, True) == (type(error), error.retryable)
 
-    def test_a_status_counts_though_its_document_breaks(self, protocol, server):
-        """It decides whether anybody asks again, and when."""
+    def test_status_counts_if_its_body_breaks_off(self, protocol, server):
+        """The status decides whether and when the request is retried."""
         server.reply(Reply([b'{"error": ', End.FIN], status=401))
         _, error = failed(made(protocol, server, max_retries=2))
         assert (AuthenticationError, 1) == (type(error), len(server.requests))
@@ -575,8 +575,8 @@ class TestProviderError:
     @pytest.mark.usefixtures("uncollected")
     @pytest.mark.parametrize("name", ["error", "choices", "content", "hello"])
     @pytest.mark.parametrize(("status", "kind"), [(200, ProtocolError), (400, BadRequest), (429, RateLimited)])
-    def test_a_document_nested_too_deeply(self, protocol, server, name, status, kind):
-        """What can't be read for its depth is an error of the protocol, or of its status, streamed or whole."""
+    def test_deeply_nested_document_is_an_error(self, protocol, server, name, status, kind):
+        """Streamed or whole it is a ProtocolError, or an error of its status."""
         server.reply(Reply.json(b'{"%s":%s' % (name.encode(), DEEP), status=status))
         for stream in (True, False):
             assert kind is type(failed(made(protocol, server), stream=stream)[1])
@@ -594,8 +594,8 @@ class TestProviderError:
             b'{"type":"error","error":',
         ],
     )
-    def test_a_frame_nested_too_deeply(self, protocol, server, opening):
-        """In a stream it is an error of the protocol, after what came before."""
+    def test_deeply_nested_frame_is_a_protocol_error(self, protocol, server, opening):
+        """The chunks before it are emitted."""
         before = protocol.stream(["Hello"])
         before = before[: next(i for i, event in enumerate(before) if b'"Hello"' in event) + 1]
         server.reply(Reply([*before, b"data: %s%s\n\n" % (opening, DEEP), End.HANG]))
@@ -604,8 +604,8 @@ class TestProviderError:
         assert error.frame.startswith(opening + b"[[[")
         assert str(error).startswith("A frame is not ")
 
-    def test_bytes_that_are_no_text(self, protocol, server):
-        """An error and an answer in another character set are read as far as they go, as in a stream."""
+    def test_undecodable_bytes_are_replaced(self, protocol, server):
+        """Errors and answers in another character set are read as far as possible, as in a stream."""
         server.reply(
             Reply.json(b'{"error":{"message":"no \xe9"}}', status=400),
             Reply.json(protocol.whole(["Hello"]).replace(b"Hello", b"H\xe9llo")),
@@ -614,14 +614,14 @@ class TestProviderError:
         assert (BadRequest, "no \N{REPLACEMENT CHARACTER} (HTTP 400)") == (type(error), str(error))
         assert "H\N{REPLACEMENT CHARACTER}llo" == made(protocol, server).invoke("hi", stream=False).text
 
-    def test_numbers_beyond_reason(self, protocol, server):
-        """A code of thousands of digits is none."""
+    def test_huge_numbers_are_ignored(self, protocol, server):
+        """An error code of thousands of digits is ignored."""
         server.reply(Reply.json(b'{"error":{"message":"no","code":"%s"}}' % (b"9" * 5000)))
         _, error = failed(made(protocol, server))
         assert (ProviderError, "no", None) == (type(error), str(error), error.status)
 
-    def test_a_frame_that_is_no_json(self, protocol, server):
-        """Garbage in the stream is a ProtocolError after what came before, which closes the connection."""
+    def test_frame_that_is_not_json_is_a_protocol_error(self, protocol, server):
+        """The chunks before it are emitted, and the connection is closed."""
         before = protocol.stream(["Hello"])
         before = before[: next(i for i, event in enumerate(before) if b'"Hello"' in event) + 1]
         server.reply(Reply([*before, b"data: {nonsense\n\n", End.HANG]))
@@ -635,13 +635,13 @@ class TestTransport:
     """The network fails."""
 
     @pytest.mark.parametrize("stream", [True, False])
-    def test_an_empty_answer_is_none(self, protocol, server, stream):
-        """200 and nothing: streamed it lacks its end, whole it is no document."""
+    def test_empty_body_is_an_error(self, protocol, server, stream):
+        """A 200 with an empty body lacks the end of a stream, and is not a document."""
         server.reply(Reply())
         assert (Interrupted if stream else ProtocolError) is type(failed(made(protocol, server), stream=stream)[1])
 
-    def test_a_connection_is_kept(self, protocol, server):
-        """One after the other, requests share a connection: the stream's end is read to the body's end."""
+    def test_requests_in_turn_share_a_connection(self, protocol, server):
+        """After the end of a stream the rest of the body is read, so the connection can be reused."""
         server.reply(Reply(protocol.stream(["ok"])))
         for _ in range(3):
             made(protocol, server).invoke("hi")
@@ -649,84 +649,84 @@ class TestTransport:
 
 
 class TestTimeouts:
-    """Waiting no longer than told."""
+    """No request waits longer than its limits."""
 
     @pytest.mark.parametrize("limit", ["read", "first_chunk"])
     @pytest.mark.parametrize("steps", [(), (b"",)], ids=["no headers", "headers"])
-    def test_silence_from_the_beginning(self, protocol, server, limit, steps):
+    def test_silence_before_the_first_chunk_times_out(self, protocol, server, limit, steps):
         """Before or after the headers, streamed or whole; the request is closed."""
         server.reply(events(*steps, End.HANG))
         for stream in (True, False):
             _, error = failed(made(protocol, server, timeout=Timeouts(**{limit: 0.05})), stream=stream)
             assert (Timeout, True, None) == (type(error), error.retryable, error.partial)
-        for exchange in server.exchanges:  # a slow machine may have sent nothing yet
+        for exchange in server.exchanges:  # on a slow machine the request may not have been sent yet
             exchange.wait_closed()
 
-    def test_silence_of_the_network_in_the_middle(self, protocol, server):
-        """What had come is the `partial`."""
+    def test_silence_in_the_middle_times_out(self, protocol, server):
+        """The Timeout carries the partial answer."""
         stream = b"".join(protocol.stream(["Hello", " you"]))
         server.reply(events(stream[: stream.index(b" you")], End.HANG))
         heard, error = failed(made(protocol, server, timeout=Timeouts(read=0.25)))
         assert ("Hello", Timeout, "Hello") == (heard, type(error), partial_of(error))
         server.exchange(0).wait_closed()
 
-    def test_an_answer_that_has_ended_is_not_late(self, protocol, server):
-        """Its body has a while to end, too, which may be longer than the limit of silence."""
+    def test_finished_answer_does_not_time_out(self, protocol, server):
+        """The body of a finished answer may end later than the idle limit."""
         server.reply(events(*protocol.stream(["Hello"]), End.HANG))
         assert "Hello" == made(protocol, server, timeout=Timeouts(idle=0.01)).invoke("hi").text
 
     @pytest.mark.parametrize(("limit", "text"), [("first_chunk", ""), ("idle", "Hello")])
-    def test_pings_are_no_life(self, protocol, server, limit, text):
-        """Keep-alive comments are no chunks, and count for neither limit."""
+    def test_pings_do_not_reset_the_limits(self, protocol, server, limit, text):
+        """Keep-alive comments are not chunks, and count for neither limit."""
         stream = b"".join(protocol.stream(["Hello", " you"]))
         before = [stream[: stream.index(b" you")].rpartition(b"\n\n")[0] + b"\n\n"] if text else []
         server.reply(events(*before, *[b": ping\n\n", 0.01] * 200, End.HANG))
         heard, error = failed(made(protocol, server, timeout=Timeouts(**{limit: 0.25}, read=0.5)))
         assert (text, Timeout) == (heard, type(error))
 
-    def test_pings_are_no_chunks(self, protocol, server):
-        """Neither comments nor events of an unknown name are heard of."""
+    def test_pings_emit_no_chunks(self, protocol, server):
+        """Comments and events of an unknown name are ignored."""
         server.reply(Reply(with_pings(with_pings(protocol.stream(["Hello"])), b":\n\n")))
         assert ["Hello"] == [chunk.text for chunk in made(protocol, server).stream("hi") if chunk.text]
 
     @pytest.mark.parametrize("protocol", PROTOCOLS[:3], ids=name_of)
     @on_virtual_time
-    async def test_a_paused_reader_is_no_silence(self, protocol, server):
-        """Nobody reads for longer than the limit: nothing fails, and nothing is lost."""
+    async def test_paused_reader_does_not_time_out(self, protocol, server):
+        """A reader may pause for longer than the limit; nothing fails, and no chunk is lost."""
         text = [f"{number} " for number in range(5000)]
         server.reply(Reply(protocol.stream(text)))
         async with made(protocol, server, timeout=Timeouts(idle=30, read=30)).astream("hi") as stream:
             first = (await anext(stream)).text
-            while stream._sink.gate.is_open:  # noqa: ASYNC110  (it knows no event for that)
+            while stream._sink.gate.is_open:  # noqa: ASYNC110  (a gate has no event for that)
                 await asyncio.sleep(0)
-            for _ in range(3):  # the limit is looked at each time
+            for _ in range(3):  # the limit is checked each time
                 asyncio.get_running_loop().advance(1000)
                 await asyncio.sleep(0.01)
             assert "".join(text) == first + "".join([str(chunk) async for chunk in stream])
 
 
 def echo_status(protocol, key):
-    """The key comes back in an error's status."""
+    """Repeat the key in the body of an error status."""
     return Reply.json(protocol.error_body(401, f"Incorrect API key provided: {key}"), status=401)
 
 
 def echo_document(protocol, key):
-    """The key comes back in an error's document with status 200."""
+    """Repeat the key in an error document with status 200."""
     return Reply.json(protocol.error_body(401, f"Incorrect API key provided: {key}"))
 
 
 def echo_frame(protocol, key):
-    """The key comes back in an error's frame."""
+    """Repeat the key in an error frame."""
     return Reply([protocol.error_frame(f"Incorrect API key provided: {key}")])
 
 
 def echo_page(protocol, key):
-    """The key comes back in a web page."""
+    """Repeat the key in a web page."""
     return Reply(f"<html>{key}</html>".encode(), content_type="text/html")
 
 
 def echo_garbage(protocol, key):
-    """The key comes back in what is no frame."""
+    """Repeat the key in a frame that is not JSON."""
     return Reply(f"data: {{garbage {key}\n\n".encode())
 
 
@@ -734,8 +734,8 @@ class TestSecrets:
     """Keys are never shown."""
 
     @pytest.mark.parametrize("echo", [echo_status, echo_document, echo_frame, echo_page, echo_garbage])
-    def test_a_server_that_repeats_the_key(self, protocol, server, caplog, echo):
-        """No repr, str, traceback, body, frame or log line has it, streamed or whole."""
+    def test_key_in_an_echo_is_blanked(self, protocol, server, caplog, echo):
+        """No repr, str, traceback, body, frame or log line has the key, streamed or whole."""
         server.reply(echo(protocol, KEY))
         llm = made(protocol, server)
         for stream in (True, False):
@@ -748,8 +748,8 @@ class TestSecrets:
 
     @pytest.mark.parametrize("cut", [200, 1000, 64 * 1024])
     @pytest.mark.parametrize("seen", [5, 10, len(KEY) - 1])
-    def test_a_cut_through_the_key(self, protocol, server, cut, seen):
-        """Where the beginning alone of what came is shown, the beginning of a key at its end is not."""
+    def test_cut_key_is_blanked(self, protocol, server, cut, seen):
+        """If only the beginning of a body is shown, a key that is cut at its end is blanked too."""
         body = b"x" * (cut - seen) + KEY.encode() + b"x" * 2000
         page, garbage = Reply(body, content_type="text/html"), Reply(b"data: %s\n\n" % body)
         server.reply(Reply(body, status=400), page, garbage, Reply([b"data: %s" % body, Endless(b"x" * 2**16)]))
@@ -760,8 +760,8 @@ class TestSecrets:
         server.reply(Reply.json(b'{"error":{"a":"%s"}}' % body))
         assert KEY[:4] not in str(failed(made(protocol, server))[1])
 
-    def test_the_password_of_the_address(self, protocol, server):
-        """It is as secret as a key, in the form in which it was sent, too."""
+    def test_password_of_the_address_is_blanked(self, protocol, server):
+        """The password is as secret as a key, also in the form in which it was sent."""
         sent = httpx.BasicAuth("user", "do-not-tell")._auth_header
         server.reply(
             Reply.json(b'{"error":{"message":"%s is wrong, do-not-tell is wrong"}}' % sent.encode(), status=401)
@@ -787,8 +787,8 @@ class TestSecrets:
             ("Cookie", f"theme=dark; session={KEY}; a=b"),
         ],
     )
-    def test_a_server_that_repeats_a_header(self, protocol, server, name, value):
-        """What headers of one's own hold in secret is as secret as the key."""
+    def test_secret_header_in_an_echo_is_blanked(self, protocol, server, name, value):
+        """Secrets in the user's own headers are as secret as the key."""
         server.reply(echo_status(protocol, KEY))
         _, error = failed(made(protocol, server, api_key="another-key", headers={name: value}))
         assert "Incorrect API key provided: *** (HTTP 401)" == str(error)
@@ -796,8 +796,8 @@ class TestSecrets:
 
     @pytest.mark.parametrize("key", ["my secret key", "ab/cd/ef1234", 'sk-"quoted"\\'])
     @pytest.mark.parametrize("form", [json.dumps, lambda text: json.dumps(text).replace("/", "\\/")])
-    def test_a_key_of_any_characters(self, protocol, server, key, form):
-        """It is blanked where it was decoded, and as JSON writes it."""
+    def test_key_of_any_characters_is_blanked(self, protocol, server, key, form):
+        """The key is blanked as decoded text and as JSON writes it."""
         told = form(f"{key} is wrong")
         server.reply(
             Reply.json(b'{"error":{"message":%s,"code":"-%s"}}' % (told.encode(), form(key)[1:-1].encode()), status=401)
@@ -806,15 +806,15 @@ class TestSecrets:
         assert ("*** is wrong (HTTP 401)", "-***") == (str(error), error.code)
         assert '{"error":{"message":"*** is wrong","code":"-***"}}' == error.body
 
-    def test_a_cookie_may_come_back_whole(self, protocol, server):
-        """All that was sent is blanked, the longest first."""
+    def test_whole_cookie_is_blanked(self, protocol, server):
+        """All that was sent is blanked, the longest secret first."""
         cookie = "theme=dark; session=abcdef1234"
         server.reply(Reply.json(protocol.error_body(400, f"no: {cookie}, abcdef1234"), status=400))
         _, error = failed(made(protocol, server, headers={"cookie": cookie}))
         assert "no: ***, *** (HTTP 400)" == str(error)
 
-    def test_short_and_ordinary_words_stay(self, protocol, server):
-        """What the provider sends itself is no secret, nor a few characters that the user sends."""
+    def test_short_and_ordinary_words_are_not_blanked(self, protocol, server):
+        """The provider's own header values, and short values of the user, are not secret."""
         said = "application/json is no text/event-stream, 2023-06-01, eu"
         server.reply(Reply.json(protocol.error_body(400, said), status=400))
         _, error = failed(made(protocol, server, headers={"x-region": "eu"}))
@@ -822,7 +822,7 @@ class TestSecrets:
 
     @pytest.mark.parametrize("steps", [[End.FIN], [b"", End.RST], [End.HANG]], ids=["closed", "reset", "silent"])
     @pytest.mark.parametrize("client", [None, httpx.AsyncClient], ids=["default", "httpx"])
-    def test_a_network_that_fails(self, protocol, server, caplog, steps, client):
+    def test_network_error_shows_no_secret(self, protocol, server, caplog, steps, client):
         """Neither the key nor the password of the address is in an error or a log line."""
         server.reply(Reply(steps))
         url = server.url.replace("://", "://user:do-not-tell@")
@@ -832,8 +832,8 @@ class TestSecrets:
         shown = [repr(llm), repr(error), *traceback.format_exception(error), caplog.text]
         assert [] == [text for text in shown if KEY in text or "do-not-tell" in text]
 
-    def test_a_success_is_logged_without_it(self, protocol, server, caplog):
-        """Nor in what is logged of an answer; the name and the password of the address are sent, though."""
+    def test_log_of_a_success_shows_no_secret(self, protocol, server, caplog):
+        """The user name and the password of the address are sent, but not logged."""
         server.reply(Reply(protocol.stream(["ok"])))
         with caplog.at_level(logging.DEBUG):
             made(protocol, server.url.replace("://", "://user:do-not%2Dtell@")).invoke("hi")
@@ -842,10 +842,10 @@ class TestSecrets:
 
 
 class TestClient:
-    """The client of one's choice."""
+    """A client that the user passes in."""
 
-    def test_an_instance_belongs_to_its_first_loop(self, protocol, server):
-        """On another it is refused with a sentence."""
+    def test_client_instance_on_another_loop_raises_misuse(self, protocol, server):
+        """An instance belongs to the first loop that uses it."""
         server.reply(Reply(protocol.stream(["ok"])))
 
         async def ask():
@@ -859,8 +859,8 @@ class TestClient:
                 away.run(ask())
             scheduler.run(client.aclose())
 
-    def test_a_factory_is_called_once_a_loop(self, protocol, server):
-        """Requests of one loop share what it makes."""
+    def test_client_factory_is_called_once_for_each_loop(self, protocol, server):
+        """Requests of one loop share the client that the factory makes."""
         server.reply(Reply(protocol.stream(["ok"])))
         made_clients = []
 
@@ -876,7 +876,7 @@ class TestClient:
             asyncio.run(ask())
         assert (2, {"mine"}) == (len(made_clients), {request.headers["x-client"] for request in server.requests})
 
-    async def test_a_proxy_of_the_environment(self, protocol, server, monkeypatch):
+    async def test_http_proxy_is_used(self, protocol, server, monkeypatch):
         """HTTP_PROXY is honoured."""
         server.reply(Reply(protocol.stream(["ok"])))
         monkeypatch.setenv("HTTP_PROXY", server.url)
@@ -886,41 +886,41 @@ class TestClient:
 
 @frozen
 class Parrot(rxllm.LLM):
-    """A provider of one's own that knows whole answers only."""
+    """A custom provider that gives whole answers only."""
 
     async def complete(self, request):
-        """The prompt, again."""
+        """Answer with the prompt."""
         return request.text
 
 
 @frozen
 class BlockingParrot(rxllm.LLM):
-    """The same with code that blocks."""
+    """A custom provider whose code blocks."""
 
     def complete(self, request):
-        """The prompt, again."""
+        """Answer with the prompt."""
         return request.text
 
 
 class TestEmbedded(LLMContract):
-    """The toy is a model like any."""
+    """The embedded model meets the contract."""
 
     def made(self):
-        """With a seed, so that it says the same each time."""
+        """Return the provider of a protocol, which sends each request to this server once."""
         return Embedded(seed=1)
 
 
 class TestParrot(LLMContract):
-    """And so is what has one method."""
+    """A provider with only `async def complete` meets the contract."""
 
     def made(self):
-        """A coroutine's."""
+        """Return the provider of a protocol, which sends each request to this server once."""
         return Parrot()
 
 
 class TestBlockingParrot(LLMContract):
-    """Be it one that blocks."""
+    """A provider with a blocking `complete` meets the contract."""
 
     def made(self):
-        """A function's."""
+        """Return the provider of a protocol, which sends each request to this server once."""
         return BlockingParrot()

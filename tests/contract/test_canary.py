@@ -1,4 +1,4 @@
-"""A secret entered at every place where one can enter is found in no output, whatever the server says.
+"""A secret that is entered at any possible place is found in no output, whatever the server sends.
 
 The server repeats the whole request in the form that a test asks for, so no place and no form of an echo is left out.
 """
@@ -30,14 +30,14 @@ import rxllm
 from rxllm import Anthropic, LoggingHandler, MemoryStore, OpenAI, OpenTelemetryHandler, RxllmError, StdoutHandler, cli
 from rxllm.testing import record
 
-CANARY = "ca/nary+S3CRET~0123456789"  # some encodings change each of these characters
+CANARY = "ca/nary+S3CRET~0123456789"  # each of these characters is changed by some encoding
 
 
 # ── the server ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def http(status, content_type, body, more=""):
-    """A response of HTTP/1.1 as bytes."""
+    """Return an HTTP/1.1 response as bytes."""
     body = body.encode() if isinstance(body, str) else body
     head = (
         f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n{more}Connection: close"
@@ -46,23 +46,23 @@ def http(status, content_type, body, more=""):
 
 
 def error_body(form):
-    """An error document whose message is the request in some form."""
+    """Return an error document whose message is the request in some form."""
     return lambda protocol, asked: http("400 Bad", "application/json", protocol.error_body(400, form(asked)))
 
 
 def raw_body(form, content_type="text/plain"):
-    """An error whose body is the request in some form, and no JSON."""
+    """Return an error whose body is the request in some form, without JSON."""
     return lambda protocol, asked: http("400 Bad", content_type, form(asked))
 
 
 def cut(asked):
-    """The request up to the middle of the first canary."""
+    """Return the request up to the middle of the first canary."""
     place = asked.find(CANARY)
     return asked[: place + len(CANARY) // 2] if place >= 0 else asked
 
 
 def lines(asked):
-    """The request on one line, as a header can hold it."""
+    """Return the request on one line, as a header can hold it."""
     return " ".join(asked.split())
 
 
@@ -104,7 +104,7 @@ ECHOES = {
 
 
 class Echo(socketserver.ThreadingTCPServer):
-    """Answers each request with what `ECHOES` makes of it."""
+    """A server that answers each request with what `ECHOES` makes of it."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -134,7 +134,7 @@ class _Exchange(socketserver.StreamRequestHandler):
             head += line
         body = self.rfile.read(int(re.search(rb"(?im)^content-length: (\d+)", head)[1]))
         asked = (head + body).decode("latin-1")
-        # What was encoded on its way is repeated in clear, too, since a server can do that.
+        # A server can also repeat in clear what was encoded in the request.
         logins = "".join(base64.b64decode(login).decode() for login in re.findall("Basic (\\S+)", asked))
         self.server.asked.append(asked + unquote(asked) + logins)
         self.wfile.write(ECHOES[self.server.echo](self.server.protocol, self.server.asked[-1]))
@@ -144,7 +144,7 @@ class _Exchange(socketserver.StreamRequestHandler):
 
 
 def canary(place):
-    """A secret of its own for a place; all end alike."""
+    """Return a secret for one place; all secrets end alike."""
     return f"{place}/{CANARY}"
 
 
@@ -154,37 +154,37 @@ def _signed(request):
 
 
 def with_key(address):
-    """Keys, headers and fields of the model."""
+    """Return keys, headers and fields of the model."""
     fields = {"provider_options": {"api_key": canary("named")}, "anything": canary("unnamed")}
     headers = {"X-Anything": canary("header"), "Cookie": f"theme=dark; session={canary('cookie')}"}
     return {"api_key": canary("key"), "headers": headers, "extra": fields}, {}
 
 
 def with_environment(address):
-    """Keys of the environment."""
+    """Set keys in the environment."""
     names = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
     return {"api_key": None}, {name: canary(name) for name in names}
 
 
 def with_token(address):
-    """A bearer token, given or of the environment, and keys in tools."""
+    """Return a bearer token, given or in the environment, and keys in tools."""
     tools = [{"type": "mcp", "server_url": "x", "headers": {"X-Anything": canary("tool")}}]
     headers = {"Authorization": f"Bearer {canary('bearer')}"}
     return {"api_key": None, "headers": headers, "tools": tools}, {"ANTHROPIC_AUTH_TOKEN": canary("token")}
 
 
 def with_login(address):
-    """The name and the password of the address."""
+    """Put a user name and a password into the address."""
     login = f"{quote(canary('name'), safe='')}:{quote(canary('password'), safe='')}@"
     return {"base_url": f"{address.replace('://', f'://{login}')}/v1"}, {}
 
 
 def with_client(address):
-    """Headers, cookies, a query and a login function of a client."""
+    """Return a client with headers, cookies, a query and a login function."""
 
     def client():
         return httpx.AsyncClient(
-            verify=False,  # noqa: S501  (which saves 80 ms)
+            verify=False,  # noqa: S501  (saves 80 ms)
             headers={"X-Anything": canary("client's header")},
             params={"api-version": "2024", "sig": canary("query")},
             cookies={"session": canary("client's cookie")},
@@ -195,7 +195,7 @@ def with_client(address):
 
 
 def with_clients_login(address):
-    """The login of a client, and that of its proxy."""
+    """Return a client with a login, and one for its proxy."""
     proxy = address.replace("://", f"://user:{quote(canary('proxy'), safe='')}@")
 
     def client():
@@ -205,7 +205,7 @@ def with_clients_login(address):
 
 
 def with_proxy(address):
-    """The login of the environment's proxy."""
+    """Set the login of the environment's proxy."""
     proxy = address.replace("://", f"://user:{quote(canary('proxy'), safe='')}@")
     return {"base_url": "http://models.invalid/v1"}, {"HTTP_PROXY": proxy, "http_proxy": proxy}
 
@@ -214,11 +214,11 @@ PLACES = [with_key, with_environment, with_token, with_login, with_client, with_
 
 
 def made(protocol, address, place, monkeypatch):
-    """A model of the protocol with canaries in these places."""
+    """Return a model of the protocol with canaries at these places."""
     settings, variables = place(address)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    if protocol.name == "completions":  # it has no tools
+    if protocol.name == "completions":  # this protocol has no tools
         settings.pop("tools", None)
     common = {"api_key": "a-plain-key", "base_url": f"{address}/v1", "max_retries": 0, "timeout": 5.0}
     if protocol.name == "messages":
@@ -230,7 +230,7 @@ def made(protocol, address, place, monkeypatch):
 
 
 def forms(text):
-    """The text as a thief would read it: as it is, and with each encoding undone."""
+    """Return the text as a thief would read it: as it is, and with each encoding undone."""
     yield from (text, unquote(text), unquote(unquote(text)), html.unescape(html.unescape(text)))
     yield re.sub(r"\\+u00(..)", lambda m: chr(int(m[1], 16)), text).replace("\\", "")
     for blob in re.findall(r"[A-Za-z0-9+/_-]{24,}", text):
@@ -242,20 +242,20 @@ def forms(text):
 
 
 def holds(output):
-    """Whether the canary, or all but a few characters of it, can be read in an output."""
+    """Return whether the canary, or all but a few of its characters, can be read in an output."""
     text = output.decode("latin-1") if isinstance(output, bytes) else str(output)
     return any(CANARY[3:-3] in form for form in forms(text))
 
 
 def chain(error):
-    """An error and all that it knows of, in the order of tracebacks and beyond."""
+    """Yield an error and all errors that it refers to, in the order of tracebacks and beyond."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def shown(error):
-    """Everything that an error shows."""
+    """Return everything that an error shows."""
     yield "traceback", "".join(traceback.format_exception(error))
     for each in chain(error):
         facts = [getattr(each, name, None) for name in ("body", "frame", "code", "partial", "text")]
@@ -268,23 +268,23 @@ def shown(error):
         yield "pickle", pickle.dumps(error)
 
 
-class Hears(rxllm.Handler):
-    """Keeps the repr of all events."""
+class Recorder(rxllm.Handler):
+    """A handler that keeps the repr of all events."""
 
     def __init__(self):
         self.heard = []
 
     def on_event(self, event):
-        """Keeps it."""
+        """Keep the repr of the event."""
         self.heard.append(repr(event))
 
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.name)
-def test_a_canary_is_found_nowhere(protocol, place, monkeypatch, tmp_path, caplog):
+def test_canary_is_in_no_output(protocol, place, monkeypatch, tmp_path, caplog):
     """No error, event, span, log record, cassette, cache or pickle holds it, streamed and whole, sync and async."""
     caplog.set_level(logging.DEBUG)
-    hears, printed, spans = Hears(), io.StringIO(), InMemorySpanExporter()
+    hears, printed, spans = Recorder(), io.StringIO(), InMemorySpanExporter()
     tracers, metrics = TracerProvider(), InMemoryMetricReader()
     tracers.add_span_processor(SimpleSpanProcessor(spans))
     telemetry = OpenTelemetryHandler(
@@ -297,7 +297,7 @@ def test_a_canary_is_found_nowhere(protocol, place, monkeypatch, tmp_path, caplo
         tape, store = tmp_path / "tape.jsonl", MemoryStore()
         asked = rxllm.cached(record(llm, tape), store, name="canary").with_config(handlers=handlers)
         found = [f"repr of {type(each).__name__}" for each in (llm, asked) if holds(repr(each) + str(each))]
-        with contextlib.suppress(rxllm.MisuseError, AttributeError):  # what holds secrets, or is local, is refused
+        with contextlib.suppress(rxllm.MisuseError, AttributeError):  # objects with secrets cannot be pickled
             found += ["pickle of the model"] if holds(pickle.dumps(llm)) else []
 
         def failed(stream, way):
@@ -338,8 +338,8 @@ def test_a_canary_is_found_nowhere(protocol, place, monkeypatch, tmp_path, caplo
 
 
 @pytest.mark.parametrize("echo", ["percent", "base64", "reason", "page", "no http", "an answer"])
-def test_the_command_line_shows_no_secret(monkeypatch, capsys, echo):
-    """Neither output of the command has the key, whatever the server says."""
+def test_command_line_shows_no_secret(monkeypatch, capsys, echo):
+    """Neither output of the command has the key, whatever the server sends."""
     monkeypatch.setattr("sys.stdin", None)
     with Echo(PROTOCOLS[0]) as server:
         server.echo = echo
@@ -370,8 +370,8 @@ BAD_BASES = [
     ids=repr,
 )
 @pytest.mark.parametrize("kind", [OpenAI, Anthropic])
-def test_a_mistake_does_not_show_the_secret(kind, given):
-    """A sentence about a wrong argument names it, and not its value."""
+def test_misuse_error_does_not_show_the_secret(kind, given):
+    """An error about a wrong argument names the argument, and not its value."""
     with pytest.raises(rxllm.MisuseError) as caught:
         kind("m", **given)
     assert [] == [each for each in chain(caught.value) if holds(str(each)) or holds(repr(each))]

@@ -1,7 +1,7 @@
-"""Real bodies of many servers, through the real path, give what the official clients make of them.
+"""Recorded bodies of many servers, through the real path, give what the official clients make of them.
 
-The bodies are not here: ``RXLLM_RECORDINGS`` names a directory of them, whose ``expected.json`` tells of each file
-what it says (null where that is not known). Protocols that rxllm does not speak are skipped.
+The bodies are not here: ``RXLLM_RECORDINGS`` names a directory of them, whose ``expected.json`` has the expected answer
+of each file, or null if it is not known. Protocols that rxllm does not speak are skipped.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SPOKEN = ("chat", "completions", "converse", "gemini", "messages", "ollama", "re
 
 @frozen
 class Recording:
-    """A file and what it says."""
+    """A file and its expected answer."""
 
     name: str
     path: Path
@@ -34,11 +34,11 @@ class Recording:
 
     @property
     def whole(self):
-        """Whether it is an answer that was not streamed."""
+        """Whether the answer was not streamed."""
         return self.path.suffix == ".json"
 
     def made(self, url, **settings):
-        """The provider that speaks its protocol."""
+        """Return the provider that speaks its protocol."""
         if self.expected["protocol"] == "messages":
             return Anthropic("m", base_url=url, api_key="sk-test", max_retries=0, **settings)
         if self.expected["protocol"] == "converse":
@@ -53,7 +53,7 @@ class Recording:
 
 
 def recordings():
-    """All that are there, in order."""
+    """Return all recordings, in order."""
     directory = os.environ.get("RXLLM_RECORDINGS")
     if not directory:
         return [pytest.param(None, marks=pytest.mark.skip("RXLLM_RECORDINGS names no directory"))]
@@ -70,7 +70,7 @@ def recordings():
 
 
 class Bytewise(httpx.AsyncByteStream):
-    """A body that comes byte by byte."""
+    """A body that arrives byte by byte."""
 
     def __init__(self, body):
         self.body = body
@@ -91,7 +91,7 @@ def aws_frames(body):
 
 
 def variants(body):
-    """The same body, cut and dressed in each way."""
+    """Return the same body with each kind of cut and framing."""
     if body.startswith(b"{"):  # lines of JSON
         lines = body.splitlines(keepends=True)
         return {
@@ -126,7 +126,7 @@ def variants(body):
 
 
 async def answer_of(llm, **parameters):
-    """The answer, or as much of it as there was, and the error."""
+    """Return the answer, or the partial answer and the error."""
     try:
         return await llm.ainvoke("hi", **parameters), None
     except (ProviderError, Interrupted) as error:
@@ -134,7 +134,7 @@ async def answer_of(llm, **parameters):
 
 
 def said(message, error, expected):
-    """What an answer says, as far as the expectation states it."""
+    """Return those facts of an answer that the expectation states."""
     usage = {name: getattr(message.usage, name, None) for name in ("input_tokens", "output_tokens")}
     if expected["protocol"] == "gemini" and message.usage:  # whose client counts thoughts apart
         usage["output_tokens"] = (message.usage.output_tokens or 0) - (message.usage.reasoning_output_tokens or 0)
@@ -151,7 +151,7 @@ def said(message, error, expected):
 
 
 def plain(facts, expected):
-    """Facts that can be compared: arguments parsed, usage as far as it is stated, an error's message found in it."""
+    """Return facts that can be compared: parsed arguments, the stated usage, the error's message found in it."""
     facts = dict(facts)
     if "tool_calls" in facts:
         facts["tool_calls"] = [
@@ -186,7 +186,7 @@ def calls_of(expected):
 
 
 def parsed(arguments):
-    """Arguments as what they mean; what is no JSON stays text."""
+    """Return the parsed arguments; text that is not JSON stays as it is."""
     try:
         return json.loads(arguments or "{}") if isinstance(arguments, str) else arguments
     except ValueError:
@@ -194,15 +194,15 @@ def parsed(arguments):
 
 
 def stated(expected):
-    """What an expectation states."""
+    """Return the facts that an expectation states."""
     names = ("text", "reasoning", "refusal", "finish_reason", "tool_calls", "usage", "error")
     facts = {name: expected[name] for name in names if expected.get(name) is not None}
     return plain(facts | ({"tool_calls": calls_of(expected)} if "tool_calls" in facts else {}), expected)
 
 
 @pytest.mark.parametrize("recording", recordings())
-async def test_a_recording_says_what_it_said(recording):
-    """Text, reasoning, refusal, calls, finish reason, usage and errors: however the bytes are cut and dressed."""
+async def test_recording_gives_the_expected_answer(recording):
+    """Text, reasoning, refusal, calls, finish reason, usage and errors are as expected with each framing."""
     body = recording.path.read_bytes()
     ways = {"at once": [body]} if recording.whole else variants(body)
     with FakeServer(*(Reply(pieces) for pieces in ways.values())) as server:

@@ -1,6 +1,6 @@
-"""A stream that is cut, at every byte: the whole answer, or `Interrupted` with exactly what had arrived.
+"""A stream that is cut at any byte gives the whole answer, or `Interrupted` with exactly what had arrived.
 
-Never a short answer presented as whole.
+A short answer is never presented as whole.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ class Short:
 
     @property
     def frames(self):
-        """Its events, each with its blank line."""
+        """Return its events, each with its blank line."""
         return split_events(self.body)
 
     def made(self, server):
-        """The provider that speaks it."""
+        """Return the provider that speaks it."""
         if self.api == "messages":
             return Anthropic("m", base_url=server.url, api_key="sk-test", max_retries=0)
         return OpenAI("m", base_url=server.url + "/v1", api=self.api, api_key="sk-test", max_retries=0)
 
     def expected(self, frames):
-        """What these frames amount to: their text, and whether that is the whole answer."""
+        """Return what these frames amount to: their text, and whether that is the whole answer."""
         text = "".join(text for text in TEXTS for frame in frames if text.encode() in frame)
         return text, any(ender in frame for frame in frames for ender in self.enders)
 
@@ -90,12 +90,12 @@ STREAMS = [
 
 
 def ends(frames):
-    """After each frame, how many bytes have gone."""
+    """Return, for each frame, the number of bytes up to its end."""
     return [sum(map(len, frames[: count + 1])) for count in range(len(frames))]
 
 
 async def outcome(llm, heard_all=None, expected=""):
-    """The text that was heard, and whether it was the whole answer."""
+    """Return the text that arrived, and whether it was the whole answer."""
     text = ""
     try:
         async for chunk in llm.astream("hi"):
@@ -109,10 +109,10 @@ async def outcome(llm, heard_all=None, expected=""):
 
 
 @pytest.mark.parametrize("short", STREAMS, ids=lambda short: short.name)
-async def test_a_clean_end_at_every_byte(short):
-    """Only a frame that ends the protocol ends the answer, though HTTP ends properly.
+async def test_clean_end_at_each_byte_is_whole_or_interrupted(short):
+    """Only a frame that ends the protocol ends the answer, also if HTTP ends properly.
 
-    A frame that lacks nothing but its blank line counts as arrived: real servers end so.
+    A frame that lacks only its blank line counts as arrived, since real servers end like that.
     """
     cuts = range(len(short.body) + 1)
     arrived = [
@@ -127,17 +127,18 @@ async def test_a_clean_end_at_every_byte(short):
 @pytest.mark.parametrize("end", [End.FIN, End.RST])
 @pytest.mark.parametrize("more", [-2, -1, 0, 1, 9])
 @pytest.mark.parametrize("short", STREAMS, ids=lambda short: short.name)
-async def test_a_broken_connection_after_every_frame(short, more, end):
-    """FIN and RST at a frame's end, before its blank line or within the next one: what had arrived, as by a clean end.
+async def test_broken_connection_after_each_frame_is_whole_or_interrupted(short, more, end):
+    """After FIN and RST the answer is the same as after a clean end.
 
-    Unless the protocol had ended before: then a broken connection takes nothing away.
+    The connection breaks at a frame's end, before its blank line or within the next frame. If the protocol has
+    ended before, nothing is lost.
     """
     frames = short.frames
     for count in range(more < 0, len(frames) + 1):
         head = b"".join(frames[:count])
         heard_all = Signal()
         expected = short.expected(frames[:count])
-        known = short.expected(frames[: count - (more < 0)])[0]  # before it breaks
+        known = short.expected(frames[: count - (more < 0)])[0]  # before the connection breaks
         if not known:
             heard_all.set()
         with FakeServer(Reply([short.body[: len(head) + more], heard_all, end])) as server:
@@ -146,8 +147,8 @@ async def test_a_broken_connection_after_every_frame(short, more, end):
 
 
 @pytest.mark.parametrize("short", STREAMS, ids=lambda short: short.name)
-async def test_silence_after_the_reason_is_silence(short):
-    """More may be on its way, such as the usage: until then the answer is not whole."""
+async def test_silence_after_the_finish_reason_times_out(short):
+    """Usage may still arrive; until then the answer is not whole."""
     before = short.frames[:-1]
     with FakeServer(Reply([*before, End.HANG])) as server:
         llm = attrs.evolve(short.made(server), timeout=Timeouts(read=0.1))
@@ -165,8 +166,8 @@ WHOLE = {
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("short", STREAMS, ids=lambda short: short.name)
-async def test_a_document_that_is_cut_at_every_byte(short, stream):
-    """It is worth asking again, for it is no other program's answer, but the beginning of this one's."""
+async def test_document_cut_at_each_byte_is_interrupted(short, stream):
+    """It is retryable, since it is the beginning of this answer and not the answer of another program."""
     body = WHOLE[short.api]
     cuts = range(1, len(body))
     with FakeServer(*(Reply.json(body[:cut]) for cut in cuts)) as server:

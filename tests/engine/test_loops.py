@@ -198,34 +198,34 @@ def test_synchronous_call_on_the_background_loop_raises_misuse():
 
 # ── context ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-WHO = contextvars.ContextVar("WHO", default="nobody")
+USER = contextvars.ContextVar("USER", default="nobody")
 
 
-def whos():
+def providers():
     """Return a provider of each kind; each answers with the user that it sees."""
 
     @frozen
     class Complete(LLM):
         async def complete(self, request):
-            return WHO.get()
+            return USER.get()
 
     @frozen
     class BlockingComplete(LLM):
         def complete(self, request):
-            return WHO.get()
+            return USER.get()
 
     @frozen
     class Chunks(LLM):
         async def chunks(self, request):
-            yield WHO.get()
+            yield USER.get()
             await asyncio.sleep(0)
-            yield WHO.get()
+            yield USER.get()
 
     @frozen
     class BlockingChunks(LLM):
         def chunks(self, request):
-            yield WHO.get()
-            yield WHO.get()
+            yield USER.get()
+            yield USER.get()
 
     return [Complete, BlockingComplete, Chunks, BlockingChunks]
 
@@ -239,29 +239,29 @@ class Seen:
 
     def note(self, event):
         """Record the user that this code sees."""
-        self.names.append(WHO.get())
+        self.names.append(USER.get())
         self.names += [str(event)] if isinstance(event, Chunk) and str(event) else []
 
 
-@pytest.mark.parametrize("kind", whos())
+@pytest.mark.parametrize("kind", providers())
 def test_context_variables_reach_providers_operators_and_handlers(kind):
     """Each of them sees the subscriber's context variables, by each way to ask."""
 
     async def on_a_loop(seen):
-        WHO.set("loop")
+        USER.set("loop")
         await seen.pipeline.ainvoke("p")
         async for _ in seen.pipeline.astream("p"):
             pass
         await seen.pipeline.abatch(["p", "q"])
 
     def in_sync(seen):
-        WHO.set("sync")
+        USER.set("sync")
         seen.pipeline.invoke("p")
         list(seen.pipeline.stream("p"))
         seen.pipeline.batch(["p", "q"])
 
     def subscribed(seen):
-        WHO.set("subscriber")
+        USER.set("subscriber")
         ended = Signal()
         seen.pipeline("p").subscribe(on_error=print, on_completed=ended.set)
         ended.wait()
@@ -271,15 +271,15 @@ def test_context_variables_reach_providers_operators_and_handlers(kind):
         contextvars.copy_context().run(run, seen)
         assert 1 == len(set(seen.names))
         assert "nobody" not in seen.names
-    assert "nobody" == WHO.get()
+    assert "nobody" == USER.get()
 
 
 def test_threads_keep_their_own_context():
     """Streams of several threads on one background loop see the context of their own thread."""
 
     def read(name):
-        WHO.set(name)
-        seen = [Seen(kind) for kind in whos()]
+        USER.set(name)
+        seen = [Seen(kind) for kind in providers()]
         for one in seen:
             list(one.pipeline.stream("p"))
         return {name for one in seen for name in one.names}
@@ -296,14 +296,14 @@ async def test_batched_requests_keep_their_own_context():
 
     class Sets(rxllm.LLM):
         async def complete(self, request):
-            seen = WHO.get()
-            WHO.set(request.text)
+            seen = USER.get()
+            USER.set(request.text)
             await asyncio.sleep(0)
-            return f"{seen} {WHO.get()}"
+            return f"{seen} {USER.get()}"
 
-    WHO.set("who asks")
+    USER.set("asker")
     answers = await Sets().abatch(["a", "b", "c"])
-    assert ["who asks a", "who asks b", "who asks c"] == [answer.text for answer in answers]
+    assert ["asker a", "asker b", "asker c"] == [answer.text for answer in answers]
 
 
 # ── programs ─────────────────────────────────────────────────────────────────────────────────────────────────────
