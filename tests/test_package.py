@@ -26,6 +26,21 @@ FLOORS = {
     **dict.fromkeys(("providers", "combinators", "handlers"), 3),
     **dict.fromkeys(("testing", "cli", "__init__", "__main__"), 4),
 }
+LARGE = {  # lines that these modules may have: one state machine, or one list, that cannot be divided well
+    "combinators/queueing.py": 425,
+    "handlers/opentelemetry.py": 425,
+    "llm.py": 375,
+    "operators/attempts.py": 375,
+    "operators/observing.py": 425,
+    "providers/_anthropic_messages.py": 400,
+    "providers/_bedrock_converse.py": 375,
+    "providers/_http.py": 650,
+    "providers/_openai_chat.py": 450,
+    "surface.py": 450,
+    "testing/contract.py": 700,
+    "testing/servers.py": 450,
+    "values/chunk.py": 400,
+}
 COST = 0.120  # seconds that `import rxllm` may take more than the bare interpreter
 HEAVY = {"httpx", "aiohttp", "httpx_aiohttp", "rxllm.wire.http", "rxllm.providers", "rxllm.cli", "argparse"}
 
@@ -176,12 +191,10 @@ def test_importing_is_cheap():
 
 
 @pytest.mark.parametrize("path", FILES, ids=MODULES)
-def test_a_large_module_says_why(path):
-    """Over 300 lines a docstring gives the reason."""
-    text = path.read_text("utf-8")
-    lines = len(text.splitlines())
-    docstring = " ".join((ast.get_docstring(ast.parse(text)) or "").split())
-    assert lines <= 300 or re.search(r"\b(one room|the one place|because)\b", docstring), f"{lines} lines"
+def test_module_keeps_within_its_limit_of_lines(path):
+    """A module of more than 300 lines is two modules, except those that are listed with a limit of their own."""
+    lines = len(path.read_text("utf-8").splitlines())
+    assert lines <= LARGE.get(path.relative_to(ROOT).as_posix(), 300)
 
 
 @pytest.mark.parametrize("path", FILES, ids=MODULES)

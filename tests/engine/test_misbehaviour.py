@@ -90,9 +90,9 @@ async def test_stop_iteration_fails_an_answer(error):
         raise error
 
     talk = rxllm.pipe(Count(), rxllm.text(), ops.map(raising))
-    with pytest.raises(RuntimeError, match="outside of an iterator"):
+    with pytest.raises(RuntimeError, match="by code that is not an iterator"):
         talk.invoke("x")
-    with pytest.raises(RuntimeError, match="outside of an iterator"):
+    with pytest.raises(RuntimeError, match="by code that is not an iterator"):
         await talk.ainvoke("x")
     results = await talk.abatch(["x", "y"], return_exceptions=True)
     assert [error, error] == [type(result) for result in results]
