@@ -8,7 +8,7 @@ A model is a function from a prompt to a cold `reactivex.Observable` of chunks::
     for chunk in llm.stream("Write me a song about sparkling water."):
         print(chunk, end="", flush=True)
 
-Models, handlers and operators are imported when they are first named, httpx with the first request.
+To keep the import cheap, rxllm imports models, handlers and operators on first use, and httpx with the first request.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`pipe`: stages in a row, with the surface of an LLM on top."""
+"""`pipe`: composition of stages to a `Pipeline`, which has the methods of an LLM."""
 
 from __future__ import annotations
 
@@ -30,18 +30,21 @@ Answer = TypeVar("Answer", covariant=True, default=Out)
 
 @frozen
 class Pipeline(Surface[In, Out, Answer]):
-    """Stages in a row: plain function composition. A Pipeline is itself a stage.
+    """A sequence of stages, composed as plain functions. A Pipeline is itself a stage.
 
-    `invoke`, `batch` and the others answer with what its stream *adds up to*, as its last stage declares: after `text`
-    and the other operators of text one text, after a model or an operator of chunks a Message, after `lines` and
-    `batch` a list of all values, after `message`, `usage` and `snapshots` the last value. `smooth`, `share` and the
-    limits on time leave it to the stage before them. After a stage that declares nothing, such as an operator of
-    reactivex, texts join, chunks become a Message, and of anything else the last value is the answer; `stage` declares
-    it otherwise.
+    `invoke`, `batch` and the other methods return what the stream *adds up to*. The last stage declares this:
 
-    Parameters of a call, as in ``talk.invoke(x, temperature=0)``, and those of `bind` reach the models among its
-    stages, also those of pipelines among them. They don't reach a model within an operator or a function: there say
-    ``ops.flat_map(llm.bind(temperature=0))``.
+    * After `text` and the other text operators, the answer is one text.
+    * After a model or a chunk operator, the answer is a Message.
+    * After `lines` and `batch`, the answer is a list of all values.
+    * After `message`, `usage` and `snapshots`, the answer is the last value.
+    * `smooth`, `share` and the timeouts keep the declaration of the stage before them.
+    * After a stage without a declaration, such as an operator of reactivex, texts join, chunks become a Message, and
+      for other values the last value is the answer. `stage` adds a declaration.
+
+    The parameters of a call, as in ``talk.invoke(x, temperature=0)``, and the parameters of `bind` apply to the models
+    among the stages, and to the models in nested pipelines. They do not apply to a model within an operator or a
+    function: write ``ops.flat_map(llm.bind(temperature=0))`` there.
     """
 
     stages: tuple[Callable[[Any], Any], ...]
@@ -50,16 +53,17 @@ class Pipeline(Surface[In, Out, Answer]):
         return shown_call("pipe", map(shown_code, self.stages), self)
 
     def __call__(self, prompt: In, /) -> Observable[Out]:
-        """Calls each stage with what the one before returned.
+        """Call each stage with the return value of the stage before it, and return the last stage's Observable.
 
         Raises:
-            MisuseError: the last stage returned no Observable, or one before an operator did not, or a coroutine came.
-            Exception: what a stage raises.
+            MisuseError: the last stage, or the stage before an operator, did not return an Observable; or a stage
+                returned a coroutine.
+            Exception: the exception that a stage raised.
         """
         return observed(self._composed(prompt), prompt, self._identity, self.handlers, self._fold)
 
     def answer(self, prompt: In, /) -> Observable[Answer]:
-        """What the stream adds up to, as an Observable of one value."""
+        """Return what the stream adds up to, as an Observable of one value."""
         return observed(self._composed(prompt), prompt, self._identity, self.handlers, self._fold, whole=True)
 
     @property
@@ -70,42 +74,42 @@ class Pipeline(Surface[In, Out, Answer]):
         value: Any = prompt
         for number, stage in enumerate(self.stages):
             if is_operator(stage) and not isinstance(value, Observable):
-                came = f"{_name(self.stages[number - 1])} returned" if number else "the pipeline is given"
+                origin = f"{_name(self.stages[number - 1])} returned" if number else "the input of the pipeline is"
                 raise MisuseError(
-                    f"Stage {number + 1} is an operator, which takes an Observable, but {came} "
-                    f"{type(value).__name__}. Is a model missing before it? A function may return rx.of(value)."
+                    f"Stage {number + 1} is an operator, which takes an Observable, but {origin} "
+                    f"{type(value).__name__}. Put a model before it, or let a function return rx.of(value)."
                 )
-            made = stage(value)
-            if inspect.iscoroutine(made) and self._takes_no_coroutine(number + 1):
-                made.close()
-                awaited = f"rxllm.tool({_name(stage)})"
+            result = stage(value)
+            if inspect.iscoroutine(result) and self._rejects_coroutine(number + 1):
+                result.close()
+                awaiting = f"rxllm.tool({_name(stage)})"
                 raise MisuseError(
-                    f"{_name(stage)} is async def, so that it returned a coroutine, which is no stream and no prompt; "
-                    f"{f'ops.flat_map({awaited})' if isinstance(value, Observable) else awaited} is a stage that "
-                    "awaits it."
+                    f"{_name(stage)} is async def, so it returned a coroutine, but the next stage needs a stream or a "
+                    "prompt. To await the coroutine, write "
+                    f"{f'ops.flat_map({awaiting})' if isinstance(value, Observable) else awaiting}."
                 )
-            value = made
+            value = result
         if not isinstance(value, Observable):
             raise MisuseError(
                 f"The last stage of a pipeline must return an Observable; {_name(self.stages[-1])} returned "
-                f"{type(value).__name__}. Functions of single values go in as ops.map(f)."
+                f"{type(value).__name__}. To apply a function to single values, write ops.map(f)."
             )
         return cast("Observable[Out]", value)
 
-    def _takes_no_coroutine(self, number: int) -> bool:
-        """Whether this stage can't be anybody's who awaits; or there is none."""
+    def _rejects_coroutine(self, number: int) -> bool:
+        """Return whether the stage with this number is missing or cannot await a coroutine."""
         stage = self.stages[number] if number < len(self.stages) else None
         return stage is None or isinstance(stage, Surface) or is_operator(stage)
 
     def _identity(self) -> Identity:
         return Identity(self.run_name or "Pipeline", "chain", self.tags, self.metadata, self.handlers)
 
-    def _asking_with(self, parameters: Settings) -> Self:
+    def _with_parameters(self, parameters: Settings) -> Self:
         if not _has_model(self):
             names = ", ".join(parameters)
             raise MisuseError(
-                f"This pipeline has no model to take {names} among its stages. To one within an operator or a function "
-                f"say it there, as in ops.flat_map(llm.bind({'=…, '.join(parameters)}=…))."
+                f"This pipeline has no model among its stages, so it cannot use {names}. Bind parameters to a model "
+                f"within an operator or a function there, as in ops.flat_map(llm.bind({'=…, '.join(parameters)}=…))."
             )
         stages = tuple(cast("Any", stage).bind(**parameters) if _has_model(stage) else stage for stage in self.stages)
         return evolved(self, stages=stages)
@@ -135,14 +139,14 @@ To = Callable[[A], B]
 
 
 class Answers(Protocol[In, Out, Answer]):
-    """A last stage that knows what its values add up to: a model, a Pipeline, an operator of ours."""
+    """A last stage that declares what its values add up to: a model, a Pipeline, or an operator of rxllm."""
 
     def __call__(self, value: In, /) -> Observable[Out]:
-        """The stream."""
+        """Return the stream."""
         ...
 
     def answer(self, value: In, /) -> Observable[Answer]:
-        """The answer."""
+        """Return the answer."""
         ...
 
 
@@ -247,26 +251,28 @@ def pipe(*stages: Callable[[Any], Any]) -> Pipeline[Any, Any]: ...
 
 
 def pipe(*stages: Callable[[Any], Any]) -> Pipeline[Any, Any]:
-    """Composes stages: each is called with what the one before returned.
+    """Compose stages: each stage is called with the return value of the stage before it.
 
     ::
 
         talk = pipe(outline, llm, text())        # talk(x) is text()(llm(outline(x)))
         for piece in talk.stream("goldfish on the moon"): …
 
-    A stage is a function of the input, an LLM, an operator or another Pipeline; nothing is coerced or guessed. A
-    function that is ``async def`` becomes a stage by `tool`, as in ``pipe(tool(outline), llm)``.
+    A stage is a function, an LLM, an operator or another Pipeline. `pipe` does not convert values between stages. To
+    use an ``async def`` function as a stage, wrap it in `tool`, as in ``pipe(tool(outline), llm)``.
 
     Raises:
-        MisuseError: there is no stage, or one that can't be called, or an operator without its parentheses.
+        MisuseError: there is no stage, a stage is not callable, or an operator is missing its parentheses.
     """
     if not stages:
         raise MisuseError("A pipeline needs at least one stage, such as a model.")
     for stage in stages:
         if not callable(cast("object", stage)):
             raise MisuseError(
-                f"A stage is a function, a model or an operator, not {type(stage).__name__}: {shown(stage)}."
+                f"A stage must be a function, a model or an operator, not {type(stage).__name__}: {shown(stage)}."
             )
         if is_factory(stage):
-            raise MisuseError(f"{_name(stage)} makes an operator, so call it first: say {_name(stage)}(…).")
+            raise MisuseError(
+                f"{_name(stage)} is a function that returns an operator. Call it: write {_name(stage)}(…)."
+            )
     return Pipeline(stages)

@@ -1,8 +1,6 @@
-"""What users call on an LLM, a Pipeline, or whatever a combinator returns; written once.
+"""`Surface`: the methods that an LLM, a Pipeline, a tool and every combinator share, such as `stream` and `batch`.
 
-Each method is sugar for an operator over the Observable that the object returns when called.
-
-It is one room because the methods, each a line or two, share their parameters, their config and how they copy.
+Each method applies an operator to the Observable that the object returns when called.
 """
 
 from __future__ import annotations
@@ -41,14 +39,14 @@ Answer = TypeVar("Answer", covariant=True)
 
 def _tags(tags: Iterable[str]) -> tuple[str, ...]:
     if isinstance(tags, str):
-        raise MisuseError(f"tags must be a list of texts: say tags=[{tags!r}].")
-    given = tuple(tags) if isinstance(cast("object", tags), Iterable) else (None,)
-    if not all(map(is_text, given)):
+        raise MisuseError(f"tags must be a list of texts, not one text. Write tags=[{tags!r}].")
+    items = tuple(tags) if isinstance(cast("object", tags), Iterable) else (None,)
+    if not all(map(is_text, items)):
         raise MisuseError(f"tags must be a list of texts, not {shown(tags)}.")
-    return tuple(sorted(set(cast("tuple[str, ...]", given))))
+    return tuple(sorted(set(cast("tuple[str, ...]", items))))
 
 
-def _facts(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
+def _metadata(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
     if metadata is not None and not isinstance(cast("object", metadata), Mapping):
         raise MisuseError(f"metadata must be a dict, not {shown(metadata)}.")
     return cast("Mapping[str, Any]", frozen_json(metadata or {}))
@@ -67,21 +65,21 @@ def _bound_listeners(handlers: Iterable[Listener | BoundListener]) -> tuple[Boun
 
 @frozen(kw_only=True)
 class Surface(Extensible, ABC, Generic[In, Out, Answer]):
-    """A function from a prompt to a cold Observable, and the ways to use it.
+    """A function from a prompt to a cold Observable, with methods to run it.
 
-    Its fields are frozen, see `Extensible`.
+    The fields are frozen; see `Extensible`.
 
     Attributes:
-        tags: names to find its runs by.
-        metadata: facts to find its runs by.
-        run_name: what to call its runs.
-        handlers: who listens to its runs, and to the runs within them.
+        tags: labels on the runs, by which handlers and tracing tools filter.
+        metadata: a dict on the runs, by which handlers and tracing tools filter.
+        run_name: the name of the runs.
+        handlers: the handlers that receive the events of the runs and of all runs within them.
     """
 
     _shared_by_copies: ClassVar[tuple[str, ...]] = ("handlers",)
 
     tags: tuple[str, ...] = field(default=(), converter=_tags)
-    metadata: Mapping[str, Any] = field(factory=dict[str, Any], converter=_facts, hash=False)
+    metadata: Mapping[str, Any] = field(factory=dict[str, Any], converter=_metadata, hash=False)
     run_name: str | None = field(default=None, validator=optional(must_be("text", is_text)))
     handlers: tuple[BoundListener, ...] = field(default=(), converter=_bound_listeners, repr=False)
 
@@ -90,31 +88,31 @@ class Surface(Extensible, ABC, Generic[In, Out, Answer]):
 
     @abstractmethod
     def __call__(self, prompt: In, /) -> Observable[Out]:
-        """The stream: cold, so that nothing is sent before `subscribe` and two subscriptions are two requests."""
+        """Return the stream. It is cold: each subscription sends a request, and nothing is sent before."""
 
     @abstractmethod
     def answer(self, prompt: In, /) -> Observable[Answer]:
-        """The answer, as an Observable of one value."""
+        """Return the answer, as an Observable of one value."""
 
     @property
     @abstractmethod
     def _fold(self) -> Fold:
-        """How its values add up to the answer."""
+        """The rule by which the values add up to the answer."""
 
     @abstractmethod
-    def _asking_with(self, parameters: Settings) -> Self:
-        """A copy that asks with these parameters."""
+    def _with_parameters(self, parameters: Settings) -> Self:
+        """Return a copy with these parameters."""
 
     def bind(self, **settings: Unpack[Settings]) -> Self:
-        """A copy that asks with these parameters, or under this config.
+        """Return a copy with these parameters and this config.
 
         Raises:
-            MisuseError: there is no such parameter, or it can't have this value.
+            MisuseError: a parameter is unknown or has an invalid value.
         """
         parameters: Any = dict(settings)
         config = {name: parameters.pop(name) for name in _CONFIG if name in parameters}
         configured = self.with_config(**config) if config else self
-        return configured._asking_with(parameters) if parameters else configured
+        return configured._with_parameters(parameters) if parameters else configured
 
     def with_config(
         self,
@@ -124,48 +122,57 @@ class Surface(Extensible, ABC, Generic[In, Out, Answer]):
         run_name: str | None = None,
         handlers: Iterable[Listener] = (),
     ) -> Self:
-        """A copy under which runs are found and heard: tags and handlers are united, later metadata wins."""
+        """Return a copy with this config for its runs.
+
+        The new tags and handlers are added to the present ones. New metadata replaces present metadata of equal keys.
+        """
         return evolved(
             self,
             tags=(*self.tags, *_tags(tags)),
-            metadata={**self.metadata, **_facts(metadata)},
+            metadata={**self.metadata, **_metadata(metadata)},
             run_name=self.run_name if run_name is None else run_name,
             handlers=(*self.handlers, *_bound_listeners(handlers)),
         )
 
     def _bound(self, settings: Settings) -> _Stage[In, Out, Answer]:
-        """The stage of one call, whose parameters win over those that a Request brings."""
+        """Return the stage for one call. The parameters of the call win over those of a Request."""
         if not settings:
             return self
         return _Called(self.bind(**settings), settings)
 
     def invoke(self, prompt: In, **parameters: Unpack[Settings]) -> Answer:
-        """The answer, blocking until it is whole."""
+        """Return the whole answer. This method blocks; `ainvoke` is its async form."""
         with SyncStream(self._bound(parameters).answer(prompt)) as answers:
             return next(answers)
 
     async def ainvoke(self, prompt: In, **parameters: Unpack[Settings]) -> Answer:
-        """The answer, once it is whole."""
+        """Return the whole answer, without blocking the event loop."""
         async with AsyncStream(self._bound(parameters).answer(prompt)) as answers:
             return await anext(answers)
 
     def stream(self, prompt: In, **parameters: Unpack[Settings]) -> SyncStream[Out]:
-        """What comes, as it comes, for a plain ``for`` loop. Nothing is sent before the first ``next``."""
+        """Return an iterator for a plain ``for`` loop that yields each value as it arrives.
+
+        The first ``next`` sends the request.
+        """
         return SyncStream(self._bound(parameters)(prompt))
 
     def astream(self, prompt: In, **parameters: Unpack[Settings]) -> AsyncStream[Out]:
-        """What comes, as it comes, for ``async for``. Nothing is sent before the first ``anext``."""
+        """Return an iterator for ``async for`` that yields each value as it arrives.
+
+        The first ``anext`` sends the request.
+        """
         return AsyncStream(self._bound(parameters)(prompt))
 
     def events(self, prompt: In, **parameters: Unpack[Settings]) -> Source[Event]:
-        """All that happens while the prompt is answered, in every model and pipeline within, as it happens.
+        """Return the events of the answer, from every model and pipeline that takes part, as an Observable.
 
         ::
 
             -a--b--|
             (Started)-(RunChunk a)--(RunChunk b)--(Finished)|
 
-        Who stops taking events stops the model. Errors: the stream's, after its `Failed`.
+        Disposing the subscription cancels the model. Errors: the error of the stream, after its `Failed` event.
         """
         stream = self._bound(parameters)(prompt)
 
@@ -181,22 +188,22 @@ class Surface(Extensible, ABC, Generic[In, Out, Answer]):
     def astream_events(
         self, prompt: In, *, version: Literal["v1", "v2"] = "v2", **selection: Any
     ) -> AsyncStream[dict[str, Any]]:
-        """The events as dicts of the shape that is known from `astream_events` elsewhere.
+        """Return the events as dicts in LangChain's ``astream_events`` format.
 
         Args:
-            prompt: what to ask.
+            prompt: the prompt.
             version: ``"v1"`` is ``"v2"`` without custom events and with empty ``parent_ids``.
-            selection: ``include_names``, ``include_types``, ``include_tags``: only events with any of these;
-                ``exclude_names``, ``exclude_types``, ``exclude_tags``: none of those. What is no selection is a
-                parameter of the models.
+            selection: ``include_names``, ``include_types`` and ``include_tags`` select the events with any of these.
+                ``exclude_names``, ``exclude_types`` and ``exclude_tags`` remove events. Other keywords are parameters
+                of the models.
         """
         chosen = {name: selection.pop(name) for name in SELECTIONS if name in selection}
         for name in selection.keys() - Settings.__optional_keys__:
-            import difflib  # only a mistake pays for it
+            import difflib  # imported here, because only the error message needs it
 
             near = difflib.get_close_matches(name, (*SELECTIONS, *Settings.__optional_keys__), 1)
             if near and near[0] in SELECTIONS:
-                raise MisuseError(f"There is no selection {name!r}. Did you mean {near[0]}=…?")
+                raise MisuseError(f"astream_events has no selection {name!r}. Did you mean {near[0]}=…?")
         return AsyncStream(as_dicts(version, **chosen)(self.events(prompt, **selection)))
 
     @overload
@@ -226,15 +233,21 @@ class Surface(Extensible, ABC, Generic[In, Out, Answer]):
         return_exceptions: bool = False,
         **parameters: Unpack[Settings],
     ) -> list[Any]:
-        """The answers to all prompts, in their order, at most `max_concurrency` (8) at once.
+        """Return the answers to all prompts, in the order of the prompts.
+
+        Args:
+            prompts: the prompts.
+            max_concurrency: the maximum number of requests at the same time, 8 by default.
+            return_exceptions: True puts an exception in the place of its answer and continues.
+            parameters: parameters and config for all requests.
 
         Raises:
-            Exception: the first failure, at once, which cancels the rest; with `return_exceptions` none, since
-                exceptions then take the place of their answers.
+            Exception: the first failure, immediately; the other requests are cancelled. `return_exceptions` prevents
+                this.
         """
         stage = self._bound(parameters)
-        asked = batch(stage, max_concurrency=max_concurrency, return_exceptions=return_exceptions)
-        with CallerStream(_some(prompts), asked) as answers:
+        operator = batch(stage, max_concurrency=max_concurrency, return_exceptions=return_exceptions)
+        with CallerStream(_checked(prompts), operator) as answers:
             return list(answers)
 
     @overload
@@ -264,9 +277,10 @@ class Surface(Extensible, ABC, Generic[In, Out, Answer]):
         return_exceptions: bool = False,
         **parameters: Unpack[Settings],
     ) -> list[Any]:
-        """As `batch`."""
-        asked = batch(self._bound(parameters), max_concurrency=max_concurrency, return_exceptions=return_exceptions)
-        async with AsyncStream(_source(prompts).pipe(asked)) as answers:
+        """Return the answers to all prompts, as `batch` does. `prompts` may be an async iterable."""
+        stage = self._bound(parameters)
+        operator = batch(stage, max_concurrency=max_concurrency, return_exceptions=return_exceptions)
+        async with AsyncStream(_source(prompts).pipe(operator)) as answers:
             return [answer async for answer in answers]
 
     @overload
@@ -296,10 +310,13 @@ class Surface(Extensible, ABC, Generic[In, Out, Answer]):
         return_exceptions: bool = False,
         **parameters: Unpack[Settings],
     ) -> SyncStream[tuple[int, Any]]:
-        """``(index, answer)`` as they complete. Prompts are pulled in the calling thread, when there is room."""
+        """Return an iterator of ``(index, answer)`` in the order of completion.
+
+        The iterator takes the prompts in the calling thread, and takes the next one only when it can start it.
+        """
         stage = self._bound(parameters)
-        asked = batch_as_completed(stage, max_concurrency=max_concurrency, return_exceptions=return_exceptions)
-        return CallerStream(_some(prompts), asked)
+        operator = batch_as_completed(stage, max_concurrency=max_concurrency, return_exceptions=return_exceptions)
+        return CallerStream(_checked(prompts), operator)
 
     @overload
     def abatch_as_completed(
@@ -328,27 +345,30 @@ class Surface(Extensible, ABC, Generic[In, Out, Answer]):
         return_exceptions: bool = False,
         **parameters: Unpack[Settings],
     ) -> AsyncStream[tuple[int, Any]]:
-        """``(index, answer)`` as they complete. Prompts are pulled when there is room."""
+        """Return an async iterator of ``(index, answer)`` in the order of completion.
+
+        The iterator takes the next prompt only when it can start it. `prompts` may be an async iterable.
+        """
         stage = self._bound(parameters)
-        asked = batch_as_completed(stage, max_concurrency=max_concurrency, return_exceptions=return_exceptions)
-        return AsyncStream(_source(prompts).pipe(asked))
+        operator = batch_as_completed(stage, max_concurrency=max_concurrency, return_exceptions=return_exceptions)
+        return AsyncStream(_source(prompts).pipe(operator))
 
     def __or__(self, other: object) -> NoReturn:
-        raise MisuseError("Stages are composed by rxllm.pipe(a, b), not by a | b.")
+        raise MisuseError("The operator | does not compose stages. Write rxllm.pipe(a, b) instead of a | b.")
 
     def __ror__(self, other: object) -> NoReturn:
-        raise MisuseError("Stages are composed by rxllm.pipe(a, b), not by a | b.")
+        raise MisuseError("The operator | does not compose stages. Write rxllm.pipe(a, b) instead of a | b.")
 
 
 class _Stage(Protocol[In, Out, Answer]):
-    """What the methods ask."""
+    """The part of a Surface that its methods use."""
 
     def __call__(self, prompt: In, /) -> Observable[Out]:
-        """The stream."""
+        """Return the stream."""
         ...
 
     def answer(self, prompt: In, /) -> Observable[Answer]:
-        """The answer."""
+        """Return the answer."""
         ...
 
 
@@ -360,18 +380,18 @@ class _Called(Generic[In, Out, Answer]):
     settings: Settings
 
     def __call__(self, prompt: In, /) -> Observable[Out]:
-        return self.stage(self.asked(prompt))
+        return self.stage(self._updated(prompt))
 
     def answer(self, prompt: In, /) -> Observable[Answer]:
-        return self.stage.answer(self.asked(prompt))
+        return self.stage.answer(self._updated(prompt))
 
-    def asked(self, prompt: Any) -> Any:
-        """The prompt; a Request has the call's parameters instead of its own."""
+    def _updated(self, prompt: Any) -> Any:
+        """Return the prompt. In a Request, the call's parameters replace the Request's own."""
         return prompt.updated(self.settings) if isinstance(prompt, Request) else prompt
 
 
 class _End(abc.ObserverBase[Any]):
-    """Hears how a stream ends, whose values are heard as events."""
+    """Forwards the end of a stream. It ignores the values, because they already arrive as events."""
 
     def __init__(self, observer: abc.ObserverBase[Event]) -> None:
         self.observer = observer
@@ -390,17 +410,17 @@ _CONFIG = ("tags", "metadata", "run_name", "handlers")
 T = TypeVar("T")
 
 
-def _some(prompts: Iterable[T]) -> Iterable[T]:
-    given = cast("object", prompts)
-    if not isinstance(given, Iterable) or isinstance(given, (str, bytes, Mapping, Observable)):
-        hint = "invoke takes one prompt"
-        if isinstance(given, AsyncIterable):
-            hint = "abatch and abatch_as_completed take async ones"
-        elif isinstance(given, Observable):
-            hint = "say prompts.pipe(rxllm.batch(llm))"
-        raise MisuseError(f"batch takes an iterable of prompts, not {type(prompts).__name__}; {hint}.")
+def _checked(prompts: Iterable[T]) -> Iterable[T]:
+    value = cast("object", prompts)
+    if not isinstance(value, Iterable) or isinstance(value, (str, bytes, Mapping, Observable)):
+        hint = "For one prompt, call invoke"
+        if isinstance(value, AsyncIterable):
+            hint = "For an async iterable, call abatch or abatch_as_completed"
+        elif isinstance(value, Observable):
+            hint = "Write prompts.pipe(rxllm.batch(llm))"
+        raise MisuseError(f"batch takes an iterable of prompts, not {type(prompts).__name__}. {hint}.")
     return prompts
 
 
 def _source(prompts: Iterable[T] | AsyncIterable[T]) -> Observable[T]:
-    return from_aiter(prompts) if isinstance(prompts, AsyncIterable) else from_iter(_some(prompts))
+    return from_aiter(prompts) if isinstance(prompts, AsyncIterable) else from_iter(_checked(prompts))

@@ -1,4 +1,4 @@
-"""`LLM`: a provider overrides one method, and everything else comes free."""
+"""`LLM`: a provider overrides one method, and the base implements all others."""
 
 import asyncio
 import contextvars
@@ -17,56 +17,56 @@ from reactivex.subject import Subject
 import rxllm
 from rxllm import LLM, Chunk, Message, MisuseError, Request, ToolCallPart, Usage
 
-TIMEOUT = 5.0  # seconds for what comes at once
-who = contextvars.ContextVar("who", default="nobody")
+TIMEOUT = 5.0  # seconds; the tests wait for events that arrive at once
+user = contextvars.ContextVar("user", default="nobody")
 
 
 class Whole(LLM):
-    """Answers by an async def."""
+    """Answers with an ``async def complete``."""
 
     async def complete(self, request):
-        """The prompt."""
+        """Return the prompt."""
         return request.text
 
 
 class Blocking(LLM):
-    """Answers by a def, in a thread."""
+    """Answers with a plain ``def complete``, which runs in a thread."""
 
     def complete(self, request):
-        """The prompt."""
+        """Return the prompt."""
         return request.text
 
 
 class AsyncWords(LLM):
-    """Streams by an async generator."""
+    """Streams with an async generator."""
 
     async def chunks(self, request):
-        """The prompt, letter by letter."""
+        """Stream the prompt, letter by letter."""
         for letter in request.text:
             yield letter
 
 
 class Words(LLM):
-    """Streams by a plain generator, in a thread."""
+    """Streams with a plain generator, which runs in a thread."""
 
     def chunks(self, request):
-        """The prompt, letter by letter."""
+        """Stream the prompt, letter by letter."""
         yield from request.text
 
 
 class Observed(LLM):
-    """Streams by an Observable."""
+    """Streams with an Observable."""
 
     def chunks(self, request):
-        """The prompt, letter by letter."""
+        """Stream the prompt, letter by letter."""
         return rx.from_(request.text)
 
 
 class Listed(LLM):
-    """Streams by any iterable."""
+    """Streams with a list."""
 
     def chunks(self, request):
-        """The prompt, letter by letter."""
+        """Stream the prompt, letter by letter."""
         return list(request.text)
 
 
@@ -77,34 +77,34 @@ named = pytest.mark.parametrize("llm", ALL, ids=lambda llm: type(llm).__name__)
 
 @frozen
 class Says(LLM):
-    """Answers with what a function makes of the request."""
+    """Answers with the result of a function of the request."""
 
     answer_of: Callable[[Request], Any]
 
     async def complete(self, request):
-        """What the function says."""
+        """Return the result of the function."""
         return self.answer_of(request)
 
 
 @frozen
 class Streams(LLM):
-    """Streams what a function makes of the request."""
+    """Streams the result of a function of the request."""
 
     stream_of: Callable[[Request], Any]
 
     def chunks(self, request):
-        """What the function says."""
+        """Return the result of the function."""
         return self.stream_of(request)
 
 
 @frozen
 class Counting(LLM):
-    """Echoes, and remembers the requests."""
+    """Streams the prompt in two chunks, and records the requests."""
 
     seen: list[Request] = field(factory=list)
 
     async def chunks(self, request):
-        """Two chunks."""
+        """Yield the prompt in two chunks."""
         self.seen.append(request)
         yield request.text[:2]
         yield request.text[2:]
@@ -114,8 +114,8 @@ class Counting(LLM):
 
 
 @named
-def test_the_answer_is_whole_in_every_way_of_asking(llm):
-    """Sync, by a loop, and by a stream: the text is the same, and `invoke` gives a Message of the assistant."""
+def test_sync_methods_return_the_same_text(llm):
+    """`invoke`, `stream` and `batch` return the same text, and `invoke` returns a Message of the assistant."""
     answer = llm.invoke("abc")
     assert ("assistant", "abc", "abc") == (answer.role, answer.text, str(answer))
     assert "abc" == "".join(map(str, llm.stream("abc")))
@@ -123,37 +123,37 @@ def test_the_answer_is_whole_in_every_way_of_asking(llm):
 
 
 @named
-async def test_the_answer_is_whole_on_a_loop(llm):
-    """The same with await."""
+async def test_async_methods_return_the_same_text(llm):
+    """`ainvoke`, `astream` and `abatch` return the same text."""
     assert "abc" == (await llm.ainvoke("abc")).text
     assert "abc" == "".join([str(chunk) async for chunk in llm.astream("abc")])
     assert ["abc"] == [message.text for message in await llm.abatch(["abc"])]
 
 
 @pytest.mark.parametrize("llm", STREAMING, ids=lambda llm: type(llm).__name__)
-def test_a_stream_comes_in_chunks(llm):
-    """What a provider yields is what comes, each text as a Chunk."""
+def test_each_yielded_text_becomes_a_chunk(llm):
+    """A streaming provider emits one Chunk for each yielded text."""
     assert [Chunk("a"), Chunk("b"), Chunk("c")] == list(llm.stream("abc"))
-    assert "native" == llm.streaming
+    assert llm.streaming
 
 
 @pytest.mark.parametrize("llm", [Whole(), Blocking()], ids=lambda llm: type(llm).__name__)
-def test_a_whole_answer_is_one_chunk(llm):
-    """That is all of the fallback."""
+def test_whole_answer_is_one_chunk(llm):
+    """A provider with `complete` only emits its answer as one chunk."""
     assert [Chunk("abc")] == list(llm.stream("abc"))
-    assert "single emission" == llm.streaming
+    assert not llm.streaming
 
 
 @named
 def test_stream_false_gives_one_chunk(llm):
-    """Asked for whole, every provider's answer is one chunk, the same text."""
+    """With ``stream=False``, every provider emits one chunk with the same text."""
     assert [Chunk("abc")] == list(llm.stream("abc", stream=False))
     assert [Chunk("abc")] == list(llm.bind(stream=False).stream("abc"))
-    assert "single emission" == llm.bind(stream=False).streaming
+    assert not llm.bind(stream=False).streaming
 
 
-def test_an_empty_stream_is_an_empty_answer():
-    """No chunk is no failure, streamed or whole."""
+def test_empty_stream_is_an_empty_answer():
+    """A stream without chunks is not an error."""
     assert Message("assistant") == Streams(lambda _: rx.empty()).invoke("x")
     assert [Chunk()] == list(Streams(lambda _: rx.empty()).stream("x", stream=False))
 
@@ -170,29 +170,29 @@ def test_an_empty_stream_is_an_empty_answer():
         ),
     ],
 )
-def test_text_chunks_and_messages_are_answers(said, expected):
-    """From either method."""
+def test_provider_may_answer_with_text_chunk_or_message(said, expected):
+    """Both methods accept all three types."""
     assert [expected] == list(Says(lambda _: said).stream("x"))
     assert [expected] == list(Streams(lambda _: rx.of(said)).stream("x"))
 
 
 @pytest.mark.parametrize("said", [None, 5, b"hi", {"content": "hi"}])
-def test_other_answers_are_refused(said):
-    """The provider's author hears what an answer is; nothing is guessed."""
+def test_other_answers_raise_misuse_error(said):
+    """The message tells the provider's author which types are allowed."""
     with pytest.raises(MisuseError, match=f"not {type(said).__name__}"):
         Says(lambda _: said).invoke("x")
     with pytest.raises(MisuseError, match=f"not {type(said).__name__}"):
         Streams(lambda _: rx.of("good", said, "more")).invoke("x")
 
 
-def test_neither_method_overridden_is_told():
-    """And both names are."""
+def test_llm_without_overridden_method_raises_misuse_error():
+    """The message names both methods."""
     with pytest.raises(MisuseError, match=r"LLM must override complete .* or chunks"):
         LLM().invoke("x")
 
 
-def test_chunks_that_return_no_stream_are_told():
-    """An `async def` without a yield is the usual slip."""
+def test_chunks_without_stream_raises_misuse_error():
+    """An ``async def`` without a ``yield`` is a common mistake."""
 
     class Slip(LLM):
         async def chunks(self, request):
@@ -204,8 +204,8 @@ def test_chunks_that_return_no_stream_are_told():
         Streams(lambda _: 5).invoke("x")
 
 
-def test_a_plain_generator_is_advanced_and_closed_in_one_thread():
-    """A cursor that belongs to its thread works, and is closed when the reader leaves."""
+def test_plain_generator_runs_in_one_thread_until_it_is_closed():
+    """A database cursor is bound to its thread. Closing the stream closes the generator in the same thread."""
     threads, closed = set(), threading.Event()
 
     class Cursor(LLM):
@@ -225,8 +225,8 @@ def test_a_plain_generator_is_advanced_and_closed_in_one_thread():
     assert threading.get_ident() not in threads
 
 
-def test_invoke_may_be_nested_in_complete():
-    """Six blocking models that ask each other do not wait for each other's thread."""
+def test_nested_invoke_in_complete_does_not_deadlock():
+    """Each blocking model has a thread of its own, so that six nested calls do not wait for a free thread."""
 
     @frozen
     class Nested(LLM):
@@ -241,7 +241,7 @@ def test_invoke_may_be_nested_in_complete():
 # ── cold ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_nothing_is_asked_before_subscribe_and_each_subscription_asks():
+def test_each_subscription_sends_a_request_and_nothing_is_sent_before():
     """A stream is cold."""
     llm = Counting()
     answer = llm("abcd")
@@ -253,13 +253,13 @@ def test_nothing_is_asked_before_subscribe_and_each_subscription_asks():
         assert times == len(llm.seen)
 
 
-async def test_awaiting_an_answer_gives_its_last_chunk():
-    """As of any Observable."""
+async def test_await_of_a_stream_returns_its_last_chunk():
+    """``await`` works as for every Observable."""
     assert Chunk("cd") == await Counting()("abcd")
 
 
-def test_an_answer_is_not_iterable():
-    """Plain reactivex would iterate for ever."""
+def test_iterating_over_the_observable_raises_misuse_error():
+    """With a plain reactivex Observable, the loop would never end."""
     with pytest.raises(MisuseError, match=r"llm\.stream\(prompt\)"):
         iter(Whole()("x"))
     with pytest.raises(MisuseError, match=r"llm\.stream\(prompt\)"):
@@ -267,8 +267,8 @@ def test_an_answer_is_not_iterable():
 
 
 @pytest.mark.parametrize("compose", [lambda llm: llm | len, lambda llm: len | llm, lambda llm: llm | llm])
-def test_bars_are_refused(compose):
-    """The sentence names `pipe`."""
+def test_bar_operator_raises_misuse_error(compose):
+    """The message names `pipe`."""
     with pytest.raises(MisuseError, match=r"rxllm\.pipe"):
         compose(Whole())
 
@@ -277,7 +277,7 @@ def test_bars_are_refused(compose):
 
 
 def test_parameters_reach_the_provider():
-    """By `bind` or at the call, the nearest wins, and the LLM itself stays as it was."""
+    """The parameters of a call win over those of `bind`. The LLM itself does not change."""
     llm = Counting()
     bound = llm.bind(temperature=1, max_tokens=9)
     bound.invoke("x", temperature=0, stop_sequences="!", extra={"a": 1})
@@ -288,8 +288,8 @@ def test_parameters_reach_the_provider():
     assert llm == Counting(llm.seen)
 
 
-async def test_every_method_takes_parameters():
-    """They are sugar for `bind` everywhere."""
+async def test_every_method_accepts_parameters():
+    """Parameters of a call work as with `bind`."""
     llm = Counting()
     llm.invoke("x", seed=1)
     await llm.ainvoke("x", seed=1)
@@ -302,16 +302,16 @@ async def test_every_method_takes_parameters():
     assert [1] * 8 == [request.seed for request in llm.seen]
 
 
-def test_a_requests_own_parameters_win():
-    """Whoever writes a Request means it."""
+def test_parameters_of_a_request_win_over_bound_parameters():
+    """The parameters of a Request win over the model's."""
     llm = Counting().bind(temperature=1, seed=3)
     llm.invoke(Request(prompt="x", temperature=0))
     assert [(0, 3)] == [(request.temperature, request.seed) for request in llm.seen]
 
 
 @pytest.mark.parametrize("combine", [lambda llm: llm, rxllm.retry, lambda llm: rxllm.pipe(llm, rxllm.message())])
-async def test_what_a_call_says_wins_over_the_request(combine):
-    """The model's, then what is bound, then the Request's own, then the call's; `extra` fields are united."""
+async def test_parameters_of_a_call_win_over_the_request(combine):
+    """The order is: the model's, the bound, the Request's, the call's; the last wins. `extra` fields are merged."""
     llm = Counting(parameters=rxllm.Parameters(seed=1, top_k=1, top_p=0.1, temperature=0.1))
     asked = combine(llm).bind(top_k=2, top_p=0.2, temperature=0.2)
     request = Request(prompt="x", top_p=0.3, temperature=0.3, extra={"a": 3, "b": 3})
@@ -324,8 +324,8 @@ async def test_what_a_call_says_wins_over_the_request(combine):
 
 
 @pytest.mark.parametrize("ask", ["bind", "invoke", "stream", "astream", "batch", "batch_as_completed"])
-def test_a_bad_parameter_is_told_before_anything_is_sent(ask):
-    """Also where nothing would be sent before the first `next`."""
+def test_invalid_parameter_raises_before_a_request_is_sent(ask):
+    """The call itself raises, also for methods that send nothing before the first ``next``."""
     llm = Counting()
     prompt = {"bind": (), "batch": (["x"],), "batch_as_completed": (["x"],)}.get(ask, ("x",))
     with pytest.raises(MisuseError, match="Did you mean temperature="):
@@ -335,8 +335,8 @@ def test_a_bad_parameter_is_told_before_anything_is_sent(ask):
     assert [] == llm.seen
 
 
-def test_a_bad_prompt_is_told_at_the_call():
-    """Not at the first `next`, and nothing is sent."""
+def test_invalid_prompt_raises_at_the_call():
+    """The call itself raises, not the first ``next``, and nothing is sent."""
     llm = Counting()
     for ask in llm, llm.stream, llm.astream, llm.invoke:
         with pytest.raises(MisuseError, match="A prompt must be text"):
@@ -344,8 +344,8 @@ def test_a_bad_prompt_is_told_at_the_call():
     assert [] == llm.seen
 
 
-def test_with_config_unites_tags_and_metadata():
-    """A copy: the original keeps its own."""
+def test_with_config_merges_tags_and_metadata():
+    """`with_config` returns a copy; the original does not change."""
     llm = Whole(tags=("a",))
     other = llm.with_config(tags=["b", "a"], metadata={"x": 1}, run_name="echo").with_config(metadata={"y": 2})
     assert (("a", "b"), {"x": 1, "y": 2}, "echo") == (other.tags, other.metadata, other.run_name)
@@ -370,8 +370,8 @@ def test_with_config_unites_tags_and_metadata():
         ([Request(prompt="hi", seed=7)], [Message("user", "hi")]),
     ],
 )
-def test_it_asks_once_with_what_an_upstream_adds_up_to(upstream, expected):
-    """Chunks join, strings join; one Message, list or Request is taken as it is; an answer is asked by its text."""
+def test_llm_sends_one_request_for_an_observable(upstream, expected):
+    """Chunks join, and strings join. One Message, list or Request is used as it is. An answer becomes its text."""
     llm = Counting()
     list(llm(rx.from_(upstream)).pipe(rxllm.stream()))
     assert [tuple(expected)] == [request.messages for request in llm.seen]
@@ -381,15 +381,15 @@ def test_it_asks_once_with_what_an_upstream_adds_up_to(upstream, expected):
 @pytest.mark.parametrize(
     ("upstream", "sentence"),
     [
-        ([], "gave nothing, which is not one prompt"),
+        ([], "emitted nothing, but a model needs one prompt"),
         ([Message("user", "a"), Message("user", "b")], r"2 values \(Message\)"),
         ([["a"], ["b"]], r"2 values \(list\)"),
         (["a", Chunk("b")], r"2 values \(Chunk, str\)"),
         ([Request(prompt="a"), Request(prompt="b")], "2 values"),
     ],
 )
-def test_what_is_not_one_prompt_is_an_error(upstream, sentence):
-    """It names the operators that ask for each, and nothing is sent."""
+def test_several_prompts_from_an_observable_raise_misuse_error(upstream, sentence):
+    """The message names the operators that send one request for each value, and nothing is sent."""
     llm = Counting()
     with pytest.raises(MisuseError, match=sentence) as caught:
         list(llm(rx.from_(upstream)).pipe(rxllm.stream()))
@@ -397,14 +397,14 @@ def test_what_is_not_one_prompt_is_an_error(upstream, sentence):
     assert [] == llm.seen
 
 
-def test_one_value_that_is_no_prompt_is_an_error():
-    """It arrives as the stream's error."""
+def test_invalid_prompt_from_an_observable_is_the_error_of_the_stream():
+    """The stream fails with MisuseError."""
     with pytest.raises(MisuseError, match="A prompt must be text"):
         list(Whole()(rx.of(5)).pipe(rxllm.stream()))
 
 
-def test_it_waits_until_the_upstream_completes_and_is_not_asked_if_that_fails():
-    """A failing upstream fails the stream; no request is made."""
+def test_failing_upstream_fails_the_stream_without_a_request():
+    """The model waits for the upstream to complete. If the upstream fails, the model sends nothing."""
     llm, upstream, errors = Counting(), Subject(), []
     llm(upstream).subscribe(on_error=errors.append, scheduler=rxllm.scheduler())
     upstream.on_next("half a prompt")
@@ -412,8 +412,8 @@ def test_it_waits_until_the_upstream_completes_and_is_not_asked_if_that_fails():
     assert ([failure], []) == (errors, llm.seen)
 
 
-async def test_disposing_leaves_the_upstream_or_the_answer():
-    """Whichever is being listened to."""
+async def test_dispose_cancels_the_upstream_or_the_request():
+    """Before the upstream completes, dispose cancels the upstream; after that, the request."""
     left, closed, begun = [], asyncio.Event(), asyncio.Event()
 
     class Slow(LLM):
@@ -433,14 +433,14 @@ async def test_disposing_leaves_the_upstream_or_the_answer():
 
 
 @pytest.mark.parametrize("mapper", [ops.flat_map, ops.concat_map, ops.switch_map])
-def test_a_model_is_a_mapper(mapper):
-    """It goes into reactivex's own operators as it is."""
+def test_model_is_a_mapper_for_reactivex_operators(mapper):
+    """`flat_map`, `concat_map` and `switch_map` accept a model unchanged."""
     texts = rx.of("abcd").pipe(mapper(Counting()), rxllm.text(), rxllm.stream())
     assert ["ab", "cd"] == list(texts)
 
 
-def test_concat_map_asks_one_after_another():
-    """In order, whole answers."""
+def test_concat_map_sends_requests_one_after_another():
+    """The answers arrive whole and in the order of the prompts."""
     asked = rx.of("ab", "cd", "ef").pipe(ops.concat_map(AsyncWords()), rxllm.text(), rxllm.stream())
     assert "abcdef" == "".join(asked)
 
@@ -448,8 +448,8 @@ def test_concat_map_asks_one_after_another():
 # ── the grammar ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_an_observable_of_many_threads_is_serialised():
-    """Three threads push at once; one event at a time arrives, on one thread, and one end."""
+def test_observable_that_emits_from_many_threads_is_serialised():
+    """Three threads emit at once. The subscriber receives one event at a time, on one thread, and one end."""
     inside, overlaps, threads, done = [], [], set(), threading.Event()
     start = threading.Barrier(3)
 
@@ -464,7 +464,7 @@ def test_an_observable_of_many_threads_is_serialised():
         for _ in range(3):
             threading.Thread(target=push).start()
 
-    def heard(_):
+    def on_next(_):
         overlaps.extend(inside)
         inside.append(1)
         threads.add(threading.get_ident())
@@ -472,20 +472,20 @@ def test_an_observable_of_many_threads_is_serialised():
 
     ends = []
     Streams(lambda _: rx.Observable(subscribe))("x").subscribe(
-        heard, ends.append, lambda: (ends.append("end"), done.set())
+        on_next, ends.append, lambda: (ends.append("end"), done.set())
     )
     assert done.wait(TIMEOUT)
     assert ([], ["end"], 1) == (overlaps, ends, len(threads))
 
 
 @given(st.lists(st.sampled_from(["next", "error", "end"]), max_size=12), st.integers(0, 12))
-def test_after_the_end_or_a_dispose_nothing_arrives(events, dispose_at):
-    """Whatever a provider emits, and whenever the subscriber leaves: items, then at most one terminal event."""
+def test_subscriber_receives_nothing_after_the_end_or_dispose(events, dispose_at):
+    """A subscriber receives items and then at most one terminal event, whatever the provider emits."""
 
     async def main():
         heard = []
         pushed = Subject()
-        wild = []  # a source without any guard: it is called as it should not be
+        wild = []  # the callbacks of a source that breaks the Rx grammar
 
         class Wild(rx.Observable):
             def subscribe(self, on_next=None, on_error=None, on_completed=None, *, scheduler=None):
@@ -512,8 +512,8 @@ def test_after_the_end_or_a_dispose_nothing_arrives(events, dispose_at):
     assert expected == asyncio.run(main())
 
 
-async def test_a_subscriber_that_leaves_in_on_next_hears_no_more():
-    """Also of a provider that never pauses; its generator is closed, and may take its time for it."""
+async def test_subscriber_that_disposes_in_on_next_receives_nothing_more():
+    """This holds for a provider that never pauses. The generator is closed, and its clean-up may await."""
     heard, closed = [], asyncio.Event()
 
     class Endless(LLM):
@@ -530,9 +530,9 @@ async def test_a_subscriber_that_leaves_in_on_next_hears_no_more():
     assert [Chunk("x")] * 5 == heard
 
 
-async def test_a_subscriber_that_raises_ends_its_subscription_only():
-    """The request is closed, in peace; the loop's handler hears the exception, the subscriber's on_error does not."""
-    closed, told, errors, heard = asyncio.Event(), [], [], []
+async def test_exception_of_a_subscriber_goes_to_the_loop_exception_handler():
+    """The request is closed. The subscriber's own on_error does not receive the exception."""
+    closed, reported, errors, received = asyncio.Event(), [], [], []
 
     class Careful(LLM):
         async def chunks(self, request):
@@ -544,19 +544,19 @@ async def test_a_subscriber_that_raises_ends_its_subscription_only():
                 closed.set()
 
     def on_next(chunk):
-        heard.append(str(chunk))
+        received.append(str(chunk))
         if chunk.text == "b":
             raise failure
 
     failure = ValueError("the subscriber's")
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
     Careful()("x").subscribe(on_next, errors.append)
     await asyncio.wait_for(closed.wait(), TIMEOUT)
-    assert (["a", "b"], [failure], []) == (heard, told, errors)
+    assert (["a", "b"], [failure], []) == (received, reported, errors)
 
 
-def test_a_provider_that_is_cancelled_from_within_fails():
-    """Nobody waits for ever for what will not come."""
+def test_cancelled_error_inside_a_provider_fails_the_stream():
+    """If a task that the provider awaits is cancelled, the caller gets Interrupted instead of waiting for ever."""
 
     class Cancelled(LLM):
         async def chunks(self, request):
@@ -571,8 +571,8 @@ def test_a_provider_that_is_cancelled_from_within_fails():
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
-def test_even_an_exit_reaches_who_waits(kind):
-    """A provider that exits does not leave its caller waiting, nor take the loop of others away."""
+def test_exit_of_a_provider_reaches_the_caller(kind):
+    """A provider that raises SystemExit fails its caller, and does not stop the background loop."""
 
     class Exits(LLM):
         async def complete(self, request):
@@ -591,8 +591,8 @@ def test_even_an_exit_reaches_who_waits(kind):
 # ── errors ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_an_error_carries_its_request_and_what_had_arrived():
-    """Of a stream that broke."""
+def test_error_carries_its_request_and_the_partial_answer():
+    """The error of a broken stream has the request and the chunks that arrived before it."""
 
     class Breaks(LLM):
         async def chunks(self, request):
@@ -606,8 +606,8 @@ def test_an_error_carries_its_request_and_what_had_arrived():
     assert Request.ask("x", rxllm.Parameters(seed=1)) == caught.value.request
 
 
-def test_an_error_that_knows_better_is_left_alone():
-    """The innermost request and partial stay, and nothing that arrived is None, not an empty answer."""
+def test_request_and_partial_of_an_error_are_not_replaced():
+    """The innermost request and partial stay. If nothing arrived, the partial is None, not an empty answer."""
     known = rxllm.Interrupted("no")
     known.request, known.partial = Request(prompt="inner"), Message("assistant", "inner")
     with pytest.raises(rxllm.Interrupted) as caught:
@@ -620,8 +620,8 @@ def test_an_error_that_knows_better_is_left_alone():
 
 @pytest.mark.parametrize("failure", [ValueError("mine"), rxllm.RateLimited("slow"), LookupError()])
 @pytest.mark.parametrize("kind", ["complete", "blocking", "chunks", "generator"])
-def test_a_providers_exception_comes_as_it_is(failure, kind):
-    """Never wrapped into something vaguer."""
+def test_exception_of_a_provider_propagates_unchanged(failure, kind):
+    """Rxllm does not wrap the exception of a provider."""
 
     def raises(request):
         raise failure
@@ -643,8 +643,8 @@ def test_a_providers_exception_comes_as_it_is(failure, kind):
     assert failure is caught.value
 
 
-def test_the_partial_of_an_endless_answer_is_bounded():
-    """What is kept for an error stops growing at 4 Mi characters."""
+def test_partial_of_an_endless_answer_is_bounded():
+    """The partial answer that rxllm keeps for an error stops growing at 4 Mi characters."""
 
     class Floods(LLM):
         async def chunks(self, request):
@@ -660,69 +660,69 @@ def test_the_partial_of_an_endless_answer_is_bounded():
 # ── contexts ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class WhoWhole(LLM):
-    """Says whom it sees."""
+class ContextWhole(LLM):
+    """Answers with the context variable, from an ``async def``."""
 
     async def complete(self, request):
-        """The context's value."""
-        return who.get()
+        """Return the value of the context variable."""
+        return user.get()
 
 
-class WhoBlocking(LLM):
-    """Says whom it sees, in a thread."""
+class ContextBlocking(LLM):
+    """Answers with the context variable, from a thread."""
 
     def complete(self, request):
-        """The context's value."""
-        return who.get()
+        """Return the value of the context variable."""
+        return user.get()
 
 
-class WhoStream(LLM):
-    """Says whom it sees, in an async generator."""
+class ContextStream(LLM):
+    """Answers with the context variable, from an async generator."""
 
     async def chunks(self, request):
-        """The context's value."""
-        yield who.get()
+        """Return the value of the context variable."""
+        yield user.get()
 
 
-class WhoGenerator(LLM):
-    """Says whom it sees, in a generator."""
+class ContextGenerator(LLM):
+    """Answers with the context variable, from a plain generator."""
 
     def chunks(self, request):
-        """The context's value."""
-        yield who.get()
+        """Return the value of the context variable."""
+        yield user.get()
 
 
 @pytest.fixture
 def somebody():
-    """A context variable that is set."""
-    token = who.set("somebody")
+    """Set the context variable."""
+    token = user.set("somebody")
     yield "somebody"
-    who.reset(token)
+    user.reset(token)
 
 
 @pytest.mark.parametrize(
-    "llm", [WhoWhole(), WhoBlocking(), WhoStream(), WhoGenerator()], ids=lambda x: type(x).__name__
+    "llm", [ContextWhole(), ContextBlocking(), ContextStream(), ContextGenerator()], ids=lambda x: type(x).__name__
 )
-def test_the_subscribers_context_is_seen(llm, somebody):
-    """In providers, operators and handlers."""
+def test_subscriber_context_is_visible(llm, somebody):
+    """Providers, operators and handlers see the context variables of the subscriber."""
     heard = []
-    watched = rxllm.observe(llm, lambda event: heard.append(who.get()))
-    texts = watched("x").pipe(ops.map(lambda chunk: f"{chunk.text} {who.get()}"), rxllm.stream())
+    watched = rxllm.observe(llm, lambda event: heard.append(user.get()))
+    texts = watched("x").pipe(ops.map(lambda chunk: f"{chunk.text} {user.get()}"), rxllm.stream())
     assert ["somebody somebody"] == list(texts)
     assert {"somebody"} == set(heard)
     assert somebody == watched.invoke("x").text
 
 
 @pytest.mark.parametrize(
-    "llm", [WhoWhole(), WhoBlocking(), WhoStream(), WhoGenerator()], ids=lambda x: type(x).__name__
+    "llm", [ContextWhole(), ContextBlocking(), ContextStream(), ContextGenerator()], ids=lambda x: type(x).__name__
 )
-async def test_the_subscribers_context_is_seen_on_a_loop(llm):
-    """The same with await; two tasks see each its own."""
+async def test_each_task_sees_its_own_context(llm):
+    """Two tasks that run at the same time see each its own context variables."""
 
     async def ask(name):
-        who.set(name)
+        user.set(name)
         heard = []
-        watched = rxllm.observe(llm, lambda event: heard.append(who.get()))
+        watched = rxllm.observe(llm, lambda event: heard.append(user.get()))
         answer = await watched.ainvoke("x")
         return answer.text, set(heard)
 
@@ -730,8 +730,8 @@ async def test_the_subscribers_context_is_seen_on_a_loop(llm):
     assert [("a", {"a"}), ("b", {"b"})] == answers
 
 
-def test_a_whole_answer_that_fails_half_way_keeps_what_had_arrived():
-    """Also where the provider can only stream: stream=False loses nothing."""
+def test_error_with_stream_false_carries_the_partial_answer():
+    """A provider that only streams keeps its chunks for the error, also with ``stream=False``."""
 
     class Breaks(LLM):
         async def chunks(self, request):

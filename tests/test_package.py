@@ -1,4 +1,4 @@
-"""The package: what it exports, what it imports, what importing it costs, and how large its rooms are."""
+"""The package: its exports, its imports, the cost of importing it, the size of its modules, and its docstrings."""
 
 import ast
 import importlib.util
@@ -22,14 +22,13 @@ FLOORS = {
     **dict.fromkeys(("errors", "bounds", "terminal", "secrecy", "showing", "extensible", "exact", "runtime"), 0),
     **dict.fromkeys(("misuse", "values", "events", "records", "results", "observation"), 0),
     **dict.fromkeys(("wire", "operators", "bridges"), 1),
-    **dict.fromkeys(("surface", "llm", "pipeline", "tools"), 2),
+    **dict.fromkeys(("surface", "keywords", "llm", "pipeline", "tools"), 2),
     **dict.fromkeys(("providers", "combinators", "handlers"), 3),
     **dict.fromkeys(("testing", "cli", "__init__", "__main__"), 4),
 }
 LARGE = {  # lines that these modules may have: one state machine, or one list, that cannot be divided well
     "combinators/queueing.py": 425,
     "handlers/opentelemetry.py": 425,
-    "llm.py": 375,
     "operators/attempts.py": 375,
     "operators/observing.py": 425,
     "providers/_anthropic_messages.py": 400,
@@ -43,17 +42,17 @@ LARGE = {  # lines that these modules may have: one state machine, or one list, 
     "testing/servers.py": 450,
     "values/chunk.py": 400,
 }
-COST = 0.120  # seconds that `import rxllm` may take more than the bare interpreter
+COST = 0.120  # seconds of CPU that `import rxllm` may add to the start of the interpreter
 HEAVY = {"httpx", "aiohttp", "httpx_aiohttp", "rxllm.wire.http", "rxllm.providers", "rxllm.cli", "argparse"}
 
 
 def room(module):
-    """The room a module of rxllm is in, which is its file or folder."""
+    """Return the room of a module: its file or folder directly below the package."""
     return [*module.split("."), "__init__"][1]
 
 
 def imports(path, module):
-    """The modules of rxllm that this one imports, anywhere but for type checkers."""
+    """Yield the modules of rxllm that a module imports, except those that it imports for type checkers only."""
     tree = ast.parse(path.read_text("utf-8"))
     skipped = {
         inner
@@ -76,7 +75,7 @@ def imports(path, module):
 
 
 def definitions(path):
-    """The public classes and functions of a file, methods included, with whether each needs a docstring."""
+    """Yield the name and the syntax tree of each public class, function and method in a file."""
 
     def walk(node, prefix, inside):
         for child in ast.iter_child_nodes(node):
@@ -95,8 +94,8 @@ def definitions(path):
 # ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_all_is_sorted_and_true():
-    """What `__all__` names is there, once, in the order of ruff; and nothing public is missing from it."""
+def test_all_is_sorted_and_complete():
+    """`__all__` names every public object once, in ruff's order, and each name exists."""
     assert sorted(rxllm.__all__, key=lambda name: (not name.isupper(), not name[0].isupper(), name)) == rxllm.__all__
     assert len(set(rxllm.__all__)) == len(rxllm.__all__)
     assert [] == [name for name in rxllm.__all__ if getattr(rxllm, name, None) is None]
@@ -105,32 +104,32 @@ def test_all_is_sorted_and_true():
     assert public - {"annotations", "importlib", "TYPE_CHECKING", "Any"} <= set(rxllm.__all__)
 
 
-def test_lazy_names_are_exported_and_others_are_told():
-    """A provider is imported when it is first named; what is not there is an AttributeError like any."""
+def test_lazy_names_are_exported_and_unknown_names_raise():
+    """A lazy name is in `__all__` and `dir`. An unknown name raises AttributeError."""
     assert set(rxllm._LAZY) <= set(rxllm.__all__) <= set(dir(rxllm))
     with pytest.raises(AttributeError, match="has no attribute 'Antropic'"):
         rxllm.Antropic  # noqa: B018
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_every_module_exports_what_it_has(module):
-    """Each can be imported, says what it is for, and its `__all__` is true."""
+def test_every_module_can_be_imported_and_has_a_true_all(module):
+    """Each module can be imported and has a docstring, and each name in its `__all__` exists."""
     if module.endswith("__main__"):
-        pytest.skip("it runs")
+        pytest.skip("importing it starts the program")
     loaded = importlib.import_module(module)
     assert loaded.__doc__
     assert [] == [name for name in getattr(loaded, "__all__", ()) if not hasattr(loaded, name)]
 
 
 def test_init_files_only_reexport():
-    """Of operators, bridges and handlers; logic has a file of its own."""
+    """The ``__init__`` files of operators, bridges, handlers and wire contain imports only."""
     for package in "operators", "bridges", "handlers", "wire":
         body = ast.parse((ROOT / package / "__init__.py").read_text("utf-8")).body
         assert {ast.Expr, ast.ImportFrom, ast.Assign} >= {type(node) for node in body}
 
 
-def test_the_version_is_that_of_the_distribution():
-    """One number, in both places."""
+def test_version_equals_the_version_of_the_distribution():
+    """``__version__`` and pyproject.toml name the same version."""
     project = (ROOT.parent / "pyproject.toml").read_text("utf-8")
     assert re.search(r'^version = "(.*)"$', project, re.MULTILINE)[1] == rxllm.__version__
     assert (ROOT / "py.typed").exists()
@@ -141,7 +140,7 @@ def test_the_version_is_that_of_the_distribution():
 
 @pytest.mark.parametrize(("path", "module"), [*zip(FILES, MODULES, strict=True)], ids=MODULES)
 def test_imports_go_down_only(path, module):
-    """A room imports from rooms below it, and from its own floor where that is not the first."""
+    """A room imports from lower floors, and from its own floor unless that is the first floor."""
     here = FLOORS[room(module)]
     for other in imports(path, module):
         there = FLOORS[room(other)]
@@ -153,10 +152,10 @@ def test_imports_go_down_only(path, module):
 
 
 def run(program):
-    """What a program prints, run by this interpreter with warnings as errors."""
+    """Run a program with warnings as errors, and return its output."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT.parent)}
     environment.pop("COVERAGE_PROCESS_START", None)
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # compiled once, as anywhere, not in each of the runs
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else each run would compile the package again
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", program], env=environment, capture_output=True, text=True, check=False
     )
@@ -165,7 +164,7 @@ def run(program):
 
 
 def test_importing_loads_nothing_heavy():
-    """Neither a client nor a provider; and a provider loads no client before its first request."""
+    """Importing rxllm loads no HTTP client and no provider. A provider loads its client with the first request."""
     loaded = run("import sys, rxllm; print(*sys.modules)").split()
     assert set() == HEAVY & set(loaded)
     loaded = run("import sys, rxllm; rxllm.OpenAI('m', api_key='k'); print(*sys.modules)").split()
@@ -173,13 +172,13 @@ def test_importing_loads_nothing_heavy():
 
 
 def test_importing_starts_nothing():
-    """No thread, no loop, no socket, no file left open."""
+    """Importing rxllm starts no thread, no event loop and no background portal."""
     assert "1\n" == run("import threading, rxllm; print(threading.active_count())")
     assert "None\n" == run("import rxllm; from rxllm.runtime import portal; print(portal._portal)")
 
 
 def test_importing_is_cheap():
-    """Under 120 ms of CPU more than the bare interpreter, in the best of several runs."""
+    """Importing rxllm costs less than 120 ms of CPU, in the best of several runs."""
     program = "import time; {}; print(time.process_time())"
     bare = min(float(run(program.format("pass"))) for _ in range(5))
     for _ in range(4):
@@ -201,7 +200,7 @@ def test_module_keeps_within_its_limit_of_lines(path):
 
 @pytest.mark.parametrize("path", FILES, ids=MODULES)
 def test_everything_public_is_documented(path):
-    """Every class, function and method; what overrides is documented where it was first said, or again."""
+    """Every public class, function and method has a docstring. A method may inherit its docstring."""
     bare = [name for name, node in definitions(path) if not ast.get_docstring(node)]
     inherited = [name for name in bare if "." in name]
     assert [] == [name for name in bare if name not in inherited]
@@ -212,8 +211,8 @@ def test_everything_public_is_documented(path):
         assert inspect.getdoc(getattr(owner, method)), name
 
 
-def test_what_is_exported_is_documented():
-    """And in words of its own."""
+def test_every_exported_name_has_its_own_docstring():
+    """No exported class has a docstring that attrs generated."""
     for name in rxllm.__all__:
         value = getattr(rxllm, name)
         if inspect.isclass(value) or inspect.isfunction(value):
@@ -221,8 +220,8 @@ def test_what_is_exported_is_documented():
             assert not value.__doc__.startswith("Method generated by attrs")
 
 
-def test_nothing_in_it_names_where_it_was_made():
-    """Files are for anybody's machine."""
+def test_no_file_contains_a_local_path():
+    """The source contains no path of the machine on which it was written."""
     machine = re.compile(r"/(home|root|work|Users)/\w")
     assert [] == [path.name for path in FILES if machine.search(path.read_text("utf-8"))]
 
@@ -231,14 +230,14 @@ def test_nothing_in_it_names_where_it_was_made():
 
 
 @pytest.mark.parametrize("address", [("192.0.2.1", 80), ("example.com", 80), ("2001:db8::1", 80)])
-def test_the_suite_reaches_no_other_machine(address):
-    """A test that tries fails, before a packet is sent."""
+def test_suite_cannot_connect_to_another_machine(address):
+    """A connection to another machine raises before a packet is sent."""
     with pytest.raises(RuntimeError, match="this machine only"):
         socket.create_connection(address, timeout=0.1)
 
 
-def test_the_suite_knows_no_keys():
-    """And no proxies."""
+def test_environment_has_no_keys_and_no_proxies():
+    """The suite removes API keys and proxies from the environment."""
     assert [] == [name for name in os.environ if name.endswith("_API_KEY") or name.lower().endswith("_proxy")]
 
 

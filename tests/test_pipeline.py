@@ -1,4 +1,4 @@
-"""`pipe`: plain function composition, with the surface on top."""
+"""`pipe`: function composition, and the methods of a Pipeline."""
 
 import asyncio
 import functools
@@ -15,24 +15,24 @@ from rxllm import LLM, Chunk, Message, MisuseError, Pipeline, Request, pipe, tex
 
 @frozen
 class Echo(LLM):
-    """Streams the prompt by letters, and remembers the requests."""
+    """Streams the prompt letter by letter, and records the requests."""
 
     seen: list[Request] = field(factory=list)
 
     async def chunks(self, request):
-        """Letters."""
+        """Yield the letters of the prompt."""
         self.seen.append(request)
         for letter in request.text:
             yield letter
 
 
 def template(topic):
-    """A prompt."""
+    """Return a prompt about the topic."""
     return f"<{topic}>"
 
 
-def test_stages_are_called_with_what_came_before():
-    """``pipe(f, g, h)(x)`` is ``h(g(f(x)))``, and nothing else happens."""
+def test_each_stage_is_called_with_the_result_of_the_stage_before():
+    """``pipe(f, g)(x)`` is ``g(f(x))``."""
     calls = []
 
     def stage(name):
@@ -53,37 +53,37 @@ def test_stages_are_called_with_what_came_before():
         (lambda p: sorted(p.batch_as_completed(["x", "yz"])), [(0, "<x>"), (1, "<yz>")]),
     ],
 )
-def test_a_pipeline_has_the_surface_of_a_model(ask, expected):
-    """Its answer is what its values add up to."""
+def test_pipeline_has_the_methods_of_a_model(ask, expected):
+    """The sync methods work on a pipeline; the answer is what its values add up to."""
     assert expected == ask(pipe(template, Echo(), text()))
 
 
-async def test_a_pipeline_has_the_surface_of_a_model_on_a_loop():
-    """The same with await."""
+async def test_pipeline_has_the_async_methods_of_a_model():
+    """The async methods work on a pipeline, too."""
     talk = pipe(template, Echo(), text())
     assert ["<", "x", ">"] == [piece async for piece in talk.astream("x")]
     assert "<x>" == await talk.ainvoke("x")
     assert ["<x>"] == await talk.abatch(["x"])
 
 
-def test_a_model_after_a_model_is_asked_once_with_the_whole():
-    """It waits for the end of the first, and adds nothing."""
+def test_second_model_receives_the_whole_answer_of_the_first():
+    """The second model waits for the end of the first model, and sends one request."""
     second = Echo()
     talk = pipe(template, Echo(), second, ops.reduce(operator.add, Chunk()), text())
     assert "<x>" == talk.invoke("x")
     assert [Message("user", "<x>")] == [request.messages[0] for request in second.seen]
 
 
-def test_a_pipeline_is_a_stage():
-    """Grouping says nothing."""
+def test_nested_pipeline_equals_flat_pipeline():
+    """A pipeline is a stage; grouping of stages does not change the result."""
     stages = [template, Echo(), text(), ops.map(str.upper)]
     grouped = pipe(pipe(*stages[:2]), pipe(*stages[2:]))
     assert list(pipe(*stages).stream("x")) == list(grouped.stream("x"))
     assert ["<", "X", ">"] == list(rx.of("x").pipe(ops.flat_map(pipe(*stages)), rxllm.stream()))
 
 
-def test_parameters_reach_every_model():
-    """Also through pipelines in pipelines, and leave the pipeline itself as it was."""
+def test_parameters_apply_to_every_model():
+    """Parameters reach the models in nested pipelines, too. The pipeline itself does not change."""
     first, second = Echo(), Echo()
     talk = pipe(template, pipe(first, text()), second)
     list(talk.stream("x", seed=3))
@@ -93,51 +93,55 @@ def test_parameters_reach_every_model():
         assert [3, 4, None] == [request.seed for request in llm.seen]
 
 
-def test_parameters_without_a_model_are_refused():
-    """They would be lost."""
-    with pytest.raises(MisuseError, match="has no model to take seed"):
+def test_parameters_without_a_model_raise_misuse_error():
+    """A pipeline without a model would lose the parameters."""
+    with pytest.raises(MisuseError, match="has no model among its stages, so it cannot use seed"):
         pipe(rx.of).bind(seed=3)
 
 
-def test_parameters_for_a_model_within_an_operator_are_refused():
-    """They do not get there, and the sentence says where to say them."""
-    with pytest.raises(MisuseError, match=r"no model to take seed among its stages.*ops\.flat_map\(llm\.bind\(seed=…"):
+def test_parameters_for_a_model_within_an_operator_raise_misuse_error():
+    """Parameters of a pipeline do not reach a model within an operator. The message says where to bind them."""
+    with pytest.raises(
+        MisuseError, match=r"no model among its stages, so it cannot use seed\..*ops\.flat_map\(llm\.bind\(seed=…"
+    ):
         pipe(rx.of, ops.flat_map(Echo())).invoke("x", seed=3)
 
 
-def test_parameters_pass_over_a_pipeline_without_a_model():
-    """Whoever has none needs none."""
+def test_parameters_skip_a_nested_pipeline_without_a_model():
+    """A nested pipeline without a model does not raise, if another stage has a model."""
     llm = Echo()
     pipe(pipe(rx.of), llm).invoke("x", seed=3)
     assert [3] == [request.seed for request in llm.seen]
 
 
 @pytest.mark.parametrize("operator", [text(), ops.map(str), rxllm.message(), rxllm.words()])
-def test_an_operator_without_a_stream_is_told(operator):
-    """Who gave what instead, and that a model may be missing."""
+def test_operator_after_a_non_observable_raises_misuse_error(operator):
+    """The message names the stage before the operator and the type that it returned."""
     with pytest.raises(
         MisuseError, match="Stage 2 is an operator, which takes an Observable, but template returned str"
     ):
         pipe(template, operator).invoke("x")
-    with pytest.raises(MisuseError, match=r"Stage 1 is an operator, .* but the pipeline is given str"):
+    with pytest.raises(MisuseError, match=r"Stage 1 is an operator, .* but the input of the pipeline is str"):
         pipe(operator).invoke("x")
 
 
 @pytest.mark.parametrize(("stage", "name"), [(text, "text"), (rxllm.words, "words"), (ops.map, "map")])
-def test_an_operator_without_its_parentheses_is_told(stage, name):
-    """When the pipeline is made."""
-    with pytest.raises(MisuseError, match=rf"{name} makes an operator, so call it first: say {name}\(…\)"):
+def test_operator_without_parentheses_raises_misuse_error(stage, name):
+    """`pipe` raises, before any request."""
+    with pytest.raises(
+        MisuseError, match=rf"{name} is a function that returns an operator\. Call it: write {name}\(…\)"
+    ):
         pipe(Echo(), stage)
 
 
-def test_an_operator_before_the_model():
-    """An Observable may be the input."""
+def test_pipeline_accepts_observable_as_input():
+    """The first stage may be an operator, if the input is an Observable."""
     talk = pipe(ops.map(str.upper), Echo(), text())
     assert ["A", "B"] == list(talk(rx.of("a", "b")).pipe(rxllm.stream()))
 
 
-def test_long_pipelines():
-    """More stages than the type checkers follow."""
+def test_pipeline_may_have_many_stages():
+    """A pipeline may have more stages than the overloads for type checkers."""
     maps = [ops.map(functools.partial(operator.add, letter)) for letter in "abcdefghij"]
     assert "jihgfedcbax" == pipe(rx.of, *maps).invoke("x")
 
@@ -151,36 +155,36 @@ def test_long_pipelines():
         ((None,), "not NoneType"),
     ],
 )
-def test_what_is_no_stage_is_refused(stages, sentence):
-    """At once; nothing is coerced."""
+def test_invalid_stage_raises_misuse_error(stages, sentence):
+    """`pipe` raises; it does not convert other values to stages."""
     with pytest.raises(MisuseError, match=sentence):
         pipe(*stages)
 
 
 async def fetched(topic):
-    """A prompt that has to be waited for."""
+    """Return a prompt; an ``async def`` stage."""
     return f"About {topic}"
 
 
 @pytest.mark.parametrize("after", [(Echo(),), (text(),), (pipe(Echo()),), ()])
-def test_a_stage_that_is_async_def_is_told(after):
-    """Its name is said, and what makes a stage of it; no coroutine is left unawaited."""
+def test_async_def_stage_raises_misuse_error(after):
+    """The message names the function and tells how to wrap it. No coroutine stays unawaited."""
     with pytest.raises(
-        MisuseError, match=r"^fetched is async def, so that it returned a coroutine, .*; rxllm\.tool\(fetched\) is"
+        MisuseError, match=r"^fetched is async def, so it returned a coroutine, .* write rxllm\.tool\(fetched\)\.$"
     ):
         pipe(fetched, *after).invoke("x")
-    with pytest.raises(MisuseError, match=r"; ops\.flat_map\(rxllm\.tool\(fetched\)\) is a stage that awaits it"):
+    with pytest.raises(MisuseError, match=r"write ops\.flat_map\(rxllm\.tool\(fetched\)\)\.$"):
         pipe(Echo(), fetched, *after).invoke("x")
 
 
-def test_what_the_sentence_says_works():
-    """Before a model, and after one."""
+def test_async_def_stage_works_as_a_tool():
+    """The advice of the error message works before a model and after a model."""
     asked = pipe(rxllm.tool(fetched), Echo(), rxllm.message(), ops.map(str), ops.flat_map(rxllm.tool(fetched)))
     assert f"About {Echo().invoke('About x')}" == asked.invoke("x")
 
 
-def test_a_coroutine_may_go_to_a_function_that_takes_it():
-    """Which is a stage as any."""
+def test_next_stage_may_take_a_coroutine():
+    """A plain function that accepts a coroutine may follow an ``async def`` stage."""
 
     def begun(coroutine):
         coroutine.close()
@@ -189,14 +193,16 @@ def test_a_coroutine_may_go_to_a_function_that_takes_it():
     assert "closed" == pipe(fetched, begun).invoke("x")
 
 
-def test_a_last_stage_without_a_stream_is_told():
-    """Its name is said, and what to write instead."""
-    with pytest.raises(MisuseError, match=r"template returned str\. Functions of single values go in as ops\.map"):
+def test_last_stage_without_observable_raises_misuse_error():
+    """The message names the last stage and what to write instead."""
+    with pytest.raises(
+        MisuseError, match=r"template returned str\. To apply a function to single values, write ops\.map"
+    ):
         pipe(template).invoke("x")
 
 
-def test_what_a_stage_raises_comes_as_it_is():
-    """At the call: nothing has been sent."""
+def test_exception_of_a_stage_propagates_unchanged():
+    """The call of the pipeline raises the stage's exception, before any request."""
     llm = Echo()
 
     def broken(topic):
@@ -207,20 +213,20 @@ def test_what_a_stage_raises_comes_as_it_is():
     assert [] == llm.seen
 
 
-def test_a_pipeline_without_values_has_no_answer():
-    """An error, not a wrong answer or a StopIteration."""
+def test_pipeline_without_values_raises_rxllm_error():
+    """`invoke` raises RxllmError, not StopIteration, and does not return a wrong answer."""
     with pytest.raises(rxllm.RxllmError, match="completed without a value"):
         pipe(lambda _: rx.empty()).invoke("x")
 
 
-def test_pipelines_can_be_hashed():
-    """Equal ones are one key."""
+def test_equal_pipelines_have_equal_hashes():
+    """Equal pipelines are one key of a dict."""
     stages = template, rxllm.Embedded(seed=1, metadata={"k": 1}), text()
     assert 1 == len({pipe(*stages), pipe(*stages)})
 
 
-def test_parameters_reach_a_pipeline_of_ones_own():
-    """Its constructor may take what it likes."""
+def test_parameters_apply_to_a_pipeline_subclass():
+    """The constructor of a subclass may have other parameters."""
 
     class Talk(Pipeline):
         def __init__(self, llm, *, loud):
@@ -234,7 +240,7 @@ def test_parameters_reach_a_pipeline_of_ones_own():
 
 
 def test_pipelines_are_values():
-    """Frozen, equal by their stages, changed by copies."""
+    """Pipelines are frozen, they are equal if their stages are equal, and changes return copies."""
     llm, end = Echo(), text()
     assert pipe(template, llm, end) == Pipeline((template, llm, end))
     assert ("a",) == pipe(llm).with_config(tags=["a"]).tags
@@ -245,7 +251,7 @@ def test_pipelines_are_values():
 
 
 def numbers(_):
-    """A stage that streams what is no text."""
+    """Return a stream of numbers."""
     return rx.of(1, 2, 3)
 
 
@@ -307,8 +313,8 @@ EMPTY = {
         *(pytest.param("", *case, id=f"{name}, of nothing") for name, case in EMPTY.items()),
     ],
 )
-async def test_every_way_to_ask_gives_what_the_stream_adds_up_to(prompt, stages, expected, observe):
-    """The last stage says how, and the handlers hear the same."""
+async def test_every_method_returns_what_the_stream_adds_up_to(prompt, stages, expected, observe):
+    """The last stage declares how values add up. Handlers receive the same answer in `Finished.output`."""
     events = []
     talk = pipe(*stages).with_config(handlers=[events.append] if observe else [], run_name="talk")
     assert expected == await talk.ainvoke(prompt)
@@ -339,8 +345,8 @@ async def test_every_way_to_ask_gives_what_the_stream_adds_up_to(prompt, stages,
         (ops.map(str), "".join),
     ],
 )
-def test_an_observed_pipeline_adds_up_values_of_any_number(stage, answer, size):
-    """What is kept of many values stays small where the fold allows it, and gives the same answer."""
+def test_observed_pipeline_adds_up_any_number_of_values(stage, answer, size):
+    """Observation joins values early, to save memory, if the fold allows it. The answer stays the same."""
     letters = [chr(97 + number % 26) for number in range(size)]
     outputs = []
 
@@ -353,8 +359,8 @@ def test_an_observed_pipeline_adds_up_values_of_any_number(stage, answer, size):
     assert [answer(letters)] == outputs
 
 
-def test_an_answer_is_added_up_once_for_the_caller_and_its_handlers():
-    """And each stage is subscribed to once."""
+def test_answer_is_added_up_once_for_caller_and_handlers():
+    """Each stage is subscribed to once, and the fold runs once."""
     folds, subscriptions = [], []
 
     def fold(values):
@@ -370,8 +376,8 @@ def test_an_answer_is_added_up_once_for_the_caller_and_its_handlers():
 
 
 @pytest.mark.parametrize("observe", [False, True], ids=["unobserved", "observed"])
-def test_no_values_after_an_undeclared_stage_are_an_error_with_a_hint(observe):
-    """The sentence says what to do; whoever streams the values just gets none."""
+def test_empty_stream_after_an_undeclared_stage_raises_with_a_hint(observe):
+    """`invoke` raises, and the message says what to do. `stream` yields nothing."""
     events = []
     talk = pipe(ECHO, ops.filter(lambda _: False)).with_config(handlers=[events.append] if observe else [])
     assert [] == list(talk.stream("x"))
@@ -387,8 +393,8 @@ def test_no_values_after_an_undeclared_stage_are_an_error_with_a_hint(observe):
 
 
 @pytest.mark.parametrize("observe", [False, True], ids=["unobserved", "observed"])
-def test_what_a_fold_raises_is_the_failure_of_the_answer(observe):
-    """A declared type that the values do not have is said; a function's own error comes as it is."""
+def test_exception_of_a_fold_is_the_error_of_the_answer(observe):
+    """Values of the wrong type raise MisuseError. The exception of a fold function propagates unchanged."""
     handlers = [lambda event: None] if observe else []
     with pytest.raises(MisuseError, match='"text" must emit text, but it emitted int'):
         pipe(numbers, rxllm.stage(ops.map(abs), adds_up="text")).invoke("x", handlers=handlers)
@@ -399,8 +405,8 @@ def test_what_a_fold_raises_is_the_failure_of_the_answer(observe):
 
 
 @pytest.mark.parametrize("handlers", [[], [lambda event: None]], ids=["unobserved", "observed"])
-def test_a_failure_keeps_what_had_arrived_before_it(handlers):
-    """Nobody else has seen it."""
+def test_error_of_invoke_carries_the_partial_answer(handlers):
+    """The caller of `invoke` saw no values, so the error must carry them."""
     failing = lambda _: rx.concat(rx.of(Chunk("a"), Chunk("b")), rx.throw(rxllm.RxllmError("no")))  # noqa: E731
     with pytest.raises(rxllm.RxllmError, match="no") as caught:
         pipe(failing).invoke("x", handlers=handlers)
@@ -416,7 +422,7 @@ def test_a_failure_keeps_what_had_arrived_before_it(handlers):
         (lambda: rxllm.stage(ops.map(str), adds_up=None), "adds_up must be .*, not None"),
     ],
 )
-def test_a_declaration_that_cannot_be_meant_is_told(make, sentence):
-    """Before anything is asked."""
+def test_invalid_stage_declaration_raises_misuse_error(make, sentence):
+    """`stage` raises before any request."""
     with pytest.raises(MisuseError, match=sentence):
         make()

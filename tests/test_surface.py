@@ -1,4 +1,4 @@
-"""The surface: what an LLM, a Pipeline and whatever a combinator returns have in common."""
+"""`Surface`: the methods that models, pipelines and the results of combinators share."""
 
 import inspect
 import threading
@@ -12,16 +12,18 @@ from reactivex import Observable
 import rxllm
 from rxllm import LLM, MisuseError, Pipeline
 from rxllm.bridges.stream import HIGH_WATER, _Sink
+from rxllm.runtime.portal import portal
+from rxllm.runtime.scheduler import Scheduler
 from rxllm.surface import Surface
 
-TIMEOUT = 5.0  # seconds for what comes at once
+TIMEOUT = 5.0  # seconds; the tests wait for events that arrive at once
 
 
 class Echo(LLM):
-    """Streams the prompt by letters."""
+    """Streams the prompt letter by letter."""
 
     async def chunks(self, request):
-        """Letters."""
+        """Yield the letters of the prompt."""
         for letter in request.text:
             yield letter
 
@@ -31,18 +33,18 @@ every = pytest.mark.parametrize("thing", THINGS, ids=lambda thing: type(thing)._
 
 
 @every
-def test_it_is_written_once(thing):
-    """No class has a method of its own where the surface has one."""
+def test_subclasses_do_not_override_surface_methods(thing):
+    """Each method is written once, in Surface. Only `answer` differs between the classes."""
     surface = {name for name, value in vars(Surface).items() if inspect.isfunction(value) and name[0] != "_"}
-    own = {"answer"}  # what differs between them
+    own = {"answer"}
     assert surface - own == {name for name in surface if getattr(type(thing), name) is getattr(Surface, name)}
     for kind in LLM, Pipeline:
         assert own == surface & vars(kind).keys()
 
 
 @every
-async def test_sync_and_async_give_the_same(thing):
-    """One answer, one stream, one batch."""
+async def test_sync_and_async_methods_return_the_same(thing):
+    """The sync and the async form of each method return equal values."""
     assert str(thing.invoke("ab")) == str(await thing.ainvoke("ab"))
     assert list(thing.stream("ab")) == [piece async for piece in thing.astream("ab")]
     assert thing.batch(["ab", "cd"]) == await thing.abatch(["ab", "cd"])
@@ -51,7 +53,7 @@ async def test_sync_and_async_give_the_same(thing):
 
 @every
 async def test_streams_are_iterators_and_context_managers(thing):
-    """One pass; closing is idempotent, and a closed one is at its end."""
+    """A stream allows one pass. `close` is idempotent, and a closed stream yields nothing."""
     with thing.stream("ab") as stream:
         assert iter(stream) is stream
         assert "a" == str(next(stream))
@@ -65,31 +67,31 @@ async def test_streams_are_iterators_and_context_managers(thing):
 
 
 @every
-def test_it_prints_as_in_the_docs(thing, capsys):
-    """The text of what comes is its ``str``."""
+def test_print_of_a_streamed_value_shows_its_text(thing, capsys):
+    """The ``str`` of each streamed value is its text, so that the loop of the README works."""
     for chunk in thing.stream("ab"):
         print(chunk, end="|", flush=True)
     assert "a|b|" == capsys.readouterr().out
 
 
 @every
-def test_it_is_a_function(thing):
-    """Calling it gives a plain Observable."""
+def test_call_returns_observable(thing):
+    """Calling the object with a prompt returns an Observable."""
     assert isinstance(thing("ab"), Observable)
     assert ["a", "b"] == [str(piece) for piece in thing("ab").pipe(rxllm.stream())]
 
 
 @every
-def test_names_of_parameters_are_those_of_bind(thing):
-    """Each method that asks takes the same keywords."""
+def test_methods_accept_the_keywords_of_bind(thing):
+    """Each method that sends a request takes the same keywords as `bind`."""
     for name in ("invoke", "ainvoke", "stream", "astream", "batch", "abatch", "batch_as_completed"):
         keywords = inspect.signature(getattr(thing, name)).parameters["parameters"]
         assert inspect.Parameter.VAR_KEYWORD == keywords.kind
         assert inspect.signature(thing.bind).parameters["settings"].annotation == keywords.annotation
 
 
-async def asked():
-    """An async iterable of prompts."""
+async def async_prompts():
+    """Yield one prompt."""
     yield "a"
 
 
@@ -98,78 +100,78 @@ async def asked():
 @pytest.mark.parametrize(
     ("prompts", "sentence"),
     [
-        (asked(), "of prompts, not async_generator; abatch and abatch_as_completed take async ones"),
-        (rx.of("a"), r"say prompts\.pipe\(rxllm\.batch\(llm\)\)"),
-        ("abc", "of prompts, not str; invoke takes one prompt"),
+        (async_prompts(), r"of prompts, not async_generator\. For an async iterable, call abatch or abatch_as_comple"),
+        (rx.of("a"), r"Write prompts\.pipe\(rxllm\.batch\(llm\)\)"),
+        ("abc", r"of prompts, not str\. For one prompt, call invoke"),
         (5, "of prompts, not int"),
     ],
 )
-def test_what_is_no_batch_is_refused(thing, method, prompts, sentence):
-    """At once, and the sentence says who takes it."""
+def test_batch_raises_misuse_error_for_wrong_prompts(thing, method, prompts, sentence):
+    """The call raises, and the message names the method or the operator to use."""
     with pytest.raises(MisuseError, match=sentence):
         getattr(thing, method)(prompts)
 
 
 @every
 @pytest.mark.parametrize(("prompts", "sentence"), [("abc", "not str"), (rx.of("a"), r"rxllm\.batch"), (5, "not int")])
-async def test_what_is_no_asynchronous_batch_is_refused(thing, prompts, sentence):
-    """Before anything is asked."""
+async def test_abatch_raises_misuse_error_for_wrong_prompts(thing, prompts, sentence):
+    """The call raises before it sends a request."""
     with pytest.raises(MisuseError, match=sentence):
         await thing.abatch(prompts)
     with pytest.raises(MisuseError, match=sentence):
         thing.abatch_as_completed(prompts)
 
 
-TAKEN = ("answer", "stream", "batch", "bind", "chunks", "complete", "kind", "generate", "streaming", "_bound")
-taken = pytest.mark.parametrize("name", TAKEN)
-REFUSED = r"can't have an attribute '{0}': it would replace (Surface|LLM)\.{0}, .* such as {0}_"
+METHODS = ("answer", "stream", "batch", "bind", "chunks", "complete", "kind", "generate", "streaming", "_bound")
+method_names = pytest.mark.parametrize("name", METHODS)
+CLASH = r"can't have an attribute '{0}': it would replace (Surface|LLM)\.{0}, .* for example to {0}_"
 
 
-@taken
-def test_an_attribute_with_a_methods_name_is_refused(name):
-    """Where a constructor sets it, not where the method is called."""
+@method_names
+def test_setting_an_attribute_with_a_method_name_raises(name):
+    """The constructor that sets the attribute raises, not a later call of the method."""
 
     class Fake(LLM):
         def __init__(self):
             setattr(self, name, "hi")
 
-    with pytest.raises(MisuseError, match="Fake " + REFUSED.format(name)):
+    with pytest.raises(MisuseError, match="Fake " + CLASH.format(name)):
         Fake()
 
 
-@taken
+@method_names
 @pytest.mark.parametrize("decorate", [attrs.frozen, attrs.define, lambda cls: cls], ids=["frozen", "define", "plain"])
 @pytest.mark.parametrize("default", ["hi", None])
-def test_a_class_attribute_with_a_methods_name_is_refused(name, decorate, default):
-    """When the class is made, be it a field with a default or not one."""
-    with pytest.raises(MisuseError, match="Fake " + REFUSED.format(name)):
+def test_class_attribute_with_a_method_name_raises(name, decorate, default):
+    """The definition of the class raises, for a field with a default and for a plain attribute."""
+    with pytest.raises(MisuseError, match="Fake " + CLASH.format(name)):
         decorate(type(LLM)("Fake", (LLM,), {"__annotations__": {name: str}, name: default}))
 
 
-@taken
-def test_a_required_field_with_a_methods_name_is_refused(name):
-    """By attrs when the class is made, by a dataclass when there is one."""
-    with pytest.raises(MisuseError, match="Fake " + REFUSED.format(name)):
+@method_names
+def test_required_field_with_a_method_name_raises(name):
+    """With attrs, the definition of the class raises. With a dataclass, the constructor raises."""
+    with pytest.raises(MisuseError, match="Fake " + CLASH.format(name)):
         attrs.make_class("Fake", {name: attrs.field(type=str)}, bases=(LLM,), frozen=True)
-    made = dataclass(type(LLM)("Fake", (LLM,), {"__annotations__": {name: str}}))
-    with pytest.raises(MisuseError, match="Fake " + REFUSED.format(name)):
-        made("hi")
+    fake = dataclass(type(LLM)("Fake", (LLM,), {"__annotations__": {name: str}}))
+    with pytest.raises(MisuseError, match="Fake " + CLASH.format(name)):
+        fake("hi")
 
 
-def test_a_pipelines_methods_are_as_safe():
-    """The surface is one."""
+def test_pipeline_field_with_a_method_name_raises():
+    """The check holds for subclasses of Pipeline, too."""
     with pytest.raises(MisuseError, match=r"it would replace Surface\.invoke"):
         attrs.make_class("Fake", {"invoke": attrs.field(type=str)}, bases=(Pipeline,), frozen=True)
 
 
-def test_functions_may_replace_methods():
-    """It is how a provider is made, and one's own methods are one's own."""
+def test_functions_may_override_methods():
+    """A provider overrides methods. A subclass may also replace the methods that it defines itself."""
 
     class Fake(LLM):
         complete = staticmethod(lambda request: f"{request.text}!")
 
         def mine(self):
-            """Replaced by each instance."""
+            """Do nothing; each instance replaces this method."""
 
         def __init__(self):
             self.mine = self.answers = "text"
@@ -177,25 +179,27 @@ def test_functions_may_replace_methods():
     assert ("hi!", "text", "text") == (str(Fake().invoke("hi")), Fake().mine, Fake().answers)
 
 
-def test_a_late_wake_loses_nothing():
-    """A producer that was slow to wake the reader may find it waiting again; the next item still wakes it."""
-    sink = _Sink()
+def test_spurious_wake_does_not_lose_the_next_item():
+    """If a slow producer wakes a reader that has no item, the reader waits again, and the next item wakes it."""
+    sink = _Sink(rx.never)
+    sink.scheduler = Scheduler(portal())
     reader = threading.Thread(target=sink.wait, daemon=True)
     reader.start()
     for _ in range(2):
-        while not sink.condition._waiters:
+        while not sink.waiting:
             pass
         sink.wake()
-    while not sink.condition._waiters:
+    while not sink.waiting:
         pass
     sink.on_next("x")
     reader.join(TIMEOUT)
     assert not reader.is_alive()
 
 
-def test_a_reader_faster_than_the_gate_is_not_shut_out():
-    """If everything is taken between the look at the buffer and the closing of the gate, the gate opens again."""
-    sink = _Sink()
+def test_gate_reopens_if_the_reader_empties_the_buffer_while_it_closes():
+    """The reader may take all items between the check of the buffer and the closing of the gate."""
+    sink = _Sink(rx.never)
+    sink.scheduler = Scheduler(portal())
 
     class Raced(type(sink.scheduler.gate)):
         def close(self):

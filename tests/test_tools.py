@@ -1,4 +1,4 @@
-"""`tool`: a function whose calls are seen."""
+"""`tool`: a function as a stage, whose calls emit events."""
 
 import asyncio
 import threading
@@ -12,7 +12,7 @@ from rxllm import MisuseError, ToolFinished, ToolStarted, tool
 
 @tool
 async def weather(city: str) -> str:
-    """An async def."""
+    """Return the weather: an ``async def`` tool."""
     await asyncio.sleep(0)
     if city == "Atlantis":
         raise KeyError(city)
@@ -21,12 +21,12 @@ async def weather(city: str) -> str:
 
 @tool
 def thread_of(_: object) -> str:
-    """A def, which may block."""
+    """Return the name of the thread: a plain ``def`` tool, which may block."""
     return threading.current_thread().name
 
 
-async def test_it_is_asked_like_a_model():
-    """One value in, one value out, on the whole surface."""
+async def test_tool_has_the_methods_of_a_model():
+    """A tool takes one value and returns one value, by every method of Surface."""
     assert "rain in Oslo" == await weather.ainvoke("Oslo")
     assert ["rain in Oslo", "rain in Rome"] == await weather.abatch(["Oslo", "Rome"])
     assert ["rain in Oslo"] == [result async for result in weather.astream("Oslo")]
@@ -34,13 +34,13 @@ async def test_it_is_asked_like_a_model():
         await weather.ainvoke("Atlantis")
 
 
-def test_what_blocks_runs_in_a_thread():
-    """The loop goes on meanwhile."""
+def test_plain_def_runs_in_a_worker_thread():
+    """A blocking function does not block the event loop."""
     assert "rxllm-worker" == thread_of.invoke(None)
 
 
-async def test_its_calls_are_seen_within_what_called():
-    """With input and output, as a run of their own."""
+async def test_tool_call_is_a_run_within_the_caller_run():
+    """A tool call emits `ToolStarted` and `ToolFinished`; the pipeline's run is the parent of its run."""
     agent = rxllm.pipe(rxllm.Embedded(seed=1, max_tokens=3), rxllm.message(), ops.map(str), ops.flat_map(weather))
     events = [event async for event in agent.events("hi").pipe(rxllm.astream())]
     root = events[0].run
@@ -52,42 +52,41 @@ async def test_its_calls_are_seen_within_what_called():
     assert ["ToolStarted", "ToolFinished"] == [type(e).__name__ for e in events if e.run is started.run]
 
 
-async def test_as_dicts():
-    """Start, end and error."""
+async def test_astream_events_reports_start_end_and_error():
+    """A tool call appears as start and end, or as start and error."""
     dicts = [event async for event in weather.astream_events("Oslo")]
     assert [("on_tool_start", {"input": "Oslo"}), ("on_tool_end", {"output": "rain in Oslo"})] == [
         (event["event"], event["data"]) for event in dicts
     ]
     failed = []
     with pytest.raises(KeyError):
-        failed.extend([event async for event in _noted(weather.astream_events("Atlantis"), failed)])
+        await _collect(weather.astream_events("Atlantis"), failed)
     assert ["on_tool_start", "on_tool_error"] == [event["event"] for event in failed]
 
 
-async def _noted(events, heard):
-    async for event in events:
-        heard.append(event)
-        yield event
+async def _collect(stream, items):
+    async for item in stream:
+        items.append(item)
 
 
-def test_what_is_no_function_is_refused():
-    """At once; and so are parameters, since no model takes them."""
+def test_tool_raises_misuse_error_for_non_function_and_parameters():
+    """A tool needs a function. It has no model, so it accepts config but no parameters."""
     with pytest.raises(MisuseError, match="function must be a function of one value"):
         tool(5)
-    with pytest.raises(MisuseError, match="A tool has no model to take temperature"):
+    with pytest.raises(MisuseError, match="A tool has no model, so it cannot use temperature"):
         weather.bind(temperature=0)
     assert "named" == weather.with_config(run_name="named").run_name
 
 
 class Forecast:
-    """What can be called with one argument."""
+    """An object that can be called with one argument."""
 
     def __call__(self, city, *, days=1):
-        """The city."""
+        """Return the city."""
         return city
 
     def of_two(self, city, days):
-        """Needs both."""
+        """Require two arguments."""
 
 
 @pytest.mark.parametrize(
@@ -100,8 +99,8 @@ class Forecast:
         (Forecast().of_two, r"of_two\(city, days\)"),
     ],
 )
-def test_a_function_of_more_or_less_than_one_argument_is_refused(function, shown):
-    """Where it is decorated, with what to write instead."""
+def test_tool_raises_misuse_error_unless_function_takes_one_argument(function, shown):
+    """The decorator raises, and the message says what to write instead."""
     with pytest.raises(MisuseError, match=rf"of one argument, not {shown}\. Let it take one value .* such as a dict"):
         tool(function)
 
@@ -109,11 +108,11 @@ def test_a_function_of_more_or_less_than_one_argument_is_refused(function, shown
 @pytest.mark.parametrize(
     "function", [lambda city: "Oslo", lambda city, days=1: "Oslo", lambda *a: a[0], Forecast(), str]
 )
-def test_what_can_be_called_with_one_argument_is_a_tool(function):
-    """Whatever else it could take."""
+def test_tool_accepts_every_callable_of_one_argument(function):
+    """Further optional parameters are allowed."""
     assert "Oslo" == tool(function).invoke("Oslo")
 
 
-def test_what_is_written_in_c_may_not_tell_its_arguments():
-    """Then it is taken at its word."""
+def test_tool_accepts_c_function_without_signature():
+    """Some functions written in C have no signature; the decorator accepts them unchecked."""
     assert 3 == tool(max).invoke([1, 3])

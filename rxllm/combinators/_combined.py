@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 from attrs import frozen
 from reactivex import Observable
@@ -70,10 +70,10 @@ class CombinedLLM(LLM):
         return _shown(self, self.of, self.how)
 
     @property
-    def streaming(self) -> Literal["native", "single emission"]:
-        """As the first of them."""
+    def streaming(self) -> bool:
+        """Whether the first model emits chunks while it generates."""
         first = self.of[0] if self.of else None
-        return first.streaming if isinstance(first, LLM) else "native"
+        return first.streaming if isinstance(first, LLM) else True
 
     def identity(self) -> str:
         """As the combinator composes those of its models."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import msgspec
 from attrs import frozen
@@ -56,7 +56,7 @@ class _Recorded(LLM):
     path: Path
 
     @property
-    def streaming(self) -> Literal["native", "single emission"]:
+    def streaming(self) -> bool:
         return self.llm.streaming
 
     def identity(self) -> str:

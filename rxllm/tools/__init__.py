@@ -1,1 +1,1 @@
-"""What a model may call."""
+"""Tools: functions that a model or a pipeline may call."""

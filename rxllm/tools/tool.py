@@ -1,4 +1,4 @@
-"""`tool`: a function whose calls are seen."""
+"""`tool`: a function as a stage, whose calls emit events."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-def _of_one_value(tool: object, attribute: Any, function: Callable[..., Any]) -> None:
+def _check_signature(tool: object, attribute: Any, function: Callable[..., Any]) -> None:
     must_be("a function of one value", callable)(tool, attribute, function)
     try:
         signature = inspect.signature(function)
-    except ValueError:  # some that are written in C don't tell
+    except ValueError:  # some functions that are written in C have no signature
         return
     try:
         signature.bind(None)
     except TypeError:
         raise MisuseError(
-            f"A tool is a function of one argument, not {_name(function)}{_parameters(signature)}. Let it take one "
-            "value that holds them all, such as a dict or an instance of an attrs class."
+            f"A tool must be a function of one argument, not {_name(function)}{_parameters(signature)}. Let it take "
+            "one value that holds all arguments, such as a dict or an instance of an attrs class."
         ) from None
 
 
@@ -51,24 +51,24 @@ def _name(function: Callable[..., Any]) -> str:
 
 @frozen
 class Tool(Surface[In, Out, Out]):
-    """A function of one value, as a stage: its calls are runs, which handlers hear as `ToolStarted`, `ToolFinished`.
+    """A function of one value, as a stage. Handlers receive `ToolStarted` and `ToolFinished` for each call.
 
     Attributes:
-        function: of one argument: ``async def``, or ``def`` for code that blocks, which runs in a thread.
+        function: a function of one argument: ``async def``, or ``def`` for blocking code, which runs in a thread.
     """
 
-    function: Callable[[Any], Any] = field(validator=_of_one_value)
+    function: Callable[[Any], Any] = field(validator=_check_signature)
 
     def __repr__(self) -> str:
         return shown_call("tool", [shown_code(self.function)], self)
 
     def __call__(self, value: In, /) -> Observable[Out]:
-        """The result, as an Observable of one value: each subscription calls the function."""
+        """Return the result, as an Observable of one value. Each subscription calls the function."""
         result = source(lambda scheduler: called(scheduler, self.function, value))
         return observed(result, value, self._identity, self.handlers, LAST, whole=True)
 
     def answer(self, value: In, /) -> Observable[Out]:
-        """The result."""
+        """Return the result, as an Observable of one value."""
         return self(value)
 
     @property
@@ -78,8 +78,10 @@ class Tool(Surface[In, Out, Out]):
     def _identity(self) -> Identity:
         return Identity(self.run_name or _name(self.function), "tool", self.tags, self.metadata, self.handlers)
 
-    def _asking_with(self, parameters: Settings) -> NoReturn:
-        raise MisuseError(f"A tool has no model to take {', '.join(parameters)}.")
+    def _with_parameters(self, parameters: Settings) -> NoReturn:
+        raise MisuseError(
+            f"A tool has no model, so it cannot use {', '.join(parameters)}. Pass parameters to a model or a pipeline."
+        )
 
 
 @overload
@@ -89,7 +91,7 @@ def tool(function: Callable[[A], B]) -> Tool[A, B]: ...
 
 
 def tool(function: Callable[[Any], Any]) -> Tool[Any, Any]:
-    """Makes a function a stage whose calls are seen: by handlers, in `events`, as spans.
+    """Make a function a stage whose calls emit events, for handlers, for `events` and for traces.
 
     ::
 
@@ -100,8 +102,7 @@ def tool(function: Callable[[Any], Any]) -> Tool[Any, Any]:
         weather.invoke("Oslo")
         rxllm.pipe(llm, rxllm.message(), ops.map(city_of), ops.flat_map(weather))
 
-    It is called with exactly one argument. What needs several takes a value that holds them, such as a dict or an
-    instance of an attrs class::
+    The function must take exactly one argument. To pass several values, use a dict or an instance of an attrs class::
 
         @rxllm.tool
         async def route(trip: dict[str, str]) -> str:
@@ -109,9 +110,9 @@ def tool(function: Callable[[Any], Any]) -> Tool[Any, Any]:
 
         route.invoke({"start": "Oslo", "end": "Bergen"})
 
-    Errors: what the function raises.
+    Errors: the exception that the function raises.
 
     Raises:
-        MisuseError: it is no function, or not one that can be called with one argument.
+        MisuseError: `function` is not callable, or it cannot be called with one argument.
     """
     return Tool(function)

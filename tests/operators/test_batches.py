@@ -284,9 +284,9 @@ async def test_what_is_no_list_of_prompts_is_refused(wrong):
         wrong = "text"
     with pytest.raises(MisuseError, match=f"batch takes an iterable of prompts, not {type(wrong).__name__}"):
         Echo().batch(wrong)
-    with pytest.raises(MisuseError, match="invoke takes one prompt"):
+    with pytest.raises(MisuseError, match="For one prompt, call invoke"):
         Echo().batch_as_completed(wrong)
-    with pytest.raises(MisuseError, match="invoke takes one prompt"):
+    with pytest.raises(MisuseError, match="For one prompt, call invoke"):
         await Echo().abatch(wrong)
 
 

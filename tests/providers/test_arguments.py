@@ -272,9 +272,15 @@ def test_what_is_nothing_extra_is_told(provider, extra, sentence):
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"max_retries": 3}, r"max_retries belongs to the model: OpenAI\(…, max_retries=3\)"),
-        ({"timeout": 4.5}, r"timeout belongs to the model: OpenAI\(…, timeout=4.5\)"),
-        ({"api_key": "secret"}, r"api_key belongs to the model: OpenAI\(…, api_key=…\)"),
+        (
+            {"max_retries": 3},
+            r"max_retries is a keyword for the constructor of the model\. Write OpenAI\(…, max_retries=3\)",
+        ),
+        ({"timeout": 4.5}, r"timeout is a keyword for the constructor of the model\. Write OpenAI\(…, timeout=4.5\)"),
+        (
+            {"api_key": "secret"},
+            r"api_key is a keyword for the constructor of the model\. Write OpenAI\(…, api_key=…\)",
+        ),
         ({"retries": 3}, "There is no parameter 'retries'. Did you mean max_retries=…"),
         ({"temp": 1}, "Did you mean temperature=…"),
         ({"tag": ["x"]}, "Did you mean tags=…"),
@@ -297,8 +303,11 @@ def test_what_a_call_does_not_take_is_told_with_its_place(given, sentence):
         ({"temprature": 1}, "There is no parameter 'temprature'. Did you mean temperature="),
         ({"stop": "x"}, "Did you mean stop_sequences="),
         ({"max_completion_tokens": 5}, "Did you mean max_tokens="),
-        ({"zzz": 5}, r"There is no parameter 'zzz'\. What only the provider knows goes into extra=\{'zzz': …\}"),
-        ({"n": 3}, r"call llm\.batch\(\[prompt\] \* 3\)"),
+        (
+            {"zzz": 5},
+            r"There is no parameter 'zzz'\. To send a field that only the provider knows, write extra=\{'zzz': …\}",
+        ),
+        ({"n": 3}, r"Call llm\.batch\(\[prompt\] \* 3\)"),
     ],
 )
 def test_a_misnamed_parameter_is_told_with_the_nearest(given, sentence):
@@ -317,7 +326,10 @@ def test_one_answer_is_what_there_is():
 
 def test_a_combined_model_tells_it_of_models_over_http():
     """What is within is not asked."""
-    with pytest.raises(MisuseError, match=r"timeout belongs to a model over HTTP: OpenAI\(…, timeout=4\)"):
+    with pytest.raises(
+        MisuseError,
+        match=r"timeout is a keyword for the constructor of a model over HTTP\. Write OpenAI\(…, timeout=4\)",
+    ):
         retry(OpenAI("m")).bind(timeout=4)
 
 

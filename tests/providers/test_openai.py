@@ -128,7 +128,7 @@ class TestRequest:
     @pytest.mark.parametrize("extra", [{"n": 2}, {"best_of": 2}])
     def test_several_answers_are_refused(self, extra):
         """A stream has one answer; the sentence names batch."""
-        with pytest.raises(MisuseError, match=r"asks for several answers.*llm\.batch\(\[prompt\] \* 2\)"):
+        with pytest.raises(MisuseError, match=r"requests several answers.*llm\.batch\(\[prompt\] \* 2\)"):
             body_of(extra=extra)
 
     def test_a_conversation_goes_back_as_it_came(self):
