@@ -142,7 +142,7 @@ def test_a_key_is_not_pickled(kind, variable, header, wrap, monkeypatch):
         written = pickle.dumps(wrap(llm))
         assert KEY.encode() not in written
         loaded = pickle.loads(pickle.dumps(pickle.loads(written)))  # noqa: S301
-        with pytest.raises(MisuseError, match=r"came here by pickle, .* set the environment variable"):
+        with pytest.raises(MisuseError, match=r"was unpickled, and .* Set the environment variable"):
             loaded.invoke("x")
         assert 0 == len(server.requests)
         monkeypatch.setenv(variable, "sk-of-here")
@@ -160,7 +160,7 @@ def test_a_key_is_not_pickled(kind, variable, header, wrap, monkeypatch):
     [
         ({"headers": {"Authorization": "Bearer " + KEY}}, "its header 'Authorization' is a secret"),
         ({"headers": {"x-goog-api-key": KEY}}, "its header 'x-goog-api-key' is a secret"),
-        ({"base_url": f"https://user:{KEY}@host/v1"}, "its base_url holds a password"),
+        ({"base_url": f"https://user:{KEY}@host/v1"}, "its base_url contains a password"),
     ],
 )
 def test_a_secret_that_no_environment_has_is_told(given, sentence):

@@ -1,4 +1,4 @@
-"""One file a vendor; `model` finds them by name."""
+"""The providers, one file for each vendor, and `model`, which finds a provider by its name."""
 
 from __future__ import annotations
 
@@ -26,53 +26,57 @@ _SHIPPED = {
 }
 
 
-_NEAR = 0.7  # what is less alike than this was hardly meant
+_MIN_SIMILARITY = 0.7  # of a name that an error message suggests
 
 
 def model(name: str | None = None, **settings: Any) -> LLM:
-    """A model by its name, ``provider:model``.
+    """Return a model by its name, ``provider:model``.
 
     ::
 
         rxllm.model("openai:gpt-4.1-mini", temperature=0)
         rxllm.model("anthropic:claude-sonnet-4-6")
         rxllm.model("embedded")
-        rxllm.model()                       # what RXLLM_MODEL names
+        rxllm.model()                       # the model in the environment variable RXLLM_MODEL
 
-    ``provider/model`` is understood, too, where there is such a provider. Further providers come from the entry
-    points ``rxllm.providers`` of installed packages, which are loaded when they are asked for.
+    ``provider/model`` works, too. Installed packages can add providers by the entry point group ``rxllm.providers``;
+    rxllm loads such a provider when a program asks for it.
 
     Args:
         name: the name; None takes it from the environment variable ``RXLLM_MODEL``.
-        settings: what the provider's constructor takes.
+        settings: the keywords for the provider's constructor.
 
     Raises:
-        MisuseError: there is no such provider, or no name.
+        MisuseError: the name is missing, or the provider is unknown.
     """
     name = name if name is not None else os.environ.get("RXLLM_MODEL")
     if name is not None and not is_text(name):
-        raise MisuseError(f"A model's name is text, not {shown(name)}.")
+        raise MisuseError(f"a model's name must be text, not {shown(name)}.")
     if not name:
-        raise MisuseError("Which model? Name it, as in rxllm.model('openai:gpt-5-mini'), or set RXLLM_MODEL.")
+        raise MisuseError(
+            "The name of the model is missing: write rxllm.model('openai:gpt-5-mini'), or set RXLLM_MODEL."
+        )
     known = _known()
     provider, _, rest = name.partition(":")
     if provider not in known and name.partition("/")[0] in known:
         provider, _, rest = name.partition("/")
     if provider not in known:
-        near = difflib.get_close_matches(provider.lower(), known, 1, _NEAR)
+        near = difflib.get_close_matches(provider.lower(), known, 1, _MIN_SIMILARITY)
         hint = f" Did you mean {near[0]}:{rest or '…'}?" if near else ""
-        raise MisuseError(f"No provider for {name!r}: say provider:model with one of {', '.join(sorted(known))}.{hint}")
+        raise MisuseError(
+            f"There is no provider for {name!r}. Write provider:model with one of {', '.join(sorted(known))}.{hint}"
+        )
     if provider == "embedded":
         if rest:
-            raise MisuseError(f"There is only one embedded model, and no {rest!r}: say rxllm.model('embedded').")
+            raise MisuseError(f"There is no embedded model {rest!r}, because there is only one. Write 'embedded'.")
         return _load(known[provider])(**settings)
     if not rest:
-        raise MisuseError(f"{name!r} names a provider but no model: say {provider}:model.")
+        raise MisuseError(f"{name!r} names a provider but no model. Write {provider}:model.")
     return _load(known[provider])(rest, **settings)
 
 
 def _known() -> dict[str, Any]:
-    """Where each provider is; nothing is imported for it. The shipped ones can't be replaced."""
+    """Return where each provider is defined, without importing it. Shipped providers cannot be replaced."""
     return {**{point.name: point for point in entry_points(group="rxllm.providers")}, **_SHIPPED}
 
 

@@ -1,4 +1,4 @@
-"""What a constructor of a provider over HTTP is given: a sentence for each mistake, as early as it can be known."""
+"""Validators for the arguments of HTTP providers. Each raises MisuseError as early as possible."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ __all__ = [
 
 
 def check_model(_: object, attribute: object, model: Any) -> None:
-    """A name."""
+    """Check that the model is a non-empty name."""
     if not is_name(model):
-        raise MisuseError(f"A model's name is text such as 'gpt-5-mini', not {shown(model)}.")
+        raise MisuseError(f"A model's name must be text such as 'gpt-5-mini', not {shown(model)}.")
 
 
 def check_base(_: object, attribute: object, url: Any) -> None:
-    """An address to which a path can be added; an empty one is none."""
+    """Check that a path can be appended to the base URL. An empty base URL counts as missing."""
     if not is_text(url):
         raise MisuseError(f"base_url must be text like https://host/v1, not {type(url).__name__}.")
     _check_base("base_url", url)
@@ -50,15 +50,17 @@ def _check_base(name: str, url: str) -> None:
             raise MisuseError(str(error).replace("base_url", name, 1)) from None
     if "?" in url or "#" in url:
         raise MisuseError(
-            f"{name} takes no query and no fragment, for the path goes on after it; a query is the client's: "
+            f"{name} can't have a query or a fragment, because rxllm appends a path to it. Set a query in the client: "
             "client=lambda: httpx.AsyncClient(params={'api-version': …})."
         )
     if url.rstrip("/").endswith(("/completions", "/messages")):
-        raise MisuseError(f"{name} must end before /chat/completions or /v1/messages, which are added to it.")
+        raise MisuseError(
+            f"{name} must not contain /chat/completions or /v1/messages, because rxllm appends these paths. Remove it."
+        )
 
 
 def check_key(_: object, attribute: object, key: Any) -> None:
-    """What a header can hold; white space around it is no part of it."""
+    """Check that an HTTP header can carry the key. White space around the key is ignored."""
     if not is_text(key):
         raise MisuseError(f"api_key must be text, not {type(key).__name__}.")
     _check_key("The api_key", key)
@@ -66,14 +68,14 @@ def check_key(_: object, attribute: object, key: Any) -> None:
 
 def _check_key(name: str, key: str) -> None:
     if not key.isascii() or not key.strip().isprintable():
-        raise MisuseError(f"{name} has characters that HTTP does not allow.")
+        raise MisuseError(f"{name} has characters that HTTP does not allow. Copy the key again.")
 
 
 def base_from(variable: str, read: Callable[[str], str] = str) -> str:
-    """The address that an environment variable holds, if any; `read` makes a URL of another spelling.
+    """Return the base URL in an environment variable, or an empty text. `read` converts another form to a URL.
 
     Raises:
-        MisuseError: it is none.
+        MisuseError: the variable does not contain a valid base URL.
     """
     url = read(os.environ.get(variable, ""))
     _check_base(variable, url)
@@ -81,10 +83,10 @@ def base_from(variable: str, read: Callable[[str], str] = str) -> str:
 
 
 def key_from(variable: str) -> str:
-    """The key that an environment variable holds, if any, without the white space around it.
+    """Return the key in an environment variable, without the white space around it, or an empty text.
 
     Raises:
-        MisuseError: no header can hold it.
+        MisuseError: an HTTP header cannot carry the key.
     """
     key = os.environ.get(variable, "")
     _check_key(variable, key)
@@ -92,23 +94,25 @@ def key_from(variable: str) -> str:
 
 
 def check_extra(extra: Mapping[str, Any]) -> None:
-    """Fields that nobody else fills in, of values that JSON has.
+    """Check that `extra` does not contain a field that a parameter sets, nor a number that JSON cannot express.
 
     Raises:
-        MisuseError: another parameter says this, or it holds a number without end or value.
+        MisuseError: `extra` contains such a field or such a number.
     """
     for name, value in extra.items():
         if name in ("messages", "prompt", "contents"):
-            raise MisuseError(f"extra can't hold {name!r}: that is the prompt, as in llm.invoke([('user', 'hi')]).")
+            raise MisuseError(
+                f"extra can't contain {name!r}. Pass the messages as the prompt, as in llm.invoke([('user', 'hi')])."
+            )
         parameter = "stop_sequences" if name == "stop" else name
         if parameter in PARAMETERS:
-            raise MisuseError(f"extra can't hold {name!r}: say {parameter}=….")
+            raise MisuseError(f"extra can't contain {name!r}, because it is a parameter. Write {parameter}=….")
         _check_numbers(f"extra[{name!r}]", value)
 
 
 def _check_numbers(place: str, value: Any) -> None:
     if isinstance(value, float) and not math.isfinite(value):
-        raise MisuseError(f"{place} is {value}, which JSON does not have.")
+        raise MisuseError(f"{place} is {value}, which JSON cannot express. Pass a finite number or None.")
     if isinstance(value, Mapping):
         for key, item in cast("dict[Any, Any]", value).items():
             _check_numbers(f"{place}[{key!r}]", item)
@@ -118,25 +122,25 @@ def _check_numbers(place: str, value: Any) -> None:
 
 
 def check_given_headers(_: object, attribute: object, headers: Any) -> None:
-    """Names and values that HTTP can send."""
+    """Check that HTTP can send the names and values of the headers."""
     if not isinstance(headers, Mapping):
         raise MisuseError(f"headers must be a dict of texts, not {type(headers).__name__}.")
-    given = cast("Mapping[str, str]", headers)
-    check_headers(given)
-    for name in given:
+    texts = cast("Mapping[str, str]", headers)
+    check_headers(texts)
+    for name in texts:
         if name.lower() in ("content-length", "transfer-encoding"):
-            raise MisuseError(f"The header {name!r} follows from the request, and can't be given.")
+            raise MisuseError(f"headers can't contain {name!r}, because rxllm derives it from the request. Remove it.")
 
 
 def check_client(_: object, attribute: object, client: Any) -> None:
-    """A client, or what may return one, which is known only when it is called."""
+    """Check that the client is an httpx.AsyncClient or a function. The result of the function is checked later."""
     if callable(client) and isinstance(cast("object", client), Hashable):
         wrong = "an async function" if _is_async(client) else None
     else:
-        httpx = sys.modules.get("httpx")  # without it there is no client yet
+        httpx = sys.modules.get("httpx")  # if httpx is not loaded, the value cannot be a client
         wrong = None if httpx and isinstance(client, httpx.AsyncClient) else type(client).__name__
     if wrong:
-        raise MisuseError(f"client must be an httpx.AsyncClient or a function that makes one, not {wrong}.")
+        raise MisuseError(f"client must be an httpx.AsyncClient or a function that returns one, not {wrong}.")
 
 
 def _is_async(function: Any) -> bool:
@@ -144,7 +148,7 @@ def _is_async(function: Any) -> bool:
 
 
 def without_credentials(url: str | None) -> str:
-    """The address as it may be shown."""
+    """Return the repr of a URL with its user name and password replaced by ``***``."""
     if url is None or "@" not in url:
         return repr(url)
     return repr(urlsplit(url)._replace(netloc="***@" + urlsplit(url).netloc.rpartition("@")[2]).geturl())

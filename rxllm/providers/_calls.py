@@ -1,4 +1,4 @@
-"""Calls of tools out of the fragments that OpenAI's chat protocol, and the many servers compatible with it, send."""
+"""`Calls` joins the tool-call fragments of OpenAI's chat protocol, as OpenAI and compatible servers send them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KNOWN_FIELDS = frozenset(("index", "id", "type", "function", "custom"))
 
 
 class _Call:
-    """A call that fragments are still added to, and what they have said as long as it is held back."""
+    """A call that may still grow, and the pieces of its arguments while the call is held back."""
 
     __slots__ = ("arguments", "extra", "id", "index", "is_held", "maker", "name", "shape")
 
@@ -35,7 +35,7 @@ class _Call:
         self.shape = _Shape()
 
     def is_another(self, identity: str, name: str, arguments: str, *, by_index: bool) -> bool:
-        """Whether a fragment that came for this call opens another one, though its index is the same."""
+        """Return whether a fragment with the index of this call opens another call."""
         if not name:
             return False
         if identity and self.id:
@@ -44,15 +44,15 @@ class _Call:
             return False
         if name != self.name and (identity or not by_index):
             return True
-        # Some gateways give neither ids nor indices of their own to calls that they send whole.
+        # Some gateways send whole calls without ids and with equal indices.
         new = name != self.name or (bool(arguments) and not identity and not self.id)
         return new and self.shape.is_whole(self.arguments)
 
-    def named(self, name: str) -> None:
-        """Add a piece of the name: the next letters, all letters so far, or the whole name once more.
+    def add_name(self, name: str) -> None:
+        """Add a piece of the name: the next letters, all letters so far, or the whole name again.
 
         Raises:
-            ProtocolError: the name grows beyond any name.
+            ProtocolError: the name is too long.
         """
         if name == self.name or (self.name and self.arguments):
             return
@@ -66,11 +66,11 @@ class _Call:
         return ToolCallPart(self.id, self.name, arguments, self.index, provider=self.maker, extra=self.extra)
 
 
-_MARKS = r'(?s)\\.|["{}\[\]]'  # of JSON: what opens or closes
+_MARKS = r'(?s)\\.|["{}\[\]]'  # the escapes, quotes and brackets of JSON
 
 
 class _Shape:
-    """Whether JSON text that comes in pieces is a whole object with a field. Each piece is looked at once."""
+    """Tells whether JSON text that arrives in pieces is a whole object with a field. It reads each piece once."""
 
     __slots__ = ("_depth", "_has_field", "_in_string", "_read")
 
@@ -91,39 +91,40 @@ class _Shape:
 
 
 def _whole_names(tools: Iterable[str]) -> frozenset[str]:
-    """The names of tools that are not the beginning of another tool's name."""
+    """Return the names that are not a prefix of another tool's name."""
     names = sorted(set(tools))
     return frozenset(name for name, after in zip(names, [*names[1:], ""], strict=False) if not after.startswith(name))
 
 
 class Calls:
-    """The calls of one answer, numbered in the order in which they were opened.
+    """The tool calls of one answer, numbered in the order in which the server opens them.
 
-    A call is held back until its id and its name are known, and so are the calls after it; where a server never sends
-    both, until the answer ends. A name that is sent in pieces is whole when it is the name of a tool that was offered,
-    or when arguments come, of this call or a later one.
+    `Calls` holds back a call, and the calls after it, until its id and its name are known. If the server never sends
+    both, it holds back the call until the answer ends. A name that arrives in pieces is whole when it is the name of a
+    tool in the request, or when arguments of this call or of a later call arrive.
     """
 
-    __slots__ = ("_active", "_held", "_known", "_maker", "_names", "_opened", "_places", "_tools")
+    __slots__ = ("_active", "_by_id", "_by_index", "_held", "_maker", "_names", "_opened", "_tools")
 
     def __init__(self, tools: Iterable[str] = (), maker: str | None = None) -> None:
         self._tools = tools
         self._maker = maker
-        self._names: frozenset[str] | None = None  # that are whole; computed once they are needed
-        self._places: dict[int, _Call] = {}
-        self._known: dict[str, _Call] = {}  # by their ids
-        self._held: deque[_Call] = deque()  # those of which nothing was emitted, in their order
+        self._names: frozenset[str] | None = None  # the names that are surely whole; computed on first use
+        self._by_index: dict[int, _Call] = {}
+        self._by_id: dict[str, _Call] = {}
+        self._held: deque[_Call] = deque()  # the calls that are held back, in order
         self._opened = 0
-        self._active = -1  # the latest call that has arguments
+        self._active = -1  # the index of the latest call that has arguments
 
     def add(self, position: int, call: dict[str, Any]) -> Sequence[ToolCallPart]:
-        """What a fragment adds to a call that was emitted. What opens one, and what comes before that, is held back.
+        """Add a fragment. Return what it adds to a call that was already released; a held call returns nothing.
 
-        The first id and name of a call stay. Novita repeats both in each fragment, Alibaba sends an empty id; Mistral
-        omits the index, and Gemini gives 0 to all calls, so that a new id with a name opens a new call even there.
+        The first id and the first name of a call stay, because Novita repeats both in each fragment and Alibaba sends
+        empty ids. Mistral omits the index, and Gemini gives the index 0 to all calls; so a new id with a name opens a
+        new call even at the same index.
 
         Raises:
-            ProtocolError: there are too many calls.
+            ProtocolError: the answer has too many calls.
         """
         function = object_of(call.get("function") or call.get("custom"))
         arguments = function.get("arguments", function.get("input"))
@@ -132,37 +133,37 @@ class Calls:
         identity, name = identity_of(call.get("id")), text_of(function.get("name"))
         index = count(call, "index")
         place = position if index is None else index
-        known = self._known.get(identity) if index is None else None
-        known = known or self._places.get(place)
-        if known is None or known.is_another(identity, name, arguments, by_index=index is not None):
+        target = self._by_id.get(identity) if index is None else None
+        target = target or self._by_index.get(place)
+        if target is None or target.is_another(identity, name, arguments, by_index=index is not None):
             if self._opened >= CALLS:
                 raise ProtocolError(f"The answer has more than {CALLS:,} tool calls.")
-            known = self._places[place] = _Call(self._opened)
-            self._held.append(known)
+            target = self._by_index[place] = _Call(self._opened)
+            self._held.append(target)
             self._opened += 1
         if arguments:
-            self._active = max(self._active, known.index)
-        if not call.keys() <= _KNOWN_FIELDS and (facts := {n: v for n, v in call.items() if n not in _KNOWN_FIELDS}):
-            known.extra = {**(known.extra or {}), **facts}  # such as the signature of Gemini's thought
-            known.maker = self._maker
-            if not known.is_held:
-                return [ToolCallPart("", "", arguments, known.index, provider=self._maker, extra=facts)]
-        if not known.is_held:
-            return [ToolCallPart("", "", arguments, known.index)] if arguments else []
-        known.id = known.id or identity
-        if known.id:
-            self._known[known.id] = known
-        known.named(name)
+            self._active = max(self._active, target.index)
+        if not call.keys() <= _KNOWN_FIELDS and (extra := {n: v for n, v in call.items() if n not in _KNOWN_FIELDS}):
+            target.extra = {**(target.extra or {}), **extra}  # such as the signature of Gemini's reasoning
+            target.maker = self._maker
+            if not target.is_held:
+                return [ToolCallPart("", "", arguments, target.index, provider=self._maker, extra=extra)]
+        if not target.is_held:
+            return [ToolCallPart("", "", arguments, target.index)] if arguments else []
+        target.id = target.id or identity
+        if target.id:
+            self._by_id[target.id] = target
+        target.add_name(name)
         if arguments:
-            known.arguments.append(arguments)
+            target.arguments.append(arguments)
         return []
 
     def released(self, *, everything: bool) -> Sequence[ToolCallPart]:
-        """The calls that need not be held back any more, in their order."""
+        """Return the calls that need not be held back any longer, in order."""
         held, released = self._held, list[ToolCallPart]()
         while held and (everything or self._is_known(held[0])):
             call = held.popleft()
-            if call.id or call.name or call.arguments:  # some are but places
+            if call.id or call.name or call.arguments:  # some servers send empty placeholders
                 released.append(call.part())
             call.is_held = False
         return released

@@ -1,16 +1,16 @@
-"""Which of a chat server's choices are the answer.
+"""`Choices` selects the choices of a chat stream that belong to the answer.
 
-A request asks for one answer, so a frame has one choice. Its index tells little: Foundry Local and TGI count it up with
-each frame, others always say 1 or -1. A server may also send several answers that nobody asked for, in one frame or in
-turns. Then the first answer counts.
+rxllm requests one answer, so a frame normally has one choice. The index of the choice says little: Foundry Local and
+TGI increment it with each frame, other servers always send 1 or -1. A server may also send several answers although
+the request asks for one, in one frame or in alternating frames. Then the first answer counts.
 
-The state is one of three:
+There are three states:
 
-* the first index is the only one that has spoken;
-* another index spoke: its choices are held back, since the next frames tell. If the first index comes back, the server
-  sends several answers, and what was held back belongs to another. If it has not come back after `PATIENCE` choices, or
-  at the end, the server counts up, or down;
-* decided: `_is_one` (every choice belongs to the answer) or `_is_several` (only those of the first index).
+* Only the first index has sent content.
+* Another index has sent content. `Choices` holds back its choices until it can decide. If the first index returns, the
+  server sends several answers, and the held choices belong to another answer. If the first index has not returned
+  after `PATIENCE` choices, or at the end, the server increments or decrements the index.
+* Decided: `_is_one` (all choices belong to the answer) or `_is_several` (only the choices of the first index do).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PATIENCE = 8  # choices
 
 
 class Choice(Protocol):
-    """What is read of a choice here."""
+    """The fields of a choice that `Choices` reads."""
 
     index: Any
     finish_reason: Any
@@ -34,11 +34,11 @@ C = TypeVar("C", bound=Choice)
 
 
 class Choices(Generic[C]):
-    """Picks the choices of one answer.
+    """Selects the choices of one answer.
 
     Attributes:
-        first: the index that spoke first; None before any has.
-        is_plain: whether a choice of the index 0 belongs to the answer, whatever came before.
+        first: the index that sent content first; None before any content.
+        is_plain: whether a choice with the index 0 surely belongs to the answer.
     """
 
     __slots__ = ("_finished", "_held", "_is_one", "_is_several", "first", "is_plain")
@@ -48,19 +48,19 @@ class Choices(Generic[C]):
         self.is_plain = False
         self._held: list[C] = []
         self._is_one = self._is_several = False
-        self._finished = False  # the first index told why it ended
+        self._finished = False  # the first index has sent its finish reason
 
     def begin(self, index: Any = 0) -> None:
-        """The first choice that says something has this index."""
+        """Set the index of the first choice with content."""
         self.first = index
         self.is_plain = index == 0
 
     def taken(self, choices: Sequence[C | None] | None, *, speaks: bool = True) -> Sequence[C]:
-        """Those of a frame's choices that belong to the answer, after what was held back before them.
+        """Return the choices that belong to the answer: held choices first, then those of this frame.
 
         Args:
-            choices: as the frame has them.
-            speaks: whether there is any content in them.
+            choices: the choices of the frame.
+            speaks: whether the choices have content.
         """
         present = [choice for choice in choices or () if choice is not None]
         if len(present) > 1:
@@ -84,12 +84,12 @@ class Choices(Generic[C]):
             self._held.clear()  # a server that counts down sends no index twice
             self._decide(several=True)
             return ()
-        if not speaks and not self._held:  # what ends an answer may have an index of its own
+        if not speaks and not self._held:  # the frame with the finish reason may have another index
             return present
         return self._doubted(present[0], index)
 
     def released(self) -> Sequence[C]:
-        """What was held back, when nothing more comes."""
+        """Return the held choices at the end of the stream."""
         held, self._held = self._held, []
         return held
 

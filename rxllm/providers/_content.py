@@ -1,4 +1,4 @@
-"""Content of chat servers that is more than text: files and citations; and how much of it one answer may have."""
+"""Files and citations in the answers of chat servers, and the bounds on their number."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _AUDIO_SIGNATURES = {
 
 
 def bounded(items: list[Any], bound: int, what: str) -> list[Any]:
-    """The same items.
+    """Return the items unchanged.
 
     Raises:
-        ProtocolError: there are more than the bound.
+        ProtocolError: the answer has more items than the bound allows.
     """
     if len(items) > bound:
         raise ProtocolError(f"The answer has more than {bound:,} {what}.")
@@ -36,25 +36,25 @@ def bounded(items: list[Any], bound: int, what: str) -> list[Any]:
 
 
 def citations(annotations: object) -> Iterator[TextPart]:
-    """The citations of the text so far, as a part that continues it."""
-    told = tuple(item for item in map(object_of, bounded(list_of(annotations), CITATIONS, "citations")) if item)
-    if told:
-        yield TextPart("", told)
+    """Yield the citations as an empty TextPart, which joins with the text before it."""
+    found = tuple(item for item in map(object_of, bounded(list_of(annotations), CITATIONS, "citations")) if item)
+    if found:
+        yield TextPart("", found)
 
 
 class Files:
-    """The files of one answer: pictures, which come whole, and a sound, which comes in pieces."""
+    """The files of one answer: pictures, which arrive whole, and audio, which arrives in pieces."""
 
     __slots__ = ("_audio_id", "_audio_type", "_pieces", "_size")
 
     def __init__(self, audio_format: str = "") -> None:
         self._audio_id = ""
         self._audio_type = _audio_type(audio_format)
-        self._pieces: list[str] = []  # of base64
+        self._pieces: list[str] = []  # base64
         self._size = 0
 
     def images(self, items: object) -> Iterator[FilePart]:
-        """Pictures: objects with an ``image_url``, a ``url`` or a ``b64_json``, or texts that are a url."""
+        """Yield the pictures: objects with an ``image_url``, a ``url`` or a ``b64_json``, or texts with a URL."""
         for item in bounded(list_of(items), PARTS, "parts"):
             fields = object_of(item)
             place = fields.get("image_url") or fields
@@ -65,10 +65,10 @@ class Files:
                 yield _image(url)
 
     def audio(self, sound: object) -> Iterator[TextPart]:
-        """Some of the sound. What is said in it comes as text at once, the sound itself when the answer ends.
+        """Add a piece of audio. Yield its transcript at once; `released` returns the audio when the answer ends.
 
         Raises:
-            ProtocolError: the sound is larger than an event may be.
+            ProtocolError: the audio is larger than an event may be.
         """
         fields = object_of(sound)
         self._audio_id = self._audio_id or identity_of(fields.get("id"))
@@ -77,26 +77,26 @@ class Files:
             self._pieces.append(piece)
             self._size += len(piece)
             if self._size > EVENT_BYTES:
-                raise ProtocolError(f"The sound of the answer is larger than {EVENT_BYTES:,} bytes of base64.")
+                raise ProtocolError(f"The audio of the answer is larger than {EVENT_BYTES:,} bytes of base64.")
         if transcript := text_of(fields.get("transcript")):
             yield TextPart(transcript)
 
     def released(self) -> list[FilePart]:
-        """The sound, once.
+        """Return the audio as a file. A second call returns nothing.
 
         Raises:
-            ProtocolError: it is not valid base64.
+            ProtocolError: the audio is not valid base64.
         """
         if not self._pieces:
             return []
         pieces, self._pieces = self._pieces, []
         whole = "".join(pieces)
-        # Each piece may be base64 of its own, with padding, or a cut of one long text.
+        # Some servers encode each piece separately, with padding; others cut one long base64 text into pieces.
         texts = pieces if "=" in whole.rstrip("=") else [whole]
         try:
             data = b"".join([base64.b64decode(text, validate=True) for text in texts])
         except binascii.Error as error:
-            raise ProtocolError(f"The sound of the answer is not valid base64: {error}.") from None
+            raise ProtocolError(f"The audio of the answer is not valid base64: {error}.") from None
         kind = self._audio_type or next(
             (kind for start, kind in _AUDIO_SIGNATURES.items() if data.startswith(start)), "audio/*"
         )
@@ -119,10 +119,7 @@ def _image(url: str) -> FilePart:
 
 
 class Tally:
-    """Counts the parts and citations of one answer as they will be joined.
-
-    Fragments of a call are counted by `Calls`.
-    """
+    """Counts the parts and citations that one answer will have after joining. `Calls` counts the tool calls."""
 
     __slots__ = ("_citations", "_last", "_parts")
 
@@ -131,14 +128,14 @@ class Tally:
         self._last: tuple[type, int | None] | None = None
 
     def begin(self) -> None:
-        """The first part is a text."""
+        """Count a text as the first part."""
         self._parts, self._last = 1, (TextPart, None)
 
     def add(self, parts: Sequence[Part]) -> bool:
-        """Count these parts; gives whether mere text would continue the last of them.
+        """Count these parts. Return whether a plain text would join with the last part.
 
         Raises:
-            ProtocolError: there are too many.
+            ProtocolError: the answer has too many parts or citations.
         """
         for part in parts:
             kind = type(part)
@@ -160,5 +157,5 @@ class Tally:
 
     @property
     def ends_in_text(self) -> bool:
-        """Whether the last part is a text."""
+        """Whether the last part is text."""
         return self._last is not None and self._last[0] is TextPart

@@ -1,4 +1,4 @@
-"""What the JSON documents of all vendors have in common: how to read them, and the errors that they tell of."""
+"""Helpers that read the JSON documents of all vendors, and `provider_error`, which reads error documents."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ __all__ = [
 ]
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What decoding raises for what is no JSON, not of the shape asked for, no UTF-8, or nested too deeply."""
+"""The exceptions of decoding, for invalid JSON, an unexpected structure, invalid UTF-8, or too deep nesting."""
 
 _BODY_LIMIT = 64 * 1024
 _MESSAGES = ("message", "detail", "msg", "error_message")
 _EXCERPT = 200  # characters
 
-# What an error's type or code says, without case and punctuation, and the status it stands for; the first that is
-# found counts. Inside a stream the HTTP status was 200, so that this is all there is to tell the errors apart.
+# Words in an error's type or code, without case and punctuation, and the status that each stands for. The first match
+# counts. Inside a stream the HTTP status is 200, so only the type and the code distinguish the errors.
 _STATUS_OF = {
     "quota": 429,
     "ratelimit": 429,
@@ -65,7 +65,7 @@ _STATUS_OF = {
     "internalserver": 500,
     "apierror": 500,
 }
-# Waiting does not refill an account. (Texts, because most programs meet no error that has to be compared with them.)
+# Errors of a spent quota, which a retry does not solve. These are texts, not compiled patterns, to keep imports cheap.
 _SPENT = "insufficientquota|billing|spendlimit|spendinglimit"
 _SPENT_BY_MESSAGE = "(?i:spend(ing)?[ _-]limit)"
 
@@ -77,40 +77,40 @@ def provider_error(
     status: int | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> ProviderError:
-    """The error that a decoded `document` tells of.
+    """Return the error that a decoded `document` describes.
 
     Args:
-        document: the decoded JSON of the body or frame; None if it was none.
-        body: the same as it came.
-        status: the HTTP status; without one, or with one of success, the document's own words decide.
-        headers: of the HTTP answer.
+        document: the decoded JSON of the body or frame; None if it is not JSON.
+        body: the undecoded body or frame.
+        status: the HTTP status. If it is None or a success, the words in the document decide.
+        headers: the headers of the HTTP response.
     """
     error = _fields_of(document)
     names = [name for key in ("type", "code", "status") if isinstance(name := error.get(key), str) and name]
     plain = [re.sub("[^a-z]", "", name.lower()) for name in names]
-    shown = next((told for name in _MESSAGES if (told := error.get(name))), "")
-    message = shown if isinstance(shown, str) else msgspec.json.encode(shown).decode()
-    told = {name.lower(): value for name, value in (headers or {}).items()}
+    found = next((value for name in _MESSAGES if (value := error.get(name))), "")
+    message = found if isinstance(found, str) else msgspec.json.encode(found).decode()
+    lower = {name.lower(): value for name, value in (headers or {}).items()}
     if status is None or status < 300:
         status = _status_of(error, plain)
         message = message or "The provider reports an error: " + (excerpt(body) or "it gives no details.")
     else:
-        message = f"{message or excerpt(body) or 'No details were given'} (HTTP {status})"
+        message = f"{message or excerpt(body) or 'The provider gives no details'} (HTTP {status})"
     spent = any(re.search(_SPENT, name) for name in plain) or bool(re.search(_SPENT_BY_MESSAGE, message))
-    advice = told.get("x-should-retry", "").lower()
+    advice = lower.get("x-should-retry", "").lower()
     passing = status is not None and (status in (408, 409, 429) or status >= 500)
     return ProviderError.class_for_status(status)(
         message,
         status=status,
         body=_shown(body),
-        retry_after=retry_after(told),
+        retry_after=retry_after(lower),
         code=next((name for key in ("code", "type") if isinstance(name := error.get(key), str) and name), None),
         retryable=not spent and (advice == "true" or (passing and advice != "false")),
     )
 
 
 def _fields_of(document: object) -> dict[str, Any]:
-    """The object with the error's message, type and code: ``{"error": {…}}``, ``{"error": "…"}``, or the whole."""
+    """Return the object with the message, type and code: ``{"error": {…}}``, ``{"error": "…"}``, or the document."""
     if isinstance(document, list):  # Gemini's compatible endpoint sends its errors in a list
         document = next(iter(cast("list[object]", document)), None)
     if isinstance(document, str):
@@ -123,7 +123,7 @@ def _fields_of(document: object) -> dict[str, Any]:
 
 
 def json_of(body: bytes) -> object:
-    """What the body says as JSON, None if it is none."""
+    """Return the decoded body, or None if it is not JSON."""
     try:
         return msgspec.json.decode(valid_utf8(body.removeprefix(BYTE_ORDER_MARK)))
     except UNREADABLE:
@@ -131,26 +131,26 @@ def json_of(body: bytes) -> object:
 
 
 def tells_error(document: object) -> bool:
-    """Whether a frame or an answer without content is an error in one of the forms that are not ``{"error": …}``."""
+    """Return whether a document without content is an error in a form other than ``{"error": …}``."""
     fields = object_of(document)
-    told = ("message", "detail", "errors", "error_code", "error_message")
-    return fields.get("object") == "error" or any(fields.get(name) for name in told) or bool(_refusal(fields))
+    names = ("message", "detail", "errors", "error_code", "error_message")
+    return fields.get("object") == "error" or any(fields.get(name) for name in names) or bool(_refusal(fields))
 
 
 def _refusal(fields: dict[str, Any]) -> dict[str, Any]:
-    """What MiniMax says beside an answer that is none."""
-    told = object_of(fields.get("base_resp"))
-    return {"message": told.get("status_msg"), "code": str(told["status_code"])} if told.get("status_code") else {}
+    """Return the error that MiniMax sends in ``base_resp``."""
+    base = object_of(fields.get("base_resp"))
+    return {"message": base.get("status_msg"), "code": str(base["status_code"])} if base.get("status_code") else {}
 
 
 def is_cut(body: bytes) -> bool:
-    """Whether it is the beginning of a JSON object or array."""
+    """Return whether the body is a truncated JSON object or array."""
     if not body.lstrip().startswith((b"{", b"[")):
         return False
     try:
-        msgspec.json.decode(body, type=msgspec.Raw)  # looks at all of it, and builds nothing
+        msgspec.json.decode(body, type=msgspec.Raw)  # validates the whole body without building objects
     except msgspec.DecodeError as error:
-        # A number's end may be missed, too: then the first wrong byte is the one after the last.
+        # If the cut is in a number, msgspec reports the byte after the last one as wrong.
         return str(error).endswith(("truncated", f"(byte {len(body)})"))
     except RecursionError:
         pass
@@ -158,20 +158,19 @@ def is_cut(body: bytes) -> bool:
 
 
 def object_of(value: object) -> dict[str, Any]:
-    """The value if it is a JSON object, else an empty one."""
+    """Return the value if it is a JSON object, else an empty dict."""
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def list_of(value: object) -> list[object]:
-    """The value if it is a JSON array, else an empty one."""
+    """Return the value if it is a JSON array, else an empty list."""
     return cast("list[object]", value) if isinstance(value, list) else []
 
 
 def arguments_of(text: str) -> dict[str, Any]:
-    """The arguments of a call as an object, for the protocols that want one.
+    """Return the arguments of a call as an object, for protocols that require an object.
 
-    Text that is no JSON object goes under the name that Anthropic's documentation of fine-grained tool streaming
-    gives it.
+    Invalid JSON becomes the field ``INVALID_JSON``, as Anthropic's documentation of fine-grained tool streaming says.
     """
     try:
         return msgspec.json.decode(text or "{}", type=dict[str, Any])
@@ -180,19 +179,19 @@ def arguments_of(text: str) -> dict[str, Any]:
 
 
 def text_of(value: object) -> str:
-    """The value if it is text, else an empty one."""
+    """Return the value if it is text, else an empty text."""
     return value if isinstance(value, str) else ""
 
 
 def identity_of(value: object) -> str:
-    """The value as an id: text as it is, a number as text; else an empty one."""
+    """Return the value as an id: text unchanged, a number as text, else an empty text."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return msgspec.json.encode(value).decode()
     return text_of(value)
 
 
 def count(document: object, *path: str) -> int | None:
-    """The number at that place of the document, None if there is none, or one that counts nothing."""
+    """Return the number at this path of the document, or None if there is no valid count."""
     for name in path:
         document = object_of(document).get(name)
     if not isinstance(document, (int, float)) or isinstance(document, bool) or not 0 <= document < math.inf:
@@ -215,27 +214,27 @@ def _shown(body: bytes) -> str:
 
 
 def excerpt(body: bytes) -> str:
-    """As much of what came as fits a sentence."""
+    """Return the beginning of a body, short enough for an error message."""
     text = _shown(body).strip()
     return text if len(text) <= _EXCERPT else text[:_EXCERPT] + CUT
 
 
 def refuse_several(extra: Mapping[str, Any]) -> None:
-    """Refuse body fields that ask for several answers.
+    """Check that `extra` does not request several answers.
 
     Raises:
-        MisuseError: `n` or `best_of` is more than one.
+        MisuseError: `n` or `best_of` is greater than one.
     """
     for name in ("n", "best_of"):
-        wanted = extra.get(name)
-        if wanted not in (None, 1):
+        number = extra.get(name)
+        if number not in (None, 1):
             raise MisuseError(
-                f"{name}={wanted} asks for several answers, but a stream has one; call llm.batch([prompt] * {wanted})."
+                f"{name}={number} requests several answers, but a stream has one. Call llm.batch([prompt] * {number})."
             )
 
 
 def merged(body: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """The body with the extra fields in it; objects within objects are united, and elsewhere the extra field wins."""
+    """Return the body with the extra fields. Nested objects are merged; for other values, the extra field wins."""
     whole = dict(body)
     for name, value in extra.items():
         known = whole.get(name)

@@ -1,4 +1,4 @@
-"""Why an answer ended: our finish reasons for the words of all vendors.
+"""The translation of all vendors' finish reasons to rxllm's.
 
 One table serves every protocol, because gateways speak one vendor's protocol with another vendor's words.
 """
@@ -29,9 +29,9 @@ _FINISHES: dict[str, FinishReason] = {word: reason for reason, words in _WORDS.i
 
 
 def finish_of(raw: str) -> FinishReason:
-    """Our finish reason for a server's word; ``other`` for a word that is not known.
+    """Return rxllm's finish reason for a server's word, ``other`` for an unknown word.
 
-    Gemini's compatible endpoint adds its own word to some: ``content_filter: SAFETY``.
+    Gemini's compatible endpoint appends its own word to some reasons: ``content_filter: SAFETY``.
     """
     return _FINISHES.get(re.sub("[^a-z0-9]", "", raw.partition(":")[0].lower()), "other")
 
@@ -42,10 +42,10 @@ def word_of(reason: object) -> str:
 
 
 def broken_off(raw: str | None, told: str = "") -> ProviderError | None:
-    """The error for a finish reason that says that the server gave up; None for any other reason.
+    """Return the error for a finish reason that means a failure of the server; None for any other reason.
 
-    `told` is what the server says about it. The decoder emits the chunk with the reason before the reader raises the
-    error, so that `partial` has it.
+    The decoder emits the chunk with the reason before the reader raises the error, so that `partial` contains the
+    reason. `told` is the server's explanation.
     """
     if raw is None or finish_of(raw) != "error":
         return None

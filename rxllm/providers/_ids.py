@@ -1,7 +1,7 @@
-"""Ids of calls in the form that a protocol allows.
+"""`valid_id` converts the ids of tool calls to the form that a protocol allows.
 
-A conversation that moves between vendors carries ids that the next one refuses. An id is replaced only where it must
-be, and always by the same one, so that the result of a call goes on naming its call.
+If a conversation moves to another vendor, that vendor may reject the ids of the first. `valid_id` replaces only such
+ids, and always by the same id, so that the result of a call still names its call.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["valid_id"]
 
 
 def valid_id(identity: str, pattern: str) -> str:
-    """The id itself where it matches the pattern, else one of 24 letters and digits that stands for it."""
+    """Return the id if it matches the pattern, else an id of 24 letters and digits that is derived from it."""
     if re.fullmatch(pattern, identity):
         return identity
     return "call" + hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:20]

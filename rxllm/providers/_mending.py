@@ -1,8 +1,9 @@
-"""Frames that are almost JSON: `mended` makes them JSON, `Halves` joins the characters that a server has cut in two.
+"""Repair of frames that are almost JSON: `mended` repairs a document, `Halves` joins characters that a server split.
 
-Python's encoder writes NaN and Infinity, which become null. JavaScript's encoder writes half of a character (a lone
-surrogate) where a server cuts a text in the middle of one. The other half may begin the next frame, so `mended` marks
-each half with three noncharacters of Unicode, which no text has, and `Halves` looks for the marks in the chunks.
+Python's encoder writes NaN and Infinity; `mended` replaces them by null. JavaScript's encoder writes a lone surrogate,
+half of a character, if a server cuts a text in the middle of a character. The next frame may begin with the other half.
+So `mended` replaces each half by three Unicode noncharacters, which never occur in text, and `Halves` finds them in
+the chunks and joins the halves.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ _LOST = "\ufffd"
 
 
 def mended(body: bytes, *, marked: bool = False) -> bytes | None:
-    """The document as JSON has it, where a server's encoder writes what JSON has not; None if that is not so.
+    """Return the repaired document; None if it is valid JSON, or if it cannot be repaired.
 
     Args:
         body: the document.
-        marked: whether halves of characters are marked for `Halves`; else each becomes U+FFFD.
+        marked: True marks the halves of characters for `Halves`; False replaces each half by U+FFFD.
     """
     if len(body) > MENDED_BYTES or json_of(body) is not None:
         return None
@@ -57,7 +58,7 @@ def _half(mark: re.Match[str]) -> str:
 
 
 def _resolved(text: str) -> tuple[str, str]:
-    """The text without marks, and the first half of a character that it ends with, still marked."""
+    """Return the text without marks, and the marked first half of a character at its end, if there is one."""
     held = ""
     if (last := re.search(f"{_MARK}\\Z", text)) and "\ud800" <= _half(last) <= "\udbff":
         text, held = text[:-3], last[0]
@@ -66,7 +67,7 @@ def _resolved(text: str) -> tuple[str, str]:
 
 
 def _plain(value: T) -> T:
-    """The same value; in the texts within it there are no marks."""
+    """Return the value with all marks in its texts removed."""
     if isinstance(value, str):
         text, held = _resolved(value)
         return cast("T", text + _LOST * bool(held))
@@ -79,15 +80,15 @@ def _plain(value: T) -> T:
 
 
 class Halves:
-    """The chunks of a stream whose frames were marked, with whole characters."""
+    """Joins the halves of characters in the chunks of a stream whose frames `mended` has marked."""
 
     __slots__ = ("_held",)
 
     def __init__(self) -> None:
-        self._held: dict[tuple[type, int | None], str] = {}  # by the kind and the index of the part
+        self._held: dict[tuple[type, int | None], str] = {}  # the held halves, by the type and index of the part
 
     def joined(self, chunk: Chunk | None) -> Chunk | None:
-        """What the chunk says; the half that a text ends with is held back until that text goes on, or ends."""
+        """Return the chunk with whole characters. A half at the end of a text is held back until the text continues."""
         if chunk is None:
             return None
         parts: list[Part] = []
@@ -108,7 +109,7 @@ class Halves:
         return whole or None
 
     def rest(self) -> Chunk | None:
-        """The halves that nothing followed."""
+        """Return a replacement character for each half that is still held back."""
         return Chunk(parts=self._ended(None)) or None
 
     def _joined(self, part: Part) -> Part:
@@ -124,16 +125,16 @@ class Halves:
         return type(part)(**fields)
 
     def _ended(self, kind: type | None) -> list[Part]:
-        """For each text that ends because another kind of part comes, or none: what stands for its lost half."""
+        """Return a replacement character for each held half of a text that ends before a part of this type."""
         ended = [key for key in self._held if key[0] is not kind]
         parts: list[Part] = []
         for key in ended:
             del self._held[key]
-            made, index = key
-            if made is ToolCallPart:
+            part_type, index = key
+            if part_type is ToolCallPart:
                 parts.append(ToolCallPart(arguments=_LOST, index=index or 0))
-            elif made is RefusalPart:
+            elif part_type is RefusalPart:
                 parts.append(RefusalPart(_LOST))
             else:
-                parts.append(ReasoningPart(_LOST, index=index) if made is ReasoningPart else TextPart(_LOST))
+                parts.append(ReasoningPart(_LOST, index=index) if part_type is ReasoningPart else TextPart(_LOST))
         return parts

@@ -1,4 +1,4 @@
-"""What of a provider over HTTP is pickled: everything but its secrets and its connections."""
+"""Pickling of HTTP providers: everything except secrets and connections."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _KEY_HEADERS = {"authorization", "x-api-key", "api-key"}
 
 
 class _NotPickled(str):
-    """Stands in a copy that was unpickled for the key that was not pickled; it is empty, as if no key were given."""
+    """The `api_key` of an unpickled provider: an empty text, because pickling leaves out the key."""
 
     __slots__ = ()
 
@@ -26,34 +26,34 @@ _KEY = _NotPickled()
 
 
 def pickled(kind: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a provider as they may leave the process.
+    """Return the fields of a provider without its key.
 
     Raises:
-        MisuseError: a secret or a client is in it that the other process could not get from its environment.
+        MisuseError: the provider has a secret or a client that the other process cannot get from its environment.
     """
-    remedy = f"Make the {kind} in the process that uses it."
+    remedy = f"Construct the {kind} in the process that uses it."
     headers: Mapping[str, str] = fields["headers"] or {}
     secret = [name for name in headers if is_secret(name)]
     if secret:
         raise MisuseError(f"This {kind} cannot be pickled: its header {secret[0]!r} is a secret. {remedy}")
     if "@" in (fields["base_url"] or ""):
-        raise MisuseError(f"This {kind} cannot be pickled: its base_url holds a password. {remedy}")
+        raise MisuseError(f"This {kind} cannot be pickled: its base_url contains a password. {remedy}")
     if fields["client"] is not None and not callable(fields["client"]):
         raise MisuseError(
-            f"This {kind} cannot be pickled: the connections of its client= belong to this process. Give a function of "
-            "a module that makes a client, such as client=make_client."
+            f"This {kind} cannot be pickled: the connections of its client= belong to this process. Pass a function of "
+            "a module that returns a client, such as client=make_client."
         )
     return {**fields, "api_key": fields["api_key"] and _KEY}
 
 
 def check_key_again(key: str | None, headers: Mapping[str, str]) -> None:
-    """Refuses to ask without the key that was not pickled.
+    """Check that an unpickled provider has found a key in its environment.
 
     Raises:
-        MisuseError: the environment has none, either.
+        MisuseError: the environment has no key.
     """
     if isinstance(key, _NotPickled) and not _KEY_HEADERS & headers.keys():
         raise MisuseError(
-            "This model came here by pickle, which leaves out its api_key: set the environment variable of the key in "
-            "this process, or say llm = attrs.evolve(llm, api_key=…)."
+            "This model was unpickled, and pickling leaves out its api_key. Set the environment variable of the key in "
+            "this process, or write llm = attrs.evolve(llm, api_key=…)."
         )

@@ -99,7 +99,9 @@ def response_fields(request: Request, model: str, maker: str, keeper: str) -> di
         if extra.get(name) and not stored:
             raise MisuseError(f"{name} needs a response that OpenAI keeps: add 'store': True to extra.")
     if "input" in extra:
-        raise MisuseError("extra can't hold 'input': that is the prompt, as in llm.invoke([('user', 'hi')]).")
+        raise MisuseError(
+            "extra can't contain 'input'. Pass the messages as the prompt, as in llm.invoke([('user', 'hi')])."
+        )
     streams = request.stream is not False or bool(extra.get("background"))  # only a stream can be resumed
     form = _told_format(request.response_format)
     thinks = not model.removeprefix("ft:").startswith(_WITHOUT_REASONING)

@@ -1,4 +1,4 @@
-"""What a request sends in secret is kept out of errors and of the log: some servers repeat it."""
+"""`Secrets` removes the secrets of a request from errors and log records, because some servers echo them."""
 
 from __future__ import annotations
 
@@ -24,49 +24,49 @@ __all__ = ["CUT", "Secrets"]
 
 E = TypeVar("E", bound=Exception)
 
-_SECRET = ("auth", "key", "token", "secret", "password", "cookie")  # in a header's name
-_ORDINARY = {  # headers that hold no secret unless the user says so
+_SECRET = ("auth", "key", "token", "secret", "password", "cookie")  # words in the name of a secret header
+_ORDINARY = {  # headers that are not secret, unless the user set them
     "accept", "accept-encoding", "accept-language", "anthropic-version", "connection", "content-length",
     "content-type", "host", "transfer-encoding", "user-agent",
 }  # fmt: skip
-_MIN_GIVEN = 8  # characters of a secret where the name does not tell; a shorter value is an ordinary word
-_KEPT = 16  # requests whose secrets are remembered, for one that is subscribed to again and again
+_MIN_UNNAMED = 8  # the minimum length of a secret in a header whose name does not mark it as secret
+_MAX_SENT = 16  # how many HTTP requests of one prompt are remembered; each subscription sends one
 
 _sending: contextvars.ContextVar[Secrets | None] = contextvars.ContextVar("rxllm_sending", default=None)
 
 
 class Secrets:
-    """The secrets of one request to a model: what to blank in whatever a server says about it.
+    """The secrets of one request to a model, which must not appear in errors or log records.
 
-    Nothing is looked for until an error or a log record needs it.
+    The search for secrets starts only when an error or a log record needs it.
 
     Args:
-        request: its fields `extra` and `tools` may hold keys for the server.
-        headers: by their names in lower case; the name tells whether the value is secret.
-        given: the names of the headers that the user has given, whose long values all count as secrets.
+        request: the request. Its fields `extra` and `tools` may contain keys for the server.
+        headers: the headers, by their names in lower case. The name tells whether the value is secret.
+        given: the names of the headers that the user set. All their long values count as secrets.
     """
 
     def __init__(self, request: Request, headers: Mapping[str, str], given: Iterable[str]) -> None:
         self._request = request
         self._headers = headers
         self._given = {name.lower() for name in given}
-        self._sent: deque[tuple[httpx.Request, httpx.AsyncClient]] = deque(maxlen=_KEPT)
+        self._sent: deque[tuple[httpx.Request, httpx.AsyncClient]] = deque(maxlen=_MAX_SENT)
 
     def send(self, request: httpx.Request, client: httpx.AsyncClient) -> None:
-        """Notes what is about to be sent: a client of the user's own adds headers, cookies, a query and a login."""
+        """Remember an HTTP request before it is sent: a user's client adds headers, cookies, a query and a login."""
         self._sent.append((request, client))
         _sending.set(self)
 
     def blanked(self, text: str) -> str:
-        """The text without the secrets."""
+        """Return the text with its secrets replaced."""
         return blanked(text, self._found())
 
     def clean(self, error: E) -> E:
-        """The error without the secrets, in its message, its facts and its causes.
+        """Remove the secrets from the message, the attributes and the causes of an error, and return the error.
 
-        Of its causes only those stay that are rxllm's or Python's own errors of the network: other libraries put
-        requests, proxies with their passwords and unread bytes of the server into theirs. A mistake in the calling
-        program keeps that program's exceptions, if none of them shows a secret.
+        The error keeps only the causes that are rxllm's errors or Python's own network errors. The exceptions of other
+        libraries may contain requests, proxies with passwords, and unread bytes of the server. A MisuseError keeps the
+        exceptions of the calling program if none of them shows a secret.
         """
         if isinstance(error, (RxllmError, MisuseError)):
             self._clean(error, {*self._found()})
@@ -74,7 +74,7 @@ class Secrets:
 
     def _clean(self, error: Exception, secrets: set[str]) -> None:
         error.args = tuple(blanked(str(argument), secrets) for argument in error.args)
-        # The end of these is where they were cut, or where the server was.
+        # CUT at the end marks a secret that was truncated there.
         if isinstance(error, ProviderError):
             error.body = blanked(error.body + CUT, secrets)[:-1]
             error.code = error.code and blanked(error.code, secrets)
@@ -93,8 +93,8 @@ class Secrets:
             self._clean(cause, secrets)
             return cause
         if isinstance(cause, OSError) and type(cause).__module__ in ("builtins", "socket", "ssl"):
-            facts = [blanked(fact, secrets) if isinstance(fact, str) else fact for fact in cause.args]
-            return type(cause)(*(fact for fact in facts if isinstance(fact, (str, int))))
+            arguments = [blanked(each, secrets) if isinstance(each, str) else each for each in cause.args]
+            return type(cause)(*(each for each in arguments if isinstance(each, (str, int))))
         return None
 
     def _found(self) -> Iterator[str]:
@@ -122,17 +122,17 @@ def _in_headers(headers: Mapping[str, str], given: set[str]) -> Iterator[str]:
     for name, value in headers.items():
         named = any(word in name for word in _SECRET)
         if named or name in given or name not in _ORDINARY:
-            least = MIN_SECRET if named else _MIN_GIVEN
+            least = MIN_SECRET if named else _MIN_UNNAMED
             yield from (part for part in _parts(name, value) if len(part) >= least)
 
 
 def _parts(name: str, value: str) -> Iterator[str]:
-    """What must not be seen of a header: the key, the name and the password in it, each of its cookies."""
+    """Yield the secret parts of a header: a key, a user name, a password, each cookie."""
     scheme, _, rest = value.partition(" ")
-    known = scheme.lower() in ("basic", "bearer")
-    if not known:
+    has_scheme = scheme.lower() in ("basic", "bearer")
+    if not has_scheme:
         yield value
-    if known or "authorization" in name:  # other schemes stand only there
+    if has_scheme or "authorization" in name:  # other schemes occur in authorization headers only
         yield rest.strip()
     if scheme.lower() == "basic":
         with suppress(ValueError):
@@ -143,7 +143,7 @@ def _parts(name: str, value: str) -> Iterator[str]:
 
 
 def _in_address(url: str) -> Iterator[str]:
-    """The login and the query of an address."""
+    """Yield the login and the secret query values of a URL."""
     with suppress(ValueError):
         parts = urlsplit(url if "://" in url else f"//{url}")
         user, at, _ = parts.netloc.rpartition("@")
@@ -151,13 +151,13 @@ def _in_address(url: str) -> Iterator[str]:
             yield from _login(*map(unquote, user.partition(":")[::2]))
             yield base64.b64encode(unquote(user).encode()).decode()
         for name, value in parse_qsl(parts.query):
-            least = MIN_SECRET if is_secret(name) else _MIN_GIVEN
+            least = MIN_SECRET if is_secret(name) else _MIN_UNNAMED
             if len(value) >= least and "version" not in name:
                 yield value
 
 
 def _in_proxies(client: Any) -> Iterator[str]:
-    """The logins of a client's own proxies, which httpx keeps in private attributes."""
+    """Yield the logins of a client's proxies, which httpx stores in private attributes."""
     mounts: dict[Any, Any] = getattr(client, "_mounts", None) or {}
     for transport in (getattr(client, "_transport", None), *mounts.values()):
         pool = getattr(transport, "_pool", None)
@@ -168,26 +168,25 @@ def _in_proxies(client: Any) -> Iterator[str]:
 
 
 def _login(user: str, password: str) -> Iterator[str]:
-    """A short name is an ordinary word; a long one may be a token."""
-    if len(user) >= _MIN_GIVEN:
+    """Yield the password, and the user name if it is long, because a long user name may be a token."""
+    if len(user) >= _MIN_UNNAMED:
         yield user
     if len(password) >= MIN_SECRET:
         yield password
 
 
 class _WithoutSecrets(logging.Filter):
-    """Blanks the secrets of the request that is being sent.
+    """Replaces the secrets of the current request in log records.
 
-    httpx logs addresses with their query; at the level DEBUG httpcore logs what a server answers, and hpack the headers
-    that are sent.
+    httpx logs URLs with their query. At the level DEBUG, httpcore logs responses, and hpack logs request headers.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         secrets = _sending.get()
         if secrets is not None:
-            with suppress(Exception):  # a record that cannot be formatted is reported by its handler
-                said = record.getMessage()
-                if (clean := secrets.blanked(said)) != said:
+            with suppress(Exception):  # the log handler reports a record that cannot be formatted
+                message = record.getMessage()
+                if (clean := secrets.blanked(message)) != message:
                     record.msg, record.args = clean, ()
         return True
 

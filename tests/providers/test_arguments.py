@@ -55,10 +55,10 @@ class Unhashable(list):
         ("base_url", "http://x:0", "base_url must be like"),
         ("base_url", "https://{account}.example/v1", "base_url must be like"),
         ("base_url", "https://example/<account>/v1", "base_url must be like"),
-        ("base_url", "http://x/v1?key=abc", "base_url takes no query and no fragment"),
-        ("base_url", "http://x/v1#a", "base_url takes no query and no fragment"),
-        ("base_url", "http://x/v1/chat/completions", "base_url must end before /chat/completions or /v1/messages"),
-        ("base_url", "http://x/v1/messages/", "base_url must end before /chat/completions or /v1/messages"),
+        ("base_url", "http://x/v1?key=abc", "base_url can't have a query or a fragment"),
+        ("base_url", "http://x/v1#a", "base_url can't have a query or a fragment"),
+        ("base_url", "http://x/v1/chat/completions", "base_url must not contain /chat/completions or /v1/messages"),
+        ("base_url", "http://x/v1/messages/", "base_url must not contain /chat/completions or /v1/messages"),
         ("api_key", 5, "api_key must be text, not int"),
         ("api_key", b"secret", "api_key must be text, not bytes"),
         ("api_key", "sec\nret", "The api_key has characters that HTTP does not allow"),
@@ -72,10 +72,10 @@ class Unhashable(list):
         ("headers", {"x a": "secret"}, "The header 'x a' has characters that HTTP does not allow"),
         ("headers", {"": "secret"}, "The header '' has characters"),
         ("headers", {"x-a": "secret\n"}, "The header 'x-a' has characters"),
-        ("headers", {"Content-Length": "5"}, "The header 'Content-Length' follows from the request"),
-        ("headers", {"transfer-encoding": "gzip"}, "follows from the request"),
-        ("client", 5, "client must be an httpx.AsyncClient or a function that makes one, not int"),
-        ("client", httpx.Client(), "client must be an httpx.AsyncClient or a function that makes one, not Client"),
+        ("headers", {"Content-Length": "5"}, "headers can't contain 'Content-Length', because"),
+        ("headers", {"transfer-encoding": "gzip"}, "because rxllm derives it from the request"),
+        ("client", 5, "client must be an httpx.AsyncClient or a function that returns one, not int"),
+        ("client", httpx.Client(), "client must be an httpx.AsyncClient or a function that returns one, not Client"),
         ("client", coroutine_factory, "client must be .*, not an async function"),
         ("client", AsyncCall(), "client must be .*, not an async function"),
         ("client", functools.partial(coroutine_factory), "client must be .*, not an async function"),
@@ -119,7 +119,7 @@ def test_the_password_of_a_bad_address_is_not_shown():
 @pytest.mark.parametrize("model", [5, "", None, b"m"])
 def test_a_name_is_text(provider, model):
     """The model's."""
-    with pytest.raises(MisuseError, match="A model's name is text such as 'gpt-5-mini', not"):
+    with pytest.raises(MisuseError, match="A model's name must be text such as 'gpt-5-mini', not"):
         provider(model)
 
 
@@ -233,8 +233,8 @@ def test_a_bad_token_of_the_environment_is_told_by_its_name(monkeypatch):
     ("url", "sentence"),
     [
         ("localhost:8000", "must be like https://host/v1, not 'localhost:8000'"),
-        ("http://x/v1?key=abc", "takes no query and no fragment"),
-        ("http://x/v1/chat/completions", "must end before /chat/completions"),
+        ("http://x/v1?key=abc", "can't have a query or a fragment"),
+        ("http://x/v1/chat/completions", "must not contain /chat/completions"),
     ],
 )
 def test_a_bad_address_of_the_environment_is_told_by_its_name(provider, url, sentence, monkeypatch):
@@ -252,14 +252,14 @@ def test_a_bad_address_of_the_environment_is_told_by_its_name(provider, url, sen
 @pytest.mark.parametrize(
     ("extra", "sentence"),
     [
-        ({"stream": False}, "extra can't hold 'stream': say stream="),
-        ({"temperature": 0}, "extra can't hold 'temperature': say temperature="),
-        ({"stop": ["x"]}, "extra can't hold 'stop': say stop_sequences="),
-        ({"model": "x"}, "extra can't hold 'model': say model="),
-        ({"messages": []}, "extra can't hold 'messages': that is the prompt"),
-        ({"prompt": "x"}, "extra can't hold 'prompt': that is the prompt"),
-        ({"a": float("nan")}, r"extra\['a'\] is nan, which JSON does not have"),
-        ({"a": {"b": [1, float("-inf")]}}, r"extra\['a'\]\['b'\]\[1\] is -inf, which JSON does not have"),
+        ({"stream": False}, "extra can't contain 'stream', because it is a parameter. Write stream="),
+        ({"temperature": 0}, "extra can't contain 'temperature', because it is a parameter. Write temperature="),
+        ({"stop": ["x"]}, "extra can't contain 'stop', because it is a parameter. Write stop_sequences="),
+        ({"model": "x"}, "extra can't contain 'model', because it is a parameter. Write model="),
+        ({"messages": []}, "extra can't contain 'messages'. Pass the messages as the prompt"),
+        ({"prompt": "x"}, "extra can't contain 'prompt'. Pass the messages as the prompt"),
+        ({"a": float("nan")}, r"extra\['a'\] is nan, which JSON cannot express"),
+        ({"a": {"b": [1, float("-inf")]}}, r"extra\['a'\]\['b'\]\[1\] is -inf, which JSON cannot express"),
     ],
 )
 def test_what_is_nothing_extra_is_told(provider, extra, sentence):

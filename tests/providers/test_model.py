@@ -29,8 +29,8 @@ def test_the_embedded_model_needs_no_name():
     assert rxllm.Embedded(seed=1) == rxllm.model("embedded", seed=1)
 
 
-def test_the_environment_names_the_default(monkeypatch):
-    """RXLLM_MODEL is asked where nobody named a model."""
+def test_environment_variable_names_the_default_model(monkeypatch):
+    """Without a name, `model` uses RXLLM_MODEL."""
     monkeypatch.setenv("RXLLM_MODEL", "embedded")
     assert rxllm.Embedded() == rxllm.model()
 
@@ -38,40 +38,40 @@ def test_the_environment_names_the_default(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        (None, "Which model.*RXLLM_MODEL"),
-        ("", "Which model"),
-        (5, "A model's name is text, not 5"),
+        (None, "The name of the model is missing.*RXLLM_MODEL"),
+        ("", "The name of the model is missing"),
+        (5, "A model's name must be text, not 5"),
         ("OpenAI:gpt-5-mini", "Did you mean openai:gpt-5-mini"),
-        ("gpt-5-mini", "say provider:model with one of anthropic, .*embedded, .*openai"),
+        ("gpt-5-mini", "Write provider:model with one of anthropic, .*embedded, .*openai"),
         ("opnai:gpt-5-mini", "Did you mean openai:gpt-5-mini"),
         ("open-ai:gpt-5-mini", "Did you mean openai:gpt-5-mini"),
-        ("nope", r"No provider for 'nope': .* anthropic, .*embedded, .*openai"),
+        ("nope", r"There is no provider for 'nope'\. .* anthropic, .*embedded, .*openai"),
         ("nope:x", r"anthropic, .*embedded, .*openai"),
         ("openai:", "names a provider but no model"),
         ("openai", "names a provider but no model"),
-        ("embedded:x", "only one embedded model, and no 'x': say rxllm.model"),
+        ("embedded:x", "There is no embedded model 'x'"),
     ],
 )
-def test_what_names_no_model_is_refused_with_what_to_say(name, sentence):
-    """One sentence, before anything is imported or sent."""
+def test_unknown_model_name_raises_misuse_error(name, sentence):
+    """The message says what to write, and nothing is imported or sent."""
     with pytest.raises(rxllm.MisuseError, match=sentence):
         rxllm.model(name)
 
 
 def plugged(monkeypatch, value):
-    """An installed package with a provider at `value`."""
+    """Simulate an installed package with a provider at `value`."""
     point = EntryPoint("plugged", value, "rxllm.providers")
     monkeypatch.setattr(providers, "entry_points", lambda group: [point] if group == point.group else [])
 
 
-def test_an_installed_package_may_bring_a_provider(monkeypatch):
-    """By an entry point, which is loaded when it is asked for."""
+def test_installed_package_can_add_a_provider(monkeypatch):
+    """rxllm loads the entry point of the package when a program asks for the provider."""
     plugged(monkeypatch, "rxllm.providers.openai:OpenAI")
     assert rxllm.OpenAI("x") == rxllm.model("plugged:x")
 
 
-def test_a_broken_package_warns_and_says_so(monkeypatch):
-    """It is named, and disturbs nobody who asks for another."""
+def test_broken_package_warns_and_raises_misuse_error(monkeypatch):
+    """The messages name the package. Other providers keep working."""
     plugged(monkeypatch, "rxllm.nowhere:Nothing")
     assert rxllm.Embedded() == rxllm.model("embedded")
     with pytest.warns(UserWarning, match="plugged"), pytest.raises(rxllm.MisuseError, match="installed but broken"):

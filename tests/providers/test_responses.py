@@ -68,7 +68,7 @@ def test_what_only_chat_has_is_asked_by_chat(asked):
         ({"seed": 1}, "no seed"),
         ({"extra": {"background": True}}, "background needs .*'store': True"),
         ({"extra": {"previous_response_id": "resp_1"}}, "previous_response_id needs .*'store': True"),
-        ({"extra": {"input": "x"}}, "extra can't hold 'input'"),
+        ({"extra": {"input": "x"}}, "extra can't contain 'input'"),
     ],
 )
 def test_what_the_protocol_lacks_is_refused(settings, sentence):
