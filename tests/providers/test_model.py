@@ -65,7 +65,7 @@ def plugged(monkeypatch, value):
 
 
 def test_installed_package_can_add_a_provider(monkeypatch):
-    """rxllm loads the entry point of the package when a program asks for the provider."""
+    """The entry point of the package is loaded when a program asks for the provider."""
     plugged(monkeypatch, "rxllm.providers.openai:OpenAI")
     assert rxllm.OpenAI("x") == rxllm.model("plugged:x")
 
