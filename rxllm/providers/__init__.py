@@ -51,7 +51,7 @@ def model(name: str | None = None, **settings: Any) -> LLM:
     """
     name = name if name is not None else os.environ.get("RXLLM_MODEL")
     if name is not None and not is_text(name):
-        raise MisuseError(f"a model's name must be text, not {shown(name)}.")
+        raise MisuseError(f"A model's name must be text, not {shown(name)}.")
     if not name:
         raise MisuseError(
             "The name of the model is missing: write rxllm.model('openai:gpt-5-mini'), or set RXLLM_MODEL."
