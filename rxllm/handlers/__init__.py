@@ -1,4 +1,4 @@
-"""Listeners, one small file each."""
+"""Handlers: observers of runs, one module per handler."""
 
 from .stdout import StdoutHandler
 

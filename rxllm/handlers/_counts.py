@@ -9,8 +9,9 @@ from ..values.usage import Usage
 __all__ = ["counts"]
 
 
+
 def counts(usage: Usage | None) -> dict[str, int]:
-    """The counts by their names; none where nobody but rxllm has counted."""
+    """Return the provider's token counts by name; empty for an estimated usage, because nothing was reported."""
     if usage is None or usage.estimated:
         return {}
     return attrs.asdict(usage, filter=lambda a, count: a.name != "estimated" and count is not None)

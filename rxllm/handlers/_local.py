@@ -1,4 +1,4 @@
-"""Handlers that cannot leave their process."""
+"""Base class for handlers that belong to one process."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["LocalHandler"]
 
 
 class LocalHandler(Handler):
-    """A handler whose counts or whose terminal belong to its process, so that it is not pickled with a model."""
+    """A handler with state or a terminal of its own process: pickling a model that holds one raises MisuseError."""
 
     def __reduce__(self) -> NoReturn:
         name = type(self).__name__
         raise MisuseError(
-            f"A {name} cannot be pickled: what it counts, or where it writes, belongs to this process. Attach one in "
+            f"A {name} cannot be pickled, because its counts or its output belong to this process. Attach one in "
             f"the process that uses the model, as in llm.with_config(handlers=[{name}()])."
         )

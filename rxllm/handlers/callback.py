@@ -1,4 +1,4 @@
-"""`CallbackHandler`: a hook for each thing that happens, by the names of langchain-core."""
+"""`CallbackHandler`: one hook per kind of event, named as in langchain-core."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ..misuse import MisuseError
 from ..results import LLMResult
 from ..values.chunk import Chunk
 from ..values.message import Message
-from ._later import Lines, discard
+from ._later import HookQueues, discard
 
 __all__ = ["CallbackHandler"]
 
@@ -34,7 +34,7 @@ _MODELS = ("llm", "chat_model")
 
 
 class CallbackHandler(Handler):
-    """Hooks to override, ``def`` or ``async def``, with the names and arguments that langchain-core has for them.
+    """Hooks to override, ``def`` or ``async def``, with the names and arguments of langchain-core.
 
     ::
 
@@ -47,101 +47,105 @@ class CallbackHandler(Handler):
 
         llm = rxllm.OpenAI("gpt-5-mini", handlers=[Tokens()])
 
-    Each hook is told, by keyword, `run_id`, `parent_run_id` (None for a root), `tags`, `metadata` and the run's `name`
-    (but `on_custom_event`, whose `name` is the event's); so take ``**kwargs``. Every model's tokens are heard, streamed
-    or not: an answer that comes whole is one of them. Hooks that are not overridden are not prepared for.
+    Each hook receives the keywords `run_id`, `parent_run_id` (None for a root run), `tags`, `metadata` and the run's
+    `name`, so accept ``**kwargs``. The `name` of `on_custom_event` is the event's. `on_llm_new_token` is called for
+    streamed and for whole answers; a whole answer is one chunk. A hook that is not overridden costs nothing.
 
-    A ``def`` hook runs where the stream does, so it must not block, and what it raises is logged, or with
-    `raise_error` fails the run. An ``async def`` hook runs beside the stream, which does not wait for it: those of one
-    run run one after another, on its loop and in its context. Leaving ``async with`` and ``await llm.ainvoke(…)`` wait
-    for them, ``llm.invoke(…)`` does not. What they raise is logged. A context variable that a hook sets, of either
-    kind, is seen by the later hooks of the run.
+    A ``def`` hook runs on the stream's thread and must not block. Its exception is logged; with `raise_error` the
+    exception fails the run. An ``async def`` hook runs beside the stream, and the stream does not wait for it. The
+    async hooks of one run run one after another, on the run's event loop and in its context. The end of ``async with``
+    and ``await llm.ainvoke(…)`` wait for them; ``llm.invoke(…)`` does not. Their exceptions are logged. A context
+    variable that a hook sets is visible to the later hooks of the run.
 
-    Subscribed to a model's answer itself, it hears `on_llm_new_token` and `on_llm_error`, and `run_id` is None.
+    Subscribed directly to a model's answer, the handler receives `on_llm_new_token` and `on_llm_error`, with `run_id`
+    None.
 
     Raises:
-        MisuseError: where the class is made, if it has an ``async def`` hook and `raise_error`, which can't be.
+        MisuseError: at class definition, if the class has both an ``async def`` hook and `raise_error`.
     """
 
-    _tells: ClassVar[Mapping[type, Callable[[Any, Any], Any]]] = {}
+    _hook_callers: ClassVar[Mapping[type, Callable[[Any, Any], Any]]] = {}
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         own = {name for name in _HOOKS if getattr(cls, name) is not getattr(CallbackHandler, name)}
         _refuse_misspelt(cls)
         if cls.raise_error and any(inspect.iscoroutinefunction(getattr(cls, name)) for name in own):
-            raise MisuseError(_NOT_BOTH)
-        cls._tells = {kind: tell for kind, (tell, names) in _TELLS.items() if not own.isdisjoint(names)}
+            raise MisuseError(_ASYNC_AND_RAISE_ERROR)
+        cls._hook_callers = {kind: call for kind, (call, names) in _HOOK_CALLERS.items() if not own.isdisjoint(names)}
 
     def on_event(self, event: Event) -> None:
-        """Calls the event's hook."""
-        tell = self._tells.get(type(event))
-        if tell is not None:
-            made = tell(self, event)
-            if made is not None and inspect.isawaitable(made):
-                self._run_later(event, made)
+        """Call the hook for the event."""
+        call_hook = self._hook_callers.get(type(event))
+        if call_hook is not None:
+            result = call_hook(self, event)
+            if result is not None and inspect.isawaitable(result):
+                self._run_later(event, result)
 
     def on_llm_start(self, serialized: dict[str, Any], prompts: list[str], **kwargs: Any) -> Any:
-        """A model that continues texts was asked. `serialized` has its ``name``, ``provider`` and ``model``."""
+        """A text-completion model starts. `serialized` has its ``name``, ``provider`` and ``model``."""
 
     def on_chat_model_start(self, serialized: dict[str, Any], messages: list[list[Message]], **kwargs: Any) -> Any:
-        """A model that converses was asked; unless this is overridden, `on_llm_start` hears it, with the texts."""
+        """A chat model starts. The default calls `on_llm_start` with the text of the messages."""
         return self.on_llm_start(serialized, [_text(conversation) for conversation in messages], **kwargs)
 
     def on_llm_new_token(self, token: str, **kwargs: Any) -> Any:
-        """A model's chunk came. `token` is its text, which may be empty; the keyword `chunk` is all of it."""
+        """A model emits a chunk. `token` is the chunk's text, possibly empty; keyword `chunk` is the whole `Chunk`."""
 
     def on_llm_end(self, response: LLMResult, **kwargs: Any) -> Any:
-        """A model's answer is whole."""
+        """A model completes its answer."""
 
     def on_llm_error(self, error: Exception, **kwargs: Any) -> Any:
-        """A model failed; what had arrived is ``error.partial``, where it is an `RxllmError`."""
+        """A model fails. For an `RxllmError`, ``error.partial`` is the part of the answer that had arrived."""
 
     def on_chain_start(self, serialized: dict[str, Any], inputs: Any, **kwargs: Any) -> Any:
-        """A pipeline began."""
+        """A pipeline starts."""
 
     def on_chain_end(self, outputs: Any, **kwargs: Any) -> Any:
-        """A pipeline is over."""
+        """A pipeline completes."""
 
     def on_chain_error(self, error: Exception, **kwargs: Any) -> Any:
-        """A pipeline failed."""
+        """A pipeline fails."""
 
     def on_tool_start(self, serialized: dict[str, Any], input_str: str, **kwargs: Any) -> Any:
-        """A tool was called; the keyword `inputs` is what it was given, before it was made a text."""
+        """A tool is called with `input_str`.
+
+        Keyword `inputs` holds the original input, before its conversion to text.
+        """
 
     def on_tool_end(self, output: Any, **kwargs: Any) -> Any:
-        """A tool gave its result."""
+        """A tool returns its result."""
 
     def on_tool_error(self, error: Exception, **kwargs: Any) -> Any:
-        """A tool failed."""
+        """A tool fails."""
 
     def on_retry(self, retry_state: Retried, **kwargs: Any) -> Any:
-        """A model is asked again: `retry_state` tells the `attempt` that failed, its `error` and the `delay`."""
+        """A model is asked again. `retry_state` has the failed `attempt`, its `error` and the `delay` in seconds."""
 
     def on_cancel(self, partial: Any, **kwargs: Any) -> Any:
-        """Who subscribed to a run left before its end; `partial` is what had come, None if nothing had."""
+        """The subscriber cancels the run. `partial` is the part that had arrived, or None."""
 
     def on_custom_event(self, name: str, data: Any, **kwargs: Any) -> Any:
-        """The program told of something, by `dispatch`."""
+        """The program dispatches an event of its own with `dispatch`."""
 
     def _run_later(self, event: Event, awaitable: Awaitable[Any]) -> None:
         if self.raise_error:
             discard(awaitable)
-            raise MisuseError(_NOT_BOTH)
-        # Not made in __init__, which a subclass may have without calling this one's.
-        lines: Lines = vars(self).setdefault("_lines", Lines())
-        lines.put(_run_of(event).id, awaitable)
+            raise MisuseError(_ASYNC_AND_RAISE_ERROR)
+        # Not created in __init__: a subclass may define __init__ without calling super().__init__().
+        queues: HookQueues = vars(self).setdefault("_hook_queues", HookQueues())
+        queues.put(_run_of(event).id, awaitable)
 
 
-_NOT_BOTH = (
-    "An async hook runs beside the stream, which has gone on when it fails, so raise_error can't be had with it; "
-    "write the hook as a plain def, or leave raise_error out, and failures are logged."
+_ASYNC_AND_RAISE_ERROR = (
+    "An async hook cannot be used with raise_error: the hook runs beside the stream, which may have ended when the "
+    "hook fails. Write the hook as a plain def, or leave raise_error out and the failure is logged."
 )
 _NO_RUN = Run("", "", "llm")
 
 
 def _run_of(event: Event) -> Run:
-    """The event's run; who is subscribed to an answer itself hears of none."""
+    """Return the event's run, or `_NO_RUN` for a handler that is subscribed directly to an answer."""
     run: Run = getattr(event, "run", _NO_RUN)
     return run if run.id else _NO_RUN
 
@@ -180,7 +184,7 @@ def _started(handler: CallbackHandler, event: Started) -> Any:
 
 def _chunk(handler: CallbackHandler, chunk: Chunk) -> Any:
     run = _run_of(chunk)
-    if run.kind in _MODELS:  # a pipeline gives again what its models gave
+    if run.kind in _MODELS:  # a pipeline repeats the chunks of its models
         return handler.on_llm_new_token(chunk.text, chunk=chunk, **_ids(run))
     return None
 
@@ -200,9 +204,9 @@ def _failed(handler: CallbackHandler, event: Failed) -> Any:
 
 
 def _tool_started(handler: CallbackHandler, event: ToolStarted | Started) -> Any:
-    given = event.input
-    text = given if isinstance(given, str) else str(given)
-    return handler.on_tool_start(_serialized(event.run), text, inputs=given, **_ids(event.run))
+    value = event.input
+    text = value if isinstance(value, str) else str(value)
+    return handler.on_tool_start(_serialized(event.run), text, inputs=value, **_ids(event.run))
 
 
 def _tool_finished(handler: CallbackHandler, event: ToolFinished) -> Any:
@@ -219,11 +223,11 @@ def _cancelled(handler: CallbackHandler, event: Cancelled) -> Any:
 
 def _custom(handler: CallbackHandler, event: Custom) -> Any:
     ids = _ids(event.run)
-    del ids["name"]  # the hook calls the event's so
+    del ids["name"]  # `name` is the event's name for this hook
     return handler.on_custom_event(event.topic, event.data, **ids)
 
 
-_TELLS: Mapping[type, tuple[Callable[[Any, Any], Any], tuple[str, ...]]] = {
+_HOOK_CALLERS: Mapping[type, tuple[Callable[[Any, Any], Any], tuple[str, ...]]] = {
     Started: (_started, ("on_llm_start", "on_chat_model_start", "on_chain_start", "on_tool_start")),
     RunChunk: (_chunk, ("on_llm_new_token",)),
     Chunk: (_chunk, ("on_llm_new_token",)),
@@ -235,31 +239,32 @@ _TELLS: Mapping[type, tuple[Callable[[Any, Any], Any], tuple[str, ...]]] = {
     Cancelled: (_cancelled, ("on_cancel",)),
     Custom: (_custom, ("on_custom_event",)),
 }
-_HOOKS = {name for _, names in _TELLS.values() for name in names}
-_OTHER_NAMES = {  # which astream_events has for these
+_HOOKS = {name for _, names in _HOOK_CALLERS.values() for name in names}
+_NAMES_ELSEWHERE = {  # names that astream_events has for these hooks
     "on_chat_model_end": "on_llm_end",
     "on_chat_model_error": "on_llm_error",
     "on_chat_model_new_token": "on_llm_new_token",
     "on_chat_model_stream": "on_llm_new_token",
     "on_llm_stream": "on_llm_new_token",
 }
-_ALIKE = 0.85  # of 1, how much a name must be like that of a hook to be a slip
+_MIN_SIMILARITY = 0.85  # of 1; a method name at least this similar to a hook's is a spelling mistake
 
 
 def _refuse_misspelt(handler: type[CallbackHandler]) -> None:
-    """A hook of a wrong name would never be called.
+    """Check the method names of a handler class: a hook with a misspelt name would never be called.
 
     Raises:
-        MisuseError: there is a method whose name is nearly that of a hook.
+        MisuseError: a method's name is similar to that of a hook.
     """
-    import difflib  # only who writes hooks pays for it
+    import difflib  # imported here, so that only programs with hooks load it
 
-    known = {*_HOOKS, "on_event", "on_next", "on_error", "on_completed"}
+    names = {*_HOOKS, "on_event", "on_next", "on_error", "on_completed"}
     for name in dir(handler):
-        if name.startswith("on_") and name not in known and callable(getattr(handler, name)):
-            near = _OTHER_NAMES.get(name) or next(iter(difflib.get_close_matches(name, known, 1, _ALIKE)), None)
-            if near is not None:
+        if name.startswith("on_") and name not in names and callable(getattr(handler, name)):
+            similar = difflib.get_close_matches(name, names, 1, _MIN_SIMILARITY)
+            hook = _NAMES_ELSEWHERE.get(name) or next(iter(similar), None)
+            if hook is not None:
                 raise MisuseError(
                     f"{handler.__name__}.{name} is never called, because there is no hook of this name. Did you mean "
-                    f"{near}?"
+                    f"{hook}?"
                 )

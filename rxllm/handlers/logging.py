@@ -1,4 +1,4 @@
-"""`LoggingHandler`: a record in the log for each run's start and end."""
+"""`LoggingHandler`: log records for the start and end of each run."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ __all__ = ["LoggingHandler"]
 
 
 @define
-class _Open:
-    """A run that has not ended: when it started, when its first chunk came, how many have come."""
+class _OpenRun:
+    """A run that has not ended: its start time, the time of its first chunk, and the number of chunks so far."""
 
     started: float
     first_chunk: float | None = None
@@ -40,44 +40,46 @@ class _Open:
 
 
 class LoggingHandler(Handler):
-    """Writes to the log when a run starts (DEBUG), ends or is left (INFO), is asked again (WARNING) and fails (ERROR).
+    """Logs each run: its start (DEBUG), end or cancellation (INFO), retries (WARNING) and failure (ERROR).
 
     ::
 
         logging.basicConfig(level=logging.INFO)
         llm = rxllm.OpenAI("gpt-5-mini", handlers=[rxllm.LoggingHandler()])
 
-    The message is one line to read; the same facts are in the record's `rxllm`, a dict for whoever formats records:
+    The message is one readable line. The record's attribute `rxllm` is a dict of the same facts, for formatters:
     ``event`` (``started``, ``finished``, ``cancelled``, ``retried``, ``failed``, ``custom``), ``run_id``,
-    ``parent_id``, ``name`` and ``kind``; of a model ``provider`` and ``model``; at the end ``seconds``,
-    ``first_chunk_seconds``, ``chunks``, ``input_tokens``, ``output_tokens`` (with ``estimated`` where nobody told)
-    and ``finish_reason``; of a failure ``error`` (its class), ``status`` and ``code``. What is not known is left out.
+    ``parent_id``, ``name`` and ``kind``. A model's records add ``provider`` and ``model``. The record at the end adds
+    ``seconds``, ``first_chunk_seconds``, ``chunks``, ``input_tokens``, ``output_tokens``, ``finish_reason``, and
+    ``estimated`` when rxllm estimated the tokens. A failure adds ``error`` (the class), ``status`` and ``code``.
+    Unknown facts are left out.
 
-    What is asked and answered stays out, also as the text of an error or the data of an event of the program's own.
+    Prompts and answers are never logged; nor are the text of an error and the data of a custom event, which may contain
+    them.
 
     Args:
-        logger: instead of the logger ``rxllm``.
+        logger: the logger to use; the default is the logger ``rxllm``.
 
     Raises:
-        MisuseError: it is no logger.
+        MisuseError: `logger` is not a logger.
     """
 
     def __init__(self, logger: logging.Logger | None = None) -> None:
         if logger is not None and not callable(getattr(logger, "log", None)):
             raise MisuseError(f"logger must be a logging.Logger, not {shown(logger)}.")
         self._logger = logger or logging.getLogger("rxllm")
-        self._open: dict[str, _Open] = {}
+        self._open: dict[str, _OpenRun] = {}
 
     def on_event(self, event: Event) -> None:
-        """Counts it, or writes of it."""
+        """Log the event, or count the chunk."""
         match event:
             case RunChunk(run=run, time=time) | Emitted(run=run, time=time):
-                if opened := self._open.get(run.id):
-                    opened.chunks += 1
-                    opened.first_chunk = opened.first_chunk or time
+                if open_run := self._open.get(run.id):
+                    open_run.chunks += 1
+                    open_run.first_chunk = open_run.first_chunk or time
             case Started(run=run) | ToolStarted(run=run):
                 if run.id not in self._open:
-                    self._open[run.id] = _Open(event.time)
+                    self._open[run.id] = _OpenRun(event.time)
                     self._write(logging.DEBUG, "started", run, {})
             case Finished(run=run, output=output) | ToolFinished(run=run, output=output):
                 self._end(logging.INFO, "finished", event, output)
@@ -95,20 +97,20 @@ class LoggingHandler(Handler):
     def _end(
         self,
         level: int,
-        what: str,
+        kind: str,
         event: Finished | ToolFinished | Cancelled | Failed,
         output: object,
         more: dict[str, Any] | None = None,
     ) -> None:
-        opened = self._open.pop(event.run.id, None)
-        if opened is None and event.run.id:  # a tool's Finished after its ToolFinished
+        open_run = self._open.pop(event.run.id, None)
+        if open_run is None and event.run.id:  # a tool's Finished after its ToolFinished
             return
         facts: dict[str, Any] = {}
-        if opened:
-            facts["seconds"] = event.time - opened.started
-            facts["chunks"] = opened.chunks
-            if opened.first_chunk is not None:
-                facts["first_chunk_seconds"] = opened.first_chunk - opened.started
+        if open_run:
+            facts["seconds"] = event.time - open_run.started
+            facts["chunks"] = open_run.chunks
+            if open_run.first_chunk is not None:
+                facts["first_chunk_seconds"] = open_run.first_chunk - open_run.started
         if isinstance(output, Message):
             facts["model"] = output.model
             facts["finish_reason"] = output.finish_reason or output.raw_finish_reason
@@ -116,12 +118,12 @@ class LoggingHandler(Handler):
                 facts["input_tokens"] = output.usage.input_tokens
                 facts["output_tokens"] = output.usage.output_tokens
                 facts["estimated"] = output.usage.estimated or None
-        self._write(level, what, event.run, {**facts, **(more or {})})
+        self._write(level, kind, event.run, {**facts, **(more or {})})
 
-    def _write(self, level: int, what: str, run: Run, more: dict[str, Any]) -> None:
+    def _write(self, level: int, kind: str, run: Run, more: dict[str, Any]) -> None:
         if not self._logger.isEnabledFor(level):
             return
-        facts: dict[str, Any] = {"event": what, "run_id": run.id, "name": run.name, "kind": run.kind}
+        facts: dict[str, Any] = {"event": kind, "run_id": run.id, "name": run.name, "kind": run.kind}
         if run.parent_ids:
             facts["parent_id"] = run.parent_ids[-1]
         if run.service:
@@ -129,23 +131,23 @@ class LoggingHandler(Handler):
         facts |= {name: fact for name, fact in more.items() if fact is not None}
         facts = {name: fact for name, fact in facts.items() if fact not in (None, "")}
         for name, fact in facts.items():
-            if isinstance(fact, str) and not fact.isprintable():  # a newline in a server's words would forge a record
+            if isinstance(fact, str) and not fact.isprintable():  # a newline in a server's text could forge a record
                 facts[name] = one_line(fact)
         self._logger.log(level, "%s", _sentence(facts), extra={"rxllm": facts})
 
 
 def _failure(error: Exception) -> dict[str, Any]:
-    """What may be told of an error: its text may say what was asked."""
+    """Return the loggable facts of an error: never its text, which may contain the prompt."""
     facts: dict[str, Any] = {"error": type(error).__qualname__}
     return {**facts, "status": error.status, "code": error.code} if isinstance(error, ProviderError) else facts
 
 
 def _sentence(facts: dict[str, Any]) -> str:
-    """Such as: ``OpenAI gpt-5-mini finished: 1.204 s, first chunk 0.310 s, 52 chunks, 12 + 50 tokens, stop``."""
-    who = [facts.get("name", "an answer"), facts.get("model", ""), facts["event"]]
+    """Format as in ``OpenAI gpt-5-mini finished: 1.204 s, first chunk 0.310 s, 52 chunks, 12 + 50 tokens, stop``."""
+    subject = [facts.get("name", "an answer"), facts.get("model", ""), facts["event"]]
     tokens = " + ".join(str(facts.get(f"{kind}_tokens", "?")) for kind in ("input", "output"))
     about = "about " if "estimated" in facts else ""
-    known = [
+    details = [
         facts.get("topic"),
         f"attempt {facts['attempt']}" if "attempt" in facts else None,
         facts.get("error"),
@@ -158,5 +160,5 @@ def _sentence(facts: dict[str, Any]) -> str:
         f"{about}{tokens} tokens" if {"input_tokens", "output_tokens"} & facts.keys() else None,
         facts.get("finish_reason"),
     ]
-    told = ", ".join(fact for fact in known if fact)
-    return " ".join(word for word in who if word) + (f": {told}" if told else "")
+    text = ", ".join(detail for detail in details if detail)
+    return " ".join(word for word in subject if word) + (f": {text}" if text else "")

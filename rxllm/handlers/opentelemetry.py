@@ -1,7 +1,7 @@
-"""`OpenTelemetryHandler`: spans and metrics by the conventions for generative AI.
+"""`OpenTelemetryHandler`: spans and metrics by the semantic conventions for generative AI.
 
-Source: https://opentelemetry.io/docs/specs/semconv/gen-ai/, which is in development: all names are in `Names`.
-Longer than a room should be, because names, measures and the shapes of content are one convention.
+Source: https://opentelemetry.io/docs/specs/semconv/gen-ai/. The conventions are still in development, so `Names` holds
+every name. The module is longer than 300 lines because names, metrics and content schemas are one convention.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ __all__ = ["OpenTelemetryHandler"]
 
 
 class Names:
-    """Every name that leaves this process, in one table."""
+    """Every attribute, event and metric name that this handler exports."""
 
     OPERATION: Final = "gen_ai.operation.name"
     PROVIDER: Final = "gen_ai.provider.name"
@@ -109,46 +109,47 @@ _TOKENS = [float(4**power) for power in range(14)]
 
 
 @define
-class _Open:
+class _OpenSpan:
     """A span that has not ended.
 
     Attributes:
-        span: itself.
-        attributes: those of its metrics.
-        started: when, by `time.perf_counter`.
-        streaming: whether its chunks are timed.
-        spoken: when the last chunk came; 0.0 before the first.
+        span: the OpenTelemetry span.
+        attributes: the attributes of the span's metrics.
+        started: the start time, by `time.perf_counter`.
+        streaming: whether the handler times the run's chunks.
+        last_chunk: the time of the last chunk; 0.0 before the first.
     """
 
     span: Span
     attributes: dict[str, Any]
     started: float
     streaming: bool = False
-    spoken: float = 0.0
+    last_chunk: float = 0.0
 
 
 class OpenTelemetryHandler(Handler):
-    """Tells OpenTelemetry of each run: a span, and for models how long it took and how many tokens.
+    """Reports each run to OpenTelemetry: a span, and for a model's run its duration and its tokens.
 
     ::
 
         llm = rxllm.OpenAI("gpt-5-mini", handlers=[rxllm.OpenTelemetryHandler()])
 
-    A span begins with its run, at ``subscribe``, and ends with it, cancelled or not. Its parent is that of the run it
-    is part of, else the span that is current where it is subscribed to. It is never made current itself: a stream's
-    consumer may leave it in another context than it was begun in. One handler may hear any number of runs at once.
+    A span starts when its run starts, at ``subscribe``, and ends when the run completes, fails or is cancelled. The
+    parent span is the enclosing run's, else the span that is current at the subscription. The handler never makes a
+    span current, because a stream's consumer may end the stream in another context. One handler may report any number
+    of runs at once.
 
-    A run with ``conversation_id`` in its metadata tells it. What is asked and answered stays out, also as the text of
-    an error, unless `capture_content` says otherwise.
+    A run with ``conversation_id`` in its metadata reports that id. Prompts, answers and error texts are exported only
+    with `capture_content`.
 
     Args:
-        tracer_provider: instead of the global one.
-        meter_provider: instead of the global one.
-        capture_content: whether to tell prompts, answers, tools' arguments and results, and the texts of errors.
-            Files are told by type and size.
+        tracer_provider: the tracer provider; the default is the global one.
+        meter_provider: the meter provider; the default is the global one.
+        capture_content: whether to export prompts, answers, arguments and results of tools, and error texts. Of files,
+            only the type and size are exported.
 
     Raises:
-        MisuseError: OpenTelemetry is not installed, or a provider is none of its.
+        MisuseError: OpenTelemetry is not installed, or an argument has the wrong type.
     """
 
     def __init__(
@@ -162,20 +163,20 @@ class OpenTelemetryHandler(Handler):
             from opentelemetry import metrics, trace
         except ImportError:
             raise MisuseError("OpenTelemetry is not installed: pip install 'rxllm[otel]'.") from None
-        for name, given, method in (
+        for name, provider, method in (
             ("tracer_provider", tracer_provider, "get_tracer"),
             ("meter_provider", meter_provider, "get_meter"),
         ):
-            if given is not None and not callable(getattr(given, method, None)):
-                raise MisuseError(f"{name} must be one of OpenTelemetry's, not {shown(given)}.")
+            if provider is not None and not callable(getattr(provider, method, None)):
+                raise MisuseError(f"{name} must be an OpenTelemetry provider with {method}(), not {shown(provider)}.")
         if not isinstance(capture_content, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise MisuseError(f"capture_content must be True or False, not {shown(capture_content)}.")
         self._trace = trace
         self._tracer = trace.get_tracer("rxllm", tracer_provider=tracer_provider)
         meter = metrics.get_meter("rxllm", meter_provider=meter_provider)
-        self._duration = _seconds(meter, Names.DURATION_METRIC, "Duration of a model's answer.")
-        self._first_chunk = _seconds(meter, Names.FIRST_CHUNK_METRIC, "Time until the first chunk came.")
-        self._per_chunk = _seconds(meter, Names.PER_CHUNK_METRIC, "Time from one chunk to the next.")
+        self._duration = _seconds(meter, Names.DURATION_METRIC, "Duration of a model's run.")
+        self._first_chunk = _seconds(meter, Names.FIRST_CHUNK_METRIC, "Time from the request to the first chunk.")
+        self._per_chunk = _seconds(meter, Names.PER_CHUNK_METRIC, "Time between two chunks.")
         self._tokens = meter.create_histogram(
             Names.TOKENS_METRIC,
             unit="{token}",
@@ -183,15 +184,15 @@ class OpenTelemetryHandler(Handler):
             explicit_bucket_boundaries_advisory=_TOKENS,
         )
         self._capture_content = capture_content
-        self._open: dict[str, _Open] = {}
+        self._open: dict[str, _OpenSpan] = {}
 
     def on_event(self, event: Event) -> None:
-        """Begins, times or ends a span."""
+        """Start, time or end the span of the event's run."""
         match event:
             case RunChunk(run=run):
                 self._chunk(run)
-            case Started(run=run, input=given) | ToolStarted(run=run, input=given):
-                self._begin(run, given)
+            case Started(run=run, input=value) | ToolStarted(run=run, input=value):
+                self._begin(run, value)
             case Finished(run=run, output=output) | ToolFinished(run=run, output=output):
                 self._end(run, output)
             case Failed(run=run, error=error, partial=partial):
@@ -199,12 +200,12 @@ class OpenTelemetryHandler(Handler):
             case Cancelled(run=run, partial=partial):
                 self._end(run, partial, cancelled=True)
             case Retried(run=run, attempt=attempt, error=error):
-                if opened := self._open.get(run.id):
-                    opened.span.add_event(Names.RETRIED, _retried(attempt, error))
+                if open_span := self._open.get(run.id):
+                    open_span.span.add_event(Names.RETRIED, _retried(attempt, error))
             case _:
                 pass
 
-    def _begin(self, run: Run, given: object) -> None:
+    def _begin(self, run: Run, value: object) -> None:
         if run.id in self._open:
             return
         operation, service = Names.OPERATIONS[run.kind], run.service
@@ -214,60 +215,60 @@ class OpenTelemetryHandler(Handler):
             shared[Names.MODEL] = service.model
             shared[Names.ADDRESS] = service.address
             shared[Names.PORT] = service.port
-        shared = _known(shared)
-        outer = next((self._open[above] for above in reversed(run.parent_ids) if above in self._open), None)
+        shared = _without_none(shared)
+        outer = next((self._open[ancestor] for ancestor in reversed(run.parent_ids) if ancestor in self._open), None)
         span = self._tracer.start_span(
             f"{operation} {(service and service.model) or run.name}",
             context=self._trace.set_span_in_context(outer.span) if outer else None,
             kind=self._trace.SpanKind.CLIENT if service and service.address else self._trace.SpanKind.INTERNAL,
-            attributes={**shared, **_asked(run, given)},
+            attributes={**shared, **_request_attributes(run, value)},
         )
         streaming = service is not None and service.streaming
-        self._open[run.id] = _Open(span, shared, time.perf_counter(), streaming)
+        self._open[run.id] = _OpenSpan(span, shared, time.perf_counter(), streaming)
         if self._capture_content:
-            span.set_attributes(_content_asked(run, given))
+            span.set_attributes(_input_content(run, value))
 
     def _chunk(self, run: Run) -> None:
-        opened = self._open.get(run.id)
-        if opened is None or not opened.streaming:
+        open_span = self._open.get(run.id)
+        if open_span is None or not open_span.streaming:
             return
         now = time.perf_counter()
-        if opened.spoken:
-            self._per_chunk.record(now - opened.spoken, opened.attributes)
+        if open_span.last_chunk:
+            self._per_chunk.record(now - open_span.last_chunk, open_span.attributes)
         else:
-            self._first_chunk.record(now - opened.started, opened.attributes)
-            opened.span.set_attribute(Names.FIRST_CHUNK, now - opened.started)
-        opened.spoken = now
+            self._first_chunk.record(now - open_span.started, open_span.attributes)
+            open_span.span.set_attribute(Names.FIRST_CHUNK, now - open_span.started)
+        open_span.last_chunk = now
 
     def _end(self, run: Run, output: object, error: Exception | None = None, *, cancelled: bool = False) -> None:
-        opened = self._open.pop(run.id, None)
-        if opened is None:
+        open_span = self._open.pop(run.id, None)
+        if open_span is None:
             return
-        span = opened.span
+        span = open_span.span
         try:
-            shared = opened.attributes
+            shared = open_span.attributes
             if cancelled:
                 span.set_attribute(Names.CANCELLED, True)
             if error is not None:
                 shared[Names.ERROR] = _kind_of(error)
-                span.set_attributes(_known({Names.ERROR: shared[Names.ERROR], Names.STATUS: _status_of(error)}))
-                told = str(error) if self._capture_content else None
-                span.set_status(self._trace.StatusCode.ERROR, told)
+                span.set_attributes(_without_none({Names.ERROR: shared[Names.ERROR], Names.STATUS: _status_of(error)}))
+                description = str(error) if self._capture_content else None
+                span.set_status(self._trace.StatusCode.ERROR, description)
             if run.service:
-                self._answered(opened, output if isinstance(output, Message) else None)
+                self._record_answer(open_span, output if isinstance(output, Message) else None)
             if self._capture_content and output is not None:
-                span.set_attributes(_content_answered(run, output))
+                span.set_attributes(_output_content(run, output))
         finally:
             span.end()
 
-    def _answered(self, opened: _Open, answer: Message | None) -> None:
-        shared = opened.attributes
+    def _record_answer(self, open_span: _OpenSpan, answer: Message | None) -> None:
+        shared = open_span.attributes
         if answer:
             reason = answer.finish_reason or answer.raw_finish_reason
             tokens = counts(answer.usage)
-            shared.update(_known({Names.RESPONSE_MODEL: answer.model}))
-            opened.span.set_attributes(
-                _known(
+            shared.update(_without_none({Names.RESPONSE_MODEL: answer.model}))
+            open_span.span.set_attributes(
+                _without_none(
                     {
                         Names.RESPONSE_ID: answer.id,
                         Names.RESPONSE_MODEL: answer.model,
@@ -279,22 +280,22 @@ class OpenTelemetryHandler(Handler):
             for kind in "input", "output":
                 if (count := tokens.get(f"{kind}_tokens")) is not None:
                     self._tokens.record(count, {**shared, Names.INPUT_OR_OUTPUT: kind})
-        self._duration.record(time.perf_counter() - opened.started, shared)
+        self._duration.record(time.perf_counter() - open_span.started, shared)
 
 
 def _seconds(meter: Meter, name: str, description: str) -> Histogram:
     return meter.create_histogram(name, unit="s", description=description, explicit_bucket_boundaries_advisory=_SECONDS)
 
 
-def _known(attributes: Mapping[str, Any]) -> dict[str, Any]:
+def _without_none(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in attributes.items() if value is not None}
 
 
 def _kind_of(error: Exception) -> str:
-    """The error's class; its text may say what was asked."""
+    """Return the error's class name; the error's text may contain the prompt."""
     kind = type(error)
-    known = kind.__module__ == "builtins" or kind.__module__.startswith("rxllm.")
-    return kind.__qualname__ if known else f"{kind.__module__}.{kind.__qualname__}"
+    is_public = kind.__module__ == "builtins" or kind.__module__.startswith("rxllm.")
+    return kind.__qualname__ if is_public else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _retried(attempt: int, error: Exception) -> dict[str, Any]:
@@ -305,36 +306,36 @@ def _status_of(error: Exception) -> int | None:
     return error.status if isinstance(error, ProviderError) else None
 
 
-def _asked(run: Run, given: object) -> dict[str, Any]:
-    """What was asked for, but its content."""
+def _request_attributes(run: Run, value: object) -> dict[str, Any]:
+    """Return the attributes of the request, without its content."""
     conversation = {Names.CONVERSATION: run.metadata.get("conversation_id")}
-    if isinstance(given, Request) and run.service:
-        parameters = {name: getattr(given, field) for field, name in Names.PARAMETERS.items()}
-        return _known({Names.STREAM: run.service.streaming, **parameters, **conversation})
-    return _known({Names.TOOL if run.kind == "tool" else Names.WORKFLOW: run.name, **conversation})
+    if isinstance(value, Request) and run.service:
+        parameters = {name: getattr(value, field) for field, name in Names.PARAMETERS.items()}
+        return _without_none({Names.STREAM: run.service.streaming, **parameters, **conversation})
+    return _without_none({Names.TOOL if run.kind == "tool" else Names.WORKFLOW: run.name, **conversation})
 
 
 # ── content ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _content_asked(run: Run, given: object) -> dict[str, str]:
-    if isinstance(given, Request):
-        said = [_message(message) for message in given.messages if message.role != "system"]
-        rules = [part for message in given.messages if message.role == "system" for part in _parts(message.parts)]
-        return {Names.INPUT: _json(said), **({Names.SYSTEM: _json(rules)} if rules else {})}
+def _input_content(run: Run, value: object) -> dict[str, str]:
+    if isinstance(value, Request):
+        messages = [_message(message) for message in value.messages if message.role != "system"]
+        rules = [part for message in value.messages if message.role == "system" for part in _parts(message.parts)]
+        return {Names.INPUT: _json(messages), **({Names.SYSTEM: _json(rules)} if rules else {})}
     if run.kind == "tool":
-        return {Names.TOOL_ARGUMENTS: given if isinstance(given, str) else _json(given)}
-    return {Names.INPUT: _json([_loose("user", given)])}
+        return {Names.TOOL_ARGUMENTS: value if isinstance(value, str) else _json(value)}
+    return {Names.INPUT: _json([_as_message("user", value)])}
 
 
-def _content_answered(run: Run, output: object) -> dict[str, str]:
+def _output_content(run: Run, output: object) -> dict[str, str]:
     if run.kind == "tool":
         return {Names.TOOL_RESULT: output if isinstance(output, str) else _json(output)}
-    return {Names.OUTPUT: _json([_loose("assistant", output)])}
+    return {Names.OUTPUT: _json([_as_message("assistant", output)])}
 
 
-def _loose(role: str, value: object) -> dict[str, Any]:
-    """As a message; what a pipeline takes and gives may be anything."""
+def _as_message(role: str, value: object) -> dict[str, Any]:
+    """Return any pipeline input or output as a message of the convention."""
     if isinstance(value, Message):
         return _message(value)
     return {"role": role, "parts": [{"type": "text", "content": value if isinstance(value, str) else _json(value)}]}
@@ -350,7 +351,7 @@ def _parts(parts: Iterable[Part]) -> list[dict[str, Any]]:
 
 
 def _part(part: Part) -> dict[str, Any]:
-    """By the convention's schemas of messages."""
+    """Return a part in the convention's message schema."""
     match part:
         case TextPart(text=text):
             return {"type": "text", "content": text}
@@ -359,7 +360,7 @@ def _part(part: Part) -> dict[str, Any]:
         case RefusalPart(text=text):
             return {"type": "refusal", "content": text}
         case ToolCallPart(id=id, name=name, arguments=arguments):
-            return {"type": "tool_call", "id": id, "name": name, "arguments": _document(arguments)}
+            return {"type": "tool_call", "id": id, "name": name, "arguments": _parsed(arguments)}
         case ToolResultPart(id=id):
             return {"type": "tool_call_response", "id": id, "response": part.text}
         case FilePart(media_type=media_type, data=data, url=url):
@@ -371,7 +372,7 @@ def _part(part: Part) -> dict[str, Any]:
             return {"type": "raw", "provider": provider}
 
 
-def _document(text: str) -> Any:
+def _parsed(text: str) -> Any:
     try:
         return json.loads(text or "{}")
     except (ValueError, RecursionError):
@@ -379,7 +380,7 @@ def _document(text: str) -> Any:
 
 
 def _json(value: object) -> str:
-    """With what JSON does not know as Python shows it: a repr hides the secrets that fields would tell."""
+    """Return the value as JSON; values that JSON lacks appear as their repr, which hides secrets."""
     try:
         return json.dumps(value, default=repr)
     except (TypeError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""`ProgressHandler`: how far many runs have come, as one live line on the terminal."""
+"""`ProgressHandler`: the progress of many runs, as one live line on the terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["ProgressHandler"]
 
 
 class ProgressHandler(LocalHandler):
-    """Shows a live line for a batch: how many are done, running and failed, tokens per second, the time left.
+    """Shows a live line for a batch: runs done, running and failed, tokens per second, and the time left.
 
     ::
 
@@ -30,17 +30,17 @@ class ProgressHandler(LocalHandler):
 
         12/100 done, 8 running, 1 failed, 312 tokens/s, 0:01:23 left
 
-    What is counted is the outermost run that it hears, be it a pipeline's or a model's; the tokens are those that the
-    models within have put out by the time they end. Any number of runs, in any threads. Where there is no terminal,
-    the last state is written once, at the end; what others print meanwhile goes above the line.
+    The handler counts only the outermost runs that it receives, of pipelines or of models. The tokens are the output
+    tokens of all models that have ended, nested ones included. Runs may be in any number and in any threads. Without a
+    terminal, the handler writes the last state once, at the end. Other output appears above the line.
 
     Args:
-        total: how many runs there will be. Without it, no time left is told.
-        console: where to show it instead of standard error.
+        total: the expected number of runs. Without it, the line has no time left.
+        console: the console to write to; the default writes to standard error.
         get_time: the clock, in seconds.
 
     Raises:
-        MisuseError: rich is not installed, or `total` is no count.
+        MisuseError: rich is not installed, or `total` is not a count.
     """
 
     def __init__(
@@ -56,18 +56,18 @@ class ProgressHandler(LocalHandler):
         except ImportError:
             raise MisuseError("rich is not installed: pip install 'rxllm[progress]'.") from None
         if total is not None and (not isinstance(total, int) or isinstance(total, bool) or not 0 <= total < 2**63):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise MisuseError(f"total must be how many runs there will be, or None, not {shown(total)}.")
+            raise MisuseError(f"total must be the expected number of runs, or None, not {shown(total)}.")
         self._total = total
         self._time = get_time
         reset_in_child(self._reset)
         self._running: set[str] = set()
         self._ended = {Finished: 0, Failed: 0, Cancelled: 0}
         self._tokens = 0
-        self._began: float | None = None
+        self._first_start: float | None = None
         self._live = Live(console=console or Console(stderr=True), get_renderable=self._line)
 
     def _reset(self) -> None:
-        """In a forked child nobody would release the parent's lock."""
+        """Create a new lock: in a forked child no thread would release the parent's."""
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -79,17 +79,17 @@ class ProgressHandler(LocalHandler):
     ) -> None:
         self._live.stop()
         console = self._live.console
-        if not console.is_terminal and not console.is_jupyter:  # there, rich leaves the last line open
+        if not console.is_terminal and not console.is_jupyter:  # for files, rich omits the final newline
             console.line()
 
     def on_event(self, event: Event) -> None:
-        """Counts a start or an end."""
+        """Count the start or the end of an outermost run; count the tokens of every model's run."""
         match event:
             case Started(run=run):
                 with self._lock:
-                    if not any(above in self._running for above in run.parent_ids):
+                    if not any(ancestor in self._running for ancestor in run.parent_ids):
                         self._running.add(run.id)
-                        self._began = self._time() if self._began is None else self._began
+                        self._first_start = self._time() if self._first_start is None else self._first_start
             case Finished(run=run, output=output) | Cancelled(run=run, partial=output):
                 self._end(run, type(event), output)
             case Failed(run=run, partial=partial):
@@ -97,26 +97,26 @@ class ProgressHandler(LocalHandler):
             case _:
                 pass
 
-    def _end(self, run: Run, how: type[Finished | Failed | Cancelled], output: object) -> None:
+    def _end(self, run: Run, kind: type[Finished | Failed | Cancelled], output: object) -> None:
         with self._lock:
             if run.kind in ("llm", "chat_model") and isinstance(output, Message) and output.usage:
                 self._tokens += output.usage.output_tokens or 0
             if run.id in self._running:
                 self._running.remove(run.id)
-                self._ended[how] += 1
+                self._ended[kind] += 1
 
     def _line(self) -> str:
         with self._lock:
-            done, failed, left = self._ended.values()
-            ended = done + failed + left
-            elapsed = 0.0 if self._began is None else self._time() - self._began
+            done, failed, cancelled = self._ended.values()
+            ended = done + failed + cancelled
+            elapsed = 0.0 if self._first_start is None else self._time() - self._first_start
             facts = [
                 f"{done} done" if self._total is None else f"{done}/{self._total} done",
                 f"{len(self._running)} running",
                 f"{failed} failed",
             ]
-            if left:
-                facts.append(f"{left} cancelled")
+            if cancelled:
+                facts.append(f"{cancelled} cancelled")
             if elapsed > 0:
                 facts.append(f"{self._tokens / elapsed:.0f} tokens/s")
             if self._total is not None and ended:

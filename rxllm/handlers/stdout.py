@@ -1,4 +1,4 @@
-"""`StdoutHandler`: the answer's text on the terminal, as it comes."""
+"""`StdoutHandler`: the answer's text on the terminal, as it arrives."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ _DIM, _RED = 2, 31
 
 
 class StdoutHandler(LocalHandler):
-    """Writes each piece of text as it comes, and a line's end after the answer; failures go to standard error.
+    """Writes each piece of text as it arrives, and a newline after the answer; failures go to standard error.
 
-    Attached to a pipeline, it writes what the pipeline gives, not what the models within give to it. Runs at the same
-    time are written one after another: the first as it comes, the others as soon as it has ended.
+    Attached to a pipeline, the handler writes the pipeline's values, not those of the models inside. Concurrent runs
+    are written one after another: the first run as it arrives, each other run once the runs before it have ended.
 
-    On a terminal reasoning comes before the answer, dimmed, and failures are red; not so where ``NO_COLOR`` is set or
-    ``TERM`` is ``dumb``. Elsewhere there is text alone. Where an answer starts again, because it failed in its midst,
-    a line says so. Control characters in the text are shown, not sent (see `rxllm.terminal.printable`).
+    On a terminal, the reasoning appears dimmed before the answer, and failures appear in red. ``NO_COLOR`` and
+    ``TERM=dumb`` disable both styles. Other files get the answer's text only. When a model starts its answer again
+    after a failure, a line says so. Control characters in the text are made visible (see `rxllm.terminal.printable`).
 
     Args:
-        file: where to write instead of standard output.
+        file: the text file to write to; the default is standard output.
 
     Raises:
-        MisuseError: nothing can be written to it.
+        MisuseError: `file` has no method ``write``.
     """
 
     def __init__(self, file: TextIO | None = None) -> None:
         if file is not None and not callable(getattr(file, "write", None)):
-            raise MisuseError(f"file must be open for text, as sys.stderr is, not {shown(file)}.")
+            raise MisuseError(f"file must be a text file open for writing, such as sys.stderr, not {shown(file)}.")
         self._file = file
         self._in_line = False
-        self._thinking = False
+        self._in_reasoning = False
         self._turns: dict[str, list[Event]] = {}
         reset_in_child(self._reset)
 
     def _reset(self) -> None:
-        """In a forked child nobody would release the parent's lock."""
+        """Create a new lock: in a forked child no thread would release the parent's."""
         self._lock = threading.RLock()
 
     def on_event(self, event: Event) -> None:
-        """Writes it, or keeps it until it is its run's turn."""
+        """Write the event, or keep it until the runs before its run have ended."""
         run = getattr(event, "run", None)
         with self._lock:
             if run is None or not run.id:
@@ -60,7 +60,7 @@ class StdoutHandler(LocalHandler):
                 self._take(run.id, event)
 
     def on_completed(self) -> None:
-        """Ends the line."""
+        """End the line."""
         with self._lock:
             self._end_line()
 
@@ -68,7 +68,7 @@ class StdoutHandler(LocalHandler):
         turns = self._turns
         if isinstance(event, Started):
             turns[run_id] = []
-        if run_id not in turns:  # who is subscribed to some of a run's events may have missed its start
+        if run_id not in turns:  # a handler subscribed to a part of a run's events may not get Started
             self._write(event)
             return
         turns[run_id].append(event)
@@ -108,16 +108,16 @@ class StdoutHandler(LocalHandler):
             if chunk.reset:
                 self._end_line()
                 print(_styled("[started again]", _DIM, out), flush=True, file=out)
-            if _is_terminal(out) and (thought := chunk.reasoning):
-                if not self._thinking:
+            if _is_terminal(out) and (reasoning := chunk.reasoning):
+                if not self._in_reasoning:
                     self._end_line()
-                self._print(thought, _DIM)
-                self._thinking = True
+                self._print(reasoning, _DIM)
+                self._in_reasoning = True
         self._text(chunk.text)
 
     def _text(self, text: str) -> None:
         if text:
-            if self._thinking:
+            if self._in_reasoning:
                 self._end_line()
             self._print(text)
 
@@ -128,7 +128,7 @@ class StdoutHandler(LocalHandler):
         self._in_line = not text.endswith("\n")
 
     def _end_line(self) -> None:
-        self._thinking = False
+        self._in_reasoning = False
         if self._in_line:
             print(flush=True, file=self._file)
             self._in_line = False
@@ -139,6 +139,6 @@ def _is_terminal(file: TextIO | None) -> bool:
 
 
 def _styled(text: str, style: int, file: TextIO | None) -> str:
-    """In colour where that is wanted. Source: https://no-color.org."""
-    wanted = _is_terminal(file) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    return f"\x1b[{style}m{text}\x1b[0m" if wanted else text
+    """Return the text with a terminal style, where the file shows styles. Source: https://no-color.org."""
+    shows_styles = _is_terminal(file) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return f"\x1b[{style}m{text}\x1b[0m" if shows_styles else text

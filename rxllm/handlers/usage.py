@@ -1,4 +1,4 @@
-"""`UsageMeter`: how many tokens which model took, and what they cost."""
+"""`UsageMeter`: the tokens and the cost of each model."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from ._local import LocalHandler
 
 __all__ = ["UsageMeter"]
 
-_KEEP = 1024  # answers, until the prices are loaded for them
+_MAX_UNPRICED = 1024  # answers to keep before the prices are loaded
 
 
 @frozen
 class _Answer:
-    """What the price of one answer depends on."""
+    """The facts that determine the price of one answer."""
 
     name: str
     usage: Usage | None
@@ -36,16 +36,16 @@ class _Answer:
 
 
 class UsageMeter(LocalHandler):
-    """Adds up the tokens of all runs that it hears, by model; any number at once, in any threads.
+    """Adds up the tokens and the cost of all runs that it receives, by model; runs may be in any threads.
 
-    An answer that was cancelled or failed counts with what is known of it.
+    A cancelled or failed answer counts with the usage that had arrived.
 
-    What they cost is reckoned by the list prices that the package genai-prices brings along (extra ``prices``), each
-    answer by those of its day and size; nothing is fetched. Whose prices they are is told by the address that was
-    asked, and where that is nobody's in particular, such as a gateway's, by the protocol.
+    The cost comes from the list prices in the package genai-prices (extra ``prices``). Each answer has the price of its
+    day and size; nothing is fetched. The request's address determines whose prices apply. For an unknown address, such
+    as a gateway's, the protocol's vendor does.
 
     Attributes:
-        requests: how many runs of models have ended.
+        requests: the number of models' runs that have ended.
     """
 
     def __init__(self) -> None:
@@ -53,12 +53,12 @@ class UsageMeter(LocalHandler):
         self._usage: dict[str, Usage] = {}
         reset_in_child(self._reset)
         self._has_prices = importlib.util.find_spec("genai_prices") is not None
-        self._answers: list[_Answer] = []  # which have no price yet: loading the prices takes a while
+        self._answers: list[_Answer] = []  # without a price so far: loading the prices is slow and happens later
         self._costs: dict[str, Decimal] = {}
         self._unpriced: dict[str, int] = {}
 
     def _reset(self) -> None:
-        """In a forked child nobody would release the parent's lock."""
+        """Create a new lock: in a forked child no thread would release the parent's."""
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -67,7 +67,7 @@ class UsageMeter(LocalHandler):
 
     @property
     def usage(self) -> dict[str, Usage]:
-        """The tokens by model, as of now: by the name that answered, else that was asked, else the run's."""
+        """The tokens so far, by model: the name in the answer, else in the request, else the run's name."""
         with self._lock:
             return dict(self._usage)
 
@@ -78,7 +78,7 @@ class UsageMeter(LocalHandler):
 
     @property
     def cost(self) -> Decimal | None:
-        """US dollars for all answers that have a price, None if none of them has; `unpriced` tells of the others.
+        """The cost in US dollars of all answers with a price; None if no answer has one. `unpriced` counts the others.
 
         Raises:
             MisuseError: genai-prices is not installed.
@@ -88,28 +88,28 @@ class UsageMeter(LocalHandler):
 
     @property
     def costs(self) -> dict[str, Decimal]:
-        """The same by model, without those that have no price.
+        """The cost in US dollars by model; a model without a price is absent.
 
         Raises:
             MisuseError: genai-prices is not installed.
         """
         with self._lock:
-            self._reckon()
+            self._price_answers()
             return dict(self._costs)
 
     @property
     def unpriced(self) -> dict[str, int]:
-        """How many answers `cost` lacks, by model: it has no known price, or its tokens were not told.
+        """The number of answers without a price, by model: the price or the token counts are unknown.
 
         Raises:
             MisuseError: genai-prices is not installed.
         """
         with self._lock:
-            self._reckon()
+            self._price_answers()
             return dict(self._unpriced)
 
     def on_event(self, event: Event) -> None:
-        """Counts an answer's end."""
+        """Count an answer at its end."""
         match event:
             case Finished(run=run, output=output) | Cancelled(run=run, partial=output):
                 self._count(run, output, event.time)
@@ -120,7 +120,7 @@ class UsageMeter(LocalHandler):
                 pass
 
     def _count(self, run: Run, answer: object, time: float | None) -> None:
-        """Counts it; without a time it took nothing."""
+        """Count one answer; `time` is None for a refused request, which costs nothing."""
         if run.kind not in ("llm", "chat_model"):
             return
         message = answer if isinstance(answer, Message) else None
@@ -134,10 +134,10 @@ class UsageMeter(LocalHandler):
             if self._has_prices and time is not None:
                 provider, address = (service.provider, service.address) if service else ("", None)
                 self._answers.append(_Answer(name, usage, provider, address, time))
-                if len(self._answers) >= _KEEP:
-                    self._reckon()
+                if len(self._answers) >= _MAX_UNPRICED:
+                    self._price_answers()
 
-    def _reckon(self) -> None:
+    def _price_answers(self) -> None:
         if not self._has_prices:
             raise MisuseError("genai-prices is not installed: pip install 'rxllm[prices]'.")
         answers, self._answers = self._answers, []
@@ -150,19 +150,19 @@ class UsageMeter(LocalHandler):
 
 
 def _price(answer: _Answer) -> Decimal | None:
-    """US dollars, None where the price or a count is not known."""
+    """Return the price in US dollars; None if the price or a token count is unknown."""
     from genai_prices import Usage as Tokens
     from genai_prices import calc_price
     from genai_prices.data_snapshot import get_snapshot
 
-    known = counts(answer.usage)
-    if not {"input_tokens", "output_tokens"} <= known.keys():
+    tokens_by_kind = counts(answer.usage)
+    if not {"input_tokens", "output_tokens"} <= tokens_by_kind.keys():
         return None
     tokens = Tokens(
-        input_tokens=known["input_tokens"],
-        output_tokens=known["output_tokens"],
-        cache_read_tokens=known.get("cache_read_input_tokens"),
-        cache_write_tokens=known.get("cache_creation_input_tokens"),
+        input_tokens=tokens_by_kind["input_tokens"],
+        output_tokens=tokens_by_kind["output_tokens"],
+        cache_read_tokens=tokens_by_kind.get("cache_read_input_tokens"),
+        cache_write_tokens=tokens_by_kind.get("cache_creation_input_tokens"),
     )
     provider = answer.provider
     if answer.address:

@@ -1,4 +1,4 @@
-"""The hooks: which is called with what, plain or async, in which order and context, and what becomes of failures."""
+"""`CallbackHandler`: which hook receives what, in which order and context, and how failures are handled."""
 
 import asyncio
 import contextvars
@@ -21,7 +21,7 @@ from rxllm.runtime.portal import portal
 from rxllm.testing import FakeServer, Reply, Signal
 from rxllm.values.request import Request
 
-PATIENCE = 5.0  # seconds for what comes at once
+PATIENCE = 5.0  # seconds; a limit for steps that take milliseconds
 HOOKS = (
     *("on_llm_start", "on_chat_model_start", "on_llm_new_token", "on_llm_end", "on_llm_error"),
     *("on_chain_start", "on_chain_end", "on_chain_error", "on_tool_start", "on_tool_end", "on_tool_error"),
@@ -30,50 +30,50 @@ HOOKS = (
 
 
 class Letters(LLM):
-    """Streams the prompt by letters."""
+    """Streams the prompt letter by letter."""
 
     async def chunks(self, request):
-        """Letters."""
+        """Yield one chunk per letter."""
         for letter in request.text:
             yield letter
 
 
-class Talks(Letters):
-    """The same, for conversations."""
+class ChatLetters(Letters):
+    """The same as a chat model."""
 
     def kind(self, request):
-        """It converses."""
+        """Report the kind of run."""
         return "chat_model"
 
 
 class Whole(LLM):
-    """Answers at once."""
+    """Answers with a whole message."""
 
     async def complete(self, request):
-        """One Message."""
+        """Return one Message."""
         return Message("assistant", request.text, model="whole-1", raw_finish_reason="stop")
 
 
 class Breaks(LLM):
-    """Fails after a chunk."""
+    """Emits a chunk, then fails."""
 
     async def chunks(self, request):
-        """Half of it."""
+        """Yield one chunk, then raise."""
         yield "a"
         raise Interrupted("no")
 
 
 class Hangs(LLM):
-    """Streams a chunk, and no more."""
+    """Emits a chunk, then never ends."""
 
     async def chunks(self, request):
-        """Half of it."""
+        """Yield one chunk, then wait for ever."""
         yield "a"
         await asyncio.Event().wait()
 
 
 def recorder(*names):
-    """A handler that remembers the calls of these hooks, as (name, arguments, keywords)."""
+    """Return a handler that records the calls of these hooks as (name, arguments, keywords)."""
 
     def hook(name):
         def called(self, *arguments, **keywords):
@@ -81,7 +81,7 @@ def recorder(*names):
 
         return called
 
-    def init(self):  # without the base's, as handlers written for others have it
+    def init(self):  # does not call the base's, like many handlers written for langchain
         self.calls = []
 
     made = type("Recorder", (CallbackHandler,), {"__init__": init, **{name: hook(name) for name in names}})
@@ -89,20 +89,20 @@ def recorder(*names):
 
 
 def names(handler):
-    """The hooks that were called, in order."""
+    """The names of the called hooks, in order."""
     return [name for name, *_ in handler.calls]
 
 
 def first(handler, name):
-    """The arguments and keywords of the first call."""
+    """The arguments and keywords of a hook's first call."""
     return next((arguments, keywords) for called, arguments, keywords in handler.calls if called == name)
 
 
-# ── which, and with what ─────────────────────────────────────────────────────────────────────────────────────────
+# ── which hook, with which arguments ─────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_model_is_heard_from_start_to_end():
-    """Start with the texts, a call for each chunk, the end with an `LLMResult`; all of one run."""
+def test_hooks_follow_a_model_from_start_to_end():
+    """The start hook gets the texts, each chunk is one token call, the end hook gets an `LLMResult`; one run id."""
     handler = recorder(*HOOKS)
     llm = Letters(handlers=[handler], tags=["t"], metadata={"m": 1}, run_name="mine")
     llm.invoke("ab")
@@ -126,54 +126,54 @@ def test_a_model_is_heard_from_start_to_end():
 
 
 def test_handlers_written_for_langchain_work():
-    """With the signatures that its documents show: positional arguments, a few keywords by name, the rest in kwargs."""
-    heard = []
+    """Signatures as in langchain's documentation work: positional arguments, keywords by name, the rest in kwargs."""
+    calls = []
 
-    class Known(CallbackHandler):
+    class LangchainHandler(CallbackHandler):
         def on_llm_start(self, serialized, prompts, **kwargs):
-            heard.append(("start", prompts))
+            calls.append(("start", prompts))
 
         def on_llm_new_token(self, token: str, **kwargs) -> None:
-            heard.append(("token", token))
+            calls.append(("token", token))
 
         def on_llm_end(self, response, *, run_id, parent_run_id=None, **kwargs):
-            heard.append(("end", response.generations[0][0].text))
+            calls.append(("end", response.generations[0][0].text))
 
         def on_chain_start(self, serialized, inputs, *, run_id, parent_run_id=None, tags=None, metadata=None, **kwargs):
-            heard.append(("chain", inputs))
+            calls.append(("chain", inputs))
 
-    rxllm.pipe(Letters(), rxllm.text()).with_config(handlers=[Known()]).invoke("a")
-    assert [("chain", "a"), ("start", ["a"]), ("token", "a"), ("end", "a")] == heard
+    rxllm.pipe(Letters(), rxllm.text()).with_config(handlers=[LangchainHandler()]).invoke("a")
+    assert [("chain", "a"), ("start", ["a"]), ("token", "a"), ("end", "a")] == calls
 
 
-def test_a_whole_answer_is_one_token():
-    """Models that do not stream are heard, too."""
+def test_whole_answer_is_one_token():
+    """A model that does not stream calls `on_llm_new_token` once."""
     handler = recorder("on_llm_new_token", "on_llm_end")
     Whole(handlers=[handler]).invoke("all of it")
     assert [("all of it",)] == [arguments for name, arguments, _ in handler.calls if name == "on_llm_new_token"]
     assert {"token_usage": {}, "model_name": "whole-1"} == first(handler, "on_llm_end")[0][0].llm_output
 
 
-def test_a_model_that_converses_starts_with_messages():
-    """Lists of lists; and no `on_llm_start`."""
+def test_chat_model_start_gets_messages():
+    """`on_chat_model_start` gets lists of messages, and `on_llm_start` is not called."""
     handler = recorder(*HOOKS)
-    Talks(handlers=[handler]).invoke([("system", "Be kind."), ("user", "Hi")])
+    ChatLetters(handlers=[handler]).invoke([("system", "Be kind."), ("user", "Hi")])
     assert "on_llm_start" not in names(handler)
     (serialized, messages), _ = first(handler, "on_chat_model_start")
-    assert ("Talks", [[Message("system", "Be kind."), Message("user", "Hi")]]) == (serialized["name"], messages)
+    assert ("ChatLetters", [[Message("system", "Be kind."), Message("user", "Hi")]]) == (serialized["name"], messages)
 
 
-def test_without_a_hook_for_messages_that_for_texts_is_called():
-    """With the text of the conversation, and the same keywords."""
+def test_chat_model_calls_on_llm_start_by_default():
+    """Without `on_chat_model_start`, `on_llm_start` gets the conversation's text and the same keywords."""
     handler = recorder("on_llm_start")
-    Talks(handlers=[handler], tags=["t"]).invoke([("system", "Be kind."), ("user", "Hi")])
+    ChatLetters(handlers=[handler], tags=["t"]).invoke([("system", "Be kind."), ("user", "Hi")])
     assert ["on_llm_start"] == names(handler)
     (serialized, prompts), keywords = first(handler, "on_llm_start")
-    assert ("Talks", ["Be kind.\n\nHi"], ["t"]) == (serialized["name"], prompts, keywords["tags"])
+    assert ("ChatLetters", ["Be kind.\n\nHi"], ["t"]) == (serialized["name"], prompts, keywords["tags"])
 
 
-def test_a_provider_over_http_tells_who_answers():
-    """What is serialized has the provider, the model and the place, and no key."""
+def test_serialized_has_provider_model_and_address():
+    """A provider over HTTP reports its provider, model and address, never its key."""
     handler = recorder("on_chat_model_start", "on_llm_new_token", "on_llm_end")
     with FakeServer(Reply(Chat().stream(["He", "llo"]))) as server:
         rxllm.OpenAI("m-1", api_key="sk-secret", base_url=f"{server.url}/v1", handlers=[handler]).invoke("Hi")
@@ -183,8 +183,8 @@ def test_a_provider_over_http_tells_who_answers():
     assert "Hello" == "".join(arguments[0] for name, arguments, _ in handler.calls if name == "on_llm_new_token")
 
 
-def test_a_pipeline_and_its_model_are_told_apart():
-    """The model's parent is the pipeline, and its tokens are heard once."""
+def test_pipeline_and_model_are_separate_runs():
+    """The model's parent is the pipeline, and each token is reported once."""
     handler = recorder(*HOOKS)
     rxllm.pipe(Letters(), ops.map(lambda chunk: chunk)).with_config(handlers=[handler]).invoke("ab")
     assert ["on_chain_start", "on_llm_start", "on_llm_new_token", "on_llm_new_token"] == names(handler)[:4]
@@ -195,8 +195,8 @@ def test_a_pipeline_and_its_model_are_told_apart():
     assert (Message("assistant", "ab"),) == first(handler, "on_chain_end")[0]
 
 
-def test_the_parent_is_the_nearest():
-    """Not the root."""
+def test_parent_is_the_nearest_run():
+    """`parent_run_id` is the enclosing run, not the root."""
     handler = recorder("on_chain_start", "on_llm_start")
     inner = rxllm.pipe(Letters(), rxllm.text()).with_config(run_name="inner")
     rxllm.pipe(inner).with_config(handlers=[handler], run_name="outer").invoke("a")
@@ -205,8 +205,8 @@ def test_the_parent_is_the_nearest():
     assert known["inner"]["run_id"] == known["Letters"]["parent_run_id"]
 
 
-def test_failures_are_told_from_the_inside_out():
-    """To the hook of whatever failed, with the error itself."""
+def test_failures_are_reported_from_the_inside_out():
+    """The hook of each failed run gets the original error, the inner run first."""
     handler = recorder("on_llm_error", "on_chain_error", "on_llm_end", "on_chain_end")
     with pytest.raises(Interrupted) as caught:
         rxllm.pipe(Breaks(), rxllm.text()).with_config(handlers=[handler]).invoke("x")
@@ -214,8 +214,8 @@ def test_failures_are_told_from_the_inside_out():
     assert caught.value is first(handler, "on_llm_error")[0][0] is first(handler, "on_chain_error")[0][0]
 
 
-async def test_who_leaves_is_no_error():
-    """`on_cancel` hears it, with what had come."""
+async def test_cancellation_is_not_an_error():
+    """`on_cancel` gets the part of the answer that had arrived; no error hook is called."""
     handler = recorder(*HOOKS)
     async with Hangs(handlers=[handler]).astream("x") as stream:
         await anext(stream)
@@ -224,16 +224,16 @@ async def test_who_leaves_is_no_error():
     assert (Message("assistant", "a", guess),) == first(handler, "on_cancel")[0]
 
 
-def test_events_of_the_program_have_a_name_of_their_own():
-    """And the run's id, tags and metadata."""
+def test_custom_event_has_its_own_name():
+    """`on_custom_event` gets the event's name and the run's id, tags and metadata."""
 
-    class Tells(LLM):
+    class Dispatching(LLM):
         async def chunks(self, request):
             dispatch("step", {"n": 1})
             yield "a"
 
     handler = recorder("on_custom_event")
-    Tells(handlers=[handler], tags=["t"]).invoke("x")
+    Dispatching(handlers=[handler], tags=["t"]).invoke("x")
     arguments, keywords = first(handler, "on_custom_event")
     assert ("step", {"n": 1}) == arguments
     assert {"run_id", "parent_run_id", "tags", "metadata"} == keywords.keys()
@@ -241,7 +241,7 @@ def test_events_of_the_program_have_a_name_of_their_own():
 
 
 def test_tools_and_retries_have_hooks():
-    """A tool's run starts, ends and fails; a retry tells its attempt, error and delay."""
+    """A tool's run calls start, end and error hooks; a retry reports its attempt, error and delay."""
     handler = recorder(*HOOKS)
     tool, model = Run("1", "add", "tool", ("0",)), Run("2", "m", "llm", service=Service("openai"))
     again = Retried(run=model, attempt=1, error=Interrupted("no"), delay=0.5)
@@ -261,8 +261,8 @@ def test_tools_and_retries_have_hooks():
     assert again is first(handler, "on_retry")[0][0]
 
 
-def test_subscribed_to_an_answer_it_hears_tokens_and_the_failure():
-    """Of no run that it knew."""
+def test_subscribed_handler_receives_tokens_and_the_failure():
+    """Subscribed directly to an answer, the handler gets run id None."""
     handler = recorder(*HOOKS)
     with pytest.raises(Interrupted):
         list(Breaks()("x").pipe(ops.do(handler), rxllm.stream()))
@@ -272,8 +272,8 @@ def test_subscribed_to_an_answer_it_hears_tokens_and_the_failure():
 
 
 @pytest.mark.parametrize("name", HOOKS)
-def test_only_what_is_overridden_is_prepared_for(name):
-    """A handler with one hook is called for that, and for the others it looks nothing up but their event's class."""
+def test_hooks_that_are_not_overridden_cost_nothing(name):
+    """A handler with one hook looks up only the event's class for all other events."""
     handler = recorder(name)
     model = Run("2", "m", "llm")
     if name != "on_llm_new_token":
@@ -281,51 +281,51 @@ def test_only_what_is_overridden_is_prepared_for(name):
     if "start" not in name:
         handler.on_event(Started(Request.ask("x"), run=model))
     if "end" not in name:
-        handler.on_event(Finished(object(), run=model))  # of which no LLMResult could be made
+        handler.on_event(Finished(object(), run=model))  # an LLMResult of this object would raise
     assert [] == handler.calls
-    assert 1 <= len(type(handler)._tells) <= 2
+    assert 1 <= len(type(handler)._hook_callers) <= 2
 
 
 def test_hooks_are_inherited():
-    """By a class that overrides others, which may be frozen and have slots."""
+    """A subclass keeps the hooks of its base; the subclass may be frozen and have slots."""
 
     class Base(CallbackHandler):
         async def on_llm_start(self, serialized, prompts, **kwargs):
-            self.heard.append("start")
+            self.calls.append("start")
 
     @frozen(eq=False)
-    class Further(Base):
-        heard: list[str] = field(factory=list)
+    class Derived(Base):
+        calls: list[str] = field(factory=list)
 
         def on_llm_end(self, response, **kwargs):
-            self.heard.append("end")
+            self.calls.append("end")
 
-    further = Further()
+    further = Derived()
     Letters(handlers=[further]).invoke("a")
     rxllm.Embedded().invoke("the loop has gone round")
-    assert ["end", "start"] == sorted(further.heard)
+    assert ["end", "start"] == sorted(further.calls)
 
 
-# ── what raises ──────────────────────────────────────────────────────────────────────────────────────────────────
+# ── exceptions in hooks ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Raises(CallbackHandler):
-    """Raises at a token."""
+    """Raises at each token."""
 
     def on_llm_new_token(self, token, **kwargs):
-        """Raises."""
+        """Raise an error."""
         raise ValueError("the hook's")
 
 
-def test_a_raising_hook_is_logged(caplog):
-    """Once a run, and disturbs nothing."""
+def test_raising_hook_is_logged(caplog):
+    """The exception of a hook is logged once per run, and the stream completes."""
     with caplog.at_level(logging.ERROR, "rxllm"):
         assert "ab" == Letters(handlers=[Raises()]).invoke("ab").text
     assert 1 == caplog.text.count("ValueError: the hook's")
 
 
-def test_a_raising_hook_may_fail_the_run():
-    """With `raise_error`, of the class or of the one."""
+def test_raising_hook_fails_the_run_with_raise_error():
+    """`raise_error` works as an attribute of the class and of the instance."""
 
     class Fails(Raises):
         raise_error = True
@@ -336,8 +336,8 @@ def test_a_raising_hook_may_fail_the_run():
             Letters(handlers=[handler]).invoke("ab")
 
 
-def test_an_async_hook_cannot_fail_the_run():
-    """So its class is refused with `raise_error`; set on the one, the run fails with the reason."""
+def test_async_hook_with_raise_error_raises_misuse():
+    """The class definition raises; with `raise_error` set on the instance, the run fails with the same reason."""
     with pytest.raises(MisuseError, match="raise_error"):
 
         class Both(CallbackHandler):
@@ -356,9 +356,9 @@ def test_an_async_hook_cannot_fail_the_run():
         Letters(handlers=[handler]).invoke("a")
 
 
-async def test_a_failing_async_hook_is_logged(caplog):
-    """And those behind it have their turn; so if what it waited for was cancelled."""
-    heard = []
+async def test_failing_async_hook_is_logged(caplog):
+    """The run's later hooks still run, also after the cancellation of an awaited task."""
+    calls = []
 
     class Fails(CallbackHandler):
         async def on_llm_start(self, serialized, prompts, **kwargs):
@@ -370,11 +370,11 @@ async def test_a_failing_async_hook_is_logged(caplog):
             await waited
 
         async def on_llm_end(self, response, **kwargs):
-            heard.append("end")
+            calls.append("end")
 
     with caplog.at_level(logging.WARNING, "rxllm"):
         await Letters(handlers=[Fails()]).ainvoke("a")
-    assert ["end"] == heard
+    assert ["end"] == calls
     assert (1, 1) == (caplog.text.count("ValueError: the hook's"), caplog.text.count("was cancelled"))
 
 
@@ -382,32 +382,32 @@ async def test_a_failing_async_hook_is_logged(caplog):
 
 
 class Slow(CallbackHandler):
-    """Async hooks that let others run in their midst."""
+    """Async hooks that give up control in the middle."""
 
     def __init__(self):
-        self.heard = []
+        self.calls = []
 
     async def wait(self, what):
-        """Takes some turns of the loop."""
-        self.heard.append(f"{what}…")
+        """Let the event loop run other tasks twice."""
+        self.calls.append(f"{what}…")
         for _ in range(5):
             await asyncio.sleep(0)
-        self.heard.append(what)
+        self.calls.append(what)
 
     async def on_llm_start(self, serialized, prompts, **kwargs):
-        """Slow."""
+        """Record the call."""
         await self.wait("start")
 
     async def on_llm_new_token(self, token, **kwargs):
-        """Slow."""
+        """Record the call."""
         await self.wait(token)
 
     async def on_llm_end(self, response, **kwargs):
-        """Slow."""
+        """Record the call."""
         await self.wait("end")
 
     async def on_cancel(self, partial, **kwargs):
-        """Slow."""
+        """Record the call."""
         await self.wait("cancel")
 
 
@@ -415,51 +415,51 @@ IN_TURN = [f"{what}{dots}" for what in ("start", "a", "b", "end") for dots in ("
 
 
 async def test_async_hooks_run_one_after_another():
-    """In the order of what happened; `ainvoke` returns when they have run."""
+    """The hooks keep the order of the events, and `ainvoke` returns after the last one."""
     handler = Slow()
     assert "ab" == (await Letters(handlers=[handler]).ainvoke("ab")).text
-    assert IN_TURN == handler.heard
-    assert {} == handler._lines.open
+    assert IN_TURN == handler.calls
+    assert {} == handler._hook_queues.queues
 
 
-async def test_leaving_waits_for_async_hooks():
-    """Leaving ``async with`` returns when the last has run."""
+async def test_end_of_async_with_waits_for_async_hooks():
+    """``async with`` ends after the last async hook has run."""
     handler = Slow()
     async with Hangs(handlers=[handler]).astream("x") as stream:
         await anext(stream)
-    assert ["cancel…", "cancel"] == handler.heard[-2:]
-    assert set() == stream._sink.scheduler.lifetime.tasks  # nothing is kept of what is over
+    assert ["cancel…", "cancel"] == handler.calls[-2:]
+    assert set() == stream._sink.scheduler.lifetime.tasks  # the finished run leaves no task behind
 
 
 async def test_async_hooks_of_several_runs_do_not_wait_for_each_other():
-    """One run's hook stands still, another's goes on."""
-    stands, heard = asyncio.Event(), []
+    """A blocked hook of one run does not delay the hook of another."""
+    stands, calls = asyncio.Event(), []
 
-    class Stands(CallbackHandler):
+    class Blocked(CallbackHandler):
         async def on_llm_end(self, response, **kwargs):
             text = response.generations[0][0].text
             if text == "stand":
                 await stands.wait()
-            heard.append(text)
+            calls.append(text)
 
-    llm = Letters(handlers=[Stands()])
+    llm = Letters(handlers=[Blocked()])
     standing = asyncio.create_task(llm.ainvoke("stand"))
     await llm.ainvoke("go")
-    assert ["go"] == heard
+    assert ["go"] == calls
     stands.set()
     await standing
-    assert ["go", "stand"] == heard
+    assert ["go", "stand"] == calls
 
 
 async def test_a_slow_async_hook_does_not_stop_the_stream():
-    """All chunks come while the first hook still stands; the end of the loop waits for it."""
+    """All chunks arrive while the first hook is blocked; the end of ``async for`` waits for the hook."""
     stands = asyncio.Event()
 
-    class Stands(CallbackHandler):
+    class Blocked(CallbackHandler):
         async def on_llm_start(self, serialized, prompts, **kwargs):
             await stands.wait()
 
-    stream = Letters(handlers=[Stands()]).astream("abc")
+    stream = Letters(handlers=[Blocked()]).astream("abc")
     assert ["a", "b", "c"] == [str(await anext(stream)) for _ in "abc"]
     end = asyncio.ensure_future(anext(stream, None))
     done, _ = await asyncio.wait([end], timeout=0)
@@ -469,24 +469,24 @@ async def test_a_slow_async_hook_does_not_stop_the_stream():
 
 
 @pytest.mark.parametrize("ask", ["async for", "events"])
-async def test_hooks_are_done_when_the_loop_over_the_stream_is(ask):
-    """Whatever ends the program then."""
-    heard = []
+async def test_async_hooks_end_before_the_stream_does(ask):
+    """All hooks have run when the loop over the stream ends, even if the program ends next."""
+    calls = []
 
     class Takes(CallbackHandler):
         async def on_llm_end(self, response, **kwargs):
             for _ in range(20):
                 await asyncio.sleep(0)
-            heard.append("end")
+            calls.append("end")
 
     llm = Letters(handlers=[Takes()])
     async for _ in llm.astream("ab") if ask == "async for" else llm.astream_events("ab"):
         pass
-    assert ["end"] == heard
+    assert ["end"] == calls
 
 
-async def test_who_can_not_keep_up_stops_the_model():
-    """At so many hooks that wait; and the model goes on when they have been awaited."""
+async def test_model_pauses_while_many_hooks_wait():
+    """The model pauses at 64 pending hooks, and resumes when the hooks have run."""
     may_go = asyncio.Event()
 
     class Slow(CallbackHandler):
@@ -510,7 +510,7 @@ async def test_who_can_not_keep_up_stops_the_model():
 
 
 def ended():
-    """A handler of async hooks, and a signal for when the last of them has run."""
+    """A handler with async hooks, and an event that is set when the last hook has run."""
     signal = Signal()
 
     class Ends(Slow):
@@ -521,8 +521,8 @@ def ended():
     return Ends(), signal
 
 
-def test_async_hooks_are_heard_in_a_synchronous_program():
-    """On the loop in the background; those of a bare subscription, too, which starts in this thread."""
+def test_async_hooks_run_in_a_synchronous_program():
+    """The hooks run on the background loop, also for a bare ``subscribe`` from this thread."""
     for ask in (
         lambda llm: llm.invoke("ab"),
         lambda llm: list(llm.stream("ab")),
@@ -531,11 +531,11 @@ def test_async_hooks_are_heard_in_a_synchronous_program():
         handler, signal = ended()
         ask(Letters(handlers=[handler]))
         signal.wait(PATIENCE)
-        assert IN_TURN == handler.heard
+        assert IN_TURN == handler.calls
 
 
-def test_the_subscribing_thread_may_take_its_time_with_the_start():
-    """While it tells of it in the run's context, the loop can't enter that, and waits."""
+def test_async_hooks_wait_while_another_thread_is_in_the_context():
+    """While the subscribing thread reports the start inside the run's context, the event loop waits to enter it."""
     handler, signal = ended()
     rounds = []
 
@@ -545,48 +545,48 @@ def test_the_subscribing_thread_may_take_its_time_with_the_start():
                 gone_round = threading.Event()
                 portal().call_soon_threadsafe(portal().call_later, 0.002, gone_round.set)
                 rounds.append(gone_round.wait(PATIENCE))
-            rounds.append(list(handler.heard))
+            rounds.append(list(handler.calls))
 
     Letters(handlers=[handler, slow])("ab").subscribe()
     signal.wait(PATIENCE)
     assert [True, True, True, []] == rounds
-    assert IN_TURN == handler.heard
+    assert IN_TURN == handler.calls
 
 
-async def test_an_async_hook_in_a_models_thread_runs_on_the_loop():
-    """What blocks in `complete` may dispatch; the hook runs where the run is."""
-    heard = []
+async def test_async_hook_of_a_threaded_model_runs_on_the_event_loop():
+    """A blocking `complete` dispatches an event; the async hook runs on the run's event loop."""
+    calls = []
 
-    class Tells(LLM):
+    class Dispatching(LLM):
         def complete(self, request):
             dispatch("step", 1)
             return "a"
 
-    class Hears(CallbackHandler):
+    class OnCustom(CallbackHandler):
         async def on_custom_event(self, name, data, **kwargs):
-            heard.append((name, data, threading.current_thread() is main))
+            calls.append((name, data, threading.current_thread() is main))
 
     main = threading.current_thread()
-    await Tells(handlers=[Hears()]).ainvoke("x")
-    assert [("step", 1, True)] == heard
+    await Dispatching(handlers=[OnCustom()]).ainvoke("x")
+    assert [("step", 1, True)] == calls
 
 
-def test_hooks_that_the_loops_end_overtakes_are_given_up():
-    """Without a warning that they were never awaited."""
-    heard = []
+def test_async_hooks_are_dropped_when_the_event_loop_ends():
+    """The pending hooks are closed, without a warning that they were never awaited."""
+    calls = []
 
-    class Stands(CallbackHandler):
+    class Blocked(CallbackHandler):
         async def on_llm_start(self, serialized, prompts, **kwargs):
-            heard.append("start")
+            calls.append("start")
             try:
                 await asyncio.Event().wait()
             finally:
-                heard.append("left")
+                calls.append("left")
 
         async def on_llm_new_token(self, token, **kwargs):
-            heard.append("never")
+            calls.append("never")
 
-    handler = Stands()
+    handler = Blocked()
 
     async def main():
         stream = Letters(handlers=[handler]).astream("ab")
@@ -594,23 +594,23 @@ def test_hooks_that_the_loops_end_overtakes_are_given_up():
             await anext(stream)
 
     asyncio.run(main())
-    assert ["start", "left"] == heard
-    assert {} == handler._lines.open
+    assert ["start", "left"] == calls
+    assert {} == handler._hook_queues.queues
 
 
-def test_a_plain_hook_may_return_an_awaitable():
-    """As a decorated ``async def`` does."""
-    heard = []
+def test_plain_hook_may_return_an_awaitable():
+    """A decorated ``async def`` does so; the awaitable is awaited."""
+    calls = []
 
     class Decorated(CallbackHandler):
         def on_llm_end(self, response, **kwargs):
             async def later():
-                heard.append("later")
+                calls.append("later")
 
             return later()
 
     asyncio.run(Letters(handlers=[Decorated()]).ainvoke("a"))
-    assert ["later"] == heard
+    assert ["later"] == calls
 
 
 # ── context variables ────────────────────────────────────────────────────────────────────────────────────────────
@@ -618,26 +618,26 @@ def test_a_plain_hook_may_return_an_awaitable():
 MARK: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="")
 
 
-class Looks(LLM):
-    """Tells what the mark is, at once and when the hook that sets it has run."""
+class ShowsMark(LLM):
+    """Emits the mark at once, and again after the hook has set it."""
 
     hooked = Signal()
 
     async def chunks(self, request):
-        """The mark, twice."""
+        """Yield the mark twice."""
         yield MARK.get()
         await type(self).hooked.soon(PATIENCE)
         yield MARK.get()
 
 
-async def test_what_a_hook_sets_lasts_for_the_run():
-    """The model and later hooks see it; the caller does not."""
+async def test_context_variable_set_by_a_hook_lasts_for_the_run():
+    """The model and later hooks see the value; the caller does not."""
     seen = []
 
     class Sets(CallbackHandler):
         def on_llm_start(self, serialized, prompts, **kwargs):
             MARK.set("mine")
-            Looks.hooked.set()
+            ShowsMark.hooked.set()
 
         async def on_llm_new_token(self, token, **kwargs):
             seen.append(MARK.get())
@@ -645,21 +645,21 @@ async def test_what_a_hook_sets_lasts_for_the_run():
         def on_llm_end(self, response, **kwargs):
             seen.append(MARK.get())
 
-    assert "minemine" == (await Looks(handlers=[Sets()]).ainvoke("x")).text
+    assert "minemine" == (await ShowsMark(handlers=[Sets()]).ainvoke("x")).text
     assert ["mine"] * 3 == seen
     assert "" == MARK.get()
 
 
 @pytest.mark.parametrize("bare", [False, True], ids=["awaited", "from a thread"])
-async def test_what_an_async_hook_sets_lasts_for_the_run(bare):
-    """Later hooks of either kind see it, and so does the model from then on."""
+async def test_context_variable_set_by_an_async_hook_lasts_for_the_run(bare):
+    """Later hooks of either kind see the value, and so does the model from then on."""
     seen, done = [], Signal()
 
     class Sets(CallbackHandler):
         async def on_llm_start(self, serialized, prompts, **kwargs):
             await asyncio.sleep(0)
             MARK.set("mine")
-            Tells.hooked.set()
+            Dispatching.hooked.set()
 
         async def on_llm_end(self, response, **kwargs):
             seen.append(MARK.get())
@@ -668,7 +668,7 @@ async def test_what_an_async_hook_sets_lasts_for_the_run(bare):
         def on_custom_event(self, name, data, **kwargs):
             seen.append(MARK.get())
 
-    class Tells(Looks):
+    class Dispatching(ShowsMark):
         hooked = Signal()
 
         async def chunks(self, request):
@@ -677,7 +677,7 @@ async def test_what_an_async_hook_sets_lasts_for_the_run(bare):
             dispatch("last")
 
     chunks = []
-    llm = Tells(handlers=[Sets()])
+    llm = Dispatching(handlers=[Sets()])
     if bare:
         await asyncio.to_thread(lambda: llm("x").subscribe(lambda chunk: chunks.append(str(chunk))))
         await done.soon(PATIENCE)
@@ -689,8 +689,8 @@ async def test_what_an_async_hook_sets_lasts_for_the_run(bare):
     assert "" == MARK.get()
 
 
-def test_a_script_stays_until_its_async_hooks_have_run():
-    """If it has only subscribed, and reached its end."""
+def test_script_stays_alive_until_its_async_hooks_have_run():
+    """A script that subscribes and reaches its end waits for the hooks."""
     program = """
 import asyncio, rxllm
 from rxllm.handlers.callback import CallbackHandler
@@ -698,9 +698,9 @@ from rxllm.handlers.callback import CallbackHandler
 class Ends(CallbackHandler):
     async def on_llm_end(self, response, **kwargs):
         await asyncio.sleep(0.05)
-        print("heard")
+        print("calls")
 
 rxllm.Embedded(handlers=[Ends()])("x").subscribe()
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert (0, "heard\n", "") == (done.returncode, done.stdout, done.stderr)
+    assert (0, "calls\n", "") == (done.returncode, done.stdout, done.stderr)

@@ -1,4 +1,4 @@
-"""The log: which records there are, at which level, with which facts, and what is never in them."""
+"""`LoggingHandler`: its records, their levels and facts, and what the records never contain."""
 
 import asyncio
 import logging
@@ -14,33 +14,33 @@ from rxllm.events import run_chunk as chunk_of
 from rxllm.handlers.logging import LoggingHandler
 from rxllm.testing import FakeServer, Reply
 
-SECRET = "what-nobody-may-read"
+SECRET = "a-prompt-with-secret"
 
 
 class Letters(LLM):
-    """Streams the prompt by letters, and tells what it took."""
+    """Streams the prompt letter by letter, with usage at the end."""
 
     async def chunks(self, request):
-        """Letters."""
+        """Yield one chunk per letter."""
         for letter in request.text:
             yield letter
         yield Chunk(model="m-1", usage=Usage(input_tokens=3, output_tokens=2), finish_reason="stop")
 
 
-class Refuses(LLM):
-    """Fails after a chunk, quoting the prompt."""
+class Fails(LLM):
+    """Emits a chunk, then fails with an error that quotes the prompt."""
 
     async def chunks(self, request):
-        """Half of it."""
+        """Yield one chunk, then raise."""
         yield SECRET
         raise RateLimited(f"too many such as {request.text}", status=429, code="slow_down", body=request.text)
 
 
 class Hangs(LLM):
-    """Streams a chunk, and no more."""
+    """Emits a chunk, then never ends."""
 
     async def chunks(self, request):
-        """Half of it."""
+        """Yield one chunk, then wait for ever."""
         yield "a"
         await asyncio.Event().wait()
 
@@ -53,13 +53,13 @@ class Keeps(logging.Handler):
         self.records = []
 
     def emit(self, record):
-        """Keeps it."""
+        """Keep the record."""
         self.records.append(record)
 
 
 @pytest.fixture
 def records(caplog):
-    """What the logger ``rxllm`` is told, from DEBUG on."""
+    """The records of the logger ``rxllm``, from DEBUG on."""
     keeps, logger = Keeps(), logging.getLogger("rxllm")
     logger.addHandler(keeps)
     with caplog.at_level(logging.DEBUG, "rxllm"):
@@ -67,15 +67,15 @@ def records(caplog):
     logger.removeHandler(keeps)
 
 
-def told(records):
-    """The levels and the events."""
+def summary(records):
+    """The levels and the events of the records."""
     return [(record.levelname, record.rxllm["event"]) for record in records]
 
 
-def test_a_run_is_a_start_and_an_end(records):
-    """With its facts, for people and for machines."""
+def test_run_is_logged_at_its_start_and_end(records):
+    """The facts are in the message, and as a dict in the record."""
     Letters(handlers=[LoggingHandler()]).invoke("ab")
-    assert [("DEBUG", "started"), ("INFO", "finished")] == told(records)
+    assert [("DEBUG", "started"), ("INFO", "finished")] == summary(records)
     start, end = records
     facts = end.rxllm
     assert start.rxllm == {name: facts[name] for name in ("run_id", "name", "kind", "provider")} | {"event": "started"}
@@ -95,7 +95,7 @@ TOOL = Run("2", "add", "tool", ("0",))
 
 
 def sent(records, *events):
-    """The facts and the messages of these events' records."""
+    """The facts and the messages of the records of these events."""
     handler = LoggingHandler()
     for event in events:
         handler.on_next(event)
@@ -103,8 +103,8 @@ def sent(records, *events):
     return [(record.rxllm, record.getMessage()) for record in records]
 
 
-def test_seconds_are_those_of_the_events(records, monkeypatch):
-    """Until the first chunk, and until the end, however late they are heard."""
+def test_seconds_come_from_the_times_of_the_events(records, monkeypatch):
+    """The first chunk and the end have the times of their events, even if the handler receives them late."""
     monkeypatch.setattr("rxllm.events._now", lambda: 11.25)
     message = Message("assistant", "a", usage=Usage(output_tokens=1), raw_finish_reason="end")
     (_, _), (facts, sentence) = sent(
@@ -130,29 +130,29 @@ def test_seconds_are_those_of_the_events(records, monkeypatch):
     assert "Mine gpt finished: 1.500 s, first chunk 0.250 s, 1 chunks, ? + 1 tokens, end" == sentence
 
 
-def test_leaving_is_no_error(records):
-    """It is told like an end."""
+def test_cancellation_is_logged_as_info(records):
+    """A cancelled run is logged like an end."""
     with Hangs(handlers=[LoggingHandler()]).stream("x") as stream:
         next(stream)
     rxllm.Embedded().invoke("the loop has gone round")
-    assert [("DEBUG", "started"), ("INFO", "cancelled")] == told(records)
+    assert [("DEBUG", "started"), ("INFO", "cancelled")] == summary(records)
     assert 1 == records[-1].rxllm["chunks"]
 
 
-def test_a_failure_tells_its_class_status_and_code(records):
-    """At the level of errors; each run that failed tells it."""
-    llm = Refuses(handlers=[LoggingHandler()])
+def test_failure_logs_its_class_status_and_code(records):
+    """Each failed run logs the failure at level ERROR."""
+    llm = Fails(handlers=[LoggingHandler()])
     with pytest.raises(RateLimited):
         rxllm.pipe(llm, rxllm.text()).with_config(handlers=llm.handlers).invoke("x")
-    assert [("ERROR", "failed")] * 2 == told(records)[-2:]
+    assert [("ERROR", "failed")] * 2 == summary(records)[-2:]
     inner, outer = records[-2:]
     assert ("RateLimited", 429, "slow_down") == tuple(inner.rxllm[name] for name in ("error", "status", "code"))
     assert outer.rxllm["run_id"] == inner.rxllm["parent_id"]
-    assert "Refuses failed: RateLimited, status 429, slow_down, " in inner.getMessage()
+    assert "Fails failed: RateLimited, status 429, slow_down, " in inner.getMessage()
 
 
-def test_an_error_of_no_provider_has_its_class(records):
-    """And neither status nor code."""
+def test_other_errors_log_only_their_class(records):
+    """An error that is not a ProviderError has neither status nor code."""
     (_, (facts, sentence)) = sent(
         records, Started("x", run=MODEL, time=1.0), Failed(Interrupted(SECRET), run=MODEL, time=3.0)
     )
@@ -161,24 +161,24 @@ def test_an_error_of_no_provider_has_its_class(records):
     assert "Mine gpt failed: Interrupted, 2.000 s, 0 chunks" == sentence
 
 
-def test_a_retry_is_a_warning(records):
-    """With the attempt that failed, why, and when the next one is."""
+def test_retry_is_logged_as_a_warning(records):
+    """The record has the failed attempt, its error and the delay."""
     ((facts, sentence),) = sent(records, Retried(run=MODEL, attempt=2, error=Interrupted(SECRET), delay=0.5))
     assert "WARNING" == records[0].levelname
     assert (2, 0.5, "Interrupted") == tuple(facts[name] for name in ("attempt", "delay", "error"))
     assert "Mine gpt retried: attempt 2, Interrupted, again in 0.500 s" == sentence
 
 
-def test_a_tool_is_a_run(records):
-    """Be it told by the events of tools, of runs, or by both."""
+def test_tool_is_logged_as_a_run(records):
+    """The tool's events may be Started and Finished, ToolStarted and ToolFinished, or both."""
     both = Started("x", run=TOOL, time=1.0), ToolStarted("x", run=TOOL, time=1.0)
     ends = ToolFinished("y", run=TOOL, time=2.0), Finished("y", run=TOOL, time=2.0)
     (_, (facts, _)) = sent(records, *both, *ends)
     assert ("add", "tool", 1.0) == (facts["name"], facts["kind"], facts["seconds"])
 
 
-def test_a_pipelines_values_are_counted(records):
-    """As chunks."""
+def test_values_of_a_pipeline_count_as_chunks(records):
+    """Each value that the pipeline emits is counted."""
     chain = Run("3", "Pipeline", "chain")
     (_, (facts, _)) = sent(
         records,
@@ -191,34 +191,34 @@ def test_a_pipelines_values_are_counted(records):
     assert "provider" not in facts
 
 
-def test_a_failure_that_is_subscribed_to_is_told(records):
-    """Of an answer whose run was not heard."""
+def test_subscribed_handler_logs_the_failure(records):
+    """The failure of a directly subscribed answer is logged without a run id."""
     with pytest.raises(RateLimited):
-        list(Refuses()("x").pipe(ops.do(LoggingHandler()), rxllm.stream()))
+        list(Fails()("x").pipe(ops.do(LoggingHandler()), rxllm.stream()))
     assert ["an answer failed: RateLimited, status 429, slow_down, about 1 + 5 tokens"] == [
         record.getMessage() for record in records
     ]
 
 
 def test_no_content_is_written(records):
-    """Neither prompts nor answers nor errors' texts nor data, of any run and of any level."""
+    """Prompts, answers, error texts and event data are absent at every level and for every kind of run."""
 
-    def tells(value):
+    def dispatch_event(value):
         dispatch("step", SECRET)
         return value
 
-    pipeline = rxllm.pipe(Refuses(), rxllm.text(), ops.map(tells)).with_config(
+    pipeline = rxllm.pipe(Fails(), rxllm.text(), ops.map(dispatch_event)).with_config(
         handlers=[LoggingHandler()], metadata={"m": SECRET}
     )
     with pytest.raises(RateLimited):
         pipeline.invoke(SECRET)
-    assert ("INFO", "custom") in told(records)
+    assert ("INFO", "custom") in summary(records)
     assert "step" == next(record.rxllm["topic"] for record in records if record.rxllm["event"] == "custom")
     assert SECRET not in "".join(str(vars(record)) + record.getMessage() for record in records)
 
 
-def test_a_provider_over_http_is_told(records):
-    """With its model, tokens and reason; without its key."""
+def test_provider_over_http_is_logged(records):
+    """The record has the model, tokens and finish reason, never the key."""
     with FakeServer(Reply(Messages().stream(["He", "llo"], usage=(7, 5)))) as server:
         rxllm.Anthropic("c-1", api_key="sk-secret", base_url=server.url, handlers=[LoggingHandler()]).invoke(SECRET)
     facts = records[-1].rxllm
@@ -229,21 +229,21 @@ def test_a_provider_over_http_is_told(records):
     assert not [text for text in ("sk-secret", SECRET, "llo") if text in written]
 
 
-def test_another_logger_may_be_given():
-    """Whose level decides; a start that is not written costs nothing, and the end still knows it."""
+def test_handler_writes_to_another_logger():
+    """The other logger's level decides; the end record has its facts even if the start record was disabled."""
     logger = logging.Logger("mine", logging.INFO)
     keeps = Keeps()
     logger.addHandler(keeps)
     Letters(handlers=[LoggingHandler(logger)]).invoke("a")
-    assert [("INFO", "finished")] == told(keeps.records)
+    assert [("INFO", "finished")] == summary(keeps.records)
     assert "seconds" in keeps.records[0].rxllm
 
 
 class Forges(LLM):
-    """Names its model, its finish reason and its error so that a line-based log would show a second record."""
+    """Names its model, finish reason and error so that a line-based log would show a second record."""
 
     async def chunks(self, request):
-        """A model's name in two lines."""
+        """Yield a model name of two lines."""
         yield Chunk("a", model="m\nERROR:root:forged\x1b[2J", raw_finish_reason="odd\r\nERROR:root:forged")
         if request.text == "fail":
             raise RateLimited("no", status=429, code="slow\u2028ERROR:root:forged")
@@ -251,7 +251,7 @@ class Forges(LLM):
 
 @pytest.mark.parametrize("prompt", ["answer", "fail"])
 def test_a_server_cannot_forge_a_record(records, prompt):
-    """No word of a server begins another line or is obeyed by a terminal, in the message and in the facts."""
+    """A server's text never starts another line or reaches the terminal as a command, in message and facts."""
     llm = Forges(handlers=[LoggingHandler()])
     llm.batch([prompt], return_exceptions=True)
     record = records[-1]

@@ -1,4 +1,4 @@
-"""The OpenTelemetry handler, heard by the real SDK: spans, their parents and ends, metrics, and what stays out."""
+"""The OpenTelemetry handler with the real SDK: spans, their parents and ends, metrics, and excluded content."""
 
 import asyncio
 import json
@@ -43,7 +43,7 @@ from rxllm import (
 from rxllm.testing import FakeServer, Reply, Signal
 
 KEY = "sk-do-not-show-this-to-anybody"
-PATIENCE = 5.0  # seconds for what comes at once
+PATIENCE = 5.0  # seconds; a limit for steps that take milliseconds
 BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 DURATION = "gen_ai.client.operation.duration"
 FIRST_CHUNK = "gen_ai.client.operation.time_to_first_chunk"
@@ -52,42 +52,42 @@ TOKENS = "gen_ai.client.token.usage"
 
 
 class Echo(LLM):
-    """Streams the prompt by letters."""
+    """Streams the prompt letter by letter."""
 
     async def chunks(self, request):
-        """Letters."""
+        """Yield one chunk per letter."""
         for letter in request.text:
             yield letter
 
 
 class Whole(LLM):
-    """Answers at once, with everything an answer may tell."""
+    """Answers with a whole message that has every field."""
 
     async def complete(self, request):
-        """One Message."""
+        """Return one Message."""
         return Message("assistant", "yes", usage=Usage(input_tokens=3), finish_reason="stop", model="whole-1", id="w1")
 
 
 class Silent(LLM):
-    """Says one word, and no more."""
+    """Emits one word, then never ends."""
 
     async def chunks(self, request):
-        """One chunk."""
+        """Yield one chunk, then wait for ever."""
         yield "a"
         await asyncio.Event().wait()
 
 
 class Broken(LLM):
-    """Says one word, and fails."""
+    """Emits one word, then fails."""
 
     async def chunks(self, request):
-        """One chunk."""
+        """Yield one chunk, then raise."""
         yield Chunk("a", usage=Usage(output_tokens=1))
         raise RateLimited(f"too many requests such as {request.text!r}", status=429)
 
 
 class Telemetry:
-    """A handler, and what the SDK got of it."""
+    """A handler, and the spans and metrics that the SDK received from it."""
 
     def __init__(self, **options):
         self.exporter = InMemorySpanExporter()
@@ -99,31 +99,31 @@ class Telemetry:
 
     @property
     def spans(self):
-        """Those that have ended, by the time they began."""
+        """The ended spans, in the order of their start."""
         return sorted(self.exporter.get_finished_spans(), key=lambda span: span.start_time)
 
     @property
     def span(self):
-        """The only one."""
+        """The only span."""
         (span,) = self.spans
         return span
 
     @property
     def metrics(self):
-        """Data points, by the metric's name."""
+        """The data points, by the metric's name."""
         data = self.reader.get_metrics_data()
         metrics = data.resource_metrics[0].scope_metrics[0].metrics if data else []
         return {metric.name: metric.data.data_points for metric in metrics}
 
     @property
     def written(self):
-        """All that leaves the process, as text."""
+        """Everything that leaves the process, as text."""
         return " ".join([span.to_json() for span in self.spans] + [repr(self.metrics)])
 
 
 @pytest.fixture
 def telemetry():
-    """A handler that is told of no content; at the end it has forgotten all runs."""
+    """A handler without content; at the end of the test it holds no open run."""
     telemetry = Telemetry()
     yield telemetry
     assert {} == telemetry.handler._open
@@ -131,7 +131,7 @@ def telemetry():
 
 @pytest.fixture
 def open_telemetry():
-    """A handler that is told of content."""
+    """A handler with content; at the end of the test it holds no open run."""
     telemetry = Telemetry(capture_content=True)
     yield telemetry
     assert {} == telemetry.handler._open
@@ -139,7 +139,7 @@ def open_telemetry():
 
 @pytest.fixture
 def server():
-    """A local server, which is told what to answer."""
+    """A local server with scripted responses."""
     with FakeServer() as server:
         yield server
 
@@ -152,8 +152,8 @@ def inside(inner, outer):
 # ── spans ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_conversation_is_told_by_all_that_is_part_of_it(telemetry):
-    """Its id is metadata, which runs within inherit."""
+def test_conversation_id_is_inherited(telemetry):
+    """`conversation_id` in a pipeline's metadata is reported for the pipeline and the runs inside."""
     pipeline = rxllm.pipe(rxllm.Embedded(max_tokens=1), rxllm.text()).with_config(
         metadata={"conversation_id": "c-7"}, handlers=[telemetry.handler]
     )
@@ -161,8 +161,8 @@ def test_a_conversation_is_told_by_all_that_is_part_of_it(telemetry):
     assert ["c-7", "c-7"] == [span.attributes["gen_ai.conversation.id"] for span in telemetry.spans]
 
 
-def test_a_model_on_a_server_is_a_client(telemetry, server):
-    """Its span has the names of the convention, and what was asked for and answered, but no content and no key."""
+def test_model_on_a_server_is_a_client_span(telemetry, server):
+    """The span has the convention's attributes for request and response, but no content and no key."""
     server.reply(Reply(Chat().stream(["Hel", "lo"], usage=(3, 2))))
     url = server.url.replace("://", f"://user:{KEY}@") + "/v1"
     llm = rxllm.OpenAI("gpt-5-mini", api_key=KEY, base_url=url, handlers=[telemetry.handler])
@@ -195,8 +195,8 @@ def test_a_model_on_a_server_is_a_client(telemetry, server):
     assert [] == [secret for secret in (KEY, "Greet", "Be kind", "Hello") if secret in telemetry.written]
 
 
-def test_the_convention_counts_cached_tokens_as_input(telemetry):
-    """As rxllm's Usage does."""
+def test_cached_tokens_count_as_input(telemetry):
+    """The convention includes cached tokens in the input, as rxllm's Usage does."""
     run = Run("1", "Anthropic", "chat_model", service=rxllm.Service("anthropic", "claude"))
     counted = Usage(input_tokens=111, cache_read_input_tokens=10, cache_creation_input_tokens=100, output_tokens=5)
     for event in Started("hi", run=run), Finished(Message("assistant", "yo", usage=counted), run=run):
@@ -206,8 +206,8 @@ def test_the_convention_counts_cached_tokens_as_input(telemetry):
     assert {"input_tokens": 111, "output_tokens": 5, **cached} == used
 
 
-def test_anthropic_is_named(telemetry, server):
-    """By its provider's name."""
+def test_anthropic_is_the_provider_name(telemetry, server):
+    """The provider's name is ``anthropic``."""
     server.reply(Reply(Messages().stream(["Hi"])))
     llm = rxllm.Anthropic("claude-x", api_key=KEY, base_url=server.url, handlers=[telemetry.handler])
     llm.invoke("hi")
@@ -215,8 +215,8 @@ def test_anthropic_is_named(telemetry, server):
     assert KEY not in telemetry.written
 
 
-def test_a_model_in_this_process_is_internal(telemetry):
-    """It has no server; without a model's name its span has the run's."""
+def test_model_in_this_process_is_an_internal_span(telemetry):
+    """The span has no server attributes; without a model name the span is named after the run."""
     rxllm.Embedded(handlers=[telemetry.handler]).invoke("the moon", max_tokens=3)
     span = telemetry.span
     assert ("text_completion Embedded", SpanKind.INTERNAL) == (span.name, span.kind)
@@ -224,8 +224,8 @@ def test_a_model_in_this_process_is_internal(telemetry):
     assert {"server.address", "server.port", "gen_ai.request.model"}.isdisjoint(span.attributes)
 
 
-def test_an_answer_that_is_not_streamed_has_no_first_chunk(telemetry):
-    """Its whole duration says it."""
+def test_whole_answer_has_no_first_chunk(telemetry):
+    """An answer that is not streamed reports only its duration."""
     Whole(handlers=[telemetry.handler]).invoke("hi")
     assert telemetry.span.attributes["gen_ai.request.stream"] is False
     assert "gen_ai.response.time_to_first_chunk" not in telemetry.span.attributes
@@ -233,7 +233,7 @@ def test_an_answer_that_is_not_streamed_has_no_first_chunk(telemetry):
 
 
 def test_models_are_children_of_their_pipeline(telemetry):
-    """Each of them, also where the second is asked for each value of the first."""
+    """Both models are children of the pipeline, also if the second model runs for each value of the first."""
     first, second = Echo(run_name="first"), Echo(run_name="second")
     pipeline = rxllm.pipe(first, rxllm.message(), ops.map(str), ops.flat_map(second), rxllm.text())
     assert "ab" == "".join(pipeline.stream("ab", run_name="talk", handlers=[telemetry.handler]))
@@ -246,7 +246,7 @@ def test_models_are_children_of_their_pipeline(telemetry):
 
 
 def test_pipelines_nest(telemetry):
-    """The parent is the nearest run that the handler knows."""
+    """The parent is the nearest run that the handler received."""
     innermost = rxllm.pipe(Echo(), rxllm.text()).with_config(run_name="inner")
     rxllm.pipe(innermost, ops.last()).with_config(run_name="outer", handlers=[telemetry.handler]).invoke("ab")
     outer, inner, model = telemetry.spans
@@ -254,8 +254,8 @@ def test_pipelines_nest(telemetry):
     assert inside(model, inner)
 
 
-def test_a_run_whose_outer_run_is_unheard_has_the_current_parent(telemetry):
-    """The handler that only the model has does not know the pipeline."""
+def test_run_with_an_unreported_parent_uses_the_current_span(telemetry):
+    """A handler attached to the model alone does not know the pipeline's run."""
     tracer = telemetry.tracers.get_tracer("test")
     pipeline = rxllm.pipe(Echo(handlers=[telemetry.handler]), rxllm.text()).with_config(handlers=[lambda event: None])
     with tracer.start_as_current_span("mine"):
@@ -264,8 +264,8 @@ def test_a_run_whose_outer_run_is_unheard_has_the_current_parent(telemetry):
     assert inside(model, mine)
 
 
-async def test_the_subscribers_span_is_the_parent(telemetry):
-    """That which is current where it is subscribed to, from sync and async code, whatever thread answers."""
+async def test_parent_is_the_span_current_at_the_subscription(telemetry):
+    """The subscriber's span is the parent, in sync and async code, whichever thread answers."""
     tracer = telemetry.tracers.get_tracer("test")
     llm = Echo(handlers=[telemetry.handler])
     with tracer.start_as_current_span("mine"):
@@ -276,39 +276,39 @@ async def test_the_subscribers_span_is_the_parent(telemetry):
     assert all(inside(model, mine) for model in models)
 
 
-async def test_it_is_never_current(telemetry):
-    """Neither for the consumer of a stream nor after it."""
+async def test_span_is_never_made_current(telemetry):
+    """The consumer of a stream never sees the span as current, nor does the code after the stream."""
     async with Echo(handlers=[telemetry.handler]).astream("ab") as stream:
         assert [False, False] == [trace.get_current_span().get_span_context().is_valid async for _ in stream]
     assert not trace.get_current_span().get_span_context().is_valid
 
 
-def test_a_tool_is_executed(telemetry):
-    """Its span is a child of the run it is part of; what it is given and gives stays out."""
+def test_tool_has_an_execute_tool_span(telemetry):
+    """The span is a child of the enclosing run; arguments and result are excluded."""
     outer = Run("1", "agent", "chain")
     tool = Run("2", "weather", "tool", ("1",))
     given = {"city": "Paris"}
-    heard = Started("hi", run=outer), ToolStarted(given, run=tool), ToolFinished("fog", run=tool)
-    for event in (*heard, Finished("It is foggy.", run=outer)):
+    events = Started("hi", run=outer), ToolStarted(given, run=tool), ToolFinished("fog", run=tool)
+    for event in (*events, Finished("It is foggy.", run=outer)):
         telemetry.handler.on_event(event)
     workflow, span = telemetry.spans
     assert ("execute_tool weather", SpanKind.INTERNAL) == (span.name, span.kind)
     assert {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "weather"} == dict(span.attributes)
     assert inside(span, workflow)
-    assert {} == telemetry.metrics  # they are a model's
+    assert {} == telemetry.metrics  # only models have metrics
 
 
-def test_a_tool_that_says_both_has_one_span(telemetry):
-    """Started and ToolStarted begin the same run, and the first end ends it."""
+def test_tool_with_both_kinds_of_events_has_one_span(telemetry):
+    """Started and ToolStarted start one span, and the first end event ends it."""
     tool = Run("2", "weather", "tool")
-    heard = Started(1, run=tool), ToolStarted(1, run=tool), ToolFinished(2, run=tool), Finished(2, run=tool)
-    for event in heard:
+    events = Started(1, run=tool), ToolStarted(1, run=tool), ToolFinished(2, run=tool), Finished(2, run=tool)
+    for event in events:
         telemetry.handler.on_event(event)
     assert "execute_tool weather" == telemetry.span.name
 
 
-def test_a_retry_is_an_event_of_the_span(telemetry):
-    """With its number and the class of the error; one of an unknown run is ignored."""
+def test_retry_is_an_event_of_the_span(telemetry):
+    """The event has the attempt and the error's class; a retry of an unknown run is ignored."""
     run = Run("1", "retry", "llm", service=rxllm.Service("echo"))
     retried = Retried(1, ConnectionError("hush"), run=run)
     for event in retried, Started("hi", run=run), retried, Finished(Message("assistant"), run=run):
@@ -320,8 +320,8 @@ def test_a_retry_is_an_event_of_the_span(telemetry):
 # ── ends ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_failure_is_an_error(telemetry):
-    """It has its class and status, and what had arrived; its text, which may quote the prompt, stays out."""
+def test_failure_sets_the_error_status(telemetry):
+    """The span has the error's class, its status, and what had arrived; the error's text is excluded."""
     llm = Broken(handlers=[telemetry.handler])
     with pytest.raises(RateLimited):
         llm.invoke("secret")
@@ -335,22 +335,22 @@ def test_a_failure_is_an_error(telemetry):
     assert "secret" not in telemetry.written
 
 
-def test_a_failure_fails_the_pipeline_around_it(telemetry):
-    """Both spans end, as errors."""
+def test_failure_of_a_model_fails_its_pipelines_span(telemetry):
+    """Both spans end with the error status."""
     with pytest.raises(RateLimited):
         rxllm.pipe(Broken(), rxllm.text()).invoke("hi", handlers=[telemetry.handler])
     assert ["RateLimited"] * 2 == [span.attributes["error.type"] for span in telemetry.spans]
 
 
-def test_what_fails_before_anything_is_sent_ends_too(telemetry):
-    """Such as a missing key: its run had begun."""
+def test_failure_before_the_request_ends_the_span(telemetry):
+    """A missing key fails the run after its start; the span ends."""
     with pytest.raises(MisuseError):
         rxllm.OpenAI("gpt-5-mini", handlers=[telemetry.handler]).invoke("hi")
     assert ("chat gpt-5-mini", "MisuseError") == (telemetry.span.name, telemetry.span.attributes["error.type"])
 
 
-def test_an_error_of_another_library_has_its_full_name(telemetry):
-    """Two libraries may both have a Timeout."""
+def test_foreign_error_has_its_full_name(telemetry):
+    """The error type includes the module, because two libraries may both have a Timeout."""
 
     class Foreign(LLM):
         async def complete(self, request):
@@ -362,18 +362,18 @@ def test_an_error_of_another_library_has_its_full_name(telemetry):
 
 
 @pytest.mark.parametrize("streamed", [Silent(), rxllm.pipe(Silent(), rxllm.text())], ids=["model", "pipeline"])
-async def test_who_breaks_out_ends_the_span(telemetry, streamed, caplog):
-    """Cancelled is no error; and no context is left that was not entered."""
-    left = asyncio.Event()  # an iterator that is left is closed as soon as its loop has time
+async def test_break_ends_the_span_as_cancelled(telemetry, streamed, caplog):
+    """A cancelled span has no error status, and no context stays attached."""
+    closed = asyncio.Event()  # the event loop closes an abandoned iterator a little later
 
     def note(event):
         if isinstance(event, rxllm.Cancelled) and not event.parent_ids:
-            left.set()
+            closed.set()
 
     async for piece in streamed.astream("hi", handlers=[telemetry.handler, note]):
         assert "a" == str(piece)
         break
-    await asyncio.wait_for(left.wait(), PATIENCE)
+    await asyncio.wait_for(closed.wait(), PATIENCE)
     ended = telemetry.spans
     assert ended
     assert all(span.attributes["rxllm.cancelled"] is True for span in ended)
@@ -382,8 +382,8 @@ async def test_who_breaks_out_ends_the_span(telemetry, streamed, caplog):
     assert [] == caplog.records
 
 
-def test_sync_consumers_in_threads_disturb_nobody(telemetry, caplog):
-    """Each breaks out of its own stream, in a context of its own."""
+def test_sync_consumers_in_threads_are_independent(telemetry, caplog):
+    """Each thread breaks out of its own stream, in its own context."""
 
     def consume():
         with Silent(handlers=[telemetry.handler]).stream("hi") as stream:
@@ -400,7 +400,7 @@ def test_sync_consumers_in_threads_disturb_nobody(telemetry, caplog):
 
 
 def ended_soon(telemetry, count):
-    """The spans, when there are so many: a sync stream does not wait for the loop to close what it left."""
+    """The spans, once there are `count` of them: after a break, the loop closes a sync stream in the background."""
     rxllm.runtime.portal.portal()
     for _ in range(100):
         if len(telemetry.spans) >= count:
@@ -410,7 +410,7 @@ def ended_soon(telemetry, count):
 
 
 async def test_a_cancelled_task_ends_the_span(telemetry, caplog):
-    """Also where the stream is closed by another task than the one that began it."""
+    """The span ends, also if another task than the starting one closes the stream."""
     begun = asyncio.Event()
 
     async def consume(stream):
@@ -427,8 +427,8 @@ async def test_a_cancelled_task_ends_the_span(telemetry, caplog):
     assert [] == caplog.records
 
 
-def test_cancelling_keeps_what_was_counted(telemetry, server):
-    """What arrived before tells of the answer."""
+def test_cancelled_span_keeps_the_usage_so_far(telemetry, server):
+    """The chunks that had arrived set the response attributes."""
     released = Signal()
     role, first, *rest = Chat().stream(["Hel", "lo"])
     server.reply(Reply([role, first, released, *rest]))
@@ -440,8 +440,8 @@ def test_cancelling_keeps_what_was_counted(telemetry, server):
     assert (True, chunk.id) == (span.attributes["rxllm.cancelled"], span.attributes["gen_ai.response.id"])
 
 
-async def test_runs_at_once_are_apart(telemetry):
-    """Fifty of them, each a trace of its own with its own answer."""
+async def test_concurrent_runs_have_separate_spans(telemetry):
+    """Fifty concurrent runs are fifty traces, each with its own response."""
     pipeline = rxllm.pipe(Echo(), rxllm.text()).with_config(handlers=[telemetry.handler])
     await asyncio.gather(*[pipeline.ainvoke("abc") for _ in range(50)])
     traces = {}
@@ -451,8 +451,8 @@ async def test_runs_at_once_are_apart(telemetry):
     assert all(inside(inner, outer) for outer, inner in traces.values())
 
 
-def test_what_it_does_not_know_it_ignores(telemetry):
-    """Chunks and ends of runs that it did not see begin, and chunks without a run, as a mere observer hears them."""
+def test_events_of_unknown_runs_are_ignored(telemetry):
+    """Chunks and ends of runs without a start are ignored, as are chunks without a run."""
     run = Run("1", "Echo", "llm")
     telemetry.handler.on_event(Finished(Message("assistant"), run=run))
     telemetry.handler.on_event(rxllm.Custom("mine", run=run))
@@ -462,8 +462,8 @@ def test_what_it_does_not_know_it_ignores(telemetry):
     assert [] == telemetry.spans
 
 
-async def test_it_can_be_subscribed_to_events(telemetry):
-    """They tell what it needs."""
+async def test_handler_can_be_subscribed_to_events(telemetry):
+    """`events` provides everything that the handler needs."""
     done = asyncio.Event()
     Echo().events("ab").pipe(ops.do_action(on_completed=done.set)).subscribe(telemetry.handler)
     await asyncio.wait_for(done.wait(), PATIENCE)
@@ -473,8 +473,8 @@ async def test_it_can_be_subscribed_to_events(telemetry):
 # ── metrics ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_metrics_have_the_conventions_names_units_and_buckets(telemetry, server):
-    """One duration and one first chunk an answer, one time for each further chunk, tokens by their type."""
+def test_metrics_follow_the_convention(telemetry, server):
+    """Names, units and buckets: one duration and first chunk per answer, one time per further chunk, tokens by type."""
     server.reply(Reply(Chat().stream(["Hel", "lo"], usage=(3, 2))))
     llm = rxllm.OpenAI("gpt-5-mini", api_key=KEY, base_url=f"{server.url}/v1", handlers=[telemetry.handler])
     chunks = list(llm.stream("hi"))
@@ -492,8 +492,8 @@ def test_metrics_have_the_conventions_names_units_and_buckets(telemetry, server)
 
 
 def test_unknown_counts_are_not_reported(telemetry):
-    """Neither as zero nor as an estimate."""
-    Whole(handlers=[telemetry.handler]).invoke("hi")  # knows its input only
+    """An unknown count is absent: no zero, no estimate."""
+    Whole(handlers=[telemetry.handler]).invoke("hi")  # reports its input tokens only
     Echo(handlers=[telemetry.handler]).invoke("hi")
     run = Run("1", "Echo", "llm", service=rxllm.Service("echo"))
     guessed = Message("assistant", "a", usage=Usage(input_tokens=9, output_tokens=9, estimated=True))
@@ -507,13 +507,13 @@ def test_unknown_counts_are_not_reported(telemetry):
 
 
 def content(span):
-    """What a span tells of what was said."""
+    """The content attributes of a span."""
     names = ("gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.system_instructions")
     return [json.loads(span.attributes[name]) if name in span.attributes else None for name in names]
 
 
-def test_content_is_told_on_request(open_telemetry):
-    """Messages in the convention's shape, the system's apart."""
+def test_content_is_exported_on_request(open_telemetry):
+    """Messages have the convention's schema, and the system instructions are separate."""
     Whole(handlers=[open_telemetry.handler]).invoke([("system", "Be kind."), ("user", "Are you?")])
     text = {"type": "text", "content": "Are you?"}
     answer = {"role": "assistant", "parts": [{"type": "text", "content": "yes"}], "finish_reason": "stop"}
@@ -521,8 +521,8 @@ def test_content_is_told_on_request(open_telemetry):
     assert [[{"role": "user", "parts": [text]}], [answer], rules] == content(open_telemetry.span)
 
 
-def test_every_part_has_a_shape(open_telemetry):
-    """Arguments are a document where they are one; files are told by type and size."""
+def test_every_part_has_a_schema(open_telemetry):
+    """Tool arguments are parsed JSON where possible; files are reported by type and size."""
     parts = [
         ReasoningPart("hm"),
         RefusalPart("no"),
@@ -547,8 +547,8 @@ def test_every_part_has_a_shape(open_telemetry):
     ] == said["parts"]
 
 
-def test_content_of_pipelines_and_tools_is_told_on_request(open_telemetry):
-    """Whatever it is: what has no JSON is told as Python shows it."""
+def test_content_of_pipelines_and_tools_is_exported_on_request(open_telemetry):
+    """Any input and output is exported; values that JSON lacks appear as their repr."""
     rxllm.pipe(Echo(), rxllm.text()).invoke("ab", handlers=[open_telemetry.handler])
     workflow, _ = open_telemetry.spans
     said = [[{"role": role, "parts": [{"type": "text", "content": "ab"}]}] for role in ("user", "assistant")]
@@ -563,8 +563,8 @@ def test_content_of_pipelines_and_tools_is_told_on_request(open_telemetry):
     assert "{1.5j: 3}" == span.attributes["gen_ai.tool.call.result"]
 
 
-def test_the_text_of_errors_is_told_on_request(open_telemetry):
-    """With what had arrived."""
+def test_error_texts_are_exported_on_request(open_telemetry):
+    """The span has the error's text and the part of the answer that had arrived."""
     with pytest.raises(RateLimited):
         Broken(handlers=[open_telemetry.handler]).invoke("this")
     assert "too many requests such as 'this'" == open_telemetry.span.status.description
@@ -572,18 +572,18 @@ def test_the_text_of_errors_is_told_on_request(open_telemetry):
     assert [{"type": "text", "content": "a"}] == answer["parts"]
 
 
-# ── making one ───────────────────────────────────────────────────────────────────────────────────────────────────
+# ── construction ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_without_the_extra_it_says_which(monkeypatch):
-    """When it is made, not when it is heard."""
+def test_missing_extra_is_named_in_the_error(monkeypatch):
+    """The constructor raises MisuseError with the command to install the extra."""
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     with pytest.raises(MisuseError, match=r"pip install 'rxllm\[otel\]'"):
         OpenTelemetryHandler()
 
 
-def test_without_providers_it_uses_the_global_ones(caplog):
-    """Which do nothing, if the program has set none."""
+def test_global_providers_are_the_default(caplog):
+    """Without a configured SDK the global providers do nothing."""
     caplog.set_level(logging.WARNING)
     handler = OpenTelemetryHandler()
     assert "ab" == str(Echo(handlers=[handler]).invoke("ab"))
@@ -591,8 +591,8 @@ def test_without_providers_it_uses_the_global_ones(caplog):
     assert [] == caplog.records
 
 
-def test_a_bad_address_is_told_by_the_model(telemetry, monkeypatch):
-    """Not by who asks where it is."""
+def test_bad_address_is_reported_by_the_model(telemetry, monkeypatch):
+    """The model raises the error, not the handler that reads the address."""
     monkeypatch.setenv("OPENAI_BASE_URL", "http://[::1")
     llm = rxllm.OpenAI("m", api_key=KEY, handlers=[telemetry.handler])
     with pytest.raises(MisuseError):

@@ -1,4 +1,4 @@
-"""The live line: what it counts, what it reckons, and what it writes where there is no terminal."""
+"""The live line: its counts, its estimates, and its output without a terminal."""
 
 import asyncio
 import io
@@ -15,22 +15,22 @@ from rxllm.handlers.progress import ProgressHandler
 
 
 class Clock:
-    """Stands where it is put."""
+    """A clock that the test sets."""
 
     now = 100.0
 
     def __call__(self):
-        """The time."""
+        """Return the time."""
         return self.now
 
 
 class Counted(LLM):
-    """Answers, fails or waits, as it is asked; puts out ten tokens, and moves the clock by a second."""
+    """Answers, fails or waits, as the prompt says; emits ten tokens and advances the clock by one second."""
 
     clock: Clock = Clock()
 
     async def chunks(self, request):
-        """A chunk."""
+        """Yield one chunk."""
         yield Chunk("a", usage=Usage(output_tokens=10))
         Counted.clock.now += 1
         if request.text == "fail":
@@ -41,13 +41,13 @@ class Counted(LLM):
 
 @pytest.fixture
 def screen():
-    """What is written to."""
+    """The output."""
     return io.StringIO()
 
 
 @pytest.fixture
 def progress(screen):
-    """Makes a handler that writes there, with a clock of its own."""
+    """Return a function that creates a handler with a test clock, writing to `screen`."""
 
     def make(total=None, *, terminal=False):
         clock = Counted.clock = Clock()
@@ -57,43 +57,43 @@ def progress(screen):
     return make
 
 
-def test_a_batch_is_counted_and_reckoned(progress, screen):
-    """Where there is no terminal, one line is left at the end: after three of four, a second each."""
+def test_batch_shows_counts_and_the_time_left(progress, screen):
+    """Without a terminal, one line is written at the end: three of four runs, one second each."""
     with progress(4) as handler:
         Counted(handlers=[handler]).batch(["x", "fail", "x"], max_concurrency=1, return_exceptions=True)
     assert "2/4 done, 0 running, 1 failed, 10 tokens/s, 0:00:01 left\n" == screen.getvalue()
 
 
-def test_without_a_total_no_time_is_told(progress, screen):
-    """Nor how many there will be."""
+def test_without_a_total_no_time_left_is_shown(progress, screen):
+    """The line also has no total."""
     with progress() as handler:
         Counted(handlers=[handler]).invoke("x")
     assert "1 done, 0 running, 0 failed, 10 tokens/s\n" == screen.getvalue()
 
 
-def test_nothing_is_reckoned_before_anything_ends(progress, screen):
-    """A batch of nothing."""
+def test_nothing_is_estimated_before_the_first_end(progress, screen):
+    """An empty batch shows neither a rate nor a time left."""
     with progress(3):
         pass
     assert "0/3 done, 0 running, 0 failed\n" == screen.getvalue()
 
 
-def test_more_than_were_announced_take_no_negative_time(progress, screen):
-    """They are counted all the same."""
+def test_more_runs_than_the_total_leave_zero_time(progress, screen):
+    """The runs beyond the total are counted, and the time left is never negative."""
     with progress(1) as handler:
         Counted(handlers=[handler]).batch(["x", "x"], max_concurrency=1)
     assert "2/1 done, 0 running, 0 failed, 10 tokens/s, 0:00:00 left\n" == screen.getvalue()
 
 
-def test_long_times_are_told_in_hours(progress, screen):
+def test_long_times_are_shown_in_hours(progress, screen):
     """Minutes and seconds have two digits."""
     with progress(3662) as handler:
         Counted(handlers=[handler]).invoke("x")
     assert screen.getvalue().endswith("1:01:01 left\n")
 
 
-async def test_what_runs_and_what_was_left_is_told(progress, screen):
-    """Who left is no failure; what it had put out counts."""
+async def test_running_and_cancelled_runs_are_shown(progress, screen):
+    """A cancelled run is not a failure; its tokens count."""
     with progress() as handler:
         llm = Counted(handlers=[handler])
         async with llm.astream("wait") as stream:
@@ -102,8 +102,8 @@ async def test_what_runs_and_what_was_left_is_told(progress, screen):
     assert screen.getvalue().startswith("0 done, 0 running, 0 failed, 1 cancelled")
 
 
-def test_a_pipeline_is_one_task_with_the_tokens_of_its_models(progress, screen):
-    """Heard at the pipeline, whatever it gives; heard at a model within, that is the outermost that is heard."""
+def test_pipeline_counts_as_one_run_with_the_tokens_of_its_models(progress, screen):
+    """The outermost received run counts: the pipeline's, or the model's where only the model is observed."""
     with progress() as handler:
         rxllm.pipe(Counted()).with_config(handlers=[handler]).invoke("x")
     assert "1 done, 0 running, 0 failed, 10 tokens/s\n" == screen.getvalue()
@@ -116,8 +116,8 @@ def test_a_pipeline_is_one_task_with_the_tokens_of_its_models(progress, screen):
     assert screen.getvalue().endswith("\n1 done, 0 running, 0 failed, 10 tokens/s\n")
 
 
-def test_threads_are_counted_together(progress, screen):
-    """Runs on the portal, and on loops of their own."""
+def test_runs_in_several_threads_are_counted_together(progress, screen):
+    """Runs on the portal and on other event loops share one line."""
 
     def own_loop(handler):
         asyncio.run(Counted(handlers=[handler]).ainvoke("x"))
@@ -129,8 +129,8 @@ def test_threads_are_counted_together(progress, screen):
     assert screen.getvalue().startswith("16 done, 0 running, 0 failed")
 
 
-def test_on_a_terminal_the_line_is_live(progress, screen):
-    """It is drawn at the start and drawn over at the end; the cursor, which is hidden meanwhile, comes back."""
+def test_line_is_live_on_a_terminal(progress, screen):
+    """The line is drawn at the start and redrawn at the end; the hidden cursor comes back."""
     with progress(1, terminal=True) as handler:
         Counted(handlers=[handler]).invoke("x")
     assert screen.getvalue().startswith("\x1b[?25l0/1 done, 0 running, 0 failed")
@@ -138,22 +138,22 @@ def test_on_a_terminal_the_line_is_live(progress, screen):
     assert screen.getvalue().endswith("\x1b[?25h")
 
 
-def test_the_line_goes_when_the_block_fails(progress, screen):
-    """Its thread ends, and the last state is there to read."""
+def test_line_stops_when_the_block_raises(progress, screen):
+    """The refresh thread ends, and the last state stays readable."""
     with pytest.raises(Interrupted), progress() as handler:
         Counted(handlers=[handler]).invoke("fail")
     assert "0 done, 0 running, 1 failed, 10 tokens/s\n" == screen.getvalue()
 
 
-def test_it_is_shown_on_standard_error(capsys):
-    """Where no console is given."""
+def test_default_console_is_standard_error(capsys):
+    """Without `console`, the line goes to standard error."""
     with ProgressHandler():
         pass
     assert ("", "0 done, 0 running, 0 failed\n") == capsys.readouterr()
 
 
-def test_without_rich_a_sentence_says_what_to_install(monkeypatch):
-    """When the handler is made."""
+def test_missing_rich_is_named_in_the_error(monkeypatch):
+    """The constructor raises MisuseError with the command to install the extra."""
     monkeypatch.setitem(sys.modules, "rich.live", None)
     with pytest.raises(MisuseError, match=r"pip install 'rxllm\[progress\]'"):
         ProgressHandler()

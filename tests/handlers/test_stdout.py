@@ -1,4 +1,4 @@
-"""What is written where: on a terminal and elsewhere, of pipelines and models, of one run and of several."""
+"""`StdoutHandler`: its output on terminals and files, for models and pipelines, one run and several."""
 
 import asyncio
 import io
@@ -13,33 +13,33 @@ import rxllm
 from rxllm import LLM, Chunk, Interrupted, ReasoningPart, RunChunk, StdoutHandler
 from rxllm.testing import FakeServer, Reply
 
-PATIENCE = 5.0  # seconds for what comes at once
+PATIENCE = 5.0  # seconds; a limit for steps that take milliseconds
 DIM, RED, PLAIN = "\x1b[2m", "\x1b[31m", "\x1b[0m"
 
 
 class Letters(LLM):
-    """Streams the prompt by letters."""
+    """Streams the prompt letter by letter."""
 
     async def chunks(self, request):
-        """Letters."""
+        """Yield one chunk per letter."""
         for letter in request.text:
             yield letter
 
 
 class Breaks(LLM):
-    """Fails after a chunk."""
+    """Emits a chunk, then fails."""
 
     async def chunks(self, request):
-        """Half of it."""
+        """Yield one chunk, then raise."""
         yield "a"
         raise Interrupted("no")
 
 
 class Thinks(LLM):
-    """Reasons in two pieces, then answers."""
+    """Emits reasoning in two chunks, then the answer."""
 
     async def chunks(self, request):
-        """Reasoning and text."""
+        """Yield reasoning and text."""
         yield Chunk(parts=[ReasoningPart("I th")])
         yield Chunk(parts=[ReasoningPart("ink.")])
         yield "So"
@@ -47,10 +47,10 @@ class Thinks(LLM):
 
 
 class StartsAgain(LLM):
-    """Takes back what it said, once in a chunk of its own, once in one with text."""
+    """Resets its answer twice: in a chunk of its own, and in a chunk with text."""
 
     async def chunks(self, request):
-        """Three times the same."""
+        """Yield the same text three times."""
         yield "Hel"
         yield Chunk(reset=True)
         yield "Hell"
@@ -58,23 +58,23 @@ class StartsAgain(LLM):
 
 
 class Terminal(io.StringIO):
-    """A terminal, if you ask it."""
+    """A file that says it is a terminal."""
 
     def isatty(self):
-        """It says so."""
+        """Return True."""
         return True
 
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch):
-    """Nothing about colours is said, but what a test says."""
+    """Remove the environment variables about colour."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
 
 
 @pytest.fixture(params=[io.StringIO, Terminal], ids=["file", "terminal"])
 def file(request):
-    """Some of either kind."""
+    """A file, once plain and once a terminal."""
     return request.param()
 
 
@@ -84,11 +84,11 @@ def terminal():
     return Terminal()
 
 
-# ── what is written ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── text ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_models_text_is_a_line(file):
-    """As it comes, and its end after the last piece; an answer that ends a line ends it once."""
+def test_model_writes_its_text_as_a_line(file):
+    """Text appears as it arrives, with a newline after the last piece, unless the answer ends with one."""
     handler = StdoutHandler(file)
     Letters(handlers=[handler]).batch(["ab", "c\n", "d"], max_concurrency=1)
     assert "ab\nc\nd\n" == file.getvalue()
@@ -99,28 +99,28 @@ def test_a_models_text_is_a_line(file):
     [(Letters(),), (Letters(), rxllm.text()), (Letters(), rxllm.message()), (Letters(), Letters(), rxllm.text())],
     ids=["chunks", "texts", "message", "two models"],
 )
-def test_a_pipelines_text_is_written_once(stages, file):
-    """What it gives, not what the models within give to it; whatever form it has."""
+def test_pipelines_text_is_written_once(stages, file):
+    """The pipeline's values are written, not those of the models inside; chunks, strings and messages work."""
     rxllm.pipe(*stages).with_config(handlers=[StdoutHandler(file)]).invoke("ab")
     assert "ab\n" == file.getvalue()
 
 
-def test_what_a_pipeline_makes_of_it_is_written(file):
-    """And nothing of what is no text."""
+def test_transformed_text_of_a_pipeline_is_written(file):
+    """The pipeline's strings are written; values that are not text are ignored."""
     handler = StdoutHandler(file)
     rxllm.pipe(Letters(), rxllm.text(), ops.map(str.upper)).with_config(handlers=[handler]).invoke("ab")
     rxllm.pipe(Letters(), rxllm.text(), ops.map(len)).with_config(handlers=[handler]).invoke("ab")
     assert "AB\n" == file.getvalue()
 
 
-def test_a_model_within_is_heard_where_only_it_is_attached(file):
-    """It is the outermost that is heard, although a pipeline that nobody listens to runs it."""
+def test_handler_attached_inside_a_pipeline_writes_its_model(file):
+    """The outermost run that the handler receives is written, here the model's."""
     rxllm.pipe(Letters(handlers=[StdoutHandler(file)]), rxllm.text(), ops.map(str.upper)).invoke("ab")
     assert "ab\n" == file.getvalue()
 
 
-def test_it_can_be_subscribed(file):
-    """To a model's answer, a pipeline's texts, all events, or the chunks of them."""
+def test_handler_can_be_subscribed(file):
+    """It accepts a model's answer, a pipeline's texts, all events, or only their chunks."""
     llm = Letters()
     of_chunks = ops.filter(lambda event: isinstance(event, RunChunk))
     for source in (
@@ -133,8 +133,8 @@ def test_it_can_be_subscribed(file):
     assert "ab\n" * 4 == file.getvalue()
 
 
-async def test_leaving_ends_the_line(file):
-    """So that what comes next has a line of its own."""
+async def test_cancellation_ends_the_line(file):
+    """The next output starts on a line of its own."""
 
     class Hangs(LLM):
         async def chunks(self, request):
@@ -146,14 +146,14 @@ async def test_leaving_ends_the_line(file):
     assert "a\n" == file.getvalue()
 
 
-def test_standard_output_is_looked_up_when_it_is_written_to(capsys):
-    """A handler that was made before it was replaced writes to the replacement."""
+def test_standard_output_is_looked_up_at_each_write(capsys):
+    """A handler that was created before `sys.stdout` was replaced writes to the replacement."""
     Letters(handlers=[StdoutHandler()]).invoke("ab")
     assert ("ab\n", "") == capsys.readouterr()
 
 
-def test_a_provider_over_http_is_written():
-    """With its reasoning, on a terminal."""
+def test_provider_over_http_is_written():
+    """A terminal shows its reasoning and its text."""
     file, terminal = io.StringIO(), Terminal()
     with FakeServer(Reply(Chat().stream(["He", "llo"], reasoning=["Hm", "."]))) as server:
         llm = rxllm.OpenAI("m", base_url=f"{server.url}/v1", handlers=[StdoutHandler(file), StdoutHandler(terminal)])
@@ -166,21 +166,21 @@ def test_a_provider_over_http_is_written():
 
 
 def test_reasoning_is_dimmed_before_the_answer(terminal):
-    """On a line of its own."""
+    """The reasoning has a line of its own."""
     Thinks(handlers=[StdoutHandler(terminal)]).invoke("x")
     assert f"{DIM}I th{PLAIN}{DIM}ink.{PLAIN}\nSo!\n" == terminal.getvalue()
 
 
-def test_reasoning_is_no_text():
-    """Where there is no terminal, the answer alone is written."""
+def test_files_get_no_reasoning():
+    """Without a terminal, only the answer's text is written."""
     file = io.StringIO()
     Thinks(handlers=[StdoutHandler(file)]).invoke("x")
     assert "So!\n" == file.getvalue()
 
 
 @pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
-def test_who_wants_no_colour_gets_none(name, value, terminal, monkeypatch):
-    """The texts are the same."""
+def test_no_color_and_dumb_terminals_get_no_styles(name, value, terminal, monkeypatch):
+    """The text stays the same."""
     monkeypatch.setenv(name, value)
     monkeypatch.setattr("sys.stderr", error := Terminal())
     Thinks(handlers=[StdoutHandler(terminal)]).invoke("x")
@@ -190,15 +190,15 @@ def test_who_wants_no_colour_gets_none(name, value, terminal, monkeypatch):
     assert "Interrupted: no\n" == error.getvalue()
 
 
-def test_an_empty_no_color_says_nothing(terminal, monkeypatch):
-    """By the convention it must not be empty."""
+def test_empty_no_color_keeps_the_styles(terminal, monkeypatch):
+    """By the convention only a non-empty NO_COLOR counts."""
     monkeypatch.setenv("NO_COLOR", "")
     Thinks(handlers=[StdoutHandler(terminal)]).invoke("x")
     assert DIM in terminal.getvalue()
 
 
-def test_a_failure_is_told_once_and_in_red(terminal, monkeypatch):
-    """On standard error, whose own terminal decides; though the model's run and the pipeline's run both failed."""
+def test_failure_is_written_once_in_red(terminal, monkeypatch):
+    """Standard error gets one line, styled by its own terminal, though model and pipeline both failed."""
     for error, expected in (Terminal(), f"{RED}Interrupted: no{PLAIN}\n"), (io.StringIO(), "Interrupted: no\n"):
         monkeypatch.setattr("sys.stderr", error)
         with pytest.raises(Interrupted):
@@ -207,26 +207,26 @@ def test_a_failure_is_told_once_and_in_red(terminal, monkeypatch):
     assert "a\na\n" == terminal.getvalue()
 
 
-def test_what_a_model_within_failed_of_is_not_told_if_the_pipeline_did_not(capsys):
-    """It is the pipeline's to say."""
+def test_recovered_failure_inside_a_pipeline_is_not_written(capsys):
+    """Only the outermost run's failure is written."""
     pipeline = rxllm.pipe(Breaks(), rxllm.text(), ops.catch(rx.just("b")))
     pipeline.with_config(handlers=[StdoutHandler()]).invoke("x")
     assert ("ab\n", "") == capsys.readouterr()
 
 
-def test_starting_again_is_seen():
-    """As a note on a line of its own, dimmed on a terminal."""
+def test_restart_of_an_answer_is_shown():
+    """A note has its own line, dimmed on a terminal."""
     file, terminal = io.StringIO(), Terminal()
     StartsAgain(handlers=[StdoutHandler(file), StdoutHandler(terminal)]).invoke("x")
     assert "Hel\n[started again]\nHell\n[started again]\nHello\n" == file.getvalue()
     assert file.getvalue().replace("[started again]", f"{DIM}[started again]{PLAIN}") == terminal.getvalue()
 
 
-# ── several at once ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── several runs ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_runs_at_the_same_time_are_written_one_after_another(file, capsys):
-    """In the order they began: the first as it comes, the others when it has ended, with their failures."""
+async def test_concurrent_runs_are_written_one_after_another(file, capsys):
+    """In the order of their starts: the first as it arrives, each other one after it, failures included."""
     may_end = asyncio.Event()
 
     class First(LLM):
@@ -250,8 +250,8 @@ async def test_runs_at_the_same_time_are_written_one_after_another(file, capsys)
     assert {} == handler._turns
 
 
-async def test_who_is_next_is_written_as_it_comes(file):
-    """Once the first has ended."""
+async def test_next_run_is_written_as_it_arrives(file):
+    """After the first run has ended, the second is written live."""
     first, second = asyncio.Event(), asyncio.Event()
 
     class Waits(LLM):
@@ -274,7 +274,7 @@ async def test_who_is_next_is_written_as_it_comes(file):
 
 
 def test_threads_do_not_garble_lines(file):
-    """Each answer is whole, on loops of its own and on the portal."""
+    """Each answer is whole, for runs on several event loops and on the portal."""
     handler = StdoutHandler(file)
     llm = Letters(handlers=[handler])
     threads = [
@@ -292,10 +292,10 @@ def test_threads_do_not_garble_lines(file):
 
 
 class Attacks(LLM):
-    """Tries to write to the terminal's clipboard, in reasoning, text and an error; the sequences are split."""
+    """Tries to write to the terminal's clipboard, with split escape sequences in reasoning, text and error."""
 
     async def chunks(self, request):
-        """An escape sequence in pieces."""
+        """Yield an escape sequence in pieces."""
         for half in ("\x1b", "]52;c;AA\x07"):
             yield Chunk(parts=[ReasoningPart(half)])
         yield "a\x1b"
@@ -303,8 +303,8 @@ class Attacks(LLM):
         raise Interrupted("no\x1b[2J\nfake")
 
 
-def test_control_characters_are_shown(capsys, monkeypatch):
-    """Neither what is thought nor what is said reaches the terminal as a command, nor an error; its line is one."""
+def test_control_characters_are_made_visible(capsys, monkeypatch):
+    """Reasoning, text and errors never reach the terminal as commands, and the error stays on one line."""
     monkeypatch.setenv("NO_COLOR", "1")
     out, err = Terminal(), Terminal()
     monkeypatch.setattr("sys.stderr", err)

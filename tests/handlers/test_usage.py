@@ -1,4 +1,4 @@
-"""The meter of tokens: by model, whatever the end, and what they cost."""
+"""`UsageMeter`: tokens by model, for every kind of end, and their cost."""
 
 import asyncio
 import subprocess
@@ -28,15 +28,15 @@ from rxllm import (
 from rxllm.handlers import usage as meters
 from rxllm.testing import FakeServer, Reply
 
-PATIENCE = 5.0  # seconds for what comes at once
+PATIENCE = 5.0  # seconds; a limit for steps that take milliseconds
 TOKENS = Usage(input_tokens=1_000_000, output_tokens=100_000)
 
 
 class Counted(LLM):
-    """Tells its model and tokens, and fails or waits where it is asked to."""
+    """Reports its model and tokens; fails or waits if the prompt says so."""
 
     async def chunks(self, request):
-        """Two chunks."""
+        """Yield two chunks."""
         yield Chunk("a", model=f"m-{request.text}", usage=Usage(input_tokens=3))
         if request.text == "wait":
             await asyncio.Event().wait()
@@ -47,7 +47,7 @@ class Counted(LLM):
 
 @frozen
 class Priced(LLM):
-    """Answers as another's model, from another's address."""
+    """Answers as another model, from another address."""
 
     tokens: Usage | None = TOKENS
     model: str = "gpt-4o-mini"
@@ -55,7 +55,7 @@ class Priced(LLM):
     address: str | None = None
 
     async def complete(self, request):
-        """A Message, unless it is refused."""
+        """Return a Message, or raise."""
         if request.text == "refuse":
             raise RateLimited("no", status=429)
         if request.text == "break":
@@ -63,12 +63,12 @@ class Priced(LLM):
         return Message("assistant", "a", usage=self.tokens, model=self.model)
 
     def service(self, request):
-        """Who it says it is."""
+        """Return the configured service."""
         return Service(self.provider, self.model, self.address)
 
 
 def metered(*llms, prompt="x"):
-    """A meter that has heard these models."""
+    """Return a meter that has received one run of each model."""
     meter = UsageMeter()
     for llm in llms:
         llm.with_config(handlers=[meter]).batch([prompt], return_exceptions=True)
@@ -79,15 +79,15 @@ def metered(*llms, prompt="x"):
 
 
 def test_tokens_are_added_up_by_model():
-    """Those of all answers, streamed or not."""
+    """Streamed and whole answers are added up."""
     meter = UsageMeter()
     Counted(handlers=[meter]).batch(["x", "x", "y"])
     assert {"m-x": Usage(input_tokens=6, output_tokens=4), "m-y": Usage(input_tokens=3, output_tokens=2)} == meter.usage
     assert (3, Usage(input_tokens=9, output_tokens=6)) == (meter.requests, meter.total)
 
 
-def test_what_failed_counts():
-    """With what had arrived."""
+def test_failed_answers_count():
+    """The usage that had arrived is added."""
     meter = UsageMeter()
     llm = Counted(handlers=[meter])
     with pytest.raises(Interrupted):
@@ -96,8 +96,8 @@ def test_what_failed_counts():
     assert 1 == meter.requests
 
 
-async def test_what_was_left_counts():
-    """With what had arrived, in a pipeline as well, which is no request of its own; what nobody told is guessed."""
+async def test_cancelled_answers_count():
+    """The usage that had arrived is added; missing usage is estimated. A pipeline is not a request of its own."""
     meter = UsageMeter()
     async with rxllm.pipe(Counted(), rxllm.text()).with_config(handlers=[meter]).astream("wait") as stream:
         await anext(stream)
@@ -105,13 +105,13 @@ async def test_what_was_left_counts():
     assert 1 == meter.requests
 
 
-def test_nothing_was_used_where_nothing_ran():
-    """The total is no count at all."""
+def test_total_without_runs_is_empty():
+    """Every count is unknown."""
     assert ({}, Usage(), 0) == (UsageMeter().usage, UsageMeter().total, UsageMeter().requests)
 
 
-def test_many_threads_are_counted_together():
-    """On loops of their own and on the portal, while others read."""
+def test_runs_in_several_threads_are_counted_together():
+    """Runs on several event loops and on the portal are added while another thread reads."""
     meter = UsageMeter()
     llm = Counted(handlers=[meter])
     begin = threading.Barrier(5)
@@ -135,21 +135,21 @@ def test_many_threads_are_counted_together():
 # ── cost ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_cost_is_that_of_all_models():
-    """A million tokens in and a tenth of it out, by prices that have long been the same."""
+def test_cost_is_the_sum_of_all_models():
+    """A million input and a hundred thousand output tokens, by long-stable prices."""
     meter = metered(Priced(), Priced(), Priced(model="gpt-4o"))
     assert {"gpt-4o-mini": Decimal("0.42"), "gpt-4o": Decimal("3.5")} == meter.costs
     assert Decimal("3.92") == meter.cost
     assert {} == meter.unpriced
 
 
-def test_nothing_cost_nothing():
-    """Where nothing ran."""
+def test_no_runs_cost_nothing():
+    """The cost is zero."""
     assert (Decimal(0), {}, {}) == (UsageMeter().cost, UsageMeter().costs, UsageMeter().unpriced)
 
 
-def test_what_has_no_price_is_told():
-    """It is no part of the cost; and a cost of which nothing is known is None."""
+def test_answers_without_a_price_are_counted():
+    """`unpriced` counts them; the cost is None if no answer has a price."""
     meter = metered(Priced(), Priced(model="mine"), Priced(model="mine"))
     assert (Decimal("0.21"), {"mine": 2}) == (meter.cost, meter.unpriced)
     meter = metered(Priced(model="mine"))
@@ -167,14 +167,14 @@ def test_what_has_no_price_is_told():
     ],
     ids=["none", "input", "output", "estimated", "absurd"],
 )
-def test_what_was_not_counted_has_no_price(tokens):
-    """Half of it would look like all of it."""
+def test_incomplete_token_counts_have_no_price(tokens):
+    """A partial cost would look like the whole cost."""
     meter = metered(Priced(), Priced(tokens))
     assert (Decimal("0.21"), {"gpt-4o-mini": 1}) == (meter.cost, meter.unpriced)
 
 
-def test_what_was_refused_cost_nothing():
-    """And what broke before anything came may have: that is not known."""
+def test_refused_requests_cost_nothing():
+    """A request that broke before its first chunk has an unknown cost."""
     assert ({}, Decimal(0)) == (metered(Priced(), prompt="refuse").unpriced, metered(Priced(), prompt="refuse").cost)
     assert ({"gpt-4o-mini": 1}, None) == (
         metered(Priced(), prompt="break").unpriced,
@@ -183,7 +183,7 @@ def test_what_was_refused_cost_nothing():
 
 
 def test_cached_tokens_have_prices_of_their_own():
-    """The input includes them, whoever the provider is."""
+    """The input count includes cached tokens for every provider, and each kind has its own price."""
     cached = Usage(input_tokens=1_000_000, output_tokens=0, cache_read_input_tokens=1_000_000)
     assert Decimal("0.075") == metered(Priced(cached)).cost
     claude = Priced(cached, model="claude-3-5-haiku-latest", provider="anthropic")
@@ -193,15 +193,15 @@ def test_cached_tokens_have_prices_of_their_own():
     assert Decimal("1.00") == metered(claude).cost
 
 
-def test_each_answer_has_the_price_of_its_size():
-    """Two short ones do not cost what a long one does, where long ones are dearer."""
+def test_price_depends_on_the_answers_size():
+    """Two short answers cost less than one long answer where long ones have a higher price."""
     gemini = Priced(Usage(input_tokens=150_000, output_tokens=0), model="gemini-2.5-pro", provider="google")
     twice = Priced(Usage(input_tokens=300_000, output_tokens=0), model="gemini-2.5-pro", provider="google")
     assert 2 * metered(gemini).cost == metered(gemini, gemini).cost < metered(twice).cost
 
 
-def test_each_answer_has_the_price_of_its_day():
-    """However late the cost is asked for: this model has become cheaper."""
+def test_price_depends_on_the_answers_day():
+    """The day of the answer counts, not the day of the calculation: this model's price has dropped."""
     run = Run("1", "m", "llm", service=Service("openai", "o3"))
     message = Message("assistant", "a", usage=Usage(input_tokens=1_000_000, output_tokens=0), model="o3")
     costs = []
@@ -212,16 +212,16 @@ def test_each_answer_has_the_price_of_its_day():
     assert [Decimal(10), Decimal(2)] == costs
 
 
-def test_prices_are_those_of_who_is_at_the_address():
-    """Who speaks another's protocol has prices of his own, or none; an address of nobody's counts as the protocol's."""
+def test_address_determines_the_price_list():
+    """Another vendor's server has its own prices, or none; an unknown address has those of the protocol's vendor."""
     groq = Priced(model="llama-3.3-70b-versatile", address="api.groq.com")
     assert metered(groq).cost > 0
     assert {"gpt-4o-mini": 1} == metered(Priced(address="api.groq.com")).unpriced
     assert Decimal("0.21") == metered(Priced(address="gateway.example")).cost
 
 
-def test_a_provider_over_http_has_a_price():
-    """By the tokens that it tells at the end of its stream."""
+def test_provider_over_http_has_a_price():
+    """The usage at the end of the stream is priced."""
     chat = Chat(model="gpt-4o-mini")
     meter = UsageMeter()
     with FakeServer(Reply(chat.stream(["He", "llo"], usage=(1_000_000, 100_000)))) as server:
@@ -229,17 +229,17 @@ def test_a_provider_over_http_has_a_price():
     assert Decimal("0.21") == meter.cost
 
 
-def test_the_meter_keeps_few_answers(monkeypatch):
-    """However many there are, and whoever asks for the cost: they are reckoned by the hundreds."""
-    monkeypatch.setattr(meters, "_KEEP", 10)
+def test_meter_keeps_a_bounded_number_of_answers(monkeypatch):
+    """Unpriced answers are priced in batches, even if the cost is never read."""
+    monkeypatch.setattr(meters, "_MAX_UNPRICED", 10)
     meter = metered(*[Priced()] * 25)
     assert 5 == len(meter._answers)
     assert 25 * Decimal("0.21") == meter.cost
     assert 0 == len(meter._answers)
 
 
-def test_prices_are_loaded_when_they_are_asked_for():
-    """And neither by the meter nor by what it hears; nor is anything fetched."""
+def test_prices_are_loaded_on_first_use():
+    """Neither the meter nor its events import the price list, and nothing is fetched."""
     program = """
 import sys, rxllm
 meter = rxllm.UsageMeter()
@@ -253,8 +253,8 @@ print(meter.cost, meter.unpriced)
     assert done.stdout.startswith("None {")
 
 
-def test_without_prices_a_sentence_says_what_to_install(monkeypatch):
-    """When the cost is asked for; tokens are counted all the same, and nothing is kept."""
+def test_missing_prices_package_is_named_in_the_error(monkeypatch):
+    """Reading the cost raises MisuseError; tokens are still counted, and no answer is kept."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     meter = metered(Priced())
     assert (TOKENS, []) == (meter.total, meter._answers)
