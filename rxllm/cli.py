@@ -1,6 +1,6 @@
 """The command line: ``rxllm "Write me a song about sparkling water."``.
 
-Text goes to standard output as it comes, everything else to standard error.
+The answer goes to standard output as it arrives, everything else to standard error.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ __all__ = ["main"]
 
 FAILURE, USAGE, INTERRUPTED = 1, 2, 130
 
-_GLANCE = 0.25  # seconds between two looks at whether anybody reads
+_POLL_INTERVAL = 0.25  # seconds between two checks whether the reader of standard output has gone
 
-_ENDINGS = {  # finish reasons of answers that are not whole, as standard error tells them
-    "length": "the answer is cut short: the limit of tokens is reached",
+_INCOMPLETE = {  # messages for finish reasons of incomplete answers
+    "length": "the answer is cut short: the token limit was reached",
     "content_filter": "the answer is cut short: the provider's content filter stopped it",
-    "tool_call": "the model called a tool, and this command runs none",
-    "error": "the answer is not whole: the provider failed",
-    "other": "the answer may not be whole: it ended for a reason that rxllm does not know",
+    "tool_call": "the model called a tool, but this command cannot run tools",
+    "error": "the answer is incomplete: the provider failed",
+    "other": "the answer may be incomplete: it ended for a reason unknown to rxllm",
 }
 
-_KEYS = {  # what is asked where nobody named a model, by the key that is there
+_DEFAULT_MODELS = {  # the default model for each environment variable that holds a key
     "OPENAI_API_KEY": "openai:gpt-5-mini",
     "ANTHROPIC_API_KEY": "anthropic:claude-sonnet-4-6",
     "ANTHROPIC_AUTH_TOKEN": "anthropic:claude-sonnet-4-6",
@@ -57,82 +57,82 @@ _KEYS = {  # what is asked where nobody named a model, by the key that is there
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line.
+    """Run the command line.
 
     Args:
-        arguments: those of the command; None takes the process's own.
+        arguments: the command's arguments; None uses those of the process.
 
     Returns:
-        The exit code: 0, 1 after a failure, 2 after a mistake in the call, 130 after Ctrl-C.
+        The exit code: 0, 1 after a failure, 2 after a usage error, 130 after Ctrl-C.
 
     Raises:
-        SystemExit: argparse has said all there is to say, as after ``--help``.
+        SystemExit: argparse has printed its message, as for ``--help``.
     """
-    if cast("object", sys.stdout) is None:  # closed by who started the program
-        _tell("standard output is closed.")
+    if cast("object", sys.stdout) is None:  # the parent process closed it
+        _report("standard output is closed.")
         return FAILURE
     for output in (sys.stdout, sys.stderr):
-        # A character that the terminal's encoding has not is no reason to lose the answer.
+        # Print "?" for a character that the output's encoding lacks, instead of losing the answer.
         if isinstance(output, io.TextIOWrapper):
             output.reconfigure(errors="replace")
     try:
         return _answer(_options(list(sys.argv[1:] if arguments is None else arguments)))
     except KeyboardInterrupt:
-        # A second Ctrl-C, while the connections are closed, ends the process without a traceback.
+        # While the connections close, a second Ctrl-C ends the process without a traceback.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         return INTERRUPTED
     except BrokenPipeError:
         _abandon_stdout()
         return 0
     except MisuseError as error:
-        _tell(error)
+        _report(error)
         return USAGE
     except Exception as error:
         if isinstance(error, OSError):
             _abandon_stdout()
-        _tell(error)
+        _report(error)
         return FAILURE
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """One line instead of the whole usage."""
+        """Print one line instead of the whole usage."""
         self.exit(USAGE, f"{self.prog}: {one_line(message)}; see {self.prog} --help\n")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="rxllm",
-        description="Asks a large language model, and prints its answer as it comes.",
-        epilog="Without -m the model is what RXLLM_MODEL names; else OPENAI_API_KEY or ANTHROPIC_API_KEY decides; "
-        "else a toy model answers, which needs no key.",
+        description="Ask a large language model and print its answer as it arrives.",
+        epilog="Without -m, RXLLM_MODEL names the model; else OPENAI_API_KEY or ANTHROPIC_API_KEY decides; "
+        "else a toy model answers without a key.",
         allow_abbrev=False,
     )
     parser.add_argument(
         "prompt",
         nargs="*",
-        help="the prompt; what is piped in goes before it, or where a - stands as its first or last word",
+        help="the prompt; piped input goes before it, or replaces a - as its first or last word",
     )
     parser.add_argument("-m", "--model", metavar="NAME", help="provider:model, as in openai:gpt-5-mini")
-    parser.add_argument("--system", metavar="TEXT", help="how the model is to behave")
+    parser.add_argument("--system", metavar="TEXT", help="the system prompt: instructions for the model")
     parser.add_argument("--temperature", metavar="T", type=float, help="0 for the likeliest answer, larger for variety")
-    parser.add_argument("--max-tokens", metavar="N", type=int, help="end the answer after so many tokens")
-    parser.add_argument("--seed", metavar="N", type=int, help="the same seed asks for the same answer")
+    parser.add_argument("--max-tokens", metavar="N", type=int, help="end the answer after N tokens")
+    parser.add_argument("--seed", metavar="N", type=int, help="ask for the same answer for the same seed")
     parser.add_argument("--json", action="store_true", help="print each chunk as one line of JSON")
     parser.add_argument("--raw", action="store_true", help="send the answer's control characters to the terminal")
-    parser.add_argument("--usage", action="store_true", help="tell the tokens that it took, on standard error")
+    parser.add_argument("--usage", action="store_true", help="print the token usage on standard error")
     parser.add_argument("--version", action="version", version=f"rxllm {__version__}")
     return parser
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
-    """The parsed arguments. Everything after ``--`` belongs to the prompt; argparse forgets that between options.
+    """Return the parsed arguments. Everything after ``--`` belongs to the prompt, even between options.
 
     Raises:
         MisuseError: an argument is not text in the encoding of the command line.
     """
     for argument in arguments:
-        if any("\ud800" <= character <= "\udfff" for character in argument):  # how Python keeps undecodable bytes
+        if any("\ud800" <= character <= "\udfff" for character in argument):  # Python's form of undecodable bytes
             raise MisuseError(f"The argument {argument!r} is not text in {sys.getfilesystemencoding()}.")
     end = arguments.index("--") if "--" in arguments else len(arguments)
     options = _parser().parse_intermixed_args(arguments[:end])
@@ -141,49 +141,52 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 
 def _answer(options: argparse.Namespace) -> int:
-    """Prints the answer; returns the exit code."""
+    """Print the answer and return the exit code."""
     text = options.prompt
     prompt = text if options.system is None else [Message("system", options.system), Message("user", text)]
-    given = {name: getattr(options, name) for name in ("temperature", "max_tokens", "seed")}
-    settings = cast("Settings", {name: value for name, value in given.items() if value is not None})
+    parameters = {name: getattr(options, name) for name in ("temperature", "max_tokens", "seed")}
+    settings = cast("Settings", {name: value for name, value in parameters.items() if value is not None})
     screen = _Screen(as_json=options.json, raw=options.raw)
-    asked = _model(options.model).bind(**settings)(prompt)
-    with asked.pipe(ops.take_until(_unread()), stream()) as chunks:
+    answer = _model(options.model).bind(**settings)(prompt)
+    with answer.pipe(ops.take_until(_broken_pipe()), stream()) as chunks:
         try:
             for chunk in chunks:
                 screen.show(chunk)
         finally:
             screen.end()
     reason = str(screen.finish_reason)
-    if reason in _ENDINGS and not (reason == "length" and options.max_tokens is not None):
-        own_word = screen.raw_finish_reason
-        _tell(_ENDINGS[reason] + (f" ({own_word})." if own_word and own_word != reason else "."))
+    if reason in _INCOMPLETE and not (reason == "length" and options.max_tokens is not None):
+        raw_reason = screen.raw_finish_reason
+        _report(_INCOMPLETE[reason] + (f" ({raw_reason})." if raw_reason and raw_reason != reason else "."))
     if options.usage:
-        _tell(_summary(screen))
+        _report(_summary(screen))
     return FAILURE if reason == "error" else 0
 
 
-def _unread() -> Observable[float]:
-    """Fails when nobody reads standard output any more; a model that is silent writes nothing that would tell."""
+def _broken_pipe() -> Observable[float]:
+    """Return an observable that raises BrokenPipeError when the reader of standard output has gone.
+
+    Without it, a model that is silent would never write and so never notice.
+    """
     with contextlib.suppress(OSError, ValueError):
         output = sys.stdout.fileno()
         kind = os.fstat(output).st_mode
         if hasattr(select, "poll") and (stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)):
             poll = select.poll()
-            poll.register(output, 0)  # which leaves the errors, such as that the pipe has no other end
+            poll.register(output, 0)  # no events except errors, such as a pipe without a reader
 
-            def look(_: object) -> None:
+            def check(_: object) -> None:
                 if poll.poll(0):
                     raise BrokenPipeError
 
-            return rx.interval(_GLANCE).pipe(ops.do_action(look), ops.ignore_elements())
+            return rx.interval(_POLL_INTERVAL).pipe(ops.do_action(check), ops.ignore_elements())
     return rx.never()
 
 
 def _prompt(words: list[str], rest: list[str]) -> str:
-    """The prompt: what standard input says, then what the command line says, joined by a space as the tool llm does.
+    """Return the prompt: standard input, a space and the arguments, as in the command ``llm``.
 
-    A ``-`` as the first or last word stands for standard input in its place. After ``--``, in `rest`, it is a word.
+    A ``-`` as the first or last word stands for standard input at its place. After ``--``, in `rest`, it is a word.
     """
     everything = [*words, *rest]
     dashes = [place for place in (0, len(everything) - 1) if words[place : place + 1] == ["-"]]
@@ -195,10 +198,10 @@ def _prompt(words: list[str], rest: list[str]) -> str:
         except OSError:
             if not everything:
                 raise
-            piped = ""  # the arguments are the whole prompt
+            piped = ""  # standard input is unreadable; the arguments are the whole prompt
         everything = [piped, *everything] if piped.strip() else everything
     elif not everything:
-        raise MisuseError('There is no prompt; say rxllm "Write me a song", or pipe it in.')
+        raise MisuseError('There is no prompt. Write one, as in rxllm "Write me a song", or pipe it in.')
     prompt = " ".join(everything).rstrip("\n")
     if not prompt.strip():
         raise MisuseError("The prompt is empty.")
@@ -206,12 +209,12 @@ def _prompt(words: list[str], rest: list[str]) -> str:
 
 
 def _standard_input() -> str:
-    """The text on standard input."""
+    """Return the text on standard input."""
     source = cast("TextIO | None", sys.stdin)
     if source is None:
         return ""
     if isinstance(source, io.TextIOWrapper):
-        source.reconfigure(errors="strict")  # some locales pass undecodable bytes on
+        source.reconfigure(errors="strict")  # some locales pass undecodable bytes through
     try:
         return source.read().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -225,17 +228,17 @@ def _standard_input() -> str:
 def _model(name: str | None) -> LLM:
     if name is not None or os.environ.get("RXLLM_MODEL"):
         return model(name)
-    for key, default in _KEYS.items():
+    for key, default in _DEFAULT_MODELS.items():
         if os.environ.get(key):
             return model(default)
-    _tell("this is the embedded toy model; for a real one set OPENAI_API_KEY or ANTHROPIC_API_KEY, or say -m NAME.")
+    _report("the embedded toy model answers; for a real model set OPENAI_API_KEY or ANTHROPIC_API_KEY, or use -m NAME.")
     return model("embedded")
 
 
 class _Screen:
-    """Prints chunks: their text and a newline after the last; or each as a line of JSON.
+    """Prints chunks: their text with a final newline, or one line of JSON per chunk.
 
-    `raw` sends the text's control characters to the terminal; a line of JSON holds them as escapes either way.
+    `raw` sends the text's control characters to the terminal. A line of JSON always contains them as escapes.
     """
 
     def __init__(self, *, as_json: bool, raw: bool = False) -> None:
@@ -257,9 +260,9 @@ class _Screen:
             return
         if chunk.reset:
             self.end()
-            _tell("the answer begins anew.")
+            _report("the answer starts again.")
         if chunk.text:
-            self.in_line = not chunk.text.endswith("\n")  # first, for Ctrl-C may come between the two
+            self.in_line = not chunk.text.endswith("\n")  # set first: Ctrl-C may arrive between the two statements
             print(chunk.text if self.raw else printable(chunk.text), end="", flush=True)
         self.refusal += chunk.refusal
 
@@ -268,31 +271,33 @@ class _Screen:
             self.in_line = False
             print(flush=True)
         if self.refusal:
-            _tell(f"the model refuses: {self.refusal}")
+            _report(f"the model refused: {self.refusal}")
             self.refusal = ""
 
 
 def _plain(value: Any) -> dict[str, Any]:
-    return attrs.asdict(value, filter=lambda _, known: known is not None and known is not False and known != "")
+    return attrs.asdict(value, filter=lambda _, item: item is not None and item is not False and item != "")
 
 
 def _summary(screen: _Screen) -> str:
     counts = {} if screen.usage is None else _plain(screen.usage)
     estimated = counts.pop("estimated", False)
-    told = [f"{count} {name.replace('_', ' ')}" for name, count in counts.items()] or ["the provider told no usage"]
-    return ", ".join(filter(None, [*told, "estimated" if estimated else None, screen.finish_reason])) + "."
+    parts = [f"{count} {name.replace('_', ' ')}" for name, count in counts.items()] or [
+        "the provider reported no usage"
+    ]
+    return ", ".join(filter(None, [*parts, "estimated" if estimated else None, screen.finish_reason])) + "."
 
 
-def _tell(what: str | Exception) -> None:
-    """A line on standard error."""
-    sentence = one_line(str(what))
-    if isinstance(what, Exception) and not (sentence and isinstance(what, (RxllmError, MisuseError))):
-        sentence = f"{type(what).__name__}: {sentence}"
-    if cast("object", sys.stderr) is not None:  # else print would take standard output
+def _report(message: str | Exception) -> None:
+    """Print a line on standard error."""
+    sentence = one_line(str(message))
+    if isinstance(message, Exception) and not (sentence and isinstance(message, (RxllmError, MisuseError))):
+        sentence = f"{type(message).__name__}: {sentence}"
+    if cast("object", sys.stderr) is not None:  # with None, print would write to standard output
         print(f"rxllm: {sentence}", file=sys.stderr, flush=True)
 
 
 def _abandon_stdout() -> None:
-    """Nobody can read it any more; what is still in its buffer must not fail again when the process ends."""
+    """Discard the rest of standard output: its reader has gone, and the flush at the process's end must not fail."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

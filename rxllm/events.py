@@ -1,4 +1,4 @@
-"""What handlers hear: events, named by past participles. A `Chunk` is an event, too."""
+"""The events that handlers receive, named by past participles. A `Chunk` is an event, too."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ Kind = Literal["llm", "chat_model", "chain", "tool"]
 
 @frozen
 class Service:
-    """Who answers a model's run.
+    """The service that answers a model's run.
 
     Attributes:
-        provider: whose protocol it is, in lower case: ``openai``, ``anthropic``.
-        model: the name that it is asked by, if it has one.
-        address: the host it is on; None for what answers in this process.
-        port: the port there.
-        streaming: whether it is asked for chunks as the model makes them.
+        provider: the name of the protocol, in lower case: ``openai``, ``anthropic``.
+        model: the model's name in the request, if it has one.
+        address: the server's host; None for a model in this process.
+        port: the server's port.
+        streaming: whether the request asks for chunks while the model generates.
     """
 
     provider: str
@@ -66,13 +66,13 @@ class Run:
     """One call of a model, a pipeline or a tool.
 
     Attributes:
-        id: its own, unlike all others.
-        name: what it is called: the ``run_name`` of its config, else the class of what was called.
-        kind: what was called; a model that continues a text is an ``llm``, one that converses a ``chat_model``.
-        parent_ids: the runs that it is part of, the root first.
-        tags: of its config and of the runs it is part of, sorted.
-        metadata: likewise; the inner wins.
-        service: who answers, if it is a model's.
+        id: the unique id of the run.
+        name: the ``run_name`` of the config, else the class name of the model, pipeline or tool.
+        kind: the kind of the called object; a text-completion model is an ``llm``, a chat model a ``chat_model``.
+        parent_ids: the ids of the enclosing runs, the root first.
+        tags: the tags of the config and of the enclosing runs, sorted.
+        metadata: the metadata of the config and of the enclosing runs; inner values win.
+        service: the service that answers a model's run; None for a pipeline or a tool.
     """
 
     id: str
@@ -86,8 +86,8 @@ class Run:
     __repr__ = brief
 
 
-class _OfRun:
-    """What every event tells of its run."""
+class _RunFacts:
+    """The run's facts, as properties of every event."""
 
     __slots__ = ()
 
@@ -101,12 +101,12 @@ class _OfRun:
 
     @property
     def parent_ids(self) -> tuple[str, ...]:
-        """The runs that it is part of, the root first."""
+        """The ids of the enclosing runs, the root first."""
         return self.run.parent_ids
 
     @property
     def name(self) -> str:
-        """What the run is called."""
+        """The run's name."""
         return self.run.name
 
     @property
@@ -121,12 +121,12 @@ class _OfRun:
 
 
 @frozen(kw_only=True)
-class _Event(_OfRun):
-    """What all events but chunks have.
+class _Event(_RunFacts):
+    """The fields of every event except a chunk.
 
     Attributes:
-        run: whose event it is.
-        time: when, in seconds since the epoch.
+        run: the run that the event belongs to.
+        time: the event's time, in seconds since the epoch.
     """
 
     run: Run
@@ -135,20 +135,24 @@ class _Event(_OfRun):
 
 @frozen
 class Started(_Event):
-    """A run began. `input` is a model's `Request`, or what a pipeline or a tool was given."""
+    """A run started. `input` is a model's `Request`, or the input of a pipeline or a tool."""
 
     input: Any
 
     @property
     def request(self) -> Request:
-        """A model's input."""
+        """The request of a model's run.
+
+        Raises:
+            MisuseError: the run is not a model's.
+        """
         if not isinstance(self.input, Request):
-            raise MisuseError(f"{self.name} is no model, so it has no request; what it was given is `input`.")
+            raise MisuseError(f"{self.name} is not a model, so it has no request; read `input` instead.")
         return self.input
 
 
-class RunChunk(Chunk, _OfRun):
-    """A chunk, as an event: it knows its run."""
+class RunChunk(Chunk, _RunFacts):
+    """A chunk with its run, as an event."""
 
     __slots__ = ("run", "time")
 
@@ -162,7 +166,7 @@ _now = time.time
 
 
 def run_chunk(chunk: Chunk, run: Run) -> RunChunk:
-    """The chunk as an event of the run, at the price of a slot each."""
+    """Return the chunk as an event of the run, without copying more than its slots."""
     event = _new(_ThawedRunChunk)
     event.text = chunk.text
     event.rest = chunk.rest
@@ -174,28 +178,32 @@ def run_chunk(chunk: Chunk, run: Run) -> RunChunk:
 
 @frozen
 class Emitted(_Event):
-    """A pipeline gave a value."""
+    """A pipeline emitted a value."""
 
     value: Any
 
 
 @frozen
 class Finished(_Event):
-    """A run is over. `output` is a model's Message, what a pipeline's values add up to, or a tool's result."""
+    """A run completed. `output` is a model's Message, a pipeline's combined values, or a tool's result."""
 
     output: Any
 
     @property
     def message(self) -> Message:
-        """A model's answer."""
+        """The answer of a model's run.
+
+        Raises:
+            MisuseError: the run is not a model's.
+        """
         if not isinstance(self.output, Message):
-            raise MisuseError(f"{self.name} is no model, so it has no message; what it gave is `output`.")
+            raise MisuseError(f"{self.name} is not a model, so it has no message; read `output` instead.")
         return self.output
 
 
 @frozen
 class Failed(_Event):
-    """A run failed; `partial` is what it had sent before, None if nothing."""
+    """A run failed. `partial` is the part of the answer that had arrived, or None."""
 
     error: Exception
     partial: Any = field(default=Factory(lambda self: getattr(self.error, "partial", None), takes_self=True))
@@ -203,14 +211,14 @@ class Failed(_Event):
 
 @frozen
 class Cancelled(_Event):
-    """The subscriber left before the end; `partial` is what it had been sent, None if nothing."""
+    """The subscriber cancelled the run. `partial` is the part of the answer that had arrived, or None."""
 
     partial: Any = None
 
 
 @frozen
 class Retried(_Event):
-    """A model is asked again, in `delay` seconds: `attempt` is the number of the one that failed, counted from 1."""
+    """A model is asked again in `delay` seconds. `attempt` is the number of the failed attempt, counted from 1."""
 
     attempt: int
     error: Exception
@@ -226,14 +234,14 @@ class ToolStarted(_Event):
 
 @frozen
 class ToolFinished(_Event):
-    """A tool gave `output`."""
+    """A tool returned `output`."""
 
     output: Any
 
 
 @frozen
 class Custom(_Event):
-    """The program's own event, as it was given to `dispatch`."""
+    """An event of the program's own, from `dispatch`."""
 
     topic: str
     data: Any = None
@@ -243,42 +251,42 @@ Event = Started | Chunk | Emitted | Finished | Failed | Cancelled | Retried | To
 Heard = Callable[[Event], object]
 
 
-def _told(error: BaseException) -> list[Handler]:
-    """The handlers that have heard of this error as `Failed`. Who hears events and their end would hear it twice."""
-    told: list[Handler] = error.__dict__.setdefault("_rxllm_told", [])
-    return told
+def _receivers_of(error: BaseException) -> list[Handler]:
+    """Return the handlers that have received this error as `Failed`, so that `on_error` does not report it again."""
+    receivers: list[Handler] = error.__dict__.setdefault("_rxllm_receivers", [])
+    return receivers
 
 
 class Handler(abc.ObserverBase[Event]):
-    """Whoever listens: an observer of events, with one method to write, in which ``match`` tells them apart.
+    """An observer of events. Implement `on_event`, and tell the events apart with ``match``.
 
-    Attached to a model, a pipeline or a call (``handlers=[…]``) it hears each run from Started to one of Finished,
-    Failed and Cancelled. It can also be subscribed, to `events` or to a model's answer itself, of which it then hears
-    the chunks.
+    Attached to a model, a pipeline or a call (``handlers=[…]``), the handler receives the events of each run, from
+    Started to one of Finished, Failed and Cancelled. It can also be subscribed: to `events`, or directly to a model's
+    answer, whose chunks it then receives.
 
     Attributes:
-        raise_error: whether what it raises fails the run. Otherwise it is logged, and disturbs nobody.
+        raise_error: whether an exception in the handler fails the run. By default the exception is logged.
     """
 
     raise_error: bool = False
 
     @abstractmethod
     def on_event(self, event: Event) -> None:
-        """Hears the next event."""
+        """Receive the next event."""
 
     def on_next(self, value: Event) -> None:
-        """Hears the next event, as an observer."""
+        """Receive the next event, as an observer."""
         if isinstance(value, Failed):
-            _told(value.error).append(self)
+            _receivers_of(value.error).append(self)
         self.on_event(value)
 
     def on_error(self, error: Exception) -> None:
-        """Hears, as an observer, that the answer failed."""
-        if not any(handler is self for handler in _told(error)):
+        """Receive the answer's failure, as an observer."""
+        if not any(handler is self for handler in _receivers_of(error)):
             self.on_event(Failed(error, run=_NO_RUN))
 
     def on_completed(self) -> None:
-        """Hears, as an observer, that the answer is whole."""
+        """Receive the answer's completion, as an observer."""
 
 
 _NO_RUN = Run("", "", "chain")

@@ -1,4 +1,4 @@
-"""Values as JSON that tells them apart: what equal values have in common, and no others. For keys of caches."""
+"""Converts values to JSON that is equal for equal values and differs for others; used for cache keys."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ import msgspec
 
 __all__ = ["class_name", "digest", "exact"]
 
-_WHOLE = 2**53  # up to here a float is any whole number
-_LARGE = 2**63  # from here on a number is written in another way
+_WHOLE = 2**53  # up to this size a float represents every whole number
+_LARGE = 2**63  # from this size on, an integer is written as a tagged hexadecimal text
 _TEXTS = (
     dt.date,
     dt.time,
@@ -32,30 +32,31 @@ _TEXTS = (
     uuid.UUID,
     pathlib.PurePath,
 )
-_MARK = "\0"  # begins the keys that are ours
+_MARK = "\0"  # prefix of the keys that this module adds
 
 
 def digest(value: object, special: Callable[[object], Any] = lambda value: None) -> str:
-    """A digest that is the same for the same value, in any process.
+    """Return a digest that is the same for equal values in every process.
 
     Raises:
-        TypeError: a value in it cannot be told from others.
+        TypeError: the value, or a value inside, has no exact JSON form.
     """
     return hashlib.sha256(msgspec.json.encode(exact(value, special), order="deterministic")).hexdigest()
 
 
 def exact(value: Any, special: Callable[[object], Any] = lambda value: None) -> Any:
-    """The value as JSON has it, or with its type where JSON has no such value.
+    """Return a value as JSON; a type that JSON lacks becomes an object with the type's name.
 
-    Numbers, texts, lists and dicts are those of JSON: 1.0 is 1, a tuple is a list, and the key 1 is the key "1". An
-    object is its class and its fields.
+    Numbers, texts, lists and dicts follow JSON: 1.0 equals 1, a tuple is a list, and the key 1 is the key "1". An
+    object becomes its class and its fields.
 
     Args:
         value: any value.
-        special: what stands for a value, if it is to be something else; None where it is not.
+        special: returns a replacement for a value, or None to convert the value itself.
 
     Raises:
-        TypeError: a value in it cannot be told from others. Its `repr` is not asked: that may leave out what differs.
+        TypeError: the value, or a value inside, has no exact JSON form. Its `repr` is not used, because a repr may omit
+            differences.
     """
     kind: type = type(cast("object", value))
     if value is None or kind in (str, bool):
@@ -68,9 +69,9 @@ def exact(value: Any, special: Callable[[object], Any] = lambda value: None) -> 
         return value if math.isfinite(value) else _tagged(kind, repr(value))
     if kind in (list, tuple):
         return [exact(item, special) for item in value]
-    other = special(value)
-    if other is not None:
-        return _tagged(kind, other)
+    replacement = special(value)
+    if replacement is not None:
+        return _tagged(kind, replacement)
     if isinstance(value, Mapping):
         return _mapping(cast("Mapping[object, object]", value), special)
     return _tagged(kind, _object(value, special))
@@ -84,10 +85,10 @@ def _mapping(value: Mapping[object, object], special: Callable[[object], Any]) -
     items: dict[str, Any] = {}
     for key, item in value.items():
         if type(key) is not str and type(key) is not int:
-            raise TypeError(f"a key of a dict must be text or a whole number, not {type(key).__name__}")
+            raise TypeError(f"the keys of a dict must be str or int, not {type(key).__name__}")
         name = str(key)
         if name in items or name.startswith(_MARK):
-            raise TypeError("a dict has a key that JSON cannot tell from another")
+            raise TypeError("a dict has two keys with the same JSON form, or a key that starts with a NUL character")
         items[name] = exact(item, special)
     return items
 
@@ -103,13 +104,15 @@ def _object(value: Any, special: Callable[[object], Any]) -> Any:
         return sorted(msgspec.json.encode(exact(item, special), order="deterministic").decode() for item in items)
     if isinstance(value, _TEXTS):
         return [str(value), str(getattr(value, "tzinfo", None))]
-    if isinstance(value, (list, tuple)):  # of a class of their own
+    if isinstance(value, (list, tuple)):  # a subclass
         return [exact(item, special) for item in cast("list[object]", value)]
-    if isinstance(value, (str, int, float)) and not getattr(value, "__dict__", None):  # of a class of its own, too
+    if isinstance(value, (str, int, float)) and not getattr(value, "__dict__", None):  # a subclass
         return exact(str.__str__(value) if isinstance(value, str) else _number(value), special)
     names = _fields(kind)
     if names is None:
-        raise TypeError(f"a {kind.__name__} cannot be told from others")
+        raise TypeError(
+            f"a {kind.__name__} has no exact JSON form; use a plain value, attrs class, dataclass or msgspec.Struct"
+        )
     return {name: exact(getattr(value, name), special) for name in (*names, *getattr(value, "__dict__", ()))}
 
 
@@ -118,7 +121,7 @@ def _number(value: float) -> float:
 
 
 def _fields(kind: type) -> list[str] | None:
-    """The names of the fields that make two objects of a class equal; None if the class does not say."""
+    """Return the names of the fields that __eq__ compares; None if the class does not define them."""
     if attrs.has(kind):
         return [each.name for each in attrs.fields(kind) if each.eq]
     if dataclasses.is_dataclass(kind):
@@ -132,9 +135,9 @@ _local: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
 
 
 def class_name(kind: type) -> str:
-    """The name of a class.
+    """Return the full name of a class.
 
-    A class that is made within a function shares its name with all others that the function makes. So its name holds
+    All classes that one function creates share a name. The name of such a class gets a random suffix, so it holds
     within this process only.
     """
     name = f"{kind.__module__}.{kind.__qualname__}"

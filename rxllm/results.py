@@ -1,4 +1,4 @@
-"""`LLMResult`: answers as `generate` gives them, one list of generations a prompt."""
+"""`LLMResult`: the result of `generate`, a list of generations for each prompt."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ class Generation:
     """One answer to one prompt.
 
     Attributes:
-        text: its text.
-        generation_info: its ``finish_reason``, in the provider's word if it has one of its own, and ``logprobs`` where
-            they were asked for.
+        text: the answer's text.
+        generation_info: ``finish_reason`` (the provider's own word if there is one) and ``logprobs`` if requested.
         message: the whole answer.
     """
 
@@ -30,7 +29,7 @@ class Generation:
 
     @classmethod
     def of(cls, message: Message) -> Generation:
-        """From an answer."""
+        """Create a generation from an answer."""
         reason = message.raw_finish_reason or message.finish_reason
         return cls(message.text, {"finish_reason": reason, "logprobs": message.logprobs}, message)
 
@@ -40,8 +39,8 @@ class LLMResult:
     """The answers to several prompts.
 
     Attributes:
-        generations: a list for each prompt, of one generation.
-        llm_output: ``token_usage`` (the sum of all answers, in the names of OpenAI) and ``model_name``.
+        generations: for each prompt a list of one generation.
+        llm_output: ``token_usage`` (the sum over all answers, in OpenAI's names) and ``model_name``.
     """
 
     generations: list[list[Generation]]
@@ -49,7 +48,7 @@ class LLMResult:
 
     @classmethod
     def of(cls, messages: Iterable[Message]) -> LLMResult:
-        """From the answers, in the order of their prompts."""
+        """Create the result from the answers, in the order of their prompts."""
         messages = list(messages)
         usages = [message.usage for message in messages if message.usage]
         names = [message.model for message in messages if message.model]
@@ -64,5 +63,5 @@ class LLMResult:
 
 def _token_usage(usage: Usage) -> dict[str, int]:
     counts = {"prompt_tokens": usage.input_tokens, "completion_tokens": usage.output_tokens}
-    known = {name: count for name, count in counts.items() if count is not None}
-    return {**known, "total_tokens": sum(known.values())}
+    reported = {name: count for name, count in counts.items() if count is not None}
+    return {**reported, "total_tokens": sum(reported.values())}

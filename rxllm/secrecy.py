@@ -1,7 +1,7 @@
-"""What a key, a password or a token looks like, and how to find it in a text that repeats it.
+"""Finds keys, passwords and tokens in values, and in texts that repeat them.
 
-Servers and proxies repeat what they were sent: as it was, in JSON, percent-encoded, in HTML, as the repr of bytes, in
-base64 or in hexadecimal digits. `blanked` finds a secret in each of these forms, mixed ones included.
+Servers and proxies repeat what a request sent: literally, in JSON, percent-encoded, in HTML, as the repr of bytes, in
+base64 or in hexadecimal digits. `blanked` finds a secret in each of these forms, and in mixtures of them.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ __all__ = ["CUT", "MIN_SECRET", "blanked", "hidden", "is_secret", "secrets_in"]
 
 T = TypeVar("T")
 
-MIN_SECRET = 4  # characters; blanking a shorter secret would blank ordinary words
-CUT = "…"  # ends an excerpt
+MIN_SECRET = 4  # characters; a shorter secret would match ordinary words
+CUT = "…"  # the end of an excerpt
 BLANK = "***"
 
-_CUTS = 4  # the last of a text; a server may send any number of the same character
+_CUTS = 4  # the last cuts of a text; a server may send any number of this character
 _MIN_ENCODED = 8  # characters of a base64 or hexadecimal form
 _WORDS = {
     "apikey", "auth", "authorization", "bearer", "cookie", "credential", "credentials", "jwt", "key", "passphrase",
@@ -37,20 +37,20 @@ def is_secret(name: str) -> bool:
 
 
 def hidden(value: T, *, keys: bool = False) -> T:
-    """A JSON-like value with ``***`` for each secret in it; the value itself where it holds none.
+    """Return a JSON-like value with ``***`` for each secret, or the value itself if it contains none.
 
     Args:
-        value: the secrets in it are known by the names of their fields.
-        keys: whether a text that looks like a key is a secret under any name: 16 characters or more, letters and
-            digits, no white space.
+        value: the value; a secret is a text in a field whose name `is_secret`.
+        keys: whether a text that looks like a key is a secret under any name: 16 characters or more, with letters and
+            digits, without white space.
     """
     return cast("T", _hidden(value, keys=keys, named=False))
 
 
 def secrets_in(value: object, *, keys: bool = False, named: bool = False) -> Iterator[str]:
-    """The texts that `hidden` hides."""
+    """Yield the texts that `hidden` replaces."""
     if isinstance(value, str):
-        if _hides(value, keys=keys, named=named):
+        if _is_hidden(value, keys=keys, named=named):
             yield value
     elif isinstance(value, Mapping):
         for name, item in cast("dict[Any, Any]", value).items():
@@ -60,7 +60,7 @@ def secrets_in(value: object, *, keys: bool = False, named: bool = False) -> Ite
             yield from secrets_in(item, keys=keys, named=named)
 
 
-def _hides(text: str, *, keys: bool, named: bool) -> bool:
+def _is_hidden(text: str, *, keys: bool, named: bool) -> bool:
     return (named and len(text) >= MIN_SECRET) or (keys and bool(_KEY.fullmatch(text)))
 
 
@@ -78,17 +78,17 @@ def _hidden(value: Any, *, keys: bool, named: bool) -> Any:
 
 
 def blanked(text: str, secrets: Iterable[str]) -> str:
-    """The text with ``***`` for each secret, in whatever form, and for the beginning of one before a cut."""
+    """Return the text with ``***`` for each secret in any form, and for the beginning of a secret before a cut."""
     secrets = {*secrets}
-    plain, places = _read(text)
+    plain, offsets = _read(text)
     spans = {
-        # As it stands, too, since what was read as an escape may be a part of the secret.
-        *(span for secret in secrets for form in _written(secret) for span in _found(form, text)),
+        # Search the text as it stands, too: a part of the secret itself may look like an escape.
+        *(span for secret in secrets for form in _literal_forms(secret) for span in _spans(form, text)),
         *(
-            (places[start], places[stop])
+            (offsets[start], offsets[stop])
             for secret in secrets
-            for form in _needles(secret)
-            for start, stop in _found(form, plain)
+            for form in _decoded_forms(secret)
+            for start, stop in _spans(form, plain)
         ),
     }
     pieces: list[str] = []
@@ -100,14 +100,14 @@ def blanked(text: str, secrets: Iterable[str]) -> str:
     return "".join([*pieces, text[end:]]) if spans else text
 
 
-def _written(secret: str) -> Iterator[str]:
-    """The secret as it is, and as JSON may have it."""
-    written = json.dumps(secret)[1:-1]
-    yield from (secret, written, written.replace("/", "\\/"))
+def _literal_forms(secret: str) -> Iterator[str]:
+    """Yield the secret literally and as JSON may write it."""
+    quoted = json.dumps(secret)[1:-1]
+    yield from (secret, quoted, quoted.replace("/", "\\/"))
 
 
-def _needles(secret: str) -> Iterator[str]:
-    """What `_read` makes of a secret that was encoded, and the forms in which no character stands for itself."""
+def _decoded_forms(secret: str) -> Iterator[str]:
+    """Yield the forms of a secret in a text without escapes: `_read` of its encodings, base64 and hexadecimal."""
     data = secret.encode("utf-8", "surrogatepass")
     units = secret.encode("utf-16-le", "surrogatepass")
     for spelling in (
@@ -117,7 +117,7 @@ def _needles(secret: str) -> Iterator[str]:
         "".join(chr(units[i] | units[i + 1] << 8) for i in range(0, len(units), 2)),
     ):
         yield _read(spelling)[0]
-    for shift in range(3):  # of the secret in whatever was encoded with it
+    for shift in range(3):  # the offset of the secret in the encoded data, modulo 3
         encoded = base64.b64encode(bytes(shift) + data).decode().rstrip("=")
         encoded = encoded[(0, 2, 3)[shift] : -1 if (shift + len(data)) % 3 else None]
         if len(encoded) >= _MIN_ENCODED:
@@ -135,7 +135,7 @@ _NAMED = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 
 
 def _read(text: str) -> tuple[str, list[int]]:
-    """The text with its escapes read, and where each of its characters begins; at last, where the text ends."""
+    """Return the text with its escapes decoded, and the offset in `text` of each character and of the end."""
     pieces: list[str] = []
     sizes: list[int] = []
     end = 0
@@ -160,8 +160,8 @@ def _character(match: re.Match[str]) -> str:
     return chr(int(value, 16)) if kind else "\\"
 
 
-def _found(needle: str, text: str) -> Iterator[tuple[int, int]]:
-    """Where the needle is in the text, and where its beginning is before a cut."""
+def _spans(needle: str, text: str) -> Iterator[tuple[int, int]]:
+    """Yield the spans of the needle in the text, and of its beginning before a cut."""
     place = text.find(needle)
     while place >= 0:
         yield place, place + len(needle)

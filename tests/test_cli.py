@@ -1,4 +1,4 @@
-"""The command line, run as a process of its own."""
+"""The command line, run as a separate process."""
 
 import contextlib
 import io
@@ -18,8 +18,8 @@ import rxllm
 from rxllm import cli
 from rxllm.testing import End, Endless, FakeServer, Reply
 
-NEWS = (
-    "rxllm: this is the embedded toy model; for a real one set OPENAI_API_KEY or ANTHROPIC_API_KEY, or say -m NAME.\n"
+TOY_HINT = (
+    "rxllm: the embedded toy model answers; for a real model set OPENAI_API_KEY or ANTHROPIC_API_KEY, or use -m NAME.\n"
 )
 CHAT = Chat()
 HEL_LO = CHAT.stream(["Hel", "lo"])
@@ -27,12 +27,12 @@ UNTIL_HEL = HEL_LO[:2]  # the first event has no text
 
 
 def environment(**more):
-    """This process's environment, which `conftest` has bared, with the package to import."""
+    """This process's environment, which `conftest` has cleared, with the package on the path."""
     return {**os.environ, "PYTHONPATH": str(Path(rxllm.__file__).parents[1]), "PYTHONIOENCODING": "utf-8", **more}
 
 
 def openai(server):
-    """The environment in which the server is OpenAI's."""
+    """The environment variables that make the server OpenAI's."""
     return {"OPENAI_API_KEY": "a-secret-key", "OPENAI_BASE_URL": f"{server.url}/v1"}
 
 
@@ -40,7 +40,7 @@ COMMAND = [sys.executable, "-W", "error", "-m", "rxllm"]
 
 
 def run(*arguments, stdin="", **variables):
-    """The finished command."""
+    """Run the command to its end."""
     return subprocess.run(
         [*COMMAND, *arguments],
         input=stdin,
@@ -54,7 +54,7 @@ def run(*arguments, stdin="", **variables):
 
 @pytest.fixture
 def start(monkeypatch):
-    """Starts the command and leaves it running; Ctrl-C reaches it even where this process was told to ignore it."""
+    """Return a function that starts the command in the background, with Ctrl-C enabled."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     running = []
 
@@ -80,7 +80,7 @@ def start(monkeypatch):
 
 @pytest.fixture
 def server():
-    """A server that answers Hello in the protocol of OpenAI."""
+    """A server that answers Hello in OpenAI's protocol."""
     with FakeServer(Reply(HEL_LO)) as server:
         yield server
 
@@ -89,29 +89,29 @@ def server():
 
 
 def test_without_key_the_embedded_model_answers():
-    """Without a model and a key the toy answers on stdout, and stderr says so in one line that names the way on."""
+    """Without a model and a key the toy answers on stdout, and one line on stderr says how to get a real model."""
     done = run("Write me a song about sparkling water.")
     assert done.returncode == 0
-    assert done.stderr == NEWS
+    assert done.stderr == TOY_HINT
     assert done.stdout.strip()
     assert done.stdout.endswith("\n")
 
 
-def test_named_embedded_model_is_silent():
-    """Who asked for the toy is not told that it is one."""
+def test_named_embedded_model_prints_no_hint():
+    """``-m embedded`` answers without the hint on stderr."""
     assert run("-m", "embedded", "hi").stderr == ""
     assert run("hi", RXLLM_MODEL="embedded").stderr == ""
 
 
-def test_seed_decides():
+def test_seed_determines_the_toy_models_answer():
     """The same seed gives the same answer, another seed another."""
     first, again, other = (run("-m", "embedded", "--seed", seed, "the sea").stdout for seed in ("7", "7", "8"))
     assert first == again
     assert first != other
 
 
-def test_words_are_one_prompt(server):
-    """Several arguments are joined by a space, options may stand between them."""
+def test_several_words_form_one_prompt(server):
+    """Arguments are joined by a space; options may stand between them."""
     run("tell", "me", "--temperature", "0", "more", **openai(server))
     body = server.requests[0].json
     assert body["messages"] == [{"role": "user", "content": "tell me more"}]
@@ -119,8 +119,8 @@ def test_words_are_one_prompt(server):
     assert body["model"] == "gpt-5-mini"
 
 
-def test_options_travel(server):
-    """The system's text and the sampling options are sent."""
+def test_system_and_sampling_options_are_sent(server):
+    """The request has the system prompt and the sampling options."""
     run("hi", "--system", "Be brief.", "--max-tokens", "9", "--seed", "3", "-m", "openai:m", **openai(server))
     body = server.requests[0].json
     assert body["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
@@ -135,16 +135,16 @@ def test_options_travel(server):
         (("a", "--seed", "3", "b", "--", "--", "c"), "a b -- c"),
     ],
 )
-def test_after_two_dashes_all_is_prompt(server, arguments, prompt):
-    """Also what looks like an option."""
+def test_everything_after_two_dashes_is_prompt(server, arguments, prompt):
+    """Arguments after ``--`` belong to the prompt, even if they look like options."""
     done = run(*arguments, **openai(server))
     assert (0, "Hello\n") == (done.returncode, done.stdout)
     assert prompt == server.requests[0].json["messages"][0]["content"]
 
 
 @pytest.mark.parametrize("arguments", [(), ("-",)])
-def test_prompt_from_stdin(server, arguments):
-    """Without an argument, or with -, the prompt is what comes on stdin, without the line's end."""
+def test_prompt_is_read_from_stdin(server, arguments):
+    """Without arguments, or with ``-``, stdin is the prompt, without its final newline."""
     done = run(*arguments, stdin="two\nlines ⚡\n", **openai(server))
     assert done.stdout == "Hello\n"
     assert server.requests[0].json["messages"][0]["content"] == "two\nlines ⚡"
@@ -162,57 +162,57 @@ def test_prompt_from_stdin(server, arguments):
         (("--system", "Be brief.", "Summarise:", "-"), "Summarise: two\nlines"),
     ],
 )
-def test_stdin_joins_the_arguments(server, arguments, prompt):
-    """Piped text goes before the arguments, as the tool llm has it, or where a - is the first or last word."""
+def test_stdin_and_arguments_are_joined(server, arguments, prompt):
+    """Piped text goes before the arguments, or replaces a ``-`` as the first or last word."""
     done = run(*arguments, stdin="\ufefftwo\nlines\n", **openai(server))
     assert (0, "Hello\n", "") == (done.returncode, done.stdout, done.stderr)
     assert prompt == server.requests[0].json["messages"][-1]["content"]
 
 
 @pytest.mark.parametrize("stdin", ["", "\n", " \n\n"])
-def test_blank_stdin_adds_nothing(server, stdin):
-    """A pipe without text leaves the arguments as they are."""
+def test_blank_stdin_is_ignored(server, stdin):
+    """Piped white space leaves the arguments unchanged."""
     run("hi", stdin=stdin, **openai(server))
     assert "hi" == server.requests[0].json["messages"][0]["content"]
 
 
 @pytest.mark.parametrize("variable", ["ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"])
-def test_key_decides_vendor(variable):
-    """With a key of Anthropic's only, Anthropic is asked."""
+def test_environment_key_selects_the_vendor(variable):
+    """With only a key of Anthropic, the request goes to Anthropic."""
     with FakeServer(Reply(Messages().stream(["Hel", "lo"]))) as server:
         done = run("hi", ANTHROPIC_BASE_URL=server.url, **{variable: "key"})
     assert (done.returncode, done.stdout, done.stderr) == (0, "Hello\n", "")
     assert server.requests[0].json["model"] == "claude-sonnet-4-6"
 
 
-def test_named_model_wins_over_key(server):
-    """RXLLM_MODEL wins over keys, -m over both."""
+def test_named_model_wins_over_keys(server):
+    """RXLLM_MODEL wins over keys, and -m over both."""
     run("hi", **openai(server), RXLLM_MODEL="openai:from-environment")
     run("hi", "-m", "openai:from-option", **openai(server), RXLLM_MODEL="openai:from-environment")
     assert [request.json["model"] for request in server.requests] == ["from-environment", "from-option"]
 
 
-def test_line_end_is_not_doubled(server):
-    """A text that ends its line gets no second end."""
+def test_final_newline_is_not_doubled(server):
+    """An answer that ends with a newline gets no second one."""
     server.reply(Reply(CHAT.stream(["Hello\n"])))
     assert run("hi", **openai(server)).stdout == "Hello\n"
 
 
-def test_usage_on_stderr(server):
-    """--usage tells the tokens in one line on stderr, and leaves stdout alone."""
+def test_usage_is_printed_on_stderr(server):
+    """--usage prints the tokens in one line on stderr and leaves stdout unchanged."""
     done = run("hi", "--usage", **openai(server))
     assert done.stdout == "Hello\n"
     assert done.stderr == "rxllm: 3 input tokens, 5 output tokens, stop.\n"
 
 
-def test_unknown_usage_is_no_number(server):
-    """Where the provider says nothing about tokens, no number is made up."""
+def test_missing_usage_is_reported_as_missing(server):
+    """If the provider reports no tokens, the line has no number."""
     server.reply(Reply(CHAT.stream(["hi"], usage=None)))
-    assert run("hi", "--usage", **openai(server)).stderr == "rxllm: the provider told no usage, stop.\n"
+    assert run("hi", "--usage", **openai(server)).stderr == "rxllm: the provider reported no usage, stop.\n"
 
 
-def test_json_lines_are_the_chunks(server):
-    """--json prints a chunk a line, with the fields that are there and no others; together they are the answer."""
+def test_json_prints_one_line_per_chunk(server):
+    """--json prints each chunk as one line with only its set fields; the lines add up to the answer."""
     server.reply(Reply(CHAT.stream(["Hé", "llo"], reasoning=["hm"], tool_call=ToolCall())))
     done = run("hi", "--json", **openai(server))
     lines = [json.loads(line) for line in done.stdout.splitlines()]
@@ -229,19 +229,19 @@ def test_json_lines_are_the_chunks(server):
     assert {"text", "reasoning", "tool_calls", "usage", "model", "id"} | finish == {k for x in lines for k in x}
 
 
-def test_narrow_terminal_loses_characters_only(server):
-    """A character that stdout's encoding has not becomes a question mark; the rest of the answer stays."""
+def test_narrow_encoding_replaces_characters(server):
+    """A character that stdout's encoding lacks becomes a question mark; the rest of the answer stays."""
     server.reply(Reply(CHAT.stream(["caf", "é ⚡"])))
     done = run("hi", **openai(server), PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stdout) == (0, "caf? ?\n")
 
 
-def test_refusal_is_no_answer(server):
-    """What a model says when it refuses goes to stderr, for it is not the answer."""
+def test_refusal_is_printed_on_stderr(server):
+    """A refusal is not the answer, so it goes to stderr."""
     refusal = {"id": "1", "choices": [{"index": 0, "delta": {"refusal": "No."}, "finish_reason": "stop"}]}
     server.reply(Reply([b"data: " + json.dumps(refusal).encode() + b"\n\n", CHAT.terminal]))
     done = run("hi", **openai(server))
-    assert (done.stdout, done.stderr) == ("", "rxllm: the model refuses: No.\n")
+    assert (done.stdout, done.stderr) == ("", "rxllm: the model refused: No.\n")
 
 
 CLIPBOARD = "\x1b]52;c;ZXZpbA==\x07"
@@ -260,8 +260,8 @@ CLIPBOARD = "\x1b]52;c;ZXZpbA==\x07"
         ("שלום\u200f 👩\u200d🚀", "שלום\u200f 👩\u200d🚀"),
     ],
 )
-def test_control_characters_are_shown(server, sent, shown):
-    """The terminal obeys nothing that a model writes, also where a sequence is split; --raw sends it as it came."""
+def test_control_characters_are_escaped(server, sent, shown):
+    """A model's control characters, split ones included, reach the terminal only with --raw."""
     server.reply(Reply(CHAT.stream([*sent])))
     assert f"{shown}\n" == run("hi", **openai(server)).stdout
     raw = subprocess.run([*COMMAND, "--raw", "hi"], env=environment(**openai(server)), capture_output=True, check=True,
@@ -273,46 +273,46 @@ def test_control_characters_are_shown(server, sent, shown):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.name)
-def test_control_characters_of_errors_are_shown(protocol):
-    """Neither an error's document nor a refusal sends any, and each stays on one line."""
+def test_control_characters_of_errors_are_escaped(protocol):
+    """Error messages and refusals are printed with escapes, each on one line."""
     name = "anthropic:m" if protocol.name == "messages" else "openai:m"
     name = "openai:davinci-002" if protocol.name == "completions" else name
     said = f"no\n{CLIPBOARD}\x9b2J\rfake"
     with FakeServer() as server:
         variables = {**openai(server), "ANTHROPIC_API_KEY": "key", "ANTHROPIC_BASE_URL": server.url}
         server.reply(Reply.json(protocol.error_body(400, said), status=400), Reply([protocol.error_frame(said)]))
-        told = [run("-m", name, "hi", **variables).stderr for _ in range(2)]
-    for line in told:
+        message = [run("-m", name, "hi", **variables).stderr for _ in range(2)]
+    for line in message:
         assert line.startswith("rxllm: ")
         assert "no \\u001b]52;c;ZXZpbA==\\u0007\\u009b2J" in line
         assert line[:-1].isprintable()
 
 
 @pytest.mark.parametrize(
-    ("finish", "told", "returned"),
+    ("finish", "message", "returned"),
     [
         ("content_filter", "rxllm: the answer is cut short: the provider's content filter stopped it.\n", 0),
-        ("length", "rxllm: the answer is cut short: the limit of tokens is reached.\n", 0),
+        ("length", "rxllm: the answer is cut short: the token limit was reached.\n", 0),
         ("stop", "", 0),
     ],
 )
 @pytest.mark.parametrize("form", [(), ("--json",)])
-def test_an_answer_that_is_not_whole_is_told(server, finish, told, returned, form):
-    """Standard error says why the answer ended before its end."""
+def test_incomplete_answer_is_reported(server, finish, message, returned, form):
+    """Standard error says why the answer ended early."""
     server.reply(Reply(CHAT.stream(["Hel"], finish=finish)))
     done = run("hi", *form, **openai(server))
-    assert (told, returned) == (done.stderr, done.returncode)
+    assert (message, returned) == (done.stderr, done.returncode)
     assert "Hel" in done.stdout
 
 
-def test_a_limit_that_was_asked_for_is_not_told(server):
-    """With --max-tokens, an answer of that length is what was asked for."""
+def test_requested_token_limit_is_not_reported(server):
+    """With --max-tokens, an answer of that length is what the user asked for."""
     server.reply(Reply(CHAT.stream(["Hel"], finish="length")))
     assert "" == run("hi", "--max-tokens", "1", **openai(server)).stderr
 
 
-def test_an_answer_that_the_provider_broke_off_fails(capsys, monkeypatch):
-    """The finish reason error ends with 1, after the text that came; the provider's own word is told."""
+def test_finish_reason_error_exits_with_1(capsys, monkeypatch):
+    """The text so far is printed; stderr has the provider's own finish reason."""
 
     class Breaks(rxllm.LLM):
         async def chunks(self, request):
@@ -322,31 +322,31 @@ def test_an_answer_that_the_provider_broke_off_fails(capsys, monkeypatch):
     monkeypatch.setattr(cli, "_model", lambda name: Breaks())
     monkeypatch.setattr(sys, "stdin", None)
     assert 1 == cli.main(["hi"])
-    assert ("Hel\n", "rxllm: the answer is not whole: the provider failed (abort\\u001b).\n") == capsys.readouterr()
+    assert ("Hel\n", "rxllm: the answer is incomplete: the provider failed (abort\\u001b).\n") == capsys.readouterr()
 
 
-def test_new_beginning_takes_a_new_line(capsys):
-    """Printed text can't be taken back, so an answer that begins anew does it on a line of its own, and says so."""
+def test_restarted_answer_starts_a_new_line(capsys):
+    """Printed text cannot be removed, so a restarted answer begins on a new line, and stderr says so."""
     screen = cli._Screen(as_json=False)
     for chunk in (rxllm.Chunk("Hel"), rxllm.Chunk("Good", reset=True), rxllm.Chunk("bye")):
         screen.show(chunk)
     screen.end()
-    assert capsys.readouterr() == ("Hel\nGoodbye\n", "rxllm: the answer begins anew.\n")
+    assert capsys.readouterr() == ("Hel\nGoodbye\n", "rxllm: the answer starts again.\n")
 
 
-def test_program_may_call_it():
-    """`main` is a function: it writes to whatever stdout is, and returns the exit code."""
+def test_main_can_be_called_from_a_program():
+    """`main` writes to the current `sys.stdout` and returns the exit code."""
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         assert cli.main(["-m", "embedded", "--seed", "1", "hi"]) == 0
     assert printed.getvalue() == run("-m", "embedded", "--seed", "1", "hi").stdout
 
 
-def test_version():
-    """--version tells the package's."""
+def test_version_option():
+    """--version prints the package's version."""
     assert run("--version").stdout == f"rxllm {rxllm.__version__}\n"
 
 
-# ── mistakes and failures ────────────────────────────────────────────────────────────────────────────────────────
+# ── usage errors and failures ────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -368,8 +368,8 @@ def test_version():
     ids=["provider", "typo", "unlike any", "no model", "no OpenAI key", "no Anthropic key", "temperature", "max_tokens",
          "seed", "option", "empty argument", "empty stdin"],
 )  # fmt: skip
-def test_mistake_is_told_in_one_line(arguments, hint):
-    """A mistake in the call ends with 2 and one line on stderr that names what to change; nothing is printed."""
+def test_usage_error_is_one_line(arguments, hint):
+    """A usage error exits with 2 and one line on stderr that says what to change; stdout stays empty."""
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
@@ -379,8 +379,8 @@ def test_mistake_is_told_in_one_line(arguments, hint):
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8:surrogateescape"])
 @pytest.mark.parametrize("arguments", [(), ("Summarise:",), ("Summarise:", "-")])
-def test_undecodable_stdin_is_a_mistake(arguments, encoding):
-    """Bytes that are not text end with 2 and a sentence, also in locales in which Python lets them pass."""
+def test_undecodable_stdin_is_a_usage_error(arguments, encoding):
+    """Bytes that are not text exit with 2 and a message, even in locales where Python accepts them."""
     variables = environment(PYTHONIOENCODING=encoding)
     done = subprocess.run(
         [*COMMAND, "-m", "embedded", *arguments], input=b"caf\xff", env=variables, capture_output=True, check=False
@@ -394,8 +394,8 @@ def test_undecodable_stdin_is_a_mistake(arguments, encoding):
 
 @pytest.mark.skipif(os.name != "posix", reason="elsewhere arguments are always text")
 @pytest.mark.parametrize("arguments", [[b"caf\xff"], [b"hi", b"--system", b"\xff"], [b"--", b"\xff"]])
-def test_undecodable_argument_is_a_mistake(arguments):
-    """An argument that is not text ends with 2 and a sentence that names it; nothing is sent."""
+def test_undecodable_argument_is_a_usage_error(arguments):
+    """An argument that is not text exits with 2 and a message that quotes it; nothing is sent."""
     done = subprocess.run(
         [*COMMAND, "-m", "embedded", *arguments], env=environment(), capture_output=True, stdin=subprocess.DEVNULL,
         check=False,
@@ -406,8 +406,8 @@ def test_undecodable_argument_is_a_mistake(arguments):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
-def test_terminal_without_prompt_is_told():
-    """At a terminal, no prompt is a mistake and not a wait for one."""
+def test_terminal_without_prompt_is_a_usage_error():
+    """At a terminal, a missing prompt is an error; the command does not wait for input."""
     ours, theirs = os.openpty()
     try:
         done = subprocess.run(COMMAND, stdin=theirs, env=environment(), capture_output=True, timeout=30, check=False)
@@ -419,9 +419,9 @@ def test_terminal_without_prompt_is_told():
 
 
 @pytest.mark.parametrize("status", [401, 404, 429, 500])
-def test_refused_request_fails(server, status):
-    """What the server refuses ends with 1 and its reason in one line on stderr, without the key."""
-    soon = {"retry-after-ms": "1"}  # what may pass is asked for again
+def test_refused_request_exits_with_1(server, status):
+    """The server's reason is one line on stderr, without the key."""
+    soon = {"retry-after-ms": "1"}  # retryable statuses are retried
     server.reply(Reply.json(CHAT.error_body(status, "It went\nwrong"), status=status, headers=soon))
     done = run("hi", **openai(server))
     assert (done.returncode, done.stdout) == (1, "")
@@ -430,8 +430,8 @@ def test_refused_request_fails(server, status):
     assert "a-secret-key" not in done.stderr
 
 
-def test_no_server_fails():
-    """Without a server the command ends with 1 and says where it looked."""
+def test_missing_server_exits_with_1():
+    """The message names the address."""
     with FakeServer() as gone:
         pass
     done = run("hi", **openai(gone))
@@ -446,7 +446,7 @@ def test_no_server_fails():
     ids=["error frame", "truncated", "closed", "reset"],
 )
 def test_failure_in_the_middle_keeps_the_text(server, ending):
-    """The text that came stays, its line is ended, and one line on stderr says what happened."""
+    """The text so far stays and its line is ended; one line on stderr says what failed."""
     server.reply(Reply([*UNTIL_HEL, *ending]))
     done = run("hi", **openai(server))
     assert (done.returncode, done.stdout) == (1, "Hel\n")
@@ -454,11 +454,11 @@ def test_failure_in_the_middle_keeps_the_text(server, ending):
     assert "Traceback" not in done.stderr
 
 
-# ── who leaves ───────────────────────────────────────────────────────────────────────────────────────────────────
+# ── cancellation ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_ctrl_c_in_the_middle(server, start):
-    """Ctrl-C ends with 130 without a traceback, keeps the text and closes the request."""
+def test_ctrl_c_in_the_middle_of_an_answer(server, start):
+    """Ctrl-C exits with 130 without a traceback, keeps the text and closes the request."""
     server.reply(Reply([*UNTIL_HEL, End.HANG]))
     process = start("hi", **openai(server))
     assert process.stdout.read(3) == b"Hel"
@@ -470,7 +470,7 @@ def test_ctrl_c_in_the_middle(server, start):
 
 
 def test_ctrl_c_before_the_answer(server, start):
-    """Ctrl-C while the server is silent does the same."""
+    """Ctrl-C while the server is silent also exits with 130 and closes the request."""
     server.reply(Reply([End.HANG]))
     process = start("hi", **openai(server))
     server.exchange().arrived.wait(20)
@@ -480,8 +480,8 @@ def test_ctrl_c_before_the_answer(server, start):
     server.exchange().wait_closed()
 
 
-def test_closed_pipe_is_no_error(server, start):
-    """A reader that has enough, as head has, ends the command with 0, in silence, and closes the request."""
+def test_closed_pipe_exits_with_0(server, start):
+    """When the reader closes the pipe, as head does, the command exits silently with 0 and closes the request."""
     server.reply(Reply([*UNTIL_HEL, Endless(HEL_LO[2])]))
     process = start("hi", **openai(server))
     assert process.stdout.read(3) == b"Hel"
@@ -493,8 +493,8 @@ def test_closed_pipe_is_no_error(server, start):
 
 
 @pytest.mark.skipif(not hasattr(select, "poll"), reason="can't look at a pipe without writing to it")
-def test_closed_pipe_is_seen_while_the_model_is_silent(server, start):
-    """Nothing is written that would tell; the request is closed all the same."""
+def test_closed_pipe_is_detected_while_the_model_is_silent(server, start):
+    """The request is closed although the command writes nothing."""
     server.reply(Reply([End.HANG]))
     process = start("hi", **openai(server))
     server.exchange().arrived.wait(20)
@@ -507,21 +507,21 @@ def test_closed_pipe_is_seen_while_the_model_is_silent(server, start):
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a shell that closes descriptors")
 @pytest.mark.parametrize(
-    ("closed", "returned", "told"), [("1>&-", 1, b"rxllm: standard output is closed.\n"), ("2>&-", 0, b"")]
+    ("closed", "returned", "message"), [("1>&-", 1, b"rxllm: standard output is closed.\n"), ("2>&-", 0, b"")]
 )
-def test_closed_outputs(closed, returned, told):
-    """What belongs on standard error never goes to standard output, nor is anything lost in silence."""
+def test_closed_output_streams(closed, returned, message):
+    """With stderr closed, its messages never appear on stdout; with stdout closed, the command fails with a message."""
     command = f'"$@" --max-tokens 3 --seed 1 hi {closed}'
     whole = ["/bin/sh", "-c", command, "sh", *COMMAND]
     done = subprocess.run(whole, env=environment(), capture_output=True, check=False)
     assert (returned, returned == 0) == (done.returncode, done.stdout != b"")
-    assert told == done.stderr.removeprefix(NEWS.encode())
+    assert message == done.stderr.removeprefix(TOY_HINT.encode())
     assert b"rxllm:" not in done.stdout
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_full_disk_is_a_failure():
-    """What can't be written is a failure, told in one line."""
+def test_full_disk_exits_with_1():
+    """A write error is reported in one line."""
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             [*COMMAND, "-m", "embedded", "hi"], env=environment(), stdout=full, stderr=subprocess.PIPE, check=False

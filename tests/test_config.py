@@ -1,4 +1,4 @@
-"""Config: what tags, metadata, names and handlers add up to, and who inherits them."""
+"""Config: combining tags, metadata, names and handlers, and inheriting them."""
 
 import copy
 import pickle
@@ -17,7 +17,7 @@ class Echo(LLM):
     """Answers with the prompt."""
 
     async def complete(self, request):
-        """The prompt."""
+        """Return the prompt."""
         return request.text
 
 
@@ -29,8 +29,8 @@ def runs_of(stage, **config):
 
 
 @pytest.mark.parametrize("method", ["with_config", "bind"])
-def test_it_adds_up(method):
-    """Tags are united and sorted, later metadata wins, and so does the later name; the first model is as it was."""
+def test_configs_are_combined(method):
+    """Tags are united and sorted; later metadata and names win; the first model is unchanged."""
     first = Echo(tags=["b", "a"], metadata={"k": 1, "l": 1}, run_name="first")
     second = getattr(first, method)(tags=["c", "a"], metadata={"k": 2}, run_name="second")
     assert (("a", "b", "c"), {"k": 2, "l": 1}, "second") == (second.tags, second.metadata, second.run_name)
@@ -38,8 +38,8 @@ def test_it_adds_up(method):
     assert "first" == getattr(first, method)(tags=["c"]).run_name
 
 
-def test_children_inherit_tags_and_metadata_but_no_name():
-    """The inner metadata wins; what the child adds does not reach its parent."""
+def test_inner_runs_inherit_tags_and_metadata_but_not_the_name():
+    """Inner metadata wins, and the child's additions do not reach its parent."""
     llm = Echo(tags=["inner"], metadata={"k": "inner", "i": 1})
     pipeline = rxllm.pipe(llm, rxllm.text()).with_config(
         tags=["outer"], metadata={"k": "outer", "o": 1}, run_name="outer"
@@ -49,16 +49,16 @@ def test_children_inherit_tags_and_metadata_but_no_name():
     assert ("Echo", ("inner", "outer"), {"k": "inner", "i": 1, "o": 1}) == (inner.name, inner.tags, inner.metadata)
 
 
-def test_a_call_may_have_config():
-    """Each method takes it, for this call alone; of a pipeline it is the pipeline's own."""
+def test_call_may_have_config():
+    """Each method accepts config for one call; for a pipeline, the config is the pipeline's own."""
     pipeline = rxllm.pipe(Echo(), rxllm.text())
     outer, inner = runs_of(pipeline, tags=["t"], metadata={"k": 1}, run_name="call")
     assert ("call", "Echo", ("t",), ("t",)) == (outer.name, inner.name, outer.tags, inner.tags)
     assert ((), {}, None, ()) == (pipeline.tags, pipeline.metadata, pipeline.run_name, pipeline.handlers)
 
 
-async def test_every_method_takes_config():
-    """One handler hears one run of each."""
+async def test_every_method_accepts_config():
+    """One handler receives one run per method."""
     heard = []
     config = {"handlers": [heard.append], "tags": ["t"]}
     llm = Echo()
@@ -77,15 +77,15 @@ async def test_every_method_takes_config():
     assert [("t",)] * 12 == [event.tags for event in heard if isinstance(event, Started)]
 
 
-def test_it_is_not_sent():
-    """Config is about runs; the request knows nothing of it, and parameters by its side reach it."""
+def test_config_is_not_sent():
+    """Config describes runs; the request contains only the parameters passed beside it."""
     heard = []
     Echo().invoke("x", handlers=[heard.append], tags=["t"], temperature=0.5)
     assert rxllm.Request.ask("x", rxllm.Parameters(temperature=0.5)) == heard[0].request
 
 
-def test_what_cannot_hear_is_refused():
-    """When it is attached."""
+def test_objects_that_are_not_handlers_are_refused():
+    """Attaching one raises MisuseError."""
     with pytest.raises(MisuseError, match="handler"):
         Echo().with_config(handlers=[5])
     with pytest.raises(MisuseError, match="handler"):
@@ -108,14 +108,14 @@ def test_what_cannot_hear_is_refused():
         ({"handlers": None}, r"say handlers=\[…\]"),
     ],
 )
-def test_what_is_no_config_is_refused(make, config, sentence):
-    """In the constructor and in each way to a copy, with a sentence."""
+def test_invalid_config_is_refused(make, config, sentence):
+    """The constructor and each copying method raise MisuseError with a message."""
     with pytest.raises(MisuseError, match=sentence):
         make(**config)
 
 
-def test_metadata_is_a_copy():
-    """What its maker does to the dict later is not the model's."""
+def test_metadata_is_copied():
+    """Later changes of the caller's dict do not affect the model."""
     facts = {"k": 1}
     llm = Echo(metadata=facts)
     facts["k"] = 2
@@ -132,27 +132,27 @@ def test_metadata_is_a_copy():
         lambda handler: rxllm.observe(Echo(), handler),
     ],
 )
-def test_a_class_is_no_handler(attach):
-    """It could be called, and would make a new one at each event."""
+def test_class_is_not_a_handler(attach):
+    """A handler class is callable, and would create a new handler at each event."""
     with pytest.raises(MisuseError, match=r"StdoutHandler is a class, .* as in StdoutHandler\(\)"):
         attach(rxllm.StdoutHandler)
 
 
 class Plain(LLM):
-    """A plain class as anybody writes one."""
+    """A plain class as a user may write it."""
 
     def __init__(self, url):
-        """Its own attribute, and nothing of a model's."""
+        """Set an attribute of its own and none of the model's."""
         self.url = url
 
     async def complete(self, request):
-        """Where it would ask, and how."""
+        """Return the attributes."""
         return f"{self.url} {request.temperature}"
 
 
 @dataclass
 class Usual(LLM):
-    """A dataclass as anybody writes one."""
+    """A dataclass as a user may write it."""
 
     url: str
 
@@ -160,8 +160,8 @@ class Usual(LLM):
 
 
 @pytest.mark.parametrize("kind", [Plain, Usual])
-def test_a_plain_class_is_a_model(kind):
-    """Its own attributes can be set, a model's fields have their defaults and can't."""
+def test_plain_class_is_a_model(kind):
+    """Its own attributes can be set; the model's fields have defaults and are read-only."""
     llm = kind("here")
     assert ("here None", "here 1") == (str(llm.invoke("x")), str(llm.bind(temperature=1).invoke("x")))
     assert ((), {}, None, (), rxllm.Parameters()) == (
@@ -179,8 +179,8 @@ def test_a_plain_class_is_a_model(kind):
         _ = llm.nothing
 
 
-def test_a_frozen_class_says_how_it_is_made():
-    """Its fields in a constructor of its own, and those that it should have."""
+def test_frozen_class_explains_how_to_set_its_fields():
+    """The error shows the constructor to write and the fields to declare."""
 
     @frozen
     class Own(LLM):
@@ -196,23 +196,23 @@ def test_a_frozen_class_says_how_it_is_made():
 
 
 @pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda llm: pickle.loads(pickle.dumps(llm))])  # noqa: S301
-def test_a_copy_keeps_what_is_ones_own(again):
-    """Whatever makes it."""
+def test_copy_keeps_own_attributes(again):
+    """For copy, deepcopy and pickle."""
     for first in Plain("here"), Usual("here"), Own("here"), Slotted("here", tags=["own"]), Named("here"):
         second = again(first)
         assert (type(first), first.tags, "here") == (type(second), second.tags, str(second.invoke("x"))[:4])
 
 
 class Own(LLM):
-    """A plain class with an ``__init__`` of its own, which takes none of the fields."""
+    """A plain class with an ``__init__`` of its own that takes none of the model's fields."""
 
     def __init__(self, url):
-        """Its own attribute, beside those of a model."""
+        """Set an attribute of its own beside those of a model."""
         super().__init__(tags=["own"])
         object.__setattr__(self, "url", url)
 
     async def complete(self, request):
-        """Where it would ask."""
+        """Return the attributes."""
         return self.url
 
 
@@ -223,35 +223,35 @@ class Data(LLM):
     url: str
 
     def __post_init__(self):
-        """The fields of a model."""
+        """Set the model's fields."""
         super().__init__(tags=["own"])
 
     async def complete(self, request):
-        """Where it would ask."""
+        """Return the attributes."""
         return self.url
 
 
 @frozen
 class Slotted(LLM):
-    """As the docs have it."""
+    """A frozen class with slots, as in the documentation."""
 
     url: str
 
     async def complete(self, request):
-        """Where it would ask."""
+        """Return the attributes."""
         return self.url
 
 
 @frozen(slots=False)
 class Unslotted(Slotted):
-    """With a dict."""
+    """A subclass with a dict."""
 
 
 class Named(rxllm.Pipeline):
     """A pipeline with an ``__init__`` of its own."""
 
     def __init__(self, url):
-        """Its one stage is a model."""
+        """Set one stage, a model."""
         super().__init__((Own(url),), tags=["own"])
 
     url = property(attrgetter("stages"))
@@ -262,8 +262,8 @@ class Named(rxllm.Pipeline):
     [Own("here"), Data("here"), Slotted("here", tags=["own"]), Unslotted("here", tags=["own"]), Named("here")],
     ids=lambda first: type(first).__name__,
 )
-def test_a_copy_is_made_whatever_the_constructor_takes(first):
-    """A copy has its class, its own attributes, the changed field converted and checked; the first is as it was."""
+def test_copy_works_with_any_constructor(first):
+    """A copy has its class, its own attributes and the changed field, converted and checked; the original stays."""
     second = first.with_config(tags=["b"], run_name="second")
     assert (type(first), first.url, ("b", "own"), "second") == (type(second), second.url, second.tags, second.run_name)
     assert (("own",), None) == (first.tags, first.run_name)
@@ -273,8 +273,8 @@ def test_a_copy_is_made_whatever_the_constructor_takes(first):
         first.with_config(run_name=5)
 
 
-def test_models_can_be_hashed():
-    """As keys of a dict; equal ones are one key, whatever their dicts hold."""
+def test_models_are_hashable():
+    """Equal models are one key of a dict, whatever their own dicts contain."""
     one, other = (rxllm.OpenAI("m", metadata={"k": []}, tools=[{}], extra={"a": {}}, headers={"x": "y"}) for _ in "ab")
     assert 1 == len({one: 1, other: 2})
     assert 2 == len({one, one.bind(seed=3)})

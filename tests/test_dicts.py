@@ -1,4 +1,4 @@
-"""`astream_events`: dicts of the shape that is known from langchain-core, in its order."""
+"""`astream_events`: dicts in the shape and order of langchain-core."""
 
 import asyncio
 
@@ -32,57 +32,57 @@ KEYS = ["event", "name", "run_id", "parent_ids", "tags", "metadata", "data"]
 
 
 class Letters(LLM):
-    """Streams the prompt by letters."""
+    """Streams the prompt letter by letter."""
 
     async def chunks(self, request):
-        """Letters."""
+        """Yield one chunk per letter."""
         for letter in request.text:
             yield letter
 
 
-class Speaks(Letters):
-    """The same as a conversation."""
+class ChatLetters(Letters):
+    """The same as a chat model."""
 
     def kind(self, request):
-        """It converses."""
+        """Report the kind of run."""
         return "chat_model"
 
 
 @tool
 async def shout(text):
-    """Loudly."""
+    """Yield the text in capitals."""
     if not text:
         raise KeyError(text)
     return text.upper()
 
 
-class Tells(LLM):
-    """Dispatches, and then answers."""
+class Dispatching(LLM):
+    """Dispatches an event, then answers."""
 
     async def complete(self, request):
-        """The prompt."""
+        """Return the prompt."""
         dispatch("progress", {"percent": 50})
         return request.text
 
 
 async def dicts_of(stage, prompt="ab", **selection):
-    """All of them."""
+    """All dicts of one run."""
     return [event async for event in stage.astream_events(prompt, **selection)]
 
 
 def names(events):
-    """Which events these are."""
+    """The names of the events."""
     return [event["event"] for event in events]
 
 
 def generated(text, **more):
-    """The end of a model that knows nothing of its answer but the text."""
+    """The end data of a model that reports nothing but its text."""
     told = {"text": text, "generation_info": {"finish_reason": None, "logprobs": None}, "type": "Generation", **more}
     return {"generations": [[told]], "llm_output": {"token_usage": {}, "model_name": None}}
 
 
-async def test_a_models_dicts():
-    """A model that continues a text: start, stream, end; text for chunks, the input at the start alone."""
+async def test_dicts_of_a_text_completion_model():
+    """Start, stream and end; chunks are text, and only the start has the input."""
     llm = Letters(run_name="poet", tags=["b", "a"], metadata={"k": 1})
     events = await dicts_of(llm)
     assert [KEYS] * 4 == [list(event) for event in events]
@@ -96,8 +96,8 @@ async def test_a_models_dicts():
     ] == events
 
 
-async def test_a_chat_models_dicts():
-    """A model that converses: messages in, chunks and a message out, with the usage at the end."""
+async def test_dicts_of_a_chat_model():
+    """Messages are the input; chunks and a message are the output, with the usage at the end."""
     with FakeServer(Reply(Chat().stream(["Hel", "lo"]))) as server:
         llm = rxllm.OpenAI("m", base_url=f"{server.url}/v1")
         events = await dicts_of(llm, [("system", "Be brief."), ("user", "hi")])
@@ -111,7 +111,7 @@ async def test_a_chat_models_dicts():
     assert {"OpenAI"} == {event["name"] for event in events}
 
 
-async def test_completions_are_an_llm():
+async def test_completions_protocol_is_an_llm():
     """The older protocol continues a text."""
     with FakeServer(Reply(Completions().stream(["Hel", "lo"]))) as server:
         events = await dicts_of(rxllm.OpenAI("gpt-3.5-turbo-instruct", base_url=f"{server.url}/v1"))
@@ -119,8 +119,8 @@ async def test_completions_are_an_llm():
     assert "Hello" == "".join(event["data"]["chunk"] for event in events if event["event"] == "on_llm_stream")
 
 
-async def test_a_pipelines_dicts():
-    """Models within tell their input at both ends; parents are told from the root down."""
+async def test_dicts_of_a_pipeline():
+    """Inner models have their input at both ends, and `parent_ids` lists the root first."""
     one, two = Letters(run_name="one"), Letters(run_name="two")
     pipeline = rxllm.pipe(one, rxllm.message(), ops.map(lambda m: m.text * 2), ops.flat_map(two), rxllm.text())
     events = await dicts_of(pipeline, "x")
@@ -151,7 +151,7 @@ ASKED, ANSWER = Message("user", "x"), Message("assistant", "x")
 FIRST = {"run": None, "type": "LLMResult"}
 STAGES = {
     "llm": (Letters(run_name="it"), rxllm.pipe(Letters(run_name="it"))),
-    "chat_model": (Speaks(run_name="it"), rxllm.pipe(Speaks(run_name="it"))),
+    "chat_model": (ChatLetters(run_name="it"), rxllm.pipe(ChatLetters(run_name="it"))),
     "chain": (
         rxllm.pipe(Letters(), rxllm.text()).with_config(run_name="it"),
         rxllm.pipe(rxllm.pipe(Letters(), rxllm.text()).with_config(run_name="it")),
@@ -186,8 +186,8 @@ STAGES = {
         *(("tool", "within", version, {"input": "x"}, None, {"output": "X", "input": "x"}) for version in ["v1", "v2"]),
     ],
 )
-async def test_the_data_are_langchains(kind, place, version, start, stream, end):
-    """As langchain-core 1.7.2 gives them, by run, with our own messages and chunks for its."""
+async def test_data_match_langchain_core(kind, place, version, start, stream, end):
+    """The data equal those of langchain-core 1.7.2 for each run, with our messages and chunks for its own."""
     events = await dicts_of(STAGES[kind][place == "within"], "x", version=version, include_names=["it"])
     told = [("start", start), *([("stream", {"chunk": stream})] if stream else []), ("end", end)]
     assert [f"on_{kind}_{phase}" for phase, _ in told] == names(events)
@@ -198,14 +198,14 @@ async def test_the_data_are_langchains(kind, place, version, start, stream, end)
     assert [facts for _, facts in told] == data
 
 
-async def test_messages_are_no_text_of_a_root():
-    """A model that continues a text tells them, too, as they were given."""
+async def test_messages_as_input_of_a_root_are_kept():
+    """A root text-completion model reports its messages as the caller passed them."""
     start, *_ = await dicts_of(Letters(), [("system", "s"), ("user", "x")])
     assert {"input": [Message("system", "s"), ASKED]} == start["data"]
 
 
-async def test_what_a_consumer_changes_is_its_own():
-    """Each event has data of its own."""
+async def test_each_dict_has_its_own_data():
+    """A consumer's change of one event leaves the others unchanged."""
     ends = []
     async for event in rxllm.pipe(Letters()).astream_events("x", include_types=["llm"]):
         if event["event"] == "on_llm_start":
@@ -215,8 +215,8 @@ async def test_what_a_consumer_changes_is_its_own():
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
-async def test_a_tools_end_comes_before_its_result(version):
-    """What is made of the result, such as the chain's chunk, follows."""
+async def test_end_of_a_tool_comes_before_the_use_of_its_result(version):
+    """Events that result from the result, such as the chain's chunk, follow."""
     events = await dicts_of(STAGES["tool"][1], "x", version=version)
     tool_events = ["on_tool_start", "on_tool_end"]
     assert ["on_chain_start", *tool_events, "on_chain_stream", "on_chain_end"] == names(events)
@@ -225,8 +225,8 @@ async def test_a_tools_end_comes_before_its_result(version):
 
 @pytest.mark.parametrize("place", ["root", "within"])
 @pytest.mark.parametrize(("version", "end"), [("v1", []), ("v2", ["on_tool_error"])])
-async def test_a_tools_failure_tells_its_input(place, version, end):
-    """In v2; v1 has no word for it."""
+async def test_failure_of_a_tool_has_its_input(place, version, end):
+    """v2 has an event for it; v1 has none."""
     events = []
     source = STAGES["tool"][place == "within"].events("").pipe(as_dicts(version), ops.do_action(events.append))
     with pytest.raises(KeyError) as raised:
@@ -237,8 +237,8 @@ async def test_a_tools_failure_tells_its_input(place, version, end):
     assert [told for _ in end] == [event["data"] for event in heard[1:]]
 
 
-async def test_a_tool_whose_result_is_enough_has_finished():
-    """Who leaves on its result has not cancelled it."""
+async def test_tool_finishes_before_its_subscriber_leaves():
+    """A subscriber that leaves on the tool's result does not cancel the tool."""
     heard = []
     agent = rxllm.pipe(rx.of, ops.flat_map(shout), ops.take(1)).with_config(handlers=[heard.append])
     async with agent.astream("x") as results:
@@ -246,8 +246,8 @@ async def test_a_tool_whose_result_is_enough_has_finished():
     assert [ToolFinished] == [type(e) for e in heard if isinstance(e, (ToolFinished, Cancelled)) and e.name == "shout"]
 
 
-async def test_a_tools_handler_may_fail_it_before_its_result():
-    """The result is not given on, because the tool has not finished for its handler."""
+async def test_handler_may_fail_a_tool_before_its_result_is_emitted():
+    """The result is not emitted, because the tool has not finished for its handler."""
 
     class Refuses(rxllm.Handler):
         raise_error = True
@@ -263,10 +263,10 @@ async def test_a_tools_handler_may_fail_it_before_its_result():
 
 
 class Restarts(LLM):
-    """Takes back what it has said."""
+    """Resets its answer in the middle."""
 
     async def chunks(self, request):
-        """Twice."""
+        """Yield the text twice."""
         yield "a"
         yield Chunk("ab", reset=True)
         yield "c"
@@ -274,8 +274,8 @@ class Restarts(LLM):
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 @pytest.mark.parametrize("stage", [Restarts(), rxllm.pipe(Restarts())], ids=["root", "within"])
-async def test_text_can_not_be_unsaid(stage, version):
-    """Who adds up the chunks would get it twice; so the stream ends, and the model with it."""
+async def test_reset_after_text_raises(stage, version):
+    """A consumer that adds up the chunks would get the text twice, so the stream ends and the model is cancelled."""
     events, heard = [], []
     stage = stage.with_config(handlers=[heard.append])
     with pytest.raises(MisuseError, match=r"cannot be taken back. Use events\(\)"):
@@ -285,8 +285,8 @@ async def test_text_can_not_be_unsaid(stage, version):
     assert "c" not in [str(event) for event in heard if isinstance(event, Chunk)]
 
 
-async def test_the_model_is_left_before_it_is_told():
-    """Who hears of it may take its time, for which nothing is to be paid."""
+async def test_model_is_cancelled_before_the_error_is_emitted():
+    """The consumer's handling may take long, and must not keep the request open."""
     heard = []
     source = Restarts(handlers=[heard.append]).events("x").pipe(as_dicts(), ops.do_action(on_error=heard.append))
     with pytest.raises(MisuseError):
@@ -294,10 +294,10 @@ async def test_the_model_is_left_before_it_is_told():
     assert [Cancelled, MisuseError] == [type(event) for event in heard if type(event) in (Cancelled, MisuseError)]
 
 
-def test_nothing_follows_the_refusal():
-    """Of events that come at once, too."""
+def test_nothing_follows_the_error():
+    """Also for events that arrive at once."""
 
-    class Heard(abc.ObserverBase):
+    class Recorder(abc.ObserverBase):
         def __init__(self):
             self.all = []
 
@@ -310,14 +310,14 @@ def test_nothing_follows_the_refusal():
         def on_completed(self):
             self.all.append("completed")
 
-    run, heard = Run("1", "it", "llm"), Heard()
+    run, heard = Run("1", "it", "llm"), Recorder()
     chunks = [run_chunk(chunk, run) for chunk in (Chunk("a"), Chunk("b", reset=True), Chunk("c", reset=True))]
     connect(as_dicts()(rx.of(*chunks, Finished(ANSWER, run=run))), heard, None)
     assert ["on_llm_stream", MisuseError] == heard.all
 
 
-async def test_what_is_not_looked_at_may_begin_anew():
-    """Where nobody sees the text; and a conversation's chunk says it itself."""
+async def test_reset_without_visible_text_is_allowed():
+    """The reset passes if no selected event shows the text, and for a chat model, whose chunk has the reset."""
     events = await dicts_of(rxllm.pipe(Restarts(), rxllm.message()), exclude_types=["llm"])
     assert "abc" == events[-1]["data"]["output"].text
 
@@ -329,8 +329,8 @@ async def test_what_is_not_looked_at_may_begin_anew():
     assert [False, True, False] == [chunk.reset for chunk in chunks]
 
 
-async def test_branches_side_by_side():
-    """Both models have the pipeline as their parent; each branch streams as it comes."""
+async def test_parallel_branches():
+    """Both models have the pipeline as parent, and each branch streams as its chunks arrive."""
 
     def both(prompt):
         return rx.fork_join(Letters(run_name="one")(prompt), Letters(run_name="two")(prompt))
@@ -341,18 +341,18 @@ async def test_branches_side_by_side():
     assert {"output": "xx"} == events[-1]["data"]
 
 
-async def test_the_first_version():
-    """The same without parents and without the program's own events."""
-    pipeline = rxllm.pipe(Tells(), rxllm.text())
+async def test_version_1():
+    """v1 has neither parents nor custom events."""
+    pipeline = rxllm.pipe(Dispatching(), rxllm.text())
     first, second = await dicts_of(pipeline, version="v1"), await dicts_of(pipeline)
     assert [name for name in names(second) if name != "on_custom_event"] == names(first)
     assert [[]] * len(first) == [event["parent_ids"] for event in first]
     assert [KEYS] * len(first) == [list(event) for event in first]
 
 
-async def test_an_event_of_the_programs_own():
-    """It has the name it was given, and the data bare; the run is whose it is."""
-    start, custom, *_ = await dicts_of(Tells(tags=["t"]))
+async def test_custom_event():
+    """The dict has the event's name, its bare data, and the dispatching run."""
+    start, custom, *_ = await dicts_of(Dispatching(tags=["t"]))
     assert {**start, "event": "on_custom_event", "name": "progress", "data": {"percent": 50}} == custom
 
 
@@ -369,22 +369,22 @@ async def test_an_event_of_the_programs_own():
         ({"include_names": None}, {"one", "two", "Pipeline"}),
     ],
 )
-async def test_selections(selection, left):
-    """Any of the includes will do, and none of the excludes may hold."""
+async def test_selections_of_events(selection, left):
+    """An event passes if any include matches and no exclude matches."""
     stages = Letters(run_name="one"), Letters(run_name="two", tags=["second"]), rxllm.text()
     events = await dicts_of(rxllm.pipe(*stages), **selection)
     assert left == {event["name"] for event in events}
 
 
 @pytest.mark.parametrize("wrong", ["one", [1], 7])
-def test_a_selection_is_several_texts(wrong):
-    """One text alone would pass for its letters; it is refused before anything is asked."""
+def test_selection_must_be_several_texts(wrong):
+    """A single text would count as its letters, so it raises MisuseError before the request."""
     with pytest.raises(MisuseError, match="include_names must be a list of texts"):
         Letters().astream_events("ab", include_names=wrong)
 
 
-async def test_parameters_pass_through():
-    """What is no selection is a parameter or config of the models."""
+async def test_parameters_and_config_pass_through():
+    """A keyword that is not a selection is a parameter or config of the models."""
 
     class Warm(LLM):
         async def complete(self, request):
@@ -406,22 +406,22 @@ async def test_parameters_pass_through():
         ("parameter", "run_nam", "run_name"),
     ],
 )
-def test_a_misspelt_selection_is_told(what, wrong, near):
-    """The nearest of the selections and the parameters."""
+def test_misspelt_selection_suggests_the_nearest(what, wrong, near):
+    """The suggestion comes from the selections and the parameters."""
     with pytest.raises(MisuseError, match=rf"no {what} '{wrong}'\. Did you mean {near}="):
         Letters().astream_events("x", **{wrong: ["Letters"]})
 
 
-def test_other_versions_and_selections_are_refused():
-    """Before anything is asked."""
+def test_unknown_versions_and_selections_are_refused():
+    """MisuseError is raised before the request."""
     with pytest.raises(MisuseError, match="'v1' or 'v2'"):
         Letters().astream_events("x", version="v3")
     with pytest.raises(MisuseError, match="include_name"):
         as_dicts(include_name=["x"])
 
 
-async def test_a_failure_is_raised_after_what_came():
-    """There is no event for it."""
+async def test_failure_is_raised_after_the_earlier_dicts():
+    """There is no event for a failure."""
 
     class Breaks(LLM):
         async def chunks(self, request):
@@ -435,8 +435,8 @@ async def test_a_failure_is_raised_after_what_came():
     assert ["on_chain_start", "on_llm_start", "on_llm_stream", "on_chain_stream"] == names(events)
 
 
-async def test_tools_have_their_words():
-    """start, end and error; a retry has none."""
+async def test_tools_have_events():
+    """A tool has start, end and error; a retry has no event."""
     run = Run("1", "search", "tool")
     heard = rx.of(
         ToolStarted({"q": 1}, run=run), ToolFinished("found", run=run), Retried(1, ValueError(), run=run)
@@ -450,8 +450,8 @@ async def test_tools_have_their_words():
     assert ("on_tool_start", "on_tool_error", told) == (start["event"], failed["event"], failed["data"])
 
 
-async def test_a_break_after_five_closes_the_request():
-    """As the documents do it; the server sees that the client has left."""
+async def test_break_closes_the_request():
+    """As in langchain's documentation; the server sees the disconnection."""
     piece = Completions().stream(["x"])[0]
     with FakeServer(Reply([Endless(piece)])) as server:
         llm = rxllm.OpenAI("gpt-3.5-turbo-instruct", base_url=f"{server.url}/v1")
@@ -464,8 +464,8 @@ async def test_a_break_after_five_closes_the_request():
         assert server.exchange(0).aborted
 
 
-async def test_a_cancelled_task_closes_the_request():
-    """While the server is silent."""
+async def test_cancelled_task_closes_the_request():
+    """Also while the server is silent."""
     with FakeServer(Reply([Completions().stream(["x"])[0], End.HANG])) as server:
         llm = rxllm.OpenAI("gpt-3.5-turbo-instruct", base_url=f"{server.url}/v1")
         task = asyncio.create_task(dicts_of(llm))

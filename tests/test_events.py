@@ -1,4 +1,4 @@
-"""Events: what is heard of every run, by whom, in which order, and what it costs nobody."""
+"""Events: the events of each run, their receivers and order, and the cost of observing."""
 
 import asyncio
 import contextvars
@@ -33,55 +33,55 @@ from rxllm.bridges.stream import HIGH_WATER
 from rxllm.operators import observing
 from rxllm.testing import Endless, FakeServer, Reply
 
-TIMEOUT = 5.0  # seconds for what comes at once
+TIMEOUT = 5.0  # seconds; a limit for steps that take milliseconds
 ENDS = (Finished, Failed, Cancelled)
 
 
 class Letters(LLM):
-    """Streams the prompt by letters."""
+    """Streams the prompt letter by letter."""
 
     async def chunks(self, request):
-        """Letters."""
+        """Yield one chunk per letter."""
         for letter in request.text:
             yield letter
 
 
 class Hangs(LLM):
-    """Streams a chunk, and no more."""
+    """Emits a chunk, then never ends."""
 
     async def chunks(self, request):
-        """Half of it."""
+        """Yield one chunk, then wait for ever."""
         yield "a"
         await asyncio.Event().wait()
 
 
 class Breaks(LLM):
-    """Fails after a chunk."""
+    """Emits a chunk, then fails."""
 
     async def chunks(self, request):
-        """Half of it."""
+        """Yield one chunk, then raise."""
         yield "a"
         raise Interrupted("no")
 
 
 @frozen(eq=False)
 class Listener(Handler):
-    """Remembers what it hears."""
+    """Records the events that it receives."""
 
     heard: list[rxllm.Event] = field(factory=list)
 
     def on_event(self, event):
-        """Hears it."""
+        """Record the event."""
         self.heard.append(event)
 
 
 def told(events):
-    """Whose event it was, and its class."""
+    """The run's name and the class of each event."""
     return [f"{event.name} {type(event).__name__}" for event in events]
 
 
 def events_of(stage, prompt="ab"):
-    """All events, in their order, heard in this thread."""
+    """All events, in order, received in this thread."""
     return list(stage.events(prompt).pipe(rxllm.stream()))
 
 
@@ -93,8 +93,8 @@ def started(events):
 # ── order and parents ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_models_events_are_typed():
-    """Started with the request, a RunChunk for each chunk, Finished with the answer; all of one run."""
+def test_events_of_a_model_are_typed():
+    """Started has the request, each chunk is a RunChunk, Finished has the answer; all share one run."""
     first, a, b, last = events_of(Letters())
     assert (Started, RunChunk, RunChunk, Finished) == tuple(map(type, (first, a, b, last)))
     assert ("ab", "a", "b", "ab") == (first.request.text, str(a), str(b), last.message.text)
@@ -103,16 +103,16 @@ def test_a_models_events_are_typed():
     assert first.time <= a.time <= b.time <= last.time
 
 
-def test_a_run_chunk_is_a_chunk():
-    """It adds up, prints, and matches as one."""
+def test_run_chunk_is_a_chunk():
+    """It adds, prints and matches like one."""
     _, a, b, _ = events_of(Letters())
     assert isinstance(a, Chunk)
     assert Chunk("ab") == a + b
     assert "ab" == f"{a}{b}"
 
 
-def test_what_is_no_model_has_no_request_and_no_message():
-    """A sentence names the attribute that it has."""
+def test_only_models_have_a_request_and_a_message():
+    """The error of a pipeline's event names the attribute to read instead."""
     first, *_, last = events_of(rxllm.pipe(Letters(), rxllm.text()))
     assert ("ab", "ab") == (first.input, last.output)
     with pytest.raises(MisuseError, match="input"):
@@ -121,8 +121,8 @@ def test_what_is_no_model_has_no_request_and_no_message():
         _ = last.message
 
 
-def test_a_model_within_a_pipeline_is_its_child():
-    """Its events come between those of the pipeline, and end before it."""
+def test_model_inside_a_pipeline_is_its_child():
+    """The model's events lie between the pipeline's, and end first."""
     events = events_of(rxllm.pipe(Letters(), rxllm.text()), "a")
     expected = ["Pipeline Started", "Letters Started", "Letters RunChunk", "Pipeline Emitted"]
     assert [*expected, "Letters Finished", "Pipeline Finished"] == told(events)
@@ -130,8 +130,8 @@ def test_a_model_within_a_pipeline_is_its_child():
     assert (runs["Pipeline"].id,) == runs["Letters"].parent_ids
 
 
-def test_models_in_a_row_are_siblings():
-    """The second model's parent is the pipeline, although the first one's end asks it."""
+def test_consecutive_models_are_siblings():
+    """The second model's parent is the pipeline, although the end of the first model subscribes it."""
     stages = Letters(run_name="one"), rxllm.message(), ops.flat_map(Letters(run_name="two")), rxllm.text()
     events = events_of(rxllm.pipe(*stages), "a")
     runs = started(events)
@@ -140,14 +140,14 @@ def test_models_in_a_row_are_siblings():
     assert ["one Started", "two Started"] == [name for name in told(events) if name in ("one Started", "two Started")]
 
 
-def test_a_model_given_a_stream_is_a_sibling():
-    """So is the one that waits until the upstream ends."""
+def test_model_with_a_stream_as_prompt_is_a_sibling():
+    """A model that waits for the end of its upstream is a child of the pipeline."""
     runs = started(events_of(rxllm.pipe(Letters(run_name="one"), Letters(run_name="two")), "a"))
     assert [(runs["Pipeline"].id,)] * 2 == [runs["one"].parent_ids, runs["two"].parent_ids]
 
 
-def test_branches_are_siblings():
-    """Of a stream that is shared and zipped."""
+def test_models_in_branches_are_siblings():
+    """The branches of a shared and zipped stream belong to the pipeline."""
     one, two = Letters(run_name="one"), Letters(run_name="two")
 
     def both(prompt):
@@ -159,14 +159,14 @@ def test_branches_are_siblings():
 
 
 def test_pipelines_nest():
-    """Parents are told from the root down."""
+    """`parent_ids` lists the ids from the root down."""
     inner = rxllm.pipe(Letters(), rxllm.text()).with_config(run_name="inner")
     runs = started(events_of(rxllm.pipe(inner).with_config(run_name="outer"), "a"))
     assert (runs["outer"].id, runs["inner"].id) == runs["Letters"].parent_ids
 
 
-def test_a_model_asked_in_a_models_thread_is_its_child():
-    """What blocks in `complete` may ask another; its events come in their place."""
+def test_model_called_in_a_models_thread_is_its_child():
+    """A blocking `complete` may call another model, whose events appear at that point."""
 
     class Asks(LLM):
         def complete(self, request):
@@ -179,8 +179,8 @@ def test_a_model_asked_in_a_models_thread_is_its_child():
     assert (runs["Asks"].id,) == runs["Letters"].parent_ids
 
 
-async def test_a_model_awaited_in_a_model_is_its_child():
-    """The same without a thread."""
+async def test_model_awaited_in_a_model_is_its_child():
+    """An async `complete` may await another model."""
 
     class Asks(LLM):
         async def complete(self, request):
@@ -191,16 +191,16 @@ async def test_a_model_awaited_in_a_model_is_its_child():
     assert (runs["Asks"].id,) == runs["Letters"].parent_ids
 
 
-async def test_a_model_asked_behind_a_model_is_not_its_child():
-    """A function behind a model is part of the pipeline, even if it passes no scheduler on."""
+async def test_model_called_after_a_model_is_not_its_child():
+    """A function after a model belongs to the pipeline, even if it passes no scheduler on."""
     behind = []
     pipeline = rxllm.pipe(Letters(run_name="one"), ops.do_action(lambda _: behind.append(rxllm.scheduler().run)))
     heard = await pipeline.events("a").pipe(ops.to_list())
     assert [started(heard)["Pipeline"]] == behind
 
 
-async def test_runs_at_the_same_time_stay_apart():
-    """A hundred at once: each run's events are its own."""
+async def test_concurrent_runs_are_separate():
+    """Of a hundred concurrent runs, each has only its own events."""
     streams = [Letters(run_name=str(number)).events(f"{number}.") for number in range(100)]
     heard = await rx.merge(*streams).pipe(ops.to_list())
     for number in range(100):
@@ -210,18 +210,18 @@ async def test_runs_at_the_same_time_stay_apart():
     assert 100 == len({event.run_id for event in heard})
 
 
-def test_a_batch_is_a_run_each():
-    """Prompts that are asked together are heard apart."""
+def test_each_prompt_of_a_batch_is_a_run():
+    """The runs of a batch have separate events."""
     listener = Listener()
     Letters(handlers=[listener]).batch(["a", "b", "c"])
     assert 3 == len({event.run_id for event in listener.heard}) == told(listener.heard).count("Letters Finished")
 
 
-# ── how it ends ──────────────────────────────────────────────────────────────────────────────────────────────────
+# ── ends ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_failure_comes_after_what_came_before():
-    """Each run within tells it, the innermost first; then it is raised."""
+def test_failure_follows_the_earlier_events():
+    """Each enclosing run reports the failure, the innermost first; then the error is raised."""
     heard = []
     recorded = rxllm.pipe(Breaks(), rxllm.text()).events("x").pipe(ops.do_action(heard.append), rxllm.stream())
     with pytest.raises(Interrupted) as caught:
@@ -232,8 +232,8 @@ def test_a_failure_comes_after_what_came_before():
     assert "a" == heard[-1].partial.text
 
 
-def test_leaving_ends_what_is_within_first():
-    """Children are cancelled before their parents, and each once."""
+def test_cancellation_ends_inner_runs_first():
+    """Children are cancelled before their parents, each once."""
     listener = Listener()
     with rxllm.pipe(Hangs(), rxllm.text()).with_config(handlers=[listener]).stream("x") as stream:
         next(stream)
@@ -243,14 +243,14 @@ def test_leaving_ends_what_is_within_first():
     assert (Message("assistant", "a", guess), "a") == tuple(event.partial for event in listener.heard[-2:])
 
 
-async def test_who_has_enough_ends_what_is_within_first():
-    """An operator inside that needs no more cancels the model, and then the pipeline finishes."""
+async def test_operator_that_ends_early_cancels_the_model_first():
+    """An operator inside cancels the model, then the pipeline finishes."""
     events = await rxllm.pipe(Hangs(), ops.take(1), rxllm.text()).events("x").pipe(ops.to_list())
     assert ["Hangs Cancelled", "Pipeline Finished"] == told(events)[-2:]
 
 
-async def test_a_failing_branch_cancels_its_sibling_first():
-    """langchain-core lets it run on."""
+async def test_failing_branch_cancels_its_sibling_first():
+    """langchain-core lets the sibling continue."""
     pipeline = rxllm.pipe(lambda prompt: rx.merge(Hangs()(prompt), Breaks()(prompt)))
     listener = Listener()
     with pytest.raises(Interrupted):
@@ -260,8 +260,8 @@ async def test_a_failing_branch_cancels_its_sibling_first():
     ]
 
 
-async def test_nothing_is_told_after_the_end():
-    """Where one who hears a chunk leaves at once, the others hear the end, and not the chunk."""
+async def test_no_event_follows_the_end():
+    """If a handler cancels the run at a chunk, the other handlers receive the end, but not that chunk."""
     heard, taken = [], []
 
     def leave(event):
@@ -275,8 +275,8 @@ async def test_nothing_is_told_after_the_end():
     assert (["Started", "Cancelled"], []) == ([type(event).__name__ for event in heard], taken)
 
 
-async def test_leaving_the_events_leaves_the_model():
-    """And the handlers that are attached hear it; who left hears nothing more."""
+async def test_unsubscribing_from_events_cancels_the_model():
+    """Attached handlers receive Cancelled; the disposed subscriber receives nothing more."""
     listener, heard = Listener(), []
     subscription = Hangs(handlers=[listener]).events("x").subscribe(heard.append)
     subscription.dispose()
@@ -286,16 +286,16 @@ async def test_leaving_the_events_leaves_the_model():
 # ── handlers ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_handler_of_a_pipeline_hears_what_is_within():
-    """Who is attached outside hears the same as `events`."""
+def test_handler_of_a_pipeline_receives_inner_events():
+    """A handler attached outside receives the same events as `events`."""
     listener = Listener()
     rxllm.pipe(Letters(), rxllm.text()).with_config(handlers=[listener]).invoke("a")
     assert told(events_of(rxllm.pipe(Letters(), rxllm.text()), "a")) == told(listener.heard)
 
 
 @pytest.mark.parametrize("function", [False, True], ids=["handler", "method"])
-def test_who_is_attached_twice_hears_once(function):
-    """To a pipeline, its model and the call; a bound method counts as the same listener, too."""
+def test_handler_attached_in_several_places_receives_each_event_once(function):
+    """Attached to a pipeline, its model and the call, a handler or bound method counts as one."""
     listener = Listener()
     heard = (lambda: listener.heard.append) if function else (lambda: listener)
     llm = Letters(handlers=[heard(), heard()]).with_config(handlers=[heard()])
@@ -303,8 +303,8 @@ def test_who_is_attached_twice_hears_once(function):
     assert told(events_of(rxllm.pipe(Letters(), rxllm.text()), "a")) == told(listener.heard)
 
 
-def test_equal_handlers_are_two():
-    """Two lists that happen to be equal are two listeners."""
+def test_equal_handlers_are_separate_handlers():
+    """Two handlers that compare equal both receive the events."""
 
     @frozen
     class Equal(Handler):
@@ -318,8 +318,8 @@ def test_equal_handlers_are_two():
     assert 3 == len(one.heard) == len(two.heard)
 
 
-def test_a_call_may_have_handlers():
-    """For this call alone, and by the side of those of the model."""
+def test_call_may_have_handlers():
+    """Handlers of a call are for that call alone, in addition to those of the model."""
     mine, its = Listener(), Listener()
     llm = Letters(handlers=[its])
     llm.invoke("a", handlers=[mine])
@@ -336,14 +336,14 @@ class Raises(Handler):
         self.kind = kind
 
     def on_event(self, event):
-        """Raises."""
+        """Raise an error."""
         if isinstance(event, self.kind):
             raise ValueError("the handler's")
 
 
 @pytest.mark.parametrize("kind", [Started, RunChunk, Finished], ids=lambda kind: kind.__name__)
-def test_a_handler_may_fail_the_run(kind):
-    """With `raise_error` what it raises is the run's error; the others hear one end, and nothing after it."""
+def test_handler_with_raise_error_fails_the_run(kind):
+    """The handler's exception is the run's error; the other handlers receive one end, and nothing after it."""
     before, after = Listener(), Listener()
     with pytest.raises(ValueError, match="the handler's"):
         Letters(handlers=[before, Raises(kind), after]).invoke("ab")
@@ -354,8 +354,8 @@ def test_a_handler_may_fail_the_run(kind):
 
 
 @pytest.mark.parametrize("kind", [Failed, Cancelled], ids=lambda kind: kind.__name__)
-def test_what_has_ended_cannot_be_failed(kind, caplog):
-    """What a handler with `raise_error` raises at the end is logged; the run's own error stays."""
+def test_handler_cannot_fail_a_run_that_has_ended(kind, caplog):
+    """An exception at the end event is logged even with `raise_error`; the run's own error stays."""
     with caplog.at_level(logging.ERROR, "rxllm"):
         if kind is Failed:
             with pytest.raises(Interrupted):
@@ -367,8 +367,8 @@ def test_what_has_ended_cannot_be_failed(kind, caplog):
     assert [kind.__name__] == [name for name in (Failed.__name__, Cancelled.__name__) if name in caplog.text]
 
 
-def test_a_failing_handler_disturbs_neither_the_run_nor_the_others(caplog):
-    """It is logged: once a run, and not once a chunk."""
+def test_failing_handler_disturbs_neither_the_run_nor_other_handlers(caplog):
+    """The exception is logged once per run, not once per chunk."""
     listener = Listener()
 
     def raises(event):
@@ -385,28 +385,28 @@ MARK: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="")
 
 
 class Coroutine(rxllm.Handler):
-    """A handler as one may well write it."""
+    """A handler with an ``async def`` method, a likely mistake."""
 
     async def on_event(self, event):
-        """Nobody would await it."""
+        """Never awaited."""
 
 
 async def coroutine(event):
-    """Nobody would await it, either."""
+    """Never awaited."""
 
 
 @pytest.mark.parametrize("handler", [coroutine, Coroutine()])
-def test_what_nobody_would_await_is_refused(handler):
-    """When it is attached, with what to write instead."""
+def test_async_def_handlers_are_refused(handler):
+    """Attaching one raises MisuseError, with the way to write it."""
     with pytest.raises(MisuseError, match="is async def, but a handler's function is never awaited"):
         rxllm.observe(Letters(), handler)
 
 
-def test_what_a_handler_sets_lasts_for_the_run():
-    """A context variable set at Started is seen by the provider, later events and the runs within; not outside."""
-    seen = []
+def test_context_variable_set_by_a_handler_lasts_for_the_run():
+    """A variable set at Started is visible to the provider, later events and inner runs, but not outside."""
+    seen, cancelled = [], threading.Event()
 
-    class Looks(LLM):
+    class ReadsMark(LLM):
         async def chunks(self, request):
             seen.append(MARK.get())
             yield "a"
@@ -416,17 +416,19 @@ def test_what_a_handler_sets_lasts_for_the_run():
             MARK.set(event.name)
         elif not isinstance(event, Started):
             seen.append(MARK.get())
+        if isinstance(event, Cancelled):
+            cancelled.set()
 
-    rxllm.pipe(Looks(), rxllm.text()).with_config(handlers=[handler], run_name="mine").invoke("x")
+    rxllm.pipe(ReadsMark(), rxllm.text()).with_config(handlers=[handler], run_name="mine").invoke("x")
     with Hangs(handlers=[handler], run_name="mine").stream("x") as stream:
         next(stream)
-    rxllm.Embedded().invoke("the loop has gone round")
+    assert cancelled.wait(TIMEOUT)
     assert ["mine"] * 7 == seen
     assert "" == MARK.get()
 
 
-def test_a_subscribed_handler_hears_of_a_failure_once():
-    """Be it subscribed to the events or to the answer, and whoever else is attached."""
+def test_subscribed_handler_receives_a_failure_once():
+    """Subscribed to the events or to the answer, with or without other handlers."""
     listener, other = Listener(), Listener()
     llm = Breaks(handlers=[other])
     with pytest.raises(Interrupted):
@@ -437,11 +439,11 @@ def test_a_subscribed_handler_hears_of_a_failure_once():
     assert 2 == sum(isinstance(event, Failed) for event in other.heard)
 
 
-# ── events of the program's own ──────────────────────────────────────────────────────────────────────────────────
+# ── custom events ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def dispatching(name):
-    """A function for `ops.map` that tells."""
+    """Return a function for `ops.map` that dispatches an event."""
 
     def tells(value):
         dispatch(name, str(value))
@@ -451,12 +453,12 @@ def dispatching(name):
 
 
 def customs(events):
-    """Whose they are, what they are called, and what they tell."""
+    """The run, the topic and the data of each custom event."""
     return [(event.name, event.topic, event.data) for event in events if isinstance(event, Custom)]
 
 
-def test_a_model_may_dispatch():
-    """From its stream and, in a thread, from its whole answer."""
+def test_model_may_dispatch():
+    """Both a stream and a threaded whole answer may dispatch."""
 
     class Streams(LLM):
         async def chunks(self, request):
@@ -479,14 +481,14 @@ def test_a_model_may_dispatch():
     assert [("Generates", "generator", 1)] == customs(events_of(Generates()))
 
 
-def test_a_function_in_a_pipeline_dispatches_as_the_pipeline():
-    """Behind a model, too: what it did is over for it."""
+def test_function_in_a_pipeline_dispatches_for_the_pipeline():
+    """Also after a model, whose run has ended by then."""
     stages = Letters(), rxllm.text(), ops.map(dispatching("seen")), ops.filter(bool)
     assert [("Pipeline", "seen", "a"), ("Pipeline", "seen", "b")] == customs(events_of(rxllm.pipe(*stages)))
 
 
-def test_a_handler_may_dispatch():
-    """At any event but its own."""
+def test_handler_may_dispatch():
+    """A handler may dispatch at any event except its own."""
 
     def handler(event):
         if isinstance(event, RunChunk):
@@ -496,17 +498,17 @@ def test_a_handler_may_dispatch():
     assert [("Letters", "chunk", "a"), ("Letters", "chunk", "b")] == customs(events)
 
 
-def test_where_nobody_listens_nothing_happens():
-    """Neither without a run nor without a listener."""
+def test_dispatch_without_listeners_does_nothing():
+    """Without a run, or without a listener, `dispatch` has no effect."""
     dispatch("nobody", 1)
     assert "a" == rxllm.pipe(Letters(), rxllm.text(), ops.map(dispatching("x"))).invoke("a")
 
 
-# ── what it costs ────────────────────────────────────────────────────────────────────────────────────────────────
+# ── cost ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_an_unobserved_run_is_none(monkeypatch):
-    """No id is made, no Run, and no identity is asked for."""
+def test_unobserved_run_creates_no_run_object(monkeypatch):
+    """No id is created, no Run, and no identity is computed."""
 
     def refused(*arguments):
         raise AssertionError("nobody listens")
@@ -517,8 +519,8 @@ def test_an_unobserved_run_is_none(monkeypatch):
     assert "ab" == rxllm.pipe(Letters(tags=["t"]), rxllm.text()).invoke("ab")
 
 
-async def test_who_takes_no_events_stops_the_model():
-    """The events wait at the gate of who reads them, in a pipeline as well."""
+async def test_slow_reader_of_events_pauses_the_model():
+    """The events wait at the reader's gate, for a model and in a pipeline."""
     made = []
 
     class Endlessly(LLM):
@@ -539,20 +541,20 @@ async def test_who_takes_no_events_stops_the_model():
 
 @frozen
 class Long(LLM):
-    """Streams 5,000 letters, and notes each in `made`."""
+    """Streams 5,000 letters, and records each in `made`."""
 
     made: list
 
     async def chunks(self, request):
-        """Letters."""
+        """Yield one chunk per letter."""
         for _ in range(5000):
             self.made.append(1)
             yield "a"
 
 
 @pytest.mark.parametrize("within", [lambda llm: llm, lambda llm: rxllm.pipe(llm.events)], ids=["models", "events"])
-async def test_who_takes_no_events_stops_a_batch(within):
-    """Though each of its answers has a pace of its own."""
+async def test_slow_reader_of_events_pauses_a_batch(within):
+    """The batch pauses although each of its answers has its own back-pressure."""
     made = []
 
     async with rxllm.pipe(rxllm.from_iter, rxllm.batch(within(Long(made)))).astream_events(["x"] * 3) as events:
@@ -567,8 +569,8 @@ MARKED: contextvars.ContextVar[int] = contextvars.ContextVar("marked", default=0
 
 
 @pytest.mark.parametrize("handlers", [[], [lambda event: None]], ids=["unobserved", "observed"])
-def test_sources_of_one_pipeline_have_contexts_of_their_own(handlers):
-    """Whether somebody listens or not."""
+def test_sources_of_one_pipeline_have_separate_contexts(handlers):
+    """With or without a listener."""
 
     def marked(number):
         async def items():
@@ -582,8 +584,8 @@ def test_sources_of_one_pipeline_have_contexts_of_their_own(handlers):
     assert [(1, 1), (2, 2)] == sorted(pipeline.stream("x"))
 
 
-def test_what_runs_when_a_model_is_subscribed_to_is_part_of_its_run():
-    """It may dispatch, and sees what a handler has set."""
+def test_code_at_a_models_subscription_belongs_to_its_run():
+    """It may dispatch, and sees a handler's context variables."""
     heard = []
 
     def listen(event):
@@ -602,8 +604,8 @@ def test_what_runs_when_a_model_is_subscribed_to_is_part_of_its_run():
 
 
 @pytest.mark.parametrize("kind", ["awaited", "in a thread"])
-async def test_who_takes_no_events_stops_what_a_model_asks(kind):
-    """Though it only folds that other model's answer; and it goes on when the events are taken again."""
+async def test_slow_reader_of_events_pauses_inner_models(kind):
+    """The inner model pauses although its answer is only folded, and resumes when the reader continues."""
     made = []
 
     class Awaits(LLM):
@@ -615,7 +617,7 @@ async def test_who_takes_no_events_stops_what_a_model_asks(kind):
             return Long(made).invoke(request)
 
     async def laps():
-        """Both loops have had many chances to do more than they should."""
+        """Give both event loops many chances to run ahead."""
         for _ in range(100):
             await asyncio.to_thread(Letters().invoke, "x")
         return len(made)
@@ -628,8 +630,8 @@ async def test_who_takes_no_events_stops_what_a_model_asks(kind):
         assert 5000 <= 8 + len([event async for event in events])
 
 
-async def test_who_takes_no_events_stops_the_server():
-    """The socket is not read, so that the server stands still; leaving closes it."""
+async def test_slow_reader_of_events_pauses_the_server():
+    """The socket is not read, so the server blocks; unsubscribing closes the connection."""
     piece, *_ = Chat().stream(["x" * 1000])[1:]
     with FakeServer(Reply([Endless(piece)])) as server:
         llm = rxllm.OpenAI("m", base_url=f"{server.url}/v1")
@@ -642,15 +644,15 @@ async def test_who_takes_no_events_stops_the_server():
         assert server.exchange(0).aborted
 
 
-def test_a_pipeline_emits_its_values():
-    """Of any class."""
+def test_pipeline_emits_values_of_any_class():
+    """Each value is an Emitted event."""
     events = events_of(rxllm.pipe(Letters(), rxllm.text(), ops.map(len)))
     assert [1, 1] == [event.value for event in events if isinstance(event, Emitted)]
 
 
 @pytest.mark.parametrize("size", [0, 1, 1024, 1025, 5000])
-async def test_what_values_add_up_to(size):
-    """A message of chunks, a text of texts, else the last; however many there are."""
+async def test_output_of_a_pipeline_combines_its_values(size):
+    """Chunks become a message, texts a text, other values the last one, for any number of values."""
 
     async def output(*operators):
         chunks = lambda prompt: rxllm.from_iter(Chunk(letter) for letter in prompt)  # noqa: E731

@@ -1,4 +1,4 @@
-"""`generate`: answers with what they took, as the documents of LangChain print them."""
+"""`generate`: answers and their usage, as in LangChain's documentation."""
 
 import json
 
@@ -13,7 +13,7 @@ TEXT = "\n\nQ: What did the fish say when it hit the wall?\nA: Dam!"
 
 
 def with_logprobs(protocol: Protocol, each):
-    """The stream of "Hel" and "lo" in which each piece of text has its own log-probabilities."""
+    """The stream of "Hel" and "lo" with log-probabilities for each piece."""
     events, index = [], 0
     for event in protocol.stream(["Hel", "lo"]):
         data = event.removeprefix(b"data: ").strip()
@@ -27,7 +27,7 @@ def with_logprobs(protocol: Protocol, each):
 
 
 def whole_with_logprobs(protocol: Protocol, logprobs):
-    """The same at once."""
+    """The same as a whole response."""
     document = json.loads(protocol.whole(["Hel", "lo"]))
     document["choices"][0]["logprobs"] = logprobs
     return json.dumps(document).encode()
@@ -50,8 +50,8 @@ LOGPROBS = {
 
 
 @pytest.mark.parametrize("streams", [True, False], ids=["streamed", "whole"])
-def test_it_reads_as_in_the_documents(streams):
-    """The same text, reason and model; and the usage, which they lack where it streamed."""
+def test_generate_matches_langchains_documentation(streams):
+    """Text, reason and model are equal; usage is present also for streams, where LangChain has none."""
     protocol = Completions(model="gpt-3.5-turbo-instruct")
     reply = Reply(protocol.stream([TEXT[:9], TEXT[9:]])) if streams else Reply.json(protocol.whole([TEXT]))
     with FakeServer(reply) as server:
@@ -68,7 +68,7 @@ def test_it_reads_as_in_the_documents(streams):
 @pytest.mark.parametrize(("protocol", "model", "each", "joined"), LOGPROBS.values(), ids=LOGPROBS.keys())
 @pytest.mark.parametrize("streams", [True, False], ids=["streamed", "whole"])
 def test_logprobs_are_joined_in_order(protocol, model, each, joined, streams):
-    """Streamed or whole, by both protocols, they are the same."""
+    """Both protocols give the same log-probabilities, streamed or whole."""
     reply = Reply(with_logprobs(protocol, each)) if streams else Reply.json(whole_with_logprobs(protocol, joined))
     with FakeServer(reply) as server:
         llm = rxllm.OpenAI(model, base_url=f"{server.url}/v1", extra={"logprobs": 1})
@@ -78,16 +78,16 @@ def test_logprobs_are_joined_in_order(protocol, model, each, joined, streams):
 
 
 class Counts(LLM):
-    """Takes a token for each letter; is of no name if the prompt is empty."""
+    """Counts one token per letter; has no model name if the prompt is empty."""
 
     async def complete(self, request):
-        """The prompt."""
+        """Return the prompt."""
         text = request.text
         return Chunk(text, usage=Usage(input_tokens=len(text), output_tokens=1), model="counts" if text else None)
 
 
 async def test_generations_are_in_the_order_of_their_prompts():
-    """One list a prompt; usage is the sum."""
+    """Each prompt has one list; the usage is the sum."""
     sync, result = Counts().generate(["aa", "b"]), await Counts().agenerate(["aa", "b"])
     assert sync == result
     assert [["aa"], ["b"]] == [[generation.text for generation in answers] for answers in result.generations]
@@ -95,8 +95,8 @@ async def test_generations_are_in_the_order_of_their_prompts():
     assert {"token_usage": usage, "model_name": "counts"} == result.llm_output
 
 
-def test_without_prompts_or_facts():
-    """Nothing is made up."""
+def test_generate_without_prompts_or_usage():
+    """Missing facts are empty, not invented."""
     assert LLMResult([], {"token_usage": {}, "model_name": None}) == Counts().generate([])
     message = Message("assistant", "x", usage=Usage(output_tokens=2))
     nothing = {"finish_reason": None, "logprobs": None}
@@ -107,8 +107,8 @@ def test_without_prompts_or_facts():
     assert {"completion_tokens": 2, "total_tokens": 2} == result.llm_output["token_usage"]
 
 
-async def test_the_reason_of_ones_own_provider():
-    """It has no word of its own but the common one; where it has, that is told."""
+async def test_finish_reason_of_a_custom_provider():
+    """The common reason is reported, unless the provider has a word of its own."""
 
     class Ends(LLM):
         async def chunks(self, request):
@@ -119,7 +119,7 @@ async def test_the_reason_of_ones_own_provider():
     assert ["stop", "end_turn"] == [answer.generation_info["finish_reason"] for [answer] in result.generations]
 
 
-def test_generation_is_short_in_print():
-    """Its repr has the text once: the whole answer is left out."""
+def test_generation_has_a_short_repr():
+    """The repr shows the text once, and omits the whole answer."""
     shown = repr(Generation.of(Message("assistant", "Dam!", finish_reason="stop")))
     assert "Generation(text='Dam!', generation_info={'finish_reason': 'stop', 'logprobs': None})" == shown

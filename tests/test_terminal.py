@@ -1,4 +1,4 @@
-"""What a terminal or a log is never sent."""
+"""`printable` and `one_line`: the characters that terminals and logs never receive."""
 
 import json
 import sys
@@ -14,8 +14,8 @@ from rxllm.terminal import one_line, printable
 BIDIRECTIONAL = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
-def test_every_control_character_but_tab_and_newline_is_shown():
-    """C0, DEL and C1, the line separators, bidirectional formatting and halves of characters; nothing else changes."""
+def test_control_characters_are_escaped_except_tab_and_newline():
+    """C0, DEL and C1, line separators, bidirectional formatting and surrogates are escaped; nothing else changes."""
     everything = {chr(code) for code in range(sys.maxunicode + 1)}
     obeyed = {c for c in everything if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")} - {"\t", "\n"}
     obeyed |= {*BIDIRECTIONAL}
@@ -24,26 +24,26 @@ def test_every_control_character_but_tab_and_newline_is_shown():
 
 
 @given(st.text(st.characters(codec=None, categories=None)), st.integers(0))
-def test_any_cut_gives_the_same(text, place):
-    """A sequence that is split over two chunks is shown as it is when it comes in one."""
+def test_split_sequences_are_escaped_alike(text, place):
+    """A sequence split over two chunks is escaped as in one chunk."""
     cut = place % (len(text) + 1)
     assert printable(text) == printable(text[:cut]) + printable(text[cut:])
 
 
 @given(st.text())
-def test_json_keeps_its_value(text):
+def test_json_reads_back_as_the_same_value(text):
     """In a JSON string the replacement is the character's escape."""
     assert text == json.loads(printable(json.dumps(text, ensure_ascii=False)))
 
 
 @given(st.text(st.characters(codec=None, categories=None)))
-def test_one_line_is_one_line(text):
-    """Whatever the text, neither a terminal nor `str.splitlines` begins another line."""
+def test_one_line_has_no_line_break(text):
+    """Neither a terminal nor `str.splitlines` finds a second line in any text."""
     assert len(one_line(text).splitlines()) <= 1
     assert printable(one_line(text)) == one_line(text)
 
 
 @pytest.mark.parametrize("kind", [RxllmError, ProviderError, MisuseError])
-def test_errors_send_no_control_characters(kind):
-    """The message of an error may be a server's; a newline stays, as in any error."""
+def test_error_messages_have_no_control_characters(kind):
+    """An error's message may come from a server; a newline stays, as in any error."""
     assert "\\u001b]52;c;AA\\u0007\n\\u202e" == str(kind("\x1b]52;c;AA\x07\n\u202e"))
