@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import logging
+import threading
 import uuid
 
 import pytest

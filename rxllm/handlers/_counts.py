@@ -9,7 +9,6 @@ from ..values.usage import Usage
 __all__ = ["counts"]
 
 
-
 def counts(usage: Usage | None) -> dict[str, int]:
     """Return the provider's token counts by name; empty for an estimated usage, because nothing was reported."""
     if usage is None or usage.estimated:
