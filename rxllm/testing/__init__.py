@@ -1,12 +1,12 @@
-"""What a program that uses rxllm is tested with; what a provider of one's own is tested with.
+"""Tools for testing programs that use rxllm, and for testing providers.
 
-* `MarbleLLM`: a model written as a marble diagram, whose answers take no time on virtual time;
-* `record` and `Replay`: a model's answers, recorded once and replayed without it;
+* `MarbleLLM`: a model written as a marble diagram; on virtual time its answers take no time;
+* `record` and `Replay`: record a model's answers once, and replay them without the model;
 * `VirtualLoop`: an event loop on which waiting takes no time;
-* `FakeServer`: a local server that answers as told, faults included;
-* `nothing_left_behind`: no thread, no task and no socket;
-* `LLMContract` and `ProviderContract`: what any model must do, as classes of tests to inherit. They need pytest, as do
-  the fixtures of `rxllm.testing.fixtures`.
+* `FakeServer`: a local server with scripted replies and faults;
+* `nothing_left_behind`: checks that no thread, task or socket is left open;
+* `LLMContract` and `ProviderContract`: the required behaviour of every model, as test classes to inherit. They need
+  pytest, as do the fixtures of `rxllm.testing.fixtures`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def __getattr__(name: str) -> Any:
     import pytest
 
     if "rxllm.testing.contract" not in sys.modules:
-        pytest.register_assert_rewrite("rxllm.testing.contract")  # so that a failure shows what was compared
+        pytest.register_assert_rewrite("rxllm.testing.contract")  # so that a failure shows the compared values
     from . import contract
 
     value = globals()[name] = getattr(contract, name)

@@ -1,14 +1,14 @@
-"""Cassettes: answers that are recorded once, and then replayed at their pace, faster, or on virtual time.
+"""Cassettes: answers recorded once, and replayed at their own pace, faster, or on virtual time.
 
-A cassette is a file of JSON lines. Each answer has a head, a line for each chunk with the seconds since the one
-before, and an end; all carry the answer's own `run`, since several may be recorded at the same time::
+A cassette is a file of JSON lines. Each answer has a head, one line per chunk with the seconds since the previous line,
+and an end. All lines of an answer share its `run`, since several answers may be recorded at the same time::
 
     {"run": "5f0c…", "rxllm": 1, "request": "9b1d…", "asked": "'A song about tea.'"}
     {"run": "5f0c…", "after": 0.412, "text": "Tea"}
     {"run": "5f0c…", "after": 0.021, "text": " is hot"}
     {"run": "5f0c…", "after": 0.002, "end": "complete"}
 
-It holds what was asked, as a digest and as the beginning of its text, and what was answered, but no keys.
+A cassette contains a digest and an excerpt of each request, and the answers, but no keys.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from .timed import Score, Timed
 __all__ = ["VERSION", "Cassette", "Replay", "described", "error_record", "path_of"]
 
 VERSION = 1
-_SHOWN = 60  # characters of a prompt that an error shows
-_LISTED = 10  # requests that an error shows
-_FACTS = {"retryable", "status", "retry_after", "code", "body", "text"}  # of errors
+_SHOWN = 60  # the length of a prompt in an error message, in characters
+_LISTED = 10  # the number of requests in an error message
+_FACTS = {"retryable", "status", "retry_after", "code", "body", "text"}  # the recorded attributes of errors
 
 
 @frozen
@@ -60,7 +60,7 @@ class _Take:
 
 @frozen(eq=False)
 class Cassette:
-    """What is recorded in a file, and how far it has been played.
+    """The recorded answers of one file, and the position of the replay.
 
     Attributes:
         path: the file.
@@ -72,53 +72,53 @@ class Cassette:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Cassette:
-        """The cassette in a file.
+        """Read the cassette in a file.
 
         Raises:
-            MisuseError: there is no such file, or a line of it is none of a cassette.
+            MisuseError: the file cannot be read, or a line has the wrong format.
         """
         file = path_of(path)
         try:
             lines = file.read_bytes().splitlines(keepends=True)
         except (OSError, ValueError) as error:
             reason = (error.strerror if isinstance(error, OSError) else None) or error
-            raise MisuseError(f"The cassette {str(file)!r} can't be read: {reason}.") from None
+            raise MisuseError(f"The cassette {str(file)!r} cannot be read: {reason}.") from None
         takes: dict[str, _Take] = {}
         for number, line in enumerate(lines, 1):
             if not line.endswith(b"\n"):
-                break  # whoever wrote it was killed
+                break  # the recording process was killed while writing
             try:
                 _read(line, takes)
             except (MisuseError, ValueError) as error:
-                raise MisuseError(f"Line {number} of {str(file)!r} is none of a cassette: {error}") from None
+                raise MisuseError(f"Line {number} of {str(file)!r} is not a cassette line: {error}") from None
         for take in takes.values():
             if not take.has_end:
-                ending = Interrupted("The recording ends here: it was broken off.")
+                ending = Interrupted("The recording ends here, because it was interrupted.")
                 take.score.append((take.length, OnError(ending)))
         return cls(file, list(takes.values()))
 
     def next(self, request: Request) -> Score:
-        """The next recorded answer to this request; after the last one, that again.
+        """Return the next recorded answer to this request; after the last one, return the last one again.
 
         Raises:
-            MisuseError: there is none; the sentence says what there is.
+            MisuseError: the request was not recorded; the message lists the recorded requests.
         """
-        wanted = fingerprint(request)
-        takes = [take for take in self._takes if take.request == wanted]
+        key = fingerprint(request)
+        takes = [take for take in self._takes if take.request == key]
         if not takes:
-            known = list(dict.fromkeys(take.asked for take in self._takes))
-            more = f" and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
+            recorded = list(dict.fromkeys(take.asked for take in self._takes))
+            more = f" and {len(recorded) - _LISTED} more" if len(recorded) > _LISTED else ""
             raise MisuseError(
                 f"{str(self.path)!r} has no answer to {described(request)}; it has answers to "
-                f"{'; '.join(known[:_LISTED]) or 'nothing'}{more}."
+                f"{'; '.join(recorded[:_LISTED]) or 'nothing'}{more}."
             )
-        turn = self._played[wanted]
-        self._played[wanted] += 1
+        turn = self._played[key]
+        self._played[key] += 1
         return takes[min(turn, len(takes) - 1)].score
 
 
 class _Line(msgspec.Struct):
-    """What a line of a cassette may have besides a chunk."""
+    """The fields of a line, besides those of a chunk."""
 
     run: str
     rxllm: int | None = None
@@ -134,39 +134,39 @@ def _read(line: bytes, takes: dict[str, _Take]) -> None:
     read = msgspec.convert(record, _Line)
     if read.rxllm is not None:
         if read.rxllm != VERSION:
-            raise MisuseError(f"it has the format {read.rxllm}, and this rxllm reads {VERSION}.")
+            raise MisuseError(f"it has the format {read.rxllm}, but this rxllm reads only the format {VERSION}.")
         takes[read.run] = _Take(read.request, read.asked)
         return
     take = takes.get(read.run)
     if take is None:
-        raise MisuseError("its answer has no head.")
+        raise MisuseError("the head line of its answer is missing.")
     if read.end is None:
-        what: Notification[Chunk] = OnNext(of_json(record))
+        notification: Notification[Chunk] = OnNext(of_json(record))
     elif read.end == "complete":
-        what = OnCompleted()
+        notification = OnCompleted()
     elif read.end == "cancelled":
-        what = OnError(Interrupted("The recording ends here: its subscriber left."))
+        notification = OnError(Interrupted("The recording ends here, because its subscriber cancelled."))
     else:
-        what = OnError(_error_of(read.error or {}))
-    take.score.append((take.length + read.after, what))
+        notification = OnError(_error_of(read.error or {}))
+    take.score.append((take.length + read.after, notification))
 
 
 def described(request: Request) -> str:
-    """A request as an error shows it: the beginning of its text, and the names of what else it says."""
+    """Describe a request for an error message: an excerpt of its text, and the names of its parameters."""
     text = " ".join(request.text.split())
     shown = repr(text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…")
     names = [name for name in attrs.fields_dict(Request) if name not in ("prompt", "stream", "extra")]
-    said = {name: getattr(request, name) for name in names} | dict.fromkeys(request.extra, ...)
+    parameters = {name: getattr(request, name) for name in names} | dict.fromkeys(request.extra, ...)
     plain = [
         f"{name}={value!r}" if isinstance(value, (int, float)) or name == "model" else f"{name}=…"
-        for name, value in said.items()
+        for name, value in parameters.items()
         if value is not None
     ]
     return " ".join([shown, *plain])
 
 
 def error_record(error: Exception) -> dict[str, Any]:
-    """An error as its nearest class in rxllm's tree; one of others is named in its message."""
+    """Return an error as a record with its nearest class of rxllm; the message names a foreign class."""
     kind = next((kind.__name__ for kind in type(error).__mro__ if kind.__name__ in errors.__all__), None)
     message = str(error) if kind else f"{type(error).__name__}: {error}"
     facts = {name: getattr(error, name, None) for name in sorted(_FACTS)}
@@ -182,54 +182,54 @@ def _error_of(record: Mapping[str, Any]) -> Exception:
     return error
 
 
-def path_of(given: object) -> Path:
-    """The path of a cassette.
+def path_of(path: object) -> Path:
+    """Return the path of a cassette.
 
     Raises:
-        MisuseError: this is no path.
+        MisuseError: the argument is not a path.
     """
-    if not isinstance(given, (str, os.PathLike)):
-        raise MisuseError(f"A cassette is a file; give its path, not {shown(given)}.")
-    return Path(cast("str", given))
+    if not isinstance(path, (str, os.PathLike)):
+        raise MisuseError(f"The path of a cassette must be a str or a path, not {shown(path)}.")
+    return Path(cast("str", path))
 
 
-def _faster_than_nothing(_: object, attribute: object, speed: object) -> None:
+def _above_zero(_: object, attribute: object, speed: object) -> None:
     if not isinstance(speed, (int, float)) or isinstance(speed, bool) or not speed > 0:
-        raise MisuseError(f"The speed of a replay is a factor above 0, math.inf for at once, not {shown(speed)}.")
+        raise MisuseError(f"The speed of a replay must be a factor above 0, or math.inf, not {shown(speed)}.")
 
 
-def _cassette(given: str | os.PathLike[str] | Cassette) -> Cassette:
-    return given if isinstance(given, Cassette) else Cassette.read(given)
+def _cassette(path: str | os.PathLike[str] | Cassette) -> Cassette:
+    return path if isinstance(path, Cassette) else Cassette.read(path)
 
 
 @frozen
 class Replay(Timed):
-    """An LLM that answers what was recorded, in the same chunks, which come as they came.
+    """An LLM that replays recorded answers, with the same chunks at the same pace.
 
     ::
 
         llm = rxllm.testing.record(rxllm.OpenAI("gpt-5-mini"), "tea.jsonl")     # once, with a key
         llm = rxllm.testing.Replay("tea.jsonl", speed=math.inf)                 # from then on, without
 
-    The same request gets its recorded answers in their order, and then the last of them again. A recorded error is
-    raised again, as the same class; a recording that was broken off raises `Interrupted`. On a virtual-time scheduler
-    the pace is kept to the microsecond, and takes no time.
+    The same request gets its recorded answers in order, then the last one again. A recorded error is raised again with
+    the same class; an interrupted recording raises `Interrupted`. On a virtual-time scheduler the pace is exact to the
+    microsecond and takes no real time.
 
-    Errors: `MisuseError` for a request that was not recorded. Its prompt and its parameters must be those that the
-    recording model was called with; parameters of the model within it do not matter.
+    Errors: `MisuseError` for a request that was not recorded. Its prompt and parameters must equal those of the call of
+    the recording model; bound parameters of the model inside are not compared.
 
     Attributes:
-        cassette: the file, or what was read of it.
-        speed: how many times as fast it goes; ``math.inf`` is at once.
+        cassette: the cassette, or the path of its file.
+        speed: the factor by which the replay is faster; ``math.inf`` has no pauses.
     """
 
     cassette: Cassette = field(converter=_cassette)
-    speed: float = field(default=1.0, kw_only=True, validator=_faster_than_nothing)
+    speed: float = field(default=1.0, kw_only=True, validator=_above_zero)
 
     def identity(self) -> str:
-        """That of its file."""
+        """Return the identity of the file."""
         return self._digest({"cassette": str(self.cassette.path.absolute())})
 
     def score(self, request: Request) -> Score:
-        """The recorded answer whose turn it is."""
-        return [(at / self.speed, what) for at, what in self.cassette.next(request)]
+        """Return the next recorded answer to the request."""
+        return [(at / self.speed, notification) for at, notification in self.cassette.next(request)]

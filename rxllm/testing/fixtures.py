@@ -1,6 +1,6 @@
 """Fixtures for pytest.
 
-A program's ``conftest.py`` asks for them::
+Load them in a program's ``conftest.py``::
 
     pytest_plugins = ["rxllm.testing.fixtures"]
 
@@ -15,7 +15,7 @@ A program's ``conftest.py`` asks for them::
 
 (`rxllm.testing.on_virtual_time` does so for a whole coroutine test.)
 
-`nothing_is_left_behind` is asked for by name, or for all tests of a module by
+Use `nothing_is_left_behind` as an argument of a test, or for all tests of a module with
 ``pytestmark = pytest.mark.usefixtures("nothing_is_left_behind")``.
 """
 
@@ -36,20 +36,20 @@ __all__ = ["fake_server", "nothing_is_left_behind", "virtual_time"]
 
 @pytest.fixture
 def fake_server() -> Iterator[FakeServer]:
-    """A local server, which is told what to answer."""
+    """A local server; the test scripts its replies."""
     with FakeServer() as server:
         yield server
 
 
 @pytest.fixture
 def nothing_is_left_behind() -> Iterator[None]:
-    """Fails a test that leaves a thread, a task on rxllm's background loop or an open socket behind."""
+    """Fail a test that leaves a thread, a task on rxllm's background loop or a socket open."""
     with nothing_left_behind():
         yield
 
 
 @pytest.fixture
 def virtual_time() -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
-    """Runs a coroutine on a `VirtualLoop`, where waiting takes no time, and gives what it returns."""
+    """A function that runs a coroutine on a `VirtualLoop`, where waiting takes no time, and returns its result."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         yield runner.run

@@ -1,4 +1,4 @@
-"""`nothing_left_behind`: no thread, no task and no socket."""
+"""`nothing_left_behind`: checks that no thread, task or socket is left open."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DESCRIPTORS = Path("/proc/self/fd")
 
 @contextmanager
 def nothing_left_behind(patience: float = 5.0) -> Generator[None]:
-    """Fails if what runs inside leaves a thread, a task on rxllm's background loop or an open socket behind.
+    """Fail if the block leaves a thread, a task on rxllm's background loop or a socket open.
 
     ::
 
@@ -30,16 +30,16 @@ def nothing_left_behind(patience: float = 5.0) -> Generator[None]:
             for chunk in llm.stream("A long story"):
                 break
 
-    Connections that are kept alive on purpose are closed at the end, and count for nothing. Sockets are seen where the
-    system lists a process's files in ``/proc``, as Linux does.
+    At the end, idle kept-alive connections are closed; they do not count. Sockets are checked on systems that list a
+    process's files in ``/proc``, such as Linux.
 
     Args:
-        patience: seconds until what is still there counts as left behind.
+        patience: seconds to wait before a remaining resource counts as left behind.
 
     Raises:
-        AssertionError: something is left; the sentence says what.
+        AssertionError: a resource is left; the message lists all of them.
     """
-    portal()  # its thread and its sockets are there for good
+    portal()  # start it now: its thread and its sockets stay open on purpose
     threads, sockets = set(threading.enumerate()), _sockets()
     yield
     deadline = time.monotonic() + patience
@@ -53,32 +53,32 @@ def nothing_left_behind(patience: float = 5.0) -> Generator[None]:
 
 
 def _left(threads: set[threading.Thread], sockets: set[str]) -> list[str]:
-    """What there is now and was not then, in words."""
+    """Describe the resources that exist now and did not exist at the start."""
     loop: Any = portal()
-    pool = loop._default_executor  # its threads, which look up names, stay
+    pool = loop._default_executor  # its threads, which resolve host names, stay
     lookups: Set[threading.Thread] = pool._threads if isinstance(pool, ThreadPoolExecutor) else frozenset()
-    ours = [thread for thread in threading.enumerate() if thread not in threads and thread not in lookups]
+    threads_left = [thread for thread in threading.enumerate() if thread not in threads and thread not in lookups]
     tasks = [
         task for task in asyncio.all_tasks(loop) if getattr(task.get_coro(), "__qualname__", "") != "_Portal._wait"
     ]
-    return [*map(repr, ours), *map(repr, tasks), *(_sockets() - sockets)]
+    return [*map(repr, threads_left), *map(repr, tasks), *(_sockets() - sockets)]
 
 
 def _close_clients(patience: float) -> None:
-    """Closes what is kept for the background loop: its shared client holds idle connections on purpose."""
+    """Close the background loop's shared clients, which keep idle connections on purpose."""
     loop = portal()
-    for (owner, _), (_, keeper) in list(_loop_local.items()):
+    for (owner, _), (_, resource) in list(_loop_local.items()):
         if owner is loop:
-            with suppress(RuntimeError):  # it closes already, because its function is gone
-                asyncio.run_coroutine_threadsafe(keeper.aclose(), loop).result(patience)
+            with suppress(RuntimeError):  # its function was garbage-collected, so it is closing already
+                asyncio.run_coroutine_threadsafe(resource.aclose(), loop).result(patience)
 
 
 def _sockets() -> set[str]:
-    """The open sockets of this process; none where the system does not list them."""
+    """Return the open sockets of this process; empty where the system does not list them."""
     links: set[str] = set()
     for entry in _DESCRIPTORS.iterdir() if _DESCRIPTORS.exists() else ():
         try:
             links.add(str(entry.readlink()))
-        except FileNotFoundError:  # the descriptor that lists the others
+        except FileNotFoundError:  # the descriptor of the listing itself
             continue
     return {link for link in links if link.startswith("socket:")}

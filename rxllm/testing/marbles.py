@@ -21,8 +21,8 @@ from .timed import Score, Timed
 __all__ = ["MarbleLLM"]
 
 
-def _diagrams(given: str | Sequence[str]) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(given)
+def _diagrams(diagrams: str | Sequence[str]) -> tuple[str, ...]:
+    return (diagrams,) if isinstance(diagrams, str) else tuple(diagrams)
 
 
 def _chunks(values: Mapping[str, str | Chunk | Message]) -> dict[str, Chunk]:
@@ -31,31 +31,31 @@ def _chunks(values: Mapping[str, str | Chunk | Message]) -> dict[str, Chunk]:
 
 @frozen
 class MarbleLLM(Timed):
-    """An LLM whose answer is a marble diagram, on virtual time as on an event loop.
+    """An LLM whose answer is a marble diagram, on virtual time and on an event loop.
 
     ::
 
         MarbleLLM("--Hel-lo|")               # "Hel" after 2 seconds, "lo" at 6, the end at 8
         MarbleLLM("-a--#", error=rxllm.RateLimited("Slow down.", retry_after=3))
-        MarbleLLM("-a-------------")         # one chunk, and then silence for ever
+        MarbleLLM("-a-------------")         # one chunk, then silence for ever
         MarbleLLM(["-#", "-a|"])             # the first request fails, the second and all others succeed
 
-    On virtual time, no second of it passes, and what comes can be compared with another diagram::
+    On virtual time the answer takes no real time, and can be compared with another diagram::
 
         with reactivex.testing.marbles.marbles_testing() as (start, cold, hot, expected):
             answer = MarbleLLM("--a---b|")("hi").pipe(rxllm.text(), rxllm.idle_timeout(3))
             assert start(answer) == expected("--a--#", None, …)
 
-    The syntax is that of `reactivex.from_marbles`: each character takes `timespan`, spaces none. ``-`` is time, ``|``
-    the end, ``#`` the error, ``(a,b)`` two chunks at once; any other word is what `values` says, or a chunk of this
-    text with a space for each ``_``, as in ``--Hello_-world|``. (A number is looked up, and emitted, as Python writes
-    it.)
+    The syntax is that of `reactivex.from_marbles`. Each character takes `timespan` seconds, a space none. ``-`` is
+    time, ``|`` the end, ``#`` the error, ``(a,b)`` two chunks at once. Any other word is looked up in `values`, or is a
+    chunk of this text with a space for each ``_``, as in ``--Hello_-world|``. (A number is looked up and emitted in
+    Python's notation.)
 
     Attributes:
-        diagrams: of each request in turn, the last of all that follow.
-        values: what stands for a chunk: its text, a Chunk, or a Message.
-        error: what ``#`` raises; each answer a copy of it, which tells of its request and of what had arrived.
-        timespan: seconds that a character takes.
+        diagrams: one diagram per request; the last one repeats.
+        values: the chunks that words stand for: a text, a Chunk or a Message each.
+        error: the error for ``#``; each answer raises its own copy, with its request and the part that had arrived.
+        timespan: the seconds per character.
     """
 
     diagrams: tuple[str, ...] = field(converter=_diagrams)
@@ -64,7 +64,7 @@ class MarbleLLM(Timed):
         factory=lambda: TransportError("The connection broke, as the marble diagram says."),
         kw_only=True,
         repr=False,
-        eq=False,  # it does not tell this model from others: no answer shows it
+        eq=False,  # models with different errors are equal, because no answer shows the error
     )
     timespan: float = field(default=1.0, kw_only=True)
     _scores: tuple[Score, ...] = field(init=False, eq=False, repr=False)
@@ -82,15 +82,15 @@ class MarbleLLM(Timed):
                     if len(event) > 1 and set(event) & set("|#"):
                         raise ValueError(f"a comma separates what comes at once, so that {event!r} is one text.")
         except ValueError as error:
-            raise MisuseError(f"{diagram!r} is no marble diagram: {error}") from None
-        return [(at, self._noted(event)) for at, event in events]
+            raise MisuseError(f"{diagram!r} is not a marble diagram: {error}") from None
+        return [(at, self._as_chunk(event)) for at, event in events]
 
-    def _noted(self, event: Notification[Any]) -> Notification[Chunk]:
+    def _as_chunk(self, event: Notification[Any]) -> Notification[Chunk]:
         if not isinstance(event, OnNext):
             return event
         name = str(event.value)
         return OnNext(self.values[name] if name in self.values else Chunk(name.replace("_", " ")))
 
     def score(self, request: Request) -> Score:
-        """The diagram whose turn it is."""
+        """Return the diagram of this request."""
         return self._scores[min(len(self.requests), len(self._scores) - 1)]

@@ -1,4 +1,4 @@
-"""`record`: a model's answers, written down for `Replay`."""
+"""`record`: write a model's answers to a file, for `Replay`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["record"]
 
 
 def record(llm: LLM, path: str | os.PathLike[str]) -> LLM:
-    """The same model, whose answers are also written to the end of the file `path`, for `Replay`.
+    """Return the same model; its answers are also appended to the file `path`, for `Replay`.
 
     ::
 
@@ -33,20 +33,20 @@ def record(llm: LLM, path: str | os.PathLike[str]) -> LLM:
         subscriber: ---Hel-lo-|
         path:       H--Hel-lo-E
 
-    Each line is written as its chunk comes, by whoever hands the chunk on: a few microseconds on a local disk. So a
-    crash loses nothing but the end, and any number of answers may be recorded at once, by several processes, too. The
-    pace is the model's: while it has to wait for a consumer that is full, no time passes in the recording.
+    Each line is written when its chunk arrives, in the thread that emits it: a few microseconds on a local disk. So a
+    crash loses nothing but the end. Any number of answers may be recorded at the same time, also by several processes.
+    The recorded pace is the model's: time in which the consumer's back-pressure pauses the model is left out.
 
-    Errors: the model's, and `OSError` if the file can't be written, which ends the answer.
+    Errors: those of the model, and `OSError` if the file cannot be written, which ends the answer.
 
     Raises:
-        MisuseError: this is no model, or no path in a directory.
+        MisuseError: the argument is not a model, or the path's directory does not exist.
     """
     if not isinstance(llm, LLM):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise MisuseError(f"Only a model can be recorded, not {shown(llm)}.")
     file = path_of(path)
     if not file.parent.is_dir():
-        raise MisuseError(f"{str(file)!r} can't be recorded to: there is no directory {str(file.parent)!r}.")
+        raise MisuseError(f"{str(file)!r} cannot be written: there is no directory {str(file.parent)!r}.")
     return _Recorded(llm, file)
 
 
@@ -60,25 +60,32 @@ class _Recorded(LLM):
         return self.llm.streaming
 
     def identity(self) -> str:
-        """The recorded model's, whose answers it gives, under these parameters."""
+        """Return the identity of the recorded model with these parameters: its answers are the same."""
         return self._digest({"path": None})
 
     def __call__(self, prompt: Prompt | Observable[Any], /) -> Observable[Chunk]:
         if isinstance(prompt, Observable):
             return asking(prompt, self)
         request = Request.ask(prompt, self.parameters)
-        # The run is the model's own: who counts runs, or their tokens, must not count them twice.
-        heard = cast("tuple[Listener, ...]", self.handlers)
-        llm = self.llm.with_config(tags=self.tags, metadata=self.metadata, run_name=self.run_name, handlers=heard)
+        # The run belongs to the recorded model, so that a handler counts runs and tokens once.
+        handlers = cast("tuple[Listener, ...]", self.handlers)
+        llm = self.llm.with_config(tags=self.tags, metadata=self.metadata, run_name=self.run_name, handlers=handlers)
 
-        def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
-            return _Tape(observer, timers(given), self.path).start(llm, request)
+        def subscribe(observer: abc.ObserverBase[Chunk], scheduler: abc.SchedulerBase | None) -> abc.DisposableBase:
+            return _Recording(observer, timers(scheduler), self.path).start(llm, request)
 
         return Source(subscribe)
 
 
-class _Tape(abc.ObserverBase[Chunk], abc.DisposableBase):
-    """Writes down one answer."""
+class _Recording(abc.ObserverBase[Chunk], abc.DisposableBase):
+    """Records one answer.
+
+    States: *open* until `over` is set by the answer's end, its cancellation or a failed write. The upstream's
+        notifications and `leave` run one after another: on the event loop, or on the virtual-time scheduler's thread.
+
+    Attributes:
+        last: the time of the last line, later moved to the moment the consumer's gate opened.
+    """
 
     __slots__ = ("clock", "last", "observer", "over", "path", "run", "scheduler", "upstream")
 
@@ -98,37 +105,40 @@ class _Tape(abc.ObserverBase[Chunk], abc.DisposableBase):
         return self
 
     def on_next(self, value: Chunk) -> None:
-        if self.noted(value):
+        if self.try_write(value):
             self.observer.on_next(value)
 
     def on_error(self, error: Exception) -> None:
-        if not self.over and self.noted({"end": "error", "error": error_record(error)}):
+        if not self.over and self.try_write({"end": "error", "error": error_record(error)}):
             self.over = True
             self.observer.on_error(error)
 
     def on_completed(self) -> None:
-        if not self.over and self.noted({"end": "complete"}):
+        if not self.over and self.try_write({"end": "complete"}):
             self.over = True
             self.observer.on_completed()
 
     def dispose(self) -> None:
         if self.upstream is not None:
             self.upstream.dispose()
-        call(self.scheduler, self.leave)
+        call(self.scheduler, self.cancel)
 
-    def leave(self) -> None:
+    def cancel(self) -> None:
         if not self.over:
             self.over = True
             if isinstance(self.scheduler, Scheduler) and self.scheduler.opened_at() is None:
-                self.last = self.clock()  # the silence since then was the consumer's
-            self.note({"end": "cancelled"})
+                self.last = self.clock()  # the consumer's gate is closed: the silence is the consumer's
+            self.write_timed({"end": "cancelled"})
 
-    def noted(self, what: Chunk | dict[str, Any]) -> bool:
-        """Whether it could be written. If not, that is what fails: raised here, it would count as a subscriber's."""
+    def try_write(self, record: Chunk | dict[str, Any]) -> bool:
+        """Write the record and return whether that succeeded. A failed write ends the answer with its error.
+
+        An exception raised here would count as the subscriber's.
+        """
         if self.over:
             return False
         try:
-            self.note(what)
+            self.write_timed(record)
         except (OSError, TypeError, ValueError) as error:
             self.over = True
             if self.upstream is not None:
@@ -137,17 +147,17 @@ class _Tape(abc.ObserverBase[Chunk], abc.DisposableBase):
             return False
         return True
 
-    def note(self, what: Chunk | dict[str, Any]) -> None:
+    def write_timed(self, record: Chunk | dict[str, Any]) -> None:
         now, scheduler = self.clock(), self.scheduler
-        if isinstance(scheduler, Scheduler):  # also where somebody has closed the gate again since
+        if isinstance(scheduler, Scheduler):  # the pause ended when the gate opened, even if the gate has closed again
             self.last = max(self.last, scheduler.gate.opened_at)
-        record = to_json(what) if isinstance(what, Chunk) else what
+        record = to_json(record) if isinstance(record, Chunk) else record
         self.write({"after": round(now - self.last, 6), **record})
         self.last = now
 
-    def write(self, what: dict[str, Any]) -> None:
-        # Opened for each line, so that an answer that its loop does not live to see the end of leaves no file open.
-        line = msgspec.json.encode({"run": self.run, **what}) + b"\n"
+    def write(self, record: dict[str, Any]) -> None:
+        # Open the file for each line: an answer whose event loop ends early must not leave the file open.
+        line = msgspec.json.encode({"run": self.run, **record}) + b"\n"
         file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
             os.write(file, line)

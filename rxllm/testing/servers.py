@@ -1,15 +1,15 @@
-r"""A local HTTP server that answers as told, faults included.
+r"""A local HTTP server with scripted replies, faults included.
 
-What a reply does is a sequence of steps, played in order::
+A reply is a sequence of steps, played in order::
 
     released = Signal()
     with FakeServer(Reply([b"data: Hel\n\n", released, b"data: lo\n\n", End.RST])) as server:
         ...                                     # any client, sync, async or in another process
-        released.set()                          # the server stood still until here: no test needs to sleep
+        released.set()                          # the server waited until here: no test needs to sleep
         server.exchange(0).wait_closed()
 
-The server's loop runs in a daemon thread of its own; everything public may be used from any thread.
-Longer than a room should be, because it is one thing to read: steps, facts and server explain each other.
+The server's event loop runs in a daemon thread; any thread may use the public names.
+The module is longer than 300 lines because steps, exchanges and server are easier to understand together.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from ..misuse import MisuseError
 
 __all__ = ["End", "Endless", "Exchange", "FakeServer", "Received", "Reply", "Signal", "Step"]
 
-BACKLOG = 4096  # so that a thousand clients may connect at the same moment
+BACKLOG = 4096  # allows a thousand clients to connect at the same moment
 
 
 class Signal(threading.Event):
-    """A `threading.Event` that can also be awaited, knows when it was set, and never times out in silence."""
+    """A `threading.Event` that can also be awaited, knows when it was set, and raises when it times out."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Signal(threading.Event):
         self._waiters: list[Future[None]] = []
 
     def set(self) -> None:
-        """Set it and wake who waits; only the first time counts for `at` (by `time.monotonic()`)."""
+        """Set the signal and wake all waiters; only the first call sets `at` (by `time.monotonic()`)."""
         with self._lock:
             if self.is_set():
                 return
@@ -57,13 +57,13 @@ class Signal(threading.Event):
                 waiter.set_result(None)
 
     def wait(self, timeout: float | None = 5.0) -> bool:
-        """Block until it is set; `TimeoutError` after `timeout` seconds."""
+        """Block until the signal is set; raise `TimeoutError` after `timeout` seconds."""
         if not super().wait(timeout):
-            raise TimeoutError(f"not set within {timeout} seconds")
+            raise TimeoutError(f"the signal was not set within {timeout} seconds")
         return True
 
     async def soon(self, timeout: float | None = 5.0) -> None:  # noqa: ASYNC109 (the twin of `wait`)
-        """The same for coroutines, on any loop."""
+        """Await the signal, on any event loop; raise `TimeoutError` after `timeout` seconds."""
         waiter: Future[None] = Future()
         with self._lock:
             if self.is_set():
@@ -74,46 +74,46 @@ class Signal(threading.Event):
 
 
 class End(Enum):
-    """How a reply ends before its last step."""
+    """The way a reply ends before its last step."""
 
-    CLEAN = "properly, with the terminal chunk: a truncation that nobody notices"
-    FIN = "the connection is closed, without the terminal chunk"
-    RST = "the connection is reset"
-    HANG = "not at all: the connection is held until the client leaves"
+    CLEAN = "with the terminal chunk, so HTTP shows no truncation"
+    FIN = "the server closes the connection without the terminal chunk"
+    RST = "the server resets the connection"
+    HANG = "the server keeps the connection open until the client disconnects"
 
 
 @frozen
 class Endless:
-    """A piece sent again and again, as fast as the client reads, until it leaves."""
+    """Bytes that are sent again and again, as fast as the client reads, until the client disconnects."""
 
     piece: bytes
 
 
 Step = bytes | float | int | Signal | End | Endless
-"""Bytes are sent as one HTTP chunk, a number pauses for so many seconds, a `Signal` is waited for."""
+"""Bytes are sent as one HTTP chunk, a number pauses for so many seconds, a `Signal` is awaited."""
 
 
 def _steps(body: bytes | Iterable[Step]) -> tuple[Step, ...]:
     steps: tuple[Any, ...] = (body,) if isinstance(body, bytes) else tuple(body)
     for step in steps:
         if not isinstance(step, Step):
-            raise TypeError(f"not a step of a reply: {step!r}")
+            raise TypeError(f"a step of a reply must be bytes, a number, a Signal, an End or an Endless, not {step!r}")
     return steps
 
 
 @frozen
 class Reply:
-    """What to answer to one request.
+    """The reply to one request.
 
-    Status line and headers travel with the first bytes of the body; ``b""`` sends them alone. So steps before the
-    first bytes happen before any answer: ``Reply([End.HANG])`` never answers, ``Reply([End.FIN])`` closes silently.
+    The status line and headers are sent with the first bytes of the body; ``b""`` sends them alone. So steps before the
+    first bytes happen before the response: ``Reply([End.HANG])`` never answers, ``Reply([End.FIN])`` closes silently.
 
     Attributes:
-        body: The steps, or the bytes of the only one.
-        status: The HTTP status.
-        headers: More headers, and those to replace. ``connection: close`` is obeyed.
-        content_type: What the body claims to be.
-        chunked: Whether each piece is a chunk; otherwise a Content-Length tells the bytes of *all* steps.
+        body: the steps, or bytes as the only step.
+        status: the HTTP status.
+        headers: additional and replacement headers; ``connection: close`` closes the connection.
+        content_type: the Content-Type header.
+        chunked: whether each piece is an HTTP chunk; otherwise Content-Length counts the bytes of *all* steps.
     """
 
     body: Sequence[Step] = field(default=(), converter=_steps)
@@ -124,14 +124,14 @@ class Reply:
 
     @classmethod
     def json(cls, body: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Self:
-        """A whole JSON answer with its Content-Length; bytes are taken as they are."""
+        """Return a whole JSON response with a Content-Length; bytes are sent unchanged."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         return cls(content, status=status, headers=headers or {}, content_type="application/json", chunked=False)
 
 
 @frozen
 class Received:
-    """A request as it came; the names of its headers are in lower case."""
+    """A received request; the names of its headers are in lower case."""
 
     method: str
     path: str
@@ -141,21 +141,21 @@ class Received:
 
     @property
     def json(self) -> Any:
-        """The body, decoded."""
+        """The parsed JSON body."""
         return json.loads(self.body)
 
 
 @define(eq=False)
 class Exchange:
-    """One request and what became of its reply: facts to wait for.
+    """One request and the progress of its reply, as facts to wait for.
 
     Attributes:
-        request: What was received; known once `arrived` is set.
-        bytes_sent: How much of the body was sent (without framing). It stands still when the client does.
-        aborted: Whether the client left before the reply had ended; known once `closed` is set.
-        arrived: The request has been read.
-        finished: The reply was played to its end, be it a cut.
-        closed: Its connection is gone, whoever closed it.
+        request: the received request; available once `arrived` is set.
+        bytes_sent: the sent bytes of the body, without framing; constant while the client does not read.
+        aborted: whether the client disconnected before the end of the reply; valid once `closed` is set.
+        arrived: set when the request has been read.
+        finished: set when the reply was played to its end, even if that is a cut.
+        closed: set when the connection is closed, by either side.
     """
 
     request: Received = field(init=False)
@@ -167,31 +167,31 @@ class Exchange:
 
     @property
     def closed_at(self) -> float | None:
-        """When its connection went, by `time.monotonic()`."""
+        """The time the connection closed, by `time.monotonic()`."""
         return self.closed.at
 
     def wait_closed(self, since: float = 0.0, timeout: float | None = 5.0) -> float:
-        """Block until its connection is gone; gives the seconds from `since` (by `time.monotonic()`) until then."""
+        """Block until the connection is closed; return the seconds from `since` (by `time.monotonic()`) until then."""
         self.closed.wait(timeout)
         return (self.closed.at or 0.0) - since
 
     async def closed_soon(self, since: float = 0.0, timeout: float | None = 5.0) -> float:  # noqa: ASYNC109 (a twin)
-        """The same for coroutines, on any loop."""
+        """Await the end of the connection, like `wait_closed`, on any event loop."""
         await self.closed.soon(timeout)
         return (self.closed.at or 0.0) - since
 
     def wait_stalled(self, quiet: float = 0.1, timeout: float = 5.0) -> int:
-        """Block until `bytes_sent` has stood still for `quiet` seconds; gives it."""
+        """Block until `bytes_sent` has been constant for `quiet` seconds, and return it."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             before = self.bytes_sent
             if not threading.Event.wait(self.closed, quiet) and 0 < before == self.bytes_sent:
                 return before
-        raise TimeoutError(f"did not stall within {timeout} seconds")
+        raise TimeoutError(f"the reply did not stall within {timeout} seconds")
 
 
 class FakeServer:
-    """The server: ``with FakeServer(Reply(b"…")) as server: …``. Leaving the block closes every connection."""
+    """A server: ``with FakeServer(Reply(b"…")) as server: …``. The end of the block closes every connection."""
 
     def __init__(self, *replies: Reply | Callable[[Received], Reply]) -> None:
         self.url = ""
@@ -202,40 +202,43 @@ class FakeServer:
         self.reply(*replies or [Reply.json({"error": {"message": "this FakeServer was given no reply"}}, status=501)])
 
     def reply(self, *replies: Reply | Callable[[Received], Reply]) -> None:
-        """From now on answer with these, in order; the last one repeats. A function is asked with the request."""
+        """Answer with these replies from now on, in order; the last one repeats.
+
+        A function is called with the request.
+        """
         if not replies:
-            raise ValueError("give at least one reply")
+            raise ValueError("reply() needs at least one reply")
         for reply in replies:
             if not (isinstance(reply, Reply) or callable(cast("object", reply))):
                 raise MisuseError(
-                    f"A FakeServer answers with Reply objects, or a function of the request that returns one, not "
-                    f"{type(reply).__name__}: say FakeServer(Reply(b'…'))."
+                    f"A FakeServer needs Reply objects, or functions of the request that return one, not "
+                    f"{type(reply).__name__}. Write FakeServer(Reply(b'…'))."
                 )
         self._replies = list(replies)
 
     def exchange(self, index: int = 0) -> Exchange:
-        """The exchange of the request with this number, which may be still to come (see its `arrived`)."""
+        """Return the exchange of the request with this number, which may not have arrived (see its `arrived`)."""
         with self._lock:
             self._exchanges += [Exchange() for _ in range(len(self._exchanges), index + 1)]
             return self._exchanges[index]
 
     @property
     def exchanges(self) -> list[Exchange]:
-        """Those whose request has arrived, in order."""
+        """The exchanges whose request has arrived, in order."""
         return self._exchanges[: self._arrivals]
 
     @property
     def requests(self) -> list[Received]:
-        """What has been received, in order."""
+        """The received requests, in order."""
         return [exchange.request for exchange in self.exchanges]
 
     @property
     def open_connections(self) -> int:
-        """How many connections are open now, idle ones included."""
+        """The number of open connections, idle ones included."""
         return len(self._connections)
 
     def close_idle(self) -> None:
-        """Close the kept-alive connections that wait for a request, unannounced."""
+        """Close the idle kept-alive connections without notice."""
 
         def close() -> None:
             for connection in self._connections:
@@ -283,10 +286,10 @@ class FakeServer:
         exchange.arrived.set()
         reply = self._replies.pop(0) if len(self._replies) > 1 else self._replies[0]
         try:
-            made = cast("object", reply if isinstance(reply, Reply) else reply(request))
-            if not isinstance(made, Reply):
-                raise TypeError(f"it returned {type(made).__name__} instead of a Reply")
-            return exchange, made
+            result = cast("object", reply if isinstance(reply, Reply) else reply(request))
+            if not isinstance(result, Reply):
+                raise TypeError(f"it returned {type(result).__name__} instead of a Reply")
+            return exchange, result
         except Exception as error:
             return exchange, Reply.json({"error": {"message": f"the reply function failed: {error!r}"}}, status=500)
 
@@ -304,7 +307,11 @@ def _framed(reply: Reply, piece: bytes) -> bytes:
 
 
 class _Connection(asyncio.Protocol):
-    """A client's connection. A protocol, not streams: even while it stands still it hears at once that he left."""
+    """A client's connection, as a protocol: unlike a stream, it detects a disconnection even while it does not read.
+
+    States: *receiving* (`played` is True: the last reply has been written), *playing* a reply, *closed*. The server's
+        event loop alone changes them.
+    """
 
     transport: asyncio.Transport
 
@@ -316,13 +323,13 @@ class _Connection(asyncio.Protocol):
         self.exchanges: list[Exchange] = []
         self.reader = asyncio.StreamReader(limit=2**20)
         self.writable = asyncio.Event()
-        self.head = b""  # the status line and headers, as long as they are not sent
+        self.head = b""  # the status line and headers, until they are sent
         self.played = True  # whether the last step of the latest reply has been written
-        self.left = False
+        self.client_left = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        self.transport.set_write_buffer_limits(high=0)  # so that writable means: all of it is with the kernel
+        self.transport.set_write_buffer_limits(high=0)  # so that `writable` means that the kernel has all bytes
         self.writable.set()
         self.connections.add(self)
         self.task = asyncio.get_running_loop().create_task(self.serve())
@@ -331,19 +338,19 @@ class _Connection(asyncio.Protocol):
         self.reader.feed_data(data)
 
     def eof_received(self) -> None:
-        self.left = True
-        self.transport.abort()  # close() would first try to send what nobody reads
+        self.client_left = True
+        self.transport.abort()  # close() would first wait to send the remaining bytes
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.task.cancel()
-        asyncio.get_running_loop().call_soon(self.closed, exc)  # the socket is closed after this call
+        asyncio.get_running_loop().call_soon(self.closed, exc)  # the socket is closed only after this method returns
 
     def closed(self, exc: Exception | None) -> None:
         self.connections.discard(self)
         for exchange in self.exchanges:
             if self.played and self.writable.is_set():
                 exchange.finished.set()
-            exchange.aborted = not exchange.finished.is_set() and (self.left or exc is not None)
+            exchange.aborted = not exchange.finished.is_set() and (self.client_left or exc is not None)
             exchange.closed.set()
 
     def pause_writing(self) -> None:
@@ -362,7 +369,7 @@ class _Connection(asyncio.Protocol):
                 reusable = await self.answer(exchange, reply) and request.headers.get("connection") != "close"
                 exchange.finished.set()
         except asyncio.CancelledError:
-            pass  # the connection is gone
+            pass  # the connection is closed
         finally:
             self.transport.close()
 
@@ -379,7 +386,7 @@ class _Connection(asyncio.Protocol):
         return Received(method, address.path, address.query, headers, body)
 
     async def answer(self, exchange: Exchange, reply: Reply) -> bool:
-        """Play the reply; tells whether the connection can be used again."""
+        """Play the reply and return whether the connection can be used again."""
         self.head = _head(reply)
         end = End.CLEAN
         for step in reply.body:
@@ -409,7 +416,7 @@ class _Connection(asyncio.Protocol):
         return end is End.CLEAN and reply.headers.get("connection") != "close"
 
     async def send(self, exchange: Exchange, reply: Reply, piece: bytes) -> None:
-        await asyncio.sleep(0)  # the other connections want to live, too
+        await asyncio.sleep(0)  # give the other connections a turn
         await self.writable.wait()
         self.transport.write(self.head + _framed(reply, piece))
         self.head = b""

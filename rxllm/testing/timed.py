@@ -1,4 +1,4 @@
-"""LLMs whose chunks come at given times, on an event loop or on virtual time: what `MarbleLLM` and `Replay` share."""
+"""LLMs with a fixed schedule of chunks, on an event loop or on virtual time: the base of `MarbleLLM` and `Replay`."""
 
 from __future__ import annotations
 
@@ -25,48 +25,49 @@ from ..values.request import Prompt, Request
 __all__ = ["Score", "Timed"]
 
 Score = Sequence[tuple[float, Notification[Chunk]]]
-"""What comes, and when: seconds after the subscription."""
+"""The notifications of an answer, each with its time in seconds after the subscription."""
 
 
 @frozen(kw_only=True)
 class Timed(LLM):
-    """An LLM that knows beforehand what comes when, on an event loop or on virtual time.
+    """An LLM whose answer is a schedule of chunks, on an event loop or on virtual time.
 
-    On virtual time it has no handlers, as these hear from a loop, and no Observable as its prompt.
+    On virtual time the model has no handlers, because handlers need an event loop, and accepts no Observable as its
+    prompt.
 
     Attributes:
-        requests: what it and its copies have been asked, in order: one for each subscription.
+        requests: the requests to the model and its copies, in order: one per subscription.
     """
 
     requests: list[Request] = field(factory=list[Request], eq=False, repr=False)
 
     @abstractmethod
     def score(self, request: Request) -> Score:
-        """What comes when `request` is asked, `requests` being those before it."""
+        """Return the schedule of the answer; `requests` holds the earlier requests."""
 
     def __call__(self, prompt: Prompt | Observable[Any], /) -> Observable[Chunk]:
-        """As any LLM's.
+        """Ask the model, like any LLM.
 
         Raises:
-            MisuseError: this is no prompt.
+            MisuseError: the argument is not a prompt.
         """
-        on_a_loop = super().__call__(prompt)
+        on_event_loop = super().__call__(prompt)
         if isinstance(prompt, Observable):
-            return on_a_loop
+            return on_event_loop
         request = Request.ask(prompt, self.parameters)
 
-        def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
-            if not isinstance(given, VirtualTimeScheduler):
-                return connect(on_a_loop, observer, given)
+        def subscribe(observer: abc.ObserverBase[Chunk], scheduler: abc.SchedulerBase | None) -> abc.DisposableBase:
+            if not isinstance(scheduler, VirtualTimeScheduler):
+                return connect(on_event_loop, observer, scheduler)
             if self.handlers:
-                raise MisuseError("Handlers hear nothing on virtual time; attach them where there is an event loop.")
+                raise MisuseError("Handlers do not work on virtual time; attach them on an event loop.")
             chunks = self.chunks(request)
-            return (one_chunk(chunks) if request.stream is False else chunks).subscribe(observer, scheduler=given)
+            return (one_chunk(chunks) if request.stream is False else chunks).subscribe(observer, scheduler=scheduler)
 
         return Source(subscribe)
 
     def chunks(self, request: Request) -> Source[Chunk]:
-        """The answer at its times."""
+        """Return the answer as an observable with the schedule's times."""
         score = _of_request(self.score(request), request)
         self.requests.append(request)
 
@@ -75,42 +76,45 @@ class Timed(LLM):
                 if notification is not None:
                     notification.accept(observer)
 
-            return CompositeDisposable(*(scheduler.schedule_relative(at, emit, what) for at, what in score))
+            return CompositeDisposable(*(scheduler.schedule_relative(at, emit, each) for at, each in score))
 
-        def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
-            if isinstance(given, VirtualTimeScheduler):
-                return play(given, observer)
-            return connect(source(lambda _: _paced(score)), observer, given)
+        def subscribe(observer: abc.ObserverBase[Chunk], scheduler: abc.SchedulerBase | None) -> abc.DisposableBase:
+            if isinstance(scheduler, VirtualTimeScheduler):
+                return play(scheduler, observer)
+            return connect(source(lambda _: _paced(score)), observer, scheduler)
 
         return Source(subscribe)
 
 
 def _of_request(score: Score, request: Request) -> Score:
-    """The same with errors of their own, which tell of this request: one error must not fail two answers."""
-    told: list[tuple[float, Notification[Chunk]]] = []
-    for at, what in score:
-        if isinstance(what, OnError):
-            error = copy.copy(what.exception)
+    """Return the schedule with a copy of each error, which has this request and what had arrived.
+
+    Two answers must not share one error object.
+    """
+    schedule: list[tuple[float, Notification[Chunk]]] = []
+    for at, notification in score:
+        if isinstance(notification, OnError):
+            error = copy.copy(notification.exception)
             if isinstance(error, RxllmError):
-                arrived = [said.value for _, said in told if isinstance(said, OnNext)]
+                arrived = [earlier.value for _, earlier in schedule if isinstance(earlier, OnNext)]
                 error.request = request.without_secrets()
                 error.partial = join(arrived).message() if arrived else None
-            told.append((at, OnError(error)))
+            schedule.append((at, OnError(error)))
         else:
-            told.append((at, what))
-    return told
+            schedule.append((at, notification))
+    return schedule
 
 
 async def _paced(score: Score) -> AsyncIterator[Chunk]:
     loop = asyncio.get_running_loop()
-    began = loop.time()
-    for at, what in score:
-        if (left := began + at - loop.time()) > 0:
-            await asyncio.sleep(left)
-        if isinstance(what, OnNext):
-            yield what.value
-        elif isinstance(what, OnError):
-            raise what.exception
+    start = loop.time()
+    for at, notification in score:
+        if (remaining := start + at - loop.time()) > 0:
+            await asyncio.sleep(remaining)
+        if isinstance(notification, OnNext):
+            yield notification.value
+        elif isinstance(notification, OnError):
+            raise notification.exception
         else:
             return
-    await loop.create_future()  # nobody said how it ends
+    await loop.create_future()  # the schedule has no end

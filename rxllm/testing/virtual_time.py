@@ -18,10 +18,10 @@ Ts = TypeVarTuple("Ts")
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An asyncio event loop whose clock jumps to the next timer when nothing else is to be done.
+    """An asyncio event loop whose clock jumps to the next timer when nothing else can run.
 
-    Hours of `asyncio.sleep`, time limits, retries and pauses pass in milliseconds, and always in the same order.
-    Models, handlers, tools, `batch` and combinators run on it as on any loop; operators and limits count its time::
+    Hours of `asyncio.sleep`, time limits, retries and pauses pass in milliseconds, always in the same order. Models,
+    handlers, tools, `batch` and combinators run on it as on any event loop; operators and limits use its time::
 
         @rxllm.testing.on_virtual_time
         async def test_a_silent_model_times_out():
@@ -29,44 +29,44 @@ class VirtualLoop(asyncio.SelectorEventLoop):
                 await rxllm.pipe(MarbleLLM("-a" + "-" * 3600), rxllm.text(), rxllm.idle_timeout(60)).ainvoke("hi")
             assert asyncio.get_running_loop().time() == 61
 
-    The clock begins at 0 and stands still while code runs. It jumps only when nothing but a timer can wake the loop.
-    Time is real as long as something may come from outside:
+    The clock starts at 0 and stands still while code runs. The clock jumps only when nothing but a timer can wake the
+    loop. Time is real while an external event is possible:
 
-    * a socket or a pipe is registered with the loop, such as a connection to a `FakeServer`, a kept idle one included;
-    * a call in a thread is on its way: `asyncio.to_thread`, `loop.run_in_executor`, a blocking model or tool of rxllm;
+    * a socket or a pipe is registered with the loop, such as a connection to a `FakeServer`, an idle one included;
+    * a call in a thread is running: `asyncio.to_thread`, `loop.run_in_executor`, a blocking model or tool of rxllm;
     * a future was announced with `expect`.
 
-    The loop knows nothing of other threads: announce what they will bring with `expect`. Synchronous calls, such as
-    ``llm.invoke``, run on rxllm's background loop, whose time is real.
+    The loop cannot see other threads: announce their results with `expect`. Synchronous calls, such as ``llm.invoke``,
+    run on rxllm's background loop, whose time is real.
     """
 
     def __init__(self) -> None:
         self._now = 0.0
-        self._scheduled: list[asyncio.TimerHandle] = []  # asyncio's own heap, which its `__init__` makes anew
+        self._scheduled: list[asyncio.TimerHandle] = []  # asyncio's own timers; its `__init__` creates it again
         self._outside: set[Future[Any]] = set()
         self._sockets = _Selector(self)
         super().__init__(self._sockets)
 
     def time(self) -> float:
-        """Seconds since the loop was made, on its own clock."""
+        """The seconds since the loop was created, on its own clock."""
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Moves the clock ahead, as code does that keeps a loop busy for so long."""
+        """Move the clock forward, as if code had kept the loop busy for so long."""
         self._now += seconds
 
     def expect(self, future: Future[T]) -> Future[T]:
-        """Has time be real until the future is done, since another thread will bring its result."""
+        """Use real time until the future is done, because another thread will set its result."""
         self._outside.add(future)
         future.add_done_callback(self._outside.discard)
         return future
 
     def run_in_executor(self, executor: Any, func: Callable[[Unpack[Ts]], T], *args: *Ts) -> Future[T]:
-        """As on any loop; time is real until the call has ended."""
+        """Run the call in a thread; time is real until the call has returned."""
         return self.expect(super().run_in_executor(executor, func, *args))
 
     async def shutdown_default_executor(self, *arguments: Any) -> None:
-        """As on any loop; the threads' end takes real time."""
+        """End the executor's threads in real time."""
         ended = self.expect(self.create_future())
         try:
             await super().shutdown_default_executor(*arguments)
@@ -74,25 +74,25 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             ended.set_result(None)
 
     def wait(self, timeout: float | None, select: Callable[[float | None], T]) -> T:
-        """What `select` finds within `timeout` seconds of this loop's time."""
+        """Return the events that `select` finds within `timeout` seconds of this loop's time."""
         if timeout is not None and timeout <= 0:
             return select(0)
-        has_sockets = len(self._sockets.get_map()) > 1  # beside the one that wakes the loop
+        has_sockets = len(self._sockets.get_map()) > 1  # besides the loop's own wake-up socket
         if timeout is None or has_sockets or self._outside:
-            began = time.monotonic()
-            found = select(timeout)
-            if timeout is None or found:
-                passed = time.monotonic() - began
-                self._now += passed if timeout is None else min(passed, timeout)
-                return found
-        elif found := select(0):
-            return found
+            start = time.monotonic()
+            events = select(timeout)
+            if timeout is None or events:
+                elapsed = time.monotonic() - start
+                self._now += elapsed if timeout is None else min(elapsed, timeout)
+                return events
+        elif events := select(0):
+            return events
         self._now = self._scheduled[0].when()
-        return found
+        return events
 
 
 class _Selector(selectors.DefaultSelector):
-    """Asks the loop how long to wait."""
+    """A selector that lets the loop decide how long to wait."""
 
     def __init__(self, loop: VirtualLoop) -> None:
         super().__init__()
@@ -103,17 +103,17 @@ class _Selector(selectors.DefaultSelector):
 
 
 def on_virtual_time(test: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
-    """Makes a plain function of a coroutine function: each call runs on a new `VirtualLoop`.
+    """Turn a coroutine function into a plain function: each call runs on a new `VirtualLoop`.
 
-    A test stays a test, with or without pytest, and keeps its fixtures::
+    A test function stays a test function, with or without pytest, and keeps its fixtures::
 
         @on_virtual_time
         async def test_a_retry_waits(): …
     """
 
     @functools.wraps(test)
-    def run(*arguments: P.args, **named: P.kwargs) -> T:
+    def run(*arguments: P.args, **keywords: P.kwargs) -> T:
         with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-            return runner.run(test(*arguments, **named))
+            return runner.run(test(*arguments, **keywords))
 
     return run

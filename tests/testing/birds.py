@@ -1,6 +1,6 @@
-"""A provider as somebody else may write it, with nothing of rxllm's but its front door; and with faults, if asked.
+"""A provider as a third party may write it, against rxllm's public names only; with faults on request.
 
-Its protocol is a JSON document a line: ``{"text": …}``, and at the end ``{"finish": …, "usage": […]}``.
+Its protocol is one JSON document per line: ``{"text": …}``, and at the end ``{"finish": …, "usage": […]}``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rxllm.testing import LLMContract, ProviderContract
 
 @frozen
 class Bird(rxllm.LLM):
-    """Asks a server."""
+    """A provider for the protocol."""
 
     url: str
     key: str = field(repr=False)
@@ -29,7 +29,7 @@ class Bird(rxllm.LLM):
     fault: str = ""
 
     async def chunks(self, request):
-        """The answer as it comes."""
+        """Yield the answer's chunks as they arrive."""
         client = httpx.AsyncClient(timeout=self.seconds, headers={"x-key": self.key})
         stream = request.stream is not False
         asked = client.build_request("POST", self.url, json={"prompt": request.text, "stream": stream})
@@ -57,11 +57,11 @@ class Bird(rxllm.LLM):
             if self.fault == "leaves it open":
                 LEFT_OPEN.append((client, response))
             else:
-                # Whoever leaves may do so while this is under way.
+                # A cancellation may arrive while the connection closes.
                 await asyncio.shield(close(response, client))
 
     async def streamed(self, response):
-        """Line by line."""
+        """Yield the chunks, line by line."""
         async for line in response.aiter_lines():
             if not line.endswith("}") and self.fault != "takes any end":
                 raise Interrupted("The answer ends within a line.")
@@ -75,11 +75,11 @@ class Bird(rxllm.LLM):
             raise Interrupted("The answer has no end.")
 
     async def whole(self, response):
-        """All of it."""
+        """Yield the whole answer."""
         yield chunk_of(self.read(await response.aread()))
 
     def read(self, line):
-        """A line, or the error it is."""
+        """Return a line's document, or raise the error in it."""
         try:
             said = json.loads(line)
         except ValueError:
@@ -89,7 +89,7 @@ class Bird(rxllm.LLM):
         return said
 
     def refused(self, status, headers, body):
-        """The error of a status."""
+        """Return the error for an HTTP status."""
         kind = ProviderError if self.fault == "knows one error" else ProviderError.class_for_status(status)
         text = body.decode() if self.fault == "tells its key" else body.decode().replace(self.key, "***")
         wait = headers.get("retry-after")
@@ -102,7 +102,7 @@ LEFT_OPEN = []
 
 
 async def unstoppable(answer):
-    """The same, read by a task that nobody stops."""
+    """Read the answer in a task that is never cancelled."""
     chunks = asyncio.Queue()
 
     async def read():
@@ -116,14 +116,14 @@ async def unstoppable(answer):
 
 
 async def close(response, client):
-    """Both."""
+    """Close both."""
     if response is not None:
         await response.aclose()
     await client.aclose()
 
 
 def chunk_of(said):
-    """What a document says."""
+    """Return a document as a chunk."""
     counts = said.get("usage")
     return rxllm.Chunk(
         said.get("text", ""),
@@ -133,27 +133,27 @@ def chunk_of(said):
 
 
 def line(**said):
-    """A document and its line's end."""
+    """Return a document with its newline."""
     return json.dumps(said, ensure_ascii=False).encode() + b"\n"
 
 
 class BirdContract(ProviderContract):
-    """What the contract needs to know of it."""
+    """The provider and its protocol for the contract."""
 
     content_type = "application/x-ndjson"
     patience = 2.0
     fault = ""
 
     def provider(self, url):
-        """Asks there."""
+        """Return the provider for a URL."""
         return Bird(url, self.key, fault=self.fault)
 
     def impatient(self, url, seconds):
-        """Not for long."""
+        """Return the provider with a timeout."""
         return Bird(url, self.key, seconds, fault=self.fault)
 
     def stream(self, text, *, usage=None, finish="stop"):
-        """A line each."""
+        """One line per piece."""
         return [*(line(text=piece) for piece in text), line(finish=finish, usage=usage)]
 
     def whole(self, text, *, usage=None, finish="stop"):
@@ -161,24 +161,24 @@ class BirdContract(ProviderContract):
         return line(text="".join(text), finish=finish, usage=usage)
 
     def error_frame(self, message):
-        """As a body."""
+        """An error as a line."""
         return self.error_body(500, message) + b"\n"
 
 
 @frozen
 class Echo(rxllm.LLM):
-    """Says the prompt word by word, with a fault."""
+    """Answers with the prompt word by word, with a fault on request."""
 
     fault: str = ""
     endless: object = field(factory=itertools.count, eq=False)
 
     def __call__(self, prompt, /):
-        """The second is no part of the first, and nothing comes of it."""
+        """Answer; the second call does not belong to the first."""
         answer = super().__call__(prompt)
         return answer.pipe(ops.concat(answer.pipe(ops.ignore_elements()))) if self.fault == "asks twice" else answer
 
     async def chunks(self, request):
-        """Its words."""
+        """Yield the words."""
         if self.fault == "starts threads":
             threading.Thread(target=threading.Event().wait, daemon=True).start()
         for word in request.text.split():
@@ -191,11 +191,11 @@ class Echo(rxllm.LLM):
 
 
 class EchoContract(LLMContract):
-    """What the contract needs to know of it."""
+    """The model for the contract."""
 
     patience = 1.0
     fault = ""
 
     def made(self):
-        """The model."""
+        """Return the model."""
         return Echo(self.fault)

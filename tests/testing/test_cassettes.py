@@ -1,4 +1,4 @@
-"""Answers that are recorded, and replayed."""
+"""`record` and `Replay`: recorded answers and their replay."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ import rxllm
 from rxllm import Chunk, Interrupted, MisuseError
 from rxllm.testing import Cassette, FakeServer, MarbleLLM, Replay, Reply, record
 
-FAST = 0.001  # seconds a character, where they pass
+FAST = 0.001  # seconds per character in real time
 FAILURES = [
     rxllm.RateLimited("Slow down.", status=429, retry_after=3, code="busy", body="{}"),
     rxllm.RateLimited("Spent.", retryable=False),
@@ -37,18 +37,18 @@ FAILURES = [
 
 @pytest.fixture
 def path(tmp_path):
-    """Where to record."""
+    """The path of the recording."""
     return tmp_path / "cassette.jsonl"
 
 
 def heard(llm, prompt="hi"):
-    """What comes when, on virtual time."""
+    """The notifications and their times, on virtual time."""
     with marbles_testing() as (start, _, _, _):
         return start(llm(prompt))
 
 
-def told(records):
-    """Records as values that can be compared, errors with all that they say."""
+def comparable(records):
+    """The records as comparable values, errors with their facts."""
     return [
         (record.time, facts(event.exception) if event.kind == "E" else getattr(event, "value", "the end"))
         for record, event in ((record, record.value) for record in records)
@@ -56,52 +56,52 @@ def told(records):
 
 
 def facts(error):
-    """What an error says."""
+    """The facts of an error."""
     names = ("retryable", "status", "retry_after", "code", "body", "text", "partial", "request")
     return type(error), str(error), {name: getattr(error, name, None) for name in names}
 
 
 def lines_of(path):
-    """The lines, decoded."""
+    """The decoded lines."""
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-# ── one after the other ──────────────────────────────────────────────────────────────────────────────────────────
+# ── one answer at a time ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("diagram", ["--a-b--|", "|", "-(a,b)---c|", "a|", "------a-#", "#"])
-def test_what_was_recorded_is_replayed_to_the_moment(path, diagram):
-    """The same chunks in the same rhythm with the same end; and who records hears them as they come."""
-    original = told(heard(MarbleLLM(diagram)))
-    assert original == told(heard(record(MarbleLLM(diagram), path)))
-    assert original == told(heard(Replay(path)))
+def test_replay_equals_the_recorded_answer(path, diagram):
+    """The replay has the same chunks, times and end; the recording subscriber receives them as they arrive."""
+    original = comparable(heard(MarbleLLM(diagram)))
+    assert original == comparable(heard(record(MarbleLLM(diagram), path)))
+    assert original == comparable(heard(Replay(path)))
 
 
 @settings(max_examples=30)
 @given(pieces=st.lists(chunks, min_size=1, max_size=5))
 def test_chunks_of_every_kind(tmp_path_factory, pieces):
-    """Nothing of a chunk is lost."""
+    """The replay keeps every field of a chunk."""
     path = tmp_path_factory.mktemp("law") / "cassette.jsonl"
     values = {f"c{index}": piece for index, piece in enumerate(pieces)}
     llm = MarbleLLM(f"-({','.join(values)},|)", values=values)
-    assert told(heard(llm)) == told(heard(record(llm, path))) == told(heard(Replay(path)))
+    assert comparable(heard(llm)) == comparable(heard(record(llm, path))) == comparable(heard(Replay(path)))
 
 
 @pytest.mark.parametrize("error", FAILURES, ids=lambda error: str(error))
-def test_an_error_is_raised_again(path, error):
-    """As the same class, with its facts and what had arrived; each time another."""
-    original = told(heard(record(MarbleLLM("-a-#", error=error), path)))
+def test_recorded_error_is_raised_again(path, error):
+    """The error has the same class, facts and `partial`; each replay raises a new object."""
+    original = comparable(heard(record(MarbleLLM("-a-#", error=error), path)))
     replay = Replay(path)
     first, second = heard(replay), heard(replay)
-    assert original == told(first) == told(second)
+    assert original == comparable(first) == comparable(second)
     assert first[-1].value.exception is not second[-1].value.exception
 
 
-def test_an_error_that_is_not_rxllms(path):
-    """Is named, and of the nearest class that there is."""
+def test_foreign_error_is_raised_as_the_nearest_class(path):
+    """The message names the foreign class."""
 
     class Quota(rxllm.RateLimited):
-        """Somebody's own."""
+        """An error class of the user's own."""
 
     for error in (ValueError("no"), Quota("Slow.", retry_after=2)):
         heard(record(MarbleLLM("#", error=error), path))
@@ -111,8 +111,8 @@ def test_an_error_that_is_not_rxllms(path):
     assert (rxllm.RateLimited, 2) == (type(second), second.retry_after)
 
 
-def test_the_same_request_gets_its_answers_in_order(path):
-    """And after the last one, that again; whatever else was recorded in between."""
+def test_same_request_gets_its_answers_in_order(path):
+    """After the last answer, the last one repeats; other recordings in between change nothing."""
     llm = record(MarbleLLM(["-a|", "-x|", "-b|"]), path)
     for prompt in ("one", "two", "one"):
         heard(llm, prompt)
@@ -121,8 +121,8 @@ def test_the_same_request_gets_its_answers_in_order(path):
     assert ["one", "one", "one", "two"] == [request.text for request in replay.requests]
 
 
-def test_what_was_not_recorded_is_refused(path):
-    """The sentence says what was: prompts, shortened, and parameters by which they differ."""
+def test_unrecorded_request_is_refused(path):
+    """The message lists the recorded requests: excerpts of the prompts, and the differing parameters."""
     llm = record(MarbleLLM("a|"), path)
     heard(llm, "one")
     heard(llm.bind(temperature=0.5, model="m", tools=[{"name": "now"}], extra={"user": "secret"}), "a " * 100)
@@ -138,22 +138,22 @@ def test_what_was_not_recorded_is_refused(path):
         Replay(path).invoke("none")
 
 
-def test_how_it_is_to_come_makes_no_difference(path):
-    """A recorded stream is also the answer to stream=False, as one chunk."""
+def test_stream_parameter_does_not_matter(path):
+    """A recorded stream also answers stream=False, as one chunk."""
     heard(record(MarbleLLM("-a-b|"), path))
     assert ["ab"] == [str(chunk) for chunk in Replay(path, speed=math.inf).stream("hi", stream=False)]
 
 
 @pytest.mark.parametrize(("speed", "end"), [(1, 206), (2.0, 203), (0.5, 212), (math.inf, 200)])
-def test_the_pace_has_a_factor(path, speed, end):
-    """Twice as fast takes half the time, and an infinite speed none."""
+def test_speed_is_a_factor(path, speed, end):
+    """Speed 2 takes half the time, infinite speed none."""
     heard(record(MarbleLLM("--a-b-|"), path))
     assert end == heard(Replay(path, speed=speed))[-1].time
 
 
 @pytest.mark.parametrize("speed", [0, -1, math.nan])
-def test_a_pace_that_is_none_is_refused(path, speed):
-    """With a sentence."""
+def test_invalid_speed_is_refused(path, speed):
+    """MisuseError says what a speed is."""
     path.touch()
     with pytest.raises(MisuseError, match="factor above 0"):
         Replay(path, speed=speed)
@@ -162,8 +162,8 @@ def test_a_pace_that_is_none_is_refused(path, speed):
 # ── on an event loop ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_over_http_and_again_without(path):
-    """A provider's answer, with its counts and reason, sounds the same when the server is gone; and no key is told."""
+def test_provider_over_http_is_replayed_without_it(path):
+    """The replayed answer has the same counts and finish reason; the file does not contain the key."""
     with FakeServer(Reply(Chat().stream(["Hel", "lo"]))) as server:
         llm = record(rxllm.OpenAI("m", base_url=server.url, api_key="a-secret-key"), path)
         original = llm.invoke("hi", temperature=0)
@@ -175,8 +175,8 @@ def test_over_http_and_again_without(path):
     assert llm.streaming
 
 
-async def test_several_at_once(path):
-    """Their lines may alternate; each is replayed as it was."""
+async def test_concurrent_answers_are_recorded(path):
+    """Their lines may alternate; each answer is replayed as it was."""
     llm = record(MarbleLLM("-a-b-c-|", timespan=FAST), path)
     prompts = [f"prompt {number}" for number in range(20)]
     await asyncio.gather(*(llm.ainvoke(prompt) for prompt in prompts))
@@ -187,30 +187,30 @@ async def test_several_at_once(path):
 
 
 class Fast(rxllm.LLM):
-    """As fast as it may be."""
+    """Emits many chunks without a pause."""
 
     async def chunks(self, request):
-        """Many."""
+        """Yield the chunks."""
         for number in range(200):
             yield f"{number} "
 
 
 @pytest.fixture
 def now(monkeypatch):
-    """The time, moved by hand."""
+    """A clock that the test moves."""
     now = [1000.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     return now
 
 
 async def turns():
-    """Some of the loop's."""
+    """Let the event loop run other tasks."""
     for _ in range(20):
         await asyncio.sleep(0)
 
 
-async def test_a_pause_of_the_consumer_is_no_silence_of_the_model(path, now):
-    """While the gate is closed nothing is waited for, and a replay would hand on a pause that was not the model's."""
+async def test_pause_of_the_consumer_is_not_recorded(path, now):
+    """The model waits while the gate is closed, so the recording leaves this time out."""
     scheduler, heard, over = rxllm.scheduler(), [], asyncio.Event()
 
     def take(chunk):
@@ -228,8 +228,8 @@ async def test_a_pause_of_the_consumer_is_no_silence_of_the_model(path, now):
     assert [0.0] * 201 == [line["after"] for line in lines_of(path)[1:]]
 
 
-async def test_a_pause_before_leaving_is_none_of_the_model(path, now):
-    """Who takes no more, and leaves later, has made the model wait; it was not silent."""
+async def test_pause_before_a_cancellation_is_not_recorded(path, now):
+    """A consumer that stops reading and later cancels has paused the model; the model was not silent."""
     scheduler = rxllm.scheduler()
     subscription = record(Fast(), path)("hi").subscribe(lambda _: scheduler.gate.close(), scheduler=scheduler)
     await turns()
@@ -239,10 +239,10 @@ async def test_a_pause_before_leaving_is_none_of_the_model(path, now):
     assert ("cancelled", 0.0) == (end["end"], end["after"])
 
 
-async def test_a_silence_of_the_model_is_recorded(path, now):
-    """Also that behind a pause of the consumer, from its end on."""
+async def test_silence_of_the_model_is_recorded(path, now):
+    """Also the silence after a pause of the consumer, from the end of the pause."""
     scheduler, source, heard = rxllm.scheduler(), Subject(), []
-    record(Plays(source), path)("hi").subscribe(heard.append, scheduler=scheduler)
+    record(FromSource(source), path)("hi").subscribe(heard.append, scheduler=scheduler)
     for after, what in ((0.0, scheduler.gate.close), (500.0, scheduler.gate.open), (2.0, scheduler.gate.close)):
         now[0] += after
         what()
@@ -255,18 +255,18 @@ async def test_a_silence_of_the_model_is_recorded(path, now):
 
 
 @frozen
-class Plays(rxllm.LLM):
-    """Says what a source says, which heeds no gate."""
+class FromSource(rxllm.LLM):
+    """Emits the values of a source that ignores back-pressure."""
 
     source: rx.Observable = field(eq=False)
 
     def chunks(self, request):
-        """As it comes."""
+        """Yield them as they arrive."""
         return self.source
 
 
-def test_the_run_is_the_models_own(path):
-    """Who listens to the recording model hears one run, so that nothing is counted twice."""
+def test_recording_model_has_one_run(path):
+    """A handler of the recording model receives one run, so that nothing is counted twice."""
     heard = []
     record(MarbleLLM("-a|", timespan=FAST), path).with_config(
         run_name="mine", tags=["t"], handlers=[heard.append]
@@ -275,45 +275,45 @@ def test_the_run_is_the_models_own(path):
     assert {("mine", ("t",))} == {(event.name, event.tags) for event in heard}
 
 
-def test_as_an_operator(path):
-    """It asks once its upstream has completed."""
+def test_recording_model_is_an_operator(path):
+    """The model asks once its upstream has completed."""
     llm = record(MarbleLLM("-a|", timespan=FAST), path)
     assert "a" == "".join(map(str, rxllm.pipe(MarbleLLM("-x|", timespan=FAST), llm).stream("hi")))
     assert "a" == Replay(path).invoke("x").text
 
 
-# ── what was cut ─────────────────────────────────────────────────────────────────────────────────────────────────
+# ── interrupted recordings ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_subscriber_who_left(path):
-    """What he had heard is replayed, and then it is Interrupted, since nobody knows the rest."""
+def test_cancelled_recording_is_replayed_as_interrupted(path):
+    """The received chunks are replayed, then Interrupted is raised, because the rest is unknown."""
     with marbles_testing() as (start, _, _, _):
         start(record(MarbleLLM("-a--b-c|"), path)("hi").pipe(ops.take(2)))
-    *_, (at, (kind, sentence, said)) = told(heard(Replay(path)))
+    *_, (at, (kind, sentence, said)) = comparable(heard(Replay(path)))
     assert (204.0, Interrupted, "ab") == (at, kind, said["partial"].text)
-    assert "its subscriber left" in sentence
+    assert "its subscriber cancelled" in sentence
 
 
-async def test_leaving_on_a_loop(path):
-    """Is noted once; nothing comes after it."""
+async def test_cancellation_on_an_event_loop_is_recorded_once(path):
+    """No line follows the cancellation."""
     async with record(MarbleLLM("-a-b", timespan=FAST), path).astream("hi") as pieces:
         await anext(pieces)
     assert ["a", "cancelled"] == [line.get("text", line.get("end")) for line in lines_of(path)[1:]]
 
 
 @pytest.mark.parametrize("torn", ["", '{"run": "'])
-def test_a_recording_that_was_broken_off(path, torn):
-    """What is there is replayed, and then it is Interrupted; half a line at the end is nothing."""
+def test_torn_recording_is_replayed_as_interrupted(path, torn):
+    """The complete lines are replayed, then Interrupted is raised; half a line at the end is ignored."""
     heard(record(MarbleLLM("-a--b-c|"), path))
     lines = path.read_text("utf-8").splitlines(keepends=True)
     path.write_text("".join(lines[:3]) + torn, "utf-8")
-    *_, (at, (kind, sentence, said)) = told(heard(Replay(path)))
+    *_, (at, (kind, sentence, said)) = comparable(heard(Replay(path)))
     assert (204.0, Interrupted, "ab", True) == (at, kind, said["partial"].text, said["retryable"])
-    assert "broken off" in sentence
+    assert "it was interrupted" in sentence
 
 
-def test_a_process_that_is_killed_loses_little(path):
-    """What had come is in the file."""
+def test_killed_process_keeps_the_received_chunks(path):
+    """The chunks that had arrived are in the file."""
     program = f"""
 import rxllm.testing
 llm = rxllm.testing.record(rxllm.testing.MarbleLLM("-a-b--------", timespan=0.01), {str(path)!r})
@@ -329,7 +329,7 @@ for chunk in llm.stream("hi"):
     assert "ab" == caught.value.partial.text
 
 
-# ── mistakes ─────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── misuse ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 HEAD = {"run": "1", "rxllm": 1, "request": "x", "asked": "'hi'"}
 
@@ -341,36 +341,38 @@ HEAD = {"run": "1", "rxllm": 1, "request": "x", "asked": "'hi'"}
         ([HEAD, {"run": "1", "after": 0.1, "text": 5}], 2, "does not describe a chunk"),
         ([HEAD, {"run": "1", "after": "soon"}], 2, "Expected `float`"),
         ([HEAD, {"run": "1", "end": "happy"}], 2, "Invalid enum value"),
-        ([HEAD, {"run": "2", "text": "a"}], 2, "its answer has no head"),
+        ([HEAD, {"run": "2", "text": "a"}], 2, "the head line of its answer is missing"),
         ([{"text": "a"}], 1, "missing required field `run`"),
-        ([{**HEAD, "rxllm": 2}], 1, "format 2, and this rxllm reads 1"),
+        ([{**HEAD, "rxllm": 2}], 1, "format 2, but this rxllm reads only the format 1"),
         ([[]], 1, "Expected `object`"),
     ],
 )
-def test_what_is_no_cassette_is_refused(path, lines, number, sentence):
-    """When it is opened, with the number of the line."""
+def test_invalid_cassette_is_refused(path, lines, number, sentence):
+    """Opening the file raises MisuseError with the number of the line."""
     path.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines), "utf-8")
-    with pytest.raises(MisuseError, match=f"Line {number} of .*cassette.jsonl.* is none of a cassette: .*({sentence})"):
+    with pytest.raises(
+        MisuseError, match=f"Line {number} of .*cassette.jsonl.* is not a cassette line: .*({sentence})"
+    ):
         Replay(path)
 
 
-def test_no_file(tmp_path):
-    """Where there is none to read, or no directory to write to, a sentence says so at once."""
-    with pytest.raises(MisuseError, match="can't be read: No such file"):
+def test_missing_file_or_directory_is_refused(tmp_path):
+    """A missing file to read, or directory to write to, raises MisuseError at once."""
+    with pytest.raises(MisuseError, match="cannot be read: No such file"):
         Replay(tmp_path / "none.jsonl")
     with pytest.raises(MisuseError, match="there is no directory"):
         record(MarbleLLM("a|"), tmp_path / "none" / "cassette.jsonl")
 
 
-def test_an_empty_file_has_no_answers(path):
-    """It is none to any request."""
+def test_empty_file_has_no_answers(path):
+    """Every request is refused."""
     path.touch()
     with pytest.raises(MisuseError, match="it has answers to nothing"):
         Replay(path).invoke("hi")
 
 
-def test_a_cassette_can_be_shared(path):
-    """Two models that play the same one take turns."""
+def test_cassette_can_be_shared(path):
+    """Two models that replay the same cassette take turns."""
     llm = record(MarbleLLM(["-a|", "-b|"]), path)
     heard(llm), heard(llm)
     cassette = Cassette.read(path)
@@ -379,17 +381,17 @@ def test_a_cassette_can_be_shared(path):
 
 @frozen
 class Strange(rxllm.LLM):
-    """Answers with what no file can hold."""
+    """Answers with a value that has no JSON form."""
 
     async def chunks(self, request):
-        """Part of it can."""
+        """Yield a chunk, then the value."""
         yield Chunk("a")
         yield Chunk(parts=[rxllm.RawPart("mine", {"data": object()})])
         yield Chunk("c")
 
 
-def test_what_can_not_be_written_ends_the_answer(path):
-    """Rather than leave a hole in the recording; and so does a file that is none."""
+def test_value_without_json_form_ends_the_answer(path):
+    """An error ends the answer instead of a hole in the recording; a path that is no file does so, too."""
     with pytest.raises(TypeError, match="object"):
         record(Strange(), path).invoke("hi")
     assert ["a"] == [line["text"] for line in lines_of(path)[1:]]

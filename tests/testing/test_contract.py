@@ -1,4 +1,4 @@
-"""The contract: what fulfils it passes, and what does not fails where it should."""
+"""The contracts: correct models pass, and each fault fails the right tests."""
 
 import asyncio
 import gc
@@ -21,55 +21,55 @@ from rxllm.testing import FakeServer, LLMContract, ProviderContract, Reply, noth
 ROOT = Path(rxllm.__file__).parents[1]
 FAULTS = {
     "BirdContract": {
-        "takes any end": {"test_a_stream_that_is_cut", "test_what_is_no_answer"},
-        "holds back": {"test_each_piece_is_a_chunk_at_once"},
-        "leaves it open": {"test_leaving_in_the_middle", "test_leaving_by_break"},
-        "knows one error": {"test_a_status_has_its_class", "test_how_long_to_wait"},
-        "tells its key": {"test_the_key_is_never_shown"},
+        "takes any end": {"test_cut_stream_raises_interrupted", "test_body_that_is_not_an_answer_raises"},
+        "holds back": {"test_each_piece_is_emitted_at_once"},
+        "leaves it open": {"test_cancellation_in_the_middle_closes_the_request", "test_break_closes_the_request"},
+        "knows one error": {"test_status_has_its_error_class", "test_retry_after_is_reported"},
+        "tells its key": {"test_key_is_never_shown"},
     },
     "EchoContract": {
-        "makes noise": {"test_the_sum_of_the_chunks_is_the_answer"},
-        "never twice the same": {"test_the_sum_of_the_chunks_is_the_answer", "test_each_subscription_asks_anew"},
-        "starts threads": {"test_it_can_be_left"},
-        "asks twice": {"test_the_events_of_a_run"},
+        "makes noise": {"test_sum_of_the_chunks_is_the_answer"},
+        "never twice the same": {"test_sum_of_the_chunks_is_the_answer", "test_each_subscription_is_a_new_request"},
+        "starts threads": {"test_break_is_not_an_error"},
+        "asks twice": {"test_events_of_a_run"},
     },
 }
 
 
 class TestBird(BirdContract):
-    """Somebody else's provider, written against httpx alone, keeps the whole contract."""
+    """A third-party provider, written against httpx alone, passes the whole contract."""
 
 
 class TestEcho(EchoContract):
-    """A model without a server keeps its half."""
+    """A model without a server passes its half."""
 
 
 class Upper(rxllm.LLM):
-    """Whole answers."""
+    """Answers with a whole message."""
 
     async def complete(self, request):
-        """Loud."""
+        """Return the prompt in capitals."""
         return request.text.upper()
 
 
 class TestHedge(LLMContract):
-    """A combinator keeps it, too, whose run has others within it."""
+    """A combinator with inner runs passes, too."""
 
     def made(self):
-        """The second is not needed."""
+        """Hedge, with an unused second model."""
         return rxllm.hedge(Upper(), Echo(), after=1)
 
 
 class TestFallback(LLMContract):
-    """The same, where it streams."""
+    """A streaming combinator passes, too."""
 
     def made(self):
-        """The second is not needed."""
+        """Fall back, with an unused second model."""
         return rxllm.fallback(rxllm.retry(Echo()), Upper())
 
 
 def run(directory, program, *arguments):
-    """What pytest reports of a file of tests that is somewhere else, without any plug-in for coroutines."""
+    """Return pytest's report on a test file in another directory, without a plug-in for coroutines."""
     file = directory / "test_theirs.py"
     file.write_text(program, "utf-8")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, Path(__file__).parent)))}
@@ -84,13 +84,13 @@ def run(directory, program, *arguments):
 
 
 def named(fault):
-    """The class of tests of what has this fault."""
+    """The name of the test class with this fault."""
     return "Test" + fault.title().replace(" ", "")
 
 
 @pytest.fixture(scope="module")
 def failures(tmp_path_factory):
-    """Of each fault, the tests that fail."""
+    """The failing tests for each fault."""
     program, wanted = "from birds import *\n", []
     for contract, faults in FAULTS.items():
         for fault, expected in faults.items():
@@ -104,20 +104,20 @@ def failures(tmp_path_factory):
     ("fault", "test"),
     [(fault, test) for faults in FAULTS.values() for fault, tests in faults.items() for test in sorted(tests)],
 )
-def test_a_fault_is_found(failures, fault, test):
-    """By the tests that are there for it."""
+def test_fault_fails_its_tests(failures, fault, test):
+    """Each fault fails the tests that are meant to find it."""
     assert (named(fault), test) in failures
 
 
-def test_what_is_not_supplied_is_skipped_or_asked_for(tmp_path):
-    """A method that must be overridden says so; one that may be skips its tests."""
+def test_missing_overrides_are_skipped_or_reported(tmp_path):
+    """A required method raises an error that says so; an optional one skips its tests."""
     program = """
 from rxllm.testing import ProviderContract
 
 class TestTheirs(ProviderContract):
     pass
 """
-    report = run(tmp_path, program, "-k", "text_usage or test_nobody_there")
+    report = run(tmp_path, program, "-k", "text_usage or test_missing_server_raises_transport_error")
     assert "TestTheirs must override stream" in report
     assert "TestTheirs must override provider" in report
     program += """
@@ -128,27 +128,29 @@ class TestTheirs(ProviderContract):
     def stream(self, text, *, usage=None, finish="stop"):
         return [b"data: [DONE]"]
 """
-    report = run(tmp_path, program, "-k", "whole or silence_from or error_in_the_stream")
-    for reason in ("there is no whole answer", "there is no impatient provider"):
+    report = run(tmp_path, program, "-k", "whole or silence_before or error_in_the_stream")
+    for reason in ("the provider has no whole answers", "the provider has no read timeout"):
         assert reason in report
-    assert "has no piece in which 'world' can be read" in report
+    assert "has no piece that contains 'world'" in report
 
 
-def test_a_failure_shows_what_was_compared(tmp_path):
-    """Asserts in the contract are explained as those in a test file are."""
+def test_failure_shows_the_compared_values(tmp_path):
+    """Pytest explains the contract's asserts like those of a test file."""
     program = "from birds import EchoContract\n\nclass TestTheirs(EchoContract):\n    fault = 'never twice the same'\n"
-    assert re.search(r"At index \d+ diff|^E +assert .*==", run(tmp_path, program, "-k", "anew"), re.MULTILINE)
+    assert re.search(
+        r"At index \d+ diff|^E +assert .*==", run(tmp_path, program, "-k", "each_subscription"), re.MULTILINE
+    )
 
 
-def test_other_names_are_told():
-    """What is not there is an AttributeError like any; what is lazy is there."""
+def test_unknown_name_raises_attribute_error():
+    """A missing name raises AttributeError, and a lazy name is importable."""
     with pytest.raises(AttributeError, match="has no attribute 'Contract'"):
         rxllm.testing.Contract  # noqa: B018
     assert issubclass(ProviderContract, LLMContract)
 
 
-def test_without_pytest():
-    """All but the contracts and the fixtures works where pytest is not installed."""
+def test_testing_works_without_pytest():
+    """Only the contracts and the fixtures need pytest."""
     program = """
 import sys
 sys.modules["pytest"] = None
@@ -168,8 +170,8 @@ except ImportError as error:
 # ── fixtures ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_fixtures_for_others(tmp_path):
-    """A program's conftest names the module, and has a server and a guard against leaks."""
+def test_fixtures_work_in_other_projects(tmp_path):
+    """A conftest that loads the module has a server and a check for leaks."""
     conftest = """
 import functools
 
@@ -213,8 +215,8 @@ async def begun():
     return asyncio.create_task(waiting())
 
 
-def test_what_is_left_behind_is_named():
-    """A thread, a task on the loop in the background, a socket."""
+def test_left_resources_are_named():
+    """A thread, a task on the background loop, and a socket."""
     released = threading.Event()
     thread = threading.Thread(target=released.wait, name="forgotten")
     with pytest.raises(AssertionError, match=r"left behind: <Thread\(forgotten"), nothing_left_behind(0.01):
@@ -230,15 +232,15 @@ def test_what_is_left_behind_is_named():
     left.close()
 
 
-def test_what_is_kept_on_purpose_is_no_leak():
-    """A connection that waits for the next request is closed, and counts for nothing."""
+def test_idle_connection_is_not_a_leak():
+    """An idle kept-alive connection is closed and does not count."""
     with FakeServer(Reply(Chat().stream(["ok"]))) as server, nothing_left_behind():
         rxllm.OpenAI("m", base_url=server.url, api_key="any").invoke("hi")
         assert 1 == server.open_connections
 
 
 class _Cycle:
-    """A socket in a cycle of references: only the collector closes it."""
+    """A socket in a reference cycle: only the garbage collector closes it."""
 
     def __init__(self):
         self.socket = socket.socket()
@@ -248,8 +250,8 @@ class _Cycle:
         self.socket.close()
 
 
-def test_garbage_is_collected_before_it_counts_as_left_behind():
-    """What nothing refers to any more is not left behind, though reference counts alone do not free it."""
+def test_garbage_is_collected_before_the_check():
+    """An unreachable object in a reference cycle does not count."""
     gc.disable()
     try:
         with nothing_left_behind(0.01):
@@ -258,7 +260,7 @@ def test_garbage_is_collected_before_it_counts_as_left_behind():
         gc.enable()
 
 
-def test_a_failure_inside_is_told_first():
-    """Not what it left behind."""
+def test_failure_inside_wins_over_leaks():
+    """The exception in the block is raised, not the report of leaks."""
     with pytest.raises(ZeroDivisionError), nothing_left_behind():
         raise ZeroDivisionError

@@ -1,4 +1,4 @@
-"""Models written as marble diagrams, on virtual time and on an event loop."""
+"""`MarbleLLM`: models written as marble diagrams, on virtual time and on an event loop."""
 
 import asyncio
 import time
@@ -16,54 +16,54 @@ from rxllm.combinators.hedge import hedge
 from rxllm.combinators.retry import retry
 from rxllm.testing import MarbleLLM
 
-FAST = 0.001  # seconds a character, where they pass
+FAST = 0.001  # seconds per character in real time
 
 
 def heard(llm, prompt="hi", **parameters):
-    """What comes when, on virtual time, as a list of records."""
+    """The notifications and their times, on virtual time."""
     with marbles_testing() as (start, _, _, _):
         return start(llm.bind(**parameters)(prompt).pipe(ops.map(str)))
 
 
 def expected(diagram, values=None, error=None):
-    """The same of a diagram."""
+    """The records of a diagram."""
     with marbles_testing() as (_, _, _, exp):
         return exp(diagram, values, error)
 
 
 def failure(records):
-    """The error at the end, and when it came."""
+    """The error at the end, and its time."""
     return records[-1].value.exception, records[-1].time - ReactiveTest.subscribed
 
 
 @pytest.mark.parametrize("diagram", ["--a-b--|", "a|", "|", "-", "--Hel-lo|", "-(a,b)-c|", "-a- -b |", "(a,b,|)"])
-def test_it_answers_as_its_diagram_says(diagram):
-    """To the moment, on virtual time, in the syntax of reactivex."""
+def test_answer_equals_its_diagram(diagram):
+    """The times are exact on virtual time, in the syntax of reactivex."""
     assert expected(diagram) == heard(MarbleLLM(diagram))
 
 
-def test_a_character_takes_its_timespan():
-    """In seconds."""
+def test_timespan_is_the_time_of_a_character():
+    """The unit is seconds."""
     assert [(201.5, "a"), (203.0, "b")] == [
         (record.time, record.value.value) for record in heard(MarbleLLM("---a--b", timespan=0.5))
     ]
 
 
 @pytest.mark.parametrize("value", ["text", Chunk("text"), Message("assistant", "text")])
-def test_values_stand_for_chunks(value):
-    """Texts, Chunks and Messages, by words and by numbers; an empty one is one, too."""
+def test_values_are_chunks(value):
+    """Words and numbers stand for texts, Chunks and Messages, also empty ones."""
     llm = MarbleLLM("a-1-e-b|", values={"a": value, "1": value, "e": ""})
     assert expected("a-a-e-b|", {"a": "text", "e": "", "b": "b"}) == heard(llm)
 
 
-def test_an_underscore_is_a_space():
-    """A space of the diagram is none. What `values` says comes first."""
+def test_underscore_is_a_space():
+    """A space in the diagram is ignored; `values` is looked up first."""
     llm = MarbleLLM("-Hello_ - _world - a_b|", values={"a_b": "a_b"})
     assert ["Hello ", " world", "a_b"] == [record.value.value for record in heard(llm)[:-1]]
 
 
-def test_it_may_be_cached():
-    """It is known by its diagrams and values, whatever its error is; no failure is kept."""
+def test_marble_model_can_be_cached():
+    """Its identity is its diagrams and values, not its error; failures are not cached."""
     store = rxllm.MemoryStore()
     first = MarbleLLM(["#", "-a|"], timespan=FAST)
     llm = rxllm.cached(first, store)
@@ -77,15 +77,15 @@ def test_it_may_be_cached():
     assert [2, 0, 1] == [len(each.requests) for each in (first, again, other)]
 
 
-def test_a_limit_tells_what_had_arrived():
-    """On virtual time, too."""
+def test_time_limit_reports_what_had_arrived():
+    """The Timeout has `partial` on virtual time, too."""
     with marbles_testing() as (start, _, _, _):
         error, at = failure(start(MarbleLLM("--Hel-lo------|")("hi").pipe(rxllm.text(), rxllm.idle_timeout(4.5))))
     assert (Timeout, "Hello", 10.5) == (type(error), error.partial.text, at)
 
 
-def test_an_error_tells_what_was_asked_and_what_had_arrived():
-    """As a real one does; each answer has its own, with the facts of the given one."""
+def test_error_has_its_request_and_partial():
+    """Each answer raises its own copy, with the facts of the configured error."""
     given = rxllm.RateLimited("Slow down.", status=429, retry_after=3)
     llm = MarbleLLM(["-a-b-#", "--#"], error=given)
     first, second = failure(heard(llm, "one")), failure(heard(llm, "two"))
@@ -97,31 +97,31 @@ def test_an_error_tells_what_was_asked_and_what_had_arrived():
     assert (None, None) == (given.request, given.partial)
 
 
-def test_without_an_error_it_is_one_of_transport():
-    """Which is worth another try."""
+def test_default_error_is_a_transport_error():
+    """The default error is retryable."""
     error, _ = failure(heard(MarbleLLM("#")))
     assert (TransportError, True) == (type(error), error.retryable)
 
 
-def test_an_error_of_any_kind():
-    """Not only rxllm's."""
+def test_error_may_be_of_any_class():
+    """The error need not be one of rxllm's."""
     assert ValueError is type(failure(heard(MarbleLLM("-a#", error=ValueError("no"))))[0])
 
 
 @pytest.mark.parametrize("diagram", ["--a-b--|", "-(a,b)-|"])
-def test_stream_false_makes_one_chunk_at_the_end(diagram):
-    """On virtual time, too."""
+def test_stream_false_emits_one_chunk_at_the_end(diagram):
+    """Also on virtual time."""
     assert expected("-" * (len(diagram) - 1) + "(t,|)", {"t": "ab"}) == heard(MarbleLLM(diagram), stream=False)
 
 
 def test_each_request_has_its_diagram():
-    """In order, and the last one for all that follow; copies take turns with the original."""
+    """Diagrams are used in order, the last one repeats; copies share the position."""
     llm = MarbleLLM(["-a|", "-b|", "-c|"])
     assert ["a", "b", "c", "c"] == [heard(each)[0].value.value for each in (llm, llm.bind(temperature=0), llm, llm)]
 
 
-def test_it_remembers_what_it_was_asked():
-    """Once for each subscription, in order, with the parameters; nothing before anybody subscribes."""
+def test_requests_are_recorded():
+    """One request per subscription, in order, with its parameters; none before a subscription."""
     llm = MarbleLLM("-a|", timespan=FAST)
     answer = llm("one")
     assert [] == llm.requests
@@ -136,8 +136,8 @@ def test_it_remembers_what_it_was_asked():
 
 
 @pytest.mark.parametrize("scheduler", [TestScheduler, VirtualTimeScheduler, HistoricalScheduler])
-def test_any_virtual_time_will_do(scheduler):
-    """They have no loop, and need none."""
+def test_every_virtual_time_scheduler_works(scheduler):
+    """No event loop is needed."""
     virtual, texts = scheduler(), []
     MarbleLLM("--a-b|")("hi").subscribe(lambda chunk: texts.append(str(chunk)), scheduler=virtual)
     assert [] == texts
@@ -145,15 +145,15 @@ def test_any_virtual_time_will_do(scheduler):
     assert ["a", "b"] == texts
 
 
-def test_leaving_on_virtual_time():
-    """Who has left hears no more."""
+def test_disposal_on_virtual_time():
+    """A disposed subscriber receives nothing more."""
     assert expected("--a|") == heard(MarbleLLM("--a|")) != heard(MarbleLLM("--ab-c-d|"))
     with marbles_testing() as (start, _, _, exp):
         assert exp("--a-(b,|)") == start(MarbleLLM("--a-b-c-d|")("hi").pipe(ops.map(str), ops.take(2)))
 
 
-def test_a_ten_minute_stall_takes_no_time():
-    """Under 50 ms, be it waited for by our operators or by those of reactivex."""
+def test_ten_minutes_of_silence_take_no_time():
+    """Under 50 ms, with rxllm's operators and with those of reactivex."""
     stall = "-a" + "-" * 600 + "b|"
     for limit in (rxllm.idle_timeout(300), ops.timeout(300.0)):
         began = time.perf_counter()
@@ -166,8 +166,8 @@ def test_a_ten_minute_stall_takes_no_time():
     )
 
 
-def test_through_combinators_and_pipelines():
-    """What subscribes with the scheduler that it was given runs on virtual time with it."""
+def test_combinators_and_pipelines_on_virtual_time():
+    """An operator that passes the scheduler on runs on virtual time."""
     hedged = hedge(MarbleLLM("------a|"), MarbleLLM("-b|"), after=3)
     assert expected("----b|") == heard(hedged)
     retried = retry(MarbleLLM(["--#", "-a|"]), delay=lambda error, attempt: 5.0)
@@ -181,8 +181,8 @@ def test_through_combinators_and_pipelines():
 # ── on an event loop ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_on_an_event_loop_the_time_passes():
-    """Not earlier than the diagram says; and everything of an LLM is there."""
+async def test_time_passes_on_an_event_loop():
+    """Chunks are never early, and every LLM method works."""
     llm = MarbleLLM("---a---b|", timespan=0.01)
     began = time.monotonic()
     times = [(str(chunk), time.monotonic() - began) async for chunk in llm.astream("hi")]
@@ -191,22 +191,22 @@ async def test_on_an_event_loop_the_time_passes():
     assert ["ab", "ab"] == [str(answer) for answer in await llm.abatch(["hi", "ho"])]
 
 
-def test_events_of_it():
-    """On a loop it is observed as any model is."""
+def test_events_of_a_marble_model():
+    """On an event loop the model has events, like any model."""
     kinds = [type(event).__name__ for event in MarbleLLM("-a-b|", timespan=FAST).events("hi").pipe(rxllm.stream())]
     assert ["Started", "RunChunk", "RunChunk", "Finished"] == kinds
 
 
-def test_an_error_on_a_loop():
-    """It has its request and what had arrived, streamed or whole."""
+def test_error_on_an_event_loop():
+    """The error has its request and `partial`, streamed or whole."""
     for stream in (True, False):
         with pytest.raises(TransportError) as caught:
             MarbleLLM("-a-#", timespan=FAST).invoke("hi", stream=stream)
         assert ("hi", "a") == (caught.value.request.text, caught.value.partial.text)
 
 
-async def test_a_diagram_without_an_end_has_none():
-    """It is silent for ever, and can be left."""
+async def test_diagram_without_end_never_completes():
+    """The answer is silent for ever, and can be cancelled."""
     chunks = MarbleLLM("-a-", timespan=FAST).astream("hi")
     assert "a" == str(await anext(chunks))
     silence = asyncio.ensure_future(anext(chunks))
@@ -217,25 +217,25 @@ async def test_a_diagram_without_an_end_has_none():
     await asyncio.wait([silence])
 
 
-def test_as_an_operator_it_needs_a_loop():
-    """There it works; on virtual time the sentence says so."""
+def test_marble_model_as_an_operator_needs_an_event_loop():
+    """On virtual time MisuseError says so."""
     llm = MarbleLLM("-a|", timespan=FAST)
     assert "a" == "".join(map(str, llm(rx.of("hi")).pipe(rxllm.stream())))
     assert MisuseError is type(failure(TestScheduler().start(lambda: llm(rx.of("hi"))).messages)[0])
 
 
-# ── mistakes ─────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── misuse ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("diagram", ["-a|b", "a,b", "-#-a", ["-a|", "-|a"], "x(f|)", "-(a,b#)-", "(a |)"])
-def test_what_is_no_diagram_is_refused(diagram):
-    """When it is made."""
-    with pytest.raises(MisuseError, match="is no marble diagram"):
+def test_invalid_diagram_is_refused(diagram):
+    """The constructor raises MisuseError."""
+    with pytest.raises(MisuseError, match="is not a marble diagram"):
         MarbleLLM(diagram)
 
 
-def test_no_diagram_at_all():
-    """Is a mistake, too; and so is a value that is no chunk."""
+def test_missing_diagram_and_invalid_value_are_refused():
+    """The constructor raises MisuseError."""
     with pytest.raises(MisuseError, match="needs a diagram"):
         MarbleLLM([])
     with pytest.raises(MisuseError, match="must answer with text, a Chunk or a Message"):
@@ -243,7 +243,7 @@ def test_no_diagram_at_all():
 
 
 def test_handlers_on_virtual_time_are_refused():
-    """Rather than never told of anything."""
+    """They would never receive an event."""
     llm = MarbleLLM("-a|", handlers=[print])
     observer = TestScheduler().start(lambda: llm("hi"))
     assert MisuseError is type(failure(observer.messages)[0])

@@ -46,13 +46,13 @@ WHOLE = Chunk(
 
 
 def again(chunk):
-    """The chunk, as it comes back out of JSON."""
+    """The chunk after a round trip through JSON."""
     return of_json(json.loads(json.dumps(to_json(chunk))))
 
 
 @given(chunks, st.none() | st.just(TOKENS))
-def test_no_chunk_loses_anything(chunk, logprobs):
-    """Through JSON and back it is the same chunk, and says its text in either form."""
+def test_chunk_survives_json(chunk, logprobs):
+    """The chunk is equal, and its text is the same, in either form of the record."""
     chunk = Chunk(
         parts=chunk.parts,
         logprobs=logprobs,
@@ -65,8 +65,8 @@ def test_no_chunk_loses_anything(chunk, logprobs):
     assert chunk.text == to_json(chunk)["text"]
 
 
-def test_no_part_loses_anything():
-    """Of each kind, with all of its fields."""
+def test_parts_survive_json():
+    """Each kind of part keeps all of its fields."""
     assert WHOLE == again(WHOLE)
     assert {type(part) for part in WHOLE.parts} == set(rxllm.values.parts.Part.__args__)
     assert all(getattr(WHOLE, field.name) for field in attrs.fields(type(WHOLE.rest)))
@@ -99,14 +99,14 @@ def test_no_part_loses_anything():
         ),
     ],
 )
-def test_a_record_is_small(chunk, expected):
-    """What there is, and the parts only where the rest does not say all."""
+def test_record_has_only_set_fields(chunk, expected):
+    """Parts are included only where the other fields do not determine them."""
     assert expected == to_json(chunk)
     assert chunk == again(chunk)
 
 
-def test_what_a_record_has_besides_is_not_looked_at():
-    """A file's own fields may stand beside the chunk's."""
+def test_unknown_fields_of_a_record_are_ignored():
+    """A file may have fields of its own beside the chunk's."""
     assert Chunk("a") == of_json({"text": "a", "run": 5, "after": 0.1})
 
 
@@ -124,8 +124,8 @@ def test_what_a_record_has_besides_is_not_looked_at():
         ({"parts": [{"type": "file", "media_type": "image/png", "data": "no base64!"}]}, "base64"),
     ],
 )
-def test_what_is_no_record_is_refused(record, where):
-    """The sentence says where it is wrong."""
+def test_invalid_record_is_refused(record, where):
+    """The message says where the record is wrong."""
     with pytest.raises(MisuseError, match=where):
         of_json(record)
 
@@ -138,8 +138,8 @@ PROMPTS = [
 ]
 
 
-def test_a_fingerprint_tells_requests_apart():
-    """By prompt and parameters; and a text from a conversation of one message."""
+def test_different_requests_have_different_fingerprints():
+    """Prompts and parameters count; a text differs from a conversation of one message."""
     asked = [Request.ask(prompt) for prompt in PROMPTS]
     asked += [
         attrs.evolve(asked[0], **one) for one in ({"temperature": 0}, {"seed": 0}, {"model": "m"}, {"extra": {"a": 1}})
@@ -148,8 +148,8 @@ def test_a_fingerprint_tells_requests_apart():
     assert len({fingerprint(request) for request in asked}) == len(asked)
 
 
-def test_a_fingerprint_does_not_tell_apart_what_is_asked_the_same():
-    """However it is to come, whatever earlier answers cost, and in whatever order a mapping was written."""
+def test_equal_requests_have_equal_fingerprints():
+    """Streaming, the usage of earlier answers and the order of a mapping do not count."""
     question, answer = Message("user", "hi"), Message("assistant", "hello")
     later = attrs.evolve(answer, id="1", usage=Usage(output_tokens=1), model="m", finish_reason="stop")
     one = Request.ask([question, answer])
@@ -159,12 +159,12 @@ def test_a_fingerprint_does_not_tell_apart_what_is_asked_the_same():
 
 
 def asked(**extra):
-    """The fingerprint of a request with these further fields."""
+    """The fingerprint of a request with additional fields."""
     return fingerprint(Request(prompt="hi", extra=extra))
 
 
-def test_a_fingerprint_counts_keys_and_numbers_as_they_are_sent():
-    """JSON has no other keys than texts, and to most servers 0.0 is 0."""
+def test_fingerprint_treats_keys_and_numbers_like_json():
+    """JSON has only text keys, and most servers treat 0.0 as 0."""
     assert asked(logit_bias={50256: -100, 11: 1}) == asked(logit_bias={"11": 1.0, "50256": -100})
     assert asked(logit_bias={50256: -100}) != asked(logit_bias={50256: -99})
     zero, nought, little = (Request(prompt="hi", temperature=number) for number in (0, 0.0, 0.1))
@@ -176,7 +176,7 @@ def test_a_fingerprint_counts_keys_and_numbers_as_they_are_sent():
 
 
 class Color(enum.Enum):
-    """Two values."""
+    """An enum of two values."""
 
     RED = 1
     BLUE = 2
@@ -184,7 +184,7 @@ class Color(enum.Enum):
 
 @attrs.frozen
 class Point:
-    """A value of a class of one's own."""
+    """A class of the user's own."""
 
     x: object
     seen: int = attrs.field(default=0, eq=False)
@@ -197,8 +197,8 @@ class Other:
     x: object
 
 
-def test_a_fingerprint_tells_values_of_other_types_apart():
-    """Where all of them counts, and their type too."""
+def test_fingerprint_distinguishes_types_and_fields():
+    """All of a value counts, and its type."""
     values = [
         *(1, "1", b"1", [1], {1}, None, True, 1.5, float("nan"), 2**70, -(2**70), {"a": 1}),
         *(Color.RED, Color.BLUE, Point(1), Point(2), Other(1), Point([1]), FilePart("image/png", b"1")),
@@ -212,7 +212,7 @@ def test_a_fingerprint_tells_values_of_other_types_apart():
 
 
 class Shortened:
-    """Has a repr that leaves out what differs."""
+    """A class whose repr omits a difference."""
 
     def __repr__(self):
         return "array([0., 0., ..., 0.])"
@@ -223,16 +223,16 @@ class Shortened:
     ["\ud800", object(), [print], {None: 1}, {(1, 2): 3}, {1: 2, "1": 3}, Shortened(), slice(1), Point(Shortened())],
     ids=["surrogate", "object", "function", "none", "tuple", "twice", "repr", "slice", "within"],
 )
-def test_what_has_no_fingerprint_is_refused(value):
-    """An address is another's tomorrow; and what can't be written can't be told."""
+def test_values_without_a_fingerprint_are_refused(value):
+    """A memory address changes between processes, and an unwritable value has no key."""
     with pytest.raises(MisuseError, match="cannot derive a stable key for this request"):
         asked(a=value)
     with pytest.raises(MisuseError, match="cannot derive a stable key for this request"):
         fingerprint(Request.ask([Message("user", (RawPart("x", {"a": value}),))]))
 
 
-def test_a_fingerprint_is_the_same_in_every_process():
-    """It can be kept."""
+def test_fingerprint_is_the_same_in_every_process():
+    """So it can be stored."""
     program = "import rxllm; from rxllm.records import fingerprint; print(fingerprint(rxllm.Request.ask('hi', )))"
     environment = {**os.environ, "PYTHONPATH": str(Path(rxllm.__file__).parents[1]), "PYTHONHASHSEED": "7"}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)

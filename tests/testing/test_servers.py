@@ -1,4 +1,4 @@
-"""The server does what it is told: spoken to through raw sockets, so that no client hides anything."""
+"""`FakeServer`, tested with raw sockets, so that no client hides anything."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ONE_BYTE = len(b"HTTP/1.1 200 \r\ncontent-type: application/json\r\ncontent-leng
 
 
 def connect(server):
-    """A connected socket that gives up after five seconds."""
+    """A connected socket with a timeout of five seconds."""
     address = urlsplit(server.url)
     return socket.create_connection((address.hostname, address.port), timeout=5)
 
@@ -34,7 +34,7 @@ def ask(client, body=b'{"a": 1}', headers=b""):
 
 
 def read(client, size):
-    """Exactly so many bytes, or what came before the end."""
+    """Read exactly so many bytes, or all bytes before the end."""
     data = b""
     while len(data) < size and (piece := client.recv(size - len(data))):
         data += piece
@@ -42,12 +42,12 @@ def read(client, size):
 
 
 def read_all(client):
-    """Everything until the server closes."""
+    """Read until the server closes the connection."""
     return read(client, 2**30)
 
 
-def test_a_reply_is_one_chunk_a_piece_and_the_request_is_recorded():
-    """Each piece is an HTTP chunk, the terminal chunk follows, and what was asked can be read."""
+def test_each_piece_is_one_http_chunk_and_the_request_is_recorded():
+    """Each piece is an HTTP chunk, the terminal chunk follows, and the request is recorded."""
     with FakeServer(Reply([b"Hel", b"lo"], headers={"connection": "close"})) as server, connect(server) as client:
         ask(client)
         assert read_all(client).endswith(b"connection: close\r\n\r\n3\r\nHel\r\n2\r\nlo\r\n0\r\n\r\n")
@@ -58,16 +58,16 @@ def test_a_reply_is_one_chunk_a_piece_and_the_request_is_recorded():
     assert request.headers == {"x-key": "k v", "content-length": "8"}
 
 
-def test_a_chunked_request_is_read():
-    """A request may come in chunks."""
+def test_chunked_request_is_read():
+    """A request body may be chunked."""
     with FakeServer(Reply(b"x")) as server, connect(server) as client:
         client.sendall(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n[1,\r\n2\r\n2]\r\n0\r\n\r\n")
         server.exchange().arrived.wait()
         assert server.requests[0].json == [1, 2]
 
 
-def test_a_json_reply_has_its_length_and_headers():
-    """An error answer carries its status, its headers and a Content-Length."""
+def test_json_reply_has_its_length_and_headers():
+    """An error response has its status, headers and a Content-Length."""
     reply = Reply.json({"error": 1}, status=429, headers={"retry-after": "7"})
     with FakeServer(reply) as server, connect(server) as client:
         ask(client, headers=b"Connection: close\r\n")
@@ -82,7 +82,7 @@ def test_a_json_reply_has_its_length_and_headers():
 
 
 def test_replies_come_in_order_on_one_connection_and_the_last_repeats():
-    """Connections are kept alive; replies are used up but for the last; a function is asked with the request."""
+    """Connections stay open; each reply is used once except the last; a function is called with the request."""
     replies = [Reply.json(b"1"), lambda request: Reply.json(request.body)]
     with FakeServer(*replies) as server, connect(server) as client:
         bodies = []
@@ -94,8 +94,8 @@ def test_replies_come_in_order_on_one_connection_and_the_last_repeats():
         assert server.open_connections == 1
 
 
-def test_a_failing_reply_function_is_told_to_the_client():
-    """A mistake in the test is a 500 that says so, not silence."""
+def test_failing_reply_function_answers_500():
+    """The client receives the exception, so that a mistake in the test is visible."""
     with FakeServer(lambda request: 1 / 0) as server, connect(server) as client:
         ask(client, headers=b"Connection: close\r\n")
         answer = read_all(client)
@@ -103,8 +103,8 @@ def test_a_failing_reply_function_is_told_to_the_client():
     assert b"ZeroDivisionError" in answer
 
 
-def test_the_server_stands_still_until_released():
-    """A signal as a step holds the reply until the test sets it."""
+def test_signal_holds_the_reply():
+    """The reply waits at a Signal until the test sets it."""
     released = Signal()
     with FakeServer(Reply([b"a", released, b"b"])) as server, connect(server) as client:
         ask(client)
@@ -114,8 +114,8 @@ def test_the_server_stands_still_until_released():
         assert read(client, 11) == b"1\r\nb\r\n0\r\n\r\n"
 
 
-def test_a_number_pauses():
-    """The seconds pass before the next step."""
+def test_number_pauses_the_reply():
+    """The next step waits for so many seconds."""
     with FakeServer(Reply([0.05, b"a"])) as server, connect(server) as client:
         asked = time.monotonic()
         ask(client)
@@ -128,8 +128,8 @@ def test_a_number_pauses():
     [(End.CLEAN, b"0\r\n\r\n"), (End.FIN, b""), (End.RST, ConnectionResetError)],
     ids=["clean", "fin", "rst"],
 )
-def test_a_reply_can_be_cut(end, rest):
-    """A cut comes after the bytes before it: with a terminal chunk, a FIN or a reset; nothing after it is played."""
+def test_reply_can_be_cut(end, rest):
+    """The bytes before a cut are sent, then a terminal chunk, a FIN or a reset; later steps are not played."""
     released = Signal()
     reply = Reply([b"a", released, end, b"never"])
     with FakeServer(reply) as server, connect(server) as client:
@@ -146,8 +146,8 @@ def test_a_reply_can_be_cut(end, rest):
         assert not server.exchange().aborted
 
 
-def test_a_length_may_promise_more_than_comes():
-    """Without chunks, Content-Length counts the bytes after the cut, too."""
+def test_content_length_may_exceed_the_body():
+    """Without chunks, Content-Length includes the bytes after the cut."""
     with FakeServer(Reply([b"abc", End.FIN, b"def"], chunked=False)) as server, connect(server) as client:
         ask(client)
         answer = read_all(client)
@@ -155,8 +155,8 @@ def test_a_length_may_promise_more_than_comes():
     assert answer.endswith(b"\r\n\r\nabc")
 
 
-def test_a_connection_can_be_closed_without_any_answer():
-    """The first request is answered, the second on the same connection is not: a stale connection."""
+def test_connection_can_be_closed_without_a_response():
+    """The second request on a connection gets no response: a stale connection."""
     with FakeServer(Reply.json(b"1"), Reply([End.FIN]), Reply.json(b"3")) as server, connect(server) as client:
         ask(client)
         read(client, ONE_BYTE)
@@ -166,7 +166,7 @@ def test_a_connection_can_be_closed_without_any_answer():
 
 
 def test_idle_connections_can_be_closed():
-    """Kept-alive connections are closed unannounced, those that are being answered are not."""
+    """Idle connections are closed without notice; a connection with a running reply stays."""
     with FakeServer(Reply([End.HANG])) as server, connect(server) as busy:
         ask(busy)
         server.exchange(0).arrived.wait()
@@ -184,8 +184,8 @@ def test_idle_connections_can_be_closed():
     "steps", [[End.HANG], [b"", End.HANG], [b"a", Signal()], [60.0]], ids=["silent", "head", "waiting", "pausing"]
 )
 @pytest.mark.parametrize("reset", [False, True])
-def test_the_clients_leaving_is_noticed_while_standing_still(steps, reset):
-    """Before the headers, after them and mid-body, by FIN and by reset: at once, and it counts as aborted."""
+def test_disconnection_is_detected_while_the_reply_waits(steps, reset):
+    """Before the headers, after them and in the body, by FIN and by reset, the exchange is aborted at once."""
     with FakeServer(Reply(steps)) as server, connect(server) as client:
         ask(client)
         server.exchange().arrived.wait()
@@ -198,8 +198,8 @@ def test_the_clients_leaving_is_noticed_while_standing_still(steps, reset):
         assert server.open_connections == 0
 
 
-def test_leaving_after_the_whole_answer_is_not_an_abort():
-    """Who has read all may go."""
+def test_disconnection_after_the_whole_reply_is_not_an_abort():
+    """A client that has read everything may disconnect."""
     with FakeServer(Reply(b"a" * 5_000_000)) as server, connect(server) as client:
         ask(client)
         read(client, len(HEAD) + 5_000_000 + len(b"4c4b40\r\n\r\n0\r\n\r\n"))
@@ -208,8 +208,8 @@ def test_leaving_after_the_whole_answer_is_not_an_abort():
         assert not server.exchange().aborted
 
 
-def test_leaving_amid_one_large_piece_is_an_abort():
-    """Bytes that wait in a buffer have not been sent."""
+def test_disconnection_within_a_large_piece_is_an_abort():
+    """Bytes in a buffer have not been sent."""
     with FakeServer(Reply(b"a" * 50_000_000)) as server, connect(server) as client:
         ask(client)
         read(client, 1000)
@@ -218,8 +218,8 @@ def test_leaving_amid_one_large_piece_is_an_abort():
         assert server.exchange().aborted
 
 
-def test_an_endless_reply_stalls_with_its_reader():
-    """A client that stops reading stops the server; one that goes on lets it go on; its leaving is noticed."""
+def test_endless_reply_stalls_with_its_reader():
+    """The server pauses when the client stops reading, resumes with it, and detects its disconnection."""
     with FakeServer(Reply([Endless(b"a" * 10_000)])) as server, connect(server) as client:
         ask(client)
         read(client, 1000)
@@ -231,8 +231,8 @@ def test_an_endless_reply_stalls_with_its_reader():
         assert server.exchange().aborted
 
 
-def test_an_endless_reply_leaves_the_other_connections_alive():
-    """However fast somebody reads, others are answered."""
+def test_endless_reply_leaves_other_connections_responsive():
+    """Other requests are answered however fast the client reads."""
     with FakeServer(Reply([Endless(b"a" * 100)])) as server, connect(server) as first, connect(server) as second:
         ask(first)
         read(first, 1000)
@@ -241,8 +241,8 @@ def test_an_endless_reply_leaves_the_other_connections_alive():
         assert read_all(second) == b""
 
 
-def test_leaving_the_block_closes_everything():
-    """Hanging, stalled and idle connections are closed, by the server; its thread is gone."""
+def test_end_of_the_block_closes_everything():
+    """The server closes waiting, stalled and idle connections, and its thread ends."""
     with ExitStack() as clients:
         with FakeServer(Reply([End.HANG]), Reply([Endless(b"a" * 10_000)])) as server:
             hanging, stalled, idle = (clients.enter_context(connect(server)) for _ in range(3))
@@ -257,8 +257,8 @@ def test_leaving_the_block_closes_everything():
     assert "FakeServer" not in {thread.name for thread in threading.enumerate()}
 
 
-async def test_coroutines_can_wait():
-    """What threads block for, coroutines await; both give up with a TimeoutError."""
+async def test_coroutines_can_await_signals():
+    """Threads block and coroutines await; both raise TimeoutError."""
     with FakeServer(Reply([End.HANG])) as server:
         waiting = asyncio.create_task(server.exchange(0).closed_soon())
         client = connect(server)
@@ -274,8 +274,8 @@ async def test_coroutines_can_wait():
             server.exchange(1).arrived.wait(timeout=0.01)
 
 
-async def test_a_thousand_clients_at_once():
-    """A thousand connections stand open at the same time, each of them answered."""
+async def test_a_thousand_concurrent_clients():
+    """A thousand connections are open at the same time, and each is answered."""
     released = Signal()
     with FakeServer(Reply([b"a", released, b"b"], headers={"connection": "close"})) as server:
         address = urlsplit(server.url)
@@ -295,30 +295,30 @@ async def test_a_thousand_clients_at_once():
         assert await asyncio.gather(*clients) == [b"1\r\na\r\n1\r\nb\r\n0\r\n\r\n"] * 1000
 
 
-def test_what_is_no_step_is_refused():
-    """A mistake is told where it was made."""
-    with pytest.raises(TypeError, match="not a step"):
+def test_invalid_step_is_refused():
+    """The constructor raises an error."""
+    with pytest.raises(TypeError, match="a step of a reply must be"):
         Reply(["text"])
 
 
 @pytest.mark.parametrize("wrong", [b"data: hi", "hi", None, [b"hi"]])
-def test_what_is_no_reply_is_refused(wrong):
-    """Before the server is started, with what to say instead."""
-    with pytest.raises(MisuseError, match=rf"Reply objects, .* not {type(wrong).__name__}: say FakeServer\(Reply\("):
+def test_invalid_reply_is_refused(wrong):
+    """MisuseError is raised before the server starts, with the right form."""
+    with pytest.raises(MisuseError, match=rf"Reply objects, .* not {type(wrong).__name__}\. Write FakeServer\(Reply\("):
         FakeServer(wrong)
     with FakeServer() as server, pytest.raises(MisuseError):
         server.reply(Reply(b"hi"), wrong)
 
 
-def test_a_function_that_returns_no_reply_is_told_to_the_client():
-    """As one that fails."""
+def test_reply_function_without_a_reply_answers_500():
+    """A function that returns something else is treated like one that raises."""
     with FakeServer(lambda request: b"hi") as server, connect(server) as client:
         ask(client, headers=b"Connection: close\r\n")
         assert b"it returned bytes instead of a Reply" in read_all(client)
 
 
-def test_bodies_can_be_cut_and_dressed():
-    """Cutting loses no byte; line ends and pings are put in everywhere."""
+def test_bodies_can_be_cut_and_decorated():
+    """Cutting loses no byte; line endings and pings are inserted everywhere."""
     events = [b"data: 1\n\n", b"data: 2\n\n"]
     for end in (b"\n", b"\r", b"\r\n"):
         dressed = with_line_ends(end, events)
@@ -328,8 +328,8 @@ def test_bodies_can_be_cut_and_dressed():
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.name)
-def test_a_stream_and_its_whole_say_the_same(protocol):
-    """Every word asked for is in both, in order; the stream ends with its terminal marker; each event is JSON."""
+def test_stream_and_whole_have_the_same_content(protocol):
+    """Both have every requested word in order; the stream ends with its terminal marker; each event is JSON."""
     more = {"tool_call": ToolCall(), "reasoning": ["hm"]} if "tool_call" in protocol.speaks else {}
     events = protocol.stream(["Hé", "l\nlo"], usage=(17, 19), **more)
     assert events[-1] == protocol.terminal
@@ -345,13 +345,13 @@ def test_a_stream_and_its_whole_say_the_same(protocol):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.name)
-def test_errors_carry_their_message(protocol):
-    """In mid-stream and as a body."""
+def test_errors_contain_their_message(protocol):
+    """In the stream and as a body."""
     assert json.loads(protocol.error_body(429, "slow"))["error"]["message"] == "slow"
     assert json.loads(protocol.error_frame("boom").partition(b"data: ")[2])["error"]["message"] == "boom"
 
 
-def test_what_a_protocol_cannot_say_is_refused():
+def test_unsupported_feature_of_a_protocol_is_refused():
     """Completions have no tool calls."""
     with pytest.raises(ValueError, match="does not speak"):
         PROTOCOLS[1].stream(tool_call=ToolCall())

@@ -12,7 +12,7 @@ import rxllm
 from rxllm import LLM
 from rxllm.testing import FakeServer, MarbleLLM, Reply, VirtualLoop, on_virtual_time
 
-NO_TIME = 5.0  # seconds of real time, in which no test waits for its virtual hours
+NO_TIME = 5.0  # seconds of real time; a limit far below the virtual hours
 
 
 def now():
@@ -21,8 +21,8 @@ def now():
 
 
 @on_virtual_time
-async def test_the_clock_jumps_from_timer_to_timer():
-    """A day of sleeping takes no time, timers fire in their order, and each at its exact moment."""
+async def test_clock_jumps_from_timer_to_timer():
+    """A day of sleep takes no time, and timers fire in order, each at its exact time."""
     heard = []
 
     async def sleep(seconds):
@@ -36,8 +36,8 @@ async def test_the_clock_jumps_from_timer_to_timer():
     assert NO_TIME > time.monotonic() - began
 
 
-def test_the_fixture_runs_a_coroutine(virtual_time):
-    """It gives what the coroutine returns; the clock goes on in the next one."""
+def test_fixture_runs_a_coroutine(virtual_time):
+    """It returns the coroutine's result, and the next coroutine continues with the same clock."""
 
     async def sleep():
         await asyncio.sleep(600)
@@ -49,7 +49,7 @@ def test_the_fixture_runs_a_coroutine(virtual_time):
 
 @on_virtual_time
 async def test_a_hedge_with_handlers_retries_and_idle_limits_takes_no_time():
-    """The engine, its combinators, its limits and its handlers count the loop's time."""
+    """The engine, combinators, time limits and handlers use the loop's time."""
     heard = []
     silent = MarbleLLM("-" * 1000)
     failing = MarbleLLM(["-#", "-b|"], error=rxllm.RateLimited("Slow down.", retry_after=30))
@@ -65,8 +65,8 @@ async def test_a_hedge_with_handlers_retries_and_idle_limits_takes_no_time():
 
 
 @on_virtual_time
-async def test_a_limit_on_time_counts_the_loops_time():
-    """It fails at its exact moment, be it short or long."""
+async def test_time_limit_uses_the_loops_time():
+    """The limit fires at its exact time, short or long."""
     began = now()
     with pytest.raises(rxllm.Timeout):
         await rxllm.pipe(MarbleLLM("-a" + "-" * 10000), rxllm.text(), rxllm.idle_timeout(3600)).ainvoke("hi")
@@ -74,8 +74,8 @@ async def test_a_limit_on_time_counts_the_loops_time():
 
 
 @on_virtual_time
-async def test_a_pause_of_the_reader_is_not_idleness():
-    """The time of the gate is the loop's time, too."""
+async def test_pause_of_the_reader_is_not_idleness():
+    """The time at a closed gate is the loop's time, too."""
     chunks = rxllm.from_iter(range(1000)).pipe(rxllm.idle_timeout(10), rxllm.astream())
     assert 0 == await anext(chunks)
     await asyncio.sleep(3600)
@@ -83,8 +83,8 @@ async def test_a_pause_of_the_reader_is_not_idleness():
 
 
 @on_virtual_time
-async def test_operators_of_reactivex_count_the_loops_time():
-    """Where they are given rxllm's scheduler, or subscribed through a stream."""
+async def test_reactivex_operators_use_the_loops_time():
+    """With rxllm's scheduler, or subscribed through a stream."""
     windows = MarbleLLM("-a-b------c|")("hi").pipe(
         rxllm.text(), ops.buffer_with_time(5, scheduler=rxllm.scheduler()), rxllm.astream()
     )
@@ -92,10 +92,10 @@ async def test_operators_of_reactivex_count_the_loops_time():
 
 
 class Blocking(LLM):
-    """Answers from a thread, and only after another thread has let it."""
+    """Answers in a thread, once another thread allows it."""
 
     def complete(self, request):
-        """The name of its thread."""
+        """Return the thread's name."""
         released = threading.Event()
         threading.Timer(0.05, released.set).start()
         released.wait()
@@ -103,8 +103,8 @@ class Blocking(LLM):
 
 
 @on_virtual_time
-async def test_the_clock_waits_for_threads():
-    """A blocking model, and a call in an executor, are not overtaken by a timer that they would beat."""
+async def test_clock_waits_for_threads():
+    """A timer does not overtake a blocking model or a call in an executor."""
     async with asyncio.timeout(40):
         assert "rxllm-worker" == (await Blocking().ainvoke("hi")).text
         assert 3 == await asyncio.to_thread(lambda: Blocking().complete(None) and 3)
@@ -113,8 +113,8 @@ async def test_the_clock_waits_for_threads():
 
 
 @on_virtual_time
-async def test_the_clock_waits_for_what_was_announced():
-    """Another thread brings the result of a future, which the loop was told to expect."""
+async def test_clock_waits_for_expected_futures():
+    """Another thread sets a future that was announced with `expect`."""
     loop = asyncio.get_running_loop()
     future = loop.expect(loop.create_future())
     threading.Timer(0.05, lambda: loop.call_soon_threadsafe(future.set_result, "here")).start()
@@ -124,8 +124,8 @@ async def test_the_clock_waits_for_what_was_announced():
 
 
 @on_virtual_time
-async def test_a_thread_that_is_too_late_is_timed_out():
-    """Time goes on while the loop waits for a thread, as real time does."""
+async def test_late_thread_times_out():
+    """Time passes as in reality while the loop waits for a thread."""
     released = threading.Event()
     try:
         with pytest.raises(TimeoutError):
@@ -137,8 +137,8 @@ async def test_a_thread_that_is_too_late_is_timed_out():
 
 
 @on_virtual_time
-async def test_the_clock_waits_for_the_network():
-    """An answer that is on its way is not overtaken by a timer that it would beat; and without a socket, it jumps."""
+async def test_clock_waits_for_the_network():
+    """A timer does not overtake an answer under way; without a socket, the clock jumps."""
     events = Chat().stream(["Hel", "lo"])
     with FakeServer(Reply([*events[:2], 0.05, *events[2:]])) as server:
         llm = rxllm.OpenAI("m", base_url=server.url, api_key="any", timeout=40)
@@ -146,13 +146,13 @@ async def test_the_clock_waits_for_the_network():
     assert 40 > now()
 
 
-def test_a_loop_that_had_threads_closes_quietly(virtual_time):
-    """The end of its executor takes real time, not the five minutes after which asyncio complains."""
+def test_loop_with_threads_closes_quietly(virtual_time):
+    """The end of the executor takes real time, not the five minutes of asyncio's warning."""
     assert 7 == virtual_time(asyncio.to_thread(lambda: 7))
 
 
 @on_virtual_time
-async def test_a_coroutine_test_keeps_its_fixtures(tmp_path):
-    """The decorated test is found by pytest, gets its fixtures, and runs on a loop of its own."""
+async def test_coroutine_test_keeps_its_fixtures(tmp_path):
+    """Pytest finds the decorated test, which gets its fixtures and an event loop of its own."""
     assert tmp_path.exists()
     assert isinstance(asyncio.get_running_loop(), VirtualLoop)
