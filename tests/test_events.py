@@ -3,12 +3,12 @@
 import asyncio
 import contextvars
 import logging
-import threading
 import uuid
 
 import pytest
 import reactivex as rx
 from attrs import field, frozen
+from endings import RunEnd
 from protocols import Chat
 from reactivex import operators as ops
 
@@ -195,7 +195,9 @@ async def test_model_awaited_in_a_model_is_its_child():
 async def test_model_called_after_a_model_is_not_its_child():
     """A function after a model belongs to the pipeline, even if it passes no scheduler on."""
     behind = []
-    pipeline = rxllm.pipe(Letters(run_name="one"), ops.do_action(lambda _: behind.append(rxllm.scheduler().run)))
+    pipeline = rxllm.pipe(
+        Letters(run_name="one"), ops.do_action(lambda _: behind.append(rxllm.scheduler().observation.run))
+    )
     heard = await pipeline.events("a").pipe(ops.to_list())
     assert [started(heard)["Pipeline"]] == behind
 
@@ -235,10 +237,10 @@ def test_failure_follows_the_earlier_events():
 
 def test_cancellation_ends_inner_runs_first():
     """Children are cancelled before their parents, each once."""
-    listener = Listener()
-    with rxllm.pipe(Hangs(), rxllm.text()).with_config(handlers=[listener]).stream("x") as stream:
+    listener, end = Listener(), RunEnd()
+    with rxllm.pipe(Hangs(), rxllm.text()).with_config(handlers=[listener, end]).stream("x") as stream:
         next(stream)
-    rxllm.Embedded().invoke("the loop has gone round")
+    end.wait()
     assert ["Hangs Cancelled", "Pipeline Cancelled"] == told(listener.heard)[-2:]
     guess = Usage(input_tokens=1, output_tokens=1, estimated=True)
     assert (Message("assistant", "a", guess), "a") == tuple(event.partial for event in listener.heard[-2:])
@@ -362,9 +364,11 @@ def test_handler_cannot_fail_a_run_that_has_ended(kind, caplog):
             with pytest.raises(Interrupted):
                 Breaks(handlers=[Raises(kind)]).invoke("x")
         else:
-            with Hangs(handlers=[Raises(kind)]).stream("x") as stream:
+            end = RunEnd()
+            with Hangs(handlers=[Raises(kind), end]).stream("x") as stream:
                 next(stream)
-            rxllm.Embedded().invoke("the loop has gone round")
+            end.wait()
+            rxllm.Embedded().invoke("now the loop has logged the exception, after it called the handlers")
     assert [kind.__name__] == [name for name in (Failed.__name__, Cancelled.__name__) if name in caplog.text]
 
 
@@ -405,7 +409,7 @@ def test_async_def_handlers_are_refused(handler):
 
 def test_context_variable_set_by_a_handler_lasts_for_the_run():
     """A variable set at Started is visible to the provider, later events and inner runs, but not outside."""
-    seen, cancelled = [], threading.Event()
+    seen, end = [], RunEnd()
 
     class ReadsMark(LLM):
         async def chunks(self, request):
@@ -417,13 +421,11 @@ def test_context_variable_set_by_a_handler_lasts_for_the_run():
             MARK.set(event.name)
         elif not isinstance(event, Started):
             seen.append(MARK.get())
-        if isinstance(event, Cancelled):
-            cancelled.set()
 
     rxllm.pipe(ReadsMark(), rxllm.text()).with_config(handlers=[handler], run_name="mine").invoke("x")
-    with Hangs(handlers=[handler], run_name="mine").stream("x") as stream:
+    with Hangs(handlers=[handler, end], run_name="mine").stream("x") as stream:
         next(stream)
-    assert cancelled.wait(TIMEOUT)
+    end.wait()
     assert ["mine"] * 7 == seen
     assert "" == MARK.get()
 

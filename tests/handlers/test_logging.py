@@ -4,6 +4,7 @@ import asyncio
 import logging
 
 import pytest
+from endings import RunEnd
 from protocols import Messages
 from reactivex import operators as ops
 
@@ -132,9 +133,10 @@ def test_seconds_come_from_the_times_of_the_events(records, monkeypatch):
 
 def test_cancellation_is_logged_as_info(records):
     """A cancelled run is logged like an end."""
-    with Hangs(handlers=[LoggingHandler()]).stream("x") as stream:
+    end = RunEnd()
+    with Hangs(handlers=[LoggingHandler(), end]).stream("x") as stream:
         next(stream)
-    rxllm.Embedded().invoke("the loop has gone round")
+    end.wait()
     assert [("DEBUG", "started"), ("INFO", "cancelled")] == summary(records)
     assert 1 == records[-1].rxllm["chunks"]
 
