@@ -435,8 +435,8 @@ def test_cancelled_span_keeps_the_usage_so_far(telemetry, server):
     llm = rxllm.OpenAI("gpt-5-mini", api_key=KEY, base_url=f"{server.url}/v1", handlers=[telemetry.handler])
     with llm.stream("hi") as stream:
         chunk = next(stream)
-    released.set()
     (span,) = ended_soon(telemetry, 1)
+    released.set()
     assert (True, chunk.id) == (span.attributes["rxllm.cancelled"], span.attributes["gen_ai.response.id"])
 
 
