@@ -153,12 +153,12 @@ def test_disposal_on_virtual_time():
 
 
 def test_ten_minutes_of_silence_take_no_time():
-    """Under 50 ms, with rxllm's operators and with those of reactivex."""
+    """Under 50 ms of processor time, with rxllm's operators and with those of reactivex."""
     stall = "-a" + "-" * 600 + "b|"
     for limit in (rxllm.idle_timeout(300), ops.timeout(300.0)):
-        began = time.perf_counter()
+        began = time.thread_time()
         observer = TestScheduler().start(lambda limit=limit: MarbleLLM(stall)("hi").pipe(limit), disposed=2000)
-        took = time.perf_counter() - began
+        took = time.thread_time() - began
         assert [(201.0, "N"), (501.0, "E")] == [(record.time, record.value.kind) for record in observer.messages]
         assert took < 0.05
     assert Timeout is type(
