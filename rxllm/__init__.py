@@ -105,6 +105,7 @@ if TYPE_CHECKING:
     from .providers.anthropic import Anthropic
     from .providers.bedrock import Bedrock
     from .providers.cohere import Cohere
+    from .providers.compatible import register_provider
     from .providers.embedded import Embedded
     from .providers.gemini import Gemini
     from .providers.ollama import Ollama
@@ -206,6 +207,7 @@ __all__ = [
     "model",
     "observe",
     "pipe",
+    "register_provider",
     "retry",
     "route",
     "scheduler",
@@ -256,6 +258,7 @@ _LAZY = {
     "limited": ".combinators.limited",
     "lines": ".operators.lines",
     "model": ".providers",
+    "register_provider": ".providers.compatible",
     "observe": ".combinators.observe",
     "retry": ".combinators.retry",
     "route": ".combinators.route",

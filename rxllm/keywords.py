@@ -23,7 +23,17 @@ def collect_parameters(kind: type[Any], keywords: dict[str, Any]) -> dict[str, A
 
 
 # Keywords that belong to the constructor of a model, and keywords for the config of runs.
-_CONSTRUCTOR_KEYWORDS = ("api", "api_key", "base_url", "client", "event_limit", "headers", "max_retries", "timeout")
+_CONSTRUCTOR_KEYWORDS = (
+    "api",
+    "api_key",
+    "base_url",
+    "client",
+    "event_limit",
+    "headers",
+    "house",
+    "max_retries",
+    "timeout",
+)
 _CONFIG_KEYWORDS = ("tags", "metadata", "run_name", "handlers")
 _OTHER_NAMES = {
     "callbacks": "handlers",

@@ -25,6 +25,8 @@ _SHIPPED = {
     "openai": "rxllm.providers.openai:OpenAI",
 }
 
+_HOUSE = "rxllm.providers.openai:OpenAI "  # a row of the table of compatible servers
+
 
 _MIN_SIMILARITY = 0.7  # of a name that an error message suggests
 
@@ -72,18 +74,23 @@ def model(name: str | None = None, **settings: Any) -> LLM:
         return _load(known[provider])(**settings)
     if not rest:
         raise MisuseError(f"{name!r} names a provider but no model. Write {provider}:model.")
+    if known[provider] is _HOUSE:
+        settings["house"] = provider
     return _load(known[provider])(rest, **settings)
 
 
 def _known() -> dict[str, Any]:
     """Return where each provider is defined, without importing it. Shipped providers cannot be replaced."""
-    return {**{point.name: point for point in entry_points(group="rxllm.providers")}, **_SHIPPED}
+    from .compatible import HOUSES
+
+    points = {point.name: point for point in entry_points(group="rxllm.providers")}
+    return {**points, **dict.fromkeys(HOUSES, _HOUSE), **_SHIPPED}
 
 
 def _load(where: Any) -> Callable[..., LLM]:
     if isinstance(where, str):
         module, _, name = where.partition(":")
-        return cast("Callable[..., LLM]", getattr(importlib.import_module(module), name))
+        return cast("Callable[..., LLM]", getattr(importlib.import_module(module), name.strip()))
     try:
         return cast("Callable[..., LLM]", where.load())
     except Exception as error:

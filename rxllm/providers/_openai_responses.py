@@ -37,7 +37,7 @@ from ._documents import (
     tells_error,
     text_of,
 )
-from ._finish import broken_off, finish_of
+from ._finish import broken_off, finish_of, word_of
 
 __all__ = ["ResponsesDecoder", "whole_response"]
 
@@ -383,7 +383,7 @@ class ResponsesDecoder:
                 parts += self._close(known, item)
                 logprobs += _logprobs(item)
         self._is_plain = False
-        raw = text_of(object_of(response.get("incomplete_details")).get("reason")) or status
+        raw = word_of(object_of(response.get("incomplete_details")).get("reason")) or status
         if response.get("error"):
             self.failure = provider_error({"error": response["error"]}, data)
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack, get_args
 from urllib.parse import quote, urlsplit
@@ -24,6 +23,17 @@ from ._openai_chat import ChatDecoder, whole_answer
 from ._openai_responses import ResponsesDecoder, whole_response
 from ._openai_turns import told_choice, told_format, told_tool, turns
 from ._responses_turns import custom_names, fits_responses, response_fields
+from .compatible import (
+    HOUSES,
+    OPENAI,
+    House,
+    choice_of,
+    fitted,
+    house_at,
+    house_named,
+    limit_of,
+    refuse_lacking,
+)
 
 if TYPE_CHECKING:
     from ..wire.clients import Client
@@ -33,29 +43,6 @@ __all__ = ["OpenAI"]
 Api = Literal["chat", "completions", "responses"]
 _PATHS: dict[Api, str] = {"chat": "chat/completions", "completions": "completions", "responses": "responses"}
 _TIMEOUTS = Timeouts()
-
-
-@functools.cache
-def _host_of(url: str) -> str:
-    return urlsplit(url).hostname or ""
-
-
-# Who else speaks this protocol, by the names of OpenTelemetry's conventions; the ends of hosts.
-_PROVIDERS = {
-    "openai.azure.com": "azure.ai.openai",
-    "services.ai.azure.com": "azure.ai.inference",
-    "deepseek.com": "deepseek",
-    "googleapis.com": "gcp.gemini",
-    "groq.com": "groq",
-    "mistral.ai": "mistral_ai",
-    "perplexity.ai": "perplexity",
-    "x.ai": "x_ai",
-}
-
-
-@functools.cache
-def _known_provider(host: str) -> str | None:
-    return next((name for end, name in _PROVIDERS.items() if f".{host}".endswith(f".{end}")), None)
 
 
 # What follows a base model's name is a date or an owner.
@@ -69,14 +56,21 @@ def _known_api(_: object, attribute: object, api: object) -> None:
         raise MisuseError(f"api must be 'chat', 'completions', 'responses' or None, not {shown(api)}.")
 
 
+def _known_house(_: object, attribute: object, house: Any) -> None:
+    if house is not None:
+        house_named(house if isinstance(house, str) else shown(house))
+
+
 @frozen(init=False)
 class OpenAI(HTTPProvider):
     """A model of OpenAI, or of any server that speaks its protocol (then give its `base_url`).
 
-    The key comes from `api_key` or ``OPENAI_API_KEY``, the address from `base_url` or ``OPENAI_BASE_URL``. Other
-    servers than OpenAI's need no key.
+    The key comes from `api_key` or ``OPENAI_API_KEY``, the address from `base_url` or ``OPENAI_BASE_URL``. Servers that
+    rxllm does not know need no key. What a known server does differently stands in `rxllm.providers.compatible`.
 
     Attributes:
+        house: the name of such a server, such as ``"groq"``: its address and its key's variable are known. None finds
+            it by the host of the address.
         api: ``"chat"``, ``"completions"`` or ``"responses"``. None takes the one that the model is served by; on
             OpenAI's own host that is ``"responses"``, unless a request asks for what only chat has (stop sequences, a
             seed, sound, fields of chat in `extra`).
@@ -85,12 +79,14 @@ class OpenAI(HTTPProvider):
     _UNASKED: ClassVar[tuple[str, ...]] = ("stream_options", "include", "store")
 
     api: Api | None = field(default=None, kw_only=True, validator=_known_api)
+    house: str | None = field(default=None, kw_only=True, validator=_known_house)
 
     def __init__(
         self,
         model: str,
         *,
         api: Api | None = None,
+        house: str | None = None,
         api_key: str | None = None,
         base_url: str | None = None,
         client: Client | None = None,
@@ -101,6 +97,7 @@ class OpenAI(HTTPProvider):
         self._settle(
             model=model,
             api=api,
+            house=house,
             api_key=api_key,
             base_url=base_url,
             client=client,
@@ -111,25 +108,31 @@ class OpenAI(HTTPProvider):
 
     @property
     def _base(self) -> str:
-        return (self.base_url or base_from("OPENAI_BASE_URL") or "https://api.openai.com/v1").rstrip("/")
+        if self.base_url:
+            return self.base_url.rstrip("/")
+        if self.house is not None and self.house != OPENAI.name:
+            return house_named(self.house).address()
+        return (base_from("OPENAI_BASE_URL") or OPENAI.base_url).rstrip("/")
 
     @property
-    def _host(self) -> str:
-        return _host_of(self._base)
+    def _row(self) -> House:
+        """What the server does differently."""
+        return house_at(self._base) if self.house is None else house_named(self.house)
 
     @property
     def _is_vendor(self) -> bool:
-        return self._host.endswith("api.openai.com")  # eu.api.openai.com is theirs, too
+        return (urlsplit(self._base).hostname or "").endswith("api.openai.com")  # eu.api.openai.com is theirs, too
 
     @property
     def _maker(self) -> str:
         """Whose answers may come back to this server with all that they carry."""
-        return "openai" if self._is_vendor else _known_provider(self._host) or self._host
+        return self._row.maker
 
     @property
     def _keeper(self) -> str:
         """Whose own items may come back to this server; an unknown one may be a gateway to OpenAI."""
-        return _known_provider(self._host) or "openai"
+        row = self._row
+        return row.maker if row.name in HOUSES else "openai"
 
     def _completes(self, request: Request) -> bool:
         """Whether to ask by the older protocol, which continues a text."""
@@ -152,8 +155,11 @@ class OpenAI(HTTPProvider):
     def service(self, request: Request) -> Service:
         """Who answers, and where; whose protocol it is, where the host is not known."""
         service = super().service(request)
-        known = _known_provider(service.address or "")
-        return attrs.evolve(service, provider=known) if known else service
+        try:
+            row = self._row
+        except MisuseError:  # `chunks` refuses it in a sentence
+            return service
+        return attrs.evolve(service, provider=row.maker) if row.name in HOUSES else service
 
     def _model(self, request: Request) -> str:
         return request.model or self.model
@@ -162,35 +168,38 @@ class OpenAI(HTTPProvider):
         return f"{self._base}/{_PATHS[self._api(request)]}"
 
     def _headers(self, request: Request) -> dict[str, str]:
-        key = self.api_key.strip() if self.api_key else key_from("OPENAI_API_KEY")
+        row = self._row
+        # Who points OPENAI_BASE_URL at another server has its key in OPENAI_API_KEY.
+        variables = (*row.keys, *(() if self.house else OPENAI.keys))
+        key = self.api_key.strip() if self.api_key else next((key for v in variables if (key := key_from(v))), "")
         if key:
-            return {"authorization": f"Bearer {key}"}
-        if self._is_vendor and "authorization" not in {name.lower() for name in self.headers or {}}:
-            raise MisuseError(f"There is no key for {self._host}: set OPENAI_API_KEY, or say OpenAI(…, api_key=…).")
+            return {row.header: f"Bearer {key}" if row.header == "authorization" else key}
+        if row.needs_key and {"authorization", row.header}.isdisjoint(name.lower() for name in self.headers or {}):
+            wanted = " or ".join(row.keys) or "an api_key"
+            host = urlsplit(self._base).hostname
+            raise MisuseError(f"There is no key for {host}: set {wanted}, or say OpenAI(…, api_key=…).")
         return {}
 
     def _body(self, request: Request) -> dict[str, Any]:
         refuse_several(request.extra)
-        if request.top_k is not None and self._is_vendor:
-            raise MisuseError("OpenAI's models have no top_k; use top_p, or temperature.")
+        row = self._row
+        refuse_lacking(row, request)
         api = self._api(request)
         if api == "responses":
             return response_fields(request, self._model(request), self._maker, self._keeper)
         completes = api == "completions"
-        # max_tokens is deprecated at OpenAI, whose reasoning models refuse it; other servers know nothing else.
-        limit = "max_completion_tokens" if self._is_vendor and not completes else "max_tokens"
         streams = request.stream is not False
-        optional = {
-            limit: request.max_tokens,
+        told = {
+            "max_tokens" if completes else limit_of(row, self._model(request)): request.max_tokens,
             "temperature": request.temperature,
             "top_p": request.top_p,
             "top_k": request.top_k,
             "stop": None if request.stop_sequences is None else list(request.stop_sequences),
-            "random_seed" if self._host.endswith("mistral.ai") else "seed": request.seed,
+            row.seed: request.seed,
             "tools": None if request.tools is None else [told_tool(tool) for tool in request.tools],
-            "tool_choice": told_choice(request.tool_choice),
+            "tool_choice": choice_of(row, told_choice(request.tool_choice)),
             "parallel_tool_calls": request.parallel_tool_calls,
-            "reasoning_effort": request.effort,
+            row.effort: {"effort": request.effort} if row.effort == "reasoning" and request.effort else request.effort,
             "response_format": told_format(request.response_format),
             "stream_options": {"include_usage": True} if streams else None,
         }
@@ -198,7 +207,7 @@ class OpenAI(HTTPProvider):
             "model": self._model(request),
             **(self._completion_of(request) if completes else {"messages": self._conversation(request)}),
             "stream": streams,
-            **{name: value for name, value in optional.items() if value is not None},
+            **{name: value for name, value in told.items() if value is not None},
             **request.extra,
         }
 
@@ -214,8 +223,8 @@ class OpenAI(HTTPProvider):
     def _conversation(self, request: Request) -> list[dict[str, Any]]:
         if isinstance(request.prompt, str):
             return [{"role": "user", "content": request.prompt}]
-        maker = self._maker
-        return [turn for message in request.prompt for turn in turns(message, maker)]
+        row = self._row
+        return [*fitted(row, (turn for message in request.prompt for turn in turns(message, row.maker)))]
 
     def _decoder(self, request: Request) -> Decoder:
         if self._api(request) == "responses":

@@ -42,7 +42,7 @@ def test_environment_variable_names_the_default_model(monkeypatch):
         ("", "The name of the model is missing"),
         (5, "A model's name must be text, not 5"),
         ("OpenAI:gpt-5-mini", "Did you mean openai:gpt-5-mini"),
-        ("gpt-5-mini", "Write provider:model with one of anthropic, .*embedded, .*openai"),
+        ("gpt-5-mini", "Write provider:model with one of alibaba, anthropic, .*embedded, .*openai"),
         ("opnai:gpt-5-mini", "Did you mean openai:gpt-5-mini"),
         ("open-ai:gpt-5-mini", "Did you mean openai:gpt-5-mini"),
         ("nope", r"There is no provider for 'nope'\. .* anthropic, .*embedded, .*openai"),
