@@ -24,7 +24,7 @@ from .operators.serialising import serialised
 from .runtime.disposable import LockFreeSerialDisposable
 from .runtime.scheduler import Scheduler, scheduler_for
 from .runtime.source import Source, source
-from .runtime.threads import Worker, called, pull
+from .runtime.threads import Worker, pull, result_of
 from .surface import Surface
 from .values.chunk import Chunk, join
 from .values.message import Message
@@ -238,7 +238,7 @@ def _streamed(llm: LLM, request: Request, scheduler: Scheduler) -> Observable[An
     if kind.complete is LLM.complete:
         raise MisuseError(f"{kind.__name__} must override complete (whole answers) or chunks (a stream).")
 
-    return source(lambda scheduler: called(scheduler, llm.complete, request))
+    return source(lambda scheduler: result_of(scheduler, llm.complete, request))
 
 
 def asking(upstream: Observable[Any], llm: LLM) -> Observable[Chunk]:

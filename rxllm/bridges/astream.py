@@ -15,7 +15,7 @@ from ..runtime.gate import HIGH_WATER, LOW_WATER, Gate
 from ..runtime.lifetime import settled
 from ..runtime.loops import in_loop
 from ..runtime.scheduler import Scheduler
-from ..runtime.source import expected
+from ..runtime.source import check_observable
 from .sink import Sink
 
 __all__ = ["AsyncStream", "astream"]
@@ -134,7 +134,7 @@ class AsyncStream(AsyncIterator[T], Generic[T]):
     """
 
     def __init__(self, source: Observable[T]) -> None:
-        expected(source)
+        check_observable(source)
         self._sink = _Sink[T](lambda: source)
 
     def __aiter__(self) -> Self:

@@ -19,7 +19,7 @@ from ..runtime.interrupts import close_elsewhere, wait_for, when_dropped
 from ..runtime.loops import in_loop
 from ..runtime.portal import portal
 from ..runtime.scheduler import Scheduler
-from ..runtime.source import expected, source
+from ..runtime.source import check_observable, source
 from ..runtime.threads import Calls, pull
 from .sink import Sink
 
@@ -158,7 +158,7 @@ class SyncStream(Iterator[T], Generic[T]):
         __slots__ = ("__next__", "__weakref__", "_sink")
 
     def __init__(self, source: Observable[T]) -> None:
-        expected(source)
+        check_observable(source)
         self._read(_Sink(lambda: source))
 
     def _read(self, sink: _Sink[T]) -> None:

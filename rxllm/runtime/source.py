@@ -20,7 +20,7 @@ from ..misuse import MisuseError
 from .gate import HIGH_WATER
 from .scheduler import Scheduler, T, scheduler_for
 
-__all__ = ["Source", "connect", "expected", "source"]
+__all__ = ["Source", "check_observable", "connect", "source"]
 
 
 class Source(Observable[T]):
@@ -73,7 +73,7 @@ class Source(Observable[T]):
         return Disposable(observer.dispose)
 
 
-def expected(source: Observable[T]) -> Observable[T]:
+def check_observable(source: Observable[T]) -> Observable[T]:
     """Return the Observable.
 
     Raises:
@@ -97,7 +97,7 @@ def connect(
     """
     if isinstance(source, Source):
         return source._subscribe_core(observer, scheduler)  # pyright: ignore[reportPrivateUsage]
-    return expected(source).subscribe(observer, scheduler=scheduler)
+    return check_observable(source).subscribe(observer, scheduler=scheduler)
 
 
 def source(items: Callable[[Scheduler], AsyncIterator[T]]) -> Source[T]:

@@ -16,7 +16,7 @@ from .executor import start_thread
 from .loops import Loop, expect, raisable
 from .scheduler import Scheduler, T
 
-__all__ = ["Calls", "Worker", "called", "in_thread", "pull"]
+__all__ = ["Calls", "Worker", "in_thread", "pull", "result_of"]
 
 
 class Calls(ABC):
@@ -91,7 +91,7 @@ async def in_thread(scheduler: Scheduler, function: Callable[[], T]) -> T:
         worker.close(lambda: None)
 
 
-async def called(scheduler: Scheduler, function: Callable[..., Any], argument: object) -> AsyncIterator[Any]:
+async def result_of(scheduler: Scheduler, function: Callable[..., Any], argument: object) -> AsyncIterator[Any]:
     """Yield the result of a user's function. If it is not ``async def``, call it in a thread."""
     if inspect.iscoroutinefunction(function):
         yield await function(argument)

@@ -13,7 +13,7 @@ from ..misuse import MisuseError, must_be
 from ..operators.adding_up import LAST, Fold
 from ..operators.observing import Identity, observed
 from ..runtime.source import source
-from ..runtime.threads import called
+from ..runtime.threads import result_of
 from ..showing import shown_call, shown_code
 from ..surface import Surface
 from ..values.parameters import Settings
@@ -64,7 +64,7 @@ class Tool(Surface[In, Out, Out]):
 
     def __call__(self, value: In, /) -> Observable[Out]:
         """Return the result, as an Observable of one value. Each subscription calls the function."""
-        result = source(lambda scheduler: called(scheduler, self.function, value))
+        result = source(lambda scheduler: result_of(scheduler, self.function, value))
         return observed(result, value, self._identity, self.handlers, LAST, whole=True)
 
     def answer(self, value: In, /) -> Observable[Out]:

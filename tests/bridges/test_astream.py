@@ -38,10 +38,10 @@ async def test_no_item_is_lost_at_the_water_marks(size):
         raise ValueError("boom")
 
     items = rxllm.from_aiter(failing).pipe(rxllm.astream())
-    heard = [await anext(items) for _ in numbers]
+    received = [await anext(items) for _ in numbers]
     with pytest.raises(ValueError, match="boom"):
         await anext(items)
-    assert list(numbers) == heard
+    assert list(numbers) == received
     assert [] == [item async for item in items]
 
 
@@ -100,18 +100,18 @@ async def test_aclose_in_another_task_ends_a_waiting_loop():
     """The loop ends as at the end of the source."""
     with FakeServer(Reply([Chat().stream(["Hel"])[1], End.HANG])) as server:
         chunks = rxllm.OpenAI("m", base_url=server.url).astream("p")
-        heard, first = [], asyncio.Event()
+        received, first = [], asyncio.Event()
 
         async def read():
             async for chunk in chunks:
-                heard.append(str(chunk))
+                received.append(str(chunk))
                 first.set()
 
         reader = asyncio.create_task(read())
         await first.wait()
         await chunks.aclose()
         await asyncio.wait_for(reader, 5)
-        assert ["Hel"] == heard
+        assert ["Hel"] == received
         await server.exchange().closed.soon()
 
 

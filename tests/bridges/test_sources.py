@@ -157,14 +157,14 @@ async def test_dispose_closes_a_blocking_generator_once_it_returns():
         finally:
             closed.set()
 
-    heard = []
-    subscription = from_iter(blocking).subscribe(heard.append, heard.append, lambda: heard.append("|"))
+    received = []
+    subscription = from_iter(blocking).subscribe(received.append, received.append, lambda: received.append("|"))
     await begun.soon()
     subscription.dispose()
     assert not closed.is_set()
     released.set()
     await closed.soon()
-    assert [] == heard
+    assert [] == received
 
 
 def test_generators_see_the_context_of_the_subscriber():

@@ -43,10 +43,10 @@ def test_no_item_is_lost_at_the_water_marks(size):
         raise ValueError("boom")
 
     items = rxllm.from_iter(failing).pipe(rxllm.stream())
-    heard = [next(items) for _ in numbers]
+    received = [next(items) for _ in numbers]
     with pytest.raises(ValueError, match="boom"):
         next(items)
-    assert list(numbers) == heard
+    assert list(numbers) == received
     assert [] == list(items)
 
 
@@ -88,11 +88,11 @@ def test_close_in_another_thread_ends_a_waiting_loop():
     """The loop ends as at the end of the source."""
     with FakeServer(Reply([Chat().stream(["Hel"])[1], End.HANG])) as server:
         chunks = rxllm.OpenAI("m", base_url=server.url).stream("p")
-        heard, first = [], Signal()
+        received, first = [], Signal()
 
         def read():
             for chunk in chunks:
-                heard.append(str(chunk))
+                received.append(str(chunk))
                 first.set()
 
         reader = threading.Thread(target=read)
@@ -101,7 +101,7 @@ def test_close_in_another_thread_ends_a_waiting_loop():
         chunks.close()
         reader.join(5)
         assert not reader.is_alive()
-        assert ["Hel"] == heard
+        assert ["Hel"] == received
         server.exchange().wait_closed()
 
 
@@ -204,7 +204,7 @@ def test_prompts_are_pulled_only_while_the_reader_waits():
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, StopIteration])
 def test_exception_of_the_prompts_reaches_the_reader(error):
     """It ends the batch, also if it is Ctrl-C, and the background loop does not see it."""
-    blamed, loop = [], portal()
+    reported, loop = [], portal()
 
     class Prompts:
         def __init__(self):
@@ -218,7 +218,7 @@ def test_exception_of_the_prompts_reaches_the_reader(error):
                 raise error
             return str(number)
 
-    loop.call_soon_threadsafe(loop.set_exception_handler, lambda _, context: blamed.append(context))
+    loop.call_soon_threadsafe(loop.set_exception_handler, lambda _, context: reported.append(context))
     if error is StopIteration:
         assert 3 == len(Echo().batch(Prompts()))
     else:
@@ -228,7 +228,7 @@ def test_exception_of_the_prompts_reaches_the_reader(error):
     loop.call_soon_threadsafe(loop.set_exception_handler, None)
     loop.call_soon_threadsafe(told.set)
     told.wait()
-    assert [] == blamed
+    assert [] == reported
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no pthread_kill")

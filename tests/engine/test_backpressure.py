@@ -209,7 +209,7 @@ async def parked(gate):
 @pytest.mark.parametrize("kind", ["iterator", "collection", "async"])
 async def test_closed_gate_stops_pulling(kind):
     """While the gate is closed, no item is pulled, neither the first nor a later one."""
-    pulled, heard = [], []
+    pulled, received = [], []
 
     class Numbers(list):
         def __iter__(self):
@@ -229,7 +229,7 @@ async def test_closed_gate_stops_pulling(kind):
     scheduler = Scheduler(asyncio.get_running_loop())
 
     def hear(number):
-        heard.append(number)
+        received.append(number)
         scheduler.gate.close()
 
     scheduler.gate.close()
@@ -237,13 +237,13 @@ async def test_closed_gate_stops_pulling(kind):
     source.subscribe(hear, on_completed=ended.set, scheduler=scheduler)
     for number in range(5):
         await parked(scheduler.gate)
-        assert (list(range(number)), list(range(number))) == (pulled, heard)
+        assert (list(range(number)), list(range(number))) == (pulled, received)
         scheduler.gate.open()
         assert not scheduler.gate._waiters
     await parked(scheduler.gate)
     scheduler.gate.open()
     await ended.wait()
-    assert [0, 1, 2, 3, 4] == heard
+    assert [0, 1, 2, 3, 4] == received
 
 
 def test_endless_iterator_is_read_at_most_to_the_high_water_mark():

@@ -291,10 +291,10 @@ async def by_a_timeout(llm):
 
 
 async def cancelled(reading, *, keep=False):
-    """Cancel the task of `reading(heard)` once it has set `heard`; return the time of the cancellation."""
-    heard = asyncio.Event()
-    task = asyncio.create_task(reading(heard))
-    await heard.wait()
+    """Cancel the task of `reading(received)` once it has set `received`; return the time of the cancellation."""
+    received = asyncio.Event()
+    task = asyncio.create_task(reading(received))
+    await received.wait()
     since = time.monotonic()
     task.cancel()
     if keep:
@@ -312,9 +312,9 @@ KEPT = []
 async def by_task_cancel(llm):
     """Cancel the reading task, in which no variable names the iterator."""
 
-    async def reading(heard):
+    async def reading(received):
         async for _ in llm.astream("p"):
-            heard.set()
+            received.set()
 
     return await cancelled(reading)
 
@@ -322,10 +322,10 @@ async def by_task_cancel(llm):
 async def by_task_cancel_of_a_named_iterator(llm):
     """Cancel the reading task, in which a local variable names the iterator."""
 
-    async def reading(heard):
+    async def reading(received):
         chunks = llm.astream("p")
         async for _ in chunks:
-            heard.set()
+            received.set()
 
     return await cancelled(reading)
 
@@ -333,10 +333,10 @@ async def by_task_cancel_of_a_named_iterator(llm):
 async def by_cancelling_a_kept_task(llm):
     """Cancel a task that is kept and never awaited; its traceback keeps the iterator."""
 
-    async def reading(heard):
+    async def reading(received):
         chunks = llm.astream("p")
         async for _ in chunks:
-            heard.set()
+            received.set()
 
     return await cancelled(reading, keep=True)
 
@@ -344,10 +344,10 @@ async def by_cancelling_a_kept_task(llm):
 async def by_cancelling_a_kept_task_in_its_body(llm):
     """Cancel such a task while it awaits something else than the stream."""
 
-    async def reading(heard):
+    async def reading(received):
         chunks = llm.astream("p")
         async for _ in chunks:
-            heard.set()
+            received.set()
             await asyncio.Event().wait()
 
     return await cancelled(reading, keep=True)
@@ -527,9 +527,9 @@ async def test_dispose_in_another_thread_closes_the_request(endless):
     """Whichever thread disposes, the stream's own loop closes the request."""
 
     async def leave():
-        heard = asyncio.Event()
-        subscription = endless.llm("p").subscribe(lambda _: heard.set())
-        await heard.wait()
+        received = asyncio.Event()
+        subscription = endless.llm("p").subscribe(lambda _: received.set())
+        await received.wait()
         since = time.monotonic()
         thread = threading.Thread(target=subscription.dispose)
         thread.start()
@@ -552,21 +552,23 @@ def test_dispose_in_on_next_stops_emission():
         served = Served(server)
 
         def leave():
-            heard, depth, subscribed, left = [], [], Signal(), Signal()
+            received, depth, subscribed, left = [], [], Signal(), Signal()
 
             def on_next(chunk):
                 depth.append(None)
-                heard.append((str(chunk), len(depth)))
+                received.append((str(chunk), len(depth)))
                 subscribed.wait()  # the first chunk may come before `subscribe` has returned
                 subscription.dispose()
                 left.set()
                 depth.pop()
 
-            subscription = rxllm.text()(served.llm("p")).subscribe(on_next, heard.append, lambda: heard.append("end"))
+            subscription = rxllm.text()(served.llm("p")).subscribe(
+                on_next, received.append, lambda: received.append("end")
+            )
             subscribed.set()
             left.wait()
             server.exchanges[-1].wait_closed()
-            assert [("Hel", 1)] == heard
+            assert [("Hel", 1)] == received
             return left.at
 
         assert served.closed_at_once(leave)
@@ -577,14 +579,14 @@ async def test_raising_observer_closes_its_request(endless):
     loop = asyncio.get_running_loop()
 
     async def leave():
-        blamed = asyncio.Queue()
-        loop.set_exception_handler(lambda _, context: blamed.put_nowait(context["exception"]))
+        reported = asyncio.Queue()
+        loop.set_exception_handler(lambda _, context: reported.put_nowait(context["exception"]))
         errors = []
         endless.llm("p").subscribe(lambda _: 1 / 0, errors.append, lambda: errors.append("end"))
-        assert ZeroDivisionError is type(await asyncio.wait_for(blamed.get(), 5))
+        assert ZeroDivisionError is type(await asyncio.wait_for(reported.get(), 5))
         since = time.monotonic()
         await endless.latest.closed.soon()
-        assert ([], 0) == (errors, blamed.qsize())
+        assert ([], 0) == (errors, reported.qsize())
         return since
 
     assert await endless.closed_soon(leave)
@@ -595,14 +597,14 @@ async def test_raising_observer_behind_operators_closes_its_request(endless):
     loop = asyncio.get_running_loop()
 
     async def leave():
-        blamed = asyncio.Queue()
-        loop.set_exception_handler(lambda _, context: blamed.put_nowait(context["exception"]))
+        reported = asyncio.Queue()
+        loop.set_exception_handler(lambda _, context: reported.put_nowait(context["exception"]))
         errors = []
         three(endless.llm)("p").subscribe(lambda _: 1 / 0, errors.append)
-        assert ZeroDivisionError is type(await asyncio.wait_for(blamed.get(), 5))
+        assert ZeroDivisionError is type(await asyncio.wait_for(reported.get(), 5))
         since = time.monotonic()
         await endless.latest.closed.soon()
-        assert ([], 0) == (errors, blamed.qsize())
+        assert ([], 0) == (errors, reported.qsize())
         return since
 
     assert await endless.closed_soon(leave)
@@ -610,15 +612,15 @@ async def test_raising_observer_behind_operators_closes_its_request(endless):
 
 async def test_handlers_get_cancelled_after_a_dispose(hanging):
     """Handlers of `observe` get Cancelled with the partial answer; the disposed subscriber gets nothing."""
-    heard, events = [], []
+    received, events = [], []
     chunks = asyncio.Event()
     subscription = observe(hanging.llm, events.append)("p").subscribe(
-        lambda _: chunks.set(), heard.append, lambda: heard.append("end")
+        lambda _: chunks.set(), received.append, lambda: received.append("end")
     )
     await chunks.wait()
     subscription.dispose()
     await hanging.latest.closed.soon()
-    assert ([], Cancelled, "Hel") == (heard, type(events[-1]), events[-1].partial.text)
+    assert ([], Cancelled, "Hel") == (received, type(events[-1]), events[-1].partial.text)
 
 
 # ── many at once ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -678,16 +680,16 @@ async def test_switch_map_closes_the_previous_request(hanging):
     async def leave():
         first = len(hanging.server.exchanges)
         prompts = Subject()
-        heard = asyncio.Queue()
+        received = asyncio.Queue()
         subscription = prompts.pipe(ops.switch_map(hanging.llm)).subscribe(
-            heard.put_nowait, scheduler=rxllm.scheduler()
+            received.put_nowait, scheduler=rxllm.scheduler()
         )
         prompts.on_next("a")
-        await heard.get()
+        await received.get()
         since = time.monotonic()
         prompts.on_next("b")
         former = await hanging.server.exchange(first).closed_soon(since)
-        await heard.get()
+        await received.get()
         assert not hanging.latest.closed.is_set()
         subscription.dispose()
         await hanging.latest.closed.soon()

@@ -589,19 +589,19 @@ print(llm.invoke("p"))
 
 def test_system_exit_in_a_callback_does_not_stop_the_background_loop(hello):
     """After SystemExit in a callback on the background loop, streams work."""
-    blamed = []
+    reported = []
     told = Signal()
     loop = portal()
 
     def handler(_, context):
-        blamed.append(type(context["exception"]))
+        reported.append(type(context["exception"]))
         told.set()
 
     loop.call_soon_threadsafe(loop.set_exception_handler, handler)
     loop.call_soon_threadsafe(sys.exit)
     told.wait()
     loop.call_soon_threadsafe(loop.set_exception_handler, None)
-    assert [SystemExit] == blamed
+    assert [SystemExit] == reported
     assert "Hello" == str(model(hello).invoke("p"))
 
 

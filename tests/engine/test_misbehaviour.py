@@ -66,11 +66,11 @@ def stopping(value):
 async def test_stop_iteration_upstream_is_an_error(error):
     """A loop would take it for the end of the answer, and a half answer would look whole."""
     broken = rx.concat(rx.of("a"), rx.throw(error))
-    heard = []
+    received = []
     with pytest.raises(
         RuntimeError, match=rf"{type(error).__name__} was raised by code that is not an iterator"
     ) as caught:
-        heard.extend(broken.pipe(rxllm.stream()))
+        received.extend(broken.pipe(rxllm.stream()))
     assert error is caught.value.__cause__
     items = broken.pipe(rxllm.astream())
     assert "a" == await anext(items)
@@ -79,7 +79,7 @@ async def test_stop_iteration_upstream_is_an_error(error):
     ) as caught:
         await anext(items)
     assert error is caught.value.__cause__
-    assert ["a"] == heard
+    assert ["a"] == received
 
 
 @pytest.mark.parametrize("error", [StopIteration, StopAsyncIteration])
@@ -132,21 +132,21 @@ async def test_raising_operator_fails_only_its_own_answer():
     assert ["Message", "ValueError", "Message"] == [type(result).__name__ for result in results]
     with pytest.raises(ValueError, match="careless"):
         await either.abatch(["bad", "good"])
-    over, heard = asyncio.Event(), []
+    over, received = asyncio.Event(), []
     rxllm.from_iter(["good", "bad"]).pipe(rxllm.batch(either)).subscribe(
-        heard.append, lambda error: (heard.append(error), over.set())
+        received.append, lambda error: (received.append(error), over.set())
     )
     await asyncio.wait_for(over.wait(), TIMEOUT)
-    assert "careless" == str(heard[-1])
+    assert "careless" == str(received[-1])
 
 
 async def test_raising_operator_before_a_batch_ends_the_batch():
     """A batch does not wait for prompts that can no longer come."""
-    over, heard = asyncio.Event(), []
+    over, received = asyncio.Event(), []
     prompts = careless(rxllm.from_iter(["a", "b", "c"]))
-    prompts.pipe(rxllm.batch(Count())).subscribe(heard.append, lambda error: (heard.append(error), over.set()))
+    prompts.pipe(rxllm.batch(Count())).subscribe(received.append, lambda error: (received.append(error), over.set()))
     await asyncio.wait_for(over.wait(), TIMEOUT)
-    assert "careless" == str(heard[-1])
+    assert "careless" == str(received[-1])
 
 
 # ── providers that break the rules ───────────────────────────────────────────────────────────────────────────
@@ -311,12 +311,12 @@ async def test_blocked_loop_does_not_time_out():
     beginning, *rest = Chat().stream(["a", "b"])
     with FakeServer(Reply([beginning, *rest])) as server:
         llm = rxllm.OpenAI("m", base_url=server.url, api_key="k", timeout=rxllm.Timeouts(idle=0.1))
-        heard = []
+        received = []
         async for chunk in llm.astream("x"):
-            heard.append(chunk.text)
+            received.append(chunk.text)
             if chunk.text == "a":
                 time.sleep(0.3)  # noqa: ASYNC251  (the busy thread)
-    assert "ab" == "".join(heard)
+    assert "ab" == "".join(received)
 
 
 @on_virtual_time

@@ -107,10 +107,10 @@ def test_disposed_action_leaves_the_loop():
 
 def test_time_operators_start_no_timer_threads():
     """With `scheduler()`, operators that count time run on the background loop."""
-    keys, heard, done = Subject(), [], Signal()
+    keys, received, done = Subject(), [], Signal()
 
     def hear(key):
-        heard.append((key, threading.current_thread().name))
+        received.append((key, threading.current_thread().name))
         done.set()
 
     before = set(threading.enumerate())
@@ -120,27 +120,27 @@ def test_time_operators_start_no_timer_threads():
     assert set() == {thread for thread in set(threading.enumerate()) - before if thread.name != "rxllm-portal"}
     done.wait()
     subscription.dispose()
-    assert [("c", "rxllm-portal")] == heard
+    assert [("c", "rxllm-portal")] == received
 
 
 @pytest.mark.parametrize("stage", [rxllm.Embedded(), rxllm.OpenAI("m", base_url="http://127.0.0.1:1")])
 def test_virtual_time_sends_misuse_to_the_subscriber(stage):
     """A virtual-time scheduler has no event loop: `on_error` gets a MisuseError, and `subscribe` raises nothing."""
-    heard = Recorder()
-    stage("p").subscribe(heard, scheduler=TestScheduler())
-    heard.ended.wait()
-    assert [MisuseError] == heard.events
+    received = Recorder()
+    stage("p").subscribe(received, scheduler=TestScheduler())
+    received.ended.wait()
+    assert [MisuseError] == received.events
 
 
 @pytest.mark.parametrize("kind", [AsyncIOScheduler, AsyncIOThreadSafeScheduler])
 async def test_loop_of_a_plain_asyncio_scheduler_is_used(kind):
     """A stream runs on that loop, also if another thread subscribes."""
-    heard, loops = Recorder(), []
+    received, loops = Recorder(), []
     loop = asyncio.get_running_loop()
     answer = rxllm.Embedded()("p").pipe(ops.do_action(lambda _: loops.append(asyncio.get_running_loop())))
-    thread = threading.Thread(target=lambda: answer.subscribe(heard, scheduler=kind(loop)))
+    thread = threading.Thread(target=lambda: answer.subscribe(received, scheduler=kind(loop)))
     thread.start()
-    await heard.ended.soon()
+    await received.ended.soon()
     thread.join()
     assert {loop} == set(loops)
 
@@ -155,10 +155,10 @@ async def test_source_emits_items_and_one_end():
         yield 1
         yield 2
 
-    heard = Recorder(), Recorder()
-    for one in heard:
+    received = Recorder(), Recorder()
+    for one in received:
         source(items).subscribe(one)
-    for one in heard:
+    for one in received:
         await one.ended.soon()
         assert [1, 2, "|"] == one.events
 
@@ -271,9 +271,9 @@ async def test_exception_while_closing_reaches_the_exception_handler(reported):
         finally:
             raise ValueError
 
-    heard = asyncio.Event()
-    subscription = source(items).subscribe(lambda _: heard.set())
-    await heard.wait()
+    received = asyncio.Event()
+    subscription = source(items).subscribe(lambda _: received.set())
+    await received.wait()
     subscription.dispose()
     assert ValueError is type(await reported.get())
 
@@ -298,7 +298,7 @@ async def test_cancelled_task_of_a_source_is_reported_once():
 
 async def test_dispose_closes_the_generator_on_its_loop():
     """The generator's `finally` runs on its loop, a second dispose does nothing, and nothing is emitted after it."""
-    closed, heard, waiting = asyncio.Event(), Recorder(), asyncio.Event()
+    closed, received, waiting = asyncio.Event(), Recorder(), asyncio.Event()
 
     async def items(_):
         try:
@@ -309,13 +309,13 @@ async def test_dispose_closes_the_generator_on_its_loop():
             closed.set()
 
     scheduler = Scheduler(asyncio.get_running_loop())
-    subscription = source(items).subscribe(heard, scheduler=scheduler)
+    subscription = source(items).subscribe(received, scheduler=scheduler)
     await waiting.wait()
     subscription.dispose()
     subscription.dispose()
     await settled(scheduler.lifetime.tasks)
     assert closed.is_set()
-    assert [1] == heard.events
+    assert [1] == received.events
 
 
 async def test_subscription_disposed_at_once_never_starts():
@@ -540,7 +540,7 @@ def test_background_loop_is_stopped_when_the_program_ends():
 
 def test_exception_while_subscribing_reaches_on_error():
     """The subscriber gets it once and `subscribe` does not raise; after the end, `subscribe` raises it."""
-    failure, heard = ValueError("no"), []
+    failure, received = ValueError("no"), []
 
     def fails(observer, scheduler):
         raise failure
@@ -549,8 +549,8 @@ def test_exception_while_subscribing_reaches_on_error():
         observer.on_completed()
         raise failure
 
-    Source(fails).subscribe(on_error=heard.append)
-    assert [failure] == heard
+    Source(fails).subscribe(on_error=received.append)
+    assert [failure] == received
     with pytest.raises(ValueError, match="no"):
-        Source(ends_and_fails).subscribe(on_error=heard.append)
-    assert [failure] == heard
+        Source(ends_and_fails).subscribe(on_error=received.append)
+    assert [failure] == received
