@@ -196,7 +196,7 @@ def test_chunks_that_return_a_value_raise_misuse(answer):
         def chunks(self, request):
             return answer
 
-    with pytest.raises(MisuseError, match=rf"not {type(answer).__name__}; for whole answers override complete"):
+    with pytest.raises(MisuseError, match=rf"not {type(answer).__name__}\. To return whole answers, override complete"):
         Slip().invoke("x")
 
 
