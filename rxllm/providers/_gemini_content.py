@@ -279,7 +279,8 @@ def whole_answer(body: bytes, maker: str = "gcp.gemini") -> Chunk:
     decoder = GeminiDecoder(maker)
     told: list[Chunk | None] = []
     for response in map(object_of, list_of(document) or [document]):
-        if not (response.get("candidates") or response.get("promptFeedback") or tells_error(response)):
+        known = any(response.get(name) for name in ("candidates", "promptFeedback", "error"))
+        if not known and not tells_error(response):
             raise ProtocolError("The answer is not a response of generateContent: no candidates.", frame=body)
         decoder.counted(response.get("usageMetadata"))
         told.append(decoder.read(response, body))

@@ -66,7 +66,7 @@ class PartialArguments:
     def _set(self, place: str, value: object) -> None:
         *steps, last = _steps(place)
         target: Any = self._root
-        for step, following in zip(steps, [*steps[1:], last], strict=True):
+        for step, following in zip(steps, [*steps[1:], last], strict=False):
             if not _has(target, step):
                 _put(target, step, [] if isinstance(following, int) else {}, place)
             target = target[step]
