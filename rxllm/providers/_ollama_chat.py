@@ -5,14 +5,14 @@ Answers of ``/api/generate`` have their text in another place, and are read, too
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from ..bounds import CALLS
-from ..errors import Interrupted, ProtocolError, ProviderError
+from ..errors import Interrupted, ProtocolError, ProviderError, RxllmError
 from ..values.chunk import Chunk, join, text_chunk
 from ..values.message import FinishReason
 from ..values.parts import Part, ReasoningPart, TextPart, ToolCallPart
@@ -164,15 +164,18 @@ def whole_answer(body: bytes) -> Chunk:
     """
     decoder = OllamaDecoder()
     is_document = json_of(body) is not None
-    lines: Sequence[bytes] = [body]
-    if not is_document:
-        lines = [line for _, line in NDJSONDecoder(limit=len(body) + 2).feed(body + b"\n")]
-    chunk = join(filter(None, map(decoder.chunk, lines)))
-    if decoder.failure:
-        decoder.failure.partial = chunk.message()
-        raise decoder.failure
-    if not decoder.seen:
-        raise ProtocolError("The answer is not a response of Ollama's chat: it has no message.", frame=body)
-    if not is_document and not decoder.complete:
-        raise Interrupted("The answer ended before its last line.")
-    return chunk
+    frames = NDJSONDecoder(limit=len(body) + 1)
+    lines = [body] if is_document else [line for _, line in (*frames.feed(body), *frames.flush())]
+    chunks: list[Chunk] = []
+    try:
+        chunks += filter(None, map(decoder.chunk, lines))
+        if decoder.failure:
+            raise decoder.failure
+        if not decoder.seen:
+            raise ProtocolError("The answer is not a response of Ollama's chat: it has no message.", frame=body)
+        if not is_document and not decoder.complete:
+            raise Interrupted("The answer ended before its last line.")
+    except RxllmError as error:
+        error.partial = join(chunks).message() if chunks else None
+        raise
+    return join(chunks)
