@@ -53,6 +53,8 @@ _DEFAULT_MODELS = {  # the default model for each environment variable that hold
     "OPENAI_API_KEY": "openai:gpt-5-mini",
     "ANTHROPIC_API_KEY": "anthropic:claude-sonnet-4-6",
     "ANTHROPIC_AUTH_TOKEN": "anthropic:claude-sonnet-4-6",
+    "GOOGLE_API_KEY": "gemini:gemini-flash-latest",
+    "GEMINI_API_KEY": "gemini:gemini-flash-latest",
 }
 
 

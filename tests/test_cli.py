@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from protocols import PROTOCOLS, Chat, Messages, ToolCall
+from protocols import PROTOCOLS, Chat, Generate, Messages, ToolCall
 
 import rxllm
 from rxllm import cli
@@ -183,6 +183,15 @@ def test_environment_key_selects_the_vendor(variable):
         done = run("hi", ANTHROPIC_BASE_URL=server.url, **{variable: "key"})
     assert (done.returncode, done.stdout, done.stderr) == (0, "Hello\n", "")
     assert server.requests[0].json["model"] == "claude-sonnet-4-6"
+
+
+@pytest.mark.parametrize("variable", ["GOOGLE_API_KEY", "GEMINI_API_KEY"])
+def test_environment_key_of_google_selects_gemini(variable):
+    """With only a key of Google, the request goes to Gemini."""
+    with FakeServer(Reply(Generate().stream(["Hel", "lo"]))) as server:
+        done = run("hi", GOOGLE_GEMINI_BASE_URL=server.url, **{variable: "key"})
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Hello\n", "")
+    assert "/v1beta/models/gemini-flash-latest:streamGenerateContent" == server.requests[0].path
 
 
 def test_named_model_wins_over_keys(server):

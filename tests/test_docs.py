@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from protocols import Chat, Cohere, Completions, Converse, Messages
+from protocols import Chat, Cohere, Completions, Converse, Generate, Messages, OllamaChat
 
 import rxllm
 from rxllm import cli, testing
@@ -52,10 +52,13 @@ def answer(request):
             events = bedrock.stream(["Oh, ", "sparkling ", "water"])
             return Reply(events, content_type="application/vnd.amazon.eventstream")
         return Reply.json(bedrock.whole(["Oh, sparkling water"]))
-    protocol = next(
-        protocol for protocol in (Chat(), Completions(), Messages(), Cohere()) if protocol.path == request.path
-    )
-    if request.json.get("stream"):
+    if "/models/" in request.path:
+        protocol, streams = Generate(), "stream" in request.path
+    else:
+        protocols = (Chat(), Completions(), Messages(), Cohere(), OllamaChat())
+        protocol = next(protocol for protocol in protocols if protocol.path == request.path)
+        streams = request.json.get("stream")
+    if streams:
         return Reply(protocol.stream(["Oh, ", "sparkling ", "water"]))
     return Reply.json(protocol.whole(["Oh, sparkling water"]))
 
@@ -79,6 +82,9 @@ def run(page, blocks, directory):
                 "ANTHROPIC_API_KEY": "key",
                 "ANTHROPIC_BASE_URL": server.url,
                 "CO_API_KEY": "key",
+                "GOOGLE_API_KEY": "key",
+                "GOOGLE_GEMINI_BASE_URL": server.url,
+                "OLLAMA_HOST": server.url,
                 "CO_API_URL": server.url,
                 "AWS_BEARER_TOKEN_BEDROCK": "key",
                 "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": server.url,

@@ -185,7 +185,7 @@ def test_effort_becomes_a_level_or_a_budget(model, effort, thinking):
         ({"prompt": [Message("user", [FilePart("image/png")])]}, "needs data, a url or a file_id"),
         ({"prompt": [Message("user", [FilePart("a/b", file_id="f", provider="openai")])]}, "is kept by openai"),
         ({"prompt": [Message("tool", [ToolResultPart("call_9", "x")])]}, "needs the name of the tool"),
-        ({"extra": {"contents": []}}, "that is the prompt"),
+        ({"extra": {"contents": []}}, "Pass the messages as the prompt"),
     ],
 )
 def test_what_gemini_cannot_do_is_refused_before_sending(server, parameters, sentence):
