@@ -125,7 +125,7 @@ def test_tools_are_offered_unless_the_choice_is_none():
         ({"prompt": [Message("user", [RawPart("openai", {})])]}, "no RawPart in a message of the role 'user'"),
         ({"prompt": [Message("user", extra={"a": 1})]}, "no field 'a'"),
         ({"prompt": [Message("tool", [ToolResultPart("1", [ReasoningPart("x")])])]}, "text and images as the result"),
-        ({"extra": {"n": 2}}, "asks for several answers"),
+        ({"extra": {"n": 2}}, "requests several answers"),
     ],
 )
 def test_what_ollama_cannot_do_is_refused_before_sending(server, parameters, sentence):
