@@ -1,1 +1,1 @@
-"""Bytes: HTTP, and the pure decoders of framing."""
+"""HTTP, and the decoders of its framings."""

@@ -1,4 +1,4 @@
-"""The certificates that an HTTPS connection is checked against."""
+"""The trusted certificates for HTTPS connections."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["certificates"]
 
 
 def certificates() -> ssl.SSLContext:
-    """The context of `ssl` that httpx uses by default: ``SSL_CERT_FILE``, else ``SSL_CERT_DIR``, else certifi's.
+    """Return httpx's default SSL context: from ``SSL_CERT_FILE``, else ``SSL_CERT_DIR``, else the package certifi.
 
     Raises:
-        MisuseError: the variable names a file or a directory that cannot be used.
+        MisuseError: the variable names a file or directory that cannot be used.
     """
     return _context(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
 
@@ -30,7 +30,7 @@ def _context(file: str | None, directory: str | None) -> ssl.SSLContext:
         if path and not file and not Path(path).is_dir():
             raise NotADirectoryError(None, "it is not a directory")
         return httpx.create_ssl_context()
-    except OSError as error:  # an ssl.SSLError is one
+    except OSError as error:  # includes ssl.SSLError
         if not path:
             raise
         reason = error.strerror or str(error)

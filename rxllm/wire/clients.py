@@ -1,4 +1,4 @@
-"""The `httpx.AsyncClient` of each event loop: one's own, or the default."""
+"""The `httpx.AsyncClient` of each event loop: the user's client, or the default client."""
 
 from __future__ import annotations
 
@@ -22,39 +22,41 @@ __all__ = ["client_on"]
 
 
 async def client_on(loop: asyncio.AbstractEventLoop, client: Client | None) -> httpx.AsyncClient:
-    """The client to use on this loop: the given one, what the given function makes once, or the default.
+    """Return the client for this event loop: `client` itself, the result of the function `client`, or the default.
+
+    A function is called once per event loop.
 
     Raises:
-        MisuseError: the client belongs to another loop, is closed, or is no client.
+        MisuseError: the client belongs to another event loop, is closed, or is not a client.
     """
     if client is None:
         return await loop_local(_default_client, _default_client, lambda http: http.aclose())
     if callable(client):
         key = _key_of(client, functools.partial(forget, loop))
-        return _open(await loop_local(key, lambda: _made(client), lambda http: http.aclose()))
-    # An instance is its owner's to close; here it is only held to the loop that it was first used on.
+        return _checked_open(await loop_local(key, lambda: _created(client), lambda http: http.aclose()))
+    # The user closes an instance. The attribute records the event loop that first used it.
     scheduler = cast("Any", client).__dict__.setdefault("_rxllm_loop", loop)
     if scheduler is not loop:
         raise MisuseError(
-            "This client= was first used on another event loop, where its connections live. Give a function that "
-            "makes one, client=lambda: httpx.AsyncClient(…): it is called once for each loop."
+            "The client passed as client= belongs to another event loop, where it was first used. Pass a function "
+            "instead, client=lambda: httpx.AsyncClient(…), which is called once per event loop."
         )
-    return _open(client)
+    return _checked_open(client)
 
 
 def _key_of(factory: Callable[[], object], unused: Callable[[object], object]) -> object:
-    """What stands for a function without keeping it: `unused` is called with it once the function is gone.
+    """Return a key that does not keep the function alive; `unused` is called with it once the function is gone.
 
-    A function that is made anew for each model would leave a client for each, until the loop ends. A request in
-    flight keeps its function, so no client is closed under it.
+    A key that kept the function would keep a client for each new function until the event loop ends. A running request
+    keeps its function, so its client stays open.
     """
     try:
         return (weakref.WeakMethod if inspect.ismethod(factory) else weakref.ref)(cast("Any", factory), unused)
-    except TypeError:  # an object of a class with slots
+    except TypeError:  # a callable with __slots__ has no weak references
         return factory
 
 
-def _made(factory: Callable[[], object]) -> httpx.AsyncClient:
+def _created(factory: Callable[[], object]) -> httpx.AsyncClient:
     import httpx
 
     try:
@@ -69,9 +71,11 @@ def _made(factory: Callable[[], object]) -> httpx.AsyncClient:
     return client
 
 
-def _open(client: httpx.AsyncClient) -> httpx.AsyncClient:
+def _checked_open(client: httpx.AsyncClient) -> httpx.AsyncClient:
     if client.is_closed:
-        raise MisuseError("The client= is closed, so that nothing can be sent by it any more.")
+        raise MisuseError(
+            "The client passed as client= is closed. Pass an open client, or a function that creates one."
+        )
     return client
 
 
@@ -80,7 +84,7 @@ def _client_class() -> type[httpx.AsyncClient]:
     import httpx
 
     class Client(httpx.AsyncClient):
-        """Sends a request as it is: cookies, redirects and authentication are most of what httpx costs a request."""
+        """Sends a request without cookies, redirects and authentication, which are most of httpx's cost per request."""
 
         async def send(self, request: httpx.Request, **_: Any) -> httpx.Response:
             return await self._transport.handle_async_request(request)

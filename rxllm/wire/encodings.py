@@ -1,4 +1,4 @@
-"""Content encodings: what a request asks for, and the bytes of a compressed response, unpacked in bounded steps."""
+"""Content encodings: the header ``accept-encoding``, and decompression in bounded steps."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from ..errors import ProtocolError
 
 __all__ = ["KNOWN", "asked_for", "encoding_of", "unpacked"]
 
-KNOWN = ("gzip", "deflate")  # others cannot be unpacked in bounded steps by what Python has
-STEP = 16 * 1024  # bytes that are unpacked at once; a kilobyte may hold a megabyte
+KNOWN = ("gzip", "deflate")  # Python's standard library unpacks only these in bounded steps
+STEP = 16 * 1024  # bytes per step; a compressed kilobyte may contain a megabyte
 
 
 def asked_for(accept: str) -> tuple[str, ...]:
-    """The encodings of a header ``accept-encoding`` that `unpacked` understands."""
+    """Return the encodings of an ``accept-encoding`` header that `unpacked` supports."""
     entries = [entry.partition(";") for entry in accept.lower().split(",")]
-    wanted = {name.strip() for name, _, weight in entries if weight.replace(" ", "").rstrip("0.") != "q="}
-    return tuple(name for name in KNOWN if name in wanted)
+    accepted = {name.strip() for name, _, weight in entries if weight.replace(" ", "").rstrip("0.") != "q="}
+    return tuple(name for name in KNOWN if name in accepted)
 
 
 def encoding_of(header: str, asked: Collection[str], place: str) -> str | None:
-    """The encoding that a header ``content-encoding`` states, None for plain bytes.
+    """Return the encoding in a ``content-encoding`` header; None for plain bytes.
 
     Raises:
-        ProtocolError: the request asked for something else. A chain of encodings is never asked for.
+        ProtocolError: the request did not ask for this encoding, or the header lists several.
     """
     names = [name for entry in header.lower().split(",") if (name := entry.strip()) not in ("", "identity")]
     names = [name.removeprefix("x-") for name in names]
@@ -40,7 +40,7 @@ def encoding_of(header: str, asked: Collection[str], place: str) -> str | None:
 
 
 async def unpacked(pieces: AsyncIterable[bytes], encoding: str, place: str) -> AsyncIterator[bytes]:
-    """The unpacked bytes, at most `STEP` at once, so that who counts them can stop in time.
+    """Yield the unpacked bytes in steps of at most `STEP` bytes, so that the consumer can stop in time.
 
     Raises:
         ProtocolError: the bytes are not in this encoding.
@@ -51,16 +51,16 @@ async def unpacked(pieces: AsyncIterable[bytes], encoding: str, place: str) -> A
             for step in unpack(data):
                 yield step
         except zlib.error:
-            raise ProtocolError(f"The answer from {place} is not {encoding}, which its header states.") from None
+            raise ProtocolError(f"The response from {place} is not {encoding}, contrary to its header.") from None
 
 
 class _Unpacking:
-    """One response's decompressor."""
+    """The decompressor of one response."""
 
     def __init__(self, encoding: str) -> None:
         self.encoding = encoding
         self.beginning = b""
-        self.decompressor: Any = None  # the type has no public name
+        self.decompressor: Any = None  # a zlib decompressor, whose type has no public name
 
     def __call__(self, data: bytes) -> Iterator[bytes]:
         if self.decompressor is None:
@@ -77,13 +77,13 @@ class _Unpacking:
             if self.decompressor.eof:
                 data = self.decompressor.unused_data
                 if self.encoding != "gzip" or not data.startswith(b"\x1f\x8b"):
-                    return  # padding
-                self.decompressor = zlib.decompressobj(self.window())  # gzip's files may be joined
+                    return  # the rest is padding
+                self.decompressor = zlib.decompressobj(self.window())  # a gzip stream may consist of several members
             elif not data and len(step) < STEP:
                 return
 
     def window(self) -> int:
-        """What zlib has to expect; some servers send ``deflate`` without the header of zlib."""
+        """Return zlib's window bits; for ``deflate``, some servers omit the zlib header."""
         if self.encoding == "gzip":
             return 16 + zlib.MAX_WBITS
         first, second = self.beginning[:2]

@@ -1,7 +1,7 @@
-"""Frames of ``application/vnd.amazon.eventstream`` out of bytes: `EventStreamDecoder`. Pure, as `SSEDecoder` is.
+"""Decodes ``application/vnd.amazon.eventstream``: `EventStreamDecoder`. Pure, like `SSEDecoder`.
 
-A frame is a prelude of twelve bytes (the size of the frame, the size of its headers, a checksum of these two), headers,
-a payload, and a checksum of everything before it. All numbers are big-endian; the checksums are CRC-32.
+A frame has a prelude of twelve bytes (the frame's size, its headers' size, a checksum of both), headers, a payload, and
+a checksum of all bytes before it. All numbers are big-endian; the checksums are CRC-32.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ __all__ = ["EventStreamDecoder"]
 _PRELUDE = struct.Struct(">III")
 _NUMBER = struct.Struct(">I")
 _SHORT = struct.Struct(">H")
-_FRAMING = _PRELUDE.size + _NUMBER.size  # bytes of a frame that are neither headers nor payload
-_NAMES = 64  # of events that are remembered by their headers; a stream has about ten
-_SHOWN = 1000  # bytes of what could not be read that the error keeps
-_SIZES = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}  # bytes of a header's value, by its type
+_FRAMING = _PRELUDE.size + _NUMBER.size  # bytes of a frame besides headers and payload
+_NAMES = 64  # the maximum number of cached event names; a stream has about ten
+_SHOWN = 1000  # bytes of an invalid frame that the error keeps
+_SIZES = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}  # bytes of a header's value, by type
 _ERROR = "error"
-_BYTES, _TEXT = 6, 7  # types of values that tell their size
+_BYTES, _TEXT = 6, 7  # types of values that begin with their size
 
 
 class EventStreamDecoder:
-    r"""Turns the bytes of an AWS event stream, however they are chopped, into frames.
+    """Turns the bytes of an AWS event stream, however they are split, into frames.
 
     ::
 
         [messageStart {"role":…}][contentBlock    Delta {"delta":…}][exception throttlingException {"message":…}]
         -(messageStart, {"role":…})-------(contentBlockDelta, {"delta":…})--(error, {"error":{"type":…, "message":…}})
 
-    Shape: `(":event-type", payload)` for each event. An exception is a frame named "error" whose data is
-    ``{"error": {"type": …, …}}``: the exception's payload, and its name as the type. Units: `limit` in bytes of one
+    Shape: `(":event-type", payload)` for each event. An exception becomes a frame named "error" with the data
+    ``{"error": {"type": …, …}}``: the exception's payload, with its name as the type. Units: `limit` in bytes of one
     frame. Errors: `ProtocolError` for a wrong checksum, impossible sizes or headers, and a frame over the limit.
     Source: https://smithy.io/2.0/aws/amazon-eventstream.html.
     """
 
     def __init__(self, *, limit: int = DEFAULT_LIMIT) -> None:
         self._limit = limit
-        self._pending = bytearray()  # of the frame that is not complete
-        self._size = 0  # bytes of that frame; 0 until its prelude has come
-        self._names: dict[bytes, str] = {}  # by the headers of the frame, which repeat
+        self._pending = bytearray()  # the incomplete frame
+        self._size = 0  # the size of that frame; 0 until its prelude has arrived
+        self._names: dict[bytes, str] = {}  # names by the bytes of the headers, which repeat
 
     def feed(self, data: bytes) -> list[Frame]:
-        """The frames that `data` completes."""
+        """Return the frames that `data` completes."""
         pending = self._pending
         if pending:
             pending += data
@@ -84,24 +84,24 @@ class EventStreamDecoder:
             payload = valid_utf8(data[start : stop - 4])
             if size > LONG_BYTES:
                 check_weight(payload, limit // EVENT_BYTES_PER_VALUE)
-            frames.append((name, payload if name != _ERROR else _told(_headers(head), payload)))
+            frames.append((name, payload if name != _ERROR else _error_data(_headers(head), payload)))
             place = stop
         if place < end:
             pending += data[place:] if place else data
         return frames
 
     def flush(self) -> list[Frame]:
-        """At the end of the stream: nothing, for a frame that is not complete cannot be read."""
+        """Return no frames: an incomplete frame cannot be read at the end of the stream."""
         self._pending.clear()
         return []
 
     @staticmethod
     def begins(beginning: bytes) -> bool:
-        """Whether a stream begins so: the first frame of every stream is smaller than 16 MiB."""
+        """Return whether an event stream may begin with these bytes: the first frame is always smaller than 16 MiB."""
         return beginning.startswith(b"\0")
 
     def _name(self, head: bytes) -> str:
-        """The name of a frame with these headers."""
+        """Return the name of a frame with these headers."""
         headers = _headers(head)
         is_event = headers.get(":message-type", "event") == "event"
         name = headers.get(":event-type", "message") if is_event else _ERROR
@@ -110,20 +110,20 @@ class EventStreamDecoder:
         return name
 
 
-def _told(headers: dict[str, str], payload: bytes) -> bytes:
-    """The data of the frame for an exception, which has a type; or for an error, which is all in its headers."""
-    told: dict[str, object] = {"message": headers.get(":error-message", payload.decode())}
-    with suppress(msgspec.MsgspecError, RecursionError):  # it may be text
-        told = msgspec.json.decode(payload, type=dict[str, object])
+def _error_data(headers: dict[str, str], payload: bytes) -> bytes:
+    """Return the data for an exception, whose payload is JSON or text, or for an error, which has only headers."""
+    fields: dict[str, object] = {"message": headers.get(":error-message", payload.decode())}
+    with suppress(msgspec.MsgspecError, RecursionError):  # the payload may be text
+        fields = msgspec.json.decode(payload, type=dict[str, object])
     name = headers.get(":exception-type") or headers.get(":error-code")
-    return msgspec.json.encode({"error": {**told, **({"type": name} if name else {})}})
+    return msgspec.json.encode({"error": {**fields, **({"type": name} if name else {})}})
 
 
 def _headers(head: bytes) -> dict[str, str]:
-    """The headers that are text.
+    """Return the text headers.
 
     Raises:
-        ProtocolError: they end in the middle of one, or one has a type that there is not.
+        ProtocolError: the bytes end within a header, or a header has an unknown type.
     """
     headers: dict[str, str] = {}
     place, end = 0, len(head)
@@ -149,8 +149,8 @@ def _headers(head: bytes) -> dict[str, str]:
     return headers
 
 
-def _broken(what: str, data: bytes) -> ProtocolError:
+def _broken(reason: str, data: bytes) -> ProtocolError:
     return ProtocolError(
-        f"The answer is not a stream of AWS events, or it was damaged on its way: {what}. Is base_url right?",
+        f"The response is not a valid AWS event stream: {reason}. Is base_url right?",
         frame=data[:_SHOWN],
     )

@@ -1,4 +1,4 @@
-"""aiohttp's errors as httpx's."""
+"""Converts aiohttp's errors to httpx's."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["HeaderTooLong", "raise_as_httpx"]
 
 
 class HeaderTooLong(httpx.RemoteProtocolError):
-    """The header of a response is longer than can be read."""
+    """The header of a response exceeds the limit."""
 
-    error_status_hint = 431  # what h11, the parser of httpx's own transport, says of one
+    error_status_hint = 431  # the same hint as h11's, the parser of httpx's own transport
 
 
 def raise_as_httpx(error: BaseException) -> None:
-    """Raises httpx's error for one of aiohttp's; does nothing for any other.
+    """Raise httpx's error for an error of aiohttp; return for any other error.
 
-    The reason holds nothing that was sent or received: a broken server may send the request back, with its key.
+    The reason contains no sent or received text, because a broken server may repeat the request with its key.
     """
     match error:
         case httpx.TransportError():
@@ -31,7 +31,7 @@ def raise_as_httpx(error: BaseException) -> None:
                 raise HeaderTooLong("the header of the response is too long") from None
             raise httpx.RemoteProtocolError("the response is not HTTP") from None
         case aiohttp.SocketTimeoutError():
-            raise httpx.ReadTimeout("nothing came in time") from error
+            raise httpx.ReadTimeout("no bytes arrived in time") from error
         case aiohttp.ServerDisconnectedError():
             raise httpx.RemoteProtocolError("the server closed the connection before it answered") from error
         case aiohttp.ClientHttpProxyError():
@@ -51,7 +51,7 @@ def raise_as_httpx(error: BaseException) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """Why a connection failed, in one line."""
+    """Describe in one line why a connection failed."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted ({error.verify_message})"
     if (

@@ -1,4 +1,4 @@
-"""httpx's errors as ours, and the errors of responses that are no answer."""
+"""Converts httpx's errors to rxllm's, and creates the errors for responses that are not answers."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ HEADER_LIMIT = HEADER_BYTES
 
 
 def transport_error(error: Exception, place: str, *, started: bool, timeouts: Timeouts) -> TransportError:
-    """The error for one of httpx's, or of a transport below it; `started` if the response's header had come."""
+    """Return the error for one of httpx's; `started` is True once the response's header has arrived."""
     import httpx
 
     if isinstance(error, httpx.TimeoutException):
         connecting = not started and not isinstance(error, httpx.ReadTimeout)
         limit = timeouts.connect if connecting else timeouts.read
-        time = f"{limit:g} s" if limit else "as long as its client waits"
+        time = f"{limit:g} s" if limit else "the time limit of the client"
         return Timeout(
             f"No connection to {place} within {time}." if connecting else f"{place} sent nothing for {time}."
         )
@@ -36,17 +36,17 @@ def transport_error(error: Exception, place: str, *, started: bool, timeouts: Ti
     causes = [*_chain(error)]
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
         return TransportError(
-            f"No connection to {place}: {reason}. If you trust whoever signed its certificate, name theirs in the "
-            "variable SSL_CERT_FILE.",
+            f"No connection to {place}: {reason}. If you trust the issuer of its certificate, name the issuer's "
+            "certificate file in the variable SSL_CERT_FILE.",
             retryable=False,
         )
-    if any(getattr(cause, "error_status_hint", None) == 431 for cause in causes):  # as httpx's own parser says it
+    if any(getattr(cause, "error_status_hint", None) == 431 for cause in causes):  # the hint of h11, httpx's own parser
         return header_too_long(place)
     return TransportError(f"No answer from {place}: {reason}.")
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and its causes; httpcore hands its causes on as arguments."""
+    """Yield an error and its causes; httpcore passes causes as arguments."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
@@ -55,7 +55,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def header_too_long(place: str) -> TransportError:
-    """The error for a response whose header is over the limit."""
+    """Return the error for a response whose header exceeds the limit."""
     return TransportError(
         f"The header of the answer from {place} is longer than {HEADER_LIMIT >> 10} KiB; is base_url right?",
         retryable=False,
@@ -63,11 +63,11 @@ def header_too_long(place: str) -> TransportError:
 
 
 def redirection(place: str, status: int, target: httpx.URL | None) -> str:
-    """The sentence for a redirect that is not followed; it leaves out what may be secret in the target."""
+    """Return the message for a redirect that is not followed, without secrets of the target."""
     if target is None:
         return f"{place} redirects the request without saying where to (HTTP {status}); is base_url right?"
-    where = target.copy_with(username=None, password=None, query=None, fragment=None)
+    shown_target = target.copy_with(username=None, password=None, query=None, fragment=None)
     return (
-        f"{place} redirects the request to {where} (HTTP {status}). Nothing was sent there; if you trust that address, "
-        "set base_url to it."
+        f"{place} redirects the request to {shown_target} (HTTP {status}). Nothing was sent there. If you "
+        "trust that address, set base_url to it."
     )

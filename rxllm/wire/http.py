@@ -1,7 +1,7 @@
-"""POST, and the answer's bytes as they come: `post`.
+"""POST a request and emit the response's bytes as they arrive: `post`.
 
-httpx is the interface, aiohttp's connections under it the default: with many streams httpx's own pool costs more than
-all the rest of the client together (it is linear in the number of connections, at each operation).
+The interface is httpx's; the default transport uses aiohttp's connections. With many streams, httpx's own pool costs
+more than the rest of the client together, because each operation is linear in the number of connections.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Failure", "Signing", "Timeouts", "address", "check_headers", "post", "timeouts_of"]
 
-OPENING = 1024  # bytes that are handed on first, so that the first token need not wait for all that came with it
-REDIRECTS = 5  # that are followed, one after the other
-SECRET = ("auth", "key", "token", "secret", "password", "cookie")  # in a header's name
+OPENING = 1024  # bytes of the first emission, so that the first token does not wait for the rest of its packet
+REDIRECTS = 5  # the maximum number of redirects that are followed
+SECRET = ("auth", "key", "token", "secret", "password", "cookie")  # words in the names of headers with secrets
 
 
 Signing = Callable[[str, bytes], Awaitable[Mapping[str, str]]]
-"""Gives the headers that sign a request to an address with a body."""
+"""Returns the headers that sign a request with this address and body."""
 
 
 def _seconds(_: object, attribute: Any, value: Any) -> None:
@@ -54,13 +54,13 @@ def _seconds(_: object, attribute: Any, value: Any) -> None:
 
 @frozen
 class Timeouts:
-    """How long to wait, in seconds; None for ever.
+    """Time limits in seconds; None waits without limit.
 
     Attributes:
-        connect: for a connection.
-        read: for the next bytes, keep-alive pings included.
-        first_chunk: for the first chunk, ``max_retries`` and the waits between attempts included.
-        idle: for the next chunk after the last; pings are no life, and a pause of the consumer is no idleness.
+        connect: the limit for a connection.
+        read: the limit for the next bytes; keep-alive pings count as bytes.
+        first_chunk: the limit for the first chunk, ``max_retries`` and the waits between attempts included.
+        idle: the limit for the next chunk; pings are not chunks, and a pause of the consumer is not idle time.
     """
 
     connect: float | None = field(default=10.0, validator=_seconds)
@@ -69,9 +69,9 @@ class Timeouts:
     idle: float | None = field(default=300.0, validator=_seconds)
 
 
-def timeouts_of(given: Timeouts | float | None) -> Timeouts:
-    """From what users write: one number bounds every silence, None bounds nothing."""
-    return given if isinstance(given, Timeouts) else Timeouts(given, given, given, given)
+def timeouts_of(timeout: Timeouts | float | None) -> Timeouts:
+    """Return the time limits for a number, which applies to every silence, or for None, which disables all limits."""
+    return timeout if isinstance(timeout, Timeouts) else Timeouts(timeout, timeout, timeout, timeout)
 
 
 def post(
@@ -86,23 +86,23 @@ def post(
     signing: Signing | None = None,
     method: Literal["POST", "GET"] = "POST",
 ) -> Source[bytes]:
-    """Sends `body` at each subscription; emits the bytes of the answer as they come.
+    """Send `body` at each subscription; emit the bytes of the response as they arrive.
 
     ::
 
         subscribe ─POST─►
-                         ──1K─15K──2K─16K──|     a burst comes as one piece, but for its beginning
+                         ──1K─15K──2K─16K──|     a burst is one piece, after its first 1 KiB
         dispose          ──1K─15K──x             closes the connection, before or after the headers
 
-    Shape: unpacked bytes. Units: at most 16 KiB a piece; httpx's own transport gives up to 64.
+    Shape: unpacked bytes. Units: at most 16 KiB per piece; 64 KiB with httpx's own transport.
 
-    A redirect (307, 308) within the same server is followed. The request is sent once: see docs/retries.md.
-    `signing` gives further headers for the request, as it is about to be sent: a signature holds for minutes. `sending`
-    is called with the request and its client before; what the client's login adds later, it adds to the same request.
+    A redirect (307, 308) within the same server is followed. The request is sent once: see docs/retries.md. `signing`
+    returns additional headers immediately before sending, because a signature is valid for minutes. `sending` is then
+    called with the request and its client; an authentication of the client changes the same request later.
 
-    Errors: `failure(status, body, headers)` for a status other than 2xx, with as much of the body as could be read;
-    `TransportError` without a connection; `Timeout`; `Interrupted` when the connection breaks in the answer;
-    `ProtocolError` for a web page, or a compression that the request did not ask for; `MisuseError` for a client of
+    Errors: `failure(status, body, headers)` for a status other than 2xx, with the beginning of the body;
+    `TransportError` without a connection; `Timeout`; `Interrupted` if the connection breaks within the response;
+    `ProtocolError` for a web page, or for a compression that the request did not accept; `MisuseError` for a client of
     another event loop.
     """
     place, target, credentials = address(url)
@@ -127,11 +127,11 @@ def post(
         try:
             response, asked = await send(_parsed(target))
             for _ in range(REDIRECTS):
-                following = redirected(response)
-                if following is None:
+                redirect_target = redirected(response)
+                if redirect_target is None:
                     break
                 await response.aclose()
-                response, asked = await send(following)
+                response, asked = await send(redirect_target)
             scheduler.carried(ON_RESPONSE)(place, response.status_code, response.headers)
             encoding = await check(response, place, failure, timeouts.first_chunk)
             beginning = True
@@ -158,7 +158,7 @@ async def _prepare(
     signing: Signing | None,
     sending: Callable[[httpx.Request, httpx.AsyncClient], None] | None,
 ) -> None:
-    """Sign the request, and tell that it is about to be sent."""
+    """Sign the request and call `sending`, immediately before sending."""
     if signing is not None:
         request.headers.update(await signing(str(request.url), body))
     if sending is not None:
@@ -168,7 +168,7 @@ async def _prepare(
 def _own_request(
     method: str, http: httpx.AsyncClient, url: httpx.URL, headers: Mapping[str, str], body: bytes, timeouts: Timeouts
 ) -> tuple[httpx.Request, tuple[str, ...]]:
-    """The request that a client of one's own makes, and the encodings that it asks for."""
+    """Build the request with the user's client; return it with its accepted encodings."""
     import httpx
 
     limits = httpx.Timeout(None, connect=timeouts.connect, read=timeouts.read)
@@ -176,7 +176,7 @@ def _own_request(
         request = http.build_request(method, url, content=body or None, headers=headers, timeout=limits)
     except (httpx.InvalidURL, UnicodeEncodeError, TypeError) as error:
         raise MisuseError(f"The request to {url.host} could not be built: {error}.") from None
-    # It asks for all that httpx can unpack, but not in bounded steps.
+    # httpx would accept every encoding that it can unpack, but it does not unpack in bounded steps.
     asked = asked_for(request.headers.get("accept-encoding", ""))
     request.headers["accept-encoding"] = ", ".join(asked) or "identity"
     return request, asked
@@ -185,7 +185,7 @@ def _own_request(
 def _default_request(
     method: str, _: httpx.AsyncClient, url: httpx.URL, headers: Mapping[str, str], body: bytes, timeouts: Timeouts
 ) -> tuple[httpx.Request, tuple[str, ...]]:
-    """The same of the default client: what all requests of a model share is prepared once."""
+    """Build the request for the default client, from the parts that all requests of a model share."""
     import httpx
 
     prepared, asked = _prepared(url.netloc, tuple(headers.items()))
@@ -202,10 +202,10 @@ def _default_request(
 def _prepared(
     host: bytes, headers: tuple[tuple[str, str], ...]
 ) -> tuple[tuple[tuple[bytes, bytes], ...], tuple[str, ...]]:
-    """The header lines of a host's requests, but for the length, and the encodings that they ask for."""
+    """Return the header lines of a host's requests, without the length, and the accepted encodings."""
     import httpx
 
-    # What is compressed comes in lumps.
+    # Compression would delay tokens: compressed bytes arrive in blocks.
     merged = httpx.Headers({"accept": "*/*", "accept-encoding": "identity", "connection": "keep-alive"})
     merged["user-agent"] = f"python-httpx/{httpx.__version__}"
     merged.update(dict(headers))
@@ -217,7 +217,7 @@ def _prepared(
 @functools.lru_cache(256)
 def _warn_once(place: str) -> None:
     logging.getLogger("rxllm").warning(
-        "A key is sent to %s without encryption, where whoever is on the way can read it; use https:// if you can.",
+        "A key is sent to %s without encryption, so others on the network can read it. Use https:// if possible.",
         place,
     )
 
@@ -229,23 +229,24 @@ def _warn_of_plain_text(place: str, names: tuple[str, ...]) -> None:
         _warn_once(place)
 
 
-_NO_URL = frozenset(' "<>\\^`{|}')  # RFC 3986 leaves them out; some are of a place that was not filled in
+_NO_URL = frozenset(' "<>\\^`{|}')  # characters outside RFC 3986; some come from a template that was not filled in
 _HEADER_NAME = frozenset(string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~")
 
 
 def check_headers(headers: Mapping[str, str]) -> None:
-    """Refuses what HTTP can't send.
+    """Check that HTTP allows the headers.
 
     Raises:
-        MisuseError: with the header's name, but not its value, which may be a secret.
+        MisuseError: HTTP does not allow a header; the message contains its name, but never its value, which may be a
+            secret.
     """
     for name, value in headers.items():
         if not is_text(name) or not is_text(value):
-            wrong = value if is_text(name) else name
-            raise MisuseError(f"The header {shown(name)} must be text, not {type(wrong).__name__}.")
-        if ":" in name:  # what follows may be a secret
+            invalid = value if is_text(name) else name
+            raise MisuseError(f"The header {shown(name)} must be text, not {type(invalid).__name__}.")
+        if ":" in name:  # the rest may be a secret
             name = name.partition(":")[0]
-            raise MisuseError(f"The name of a header has no colon; say headers={{{name!r}: …}}.")
+            raise MisuseError(f"A header's name must not contain a colon. Write headers={{{name!r}: …}}.")
         if not name or not _HEADER_NAME.issuperset(name) or not value.isascii() or not value.isprintable():
             raise MisuseError(f"The header {name!r} has characters that HTTP does not allow.")
 
@@ -258,16 +259,16 @@ def _parsed(url: str) -> httpx.URL:
 
 
 def _place_of(url: str) -> str:
-    """What an error may show of what should be an address: neither its login nor its query."""
+    """Return the part of an invalid base_url that an error may show: neither credentials nor query."""
     return url.rpartition("@")[2].partition("?")[0].partition("#")[0]
 
 
 @functools.lru_cache(64)
 def address(url: str) -> tuple[str, str, Mapping[str, str]]:
-    """Whom to name in errors, where to ask, and the header for what stood before an ``@``, which no log must show.
+    """Return the address for errors, the address for requests, and a header with the credentials before an ``@``.
 
     Raises:
-        MisuseError: this is no address.
+        MisuseError: the text is not an HTTP address.
     """
     try:
         parts = urlsplit(url)
@@ -275,8 +276,8 @@ def address(url: str) -> tuple[str, str, Mapping[str, str]]:
         (parts.hostname or "").encode("idna")  # as the look-up of its address does
     except ValueError:
         parts, port = urlsplit(""), ""
-    written = url.isprintable() and _NO_URL.isdisjoint(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or not written or port == ":0":
+    is_well_formed = url.isprintable() and _NO_URL.isdisjoint(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not is_well_formed or port == ":0":
         raise MisuseError(f"base_url must be like https://host/v1, not {_place_of(url)!r}.")
     user, at, host = parts.netloc.rpartition("@")
     place = f"{parts.scheme}://{parts.hostname}{port}"

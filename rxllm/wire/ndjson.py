@@ -1,4 +1,4 @@
-"""JSON documents, one a line, out of bytes: `NDJSONDecoder`. Pure and incremental, as `SSEDecoder` is."""
+"""Decodes newline-delimited JSON: `NDJSONDecoder`. Pure and incremental, like `SSEDecoder`."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from .weights import check_weight
 
 __all__ = ["NDJSONDecoder"]
 
-WHITESPACE = b" \t\r"  # JSON's own, without the line end; other control characters are not ours to drop
+WHITESPACE = b" \t\r"  # JSON's white space without the line feed; other control characters stay
 
 
 class NDJSONDecoder:
-    r"""Turns the bytes of newline-delimited JSON, however they are chopped, into frames named "message".
+    r"""Turns the bytes of newline-delimited JSON, however they are split, into frames named "message".
 
     ::
 
         {"a":1}\n  {"b"  :2}\r\n  \n  {"c":3}  end
         ------({"a":1})-------({"b":2})--------({"c":3})|
 
-    Shape: `("message", line)` for each line that is not blank, without the white space around it. Only LF ends a line
+    Shape: `("message", line)` for each line that is not blank, without the surrounding white space. Only LF ends a line
     (a CR before it is white space). Units: `limit` in bytes of one line with its end. Errors: `ProtocolError` for a
-    line over the limit, or of too many values. Source: https://github.com/ndjson/ndjson-spec.
+    line over the limit, or with too many values. Source: https://github.com/ndjson/ndjson-spec.
 
     Attributes:
-        last_event_id: always "", for lines have no ids; here so that it can stand where an `SSEDecoder` does.
-        retry: always None, likewise.
+        last_event_id: always "", because lines have no ids; present for compatibility with `SSEDecoder`.
+        retry: always None, for the same reason.
     """
 
     def __init__(self, *, limit: int = DEFAULT_LIMIT) -> None:
         self.last_event_id: str = ""
         self.retry: int | None = None
         self._limit = limit
-        self._pending = bytearray()  # of the line that is not complete
+        self._pending = bytearray()  # the incomplete line
         self._is_first = True  # no line is complete, so that a byte order mark may stand before the first
 
     def feed(self, data: bytes) -> list[Frame]:
-        """The frames that `data` completes."""
+        """Return the frames that `data` completes."""
         pending = self._pending
         searched = len(pending)
         pending += data
@@ -58,13 +58,13 @@ class NDJSONDecoder:
             frames = _frames(block)
         if len(pending) > self._limit:
             beginning = bytes(pending[:1000])
-            pending.clear()  # the error's traceback holds on to it
+            pending.clear()  # the error's traceback keeps this object alive
             raise too_large(beginning, self._limit)
         return frames
 
     @staticmethod
     def begins(beginning: bytes) -> bool:
-        """Whether a stream of JSON objects begins so, though none of them may be whole."""
+        """Return the last line at the end of the stream, if it lacks its LF but is complete JSON."""
         return beginning.startswith(b"{")
 
     def flush(self) -> list[Frame]:

@@ -1,4 +1,4 @@
-"""The proxy for an address, as the environment sets it."""
+"""The environment's proxy for an address."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Proxy:
     """An HTTP proxy.
 
     Attributes:
-        url: its address, without credentials.
-        authorization: the value of the header ``proxy-authorization``, None where the address had no credentials.
+        url: the proxy's address, without credentials.
+        authorization: the value of the header ``proxy-authorization``; None if the address has no credentials.
     """
 
     url: str
@@ -30,13 +30,13 @@ class Proxy:
 
 
 def proxy_for(scheme: str, host: str, port: int) -> Proxy | None:
-    """The proxy that the environment sets for an address, None for a direct connection.
+    """Return the environment's proxy for an address; None for a direct connection.
 
-    The variable of the scheme (``HTTPS_PROXY``, ``HTTP_PROXY``) wins over ``ALL_PROXY``; ``NO_PROXY`` exempts hosts,
-    domains and networks. Where there are no variables, the settings of macOS and Windows count, as `urllib` reads them.
+    The variable of the scheme (``HTTPS_PROXY``, ``HTTP_PROXY``) wins over ``ALL_PROXY``. ``NO_PROXY`` exempts hosts,
+    domains and networks. Without variables, the settings of macOS and Windows apply, as `urllib` reads them.
 
     Raises:
-        MisuseError: the variable that concerns this address names a proxy that rxllm cannot use.
+        MisuseError: rxllm cannot use the proxy in the variable for this address.
     """
     proxies = {name.lower(): text.strip() for name, text in getproxies().items()}
     name = scheme if proxies.get(scheme) else "all"
@@ -53,7 +53,7 @@ def proxy_for(scheme: str, host: str, port: int) -> Proxy | None:
     if not usable:
         raise MisuseError(
             f"The variable {name.upper()}_PROXY must be like http://host:port to reach {host}. Put the host into "
-            "NO_PROXY for a direct connection, or give client=lambda: httpx.AsyncClient(proxy=…) for another kind of "
+            "NO_PROXY for a direct connection, or pass client=lambda: httpx.AsyncClient(proxy=…) for another kind of "
             "proxy."
         )
     user, at, place = parts.netloc.rpartition("@")
@@ -64,7 +64,7 @@ def proxy_for(scheme: str, host: str, port: int) -> Proxy | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine, by its name or address."""
+    """Return whether a host name or address means this machine."""
     host = host.strip("[]").rstrip(".").lower()
     with suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
@@ -72,7 +72,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _is_exempt(host: str, port: int, proxies: Mapping[str, str]) -> bool:
-    """Whether ``NO_PROXY`` lists the host; `urllib` knows names and domains, networks are added here."""
+    """Return whether ``NO_PROXY`` lists the host; `urllib` supports names and domains, this function adds networks."""
     bare = host.strip("[]")
     exempt = [entry.strip() for entry in proxies.get("no", "").split(",")]
     if bare in (entry.strip("[]") for entry in exempt):

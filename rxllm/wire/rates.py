@@ -1,6 +1,6 @@
-"""What servers say in headers about how much more they will take.
+"""The rate limits that servers report in headers.
 
-A figure that makes no sense is ignored: a server that writes nonsense must not stop its clients.
+An invalid value is ignored: a server's mistake in a header must not stop its clients.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from ..runtime.scheduler import Baggage
 
 __all__ = ["ON_RESPONSE", "Allowance", "allowances", "retry_after"]
 
-_LONGEST = 64  # characters; no figure and no date is longer
-_COUNT = r"[0-9]{1,15}"  # compiled when the first header comes
+_LONGEST = 64  # characters; every valid number and date is shorter
+_COUNT = r"[0-9]{1,15}"  # `re` compiles the patterns at their first use
 _SPAN = r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(ms|h|m|s)"
 _ZERO = r"0+"
 _NUMBER = r"[0-9]{1,15}(?:\.[0-9]{0,15})?"
@@ -38,12 +38,12 @@ The names of the headers are in lower case.
 
 @frozen
 class Allowance:
-    """How much a server will still take.
+    """The remaining quota of a server.
 
     Attributes:
-        of: what is counted.
-        remaining: how many more.
-        seconds: after which it counts anew.
+        of: the counted unit.
+        remaining: the remaining number.
+        seconds: the seconds until the server resets the count.
     """
 
     of: Literal["requests", "tokens"]
@@ -52,13 +52,13 @@ class Allowance:
 
 
 def allowances(headers: Mapping[str, str]) -> Iterator[Allowance]:
-    """What the headers of an answer allow, where they say it.
+    """Yield the quotas in a response's headers.
 
-    A limit of 0 is no figure: some gateways fill in zeros for what they do not count, and answer all the same.
+    A limit of 0 is ignored: some gateways send zeros for units that they do not count.
 
-    Source: https://platform.openai.com/docs/guides/rate-limits (``x-ratelimit-remaining-requests``, spans such as
+    Source: https://platform.openai.com/docs/guides/rate-limits (``x-ratelimit-remaining-requests``, durations such as
     ``6m0s``; Groq and others do the same) and https://docs.claude.com/en/api/rate-limits
-    (``anthropic-ratelimit-requests-remaining``, moments by RFC 3339).
+    (``anthropic-ratelimit-requests-remaining``, times by RFC 3339).
     """
     for of in ("requests", "tokens"):
         for start, end in (("x-ratelimit-", f"-{of}"), (f"anthropic-ratelimit-{of}-", "")):
@@ -69,21 +69,21 @@ def allowances(headers: Mapping[str, str]) -> Iterator[Allowance]:
 
 
 def _seconds(text: str) -> float | None:
-    """A span such as ``1h6m0.5s`` or ``20ms``, or the time until a moment."""
+    """Return the seconds of a duration such as ``1h6m0.5s`` or ``20ms``, or until a time."""
     if not text or len(text) > _LONGEST:
         return None
     if not re.sub(_SPAN, "", text):
         return sum(float(number) * _SECONDS[unit] for number, unit in re.findall(_SPAN, text))
     try:
         return _until(datetime.fromisoformat(text))
-    except (ValueError, TypeError, OverflowError):  # not a moment, or one without a time zone
+    except (ValueError, TypeError, OverflowError):  # not a time, or a time without a time zone
         return None
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The seconds to wait that the headers (names in lower case) ask for.
+    """Return the seconds to wait that the headers (names in lower case) ask for.
 
-    ``retry-after-ms`` is the finer one and wins; ``retry-after`` is a number of seconds or an HTTP date.
+    ``retry-after-ms`` is more precise and wins; ``retry-after`` is a number of seconds or an HTTP date.
     """
     for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
         text = headers.get(name, "").strip()
@@ -93,11 +93,11 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     if not date or len(date) > _LONGEST:
         return None
     try:
-        moment = parsedate_to_datetime(date)
-        return _until(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+        time = parsedate_to_datetime(date)
+        return _until(time if time.tzinfo else time.replace(tzinfo=UTC))
     except (ValueError, TypeError, OverflowError):
         return None
 
 
-def _until(moment: datetime) -> float:
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+def _until(time: datetime) -> float:
+    return max(0.0, (time - datetime.now(UTC)).total_seconds())

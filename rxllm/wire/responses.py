@@ -1,4 +1,4 @@
-"""What a response is, before its body is anybody's: an answer, an error, a redirect, somebody else's page."""
+"""Classifies a response before its body is read: an answer, an error, a redirect or a web page."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ ERROR_BODY_PATIENCE = ERROR_SECONDS
 REDIRECTS = (301, 302, 303, 307, 308)
 
 Failure = Callable[[int, bytes, Mapping[str, str]], RxllmError]
-"""Makes an error of an HTTP status, a body and headers (their names in lower case)."""
+"""Creates an error from an HTTP status, a body and headers (names in lower case)."""
 
 
 async def check(response: httpx.Response, place: str, failure: Failure, patience: float | None) -> str:
-    """The encoding of an answer's body, as its header ``content-encoding`` has it.
+    """Return the encoding of an answer's body from its header ``content-encoding``.
 
-    `patience` is the limit of the first chunk, in seconds: who set it must hear of the status before that.
+    `patience` is the time limit of the first chunk, in seconds: the status must be reported before that limit.
 
     Raises:
-        RxllmError: the response is no answer.
+        RxllmError: the response is not an answer.
     """
     size, kind, encodings = 0, b"", list[bytes]()
     for name, value in response.headers.raw:
@@ -60,7 +60,7 @@ async def check(response: httpx.Response, place: str, failure: Failure, patience
 
 
 async def _beginning(response: httpx.Response, encoding: str, place: str, patience: float | None) -> bytes:
-    """As much of an error document as is worth reading and can be read; without it the status says enough."""
+    """Return the beginning of an error's body, as far as it can be read; the status suffices without it."""
     import httpx
 
     body = bytearray()
@@ -73,23 +73,23 @@ async def _beginning(response: httpx.Response, encoding: str, place: str, patien
     return bytes(body[:ERROR_BODY_LIMIT])
 
 
-def body_of(response: httpx.Response, encoding: str, asked: Collection[str], place: str) -> AsyncIterable[bytes]:
-    """The bytes of a response, unpacked.
+def body_of(response: httpx.Response, encoding: str, accepted: Collection[str], place: str) -> AsyncIterable[bytes]:
+    """Return the unpacked bytes of a response.
 
     Raises:
-        ProtocolError: it is compressed otherwise than `asked`.
+        ProtocolError: the request did not accept the response's compression.
     """
-    if response.is_stream_consumed:  # a hook of one's own client has read and unpacked it
+    if response.is_stream_consumed:  # an event hook of the user's client has read and unpacked it
         return response.aiter_bytes()
     pieces = cast("httpx.AsyncByteStream", response.stream)
-    name = encoding_of(encoding, asked, place) if encoding else None
+    name = encoding_of(encoding, accepted, place) if encoding else None
     return unpacked(pieces, name, place) if name else pieces
 
 
 def redirected(response: httpx.Response) -> httpx.URL | None:
-    """Where to send the request again; None if it is not redirected, or to another server, which must get no key.
+    """Return the target of a redirect to follow; None otherwise, and for another server, which must get no key.
 
-    Redirects by 301, 302 and 303 make a GET of the request, so they lead to no answer.
+    Redirects with 301, 302 and 303 turn the request into a GET, so they never lead to an answer.
     """
     if response.status_code not in (307, 308):
         return None
@@ -98,7 +98,7 @@ def redirected(response: httpx.Response) -> httpx.URL | None:
 
 
 def _target(response: httpx.Response) -> httpx.URL | None:
-    """The address that a redirect states, without credentials; None if it states none."""
+    """Return the target of a redirect, without credentials; None if the response has no target."""
     import httpx
 
     location = response.headers.get("location")
@@ -109,7 +109,7 @@ def _target(response: httpx.Response) -> httpx.URL | None:
 
 
 def _is_same_server(url: httpx.URL, other: httpx.URL) -> bool:
-    """Whether two addresses are of one server; the same host by TLS instead of without is."""
+    """Return whether two addresses belong to one server; https instead of http on the same host does."""
     if (url.scheme, url.host, url.port) == (other.scheme, other.host, other.port):
         return True
     return (url.scheme, other.scheme, url.port, other.port) == ("http", "https", None, None) and url.host == other.host

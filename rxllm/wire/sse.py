@@ -1,6 +1,7 @@
-"""Server-sent events out of bytes: `SSEDecoder`.
+"""Decodes server-sent events: `SSEDecoder`.
 
-Pure and incremental: bytes in, frames out, no I/O. It works on blocks of whole events, since it runs for each token.
+The decoder is pure and incremental: bytes in, frames out, no I/O. It works on blocks of whole events, because it runs
+for each token.
 """
 
 from __future__ import annotations
@@ -19,29 +20,29 @@ DEFAULT_LIMIT = EVENT_BYTES
 
 LF, CR = b"\n\r"
 _DONE = b"data: [DONE]"
-_FIELDS = (b"data", b"event", b"id", b"retry", b"")  # of events; the last is a comment's
+_FIELDS = (b"data", b"event", b"id", b"retry", b"")  # the field names of events; the empty one starts a comment
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 Frame = tuple[str, bytes]
-"""The event's name ("message" where none was given) and its data, always valid UTF-8."""
+"""The event's name ("message" by default) and its data, always valid UTF-8."""
 
 
 class SSEDecoder:
-    r"""Turns the bytes of an event stream, however they are chopped, into frames.
+    r"""Turns the bytes of an event stream, however they are split, into frames.
 
     ::
 
         data: {"a"  :1}\n\nevent: ping\ndata: {}\n\ndata:  [DONE]\r\r
         -----------(message, {"a":1}) (ping, {})---------(message, [DONE])
 
-    Shape: `(name, data)` for each event that has data; the lines of its data are joined with LF. Units: `limit` in
-    bytes of one event, counted with one byte for each line end. Errors: `ProtocolError` for an event over the limit.
-    Source: https://html.spec.whatwg.org/multipage/server-sent-events.html, 9.2.5 "Parsing an event stream" and
-    9.2.6 "Interpreting an event stream". Added to it: real bodies end without the last blank line, see `flush`,
-    and ``data: [DONE]`` needs none.
+    Shape: `(name, data)` for each event with data; its data lines are joined with LF. Units: `limit` in bytes of one
+    event, with one byte per line end. Errors: `ProtocolError` for an event over the limit. Source:
+    https://html.spec.whatwg.org/multipage/server-sent-events.html, 9.2.5 "Parsing an event stream" and 9.2.6
+    "Interpreting an event stream". Two additions: real streams end without the last blank line, see `flush`, and
+    ``data: [DONE]`` needs no blank line.
 
     Attributes:
-        last_event_id: the last `id` of a complete event, "" before there was one.
+        last_event_id: the last `id` of a complete event; "" before the first.
         retry: the last valid reconnection time of a complete event, in milliseconds.
     """
 
@@ -50,12 +51,12 @@ class SSEDecoder:
         self.retry: int | None = None
         self._limit = limit
         self._long = min(limit, LONG_BYTES)
-        self._pending = bytearray()  # of the event that is not complete, with LF as its only line end
-        self._opening: bytes | None = b""  # the stream's first bytes, until they are a byte order mark or are not
-        self._after_return = False  # the last byte was a CR, which has ended its line: a LF now belongs to it
+        self._pending = bytearray()  # the incomplete event; all line ends are LF
+        self._opening: bytes | None = b""  # the stream's first bytes, while they may be a byte order mark
+        self._after_return = False  # the last byte was a CR, which ended a line: a following LF belongs to it
 
     def feed(self, data: bytes) -> list[Frame]:
-        """The frames that `data` completes."""
+        """Return the frames that `data` completes."""
         if self._opening is not None:
             data = self._opening + data
             if len(data) < len(BYTE_ORDER_MARK) and BYTE_ORDER_MARK.startswith(data):
@@ -73,11 +74,11 @@ class SSEDecoder:
         pending = self._pending
         if not pending:
             data = data.lstrip(b"\n")
-            if data.endswith(b"\n\n"):  # as most packets do
+            if data.endswith(b"\n\n"):  # the usual packet
                 return self._frames(data[:-2])
         searched = len(pending)
         pending += data
-        # Only what is new is searched, and the one byte before it, so that a long line costs no more than its length.
+        # Search only the new bytes and the one before them, so that a long line costs no more than its length.
         end = pending.rfind(b"\n\n", searched and searched - 1)
         frames: list[Frame] = []
         if end >= 0:
@@ -86,18 +87,19 @@ class SSEDecoder:
             del pending[: end + 2]
             frames = self._frames(block)
         if len(pending) <= len(_DONE) + 1 and bytes(pending).rstrip(b"\n") == _DONE and self._limit > len(_DONE):
-            pending.clear()  # some servers leave out the blank line and keep the connection open
+            pending.clear()  # some servers omit the blank line and keep the connection open
             frames.append(("message", b"[DONE]"))
         if len(pending) > self._limit:
             beginning = bytes(pending[:1000])
-            pending.clear()  # the error's traceback holds on to it
+            pending.clear()  # the error's traceback keeps this object alive
             raise too_large(beginning, self._limit)
         return frames
 
     def flush(self) -> list[Frame]:
-        """At the end of the stream: the event that lacks its blank line, if its data is whole.
+        """Return the last event at the end of the stream, if it lacks its blank line but has complete data.
 
-        It is whole if it is JSON or `[DONE]`; any other is dropped, as the standard has it, and leaves no trace.
+        Complete data is JSON or `[DONE]`. Any other event is dropped, as the standard demands, without a change of
+        state.
         """
         pending, self._pending = self._pending, bytearray()
         before = self.last_event_id, self.retry
@@ -109,22 +111,24 @@ class SSEDecoder:
 
     @staticmethod
     def begins(beginning: bytes) -> bool:
-        """Whether a stream of events begins so, though none of them may be whole."""
+        """Return whether an event stream may begin with these bytes, even if no event is complete."""
         field, colon, _ = beginning.replace(b"\r", b"\n").partition(b"\n")[0].partition(b":")
-        return field in _FIELDS if colon else any(known.startswith(field) for known in _FIELDS)
+        return field in _FIELDS if colon else any(name.startswith(field) for name in _FIELDS)
 
     def _frames(self, block: bytes) -> list[Frame]:
-        """The frames of whole events, which blank lines separate."""
+        """Return the frames of whole events, which are separated by blank lines."""
         if len(block) >= self._long:
             events = block.split(b"\n\n") if b"\n\n" in block else [block]
             for event in events:
                 if len(event.strip(b"\n")) >= self._limit:
                     raise too_large(event, self._limit)
                 check_weight(event, self._limit // EVENT_BYTES_PER_VALUE, b"data:")
-            if len(events) == 1 and block.startswith(b"data: ") and LF not in block:  # a long one is copied once
+            if len(events) == 1 and block.startswith(b"data: ") and LF not in block:  # copy a long event only once
                 return [("message", valid_utf8(block)[6:])]
         block = valid_utf8(block)
-        # Most events are one line of data. Where the block is cut at their beginnings, a piece without a line end is
+        # Most events are one line of data. After splitting the block at their beginnings, a piece without a line feed
+        # is the data of one event; only the other pieces are parsed by line. (A long separator is also the fastest to
+        # find.)
         # the data of one; only others need to be read by line. (A long separator is also the fastest to search.)
         before, *pieces = (b"\n\n" + block).split(b"\n\ndata: ")
         frames = self._interpret(before[2:]) if before else []
@@ -136,7 +140,7 @@ class SSEDecoder:
         return frames
 
     def _interpret(self, events: bytes) -> list[Frame]:
-        """Whole events, line by line."""
+        """Return the frames of whole events, parsed line by line."""
         frames: list[Frame] = []
         name = b""
         data: list[bytes] = []
@@ -155,19 +159,19 @@ class SSEDecoder:
                 name = value
             elif field == b"id" and b"\0" not in value:
                 self.last_event_id = value.decode()
-            elif field == b"retry" and value.isdigit() and len(value) < 20:  # int() refuses thousands of digits
+            elif field == b"retry" and value.isdigit() and len(value) < 20:  # int() raises for thousands of digits
                 self.retry = int(value)
         return frames
 
 
 def valid_utf8(block: bytes) -> bytes:
-    """The same bytes, with U+FFFD for what is not UTF-8. No character may be cut off at the end."""
+    """Return the bytes with U+FFFD for invalid UTF-8. The last character must be complete."""
     if block.isascii():
         return block
     try:
         if len(block) <= LONG_BYTES:
             block.decode()
-        else:  # in pieces, for text with one wide character takes four times its bytes
+        else:  # in pieces: one wide character makes the decoded text four times as large
             decoder = codecs.getincrementaldecoder("utf-8")()
             with memoryview(block) as view:
                 for place in range(0, len(block), LONG_BYTES):
@@ -179,17 +183,17 @@ def valid_utf8(block: bytes) -> bytes:
 
 
 def too_large(frame: bytes, limit: int) -> ProtocolError:
-    """The error for a frame over the limit."""
+    """Return the error for a frame over the limit."""
     return ProtocolError(
-        f"One event of the stream is larger than the limit of {limit:,} bytes; if that is meant, raise the limit.",
+        f"One event of the stream is larger than the limit of {limit:,} bytes. If that is expected, raise the limit.",
         frame=frame,
     )
 
 
 def is_json(data: bytes) -> bool:
-    """Whether nothing of a document is missing."""
+    """Return whether the bytes are one complete JSON document."""
     try:
-        msgspec.json.decode(data, type=msgspec.Raw)  # looks at all of it, and builds nothing
+        msgspec.json.decode(data, type=msgspec.Raw)  # parses everything without building objects
     except (msgspec.DecodeError, RecursionError):
         return False
     return True

@@ -1,12 +1,13 @@
 """The default transport: httpx's interface over aiohttp's connections.
 
-httpx's own pool costs more than the rest of the client together when there are many streams: each of its operations is
-linear in the number of connections. Of aiohttp this module uses the connector (names, TLS, proxies, the pool) and the
-protocol (the C parser of responses). It leaves out aiohttp's session, which would read ``~/.netrc``, keep cookies and
-follow redirects.
+With many streams, httpx's own pool costs more than the rest of the client together: each of its operations is linear in
+the number of connections. This module uses aiohttp's connector (name resolution, TLS, proxies, the pool) and protocol
+(the response parser in C). It does without aiohttp's session, which would read ``~/.netrc``, keep cookies and follow
+redirects.
 
-A connection is new, then busy with one request, then idle in the pool, then busy again, until it is closed. It becomes
-idle only after the whole response has been read, and busy again only while nothing unread has come over it.
+The states of a connection: *new*, *busy* with one request, *idle* in the pool, *closed*. A connection becomes idle only
+after its whole response has been read. It becomes busy again only if no unread bytes have arrived on it. The
+connections belong to one event loop, whose thread alone changes their states.
 """
 
 from __future__ import annotations
@@ -36,19 +37,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Transport"]
 
-HEADER_LINES = 256  # lines of it, so that many long ones take no memory before they are counted
-PIECE = 16 * 1024  # bytes; larger pieces made a burst 1.7 times as expensive
-ROUTES = 256  # addresses that are remembered
+HEADER_LINES = 256  # the maximum number of header lines, so that many long lines cannot fill the memory
+PIECE = 16 * 1024  # bytes; with larger pieces a burst cost 1.7 times as much
+ROUTES = 256  # the maximum number of cached addresses
 
 
 @frozen
 class _Route:
-    """How requests reach an address: made once for each address, and used for all its requests.
+    """The route to an address: created once per address, and used for all its requests.
 
     Attributes:
-        request: what aiohttp's connector reads: the address, the TLS context, the proxy.
-        target: of the request line.
-        credentials: a header line for the proxy, empty without one.
+        request: the object that aiohttp's connector reads: address, TLS context and proxy.
+        target: the target of the request line.
+        credentials: a header line for the proxy; empty without one.
     """
 
     request: aiohttp.ClientRequest
@@ -57,26 +58,26 @@ class _Route:
 
 
 class Transport(httpx.AsyncBaseTransport):
-    """Sends the requests of one event loop; the proxies and certificates of the environment apply.
+    """Sends the requests of one event loop, with the environment's proxies and certificates.
 
-    It sends a request once. Only where not a byte of it could be written to a kept connection, because the server had
-    closed it, it takes another connection.
+    A request is sent once. Only if the server had closed an idle connection and not one byte was written to it, the
+    request goes to another connection.
     """
 
     def __init__(self) -> None:
-        # limit=0: no limit; how many streams run at once is the caller's business (`batch`, `limited`).
+        # limit=0 means no limit: the caller bounds the number of concurrent streams (`batch`, `limited`).
         self._connector = _Connector(limit=0)
         self._routes: dict[str, _Route] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """The response to a request, once its header has come.
+        """Send a request and return its response once the header has arrived.
 
         Raises:
-            httpx.TransportError: with a reason that names neither the request's content nor the response's.
-            MisuseError: the environment sets a proxy or certificates that cannot be used.
+            httpx.TransportError: the request failed; the reason contains neither the request's content nor the
+            response's. MisuseError: the environment's proxy or certificates cannot be used.
         """
         route = self._route(request)
-        data = _written(request, route)
+        data = _serialized(request, route)
         connection: Connection | None = None
         try:
             connection = await self._send(route, data, request.extensions.get("timeout", {}))
@@ -94,11 +95,11 @@ class Transport(httpx.AsyncBaseTransport):
         )
 
     async def aclose(self) -> None:
-        """Closes all connections."""
+        """Close all connections."""
         await self._connector.close()
 
     async def _send(self, route: _Route, data: bytes, timeouts: Mapping[str, float | None]) -> Connection:
-        """A connection that the request has been written to."""
+        """Return a connection to which the request has been written."""
         while True:
             try:
                 connection = await self._connector.connect(route.request, [], _limits(timeouts.get("connect")))
@@ -120,7 +121,7 @@ class Transport(httpx.AsyncBaseTransport):
             transport = protocol.transport
             if transport is not None:
                 transport.write(data)
-                # asyncio sends at once what the kernel takes. If that failed, the kernel has taken nothing.
+                # asyncio writes to the kernel at once. If that failed, the kernel has accepted nothing.
                 if not transport.is_closing():
                     protocol.start_timeout()
                     return connection
@@ -142,7 +143,7 @@ def _route_to(url: httpx.URL) -> _Route:
     loop = asyncio.get_running_loop()
     place = yarl.URL(str(url), encoded=True).with_user(None).with_fragment(None)
     proxy = proxy_for(url.scheme, url.host, place.port or 0)
-    # Reading them costs 20 ms, and they may be wrong, which is no concern of a plain connection.
+    # Loading certificates costs 20 ms and may fail, so plain connections do without.
     encrypts = url.scheme == "https" or (proxy is not None and proxy.url.startswith("https:"))
     context = certificates() if encrypts else True
     if proxy is None:
@@ -153,14 +154,14 @@ def _route_to(url: httpx.URL) -> _Route:
     request = aiohttp.ClientRequest(
         "POST", place, loop=loop, ssl=context, proxy=yarl.URL(proxy.url), proxy_headers=headers
     )
-    if url.scheme == "https":  # the proxy hears of it when it opens the tunnel
+    if url.scheme == "https":  # the proxy gets the header with the CONNECT request
         return _Route(request, url.raw_path, b"")
     credentials = f"Proxy-Authorization: {proxy.authorization}\r\n" if proxy.authorization else ""
     return _Route(request, str(place).encode("ascii"), credentials.encode("latin-1"))
 
 
-def _written(request: httpx.Request, route: _Route) -> bytes:
-    """The request as HTTP/1.1 has it."""
+def _serialized(request: httpx.Request, route: _Route) -> bytes:
+    """Return the request in HTTP/1.1 syntax."""
     lines = [b"%b: %b\r\n" % header for header in request.headers.raw]
     head = b"%b %b HTTP/1.1\r\n%b%b" % (
         request.method.encode("ascii"),
@@ -174,7 +175,7 @@ def _written(request: httpx.Request, route: _Route) -> bytes:
 
 
 class _Body(httpx.AsyncByteStream):
-    """The body of a response, as it comes. What has arrived is read before an error of the connection is raised."""
+    """The body of a response, as it arrives. Received bytes are yielded before a connection error is raised."""
 
     def __init__(self, connection: Connection, content: StreamReader) -> None:
         self._connection: Connection | None = connection
@@ -189,14 +190,14 @@ class _Body(httpx.AsyncByteStream):
         except (aiohttp.ClientError, OSError, HttpProcessingError) as error:
             failure = error
         if failure is not None:
-            content.set_exception(cast("Any", None))  # it would be raised again instead of what is buffered
+            content.set_exception(cast("Any", None))  # otherwise reading would raise it instead of returning the buffer
             while data := content.read_nowait(PIECE):
                 yield data
             raise_as_httpx(failure)
             raise failure
 
     async def aclose(self) -> None:
-        """Keeps the connection if the body has come to its end, else closes it at once."""
+        """Return the connection to the pool if the body has ended, else close it at once."""
         connection, self._connection = self._connection, None
         if connection is None:
             return
@@ -207,21 +208,21 @@ class _Body(httpx.AsyncByteStream):
             _drop(connection)
 
     def __del__(self) -> None:
-        """A body is left open only where its loop was closed around it."""
+        """Close the connection of an unclosed body, which happens only if its event loop was closed."""
         if self._connection is not None:
-            with suppress(RuntimeError):  # the loop is closed
+            with suppress(RuntimeError):  # the event loop is closed
                 _drop(self._connection)
 
 
 class _Connector(aiohttp.TCPConnector):
-    """A connector that a closed loop may leave behind without a word."""
+    """A connector without a warning at garbage collection after its event loop was closed."""
 
     def __del__(self, _: object = None) -> None:
         pass
 
 
 def _drop(connection: Connection) -> None:
-    """Closes a connection at once, whatever is still to be written to it."""
+    """Close a connection at once, without writing the rest of its buffer."""
     protocol = connection.protocol
     if protocol is not None:
         protocol.abort()
@@ -233,23 +234,23 @@ def _limits(connect: float | None) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(connect=connect, sock_connect=connect)
 
 
-# ── what is unread on a kept connection ──────────────────────────────────────────────────────────────────────────
+# ── unread bytes on an idle connection ───────────────────────────────────────────────────────────────────────────
 
 
 _PROBE = b"HTTP/1.1 204 \r\n\r\n"
 
 
 def _parser_of(protocol: ResponseHandler) -> Any:
-    """The parser of the latest response, None on a new connection."""
+    """Return the parser of the latest response; None on a new connection."""
     return protocol._parser  # pyright: ignore[reportPrivateUsage]
 
 
 def _is_clean(protocol: ResponseHandler) -> bool:
-    """Whether nothing has come over a kept connection since the end of its latest response.
+    """Return whether an idle connection has received nothing since the end of its latest response.
 
-    A response that nobody asked for would be taken for the next request's answer. It may be parsed already
-    (`should_close`), or wait in the kernel; or a part of it has been parsed. Then the parser does not understand a
-    response of ours, which it is given as a probe.
+    An unsolicited response would be taken for the answer to the next request. It may be parsed already
+    (`should_close`), wait in the kernel, or be parsed in part. In the last case the parser fails on the probe, a
+    complete response.
     """
     if protocol.should_close or _is_readable(protocol.transport):
         return False
@@ -261,7 +262,7 @@ def _is_clean(protocol: ResponseHandler) -> bool:
 
 
 def _is_readable(transport: asyncio.Transport | None) -> bool:
-    """Whether bytes, an end or an error wait in the kernel."""
+    """Return whether bytes, an end of stream or an error wait in the kernel."""
     number = -1 if transport is None else transport.get_extra_info("socket").fileno()
     if number < 0:
         return True

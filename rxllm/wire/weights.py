@@ -1,7 +1,7 @@
-"""How much a JSON document weighs once it is decoded: `check_weight`.
+"""Limits the number of values in a JSON document before it is decoded: `check_weight`.
 
-A document of many small values takes ten to thirty times its bytes in memory, and one decode of it holds up the event
-loop. So the values of a long document are counted before it is decoded. Strings may be as long as the document may be.
+A document of many small values takes ten to thirty times its size in memory, and its decoding blocks the event loop. So
+the values of a long document are counted before it is decoded. The length of strings is limited only by the document's.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from ..errors import ProtocolError
 
 __all__ = ["check_weight"]
 
-_OPENERS = (b",", b"[", b"{")  # each value but the outermost follows one of them
+_OPENERS = (b",", b"[", b"{")  # each value except the outermost follows one of these marks
 
 
 def check_weight(document: bytes, most: int, before: bytes = b"") -> None:
-    """Refuse a JSON document of more than `most` values; others, and documents that are not JSON, pass.
+    """Raise for a JSON document with more than `most` values. Documents that are not JSON pass.
 
     Args:
-        document: the document, after what may stand `before` it.
-        most: how many values it may have.
-        before: without any of the marks of JSON.
+        document: the document, possibly after the prefix `before`.
+        most: the maximum number of values.
+        before: a prefix that contains none of JSON's marks.
 
     Raises:
-        ProtocolError: it has more.
+        ProtocolError: the document has more values.
     """
     if len(document) <= LONG_BYTES or not document[:100].lstrip().removeprefix(before).lstrip().startswith(
         (b"{", b"[")
@@ -33,15 +33,15 @@ def check_weight(document: bytes, most: int, before: bytes = b"") -> None:
         return
     if _marks(document) <= most:
         return
-    # Marks within strings do not count. Without escaped quotes, a string is all between two quotes.
+    # Marks within strings do not count. Without escaped quotes, a string is the text between two quotes.
     bare = document
     for escaped in (b"\\\\", b'\\"'):
-        bare = bare.replace(escaped, b"")  # gives the same object where there are none
-    if bare.count(b'"') <= 4 * most:  # else there are too many strings
+        bare = bare.replace(escaped, b"")  # returns the same object if nothing is replaced
+    if bare.count(b'"') <= 4 * most:  # more quotes mean too many strings
         bare = re.sub(rb'"[^"]*"', b"", bare)
     if _marks(bare) > most:
         raise ProtocolError(
-            f"A JSON document of the answer has more than {most:,} values; if that is meant, raise event_limit.",
+            f"A JSON document of the answer has more than {most:,} values; if that is expected, raise event_limit.",
             frame=document,
         )
 

@@ -106,7 +106,7 @@ class TestCompression:
         """The bytes are not of the encoding that the header names."""
         server.reply(Reply(b"Hello", headers={"content-encoding": "gzip"}))
         async with httpx.AsyncClient() as client:
-            with pytest.raises(ProtocolError, match="is not gzip, which its header states"):
+            with pytest.raises(ProtocolError, match="is not gzip, contrary to its header"):
                 await asked(server, client=client)
 
 
