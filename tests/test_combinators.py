@@ -1,4 +1,4 @@
-"""`observe`: who listens hears everything in order, and disturbs nothing; and what holds for all combinators."""
+"""`observe`: handlers get all events in order and affect nothing. Also: laws of all combinators."""
 
 import asyncio
 import inspect
@@ -33,45 +33,45 @@ GUESS = Usage(input_tokens=1, output_tokens=1, estimated=True)
 
 
 class Hello(LLM):
-    """Streams two chunks and the usage."""
+    """A model that streams two chunks and the usage."""
 
     async def chunks(self, request):
-        """Hello."""
+        """Emits "Hello"."""
         yield "Hel"
         yield Chunk("lo", usage=Usage(output_tokens=2))
 
 
 class Breaks(LLM):
-    """Fails after a chunk."""
+    """A model that fails after one chunk."""
 
     async def chunks(self, request):
-        """Half of it."""
+        """Emits half of the answer."""
         yield "Hel"
         raise rxllm.Interrupted("no")
 
 
 class Hangs(LLM):
-    """Streams a chunk, and no more."""
+    """A model that emits one chunk, and then nothing."""
 
     async def chunks(self, request):
-        """Half of it."""
+        """Emits half of the answer."""
         yield "Hel"
         await asyncio.Event().wait()
 
 
 @frozen
 class Listener(Handler):
-    """Remembers what it hears."""
+    """A handler that records events."""
 
     heard: list[rxllm.Event] = field(factory=list)
 
     def on_event(self, event):
-        """Hears it."""
+        """Records the event."""
         self.heard.append(event)
 
 
-def test_a_run_is_heard_from_started_to_finished():
-    """Every chunk between, the whole answer at the end, and the answer itself is what it was."""
+def test_handler_gets_a_run_from_started_to_finished():
+    """It gets every chunk and the whole answer, and the answer itself is unchanged."""
     listener = Listener()
     llm = rxllm.observe(Hello(tags=("t",), metadata={"a": 1}), listener).bind(temperature=0)
     assert "Hello" == llm.invoke("x").text
@@ -88,16 +88,16 @@ def test_a_run_is_heard_from_started_to_finished():
     assert sorted(times) == times
 
 
-def test_the_name_of_a_run_is_its_config():
-    """Set before or after `observe`."""
+def test_run_has_the_name_of_its_config():
+    """Whether `with_config` is called before or after `observe`."""
     listener = Listener()
     rxllm.observe(Hello(run_name="before"), listener).invoke("x")
     rxllm.observe(Hello(), listener).with_config(run_name="after").invoke("x")
     assert ["before", "after"] == [event.name for event in listener.heard if isinstance(event, Started)]
 
 
-def test_a_failure_is_heard():
-    """With what had arrived."""
+def test_handler_gets_failed():
+    """The event has the partial answer."""
     listener = Listener()
     with pytest.raises(rxllm.Interrupted) as caught:
         rxllm.observe(Breaks(), listener).invoke("x")
@@ -121,7 +121,7 @@ def test_closed_stream_emits_cancelled():
     assert (Message("assistant", "Hel", GUESS), []) == (listener.heard[-1].partial, heard)
 
 
-async def test_leaving_before_anything_came():
+async def test_cancelled_before_the_first_chunk_has_no_partial():
     """The partial is None."""
     listener = Listener()
     rxllm.observe(Hello(), listener)("x").subscribe().dispose()
@@ -129,15 +129,15 @@ async def test_leaving_before_anything_came():
     assert listener.heard[-1].partial is None
 
 
-async def test_taking_one_is_leaving():
-    """An operator that has enough disposes, and that is heard once."""
+async def test_take_cancels_the_run():
+    """An operator that has enough disposes, which gives one Cancelled."""
     listener = Listener()
     assert Chunk("Hel") == await rxllm.observe(Hangs(), listener)("x").pipe(ops.take(1))
     assert [Started, RunChunk, Cancelled] == [type(event) for event in listener.heard]
 
 
-async def test_one_of_three_ends_and_only_one():
-    """Leaving after the end is no Cancelled."""
+async def test_run_ends_exactly_once():
+    """A dispose after the end gives no Cancelled."""
     listener = Listener()
     done = asyncio.Event()
     subscription = rxllm.observe(Hello(), listener)("x").subscribe(on_completed=done.set)
@@ -147,7 +147,7 @@ async def test_one_of_three_ends_and_only_one():
 
 
 def test_each_subscription_is_a_run():
-    """Two subscriptions, two requests, two runs."""
+    """Two subscriptions make two requests and two runs."""
     listener = Listener()
     answer = rxllm.observe(Hello(), listener)("x")
     assert ["Hel", "lo"] * 2 == [*answer.pipe(rxllm.text(), rxllm.stream()), *answer.pipe(rxllm.text(), rxllm.stream())]
@@ -156,8 +156,8 @@ def test_each_subscription_is_a_run():
 
 
 @pytest.mark.parametrize("llm", [Hello(), Breaks()], ids=["whole", "broken"])
-def test_a_raising_handler_is_logged_and_disturbs_nobody(llm, caplog):
-    """Neither the stream nor its siblings, before and after it."""
+def test_raising_handler_is_logged_and_affects_nothing(llm, caplog):
+    """Neither the stream, nor the handlers before and after it."""
     before, after = Listener(), Listener()
 
     def raises(event):
@@ -176,21 +176,21 @@ def test_a_raising_handler_is_logged_and_disturbs_nobody(llm, caplog):
 
 
 def test_functions_are_handlers():
-    """Anything that can be called with an event, an observer's `on_next` included."""
+    """Any function of an event, including an observer's `on_next`."""
     events, seen = [], []
     rxllm.observe(Hello(), events.append, rx.Observer(seen.append).on_next).invoke("x")
     assert 4 == len(events) == len(seen)
 
 
 @pytest.mark.parametrize("wrong", [None, 5, "print"])
-def test_what_cannot_hear_is_refused(wrong):
-    """At once, not at the first event."""
+def test_value_that_is_no_handler_is_refused(wrong):
+    """MisuseError is raised when it is attached, not at the first event."""
     with pytest.raises(MisuseError, match=f"not {type(wrong).__name__}"):
         rxllm.observe(Hello(), wrong)
 
 
-def test_observing_keeps_streaming_as_it_is():
-    """Whole answers stay whole, and `stream=False` reaches the model."""
+def test_observe_does_not_change_the_streaming():
+    """A whole answer stays whole, and `stream=False` reaches the model."""
 
     class Whole(LLM):
         async def complete(self, request):
@@ -205,8 +205,8 @@ def test_observing_keeps_streaming_as_it_is():
     assert [Started, RunChunk, Finished] == [type(event) for event in listener.heard]
 
 
-def test_a_handler_may_be_subscribed_to_an_answer():
-    """It is an observer: chunks, then a failure or nothing more."""
+def test_handler_may_subscribe_to_an_answer():
+    """A handler is an observer: it gets chunks, then an error or a completion."""
     listener = Listener()
     rx.of(Chunk("a")).subscribe(listener)
     rx.throw(failure := ValueError("no")).subscribe(listener)
@@ -215,8 +215,8 @@ def test_a_handler_may_be_subscribed_to_an_answer():
 
 
 @pytest.mark.parametrize("name", combinators.__all__)
-def test_its_docstring_has_a_marble_diagram(name):
-    """What the models would say, and below it what whoever asks hears, at the same moments."""
+def test_docstring_has_a_marble_diagram(name):
+    """It shows the models, and below them what the subscriber gets, at the same times."""
     lines = inspect.getdoc(getattr(rxllm, name)).splitlines()
     first = lines.index("::") + 2
     picture = [re.fullmatch(r"    (\w+|\w+\(.+\)) +(-\S+|S\S+F)(?: .*)?", line) for line in lines[first:]]
@@ -245,8 +245,8 @@ def test_run_of_a_combinator_has_its_name(name, combined):
     assert [name, "Hello"] == [event.name for event in listener.heard if isinstance(event, Started)]
 
 
-def test_combined_models_stream_as_the_first_of_them():
-    """The first is asked first, so what it does is what a caller can expect."""
+def test_combined_model_streams_as_its_first_model():
+    """The first model is asked first, so it tells the caller what to expect."""
 
     class Whole(LLM):
         async def complete(self, request):

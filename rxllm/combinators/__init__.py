@@ -1,4 +1,4 @@
-"""Model to model: ask again, ask another, ask both, choose, wait, keep, listen."""
+"""Combinators: functions from models to a model. They retry, fall back, hedge, route, limit, cache and observe."""
 
 from .cached import cached
 from .fallback import fallback

@@ -1,4 +1,4 @@
-"""What all combinators share: models and pipelines made of others."""
+"""The base of all combinators: models and pipelines that consist of others."""
 
 from __future__ import annotations
 
@@ -42,26 +42,26 @@ Stage = Callable[[Any], Observable[T]]
 
 
 class How(Protocol):
-    """What a combinator does with those it is made of.
+    """The behaviour of a combinator.
 
     Attributes:
-        name: what its runs are called.
+        name: the name of its runs.
     """
 
     name: ClassVar[str]
 
     def __call__(self, begins: tuple[Begin[Any], ...], given: Any, /) -> Observable[Any]:
-        """The stream for what was given, of those that each of them would make of it."""
+        """Combines the streams that `begins` create into one stream for the prompt."""
         ...
 
     def identity(self, of: tuple[str, ...], /) -> str:
-        """What tells the model from others, of the identities of those it is made of; see `LLM.identity`."""
+        """Composes the identity of the combined model from those of its models; see `LLM.identity`."""
         ...
 
 
 @frozen
 class CombinedLLM(LLM):
-    """A model made of others."""
+    """A model that consists of other models."""
 
     of: tuple[Stage[Any], ...]
     how: How
@@ -76,22 +76,22 @@ class CombinedLLM(LLM):
         return first.streaming if isinstance(first, LLM) else True
 
     def identity(self) -> str:
-        """As the combinator composes those of its models."""
+        """The identity that the combinator composes from those of its models."""
         identity = self.how.identity(tuple(stage.identity() for stage in self.of if isinstance(stage, LLM)))
         return identity if self.parameters == Parameters() else self._digest({"of": None, "how": identity})
 
     def __call__(self, prompt: Prompt | Observable[Any], /) -> Observable[Chunk]:
-        """As of every LLM."""
+        """Returns the cold Observable of the answer, as every LLM does."""
         if isinstance(prompt, Observable):
             return asking(prompt, self)
         request = Request.ask(prompt, self.parameters)
-        made = _made(self.how, self.of, request)
-        return observed(made, request.prompt, functools.partial(_identity, self, self.how), self.handlers, MESSAGE)
+        stream = _combine(self.how, self.of, request)
+        return observed(stream, request.prompt, functools.partial(_identity, self, self.how), self.handlers, MESSAGE)
 
 
 @frozen
 class CombinedPipeline(Pipeline[In, Out, Answer]):
-    """A pipeline made of others."""
+    """A pipeline that consists of other pipelines."""
 
     how: How
 
@@ -100,12 +100,12 @@ class CombinedPipeline(Pipeline[In, Out, Answer]):
 
     @property
     def _fold(self) -> Fold:
-        """That of the stages, where it is the same for all."""
+        """The fold of the stages, if all have the same one."""
         first, *others = {fold_of([stage]) for stage in self.stages}
         return BY_VALUE if others else first
 
     def _composed(self, prompt: In) -> Observable[Out]:
-        return _made(self.how, self.stages, prompt)
+        return _combine(self.how, self.stages, prompt)
 
     def _identity(self) -> Identity:
         return _identity(self, self.how)
@@ -116,9 +116,9 @@ def _shown(surface: Surface[Any, Any, Any], of: tuple[Stage[Any], ...], how: How
     return shown_call(how.name, [*map(shown_code, of), *given], surface)
 
 
-def _made(how: How, of: tuple[Stage[T], ...], given: Any) -> Observable[T]:
-    made = how(tuple(functools.partial(stage, given) for stage in of), given)
-    return asked_for(given, made) if isinstance(given, Request) else made
+def _combine(how: How, of: tuple[Stage[T], ...], given: Any) -> Observable[T]:
+    stream = how(tuple(functools.partial(stage, given) for stage in of), given)
+    return asked_for(given, stream) if isinstance(given, Request) else stream
 
 
 def _identity(surface: Surface[Any, Any, Any], how: How) -> Identity:
@@ -126,7 +126,11 @@ def _identity(surface: Surface[Any, Any, Any], how: How) -> Identity:
 
 
 def combined(how: How, *of: Stage[Any]) -> Any:
-    """The model made of models, or the pipeline made of pipelines."""
+    """Combines models to a model, and anything else to a pipeline.
+
+    Raises:
+        MisuseError: a stage is not callable.
+    """
     for stage in of:
         if not callable(cast("object", stage)):
             raise MisuseError(
@@ -139,7 +143,11 @@ def combined(how: How, *of: Stage[Any]) -> Any:
 
 
 def at_least_one(name: str, llms: tuple[Stage[Any], ...]) -> tuple[Stage[Any], ...]:
-    """The models, which `name` needs one of."""
+    """Checks that the combinator `name` got at least one model.
+
+    Raises:
+        MisuseError: there is none.
+    """
     if not llms:
-        raise MisuseError(f"{name} needs at least one model.")
+        raise MisuseError(f"{name} needs at least one model, but got none.")
     return llms

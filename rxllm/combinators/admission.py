@@ -1,4 +1,10 @@
-"""`admitted`: a stream that begins when a `Limiter` lets it, and holds its place until it has closed."""
+"""`admitted`: a stream that starts when a `Limiter` admits it.
+
+States of an admission: waiting (its ticket is in the queue), running, closing (the stream is over, but tasks of it
+still run), closed. It holds its place in the limiter until it is closed: a disposed request stays open at the server
+until its task has closed it. All states change on the event loop of the stream. The ticket is guarded by the queue's
+lock; see `queueing`.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +41,13 @@ _ADMISSIONS: Baggage[tuple[_Admission[Any], ...]] = Baggage(())
 
 @functools.lru_cache(64)
 def server_of(place: str) -> str:
-    """The server at an address, as ``host:port``."""
+    """Returns the server of a URL, as ``host:port``."""
     parts = urlsplit(place)
     return f"{parts.hostname}:{parts.port or {'https': 443, 'http': 80}.get(parts.scheme)}"
 
 
 class Servers:
-    """The servers that one limited model asks, as far as they are known: each answer adds its own."""
+    """The known servers of one limited model. Each answer adds its server."""
 
     __slots__ = ("names",)
 
@@ -49,7 +55,7 @@ class Servers:
         self.names = names
 
     def add(self, name: str) -> None:
-        """Another server has answered."""
+        """Adds a server that answered."""
         if name not in self.names:
             self.names = tuple(sorted((*self.names, name)))
 
@@ -62,7 +68,7 @@ def admitted(
     servers: Servers | None = None,
     request: Request | None = None,
 ) -> Source[T]:
-    """Begins when the limiter lets it.
+    """Starts a stream when the limiter admits it.
 
     ::
 
@@ -71,13 +77,13 @@ def admitted(
         -----------a-b-|
 
     Args:
-        begin: makes the stream.
-        limiter: the limiter.
-        tokens: how many the request takes, by an estimate.
-        servers: those that it asks.
-        request: what errors tell.
+        begin: creates the stream.
+        limiter: admits the stream.
+        tokens: an estimate of the request's tokens.
+        servers: the servers that may answer it.
+        request: the request, for errors.
 
-    Errors: `RateLimited` when it would wait for too long.
+    Errors: those of the stream; `RateLimited` when it would wait too long.
     """
     known = Servers() if servers is None else servers
 
@@ -90,7 +96,7 @@ def admitted(
 
 
 class _Started(set["asyncio.Task[None]"]):
-    """The tasks of one admitted stream, which are also those of the stream around it."""
+    """The tasks of one admitted stream. They also belong to the enclosing stream, so they are added to its set, too."""
 
     def __init__(self, around: set[asyncio.Task[None]], emptied: Callable[[], object]) -> None:
         super().__init__()
@@ -116,18 +122,20 @@ def _admissions(scheduler: Scheduler) -> tuple[_Admission[Any], ...]:
 
 
 def twice(limiter: Limiter) -> str:
-    """The sentence for a request that holds a place of the limiter and asks for another."""
+    """The error text for a request that holds a place in the limiter and needs another one."""
     return (
-        f"{limiter!r} limits a request, and also another one that is a part of it: the first would hold its place "
-        "while it waits for the second. Limit one of the two, or give each a Limiter of its own."
+        f"{limiter!r} limits a request and also a request within it, so the outer one would hold its place while it "
+        "waits for the inner one for ever. Limit one of the two, or use a Limiter for each."
     )
 
 
 class _Admission(Asked, abc.ObserverBase[T], abc.DisposableBase):
-    """One request that waits for its turn, or runs.
+    """One request, from its ticket to its close.
 
-    It gives its place back when the stream is over *and* all tasks that the stream has started have ended, since a
-    request that was left is open until its task has closed it.
+    Attributes:
+        counted: the tokens that the answer itself reports.
+        is_over: whether the stream has ended or was disposed.
+        tasks: the running tasks that the stream started.
     """
 
     def __init__(
@@ -152,31 +160,31 @@ class _Admission(Asked, abc.ObserverBase[T], abc.DisposableBase):
         self.limiter = limiter
         self.queue: Queue = limiter._queue  # pyright: ignore[reportPrivateUsage]
         self.servers = servers
-        self.counted = 0  # tokens, by the answer itself
+        self.counted = 0
         self.is_over: bool = False
         self.tasks: set[asyncio.Task[None]] = set()
         self.subscription = LockFreeSerialDisposable()
-        # What this stream begins must not see the context of the other request that makes room for it.
+        # Another request that leaves may start this stream. Its context must not leak into this one.
         begin = partial(scheduler.context.copy().run, self.start) if isinstance(scheduler, Scheduler) else self.start
         self.ticket = Ticket(scheduler, begin, self.refused, tokens, servers.names)
-        # A script that has only subscribed stays alive while it waits, too.
+        # Keeps a script alive that has only subscribed.
         self.release = scheduler.hold() if isinstance(scheduler, Scheduler) else None
 
     def tell(self, error: RxllmError) -> None:
-        """Tells an error of the request, and that it still waited for the limiter."""
+        """Sets the error's request, and adds to its text that the request waited for the limiter."""
         super().tell(error)
-        sentence = f"The request was not sent: it waited for its turn in {self.limiter!r}."
+        sentence = f"The request was not sent, because it waited for {self.limiter!r}."
         error.args = (f"{error} {sentence}", *error.args[1:])
 
     def refused(self, seconds: float) -> None:
-        """The limiter does not let it begin."""
+        """Errors the stream, because the limiter refused the ticket."""
         ticket, limiter = self.ticket, self.limiter
         why = f"{', '.join(self.servers.names)} asks to wait" if ticket.held is not None else f"{limiter!r} is full"
-        when = "." if seconds == inf else f", and it would begin in {seconds:.3g} s at the earliest."
+        when = "." if seconds == inf else f", and it could start in {seconds:.3g} s at the earliest."
         waited = ticket.now() - ticket.entered
-        after = f" after {waited:.3g} s of waiting" if waited >= 0.01 else ""
+        after = f" after {waited:.3g} s" if waited >= 0.01 else ""
         error = RateLimited(
-            f"The request was not sent{after}: {why}{when} Limiter(max_wait=…) allows more.",
+            f"The request was not sent{after}: {why}{when} Limiter(max_wait=…) allows longer waits.",
             retry_after=None if seconds == inf else seconds,
             code="limiter",
         )
@@ -184,7 +192,7 @@ class _Admission(Asked, abc.ObserverBase[T], abc.DisposableBase):
         self.on_error(error)
 
     def start(self) -> None:
-        self.ended()  # of the waiting
+        self.ended()  # it no longer waits
         scheduler = self.scheduler
         if isinstance(scheduler, Scheduler):
             outer = scheduler.carried(ON_RESPONSE)
@@ -208,7 +216,7 @@ class _Admission(Asked, abc.ObserverBase[T], abc.DisposableBase):
             self.subscription.disposable = connect(self.source(), self, scheduler)
         except Exception as error:
             self.on_error(error)
-        except BaseException:  # such as Ctrl-C, which the loop may outlive
+        except BaseException:  # such as Ctrl-C, after which the loop may continue
             self.leave()
             raise
         self.let_go()
@@ -229,21 +237,21 @@ class _Admission(Asked, abc.ObserverBase[T], abc.DisposableBase):
         self.observer.on_completed()
 
     def leave(self) -> None:
-        """The stream is over, or nobody waits for it any more."""
+        """Marks the stream as over, and gives its place back if no task of it runs."""
         self.ended()
         self.let_go()
         self.is_over = True
-        # The garbage collector may close what a dead loop has left over anywhere, within the queue's lock, too: then
-        # the loop does not run this, and the queue drops the line of the dead loop.
+        # The garbage collector may close a dead loop's generators at any point, even while this thread holds the
+        # queue's lock. Then the dead loop does not run this call, and the queue drops the line of that loop itself.
         call(self.scheduler, self.closed)
 
     def closed(self) -> None:
-        """A task of the stream has ended, or the stream is over: if both, the place is free."""
+        """Frees the place, once the stream is over and all of its tasks have ended."""
         if self.is_over and not self.tasks:
             self.queue.leave(self.ticket)
 
     def broken(self, error: BaseException) -> None:
-        """Code around the request raised; or its loop ends, on which no other request can begin."""
+        """Leaves after code around the request raised, or its loop ends. No other request can start on such a loop."""
         if isinstance(error, asyncio.CancelledError):
             call(self.scheduler, partial(self.queue.abandon, self.scheduler))
         self.leave()

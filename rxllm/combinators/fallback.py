@@ -25,11 +25,11 @@ class _Fallback:
     when: Callable[[Exception], bool] = is_no_misuse
 
     def identity(self, of: tuple[str, ...]) -> str:
-        """All of the models', in their order: any of them may answer."""
+        """The identities of all models in their order, because each of them may answer."""
         return digest([self.name, of])
 
     def __call__(self, begins: tuple[Begin[T], ...], given: Any) -> Observable[T]:
-        """Asks the next when one has failed."""
+        """Asks the next model when one has failed."""
         return tried(begins, self.when, None)
 
 
@@ -50,7 +50,7 @@ def fallback(
 
 
 def fallback(*llms: Stage[Any], when: Callable[[Exception], bool] = is_no_misuse) -> Any:
-    """Asks the next one when one fails before its first chunk.
+    """Asks the next model when one fails before its first part.
 
     ::
 
@@ -58,13 +58,14 @@ def fallback(*llms: Stage[Any], when: Callable[[Exception], bool] = is_no_misuse
         b                  ----Hel-lo-|
         fallback(a, b)   ------Hel-lo-|
 
-    What has begun is not begun again. An empty answer is an answer. Mistakes of the program (`MisuseError`) are not
-    got round. Only the last one asks again by itself (``max_retries``): the others' failures are not waited for.
+    An answer that has started is never restarted. An empty answer counts as an answer. A mistake of the program
+    (`MisuseError`) ends the request. Only the last model retries by itself (``max_retries``), so that the others fail
+    without waiting.
 
     Args:
-        llms: models; or pipelines and any other functions from a prompt to an Observable.
-        when: whether to go on to the next after this error.
+        llms: models, pipelines, or other functions from a prompt to an Observable.
+        when: whether to ask the next model after this error.
 
-    Errors: the last one's; those of the others are its notes.
+    Errors: the error of the last model, with the errors of the others as its notes.
     """
     return combined(_Fallback(when), *at_least_one("fallback", llms))

@@ -26,11 +26,11 @@ class _Hedge:
     after: float
 
     def identity(self, of: tuple[str, ...]) -> str:
-        """All of the models', in their order: any of them may answer."""
+        """The identities of all models in their order, because each of them may answer."""
         return digest([self.name, of])
 
     def __call__(self, begins: tuple[Begin[T], ...], given: Any) -> Observable[T]:
-        """Asks the next when one is silent, or has failed."""
+        """Asks the next model when one is slow or has failed."""
         return tried(begins, is_no_misuse, self.after)
 
 
@@ -45,25 +45,26 @@ def hedge(*llms: Callable[[In], Observable[Out]], after: float) -> Pipeline[In, 
 
 
 def hedge(*llms: Stage[Any], after: float) -> Any:
-    """Asks the next one, too, when one is silent for `after` seconds or fails; the first that says something is it.
+    """Asks the next model, too, when one emits nothing for `after` seconds or fails. The first to emit content wins.
 
     ::
 
-        a                     ------------x      (left as soon as b speaks)
+        a                     ------------x      (disposed as soon as b emits)
         b                        ---Hel-lo-|
         hedge(a, b, after=3)  ------Hel-lo-|
 
-    The first part commits (reasoning counts), and so does an end without one: an empty answer is an answer. Losers
-    are closed at once, which is what keeps the second request cheap. ``after=0`` is a race, which failures don't win.
-    Only the last one asks again by itself (``max_retries``).
+    The first part decides (reasoning counts), and so does a completion: an empty answer counts as an answer. The other
+    requests are closed at once, which keeps hedging cheap. With ``after=0`` all models start at once; a failed model
+    does not win. Only the last model retries by itself (``max_retries``).
 
-    `after` near the 95th percentile of the time to the first chunk costs 5 % more requests and cuts the tail.
+    With `after` near the 95th percentile of the time to the first chunk, 5 % more requests remove the slowest answers.
 
     Args:
-        llms: models, the preferred first; or pipelines and any other functions from a prompt to an Observable.
-        after: seconds of silence.
+        llms: models, pipelines, or other functions from a prompt to an Observable; the preferred one first.
+        after: seconds without content after which the next model is asked.
 
-    Errors: the last one's, if all fail; those of the others are its notes.
+    Errors: if all models fail, the error of the last one, with the errors of the others as its notes.
+
     Source: J. Dean and L. A. Barroso, "The Tail at Scale", 2013.
     """
     if after != 0:

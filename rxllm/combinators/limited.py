@@ -1,4 +1,4 @@
-"""`limited`: requests wait for their turn at a `Limiter`."""
+"""`limited`: send requests at the rate that a `Limiter` allows."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class _Limited:
     servers: Servers = field(eq=False, repr=False)
 
     def identity(self, of: tuple[str, ...]) -> str:
-        """The model's: its answers are the same."""
+        """The identity of the model, because its answers do not change."""
         return of[0]
 
     def __call__(self, begins: tuple[Begin[T], ...], given: Any) -> Observable[T]:
-        """Asks when it may."""
+        """Asks the model when the limiter admits the request."""
         request = given if isinstance(given, Request) else None
         text = str(given) if request is None else request.text
         tokens = len(text) // 4 + 1 + ((request and request.max_tokens) or 0)
@@ -50,28 +50,30 @@ def limited(llm: Callable[[In], Observable[Out]], limiter: Limiter) -> Pipeline[
 
 
 def limited(llm: Stage[Any], limiter: Limiter) -> Any:
-    """Asks when the limiter lets it, first come, first served. A request that is left while it waits makes room.
+    """Sends each request when the limiter admits it, in the order of arrival. Disposing removes a waiting request.
 
     ::
 
         llm                     ---a-b-|
         limited(llm, limiter)   -------a-b-|
 
-    One `Limiter` may be shared by many models, loops and threads. Put ``limited`` inside of ``retry``, so that each
-    attempt counts, and inside of ``cached``, so that nothing counts that isn't asked.
+    Models, event loops and threads may share one `Limiter`. Use ``retry(limited(…))``, so that each attempt counts, and
+    ``cached(limited(…))``, so that stored answers do not count.
 
-    The wait counts for every time limit around ``limited``: `first_chunk_timeout`, `deadline`, ``retry(…, timeout=…)``
-    and ``hedge``'s `after`. It does not count for the time limits of the model inside, ``OpenAI(…, timeout=…)``, which
-    begin when the request is sent.
+    The wait counts towards each time limit around ``limited``: `first_chunk_timeout`, `deadline`,
+    ``retry(…, timeout=…)`` and the `after` of ``hedge``. It does not count towards the limits of the model inside,
+    ``OpenAI(…, timeout=…)``, which start when the request is sent.
 
-    Errors: `RateLimited`, without a request being sent, when a server asks for a wait of more than 60 seconds, or
-        after the limiter's `max_wait`; so ``fallback(limited(a, limiter), b)`` moves on to b.
+    Errors: those of the model. `RateLimited`, before the request is sent, when a server asks for a wait of more than 60
+        seconds, or after the limiter's `max_wait`; so ``fallback(limited(a, limiter), b)`` asks b.
 
     Raises:
-        MisuseError: this is no Limiter, or the same limiter limits a part of `llm` already.
+        MisuseError: `limiter` is not a Limiter, or it already limits a part of `llm`.
     """
     if not isinstance(cast("object", limiter), Limiter):
-        raise MisuseError(f"limited takes a Limiter, as in rxllm.Limiter(concurrency=4), not {type(limiter).__name__}.")
+        raise MisuseError(
+            f"limited takes a Limiter, such as rxllm.Limiter(concurrency=4), not {type(limiter).__name__}."
+        )
     parts = tuple(_parts(llm))
     if any(isinstance(how := getattr(part, "how", None), _Limited) and how.limiter is limiter for part in parts):
         raise MisuseError(twice(limiter))
@@ -81,7 +83,7 @@ def limited(llm: Stage[Any], limiter: Limiter) -> Any:
 
 
 def _parts(stage: object) -> Iterator[object]:
-    """A stage, and all models and stages that it is made of, as far as its fields show them."""
+    """Yields a stage, and all models and stages in its fields."""
     yield stage
     if isinstance(stage, Surface):
         kind: Any = type(cast("object", stage))

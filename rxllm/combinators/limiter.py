@@ -1,4 +1,4 @@
-"""`Limiter`: how many requests may run at once, and how many may begin in a while."""
+"""`Limiter`: how many requests may run at once, and how many may start per second or minute."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ _limiters: weakref.WeakSet[Limiter] = weakref.WeakSet()
 
 
 class Limiter:
-    """Lets requests begin in the order in which they came, as many as may. Models, loops and threads may share it.
+    """Admits requests in the order of arrival, within its limits. Models, event loops and threads may share it.
 
     ::
 
         limiter = rxllm.Limiter(concurrency=8, requests_per_minute=500)
         llm = rxllm.limited(rxllm.OpenAI("gpt-5-mini"), limiter)
 
-    Requests are paced: after a burst of one second's worth the next ones follow at the average rate, so that 60 a
-    minute is one each second, not 60 at once and then silence. In no period do more begin than the limit says. A
-    request's tokens are estimated (4 characters each, and its ``max_tokens``) and corrected when the answer counts
-    them.
+    Requests are paced: after a burst of one second's worth, they follow at the average rate. So 60 a minute means one
+    each second, not 60 at once and a long pause. No period exceeds the limit. The tokens of a request are estimated
+    (one for 4 characters, plus its ``max_tokens``), and corrected when the answer reports its usage.
 
-    It also obeys servers, each for itself: ``retry-after`` of a refusal, and the headers that say how much a server
-    still takes. A request that a server would make wait for more than 60 seconds fails with `RateLimited` at once.
+    The limiter also follows each server: its ``retry-after`` when it refuses a request, and its rate-limit headers. A
+    request fails at once with `RateLimited`, if a server asks it to wait more than 60 seconds.
 
     Args:
-        concurrency: how many requests run at once. A request that was left counts until its connection is closed.
-        requests_per_minute: how many begin in a minute.
-        tokens_per_minute: how many tokens, of input and output, in a minute.
-        requests_per_second: how many begin in a second; 0.5 is one in two seconds.
-        burst: how many may begin together before the pace holds; by default one second's worth of a limit per minute,
-            and at least 1.
-        max_wait: seconds that a request waits, for its turn and for a server, before it fails with `RateLimited`; 0
-            rejects what cannot begin at once. None waits for its turn as long as it takes, and for a server for 60 s.
+        concurrency: the largest number of running requests. A disposed request counts until its connection is closed.
+        requests_per_minute: the largest number of requests that start in a minute.
+        tokens_per_minute: the largest number of input and output tokens in a minute.
+        requests_per_second: the largest number of requests that start in a second; 0.5 means one in two seconds.
+        burst: how many requests may start together before the pace applies; by default one second's worth of a limit
+            per minute, and at least 1.
+        max_wait: seconds that a request waits, for its turn and for a server, before it fails with `RateLimited`. 0
+            rejects a request that cannot start at once. None waits for its turn without a limit, and for a server at
+            most 60 s.
 
     Raises:
         MisuseError: an argument is out of its range.
@@ -85,7 +85,9 @@ class Limiter:
         if tokens_per_minute is not None:
             rates.append(("tokens", Rate(tokens_per_minute, 60.0, burst)))
         if burst is not None and not rates:
-            raise MisuseError("burst= says how far a rate may be exceeded: give requests_per_minute= or another rate.")
+            raise MisuseError(
+                "burst= needs a rate that it applies to, but none was given. Add requests_per_minute= or another rate."
+            )
         self._limits = {**whole, "requests_per_second": requests_per_second, "max_wait": max_wait}
         self._queue = Queue(concurrency, tuple(rates), max_wait)
         _limiters.add(self)
@@ -94,7 +96,7 @@ class Limiter:
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """The same limiter: copies of a model share one limit, as the server that they ask does."""
+        """Returns the same limiter: copies of a model ask the same server, so they share its limit."""
         return self
 
     def __reduce__(self) -> NoReturn:
@@ -104,8 +106,8 @@ class Limiter:
         )
 
     def __repr__(self) -> str:
-        given = ", ".join(f"{name}={limit}" for name, limit in self._limits.items() if limit is not None)
-        return f"Limiter({given})"
+        limits = ", ".join(f"{name}={limit}" for name, limit in self._limits.items() if limit is not None)
+        return f"Limiter({limits})"
 
 
 def _is_number(value: object) -> bool:
@@ -113,7 +115,7 @@ def _is_number(value: object) -> bool:
 
 
 def _empty_queues() -> None:
-    """In a forked child the parent's requests do not run, and none of them will ever leave."""
+    """Empties the queues in a forked child, where the requests of the parent never end."""
     for limiter in _limiters:
         limiter._queue.reset()  # pyright: ignore[reportPrivateUsage]
 

@@ -9,7 +9,7 @@ __all__ = ["observe"]
 
 
 def observe(llm: LLM, *handlers: Listener) -> LLM:
-    """The same model, with listeners: each hears every run from its Started to its Finished, Failed or Cancelled.
+    """Attaches handlers to a model. Each gets the events of every run, from Started to Finished, Failed or Cancelled.
 
     ::
 
@@ -17,10 +17,10 @@ def observe(llm: LLM, *handlers: Listener) -> LLM:
         observe(llm, handler)   ---Hel-lo-|
         handler                 S--Hel-lo-F
 
-    A handler is a `Handler`, any observer of events or a function of events. One that raises is logged, and disturbs
-    neither the stream nor the other handlers. Handlers run where the stream does, so they must not block.
+    A handler is a `Handler`, any observer of events, or a function of events. An exception of a handler is logged, and
+    affects neither the stream nor other handlers. Handlers run on the event loop of the stream, so they must not block.
 
     Raises:
-        MisuseError: a handler is none of these.
+        MisuseError: a handler is something else.
     """
     return llm.with_config(handlers=handlers)

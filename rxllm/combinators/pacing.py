@@ -1,6 +1,7 @@
-"""How much may begin when: a `Rate` that the program sets, and the `ServerLimits` that a server announces.
+"""The arithmetic of rate limits: a `Rate` of the program, and the `ServerLimits` that a server announces.
 
-Both are plain arithmetic on a clock that the caller reads. They know no event loops, threads or requests.
+The caller passes the time of its clock. Nothing here uses event loops, threads or requests, and nothing is locked: the
+lock of the `Queue` guards all of it.
 """
 
 from __future__ import annotations
@@ -10,17 +11,17 @@ from collections.abc import Mapping
 
 __all__ = ["INSTANT", "Rate", "ServerLimits", "Span"]
 
-INSTANT = 1e-6  # seconds; clocks cannot tell shorter spans apart
-SPANS = 240  # a rate counts in spans of this fraction of its period, so that its memory and its time are constant
+INSTANT = 1e-6  # seconds, the resolution of the clocks
+SPANS = 240  # spans in the period of a rate; counting by spans keeps memory and time constant
 
 
 class Span:
-    """What began within a short span of time.
+    """The requests that started within a short span of time.
 
     Attributes:
-        first: when the first of it began.
-        last: when the last of it began.
-        amount: how much it is, as far as is known.
+        first: the time of the first start.
+        last: the time of the last start.
+        amount: the number of requests or tokens, as far as it is known.
     """
 
     __slots__ = ("amount", "first", "last")
@@ -33,15 +34,15 @@ class Span:
 class Rate:
     """At most `limit` in each period of `seconds`, evenly paced.
 
-    Two rules hold at once. The *window* keeps the promise: what began in the last `seconds` never exceeds `limit`.
-    The *pace* spreads it: `burst` may begin together, and the next ones follow at the average rate.
+    Two rules apply. The *window*: the amount that started in the last `seconds` never exceeds `limit`. The *pace*:
+    `burst` requests may start together, and the next ones follow at the average rate.
 
-    An amount above `limit` begins when nothing else has begun in the window, so that it never waits for ever.
+    An amount above `limit` starts when the window is empty, so that it does not wait for ever.
 
     Args:
         limit: the amount in each period.
         seconds: the period.
-        burst: how many of equal amount may begin together; None allows a sixtieth of the limit, and at least one.
+        burst: how many requests of equal amount may start together; None means a sixtieth of the limit, at least one.
     """
 
     __slots__ = ("burst", "due", "limit", "per_second", "seconds", "spans", "taken")
@@ -52,11 +53,11 @@ class Rate:
         self.burst = burst
         self.per_second = limit / seconds
         self.spans: deque[Span] = deque()
-        self.taken = 0.0  # by all spans
-        self.due = 0.0  # when the pace has caught up with all that began
+        self.taken = 0.0  # the amount of all spans
+        self.due = 0.0  # the time when the average rate has caught up with all starts
 
     def wait(self, amount: float, now: float) -> float:
-        """Seconds until so much may begin."""
+        """Returns the seconds until this amount may start."""
         self._forget(now)
         cost = min(amount, self.limit) / self.per_second
         slack = max(0.0, self.seconds / 60 - cost) if self.burst is None else (self.burst - 1) * cost
@@ -70,7 +71,7 @@ class Rate:
         return wait
 
     def take(self, amount: float, now: float) -> Span:
-        """Counts so much that begins now."""
+        """Counts an amount that starts now."""
         spans = self.spans
         if not spans or now - spans[-1].first > self.seconds / SPANS:
             spans.append(Span(now))
@@ -81,9 +82,9 @@ class Rate:
         return span
 
     def change(self, span: Span, before: float, after: float) -> None:
-        """Corrects an amount that was counted."""
+        """Corrects a counted amount."""
         self.due += (min(after, self.limit) - min(before, self.limit)) / self.per_second
-        if self.spans and span.first >= self.spans[0].first:  # else it has left the window
+        if self.spans and span.first >= self.spans[0].first:  # else the span has left the window
             span.amount += after - before
             self.taken += after - before
 
@@ -96,21 +97,26 @@ class Rate:
 
 
 class ServerLimits:
-    """What one server has announced: how long it takes nothing, and how much it still takes."""
+    """The announcements of one server.
+
+    Attributes:
+        closed_until: the time until which it refuses requests.
+        left: for requests and for tokens, how many it still accepts, and until when.
+    """
 
     __slots__ = ("closed_until", "left")
 
     def __init__(self) -> None:
         self.closed_until = 0.0
-        self.left: dict[str, tuple[float, float]] = {}  # of requests and of tokens: how many, and until when
+        self.left: dict[str, tuple[float, float]] = {}
 
     def learn(self, status: int, headers: Mapping[str, str], now: float, believed: float) -> bool:
-        """Reads the headers of an answer; whether they said anything.
+        """Reads the headers of a response, and returns whether they contain an announcement.
 
-        ``retry-after`` counts only where the server refused: with an answer it closes nothing. No figure counts for
-        longer than `believed` seconds.
+        ``retry-after`` counts only in a response that refuses the request. Each announcement counts for at most
+        `believed` seconds.
         """
-        from ..wire.rates import allowances, retry_after  # only limiters of models over HTTP pay for it
+        from ..wire.rates import allowances, retry_after  # imported here, because only models over HTTP need it
 
         wait = retry_after(headers) if is_refusal(status) else None
         if wait is not None:
@@ -121,27 +127,27 @@ class ServerLimits:
         return wait is not None or bool(announced)
 
     def wait(self, tokens: float, now: float) -> float:
-        """Seconds until the server takes a request of so many tokens."""
+        """Returns the seconds until the server accepts a request of this many tokens."""
         wait = max(0.0, self.closed_until - now)
         for of, amount in (("requests", 1.0), ("tokens", tokens)):
             left, until = self.left.get(of, (amount, 0.0))
-            # A request that is larger than all that the server ever takes is the server's to refuse.
+            # A request that exceeds the server's whole limit is sent, and the server refuses it.
             if left < amount and until > now:
                 wait = max(wait, until - now)
         return wait
 
     def take(self, tokens: float, sign: int) -> None:
-        """Counts a request of so many tokens that begins, or that did not begin after all (-1)."""
+        """Counts a request of this many tokens that starts (+1), or that does not start after all (-1)."""
         for of, amount in (("requests", 1.0), ("tokens", tokens)):
             if of in self.left:
                 left, until = self.left[of]
                 self.left[of] = (left - sign * amount, until)
 
     def is_over(self, now: float) -> bool:
-        """Whether all that was announced has passed."""
+        """Whether all announcements have expired."""
         return self.closed_until <= now and all(until <= now for _, until in self.left.values())
 
 
 def is_refusal(status: int) -> bool:
-    """Whether a server that answers so asks its clients to wait."""
+    """Whether a response with this status asks the client to wait."""
     return status == 429 or status >= 500

@@ -1,17 +1,16 @@
-"""The queue of a `Limiter`: tickets of any number of event loops, and who begins next.
+"""The queue of a `Limiter`: it admits the tickets of any number of event loops.
 
-States of a ticket, and who changes them::
+States of a ticket, and what changes them::
 
-    enter ─► waiting ─► called ─► running ─► left      the queue's lock is held for each step
+    enter ─► waiting ─► called ─► running ─► left      the queue's lock guards each step
                 │          │
-                └──────────┴─► refused                 when it would wait, or has waited, for too long
+                └──────────┴─► refused                 its wait is, or would be, too long
 
-Any thread may let a ticket enter or leave, and thereby call up others. A ticket begins, or hears that it is refused,
-on its own event loop only. An event loop can end or stall at any moment without telling anybody. So a loop that was
-asked to begin its tickets and does not within `PATIENCE` seconds loses its turn to the others, and each line of
-waiting tickets sets an alarm on its own loop.
+Any thread may let a ticket enter or leave, and so cause others to be called. A ticket starts, or is refused, on its own
+event loop only. An event loop can end or stall at any moment without a notice. So a loop that does not start its called
+tickets within `PATIENCE` seconds loses its turn, and each line of waiting tickets sets a timer on its own loop.
 
-It is one room because tickets, lines and the queue are each other's state, under one lock.
+Tickets, lines and the queue are in one module because one lock guards them all.
 """
 
 from __future__ import annotations
@@ -27,34 +26,35 @@ from typing import Literal
 from reactivex import abc
 
 from ..bounds import BELIEVED, MAX_WAIT
+from ..operators._observer import ignore
 from ..runtime.disposable import LockFreeSerialDisposable
-from ..runtime.loops import Loop, in_loop
+from ..runtime.loops import Loop, do_nothing, in_loop
 from ..runtime.scheduler import Scheduler, Timers, call, clock
 from .pacing import INSTANT, Rate, ServerLimits, Span
 
 __all__ = ["Queue", "Ticket"]
 
-PATIENCE = 1.0  # seconds that a loop may take to begin a ticket; and between two looks whether other loops have ended
-SERVERS = 256  # servers whose announcements are kept; more are forgotten when their figures have passed
+PATIENCE = 1.0  # seconds for a loop to start a ticket, and between two checks whether other loops have ended
+SERVERS = 256  # servers whose announcements are kept; above this number, expired announcements are dropped
 
 Counted = Literal["requests", "tokens"]
 
 
 class Ticket:
-    """One request's place in the queue, or among the requests that run.
+    """The place of one request in the queue or among the running requests.
 
     Attributes:
-        home: where it begins.
-        begin: begins it; dropped when the ticket leaves, with the request that it holds.
-        refuse: tells it that it will not begin, and the seconds until it could.
-        tokens: how many the request takes, as far as is known.
-        servers: the servers that may answer it, as far as is known.
-        now: its clock.
-        number: its place in the order of arrival.
-        entered: when it entered.
-        held: since when it waits for a server alone, None while it does not.
-        spans: where each rate counts it, once it is called.
-        refused: the seconds until it could begin, if it is refused.
+        scheduler: where the request starts.
+        begin: starts the request. It holds the request, so it is dropped when the ticket leaves.
+        refuse: refuses the request, with the seconds until it could start.
+        tokens: the request's tokens, as far as they are known.
+        servers: the servers that may answer it, as far as they are known.
+        now: the clock of its scheduler.
+        number: its position in the order of arrival.
+        entered: the time of its arrival.
+        held: the time since which only a server delays it; None while something else does.
+        spans: the span of each rate that counts it, once it is called.
+        refused: the seconds until it could start, if it is refused.
     """
 
     __slots__ = (
@@ -92,23 +92,23 @@ class Ticket:
         self.refused: float | None = None
 
     def amount(self, of: Counted) -> float:
-        """How much it takes of what a rate counts."""
+        """Returns its amount of requests or tokens."""
         return 1.0 if of == "requests" else self.tokens
 
 
 class Line:
-    """The tickets of one event loop, or of one virtual time, for the same servers.
+    """The tickets of one event loop, or of one virtual-time scheduler, for the same servers.
 
     Attributes:
-        loop: None on virtual time.
-        servers: who may answer them.
-        waiting: in the order of arrival.
-        called: those that may begin, or are refused, and that the loop has not reached yet.
-        running: those that have begun.
-        asked: since when the loop has been asked to go through `called` (`time.monotonic`); None while it is not.
-        alarm: makes the line look again.
-        rings: when the alarm rings, by the line's clock.
-        wait: seconds until the first that waits may begin, as of the last look.
+        loop: the event loop; None on virtual time.
+        servers: the servers that may answer the tickets.
+        waiting: the waiting tickets, in the order of arrival.
+        called: the tickets that may start, or are refused, and that the loop has not processed yet.
+        running: the tickets that have started.
+        asked: the `time.monotonic` at which the loop was asked to process `called`; None while it is not asked.
+        alarm: the timer that checks the line again.
+        rings: the time of the timer, by the line's clock.
+        wait: the seconds until the first waiting ticket may start, as of the last check.
     """
 
     __slots__ = ("alarm", "asked", "called", "loop", "rings", "running", "servers", "wait", "waiting")
@@ -130,17 +130,17 @@ class Line:
         return next(iter(self.waiting))
 
     def is_silent(self) -> bool:
-        """Whether the loop was asked and does not answer: it is stopped, busy, or closed."""
+        """Whether the loop was asked and does not respond, because it is stopped, busy or closed."""
         return self.asked is not None and time.monotonic() > self.asked + PATIENCE
 
 
 class Queue:
-    """First come, first served, within the limits; a ticket whose server is closed lets the others pass.
+    """Admits tickets in the order of arrival, within the limits. A ticket that waits for its server lets others pass.
 
     Args:
-        concurrency: how many tickets may run at once.
-        rates: each with what it counts.
-        max_wait: seconds that a ticket waits; None bounds only the wait for a server.
+        concurrency: the largest number of running tickets; None disables this limit.
+        rates: the rates, each with the amount that it counts.
+        max_wait: the longest wait of a ticket in seconds; None limits the wait for a server only.
     """
 
     def __init__(
@@ -155,13 +155,13 @@ class Queue:
         self.reset()
 
     def reset(self) -> None:
-        """Empties the queue: in a forked child no ticket of the parent ever leaves."""
+        """Empties the queue, because in a forked child no ticket of the parent ever leaves."""
         self.lock = threading.Lock()
         self.lines: dict[object, Line] = {}
-        self.busy = 0  # tickets that were called or run
+        self.busy = 0  # the number of called and running tickets
 
     def enter(self, ticket: Ticket) -> None:
-        """Lets the ticket begin when its turn comes."""
+        """Adds a ticket, which starts when its turn comes."""
         with self.lock:
             self.entered += 1
             ticket.number = self.entered
@@ -169,7 +169,7 @@ class Queue:
         self.admit()
 
     def leave(self, ticket: Ticket) -> None:
-        """The ticket no longer waits, or its request has closed."""
+        """Removes a ticket that no longer waits, or whose request has closed."""
         with self.lock:
             line = self._line(ticket)
             if ticket in line.running:
@@ -182,19 +182,19 @@ class Queue:
                 del line.waiting[ticket]
             else:
                 return
-        ticket.begin, ticket.refuse = _nothing, _unheard  # which hold the request
+        ticket.begin, ticket.refuse = do_nothing, ignore  # the old ones hold the request
         self.admit()
 
     def abandon(self, scheduler: Timers) -> None:
-        """Forgets the tickets that wait on a loop that ends."""
+        """Drops the tickets that wait on a loop that ends."""
         with self.lock:
             for line in self.lines.values():
                 if line.loop is not None and isinstance(scheduler, Scheduler) and line.loop is scheduler.loop:
-                    self._call_back(line)
+                    self._take_back(line)
                     line.waiting.clear()
 
     def learn(self, server: str, status: int, headers: Mapping[str, str], now: float) -> None:
-        """Reads what a server's answer announces about its limits."""
+        """Reads a server's announcements of its limits from the headers of a response."""
         with self.lock:
             known = self.servers.get(server)
             limits = known or ServerLimits()
@@ -204,38 +204,40 @@ class Queue:
                 self.servers[server] = limits
 
     def count(self, ticket: Ticket, tokens: float) -> None:
-        """Corrects how many tokens the ticket's request takes."""
+        """Corrects the tokens of the ticket's request."""
         if tokens == ticket.tokens:
             return
         with self.lock:
-            for (of, rate), span in zip(self.rates, ticket.spans, strict=False):  # none before it is called
+            for (of, rate), span in zip(
+                self.rates, ticket.spans, strict=False
+            ):  # a ticket has no spans before it is called
                 if of == "tokens":
                     rate.change(span, ticket.tokens, tokens)
             ticket.tokens = tokens
 
     def admit(self) -> None:
-        """Calls up all tickets that may begin now, and asks their loops to begin them; the others look again later."""
+        """Calls all tickets that may start now, and asks their loops to start them. The others get timers."""
         with self.lock:
             self._tidy()
-            self._call_up()
+            self._call_all()
             asked: list[tuple[Line, Timers]] = []
             for line in self.lines.values():
                 self._set_alarm(line)
-                if line.called and line.asked is None:  # a loop that was asked goes through all that are called
+                if line.called and line.asked is None:  # a loop that was asked processes all called tickets
                     line.asked = time.monotonic()
                     asked.append((line, line.called[0].scheduler))
-        # The loop of this thread comes last: what begins here takes its time, and may raise.
+        # The loop of this thread comes last, because its tickets start right here, which takes time and may raise.
         for line, scheduler in sorted(asked, key=lambda each: each[0].loop is None or in_loop(each[0].loop)):
             call(scheduler, partial(self._begin, line))
 
     def _begin(self, line: Line) -> None:
-        """Begins the called tickets, on their loop."""
+        """Starts or refuses the called tickets, on their loop."""
         try:
             while (ticket := self._next(line)) is not None:
                 if ticket.refused is None:
                     ticket.begin()
                 else:
-                    refuse, ticket.begin, ticket.refuse = ticket.refuse, _nothing, _unheard
+                    refuse, ticket.begin, ticket.refuse = ticket.refuse, do_nothing, ignore
                     refuse(ticket.refused)
         finally:
             with self.lock:
@@ -262,25 +264,25 @@ class Queue:
         return line
 
     def _tidy(self) -> None:
-        """Drops empty lines and those of closed loops; a silent loop's called tickets wait again."""
+        """Drops empty lines and lines of closed loops. The called tickets of a silent loop wait again."""
         for key, line in list(self.lines.items()):
             ended = line.loop is not None and line.loop.is_closed()
             if ended or line.is_silent():
-                self._call_back(line)
+                self._take_back(line)
             if ended or not (line.waiting or line.called or line.running or line.asked is not None):
                 line.alarm.dispose()
                 self.busy -= len(line.running)
                 del self.lines[key]
 
-    def _call_back(self, line: Line) -> None:
+    def _take_back(self, line: Line) -> None:
         while line.called:
             ticket = line.called.pop()
             line.waiting[ticket] = None
             line.waiting.move_to_end(ticket, last=False)
             self._uncall(ticket)
 
-    def _call_up(self) -> None:
-        """Calls up the tickets that may begin, in the order of arrival, and refuses those that wait too long."""
+    def _call_all(self) -> None:
+        """Calls the tickets that may start, in the order of arrival, and refuses those that wait too long."""
         lines = [line for line in self.lines.values() if line.waiting and not line.is_silent()]
         while lines := [line for line in lines if line.waiting]:
             open_lines: list[Line] = []
@@ -310,11 +312,11 @@ class Queue:
         """Refuses the first ticket of the line, if it waits too long."""
         ticket, wait = line.first, line.wait
         now = ticket.now()
-        known = 0.0 if wait == inf else wait
+        expected = 0.0 if wait == inf else wait
         if self.max_wait is not None:
-            refused = ticket.entered + self.max_wait - now < max(known, INSTANT)
+            refused = ticket.entered + self.max_wait - now < max(expected, INSTANT)
         else:
-            refused = ticket.held is not None and now - ticket.held + known > MAX_WAIT
+            refused = ticket.held is not None and now - ticket.held + expected > MAX_WAIT
         if refused:
             ticket.refused = wait
             del line.waiting[ticket]
@@ -322,7 +324,7 @@ class Queue:
         return refused
 
     def _call(self, line: Line, now: float) -> None:
-        """Calls the first ticket of the line up, and counts it."""
+        """Calls the first ticket of the line, and counts it."""
         ticket, _ = line.waiting.popitem(last=False)
         line.called.append(ticket)
         self.busy += 1
@@ -330,7 +332,7 @@ class Queue:
         self._take(ticket, +1)
 
     def _uncall(self, ticket: Ticket) -> None:
-        """The ticket that was called does not begin: it counts no longer."""
+        """Stops counting a called ticket that does not start."""
         if ticket.refused is not None:
             ticket.refused = None
             return
@@ -345,7 +347,7 @@ class Queue:
             limits.take(ticket.tokens, sign)
 
     def _server_wait(self, ticket: Ticket, now: float) -> float:
-        """Seconds until one of the servers takes the request."""
+        """Returns the seconds until one of the servers accepts the request."""
         waits = [
             0.0 if limits is None else limits.wait(ticket.tokens, now)
             for limits in map(self.servers.get, ticket.servers)
@@ -353,13 +355,13 @@ class Queue:
         return min(waits, default=0.0)
 
     def _own_wait(self, ticket: Ticket, now: float) -> float:
-        """Seconds until the program's own limits let the ticket begin; without end until another has left."""
+        """Returns the seconds until the program's limits admit the ticket; infinite while all places are taken."""
         if self.busy >= self.concurrency:
             return inf
         return max((rate.wait(ticket.amount(of), now) for of, rate in self.rates), default=0.0)
 
     def _set_alarm(self, line: Line) -> None:
-        """Makes the line look again: when its first ticket may begin or is to be refused, and sooner if others end."""
+        """Sets the timer of the line to the time when its first ticket may start or must be refused, or sooner."""
         if not line.waiting:
             if line.rings < inf:
                 line.rings = inf
@@ -375,7 +377,7 @@ class Queue:
         if wait == inf:
             return
         rings = now + wait
-        if rings < line.rings - INSTANT:  # else the alarm rings sooner, and the line looks then
+        if rings < line.rings - INSTANT:  # else the timer fires sooner, and sets itself again
             line.rings = rings
             line.alarm.disposable = first.scheduler.schedule_relative(max(wait, INSTANT), partial(self._look, line))
 
@@ -383,11 +385,3 @@ class Queue:
         with self.lock:
             line.rings = inf
         self.admit()
-
-
-def _nothing() -> None:
-    """Begins nothing."""
-
-
-def _unheard(seconds: float) -> None:
-    """Refuses nothing."""

@@ -30,18 +30,18 @@ class _Retry:
     timeout: float | None = None
 
     def identity(self, of: tuple[str, ...]) -> str:
-        """The model's: its answers are the same."""
+        """The identity of the model, because its answers do not change."""
         return of[0]
 
     def __call__(self, begins: tuple[Begin[T], ...], given: Any) -> Observable[T]:
-        """Asks again."""
+        """Retries the stream."""
         restarts = self.mid_stream == "restart"
         within = self.timeout
         again = retried(begins[0], self.attempts, when=self.when, delay=self.delay, restarts=restarts, within=within)
         return again if within is None else again.pipe(first_chunk_timeout(within))
 
 
-# An LLM is such a function, too, and the first overload that fits is taken.
+# An LLM is such a function, too; type checkers take the first overload that fits.
 @overload
 def retry(  # type: ignore[overload-overlap]
     llm: LLM,
@@ -83,42 +83,46 @@ def retry(
     mid_stream: Literal["restart"] | None = None,
     timeout: float | None = None,
 ) -> Any:
-    """Asks again after a failure that may pass, before the first chunk has come.
+    """Asks the model again after a failure that may pass, if the first chunk has not come yet.
 
     ::
 
         llm             --x     --x         ---Hel-lo-|
         retry(llm, 3)   ---------------------Hel-lo-|
 
-    A model over HTTP does so by itself (``max_retries=2``), which rests within `retry`: so many attempts are so many
-    requests. This is for more, for other failures, and for others.
-    What has begun is not asked for again, since its text has been read, unless ``mid_stream="restart"``: then
-    ``Chunk(reset=True)`` comes before the new beginning. It folds as "forget what came before"; `text` refuses it,
-    and handlers show it.
+    A model over HTTP retries by itself (``max_retries=2``). Within `retry` this is switched off, so N attempts send at
+    most N requests. Use `retry` for more attempts, for other failures, for models of your own, and for pipelines.
+
+    An answer that has started is not retried, because its text has been read already. With ``mid_stream="restart"`` it
+    is: ``Chunk(reset=True)`` comes before the new answer, and means "forget the chunks before". `message` honours it,
+    `text` raises `MisuseError`, and handlers show it.
 
     Args:
         llm: a model, a pipeline, or any function from a prompt to an Observable.
-        attempts: how many, with the first.
-        when: whether to ask again after this error; by default what is ``retryable``, so never for a spent quota.
+        attempts: the number of attempts, including the first.
+        when: whether to retry after this error; by default if the error is ``retryable``, which a spent quota is not.
         delay: how long to wait, see `backoff`; by default as long as the provider asks, else 0.5 s, 1 s, 2 s … with
             jitter.
-        mid_stream: ``"restart"`` for models only.
-        timeout: seconds until the first chunk, for all attempts and the waits between them. A wait that does not fit is
-            not begun. (The ``timeout=`` of a model within `retry` bounds each attempt; of a model that asks again by
-            itself, its ``first_chunk`` bounds all attempts and waits.)
+        mid_stream: ``"restart"`` retries an answer that has started; for models only.
+        timeout: seconds until the first chunk, over all attempts and the waits between them. A wait that would pass
+            this limit is not started. (The ``timeout=`` of a model within `retry` limits each attempt. For a model that
+            retries by itself, its ``first_chunk`` limits all attempts and waits.)
 
-    Errors: the last attempt's, at once where asking again can't help, the provider asks for more than a minute, or the
-        wait would pass `timeout`; `Timeout`.
+    Errors: the error of the last attempt. There is no further attempt when `when` is false, when the provider asks for
+        more than a minute, or when the wait would pass `timeout`. `Timeout` when `timeout` ends during an attempt.
 
     Raises:
-        MisuseError: an argument that is none of these.
+        MisuseError: an argument has a wrong type or value.
     """
     if not isinstance(cast("object", attempts), int) or attempts < 1:
         raise MisuseError(f"attempts must be a whole number of at least 1, not {attempts!r}.")
     if mid_stream not in (None, "restart"):
-        raise MisuseError(f"mid_stream is 'restart' or None, not {mid_stream!r}.")
+        raise MisuseError(f"mid_stream must be 'restart' or None, not {mid_stream!r}.")
     if mid_stream and not isinstance(llm, LLM):
-        raise MisuseError("Only a model can restart in the middle: its chunks can be taken back. Retry it within.")
+        raise MisuseError(
+            f"mid_stream='restart' needs a model, whose chunks can be taken back, not {type(llm).__name__}. "
+            "Retry the model within the pipeline."
+        )
     if timeout is not None:
         check_seconds("timeout", timeout)
     return combined(_Retry(attempts, when, delay, mid_stream, timeout), llm)

@@ -19,7 +19,7 @@ __all__ = ["route"]
 
 
 def route(choose: Callable[[Request], LLM]) -> LLM:
-    """Asks the model that `choose` picks for the request.
+    """Asks the model that `choose` returns for the request.
 
     ::
 
@@ -27,11 +27,11 @@ def route(choose: Callable[[Request], LLM]) -> LLM:
         large           -----Dear-friend-|
         route(choose)   -----Dear-friend-|
 
-    As in ``route(lambda request: small if len(request.text) < 500 else large)``.
+    For example ``route(lambda request: small if len(request.text) < 500 else large)``.
 
-    `choose` is called at each subscription, on the stream's loop, so it must not block.
+    `choose` is called at each subscription, on the event loop of the stream, so it must not block.
 
-    Errors: what `choose` raises; `MisuseError` if what it picks is no model.
+    Errors: those of the model, and those that `choose` raises; `MisuseError` if `choose` returns anything but a model.
     """
     return CombinedLLM((), _Route(choose))
 
@@ -43,23 +43,23 @@ class _Route:
     choose: Callable[[Request], LLM]
 
     def identity(self, of: tuple[str, ...]) -> str:
-        """None: nobody knows before a request what `choose` picks.
+        """Raises, because the model is unknown before `choose` is called.
 
         Raises:
             MisuseError: always.
         """
         raise MisuseError(
-            "cached() cannot derive a key for a route, whose models are known only when it is asked. Cache the models "
-            "that it picks, or say cached(…, name='…')."
+            "cached() cannot derive a stable key for a route, whose model is unknown before the request. Cache the "
+            "models that it chooses, or pass cached(…, name='…')."
         )
 
     def __call__(self, begins: tuple[Begin[T], ...], given: Request) -> Observable[Any]:
-        """Asks the one that is picked."""
+        """Asks the chosen model."""
 
         def subscribe(observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None) -> abc.DisposableBase:
             llm = self.choose(given)
             if not callable(cast("object", llm)):
-                raise MisuseError(f"route must pick a model, not {type(llm).__name__}: {llm!r:.60}.")
+                raise MisuseError(f"route's function must return a model, not {type(llm).__name__}: {llm!r:.60}.")
             return connect(llm(given), observer, scheduler)
 
         return Source(subscribe)

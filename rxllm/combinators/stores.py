@@ -1,4 +1,4 @@
-"""Where `cached` keeps answers: `MemoryStore` and `SQLiteStore`; a `Store` of one's own has two methods."""
+"""The stores of `cached`: `MemoryStore` and `SQLiteStore`. A `Store` of your own has two methods."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ __all__ = ["MemoryStore", "SQLiteStore", "Store"]
 
 
 class MemoryStore(Store):
-    """Keeps the latest answers of this process; those that were asked for longest ago go first.
+    """Keeps answers in memory. When it is full, it drops the least recently used answer. Any thread may use it.
 
     Args:
-        size: how many, at most.
+        size: the largest number of answers.
     """
 
     def __init__(self, size: int = 1024) -> None:
@@ -39,7 +39,7 @@ class MemoryStore(Store):
         reset_in_child(self._reset)
 
     def _reset(self) -> None:
-        """In a forked child nobody would release the parent's lock."""
+        """Replaces the lock, because in a forked child a lock that the parent held is never released."""
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -54,14 +54,14 @@ class MemoryStore(Store):
         reset_in_child(self._reset)
 
     def get(self, key: str, /) -> tuple[Chunk, ...] | None:
-        """The chunks that were kept under the key, None if there are none."""
+        """Returns the chunks under the key; None if there are none."""
         with self._lock:
             if key in self._answers:
                 self._answers.move_to_end(key)
             return self._answers.get(key)
 
     def put(self, key: str, chunks: Sequence[Chunk], /) -> None:
-        """Keeps the chunks of a whole answer."""
+        """Stores the chunks of a whole answer under the key."""
         with self._lock:
             self._answers[key] = tuple(chunks)
             self._answers.move_to_end(key)
@@ -70,19 +70,21 @@ class MemoryStore(Store):
 
 
 class SQLiteStore(Store):
-    """Keeps answers in a SQLite database, which any number of processes may share. Nothing is ever removed.
+    """Keeps answers in a SQLite database, which processes may share. It never removes an answer.
 
-    Each call opens the file in a thread of its own: an answer takes long, and a file may be on any kind of disk.
+    Each call opens the file in a thread of its own, because a disk may be slow.
 
     Args:
-        path: the file, made when it is first needed.
+        path: the file. It is created at the first use.
     """
 
     def __init__(self, path: str | Path) -> None:
         if not isinstance(path, (str, Path)) or "\0" in str(path):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise MisuseError(f"SQLiteStore needs the path of a file, as text or as a Path, not {shown(path)}.")
         if str(path) in ("", ":memory:"):
-            raise MisuseError("SQLiteStore needs a file; what only lives in memory is a MemoryStore.")
+            raise MisuseError(
+                f"SQLiteStore needs the path of a file, not {str(path)!r}. Use MemoryStore to keep answers in memory."
+            )
         self._path = Path(path)
 
     def __repr__(self) -> str:
@@ -92,14 +94,14 @@ class SQLiteStore(Store):
         return type(self), (self._path,)
 
     async def get(self, key: str, /) -> list[Chunk] | None:
-        """The chunks that were kept under the key, None if there are none."""
+        """Returns the chunks under the key; None if there are none."""
         rows = await self._do("SELECT chunks FROM answers WHERE key = ?", key)
         return (
             [of_json(record) for record in msgspec.json.decode(rows[0][0], type=list[dict[str, Any]])] if rows else None
         )
 
     async def put(self, key: str, chunks: Sequence[Chunk], /) -> None:
-        """Keeps the chunks of a whole answer."""
+        """Stores the chunks of a whole answer under the key."""
         records = msgspec.json.encode([to_json(chunk) for chunk in chunks]).decode()
         await self._do("INSERT OR REPLACE INTO answers (key, chunks) VALUES (?, ?)", key, records)
 
@@ -114,16 +116,16 @@ class SQLiteStore(Store):
         return await in_thread(Scheduler(asyncio.get_running_loop()), work)
 
 
-_VERSION = 1  # of the file, in SQLite's own field for it
+_VERSION = 1  # of the file format, kept in the field user_version of SQLite
 
 
 def _check_version(database: sqlite3.Connection, path: Path) -> None:
-    """Marks a new file, and refuses one of a later version."""
+    """Writes the version into a new file, and raises MisuseError for another version."""
     (version,) = database.execute("PRAGMA user_version").fetchone()
-    if version == 0:  # new, or of a time before versions, whose form is the same
+    if version == 0:  # a new file, or one from before the versions, which has the same format
         database.execute(f"PRAGMA user_version={_VERSION}")
     elif version != _VERSION:
         raise MisuseError(
-            f"The file {str(path)!r} has the format {version}, and this rxllm reads {_VERSION}: use another file, or a "
-            "later rxllm."
+            f"The file {str(path)!r} has format version {version}, but this rxllm reads version {_VERSION}. Use "
+            "another file, or a later rxllm."
         )

@@ -1,10 +1,13 @@
-"""What comes of a stream, and when, on virtual time."""
+"""The notifications of a stream and their times, on virtual time."""
 
 from reactivex.scheduler import VirtualTimeScheduler
 
 
 def moments(observable, until=10_000.0, leave_at=None):
-    """As (second, what): the text of a chunk, ``reset``, the class of an error, ``|`` for the end."""
+    """The notifications as (second, text).
+
+    The text is that of a chunk, ``reset``, the class of an error, or ``|`` for the completion.
+    """
     heard, scheduler = [], VirtualTimeScheduler()
 
     def note(what):

@@ -1,4 +1,4 @@
-"""`retry`, `fallback`, `hedge` and `route`, to the moment."""
+"""`retry`, `fallback`, `hedge` and `route`, on virtual time."""
 
 import asyncio
 import threading
@@ -43,7 +43,7 @@ FACT = {"f": Chunk(model="m")}
 
 
 def marbles(diagram, **settings):
-    """A model, whose errors may pass."""
+    """A model of a marble diagram, whose errors are retryable."""
     return MarbleLLM(diagram, error=settings.pop("error", BUSY), **settings)
 
 
@@ -64,7 +64,7 @@ def marbles(diagram, **settings):
     ],
 )
 def test_retry_asks_again_before_the_first_chunk(diagrams, expected, asked):
-    """With the wait between, and no more often than it may."""
+    """It waits between attempts, and makes at most the given number."""
     llm = marbles(diagrams, values=FACT)
     assert expected == moments(retry(llm, 3, **WAITS)("hi"))
     assert asked == len(llm.requests)
@@ -81,14 +81,14 @@ def test_retry_asks_again_before_the_first_chunk(diagrams, expected, asked):
     ],
     ids=["in the middle", "not while it fails", "also of an empty answer", "when all fail", "nothing to take back"],
 )
-def test_a_restart_takes_back_what_came(diagrams, expected):
-    """At the moment when there is something new in its place."""
+def test_restart_takes_back_the_earlier_chunks(diagrams, expected):
+    """The reset is emitted with the first chunk of the new attempt."""
     answer = retry(marbles(diagrams), 3, mid_stream="restart", **WAITS)("hi")
     assert expected == moments(answer)
 
 
-async def test_what_was_read_last_is_the_partial_of_the_last_error():
-    """Also when the last attempt brought nothing: that is what stands on the screen."""
+async def test_partial_of_the_last_error_is_the_last_read_text():
+    """Also when the last attempt brought nothing, because the earlier text is still on the screen."""
     llm = retry(marbles(["a#", "#"], timespan=0.001), 2, mid_stream="restart", delay=lambda *_: 0.0)
     with pytest.raises(Overloaded) as caught:
         await llm.ainvoke("hi")
@@ -96,8 +96,8 @@ async def test_what_was_read_last_is_the_partial_of_the_last_error():
     assert "hi" == caught.value.request.text
 
 
-def test_a_restart_folds_to_the_last_answer_and_text_refuses_it():
-    """Nothing of the first attempt is in the Message, and nobody reads a text twice."""
+def test_restart_folds_to_the_last_answer_and_text_refuses_it():
+    """The Message has nothing of the first attempt, and `text` never emits a text twice."""
     llm = retry(marbles(["a-#", "b-c|"], timespan=0.001), mid_stream="restart", delay=lambda *_: 0.001)
     assert "bc" == llm.invoke("hi").text
     with pytest.raises(MisuseError, match="restarted its answer"):
@@ -118,15 +118,15 @@ def test_a_restart_folds_to_the_last_answer_and_text_refuses_it():
     ],
     ids=["a spent quota", "a bad request", "no error of a provider's", "a wait too long", "a long wait", "a timeout"],
 )
-def test_only_what_may_pass_is_asked_again(error, asked):
-    """And only where the provider does not ask for more patience than anybody has."""
+def test_only_retryable_errors_are_retried(error, asked):
+    """An error whose provider asks for a too long wait is not retried."""
     llm = MarbleLLM("#", error=error)
     assert type(error) is moments(retry(llm)("hi"))[-1][1]
     assert asked == len(llm.requests)
 
 
-def test_others_may_be_asked_again_on_request():
-    """`when` decides."""
+def test_when_decides_which_errors_are_retried():
+    """Also errors that are not retryable."""
     llm = MarbleLLM(["#", "a|"], error=ValueError("odd"))
     again = retry(llm, when=lambda error: "odd" in str(error), delay=lambda *_: 1.0)
     assert [(1, "a"), (2, "|")] == moments(again("hi"))
@@ -134,7 +134,7 @@ def test_others_may_be_asked_again_on_request():
 
 @pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])
 def test_waits_double_with_jitter_up_to_a_bound(chance):
-    """From half of it to all of it."""
+    """Each wait is between one half and all of the doubled time."""
     delay = backoff(0.5, 3, chance=lambda: chance)
     factor = 0.5 + chance / 2
     assert [0.5 * factor, factor, 2 * factor, 3 * factor, 3 * factor] == [delay(BUSY, n) for n in range(1, 6)]
@@ -142,14 +142,14 @@ def test_waits_double_with_jitter_up_to_a_bound(chance):
 
 
 @given(st.floats(0, 60))
-def test_a_wait_that_is_asked_for_is_kept(seconds):
-    """Never less, and not a tenth more."""
+def test_wait_that_the_provider_asks_for_is_kept(seconds):
+    """Never less, and at most a tenth more."""
     wait = backoff()(RateLimited("slow", retry_after=seconds), 1)
     assert seconds <= wait <= 1.1 * seconds
 
 
-async def test_a_retry_is_told():
-    """Between the failure and the next attempt, as an event of the run that retries."""
+async def test_retry_emits_an_event():
+    """`Retried` comes between the failure and the next attempt, as an event of the retrying run."""
     heard = []
     llm = retry(marbles(["-#", "-a|"], timespan=0.001), delay=lambda error, attempt: 0.01)
     async for event in llm.with_config(handlers=[heard.append]).astream("hi"):
@@ -166,15 +166,15 @@ async def test_a_retry_is_told():
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, "3", None])
-def test_attempts_that_are_none_are_refused(wrong):
-    """Before anything is asked."""
+def test_invalid_attempts_are_refused(wrong):
+    """MisuseError is raised before any request is sent."""
     with pytest.raises(MisuseError, match="whole number of at least 1"):
         retry(marbles("a|"), wrong)
 
 
-def test_only_models_restart():
-    """What has left a pipeline can't be taken back."""
-    with pytest.raises(MisuseError, match="Only a model can restart"):
+def test_only_models_can_restart():
+    """The values of a pipeline cannot be taken back."""
+    with pytest.raises(MisuseError, match="mid_stream='restart' needs a model"):
         retry(rxllm.pipe(marbles("a|"), rxllm.text()), mid_stream="restart")
     with pytest.raises(MisuseError, match="'restart' or None"):
         retry(marbles("a|"), mid_stream="resume")
@@ -182,8 +182,8 @@ def test_only_models_restart():
 
 @pytest.mark.parametrize("cut", range(8))
 @pytest.mark.parametrize("end", [End.FIN, End.RST, End.CLEAN])
-def test_a_connection_that_breaks_anywhere_gives_one_attempts_text(cut, end):
-    """Over real HTTP: whatever had come, the whole is the text of one answer, never of two."""
+def test_connection_cut_anywhere_gives_the_text_of_one_attempt(cut, end):
+    """Over HTTP: the text is that of one answer, never of two."""
     frames = Chat().stream(["Hel", "lo", " wor", "ld"])
     with FakeServer(Reply([*frames[:cut], b"", end]), Reply(frames)) as server:
         model = rxllm.OpenAI("m", base_url=server.url, api_key="k", max_retries=0)
@@ -207,8 +207,8 @@ BUSY_REPLY = Reply.json({"error": {"message": "busy"}}, status=503, headers={"re
         (lambda a, b: retry(fallback(a, b), 2), [2, 2]),
     ],
 )
-def test_so_many_attempts_are_so_many_requests(combined, expected):
-    """A model asks again by itself only where nobody above asks again, or another."""
+def test_n_attempts_send_at_most_n_requests(combined, expected):
+    """A model retries by itself only if no outer combinator asks again or asks another model."""
     with FakeServer(BUSY_REPLY) as one, FakeServer(BUSY_REPLY) as other:
         a, b = (rxllm.OpenAI("m", base_url=server.url, api_key="k") for server in (one, other))
         with pytest.raises(Overloaded):
@@ -216,8 +216,8 @@ def test_so_many_attempts_are_so_many_requests(combined, expected):
         assert expected == [len(one.requests), len(other.requests)]
 
 
-def test_a_limit_is_not_waited_for_again():
-    """Of a server that says nothing: who gave it 0.2 seconds has his error then, for one request."""
+def test_time_limit_covers_all_attempts():
+    """A silent server with a limit of 0.2 seconds gets one request, and the error comes at the limit."""
     with FakeServer(Reply([End.HANG])) as server:
         with pytest.raises(rxllm.Timeout):
             rxllm.OpenAI("m", base_url=server.url, api_key="k", timeout=0.2).invoke("hi")
@@ -225,8 +225,8 @@ def test_a_limit_is_not_waited_for_again():
 
 
 @pytest.mark.parametrize("combined", [lambda llm: retry(llm, 1), lambda llm: fallback(marbles("#"), llm)])
-def test_the_facts_of_the_last_failure_are_heard(combined):
-    """They came before any part; nobody takes them back, as nobody asks again."""
+def test_facts_of_the_last_failed_attempt_are_emitted(combined):
+    """They came before any part, and no further attempt replaces them."""
     heard, scheduler = [], VirtualTimeScheduler()
     llm = combined(marbles("-f-f-#", values={"f": Chunk(usage=Usage(input_tokens=7))}))
     llm("hi").subscribe(heard.append, heard.append, scheduler=scheduler)
@@ -235,7 +235,7 @@ def test_the_facts_of_the_last_failure_are_heard(combined):
 
 
 def boom(*_):
-    """A function of the program's own, which is wrong."""
+    """A function of the program that raises."""
     raise LookupError("boom")
 
 
@@ -247,13 +247,13 @@ def boom(*_):
         lambda llm: fallback(llm, marbles("b|"), when=boom),
     ],
 )
-def test_what_a_function_of_the_programs_own_raises_is_the_end(combined):
-    """And the subscriber hears of it."""
+def test_exception_of_a_users_function_ends_the_stream(combined):
+    """The subscriber gets it."""
     assert [(1, LookupError)] == moments(combined(marbles("-#"))("hi"))
 
 
-def test_a_hook_at_a_retry_may_fail_the_run():
-    """With `raise_error`; the other listeners have heard of the retry all the same."""
+def test_handler_may_fail_the_run_at_a_retry():
+    """With `raise_error`; the other listeners still get the event."""
 
     class Vetoes(rxllm.CallbackHandler):
         raise_error = True
@@ -281,21 +281,21 @@ def test_a_hook_at_a_retry_may_fail_the_run():
         (["-#", "-----", "-c|"], [(4, "c"), (5, "|")]),
     ],
 )
-def test_a_failure_overtakes_the_timer_of_a_hedge(diagrams, expected):
-    """What begins because the one before has failed is not begun once more when that one's time is up."""
+def test_failure_cancels_the_timer_of_a_hedge(diagrams, expected):
+    """A model that starts after a failure is not started again by the timer."""
     assert expected == moments(hedge(*map(marbles, diagrams), after=2)("hi"))
 
 
 @pytest.mark.parametrize("after", [0, 2])
-def test_a_mistake_in_one_of_a_hedge_spoils_no_other(after):
-    """A missing key, say: the one that runs is heard."""
+def test_mistake_in_one_model_of_a_hedge_affects_no_other(after):
+    """With a missing key in one model, the other model answers."""
     wrong = MarbleLLM("#", error=MisuseError("no key"))
     assert [(4, "a"), (5, "|")] == moments(hedge(marbles("----a|"), wrong, after=after)("hi"))
 
 
 @pytest.mark.parametrize("second", [marbles("-b#"), MarbleLLM("-#", error=MisuseError("no key"))])
-def test_the_last_error_has_the_others_as_notes_wherever_it_came(second):
-    """Also in the middle of the second's answer, and where no third would be asked."""
+def test_last_error_has_the_others_as_notes(second):
+    """Also when the second model fails within its answer, and when no third model is asked."""
     errors, scheduler = [], VirtualTimeScheduler()
     first = MarbleLLM("-#", error=RateLimited("slow down"))
     fallback(first, second)("hi").subscribe(on_error=errors.append, scheduler=scheduler)
@@ -304,8 +304,8 @@ def test_the_last_error_has_the_others_as_notes_wherever_it_came(second):
 
 
 @given(st.lists(st.sampled_from("abc"), min_size=1), st.data())
-def test_killed_after_any_chunk_the_text_is_one_attempts(chunks, data):
-    """A law: however often and wherever it breaks, with a last attempt that is whole."""
+def test_text_is_that_of_one_attempt_wherever_the_others_break(chunks, data):
+    """For any number and place of breaks, with a whole last attempt."""
     cuts = data.draw(st.lists(st.integers(0, len(chunks)), max_size=3))
     diagrams = ["-".join([*chunks[:cut], "#"]) for cut in cuts] + ["-".join([*chunks, "|"])]
     heard = []
@@ -329,7 +329,7 @@ THROUGH = {
 
 
 def folded(attempts, operators):
-    """The one answer to all attempts, of which the last is whole, behind the operators."""
+    """The folded answer of all attempts, the last of which is whole, after the operators."""
     *broken, whole = ["-".join(pieces) for pieces in attempts]
     llm = marbles([*(f"{pieces}#" for pieces in broken), f"{whole}|"], values=PIECES)
     heard, scheduler = [], VirtualTimeScheduler()
@@ -341,8 +341,8 @@ def folded(attempts, operators):
 
 
 @pytest.mark.parametrize("operators", THROUGH.values(), ids=THROUGH)
-def test_killed_after_any_chunk_an_operator_gives_one_attempts(operators):
-    """The same law behind what rewrites, shares or delays: of the last attempt, or of the first that was enough."""
+def test_operators_after_a_retry_give_the_answer_of_one_attempt(operators):
+    """After operators that rewrite, share or delay: of the last attempt, or of the first that sufficed."""
 
     @given(st.lists(st.lists(st.sampled_from([*PIECES]), max_size=6), min_size=1, max_size=4))
     def law(attempts):
@@ -354,8 +354,8 @@ def test_killed_after_any_chunk_an_operator_gives_one_attempts(operators):
 
 
 @given(st.lists(st.lists(st.sampled_from([*PIECES]), max_size=6), min_size=1, max_size=4), st.data())
-def test_who_shares_a_restarted_answer_folds_the_same(attempts, data):
-    """Whenever they come: the chunk that takes back is in the log for those who come later."""
+def test_shared_restarted_answer_folds_the_same_for_all(attempts, data):
+    """Late subscribers, too, get the reset from the log."""
     *broken, whole = ["-".join(pieces) for pieces in attempts]
     llm = marbles([*(f"{pieces}#" for pieces in broken), f"{whole}|"], values=PIECES)
     heard, scheduler = [], VirtualTimeScheduler()
@@ -383,15 +383,15 @@ def test_who_shares_a_restarted_answer_folds_the_same(attempts, data):
         pytest.param("-#", "-#", [(2, Overloaded)], 1, id="all fail"),
     ],
 )
-def test_fallback_asks_the_next_who_has_not_failed(a, b, expected, asked):
-    """Before the first chunk only."""
+def test_fallback_asks_the_next_model_after_a_failure(a, b, expected, asked):
+    """Only before the first chunk."""
     first, second = marbles(a, values=FACT), marbles(b)
     assert expected == moments(fallback(first, second)("hi"))
     assert asked == len(second.requests)
 
 
-async def test_the_errors_of_those_who_failed_are_notes_on_the_last():
-    """Nothing that went wrong is lost."""
+async def test_errors_of_failed_models_are_notes_on_the_last():
+    """No error is lost."""
     llms = [MarbleLLM("#", error=error) for error in (Overloaded("one"), ValueError("two"), Interrupted("three"))]
     with pytest.raises(Interrupted, match="three") as caught:
         await fallback(*llms).ainvoke("hi")
@@ -399,8 +399,8 @@ async def test_the_errors_of_those_who_failed_are_notes_on_the_last():
     assert ["Overloaded: one", "ValueError: two"] == [note.partition(" failed earlier: ")[2] for note in notes]
 
 
-async def test_a_mistake_of_the_program_is_not_got_round():
-    """A key that is missing would never be noticed."""
+async def test_mistake_of_the_program_ends_a_fallback():
+    """Otherwise a missing key would stay unnoticed."""
     with pytest.raises(MisuseError, match="There is no key"):
         await fallback(rxllm.OpenAI("gpt-5-mini"), marbles("a|")).ainvoke("hi")
     picky = fallback(MarbleLLM("#", error=ValueError("a bug")), marbles("a|"), when=lambda error: False)
@@ -429,22 +429,22 @@ async def test_a_mistake_of_the_program_is_not_got_round():
         pytest.param("-#", "---b|", 0, [(3, "b"), (4, "|")], 1, id="a race is not won by failing"),
     ],
 )
-def test_hedge_takes_the_first_who_says_something(a, b, after, expected, asked):
-    """To the moment."""
+def test_hedge_takes_the_first_model_to_emit_content(a, b, after, expected, asked):
+    """At the exact time."""
     reasoning = Chunk(parts=[ReasoningPart("hm")])
     first, second = marbles(a, values={**FACT, "r": reasoning}), marbles(b)
     assert expected == moments(hedge(first, second, after=after)("hi"))
     assert asked == len(second.requests)
 
 
-def test_a_third_is_asked_when_the_second_is_silent_too():
-    """Each is given the same time."""
+def test_third_model_is_asked_when_the_second_is_slow_too():
+    """Each model gets the same time."""
     llms = marbles("---------a|"), marbles("---------b|"), marbles("-c|")
     assert [(5, "c"), (6, "|")] == moments(hedge(*llms, after=2)("hi"))
 
 
-async def test_losers_are_closed_at_once():
-    """The server sees the loser's connection go while the winner is still speaking."""
+async def test_losers_of_a_hedge_are_closed_at_once():
+    """The server sees the loser's connection close while the winner still streams."""
     held = Chat().stream(["b"])
     with FakeServer(Reply([End.HANG])) as slow, FakeServer(Reply([*held[:2], End.HANG])) as fast:
         a, b = (rxllm.OpenAI("m", base_url=server.url, api_key="k") for server in (slow, fast))
@@ -456,13 +456,13 @@ async def test_losers_are_closed_at_once():
 
 
 @pytest.mark.parametrize("wrong", [-1, "3", None, float("nan"), float("inf")])
-def test_a_time_that_is_none_is_refused(wrong):
-    """Before anything is asked."""
+def test_invalid_time_of_a_hedge_is_refused(wrong):
+    """MisuseError is raised before any request is sent."""
     with pytest.raises(MisuseError, match="after must be a positive number"):
         hedge(marbles("a|"), marbles("b|"), after=wrong)
 
 
-# ── what all have in common ──────────────────────────────────────────────────────────────────────────────────────
+# ── laws of all combinators ──────────────────────────────────────────────────────────────────────────────────────
 
 ALL = {
     "retry": lambda llm: retry(llm, 2),
@@ -476,16 +476,16 @@ every = pytest.mark.parametrize("made", ALL.values(), ids=ALL)
 
 
 class Tells(LLM):
-    """Answers with what it was asked with."""
+    """A model that answers with its request."""
 
     async def chunks(self, request):
-        """The prompt and the temperature."""
+        """Emits the prompt and the temperature."""
         yield Chunk(f"{request.text} at {request.temperature}", usage=Usage(output_tokens=3))
 
 
 @every
-async def test_parameters_reach_through(made):
-    """They travel in the request, whichever way they are given; the inner ones are the default."""
+async def test_parameters_reach_the_models(made):
+    """They travel in the request, however they were set; the parameters of the inner model are the defaults."""
     llm = made(Tells(parameters=rxllm.Parameters(temperature=1)))
     assert isinstance(llm, LLM)
     assert "hi at 1" == (await llm.ainvoke("hi")).text
@@ -495,8 +495,8 @@ async def test_parameters_reach_through(made):
 
 
 @every
-def test_the_whole_surface_is_there(made):
-    """A combinator makes a model, so it is asked like one, in a pipeline too."""
+def test_combinator_has_the_whole_surface(made):
+    """Its result is a model, so every method works, also within a pipeline."""
     llm = made(Tells())
     assert ["x at None", "y at None"] == [answer.text for answer in llm.batch(["x", "y"])]
     assert "x at None" == "".join(map(str, llm.stream("x")))
@@ -506,8 +506,8 @@ def test_the_whole_surface_is_there(made):
 
 
 @every
-async def test_it_is_a_run_around_others(made):
-    """A chain by its name, with the model's run within."""
+async def test_run_of_a_combinator_encloses_the_models_run(made):
+    """It is a chain with the combinator's name."""
     events = [event async for event in made(Tells()).events("hi").pipe(rxllm.astream())]
     name = made(Tells()).how.name
     outer, inner = events[0].run, events[1].run
@@ -518,20 +518,20 @@ async def test_it_is_a_run_around_others(made):
 
 
 @every
-def test_virtual_time_goes_through(made):
-    """Everything inside is on the time of whoever subscribes."""
+def test_virtual_time_reaches_the_models(made):
+    """Everything within a combinator uses the subscriber's clock."""
     assert [(2, "a"), (600, "b"), (601, "|")] == moments(made(MarbleLLM("--a" + "-" * 597 + "b|"))("hi"))
 
 
 @every
-def test_who_leaves_leaves_all(made):
-    """Nothing comes any more, and nothing is left to come."""
+def test_disposal_ends_all_attempts(made):
+    """Nothing is emitted afterwards, and no timer remains."""
     assert [(1, "a")] == moments(made(MarbleLLM("-a-b-c|"))("hi"), leave_at=2)
 
 
 @every
-async def test_leaving_closes_the_request(made):
-    """The server sees it at once."""
+async def test_disposal_closes_the_request(made):
+    """The server sees the closed connection at once."""
     with FakeServer(Reply([Chat().stream(["a"])[1], End.HANG])) as server:
         async with made(rxllm.OpenAI("m", base_url=server.url, api_key="k")).astream("hi") as answer:
             await anext(answer)
@@ -540,21 +540,21 @@ async def test_leaving_closes_the_request(made):
 
 @pytest.mark.parametrize("make", [retry, fallback, lambda llm: hedge(llm, after=1)])
 @pytest.mark.parametrize("wrong", [5, "gpt-5", None])
-def test_what_is_no_model_is_refused(make, wrong):
-    """Before anything is asked."""
+def test_value_that_is_no_model_is_refused(make, wrong):
+    """MisuseError is raised before any request is sent."""
     with pytest.raises(MisuseError, match="takes models, pipelines and functions"):
         make(wrong)
 
 
-def test_none_at_all_are_refused():
-    """Nobody would answer."""
+def test_empty_list_of_models_is_refused():
+    """A combinator needs at least one model."""
     for make in fallback, lambda: hedge(after=1):
         with pytest.raises(MisuseError, match="at least one model"):
             make()
 
 
-def test_pipelines_and_functions_are_combined_too():
-    """What they give need not be chunks."""
+def test_pipelines_and_functions_can_be_combined():
+    """Their values need not be chunks."""
     calls = []
 
     def flaky(prompt):
@@ -568,23 +568,23 @@ def test_pipelines_and_functions_are_combined_too():
     assert "y at 0.5" == either.invoke("y", temperature=0.5)
 
 
-async def test_a_route_that_fails_says_so():
-    """What was picked is no model, or nothing could be picked."""
-    with pytest.raises(MisuseError, match="route must pick a model, not int"):
+async def test_route_without_a_model_errors():
+    """`choose` raises, or returns anything but a model."""
+    with pytest.raises(MisuseError, match="route's function must return a model, not int"):
         await route(lambda request: 5).ainvoke("hi")
     with pytest.raises(KeyError):
         await route(lambda request: {}["x"]).ainvoke("hi")
 
 
-async def test_a_route_picks_by_the_request():
-    """By its text, or whatever it has."""
+async def test_route_chooses_by_the_request():
+    """By its text, or any other field."""
     llm = route(lambda request: marbles("s|") if request.max_tokens == 1 else Tells())
     assert ["s", "x at None"] == [(await llm.ainvoke("x", max_tokens=n)).text for n in (1, 2)]
 
 
 @pytest.mark.parametrize("combine", [lambda f: retry(f), lambda f: fallback(f, f), lambda f: hedge(f, f, after=1)])
-def test_the_first_facts_may_cause_the_next_item(combine):
-    """Who hears them is heard, and nothing is lost or goes round."""
+def test_first_facts_may_cause_the_next_item(combine):
+    """A subscriber that reacts to the first facts gets every item, in order."""
     source, heard = rx.subject.Subject(), []
 
     def hear(chunk):
@@ -598,8 +598,8 @@ def test_the_first_facts_may_cause_the_next_item(combine):
     assert [FACT["f"], Chunk("more"), Chunk("a"), Chunk("b")] == heard
 
 
-def test_half_a_call_that_nobody_has_seen_is_no_first_chunk():
-    """It is held back until its id is known, and its model may be late meanwhile: another is asked."""
+def test_incomplete_tool_call_does_not_commit():
+    """It is held back until its id is known. If its model is slow meanwhile, the next model is asked."""
     call = Chat().stream([])[0].replace(b'"content": ""', b'"tool_calls":[{"index":0,"function":{"name":"f"}}]')
     assert b"tool_calls" in call
     with FakeServer(Reply([call, End.HANG])) as silent, FakeServer(Reply(Chat().stream(["Hello"]))) as other:
@@ -609,8 +609,8 @@ def test_half_a_call_that_nobody_has_seen_is_no_first_chunk():
 
 @pytest.mark.parametrize("stream", [None, False])
 @pytest.mark.parametrize("client", [None, "own"])
-async def test_a_limit_on_the_first_chunk_covers_all_attempts_and_waits(stream, client):
-    """A wait that does not fit is not begun: the server's refusal is told at once."""
+async def test_first_chunk_limit_covers_all_attempts_and_waits(stream, client):
+    """A wait that would pass the limit is not started, and the server's error comes at once."""
     refusal = Reply.json({"error": {"message": "slow down"}}, status=429, headers={"retry-after": "2"})
     with FakeServer(refusal) as server:
         own = {"client": lambda: httpx.AsyncClient(trust_env=False)} if client else {}
@@ -626,8 +626,8 @@ async def test_a_limit_on_the_first_chunk_covers_all_attempts_and_waits(stream, 
             assert number == len(server.requests)
 
 
-def test_a_limit_on_all_attempts_ends_a_later_one():
-    """To the moment, with the request and the failure before it."""
+def test_limit_on_all_attempts_ends_a_later_attempt():
+    """At the exact time; the error has the request and the earlier failure."""
     llm = rxllm.retry(MarbleLLM(["--#", "---------a|"]), delay=lambda error, attempt: 3, timeout=8)
     assert [(8, Timeout)] == moments(llm("x"))
     llm = rxllm.retry(MarbleLLM(["--#", "--a-----b|"]), delay=lambda error, attempt: 3, timeout=8)

@@ -1,4 +1,4 @@
-"""`cached`: asked once, answered again."""
+"""`cached`: one request, and the stored answer from then on."""
 
 import asyncio
 import contextlib
@@ -26,19 +26,19 @@ TIMEOUT = 5.0  # seconds for what comes at once
 
 @pytest.fixture(params=["memory", "sqlite"])
 def store(request, tmp_path):
-    """Each store in turn."""
+    """Each kind of store."""
     return MemoryStore() if request.param == "memory" else SQLiteStore(tmp_path / "answers.db")
 
 
 @frozen
 class Counts(LLM):
-    """Knows what it was asked."""
+    """A model that records its prompts."""
 
     name: str = "one"
     asked: list[str] = field(factory=list, repr=False, eq=False)
 
     async def chunks(self, request):
-        """Two chunks, and what they took."""
+        """Emits two chunks and the usage."""
         self.asked.append(request.text)
         yield f"{request.text} "
         await asyncio.sleep(0)
@@ -46,12 +46,12 @@ class Counts(LLM):
 
 
 async def chunks_of(llm, prompt, **parameters):
-    """The answer's chunks, as they came."""
+    """The chunks of the answer."""
     return [chunk async for chunk in llm.astream(prompt, **parameters)]
 
 
-async def test_the_second_answer_is_the_first_again(store):
-    """Chunk by chunk, with all that they carry."""
+async def test_second_answer_equals_the_first(store):
+    """Chunk by chunk, with all facts."""
     model = Counts()
     llm = cached(model, store)
     first = await chunks_of(llm, "x")
@@ -61,8 +61,8 @@ async def test_the_second_answer_is_the_first_again(store):
 
 
 @pytest.mark.parametrize("first", [None, False])
-async def test_a_whole_answer_is_one_chunk_whatever_is_kept(store, first):
-    """Asked for, or kept of a stream; a stream of an answer that was asked for whole is that one chunk."""
+async def test_whole_answer_is_one_chunk(store, first):
+    """Also from a stored stream. A stream of an answer that was stored whole is that one chunk."""
     llm = cached(Counts(), store)
     streamed = await chunks_of(llm, "x", stream=first)
     whole = await chunks_of(llm, "x", stream=False)
@@ -71,8 +71,8 @@ async def test_a_whole_answer_is_one_chunk_whatever_is_kept(store, first):
     assert whole == await chunks_of(llm.bind(stream=False), "x")
 
 
-async def test_who_joins_a_stream_may_want_a_whole_answer(store):
-    """And the other way about: one request, and each in its own way."""
+async def test_whole_answer_and_stream_share_a_running_request(store):
+    """Each gets its own form of the answer."""
     model = Counts()
     llm = cached(model, store)
     streamed, whole = await asyncio.gather(chunks_of(llm, "x"), chunks_of(llm, "x", stream=False))
@@ -81,15 +81,15 @@ async def test_who_joins_a_stream_may_want_a_whole_answer(store):
 
 
 class TestContract(LLMContract):
-    """A model like any other, also where all but its first answer is kept."""
+    """A cached model passes the contract of all models, also when the answers come from the store."""
 
     def made(self):
-        """The model, with a store of its own."""
+        """The model, with its own store."""
         return cached(rxllm.Embedded(seed=1, max_tokens=20), MemoryStore())
 
 
-async def test_each_parameter_counts(store):
-    """Another temperature is another question; the model's own parameters count like the request's."""
+async def test_each_parameter_is_part_of_the_key(store):
+    """Another temperature is another request; the parameters of the model and of the request both count."""
     model = Counts()
     llm = cached(model, store)
     for parameters in {}, {"temperature": 0}, {"temperature": 0.5}, {"seed": 1}, {"extra": {"a": 1}}:
@@ -101,8 +101,8 @@ async def test_each_parameter_counts(store):
     assert "x at None" == (await llm.ainvoke("x")).text
 
 
-async def test_models_do_not_answer_for_each_other(store):
-    """They are told apart by class and fields, or by the name that they are given."""
+async def test_models_do_not_share_answers(store):
+    """Class and fields identify a model, or the name that the user passes."""
     one, other = Counts("one"), Counts("other")
     for model in one, other:
         await cached(model, store).ainvoke("x")
@@ -114,12 +114,12 @@ async def test_models_do_not_answer_for_each_other(store):
 
 
 def identity(**settings):
-    """What a model over HTTP is kept under."""
+    """The identity of a model over HTTP."""
     return rxllm.OpenAI(**{"model": "m", "api_key": "k", **settings}).identity()
 
 
-def test_models_over_http_are_told_apart_by_who_asks_whom(monkeypatch):
-    """The address, the key and each header count, how it is asked does not; and no secret shows."""
+def test_identity_has_address_key_and_headers(monkeypatch):
+    """The way of calling does not change it, and it contains no secret."""
     usual = identity()
     assert usual == identity(timeout=3) == identity(max_retries=0) == identity(tags=["a"]) == identity(event_limit=9)
     others = [
@@ -157,7 +157,7 @@ def test_models_over_http_are_told_apart_by_who_asks_whom(monkeypatch):
     ],
 )
 def test_combinators_compose_identities(wrap):
-    """Two keys are two models, however they are wrapped; the same is the same."""
+    """Models with two API keys differ in any combinator; equal models are equal."""
     model = lambda key: wrap(rxllm.OpenAI("m", api_key=key)).identity()  # noqa: E731
     assert model("k") == model("k") != model("l")
     for unknown in rxllm.OpenAI("m", client=lambda: None), rxllm.route(lambda request: Counts()), Holds(print):
@@ -165,8 +165,8 @@ def test_combinators_compose_identities(wrap):
             wrap(unknown).identity()
 
 
-def test_the_order_of_models_and_parameters_count():
-    """Another model is asked first; another temperature is asked for."""
+def test_order_of_models_and_parameters_change_the_identity():
+    """Another model is asked first, or with another temperature."""
     one, other = Counts("one"), Counts("other")
     models = [
         one,
@@ -180,8 +180,8 @@ def test_the_order_of_models_and_parameters_count():
     assert one.identity() == rxllm.retry(one).identity() == one.with_config(tags=["a"]).identity()
 
 
-async def test_nobody_gets_what_another_key_or_tenant_was_answered(store):
-    """Unless a name says that answers are shared."""
+async def test_answers_are_not_shared_between_keys_and_tenants(store):
+    """Only a name shares them."""
     with FakeServer(*(Reply(Chat().stream([text])) for text in "abc")) as server:
         at = lambda **settings: rxllm.OpenAI("m", **{"base_url": server.url, "api_key": "k", **settings})  # noqa: E731
         models = at(), at(api_key="l"), at(headers={"x-tenant": "c"})
@@ -207,8 +207,8 @@ async def test_nobody_gets_what_another_key_or_tenant_was_answered(store):
     ],
 )
 @pytest.mark.parametrize("stream", [None, False])
-async def test_only_whole_answers_are_kept(store, reason, kept, stream):
-    """An answer that was filtered, or ended for a reason that is not known, is asked for again."""
+async def test_only_whole_answers_are_stored(store, reason, kept, stream):
+    """An answer with another finish reason than stop, length or tool_call is requested again."""
 
     class Ends(LLM):
         async def chunks(self, request):
@@ -224,8 +224,8 @@ async def test_only_whole_answers_are_kept(store, reason, kept, stream):
     assert (1 if kept else 2) == len(asked)
 
 
-async def test_each_server_is_asked(store, monkeypatch):
-    """One does not answer for the other."""
+async def test_answers_are_not_shared_between_servers(store, monkeypatch):
+    """Another address is another key."""
     with FakeServer(Reply(Chat().stream(["A"]))) as a, FakeServer(Reply(Chat().stream(["B"]))) as b:
         for server in a, b:
             monkeypatch.setenv("OPENAI_BASE_URL", server.url)
@@ -235,14 +235,14 @@ async def test_each_server_is_asked(store, monkeypatch):
 
 @frozen
 class Holds(LLM):
-    """Has something that counts, and something that does not."""
+    """A model with fields that count for equality and fields that do not."""
 
     thing: object
     asked: list[str] = field(factory=list, eq=False)
 
 
 class Shortened:
-    """Has a repr that leaves out what differs, as a large array's."""
+    """An object whose repr omits a part of its value, like that of a large array."""
 
     def __init__(self, value):
         self.value = value
@@ -251,16 +251,16 @@ class Shortened:
         return "array([0., 0., ..., 0.])"
 
 
-def test_a_model_that_can_not_be_told_from_others_needs_a_name():
-    """Else it might give another's answers."""
+def test_model_without_an_identity_needs_a_name():
+    """Otherwise it might get the answers of another model."""
     for thing in object(), Shortened(1), print, [lambda: None], {"a": Shortened(1)}:
         with pytest.raises(MisuseError, match=r"Say cached\(…, name='…'\)"):
             cached(Holds(thing), MemoryStore())
         assert cached(Holds(thing), MemoryStore(), name="it")
 
 
-def test_fields_of_a_model_count_but_those_without_equality():
-    """Also one that its repr does not show, and an attribute that is no field."""
+def test_all_fields_with_equality_are_part_of_the_identity():
+    """Also a field that its repr does not show, and a plain attribute."""
 
     class Plain(LLM):
         def __init__(self, value):
@@ -272,8 +272,8 @@ def test_fields_of_a_model_count_but_those_without_equality():
     assert Plain(1).identity() == Plain(1).identity() != Plain(2).identity()
 
 
-def test_a_class_made_by_a_function_is_another_each_time():
-    """It has the same name, and may answer otherwise."""
+def test_local_classes_have_no_common_identity():
+    """Classes that a function creates have the same name, but may answer differently."""
 
     def made(answer):
         class Made(LLM):
@@ -288,8 +288,8 @@ def test_a_class_made_by_a_function_is_another_each_time():
     assert one.identity() == one.identity()
 
 
-async def test_the_same_at_the_same_time_is_asked_once(store):
-    """Who comes while the answer comes gets all of it."""
+async def test_concurrent_equal_requests_share_one(store):
+    """A caller that joins later gets the whole answer."""
     with FakeServer(Reply(Chat().stream(["Hel", "lo"]))) as server:
         llm = cached(rxllm.OpenAI("m", base_url=server.url, api_key="k"), store)
         answers = await llm.abatch(["x"] * 20, max_concurrency=20)
@@ -297,8 +297,8 @@ async def test_the_same_at_the_same_time_is_asked_once(store):
         assert 1 == len(server.requests)
 
 
-async def test_who_leaves_a_joined_request_leaves_it_to_the_others(store):
-    """Only the last one out closes it."""
+async def test_disposal_of_a_joined_request_affects_no_other(store):
+    """Only the last one closes the request."""
     released = Signal()
     with FakeServer(Reply([Chat().stream(["Hel"])[1], released, *Chat().stream(["lo"])[1:]])) as server:
         llm = cached(rxllm.OpenAI("m", base_url=server.url, api_key="k"), store)
@@ -310,8 +310,8 @@ async def test_who_leaves_a_joined_request_leaves_it_to_the_others(store):
         assert 1 == len(server.requests)
 
 
-async def test_what_was_left_is_not_kept(store):
-    """Half an answer is none; and its request is closed."""
+async def test_disposed_answer_is_not_stored(store):
+    """Its request is closed, and the next call makes a new one."""
     reply = Reply([Chat().stream(["Hel"])[1], End.HANG])
     with FakeServer(reply, Reply(Chat().stream(["Hello"]))) as server:
         llm = cached(rxllm.OpenAI("m", base_url=server.url, api_key="k"), store)
@@ -321,8 +321,8 @@ async def test_what_was_left_is_not_kept(store):
         assert "Hello" == (await llm.ainvoke("x")).text
 
 
-async def test_what_failed_is_not_kept(store):
-    """Whoever asks after that asks anew."""
+async def test_failed_answer_is_not_stored(store):
+    """The next call makes a new request."""
     model = MarbleLLM(["a#", "b|"], error=Interrupted("cut"), timespan=0.001)
     llm = cached(model, store, name="m")
     with pytest.raises(Interrupted) as caught:
@@ -331,8 +331,8 @@ async def test_what_failed_is_not_kept(store):
     assert ["b", "b"] == [(await llm.ainvoke("x")).text for _ in range(2)]
 
 
-async def test_what_was_taken_back_is_not_kept(store):
-    """What is replayed is the answer that stayed, and nothing takes it back."""
+async def test_chunks_before_a_reset_are_not_stored(store):
+    """The stored answer has no reset."""
     broken = MarbleLLM(["Hel-#", "Hello-|"], timespan=0.001)
     llm = cached(rxllm.retry(broken, mid_stream="restart", delay=lambda error, attempt: 0.0), store)
     first = await chunks_of(llm, "x")
@@ -340,8 +340,8 @@ async def test_what_was_taken_back_is_not_kept(store):
     assert [Chunk("Hello")] == await chunks_of(llm, "x")
 
 
-async def test_a_chunk_that_takes_back_is_kept_without_that(store):
-    """Its text and facts belong to what stays."""
+async def test_chunk_with_a_reset_is_stored_without_it(store):
+    """Its text and facts are part of the answer."""
 
     class Again(LLM):
         async def chunks(self, request):
@@ -354,8 +354,8 @@ async def test_a_chunk_that_takes_back_is_kept_without_that(store):
     assert [expected] == await chunks_of(llm, "x")
 
 
-async def test_what_an_operator_ends_by_itself_closes_the_request(store):
-    """Though the model's stream goes on."""
+async def test_operator_that_completes_closes_the_request(store):
+    """Although the model still streams."""
 
     @frozen
     class Impatient(LLM):
@@ -371,8 +371,8 @@ async def test_what_an_operator_ends_by_itself_closes_the_request(store):
         await server.exchange().closed_soon()
 
 
-async def test_values_that_only_their_repr_tells_apart_make_no_key(caplog):
-    """Two pictures with the same shortened repr get an answer each."""
+async def test_values_with_a_shortened_repr_make_no_key(caplog):
+    """Two different pictures with the same repr get one answer each."""
     model = Counts()
     llm = cached(model, MemoryStore())
     for value in 1, 2:
@@ -382,8 +382,8 @@ async def test_values_that_only_their_repr_tells_apart_make_no_key(caplog):
 
 
 @pytest.mark.parametrize("prompt", ["x \ud800", "x"])
-async def test_a_request_that_can_not_be_told_from_others_is_asked_each_time(prompt, caplog):
-    """And each time it is logged."""
+async def test_request_without_a_stable_key_is_sent_each_time(prompt, caplog):
+    """Each time with a warning in the log."""
     model = Counts()
     llm = cached(model, MemoryStore())
     parameters = {} if prompt != "x" else {"extra": {"thing": object()}}
@@ -391,11 +391,11 @@ async def test_a_request_that_can_not_be_told_from_others_is_asked_each_time(pro
         await llm.ainvoke(prompt, **parameters)
     assert [prompt] * 2 == model.asked
     assert 2 == len(caplog.records)
-    assert "An answer is not cached. rxllm cannot derive a stable key for this request" in caplog.text
+    assert "cached() did not cache an answer. rxllm cannot derive a stable key for this request" in caplog.text
 
 
-async def test_who_counts_models_does_not_count_what_was_kept():
-    """A run of the combinator has the chunks; the model's own run is not there."""
+async def test_stored_answer_has_no_run_of_the_model():
+    """The run of the combinator has the chunks."""
     meter, events = rxllm.UsageMeter(), []
     llm = cached(Counts(), MemoryStore())
     for _ in range(2):
@@ -406,15 +406,15 @@ async def test_who_counts_models_does_not_count_what_was_kept():
     assert "x at None" == "".join(event.text for event in events if isinstance(event, Chunk))
 
 
-def test_on_virtual_time():
-    """The first answer takes its time, the second none."""
+def test_stored_answer_takes_no_virtual_time():
+    """The first answer takes the model's time, the second none."""
     llm = cached(MarbleLLM("-a-b|"), MemoryStore(), name="m")
     assert [(1, "a"), (3, "b"), (4, "|")] == moments(llm("x"))
     assert [(0, "a"), (0, "b"), (0, "|")] == moments(llm("x"))
 
 
-def test_answers_last_longer_than_the_process(tmp_path):
-    """Another store on the same file, on another loop and in another thread."""
+def test_sqlite_answers_survive_the_process(tmp_path):
+    """Another store reads the same file, on another loop and in another thread."""
     path, model = tmp_path / "answers.db", Counts()
     assert "x at None" == cached(model, SQLiteStore(path)).invoke("x").text
     heard = []
@@ -426,8 +426,8 @@ def test_answers_last_longer_than_the_process(tmp_path):
     assert ["x"] == model.asked
 
 
-async def test_the_oldest_answers_are_forgotten():
-    """Those that were asked for longest ago."""
+async def test_least_recently_used_answers_are_dropped():
+    """When MemoryStore is full."""
     model = Counts()
     llm = cached(model, MemoryStore(size=2))
     for prompt in "ababcab":
@@ -436,8 +436,8 @@ async def test_the_oldest_answers_are_forgotten():
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-async def test_a_broken_store_costs_money_and_no_answers(is_async, caplog):
-    """It is logged, each time."""
+async def test_broken_store_costs_no_answers(is_async, caplog):
+    """Each failure is logged, and the model is asked."""
 
     class Broken(Store):
         def get(self, key):
@@ -462,29 +462,29 @@ async def test_a_broken_store_costs_money_and_no_answers(is_async, caplog):
 
 
 class Stuck(Store):
-    """Takes its time."""
+    """A store whose calls wait until the test releases them."""
 
     def __init__(self, *stuck):
         self.stuck = stuck
         self.released, self.heard, self.kept = asyncio.Event(), [], {}
 
     def get(self, key):
-        """Perhaps."""
+        """Waits if it is stuck."""
         return self.do("get", lambda: self.kept.get(key))
 
     def put(self, key, chunks):
-        """Perhaps."""
+        """Waits if it is stuck."""
         return self.do("put", lambda: self.kept.update({key: chunks}))
 
     def do(self, what, work):
-        """At once, or when it may."""
+        """Does the work at once, or after the release."""
         if what in self.stuck:
             return self.later(what, work)
         self.heard.append(what)
         return work()
 
     async def later(self, what, work):
-        """When it may."""
+        """Does the work after the release."""
         try:
             await self.released.wait()
         except asyncio.CancelledError:
@@ -495,13 +495,13 @@ class Stuck(Store):
 
 
 async def turns():
-    """Some of the loop's."""
+    """Returns after some turns of the loop."""
     for _ in range(20):
         await asyncio.sleep(0)
 
 
-async def test_a_stuck_store_is_asked_no_longer_than_that(monkeypatch, caplog):
-    """The model answers, and nobody waits for the store any more."""
+async def test_stuck_get_is_cancelled_after_the_limit(monkeypatch, caplog):
+    """The model answers without the store."""
     monkeypatch.setattr(keeping, "PATIENCE", 0.01)
     store, model = Stuck("get"), Counts()
     assert "x at None" == (await asyncio.wait_for(cached(model, store).ainvoke("x"), TIMEOUT)).text
@@ -509,8 +509,8 @@ async def test_a_stuck_store_is_asked_no_longer_than_that(monkeypatch, caplog):
     assert "The store took longer" in caplog.text
 
 
-async def test_an_answer_does_not_wait_for_a_store_that_is_stuck(monkeypatch, caplog):
-    """It ends, and is kept as soon as the store does."""
+async def test_answer_does_not_wait_for_a_stuck_put(monkeypatch, caplog):
+    """The answer ends, and is stored when the store continues."""
     monkeypatch.setattr(keeping, "PATIENCE", 0.01)
     store, model = Stuck("put"), Counts()
     llm = cached(model, store)
@@ -524,8 +524,8 @@ async def test_an_answer_does_not_wait_for_a_store_that_is_stuck(monkeypatch, ca
     assert ["x"] == model.asked
 
 
-async def test_a_whole_answer_is_kept_though_all_have_left():
-    """It is paid for."""
+async def test_whole_answer_is_stored_after_a_disposal():
+    """It is complete and paid for."""
     store = Stuck("put")
     async with cached(Counts(), store).astream("x") as answer:
         assert ["x ", "at None"] == [(await anext(answer)).text for _ in range(2)]
@@ -535,8 +535,8 @@ async def test_a_whole_answer_is_kept_though_all_have_left():
     assert ["get", "put"] == store.heard
 
 
-async def test_a_whole_answer_waits_until_it_is_kept(tmp_path):
-    """A program that ends with the stream has paid for something."""
+async def test_whole_answer_waits_until_it_is_stored(tmp_path):
+    """A program that ends with the stream finds the answer at its next start."""
     path = tmp_path / "answers.db"
     await cached(Counts(), SQLiteStore(path)).ainvoke("x")
     with sqlite3.connect(path) as database:
@@ -545,14 +545,14 @@ async def test_a_whole_answer_waits_until_it_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [0, -1, "5", True])
-def test_a_size_that_is_none_is_refused(wrong):
-    """Before anything is kept."""
+def test_invalid_size_is_refused(wrong):
+    """MisuseError is raised when the store is created."""
     with pytest.raises(MisuseError, match="size must be a whole number"):
         MemoryStore(wrong)
 
 
-def test_what_can_not_be_cached_is_refused():
-    """Pipelines give anything; and a dict is no store."""
+def test_cached_refuses_pipelines_and_other_stores():
+    """A pipeline may emit any values, and a dict is not a Store."""
     with pytest.raises(MisuseError, match="takes a model, not Pipeline"):
         cached(rxllm.pipe(Counts(), rxllm.text()), MemoryStore())
     with pytest.raises(MisuseError, match="takes a Store"):
@@ -562,7 +562,7 @@ def test_what_can_not_be_cached_is_refused():
 
 
 async def readers_after_a_change(read):
-    """What a second reader gets when the first tries to change what it got."""
+    """The answer that a second reader gets, after the first reader tried to change it."""
     first = await read()
     raw, note = first.parts[0].data, first.logprobs["content"]
     changes = [
@@ -585,8 +585,8 @@ async def readers_after_a_change(read):
 
 
 @pytest.mark.parametrize("how", ["memory", "sqlite", "share", "replay", "message"])
-async def test_what_one_reader_changes_no_other_gets(how, tmp_path):
-    """The values of an answer are frozen, also those that a provider or a model of one's own goes on changing."""
+async def test_readers_cannot_change_a_shared_answer(how, tmp_path):
+    """The values of an answer are frozen, also those that a provider or a user's model still changes."""
     data, tokens = {"a": 1, "b": [{"c": 1}]}, [{"token": "x"}]
 
     class Raw(LLM):
@@ -610,8 +610,8 @@ async def test_what_one_reader_changes_no_other_gets(how, tmp_path):
     assert ({"a": 1, "b": [{"c": 1}]}, {"content": [{"token": "x"}]}) == (second.parts[0].data, second.logprobs)
 
 
-def test_frozen_values_are_written_and_copied_like_others():
-    """As JSON, by pickle and by deepcopy; and they are equal to plain ones."""
+def test_frozen_values_are_serialised_and_compared_like_plain_ones():
+    """As JSON, by pickle and by deepcopy."""
     part = RawPart("p", {"a": [1, {"b": (2, bytearray(b"3"))}]})
     assert {"a": [1, {"b": (2, b"3")}]} == part.data
     plain = RawPart("p", {"a": [1, {"b": 2}]})
@@ -626,14 +626,14 @@ def test_frozen_values_are_written_and_copied_like_others():
         llm.metadata["a"] = 2
 
 
-async def test_a_file_of_a_later_version_is_refused(tmp_path, caplog):
-    """It is not read by guessing: the log says why, and the model is asked."""
+async def test_file_of_a_later_version_is_refused(tmp_path, caplog):
+    """The log has the reason, and the model is asked."""
     path, model = tmp_path / "answers.db", Counts()
     await cached(model, SQLiteStore(path)).ainvoke("x")
     with contextlib.closing(sqlite3.connect(path)) as database, database:
         assert 1 == database.execute("PRAGMA user_version").fetchone()[0]
         database.execute("PRAGMA user_version=2")
-    with pytest.raises(MisuseError, match="has the format 2, and this rxllm reads 1"):
+    with pytest.raises(MisuseError, match="has format version 2, but this rxllm reads version 1"):
         await SQLiteStore(path).get("x")
     assert "x at None" == (await cached(model, SQLiteStore(path)).ainvoke("x")).text
     assert ["x", "x"] == model.asked

@@ -1,4 +1,4 @@
-"""`limited`: who may begin when, by virtual time; and what servers say of their limits."""
+"""`limited`, on virtual time: the order and the rate of requests, and the limits that servers announce."""
 
 import asyncio
 import contextlib
@@ -32,7 +32,7 @@ TIMEOUT = 5.0  # seconds for what comes at once
 
 
 def begun(llm, prompts, limiter, *, leaving=None):
-    """When each prompt was asked, all of them subscribed to at once; some leave at their moment."""
+    """The start time of each prompt; all are subscribed at once, and some are disposed at a given time."""
     scheduler, times = VirtualTimeScheduler(), {}
 
     class Notes(MarbleLLM):
@@ -49,50 +49,50 @@ def begun(llm, prompts, limiter, *, leaving=None):
     return times
 
 
-def test_concurrency_is_first_come_first_served():
-    """As many as may run, and the next when one has ended."""
+def test_concurrent_requests_are_bounded_and_start_in_order():
+    """The next request starts when one has ended."""
     assert {"a": 0, "b": 0, "c": 4, "d": 4, "e": 8} == begun("---x|", "abcde", Limiter(concurrency=2))
 
 
-def test_who_leaves_makes_room():
-    """Running or waiting."""
+def test_disposed_request_frees_its_place():
+    """A running one and a waiting one."""
     limiter = Limiter(concurrency=1)
     assert {"a": 0, "c": 1, "d": 5} == begun("---x|", "abcd", limiter, leaving={"a": 1, "b": 0.5})
 
 
-def test_failures_make_room():
-    """They are over, too."""
+def test_failed_request_frees_its_place():
+    """A failure ends the request."""
     assert {"a": 0, "b": 2, "c": 4} == begun("--#", "abc", Limiter(concurrency=1))
 
 
 def test_requests_are_paced():
-    """60 a minute are one each second, not 60 at once and then silence."""
+    """60 a minute means one each second, not 60 at once and then a pause."""
     prompts = [str(number) for number in range(70)]
     assert {prompt: int(prompt) for prompt in prompts} == begun("x|", prompts, Limiter(requests_per_minute=60))
     assert {"a": 0, "b": 20, "c": 40, "d": 60} == begun("x|", "abcd", Limiter(requests_per_minute=3))
 
 
-def test_a_burst_is_what_one_second_is_worth():
-    """Four may begin at once where 240 a minute may begin; after that, one each quarter of a second."""
+def test_default_burst_is_one_seconds_worth():
+    """With 240 a minute, four start at once, and then one each quarter of a second."""
     times = begun("x|", "abcdef", Limiter(requests_per_minute=240))
     assert {"a": 0, "b": 0, "c": 0, "d": 0, "e": 0.25, "f": 0.5} == times
 
 
-def test_a_larger_burst_is_asked_for():
-    """As many begin at once, and the rest at the average rate; the limit of the minute holds all the same."""
+def test_burst_can_be_enlarged():
+    """The burst starts at once, and the rest at the average rate. The limit of the minute still holds."""
     times = begun("x|", "abcde", Limiter(requests_per_minute=4, burst=3))
     assert {"a": 0, "b": 0, "c": 0, "d": 15, "e": 60} == times
 
 
-def test_requests_per_second():
-    """Also less than one."""
+def test_requests_per_second_are_paced():
+    """Also fewer than one in a second."""
     assert {"a": 0, "b": 0.5, "c": 1, "d": 1.5} == begun("x|", "abcd", Limiter(requests_per_second=2))
     assert {"a": 0, "b": 0, "c": 1, "d": 1} == begun("x|", "abcd", Limiter(requests_per_second=2, burst=2))
     assert {"a": 0, "b": 4, "c": 8} == begun("x|", "abc", Limiter(requests_per_second=0.25))
 
 
 def test_tokens_per_minute_are_estimated_and_paced():
-    """Four characters each; and a request that never fits goes alone."""
+    """One token for four characters. A request above the limit starts alone."""
     prompts = ["a" * 39, "b" * 39, "c" * 39, "d" * 399, "e" * 39]
     times = begun("x|", prompts, Limiter(tokens_per_minute=20))
     assert [0, 30, 60, 120, 180] == [times[prompt] for prompt in prompts]
@@ -100,8 +100,8 @@ def test_tokens_per_minute_are_estimated_and_paced():
     assert [0, 0, 60] == [times[prompt] for prompt in prompts[:3]]
 
 
-def test_tokens_are_corrected_by_the_answer():
-    """More than was estimated keeps others waiting, less lets them in."""
+def test_usage_of_the_answer_corrects_the_tokens():
+    """More tokens than estimated delay other requests, fewer let them start."""
 
     def counted(tokens):
         usage = Usage(input_tokens=tokens - 1, output_tokens=1)
@@ -121,8 +121,8 @@ def test_tokens_are_corrected_by_the_answer():
     assert [0, 60] == counted(100)
 
 
-def test_max_tokens_are_guessed_too():
-    """They are what the answer may take."""
+def test_max_tokens_count_towards_the_estimate():
+    """The answer may take them."""
     scheduler, times = VirtualTimeScheduler(), []
     llm = limited(MarbleLLM("x-|"), Limiter(tokens_per_minute=100))
     for _ in range(2):
@@ -138,8 +138,8 @@ def test_max_tokens_are_guessed_too():
     st.integers(1, 5),
     st.integers(20, 100),
 )
-def test_no_limit_is_ever_passed(arrivals, concurrency, requests, tokens):
-    """A law, for requests that arrive whenever and are of any length."""
+def test_limits_are_never_exceeded(arrivals, concurrency, requests, tokens):
+    """For requests of any length that arrive at any time."""
     scheduler, events = VirtualTimeScheduler(), []
     limiter = Limiter(concurrency=concurrency, requests_per_minute=requests, tokens_per_minute=tokens)
 
@@ -167,8 +167,8 @@ def test_no_limit_is_ever_passed(arrivals, concurrency, requests, tokens):
     del running, most
 
 
-def test_one_limiter_for_models_loops_and_threads():
-    """All count together."""
+def test_models_loops_and_threads_share_a_limiter():
+    """All of their requests count together."""
     limiter, running, most, lock = Limiter(concurrency=3), [0], [0], threading.Lock()
 
     class Counts(LLM):
@@ -199,13 +199,13 @@ def test_one_limiter_for_models_loops_and_threads():
 
 
 class Held(LLM):
-    """Answers what it is asked when it is let; asked "now", at once."""
+    """A model that answers when the test releases it; the prompt "now" is answered at once."""
 
     def __init__(self):
         self.asked, self.begun, self.released = [], Signal(), Signal()
 
     async def complete(self, request):
-        """The same text."""
+        """Returns the prompt."""
         self.asked.append(request.text)
         self.begun.set()
         if request.text != "now":
@@ -214,7 +214,7 @@ class Held(LLM):
 
 
 def in_a_thread(function):
-    """Runs it; what is returned waits for its end."""
+    """Runs the function in a thread; returns a function that waits for its end."""
     thread = threading.Thread(target=function, daemon=True)
     thread.start()
 
@@ -226,7 +226,7 @@ def in_a_thread(function):
 
 
 def entered(limiter, count):
-    """Waits until so many have asked the limiter."""
+    """Waits until this many tickets have entered."""
     deadline = time.monotonic() + TIMEOUT
     while limiter._queue.entered < count:
         assert time.monotonic() < deadline
@@ -234,7 +234,7 @@ def entered(limiter, count):
 
 
 def quickly(llm, prompt):
-    """The answer, asked for on a loop of its own."""
+    """The answer of a call on a new event loop."""
 
     async def main():
         return (await asyncio.wait_for(llm.ainvoke(prompt), TIMEOUT)).text
@@ -243,8 +243,8 @@ def quickly(llm, prompt):
 
 
 @pytest.mark.parametrize("early", [False, True], ids=["who comes later", "who waits behind"])
-def test_a_loop_that_ends_when_it_is_called_up_gives_way(monkeypatch, early):
-    """It had only subscribed, is busy when its turn comes, and its main ends then: no task was ever told."""
+def test_loop_that_ends_when_it_is_called_gives_its_turn_away(monkeypatch, early):
+    """The loop has only subscribed, is busy at its turn, and then ends without cancelling a task."""
     monkeypatch.setattr("rxllm.combinators.queueing.PATIENCE", 0.01)
     held, limiter, answers = Held(), Limiter(concurrency=1), []
     llm = limited(held, limiter)
@@ -268,8 +268,8 @@ def test_a_loop_that_ends_when_it_is_called_up_gives_way(monkeypatch, early):
     assert ["first", *(["now"] if early else [])] == answers
 
 
-def test_waiting_relies_on_no_other_loop():
-    """The head of the queue was to look again in a moment, and its loop has ended since."""
+def test_waiting_does_not_depend_on_another_loop():
+    """The loop of the first ticket ends before its timer fires."""
     limiter = Limiter(requests_per_second=10, burst=1)
     llm, answers = limited(Held(), limiter), []
     assert "now" == quickly(llm, "now")
@@ -285,8 +285,8 @@ def test_waiting_relies_on_no_other_loop():
     assert ["now"] == answers
 
 
-def test_a_loop_that_stands_still_is_passed_over(monkeypatch):
-    """Until it goes on: then it is first again."""
+def test_stalled_loop_is_passed_over(monkeypatch):
+    """When it continues, it is first again."""
     monkeypatch.setattr("rxllm.combinators.queueing.PATIENCE", 0.01)
     held, limiter, answers = Held(), Limiter(concurrency=1), []
     llm = limited(held, limiter)
@@ -308,8 +308,8 @@ def test_a_loop_that_stands_still_is_passed_over(monkeypatch):
     assert ["first", "now", "now"] == held.asked
 
 
-def test_a_turn_that_was_not_taken_does_not_count(monkeypatch):
-    """Neither for the rate nor for what a server allows."""
+def test_turn_that_was_not_taken_does_not_count(monkeypatch):
+    """Neither for the rate, nor for the limit of a server."""
     monkeypatch.setattr("rxllm.combinators.queueing.PATIENCE", 0.01)
     held, limiter = Held(), Limiter(concurrency=1, requests_per_minute=2, burst=2)
     llm = limited(held, limiter)
@@ -330,8 +330,8 @@ def test_a_turn_that_was_not_taken_does_not_count(monkeypatch):
     assert ["first", "now"] == held.asked
 
 
-def test_a_loop_closed_with_all_that_ran_on_it_gives_its_places_back(monkeypatch):
-    """Although it has cancelled nothing, and nobody was told."""
+def test_closed_loop_gives_its_places_back(monkeypatch):
+    """Although its tasks were never cancelled."""
     monkeypatch.setattr("rxllm.combinators.queueing.PATIENCE", 0.01)
     limiter, answers, loop = Limiter(concurrency=1), [], asyncio.new_event_loop()
     loop.set_exception_handler(lambda *_: None)  # that a task was destroyed
@@ -350,8 +350,8 @@ def test_a_loop_closed_with_all_that_ran_on_it_gives_its_places_back(monkeypatch
     assert ["now"] == answers
 
 
-async def test_loops_take_turns_in_the_order_they_came():
-    """One limiter, two loops: first come, first served over both."""
+async def test_loops_take_turns_in_order_of_arrival():
+    """Two loops share one limiter."""
     limiter, begun, ended = Limiter(concurrency=1), [], asyncio.Semaphore(0)
     loop = asyncio.get_running_loop()
 
@@ -369,8 +369,8 @@ async def test_loops_take_turns_in_the_order_they_came():
 
 
 @pytest.mark.parametrize("limits", [{"concurrency": 1}, {"requests_per_minute": 9}, {"tokens_per_minute": 9}])
-def test_nothing_is_kept_of_what_is_over(limits):
-    """Neither what was asked nor what came."""
+def test_finished_requests_are_freed(limits):
+    """Neither request nor answer is kept."""
     limiter, scheduler = Limiter(**limits), VirtualTimeScheduler()
 
     def begin():
@@ -384,8 +384,8 @@ def test_nothing_is_kept_of_what_is_over(limits):
     assert kept() is None
 
 
-async def test_who_makes_room_is_not_seen_by_who_begins():
-    """Each sees the context variables of its own subscriber."""
+async def test_context_variables_do_not_leak_between_requests():
+    """A request that ends starts the next one; each sees the context of its own subscriber."""
     number, seen, over = contextvars.ContextVar("number", default=-1), [], asyncio.Event()
 
     def ask(prompt):
@@ -403,8 +403,8 @@ async def test_who_makes_room_is_not_seen_by_who_begins():
     assert [0, 1, 2] == seen
 
 
-def test_who_can_not_begin_makes_room():
-    """Even for such as Ctrl-C, which is no failure of the request."""
+def test_request_that_cannot_start_frees_its_place():
+    """Also after Ctrl-C, which is not an error of the request."""
 
     def ask(prompt):
         if prompt == "bad":
@@ -419,8 +419,8 @@ def test_who_can_not_begin_makes_room():
     assert ["good"] == heard
 
 
-async def test_a_loop_that_ended_gives_its_place_back():
-    """What it was running, and what it was waiting for."""
+async def test_ended_loop_gives_its_places_back():
+    """Those of its running and of its waiting requests."""
     limiter = Limiter(concurrency=1)
     with FakeServer(Reply([Chat().stream(["a"])[1], End.HANG]), Reply(Chat().stream(["b"]))) as server:
         llm = limited(rxllm.OpenAI("m", base_url=server.url, api_key="k"), limiter)
@@ -435,8 +435,8 @@ async def test_a_loop_that_ended_gives_its_place_back():
         assert "b" == (await asyncio.wait_for(llm.ainvoke("z"), TIMEOUT)).text
 
 
-def test_a_script_that_waits_for_its_turn_is_kept_alive():
-    """Although there is no request yet that would."""
+def test_waiting_request_keeps_a_script_alive():
+    """Although no request is running."""
     program = """
 import rxllm
 llm = rxllm.limited(rxllm.Embedded(seed=1), rxllm.Limiter(concurrency=1))
@@ -448,8 +448,8 @@ for _ in range(3):
     assert "" == done.stderr
 
 
-async def test_what_never_came_to_begin_is_left():
-    """Nothing is sent, and nothing is left behind."""
+async def test_cancelled_waiting_request_is_never_sent():
+    """It leaves nothing behind."""
     released = Signal()
     with FakeServer(Reply([released, *Chat().stream(["a"])])) as server:
         llm = limited(rxllm.OpenAI("m", base_url=server.url, api_key="k"), Limiter(concurrency=1))
@@ -465,11 +465,11 @@ async def test_what_never_came_to_begin_is_left():
         assert 1 == len(server.requests)
 
 
-# ── what servers say ─────────────────────────────────────────────────────────────────────────────────────────────
+# ── announcements of servers ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def in_seconds(seconds):
-    """A moment, as Anthropic writes it."""
+    """A point in time in Anthropic's format."""
     return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
 
 
@@ -477,14 +477,14 @@ def in_seconds(seconds):
     ("reset", "seconds"),
     [("1s", 1), ("6m0s", 360), ("20ms", 0.02), ("1h2m3.5s", 3723.5), ("0s", 0), ("soon", None), ("", None)],
 )
-def test_spans_are_read(reset, seconds):
-    """As OpenAI and Groq write them; what is none says nothing."""
+def test_durations_are_parsed(reset, seconds):
+    """In the formats of OpenAI and Groq; an invalid duration is ignored."""
     headers = {"x-ratelimit-remaining-requests": "7", "x-ratelimit-reset-requests": reset}
     assert ([Allowance("requests", 7, seconds)] if seconds is not None else []) == list(allowances(headers))
 
 
-def test_moments_are_read():
-    """As Anthropic writes them; one that is over allows at once."""
+def test_points_in_time_are_parsed():
+    """In Anthropic's format; a past one allows requests at once."""
     (allowance,) = allowances(
         {"anthropic-ratelimit-tokens-remaining": "900", "anthropic-ratelimit-tokens-reset": in_seconds(30)}
     )
@@ -512,21 +512,21 @@ def test_moments_are_read():
         },
     ],
 )
-def test_figures_that_make_no_sense_are_ignored(headers):
-    """A server that writes nonsense stops nobody, and raises nothing."""
+def test_invalid_figures_are_ignored(headers):
+    """They neither delay a request nor raise."""
     assert [] == [*allowances(headers)]
 
 
 @pytest.mark.parametrize(
     "text", ["nan", "inf", "-1", "soon", "9" * 5000, "1e9", "\u00b2", "Wed, 99 Oct 2099 07:28:00 GMT"]
 )
-def test_a_retry_after_that_makes_no_sense_is_ignored(text):
-    """It is as if it were not there."""
+def test_invalid_retry_after_is_ignored(text):
+    """As if the header were missing."""
     assert None is retry_after({"retry-after": text})
 
 
 async def wait_of(llm):
-    """The seconds until a limited model with ``max_wait=0`` could begin; 0 if it can at once."""
+    """The seconds until a limited model with ``max_wait=0`` could start; 0 if it can start at once."""
     answers = await llm.abatch(["hi"], return_exceptions=True)
     return answers[0].retry_after if isinstance(answers[0], rxllm.RateLimited) else 0
 
@@ -552,8 +552,8 @@ REMAINING = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests"
         (401, {"retry-after": "9"}, 0),
     ],
 )
-async def test_a_limiter_obeys_each_server(status, headers, expected):
-    """Within bounds, and a request for another server goes on; an answer asks nobody to wait."""
+async def test_limiter_follows_each_server(status, headers, expected):
+    """Within bounds. Requests for other servers continue, and a successful response delays none."""
     limiter = Limiter(max_wait=0)
     reply = Reply(Chat().stream(["a"]), headers=headers) if status == 200 else None
     reply = reply or Reply.json({"error": {"message": "no"}}, status=status, headers=headers)
@@ -568,8 +568,8 @@ async def test_a_limiter_obeys_each_server(status, headers, expected):
         assert 0 == await wait_of(limited(at(other), limiter))
 
 
-async def test_a_server_that_asks_for_too_long_is_refused_at_once():
-    """By default for 60 s; then `fallback` asks the next model."""
+async def test_too_long_wait_for_a_server_is_refused_at_once():
+    """By default above 60 s; then `fallback` asks the next model."""
     refusal = Reply.json({"error": {"message": "slow down"}}, status=429, headers={"retry-after": "53578"})
     with FakeServer(refusal, Reply(Chat().stream(["a"]))) as one, FakeServer(Reply(Chat().stream(["b"]))) as other:
         at = lambda server: rxllm.OpenAI("m", base_url=server.url, api_key="k", max_retries=0)  # noqa: E731
@@ -584,8 +584,8 @@ async def test_a_server_that_asks_for_too_long_is_refused_at_once():
         assert (1, 1) == (len(one.requests), len(other.requests))
 
 
-async def test_a_closed_server_lets_requests_for_others_pass():
-    """Although they came later, and wait in the same queue."""
+async def test_requests_for_other_servers_pass_a_closed_one():
+    """Although they arrived later in the same queue."""
     refusal = Reply.json({"error": {"message": "slow down"}}, status=429, headers={"retry-after": "50"})
     with FakeServer(refusal) as one, FakeServer(Reply(Chat().stream(["b"]))) as other:
         limiter = Limiter(concurrency=1)
@@ -602,7 +602,7 @@ async def test_a_closed_server_lets_requests_for_others_pass():
 
 
 def refusals(prompts, limiter, marbles="x|"):
-    """What became of each prompt, all of them subscribed to at once: when it began or was refused."""
+    """The time at which each prompt started or was refused; all are subscribed at once."""
     scheduler, heard = VirtualTimeScheduler(), {}
 
     def note(prompt, what):
@@ -620,7 +620,7 @@ def refusals(prompts, limiter, marbles="x|"):
 
 
 def test_max_wait_bounds_the_wait():
-    """For the turn, known or not; 0 rejects what cannot begin at once."""
+    """Also a wait of unknown length. 0 rejects requests that cannot start at once."""
     no = lambda prompt: ("RateLimited", prompt)  # noqa: E731
     assert {"a": (0, "began"), "b": (0, no("b"))} == refusals("ab", Limiter(requests_per_minute=60, max_wait=0))
     assert {"a": (0, "began"), "b": (0, no("b"))} == refusals("ab", Limiter(concurrency=1, max_wait=0), "x---|")
@@ -630,7 +630,7 @@ def test_max_wait_bounds_the_wait():
     assert expected == refusals("abc", Limiter(concurrency=1, max_wait=6), "x---|")
 
 
-def test_a_refused_request_makes_no_difference_to_the_others():
+def test_refused_request_does_not_affect_the_others():
     """It neither counts nor holds a place."""
     limiter = Limiter(concurrency=1, requests_per_minute=60, max_wait=0)
     assert {"a", "b"} == {*refusals("ab", limiter)}
@@ -639,8 +639,8 @@ def test_a_refused_request_makes_no_difference_to_the_others():
     assert 1 == limiter._queue.rates[0][1].taken
 
 
-def test_the_cost_of_a_request_does_not_grow_with_the_minute():
-    """Neither its time nor the memory that is kept of it."""
+def test_cost_of_a_request_is_constant():
+    """Time and memory do not grow with the requests per minute."""
     rate, steps = Rate(1_000_000, 60.0, burst=1_000_000), 0
     for number in range(20_000):
         now = number / 500
@@ -651,8 +651,8 @@ def test_the_cost_of_a_request_does_not_grow_with_the_minute():
     assert 140_000 == rate.taken
 
 
-async def test_a_place_is_held_until_the_request_has_closed():
-    """The next request begins when the connection of the one that was left has ended."""
+async def test_place_is_held_until_the_connection_is_closed():
+    """The next request starts when the connection of the disposed one has closed."""
     closing, closed = Signal(), Signal()
 
     class Slow(LLM):
@@ -693,24 +693,24 @@ async def test_a_place_is_held_until_the_request_has_closed():
         lambda llm: llm.bind(seed=1),
     ],
 )
-def test_one_limiter_twice_around_a_model_is_refused(nest):
-    """The outer one would hold the place that the inner one waits for."""
+def test_nested_use_of_one_limiter_is_refused(nest):
+    """The outer request would hold the place that the inner one waits for."""
     limiter = Limiter(concurrency=1)
-    with pytest.raises(MisuseError, match="limits a request, and also another one that is a part of it"):
+    with pytest.raises(MisuseError, match="limits a request and also a request within it"):
         limited(nest(limited(MarbleLLM("x|"), limiter)), limiter)
     assert limited(nest(limited(MarbleLLM("x|"), limiter)), Limiter(concurrency=1))
 
 
-async def test_one_limiter_twice_is_refused_where_it_shows_only_later():
-    """As of a route, whose models nobody knows before it is asked."""
+async def test_nested_use_of_one_limiter_errors_when_a_route_hides_it():
+    """The models of a route are unknown before the request."""
     limiter = Limiter(concurrency=1)
     llm = limited(rxllm.route(lambda request: limited(Held(), limiter)), limiter)
     with pytest.raises(MisuseError, match="would hold its place"):
         await asyncio.wait_for(llm.ainvoke("now"), TIMEOUT)
 
 
-def test_a_forked_child_does_not_wait_for_its_parent():
-    """Neither for the parent's requests, nor for a lock that one of its threads held."""
+def test_forked_child_does_not_wait_for_its_parent():
+    """Neither for the parent's requests, nor for a lock that a thread of it held."""
     program = """
 import os, asyncio, rxllm
 class Never(rxllm.LLM):
@@ -737,8 +737,8 @@ os.waitpid(child, 0)
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, "3", True])
 @pytest.mark.parametrize("name", ["concurrency", "requests_per_minute", "tokens_per_minute"])
-def test_limits_that_are_none_are_refused(name, wrong):
-    """Before anybody waits for them."""
+def test_invalid_limits_are_refused(name, wrong):
+    """MisuseError is raised when the limiter is created."""
     with pytest.raises(MisuseError, match=f"{name} must be a whole number"):
         Limiter(**{name: wrong})
 
@@ -755,13 +755,13 @@ def test_limits_that_are_none_are_refused(name, wrong):
         {"burst": 2},
     ],
 )
-def test_rates_and_waits_that_make_no_sense_are_refused(wrong):
-    """When the limiter is made."""
+def test_invalid_rates_and_waits_are_refused(wrong):
+    """MisuseError is raised when the limiter is created."""
     with pytest.raises(MisuseError, match=next(iter(wrong))):
         Limiter(**wrong)
 
 
-def test_what_is_no_limiter_is_refused():
+def test_value_that_is_no_limiter_is_refused():
     """Such as a number."""
     with pytest.raises(MisuseError, match="takes a Limiter"):
         limited(MarbleLLM("x|"), 5)

@@ -1,4 +1,4 @@
-"""`batch`: many prompts, a bound on how many run, and no step barrier."""
+"""`batch`: it answers many prompts with bounded concurrency, and without a step barrier."""
 
 import asyncio
 import itertools
@@ -12,12 +12,12 @@ from reactivex.subject import Subject
 import rxllm
 from rxllm import LLM, MisuseError
 
-TIMEOUT = 5.0  # seconds for what comes at once
+TIMEOUT = 5.0  # seconds for events that happen at once
 
 
 @frozen
 class Held(LLM):
-    """Answers a prompt when told, and knows who is being answered. One loop's: for async tests."""
+    """A model that answers a prompt when the test releases it. It runs on one event loop."""
 
     live: set[str] = field(factory=set)
     begun: list[str] = field(factory=list)
@@ -27,11 +27,11 @@ class Held(LLM):
     changed: asyncio.Event = field(factory=asyncio.Event)
 
     def gate(self, prompt):
-        """What releases an answer."""
+        """The event that releases an answer."""
         return self.released.setdefault(prompt, asyncio.Event())
 
     async def complete(self, request):
-        """The prompt, once it is released; a prompt that begins with ! fails."""
+        """Returns the prompt after its release; a prompt that begins with ! fails."""
         prompt = request.text
         self.live.add(prompt)
         self.begun.append(prompt)
@@ -48,12 +48,12 @@ class Held(LLM):
             self.changed.set()
 
     def release(self, *prompts):
-        """Lets these be answered."""
+        """Releases the answers of these prompts."""
         for prompt in prompts:
             self.gate(prompt).set()
 
     async def until(self, condition):
-        """Returns when it is so."""
+        """Returns when the condition holds."""
         async with asyncio.timeout(TIMEOUT):
             while not condition():
                 self.changed.clear()
@@ -61,31 +61,31 @@ class Held(LLM):
 
 
 async def quiet():
-    """Returns when the loop has had many chances to do more than it should."""
+    """Returns after many turns of the loop, in which surplus work would show."""
     for _ in range(200):
         await asyncio.sleep(0)
 
 
 class Echo(LLM):
-    """Answers at once; a prompt that begins with ! fails."""
+    """A model that answers at once; a prompt that begins with ! fails."""
 
     async def complete(self, request):
-        """The prompt."""
+        """Returns the prompt."""
         if request.text.startswith("!"):
             raise ValueError(request.text)
         return request.text
 
 
 def texts(answers):
-    """Their texts."""
+    """The texts of the answers."""
     return [str(answer) for answer in answers]
 
 
 # ── order and bound ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_answers_come_in_the_order_of_the_prompts():
-    """However they were answered."""
+async def test_answers_are_emitted_in_the_order_of_the_prompts():
+    """The order of completion does not matter."""
     llm = Held()
     asked = asyncio.create_task(llm.abatch([*"abcd"], max_concurrency=4))
     await llm.until(lambda: len(llm.live) == 4)
@@ -96,8 +96,8 @@ async def test_answers_come_in_the_order_of_the_prompts():
     assert list("abcd") == texts(await asked)
 
 
-async def test_as_completed_answers_come_as_they_are_there():
-    """With the number of their prompt."""
+async def test_as_completed_emits_answers_as_they_complete():
+    """Each answer comes with the index of its prompt."""
     llm = Held()
     async with llm.abatch_as_completed([*"abcd"], max_concurrency=4) as answers:
         heard = []
@@ -109,8 +109,8 @@ async def test_as_completed_answers_come_as_they_are_there():
 
 
 @pytest.mark.parametrize("bound", [1, 2, 5, 8])
-async def test_never_more_run_than_the_bound_and_never_less_than_they_could(bound):
-    """Counted at each start; and as many run as may."""
+async def test_concurrency_reaches_and_never_exceeds_its_bound(bound):
+    """The test counts the running requests at each start."""
     llm = Held()
     prompts = [str(number) for number in range(20)]
     asked = asyncio.create_task(llm.abatch(prompts, max_concurrency=bound))
@@ -123,8 +123,8 @@ async def test_never_more_run_than_the_bound_and_never_less_than_they_could(boun
     assert prompts == llm.begun
 
 
-async def test_eight_run_by_default():
-    """The documented number."""
+async def test_eight_requests_run_by_default():
+    """The default is the documented number."""
     llm = Held()
     asked = asyncio.create_task(llm.abatch(map(str, range(20))))
     await llm.until(lambda: len(llm.live) == 8)
@@ -134,8 +134,8 @@ async def test_eight_run_by_default():
     await asked
 
 
-async def test_there_is_no_step_barrier():
-    """A slot that is free is used, while others are still busy."""
+async def test_free_slot_is_used_at_once():
+    """A prompt starts while others are still running."""
     llm = Held()
     asked = asyncio.create_task(llm.abatch([*"abcdef"], max_concurrency=2))
     await llm.until(lambda: llm.live == {"a", "b"})
@@ -147,8 +147,8 @@ async def test_there_is_no_step_barrier():
 
 
 @pytest.mark.parametrize("bound", [2, 3, 8])
-async def test_early_answers_are_held_back_up_to_three_times_the_bound(bound):
-    """A slow first answer stops the rest at some point: memory is bounded."""
+async def test_waiting_answers_are_bounded(bound):
+    """While the first answer is slow, at most three times max_concurrency answers wait."""
     llm = Held()
     prompts = [str(number) for number in range(20 * bound)]
     llm.release(*prompts[1:])
@@ -163,8 +163,8 @@ async def test_early_answers_are_held_back_up_to_three_times_the_bound(bound):
 # ── prompts ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_prompts_are_pulled_when_there_is_room():
-    """So the source may be endless, and its generator is closed when the consumer leaves."""
+async def test_prompts_are_pulled_when_a_slot_is_free():
+    """So the source may be endless. Its generator is closed when the consumer disposes."""
     llm, pulled, closed = Held(), [], asyncio.Event()
 
     async def endless():
@@ -189,8 +189,8 @@ async def test_prompts_are_pulled_when_there_is_room():
     assert set() == llm.live
 
 
-def test_prompts_are_pulled_in_the_calling_thread_lazily():
-    """A cursor that belongs to its thread is a fine source, and may be endless."""
+def test_sync_batch_pulls_prompts_lazily_in_the_calling_thread():
+    """A database cursor, which belongs to its thread, is a valid source."""
     threads, pulled = set(), []
 
     def cursor():
@@ -206,8 +206,8 @@ def test_prompts_are_pulled_in_the_calling_thread_lazily():
     assert list("abc") == texts(Echo().batch(letter for letter in "abc"))
 
 
-def test_an_endless_source_in_the_order_of_its_prompts():
-    """As an operator, too: `from_iter` waits for the batch."""
+def test_operator_batches_an_endless_source():
+    """`from_iter` waits for the batch."""
     pulled = []
     numbers = (pulled.append(number) or str(number) for number in itertools.count())
     with rxllm.from_iter(numbers).pipe(rxllm.batch(Echo(), max_concurrency=2), rxllm.stream()) as answers:
@@ -215,8 +215,8 @@ def test_an_endless_source_in_the_order_of_its_prompts():
     assert len(pulled) < 100
 
 
-async def test_a_slow_consumer_stalls_the_starts():
-    """What nobody has taken is bounded, and so is what is paid for."""
+async def test_slow_consumer_pauses_the_starts():
+    """While the consumer is full, no prompt starts."""
     llm = Held()
     prompts = [str(number) for number in range(1000)]
     llm.release(*prompts)
@@ -232,8 +232,8 @@ async def test_a_slow_consumer_stalls_the_starts():
 
 
 @pytest.mark.parametrize("make", [list, tuple, iter, rxllm.from_iter], ids=["list", "tuple", "iterator", "observable"])
-async def test_any_iterable_will_do(make):
-    """Read once, in order."""
+async def test_any_iterable_of_prompts_is_accepted(make):
+    """The iterable is read once, in order."""
     if make is rxllm.from_iter:
         answers = [str(answer) async for answer in make("abc").pipe(rxllm.batch(Echo()), rxllm.astream())]
     else:
@@ -241,15 +241,15 @@ async def test_any_iterable_will_do(make):
     assert list("abc") == answers
 
 
-async def test_no_prompts_no_answers():
-    """And no waiting."""
+async def test_empty_input_gives_an_empty_list():
+    """The call returns at once."""
     assert [] == Echo().batch([])
     assert [] == await Echo().abatch([])
     assert [] == list(Echo().batch_as_completed(iter(())))
 
 
 async def test_prompts_may_come_from_any_thread():
-    """An Observable that emits elsewhere wakes the batch, in order."""
+    """An Observable that emits on another thread feeds the batch in order."""
     prompts, answered, done = Subject(), [], asyncio.Event()
     asyncio.get_running_loop().set_debug(True)  # refuses to be called from other threads
 
@@ -278,8 +278,8 @@ async def test_prompts_may_come_from_any_thread():
 
 
 @pytest.mark.parametrize("wrong", ["a prompt", b"bytes", {"role": "user"}, 5, None])
-async def test_what_is_no_list_of_prompts_is_refused(wrong):
-    """A text would be asked letter by letter."""
+async def test_single_prompt_is_refused(wrong):
+    """A text would be read as a list of letters."""
     if wrong == "a prompt":
         wrong = "text"
     with pytest.raises(MisuseError, match=f"batch takes an iterable of prompts, not {type(wrong).__name__}"):
@@ -293,8 +293,8 @@ async def test_what_is_no_list_of_prompts_is_refused(wrong):
 # ── failures ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_the_first_failure_comes_at_once_and_cancels_the_rest():
-    """It does not wait for its turn, nor for who is slow; nothing else is started."""
+async def test_first_failure_errors_at_once_and_cancels_the_rest():
+    """The error does not wait for earlier answers, and no further prompt starts."""
     llm = Held()
     asked = asyncio.create_task(llm.abatch(["a", "!b", "c", "d", "e"], max_concurrency=3))
     await llm.until(lambda: len(llm.live) == 3)
@@ -307,7 +307,7 @@ async def test_the_first_failure_comes_at_once_and_cancels_the_rest():
 
 
 async def test_exceptions_take_the_place_of_their_answers():
-    """With `return_exceptions`, and nothing else is disturbed; a bad prompt is one of them."""
+    """With `return_exceptions` the other answers are not affected. An invalid prompt gives such an exception, too."""
     answers = await Echo().abatch(["a", "!b", 5, "d"], return_exceptions=True)
     assert [rxllm.Message, ValueError, MisuseError, rxllm.Message] == [type(answer) for answer in answers]
     answers = Echo().batch_as_completed(["a", "!b"], return_exceptions=True)
@@ -315,7 +315,7 @@ async def test_exceptions_take_the_place_of_their_answers():
 
 
 class Exits(LLM):
-    """Ends the program instead of answering."""
+    """A model that raises an exit instead of answering."""
 
     error: type[BaseException] = SystemExit
 
@@ -323,7 +323,7 @@ class Exits(LLM):
         self.error = error
 
     def complete(self, request):
-        """Raises it, for one of the prompts."""
+        """Raises the error for one of the prompts."""
         if request.text == "x":
             raise self.error
         return request.text
@@ -331,22 +331,22 @@ class Exits(LLM):
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("method", ["batch", "batch_as_completed"])
-def test_the_end_of_the_program_is_no_answer(kind, method):
-    """It ends the batch, whoever wants exceptions as answers."""
+def test_exit_ends_the_batch(kind, method):
+    """KeyboardInterrupt and SystemExit end the batch, also with return_exceptions."""
     with pytest.raises(kind):
         list(getattr(Exits(kind), method)(["a", "x", "b"], return_exceptions=True))
 
 
-def test_a_bad_prompt_fails_the_batch():
-    """Like any failure."""
+def test_invalid_prompt_fails_the_batch():
+    """Without return_exceptions, it is a failure like any other."""
     with pytest.raises(MisuseError, match="A prompt must be text"):
         Echo().batch(["a", 5])
 
 
 @pytest.mark.parametrize("return_exceptions", [False, True])
 @pytest.mark.parametrize("kind", [LookupError, KeyboardInterrupt])
-def test_what_the_prompts_iterable_raises_ends_the_batch(return_exceptions, kind):
-    """It is no answer's failure. Ctrl-C while it is read is no exception to that."""
+def test_exception_of_the_prompts_iterable_ends_the_batch(return_exceptions, kind):
+    """It belongs to no answer, so return_exceptions does not catch it. Ctrl-C is treated alike."""
 
     def prompts():
         yield "a"
@@ -356,8 +356,8 @@ def test_what_the_prompts_iterable_raises_ends_the_batch(return_exceptions, kind
         Echo().batch(prompts(), return_exceptions=return_exceptions)
 
 
-async def test_leaving_closes_everything_before_it_returns():
-    """After `aclose` no request is open, whichever the batch was doing."""
+async def test_closing_the_batch_closes_all_requests():
+    """After `aclose` no request is open, in each state of the batch."""
     for take in 0, 1:
         llm = Held()
         async with llm.abatch_as_completed([*"abcd"], max_concurrency=3) as answers:
@@ -371,7 +371,7 @@ async def test_leaving_closes_everything_before_it_returns():
         await asyncio.gather(first, return_exceptions=True)
 
 
-async def test_leaving_while_hearing_an_answer_closes_the_others():
+async def test_disposal_within_on_next_closes_the_other_requests():
     """``take(1)`` disposes from inside `on_next`."""
     llm = Held()
     done = asyncio.Event()
@@ -385,8 +385,8 @@ async def test_leaving_while_hearing_an_answer_closes_the_others():
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, None, "8"])
-def test_a_bound_that_is_none_is_refused(wrong):
-    """At once, by every way in."""
+def test_invalid_bound_is_refused(wrong):
+    """MisuseError is raised at once, by every entry point."""
     for ask in Echo().batch, Echo().batch_as_completed, Echo().abatch_as_completed:
         with pytest.raises(MisuseError, match="max_concurrency must be a whole number of at least 1"):
             ask(["a"], max_concurrency=wrong)
@@ -394,14 +394,14 @@ def test_a_bound_that_is_none_is_refused(wrong):
         rxllm.batch(Echo(), max_concurrency=wrong)
 
 
-def test_what_cannot_answer_is_refused():
-    """The sentence says how to make a stage of a function."""
+def test_stage_that_cannot_answer_is_refused():
+    """The error says how to make a Pipeline of a function."""
     with pytest.raises(MisuseError, match=r"not builtin_function_or_method\. rxllm\.pipe"):
         rxllm.batch(len)
 
 
-async def test_a_stage_that_gives_no_answer_is_an_error():
-    """Nothing waits for ever for what does not come."""
+async def test_stage_without_an_answer_fails():
+    """The batch does not wait for a value that never comes."""
 
     class Mute:
         def answer(self, prompt):
@@ -411,8 +411,8 @@ async def test_a_stage_that_gives_no_answer_is_an_error():
     assert isinstance(got, Exception)
 
 
-def test_error_around_an_answer_is_the_failure_of_that_answer():
-    """What an operator raises where reactivex has no place for it disturbs no other answer of the batch."""
+def test_exception_around_an_answer_fails_that_answer_only():
+    """An operator of one answer that raises in its subscription does not affect the other answers."""
 
     class Same(LLM):
         async def complete(self, request):

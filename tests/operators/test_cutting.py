@@ -1,4 +1,4 @@
-"""`stop_at` and `split_reasoning`: what is found is found across chunks, and nothing else is held back."""
+"""`stop_at` and `split_reasoning`: they find texts across chunks, and hold nothing else back."""
 
 import threading
 import time
@@ -21,7 +21,7 @@ CALL = ToolCallPart("1", "f", "{}")
 
 
 def chunks(operator, items):
-    """What comes of these, texts or chunks."""
+    """The values that the operator emits for these texts or chunks."""
     heard, errors = [], []
     rx.from_([Chunk.of(item) for item in items]).pipe(operator).subscribe(heard.append, errors.append)
     assert [] == errors
@@ -29,7 +29,7 @@ def chunks(operator, items):
 
 
 def run(operator, *events):
-    """What comes of a hot source, and when it was left."""
+    """The values that the operator emits for a hot source, and the times of its subscription."""
     scheduler = TestScheduler()
     source = scheduler.create_hot_observable(*events)
     observer = scheduler.start(lambda: source.pipe(operator))
@@ -38,7 +38,7 @@ def run(operator, *events):
 
 @st.composite
 def chopped(draw, alphabet, beginnings=("",)):
-    """A text and the pieces that it comes in, some of them empty."""
+    """A text, and the same text as a list of pieces, some of them empty."""
     text = draw(st.sampled_from(beginnings)) + "".join(draw(st.lists(st.sampled_from(alphabet), max_size=25)))
     cuts = sorted(draw(st.lists(st.integers(0, len(text)), max_size=len(text) + 2)))
     return text, [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
@@ -48,8 +48,8 @@ def chopped(draw, alphabet, beginnings=("",)):
 
 
 @given(chopped("aaabbc"), st.lists(st.text("abc", min_size=1, max_size=4), min_size=1, max_size=3))
-def test_it_stops_before_the_first_of_them(given, sequences):
-    """For all choppings what a search of the whole text finds: overlaps, beginnings and parts of each other."""
+def test_stream_ends_before_the_first_sequence(given, sequences):
+    """Any split of the text gives the same answer as a search of the whole text, also for overlapping sequences."""
     text, pieces = given
     places = [place for sequence in sequences if (place := text.find(sequence)) >= 0]
     expected = text[: min(places)] if places else text
@@ -59,8 +59,8 @@ def test_it_stops_before_the_first_of_them(given, sequences):
 
 
 @given(chopped("ab"), st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=3))
-def test_only_what_may_be_a_beginning_is_held(given, sequences):
-    """After each chunk, what has come out is all that any continuation leaves before the stop."""
+def test_only_a_possible_beginning_is_held_back(given, sequences):
+    """After each chunk, the emitted text is the part that every continuation leaves before the stop."""
     _, pieces = given
     source, heard = Subject(), []
     source.pipe(stop_at(*sequences)).subscribe(heard.append)
@@ -79,8 +79,8 @@ def test_only_what_may_be_a_beginning_is_held(given, sequences):
 
 
 @pytest.mark.parametrize(("end", "expected"), [("c", ""), ("d", "a"), ("", "a")])
-def test_one_that_may_have_begun_earlier_is_waited_for(end, expected):
-    """A sequence is there, inside of what may be another: which is first is decided by what comes next."""
+def test_earlier_possible_match_is_awaited(end, expected):
+    """A complete sequence within a possible longer one does not stop the stream until the longer one is decided."""
     for items in ["ab", end], [f"ab{end}"], ["a", "b", end]:
         heard = join(chunks(stop_at("abc", "b"), items))
         if end:
@@ -90,26 +90,26 @@ def test_one_that_may_have_begun_earlier_is_waited_for(end, expected):
 
 
 class Bare(rx.abc.ObserverBase):
-    """A subscriber without any guard of the grammar."""
+    """A subscriber that does not enforce the Rx grammar."""
 
     def __init__(self):
         self.heard = []
         self.on_next = self.heard.append
 
     def on_next(self, value):
-        """Replaced."""
+        """Replaced by the test."""
 
     def on_error(self, error):
-        """Notes it."""
+        """Records the error."""
         self.heard.append(error)
 
     def on_completed(self):
-        """Notes it."""
+        """Records the completion."""
         self.heard.append("end")
 
 
-def test_it_ends_and_leaves_by_itself():
-    """Whoever is behind it may keep the end for a while; the source is left, and the end is one, all the same."""
+def test_stop_disposes_the_source_and_completes_once():
+    """The operator disposes the source itself, even if a later operator delays the completion."""
     for again in (lambda source: source.on_completed(), lambda source: source.on_error(FAILURE)):
         source, observer, kept = Subject(), Bare(), []
 
@@ -126,8 +126,8 @@ def test_it_ends_and_leaves_by_itself():
         assert [Chunk("a"), Chunk(finish_reason="stop"), "end"] == observer.heard
 
 
-def test_the_source_is_left_at_the_stop():
-    """At that moment, with a last chunk that says why; what is held comes no more."""
+def test_stop_emits_the_finish_reason_and_disposes():
+    """The stop emits a chunk with the finish reason, disposes the source, and drops the held text."""
     events = [on_next(210, Chunk("Fine.\nHu")), on_next(220, Chunk("man: why")), on_next(230, Chunk("?"))]
     heard, left = run(stop_at("\nHuman:"), *events, on_completed(300))
     assert [on_next(210, Chunk("Fine.")), on_next(220, Chunk(finish_reason="stop")), on_completed(220)] == heard
@@ -135,15 +135,15 @@ def test_the_source_is_left_at_the_stop():
 
 
 @pytest.mark.parametrize("end", [on_completed(300), on_error(300, FAILURE)])
-def test_what_is_held_comes_before_the_end(end):
-    """Of whichever kind."""
+def test_held_text_is_emitted_before_the_end(end):
+    """Before a completion and before an error."""
     heard, left = run(stop_at("abc"), on_next(210, Chunk("xab")), end)
     assert [on_next(210, Chunk("x")), on_next(300, Chunk("ab")), end] == heard
     assert [300] == left
 
 
-def test_a_source_that_does_not_stop_is_silenced():
-    """One that emits while it is subscribed to, and hears of the dispose too late."""
+def test_source_that_ignores_dispose_is_silenced():
+    """A source that emits during the subscription cannot be disposed in time; its further values are dropped."""
     heard = []
 
     def subscribe(observer, scheduler=None):
@@ -155,8 +155,8 @@ def test_a_source_that_does_not_stop_is_silenced():
     assert [Chunk("a"), Chunk(finish_reason="stop"), "end"] == heard
 
 
-def test_other_parts_pass():
-    """In their place; a sequence does not reach over them, but over chunks of facts."""
+def test_other_parts_pass_in_order():
+    """A sequence does not match across another part, but matches across chunks without content."""
     parts = chunks(stop_at("ab"), ["xa", Chunk(parts=[CALL]), "by", Chunk(usage=Usage(output_tokens=1)), "a", "b"])
     whole = join(parts)
     assert (TextPart("xa"), CALL, TextPart("by")) == whole.parts
@@ -165,8 +165,8 @@ def test_other_parts_pass():
     assert ("x", "stop") == (over_facts.text, over_facts.finish_reason)
 
 
-def test_one_chunk_of_everything():
-    """A whole answer keeps its facts, but for what is behind the stop."""
+def test_whole_answer_in_one_chunk_is_cut():
+    """The chunk keeps its facts, and loses the text after the stop."""
     answer = Chunk(
         parts=[ReasoningPart("ab"), TextPart("xaby"), CALL], model="m", id="i", finish_reason="length", usage=Usage()
     )
@@ -175,27 +175,27 @@ def test_one_chunk_of_everything():
     assert ("m", "i", "stop") == (whole.model, whole.id, whole.finish_reason)
 
 
-def test_a_reset_forgets_what_is_held():
-    """The answer begins anew."""
+def test_reset_drops_the_held_text():
+    """After a reset, the search starts again."""
     heard = chunks(stop_at("abc"), ["xa", "b", Chunk("c", reset=True), "a"])
     assert [Chunk("x"), Chunk("c", reset=True), Chunk("a")] == heard
 
 
-def test_plain_chunks_are_passed_on_as_they_are():
-    """The same objects: nothing is made anew on the way."""
+def test_plain_chunks_pass_unchanged():
+    """Chunks without a possible match are the same objects."""
     items = [Chunk("Hello"), Chunk(" world")]
     assert list(map(id, items)) == list(map(id, chunks(stop_at("</s>"), items)))
 
 
 @pytest.mark.parametrize("wrong", [(), ("",), ("a", ""), (None,), (["a"],)])
-def test_no_sequence_is_refused(wrong):
-    """Before anything is asked."""
+def test_missing_sequences_are_refused(wrong):
+    """stop_at raises MisuseError before anything is subscribed."""
     with pytest.raises(MisuseError, match="texts that are not empty"):
         stop_at(*wrong)
 
 
-def test_a_models_connection_is_closed():
-    """The generator behind it is closed where it stands."""
+def test_stop_closes_the_models_connection():
+    """The stop closes the provider's generator."""
     closed = threading.Event()
 
     class Endless(rxllm.LLM):
@@ -217,7 +217,7 @@ def test_a_models_connection_is_closed():
 
 
 def split(text, start, end):
-    """The whole text at once: reasoning, answer."""
+    """Splits a whole text into reasoning and answer."""
     beginning = text.lstrip()
     if not beginning.startswith(start):
         return "", text
@@ -232,8 +232,8 @@ BEGINNINGS = ["", " ", "\n a", " <", "<think>", " <think>", "\n<thin"]
 
 
 @given(chopped(TAGS, BEGINNINGS), st.sampled_from([("<think>", "</think>"), ("", "</think>"), ("<", "<<a")]))
-def test_the_reasoning_is_what_is_between_the_tags(given, tags):
-    """For all choppings what a search of the whole text finds."""
+def test_text_between_the_tags_becomes_reasoning(given, tags):
+    """Any split of the text gives the same reasoning and answer as a search of the whole text."""
     text, pieces = given
     expected = split(text, *tags)
     for items in pieces, list(text), [text]:
@@ -262,20 +262,20 @@ def test_the_reasoning_is_what_is_between_the_tags(given, tags):
         ([Chunk(parts=[ReasoningPart("a")]), "b"], [ReasoningPart("a"), TextPart("b")]),
     ],
 )
-def test_what_is_reasoning(items, expected):
-    """An answer that begins with it; the tags vanish, with the whitespace behind."""
+def test_reasoning_is_recognised_at_the_beginning_only(items, expected):
+    """An opening tag at the beginning starts the reasoning; the tags and the whitespace after them are removed."""
     assert tuple(expected) == join(chunks(split_reasoning(), items)).parts
 
 
-def test_the_template_may_have_opened_it():
-    """Then the answer begins inside of the reasoning."""
+def test_empty_start_tag_begins_within_the_reasoning():
+    """With start="" the answer begins within the reasoning."""
     whole = join(chunks(split_reasoning(start=""), ["Hm.", "</th", "ink> ", "Yes."]))
     assert (ReasoningPart("Hm."), TextPart("Yes.")) == whole.parts
 
 
 @pytest.mark.parametrize("end", [on_completed(300), on_error(300, FAILURE)])
-def test_what_is_held_of_the_reasoning_comes_before_the_end(end):
-    """Reasoning that is never closed is reasoning."""
+def test_held_reasoning_is_emitted_before_the_end(end):
+    """An unclosed tag makes the whole answer reasoning."""
     heard, left = run(split_reasoning(), on_next(210, Chunk("<think>a</")), end)
     assert [
         on_next(210, Chunk(parts=[ReasoningPart("a")])),
@@ -285,27 +285,27 @@ def test_what_is_held_of_the_reasoning_comes_before_the_end(end):
     assert [300] == left
 
 
-def test_the_facts_stay():
-    """Usage, model and the rest are of the answer, whatever its text becomes."""
+def test_facts_of_the_answer_are_kept():
+    """Usage, model and other facts pass unchanged."""
     whole = join(chunks(split_reasoning(), [Chunk("<think>a</think>b", model="m", usage=Usage(output_tokens=3))]))
     assert ("a", "b", "m", Usage(output_tokens=3)) == (whole.reasoning, whole.text, whole.model, whole.usage)
 
 
-def test_the_answer_is_passed_on_as_it_is():
-    """The same objects, from the first that is certain."""
+def test_answer_after_the_reasoning_passes_unchanged():
+    """Once the answer has begun, its chunks are the same objects."""
     items = ["<think>a</think>b", Chunk("c"), Chunk("<think>", usage=Usage())]
     assert list(map(id, items[1:])) == list(map(id, chunks(split_reasoning(), items)[1:]))
 
 
-def test_reasoning_is_made_as_chunks_are():
-    """The short way to such a chunk leaves nothing out; what may be the end's beginning is held."""
+def test_fast_reasoning_chunk_equals_a_regular_one():
+    """The fast path sets every field of the part, and holds a possible closing tag back."""
     heard = chunks(split_reasoning(), ["<think>", "Hm", "", " a < b", " </", "i>", "</"])
     expected = [Chunk(parts=[ReasoningPart(text)]) for text in ("Hm", " a < b", " ", "</i>", "</")]
     assert (expected, repr(expected), [*map(hash, expected)]) == (heard, repr(heard), [*map(hash, heard)])
 
 
-def test_no_end_is_refused():
-    """Then nothing would be the answer."""
+def test_empty_closing_tag_is_refused():
+    """split_reasoning raises MisuseError for an empty closing tag."""
     with pytest.raises(MisuseError, match="closes the reasoning"):
         split_reasoning(end="")
 
@@ -320,8 +320,8 @@ def test_no_end_is_refused():
         (split_reasoning(start=""), "<"),
     ],
 )
-def test_time_is_linear(operator, text):
-    """Eight times the text takes about eight times as long: read anew at every chunk, it would take 64 times."""
+def test_time_is_linear_in_the_text(operator, text):
+    """Eight times the text takes about eight times as long. A new search of all text at each chunk takes 64 times."""
 
     def seconds(count):
         items = list(text * (count // len(text)))
@@ -334,7 +334,7 @@ def test_time_is_linear(operator, text):
     assert any(30 * small > seconds(16_000) for _ in range(4)), "a busy machine may be slow once"
 
 
-# ── what is no chunk ─────────────────────────────────────────────────────────────────────────────────────────────
+# ── values that are not chunks ───────────────────────────────────────────────────────────────────────────────────
 
 CUTTERS = [(lambda: stop_at("x"), "stop_at"), (split_reasoning, "split_reasoning")]
 cutters = pytest.mark.parametrize(("make", "name"), CUTTERS, ids=[name for _, name in CUTTERS])
@@ -342,8 +342,8 @@ cutters = pytest.mark.parametrize(("make", "name"), CUTTERS, ids=[name for _, na
 
 @cutters
 @pytest.mark.parametrize("before", [[], ["<think>hm"], ["<think>hm</think>Fine."], ["Fine."], ["<th"]])
-def test_what_is_no_chunk_is_told(make, name, before):
-    """In the midst of anything: at once, once, and the source is left."""
+def test_value_that_is_no_chunk_errors_the_stream(make, name, before):
+    """The stream errors once, at once, and disposes the source."""
     values = [Chunk(text) for text in before]
     events = [on_next(210 + index, value) for index, value in enumerate(values)]
     late = [on_next(221, "o"), on_next(222, Chunk("o")), on_completed(300)]
@@ -356,8 +356,8 @@ def test_what_is_no_chunk_is_told(make, name, before):
 
 
 @cutters
-def test_the_source_is_left_where_the_subscriber_does_not(make, name):
-    """By the operator itself: who hears of it may be slow."""
+def test_operator_disposes_the_source_before_the_error(make, name):
+    """The operator disposes the source itself, before the subscriber gets the error."""
     source, bare = Subject(), Bare()
     connect(source.pipe(make()), bare, None)
     source.on_next("a")
@@ -366,8 +366,8 @@ def test_the_source_is_left_where_the_subscriber_does_not(make, name):
 
 
 @cutters
-def test_a_source_that_goes_on_after_it_is_silenced(make, name):
-    """It has no guard of the grammar, and neither has the subscriber: the error is all there is."""
+def test_values_after_a_refusal_are_dropped(make, name):
+    """Neither the source nor the subscriber enforces the grammar; the subscriber gets the error only."""
 
     def subscribe(observer, _):
         for value in "a", "b", Chunk("c"):

@@ -1,4 +1,4 @@
-"""What holds for all operators, whatever they do to the stream."""
+"""Laws that hold for all operators."""
 
 import asyncio
 import inspect
@@ -22,10 +22,10 @@ FAILURE = ValueError("the source's")
 
 
 class Echo(rxllm.LLM):
-    """Answers at once."""
+    """A model that answers at once."""
 
     async def complete(self, request):
-        """The prompt."""
+        """Returns the prompt."""
         return request.text
 
 
@@ -47,7 +47,7 @@ PASSING = {
 }
 PACING = {"smooth": rxllm.smooth(60)}
 ALL = {**ASKING, **FOLDS, **PASSING, **PACING}
-# A combinator of one stage is an operator on what that stage gives.
+# A combinator of one stage acts as an operator on the stream of that stage.
 COMBINED = {
     "retry": lambda source: rxllm.retry(lambda _: source, 2, delay=lambda error, attempt: 0.0)("x"),
     "fallback": lambda source: rxllm.fallback(lambda _: source)("x"),
@@ -55,12 +55,12 @@ COMBINED = {
     "limited": lambda source: rxllm.limited(lambda _: source, rxllm.Limiter(concurrency=8))("x"),
     "route": lambda source: rxllm.route(lambda _: lambda _: source)("x"),
 }
-# One subscription above, whoever is below.
+# These subscribe to their source once, for all subscribers.
 SHARING = {
     "share": rxllm.share(),
     "cached": lambda source: kept(lambda: source, rxllm.MemoryStore(), "key", {}),
 }
-# What a model is when it is given an Observable, and `observe`, are operators, too.
+# A model applied to an Observable, and `observe`, are operators, too.
 LIKE = {
     **ALL,
     **COMBINED,
@@ -73,17 +73,17 @@ LIKE = {
 
 
 def every(which):
-    """The test, once for each."""
+    """Runs the test once for each operator."""
     return pytest.mark.parametrize("operator", which.values(), ids=which.keys())
 
 
 def item(operator):
-    """What may go into it."""
+    """A value that the operator accepts."""
     return "prompt" if operator in ASKING.values() else Chunk("x", usage=Usage(output_tokens=1))
 
 
 class Probe(rx.Observable):
-    """A source that is under no guard at all: it knows its latest observer, and how many came and left."""
+    """A source without any guard. It records its latest observer, and counts subscriptions and disposals."""
 
     def __init__(self):
         super().__init__(self.connect)
@@ -91,65 +91,65 @@ class Probe(rx.Observable):
         self.came = self.left = 0
 
     def connect(self, observer, scheduler=None):
-        """Takes a subscription."""
+        """Records a subscription."""
         self.came += 1
         self.observer, self.scheduler = observer, scheduler
         return rx.disposable.Disposable(self.leave)
 
     def subscribe(self, on_next=None, on_error=None, on_completed=None, *, scheduler=None):
-        """Without reactivex's guard of the grammar, to see the operator's own."""
+        """Subscribes without reactivex's guard of the grammar, so that the operator's own grammar shows."""
         if hasattr(on_next, "on_next"):
             return self.connect(on_next, scheduler)
         return self.connect(Raw(on_next, on_error, on_completed), scheduler)
 
     def leave(self):
-        """Counts."""
+        """Counts a disposal."""
         self.left += 1
 
 
 class Raw:
-    """Three functions, called whenever."""
+    """An observer of three functions, without a guard."""
 
     def __init__(self, on_next, on_error, on_completed):
         self.on_next, self.on_error, self.on_completed = on_next, on_error, on_completed
 
 
 class Heard(list):
-    """What a subscriber hears, as words, and when it is over."""
+    """Records the notifications of a subscriber as words."""
 
     def __init__(self):
         self.over = asyncio.Event()
 
     def subscribe(self, observable, scheduler=None):
-        """Listens."""
+        """Subscribes."""
         return observable.subscribe(lambda value: self.append("next"), self.failed, self.completed, scheduler=scheduler)
 
     def failed(self, error):
-        """Notes it."""
+        """Records the error."""
         self.append(error)
         self.over.set()
 
     def completed(self):
-        """Notes it."""
+        """Records the completion."""
         self.append("end")
         self.over.set()
 
 
 async def settle(scheduler):
-    """Returns when nothing is running any more, or some turns of the loop have passed."""
+    """Returns after many turns of the loop."""
     for _ in range(50):
         await asyncio.sleep(0)
 
 
-def test_these_are_all():
-    """An operator that is exported is tested here; so is a combinator, but for `observe`, which is none by itself."""
+def test_every_exported_operator_is_tested_here():
+    """So is every combinator; `observe` is tested as an operator."""
     assert sorted(OPERATORS) == sorted({*ALL, "share"} - {"silence"})
     assert sorted(combinators.__all__) == sorted({*COMBINED, "cached", "observe"})
 
 
 @pytest.mark.parametrize("name", OPERATORS)
-def test_its_docstring_has_a_marble_diagram(name):
-    """A picture of what goes in and what comes out, and what it is called in between."""
+def test_docstring_has_a_marble_diagram(name):
+    """The diagram shows the source, the call and the result."""
     lines = inspect.getdoc(getattr(rxllm, name)).splitlines()
     picture = [line for line in lines[lines.index("::") :] if line.startswith("    ")][:3]
     assert [True, True, True] == [
@@ -160,8 +160,8 @@ def test_its_docstring_has_a_marble_diagram(name):
 
 
 @every(LIKE)
-async def test_it_forwards_its_scheduler(operator):
-    """The loop, the context and the subscriber go up with it, wherever the source stands."""
+async def test_scheduler_is_passed_upstream(operator):
+    """The source gets the subscriber's loop, context and tasks, whatever stands between."""
     probe, scheduler = Probe(), Scheduler(asyncio.get_running_loop())
     subscription = Heard().subscribe(operator(probe), scheduler)
     await settle(scheduler)
@@ -180,8 +180,8 @@ async def test_it_forwards_its_scheduler(operator):
 
 
 @every(PASSING | FOLDS | COMBINED)
-async def test_it_keeps_the_gate(operator):
-    """What queues nothing passes its consumer's gate on; a pump above waits at it."""
+async def test_operator_without_a_queue_passes_the_gate_on(operator):
+    """The source waits at the gate of the consumer."""
     probe, scheduler = Probe(), Scheduler(asyncio.get_running_loop())
     subscription = Heard().subscribe(operator(probe), scheduler)
     assert scheduler.gate is probe.scheduler.gate
@@ -189,8 +189,8 @@ async def test_it_keeps_the_gate(operator):
 
 
 @every(ASKING | PACING)
-async def test_what_queues_has_a_gate_of_its_own(operator):
-    """It closes when it has enough, although its consumer's is open."""
+async def test_operator_with_a_queue_has_its_own_gate(operator):
+    """It closes this gate when its queue is full, although the consumer's gate is open."""
     probe, scheduler = Probe(), Scheduler(asyncio.get_running_loop())
     subscription = Heard().subscribe(operator(probe), scheduler)
     await settle(scheduler)
@@ -204,8 +204,8 @@ async def test_what_queues_has_a_gate_of_its_own(operator):
 
 
 @every(LIKE)
-async def test_leaving_it_leaves_the_source(operator):
-    """At once or soon, exactly once, and it hears nothing more."""
+async def test_dispose_reaches_the_source_once(operator):
+    """The source is disposed soon and exactly once, and the subscriber gets nothing more."""
     probe, scheduler, heard = Probe(), Scheduler(asyncio.get_running_loop()), Heard()
     subscription = heard.subscribe(operator(probe), scheduler)
     await settle(scheduler)
@@ -220,8 +220,8 @@ async def test_leaving_it_leaves_the_source(operator):
 
 
 @every(LIKE)
-async def test_it_passes_errors(operator):
-    """The source's own exception, once, and the source is left."""
+async def test_error_of_the_source_is_passed_on(operator):
+    """The subscriber gets the same exception once, and the source is disposed."""
     probe, scheduler, heard = Probe(), Scheduler(asyncio.get_running_loop()), Heard()
     heard.subscribe(operator(probe), scheduler)
     await settle(scheduler)
@@ -233,7 +233,7 @@ async def test_it_passes_errors(operator):
 
 
 def ending(end):
-    """An operator that ends by itself at an item, and leaves it to whoever is below to leave the source."""
+    """An operator that completes at an item, and leaves the disposal of its source to its subscriber."""
     return lambda source: Source(
         lambda observer, scheduler: connect(source, Raw(lambda _: end(observer), None, None), scheduler)
     )
@@ -250,8 +250,8 @@ def ending(end):
         pytest.param(rxllm.deadline(1e-6), id="deadline"),
     ],
 )
-async def test_what_an_operator_above_ends_by_itself_is_closed(operator, above):
-    """The source would go on, for nobody."""
+async def test_source_of_a_completed_operator_is_disposed(operator, above):
+    """Without a dispose, the source would go on for nobody."""
     probe, scheduler, heard = Probe(), Scheduler(asyncio.get_running_loop()), Heard()
     heard.subscribe(operator(above(probe)), scheduler)
     await settle(scheduler)
@@ -264,8 +264,8 @@ async def test_what_an_operator_above_ends_by_itself_is_closed(operator, above):
 
 @every(LIKE)
 @pytest.mark.parametrize("end", ["end", "error"])
-async def test_it_keeps_the_grammar(operator, end):
-    """Items, then one end; nothing after it, whatever the source still says."""
+async def test_grammar_holds_after_the_end(operator, end):
+    """The subscriber gets items and one end, whatever the source emits after it."""
     probe, scheduler, heard = Probe(), Scheduler(asyncio.get_running_loop()), Heard()
     heard.subscribe(operator(probe), scheduler)
     await settle(scheduler)
@@ -287,8 +287,8 @@ async def test_it_keeps_the_grammar(operator, end):
 
 
 @every({name: operator for name, operator in LIKE.items() if name not in SHARING})
-async def test_two_subscriptions_are_two(operator):
-    """Nothing is shared between them."""
+async def test_two_subscriptions_share_nothing(operator):
+    """Each subscription subscribes to its own source."""
     calls = []
 
     async def items(scheduler):
@@ -304,7 +304,7 @@ async def test_two_subscriptions_are_two(operator):
 
 
 @every(LIKE)
-def test_what_it_returns_refuses_iteration(operator):
+def test_result_refuses_iteration(operator):
     """A plain Observable would be iterated for ever."""
     source = Echo()("x") if operator in PASSING.values() else rxllm.from_iter(["x"])
     applied = operator(source)
@@ -314,8 +314,8 @@ def test_what_it_returns_refuses_iteration(operator):
 
 
 @every(PASSING | FOLDS | ASKING | {"smooth": rxllm.smooth(1e-9)})
-def test_nothing_arrives_after_a_dispose_at_any_moment(operator):
-    """Tried at moments drawn at random: what came before is a beginning of the whole, and then there is silence."""
+def test_nothing_is_emitted_after_a_dispose_at_any_moment(operator):
+    """At random moments: the values before the dispose are a prefix of all, and none follows."""
 
     @given(st.lists(st.sampled_from(["next", "turn"]), max_size=10), st.integers(0, 10), st.booleans())
     def law(moves, dispose_at, fails):

@@ -1,4 +1,4 @@
-"""`text`, `message`, `usage`: on virtual time, where every moment is exact."""
+"""`text`, `message` and `usage`, on virtual time."""
 
 import re
 
@@ -18,7 +18,7 @@ FAILURE = ValueError("no")
 
 
 def run(operator, *events):
-    """What comes of a hot source, and when it was subscribed to (200 is when, 1000 when all is left)."""
+    """The notifications of a hot source, and its subscription times (200 is the start, 1000 the dispose)."""
     scheduler = TestScheduler()
     source = scheduler.create_hot_observable(*events)
     observer = scheduler.start(lambda: source.pipe(operator))
@@ -33,15 +33,15 @@ HELLO = (
 )
 
 
-def test_text_comes_as_it_comes():
-    """Each chunk's text at its moment; chunks without text are left out."""
+def test_text_is_emitted_as_it_arrives():
+    """Each chunk's text is emitted at its time; chunks without text are left out."""
     heard, subscribed = run(text(), *HELLO, on_completed(300))
     assert [on_next(210, "Hel"), on_next(230, "lo"), on_completed(300)] == heard
     assert [(200, 300)] == subscribed
 
 
-def test_text_cannot_be_taken_back():
-    """A reset after which the text would be wrong is an error at that moment, and the source is left."""
+def test_text_refuses_a_reset():
+    """A reset errors the stream at that moment, and disposes the source."""
     heard, subscribed = run(
         text(), on_next(210, Chunk("Hel")), on_next(220, Chunk("Hi", reset=True)), on_completed(300)
     )
@@ -51,8 +51,8 @@ def test_text_cannot_be_taken_back():
     assert [(200, 220)] == subscribed
 
 
-def test_the_message_comes_at_the_end():
-    """Once, with every fact."""
+def test_message_is_emitted_at_the_end():
+    """The Message is emitted once, and has every fact."""
     heard, _ = run(message(), *HELLO, on_completed(300))
     parts = [TextPart("Hel"), ToolCallPart("1", "f"), TextPart("lo")]
     assert [on_next(300, Message("assistant", parts, USAGE)), on_completed(300)] == heard
@@ -67,44 +67,44 @@ def test_the_message_comes_at_the_end():
         (5, r"got int\.$"),
     ],
 )
-def test_what_is_no_chunk_is_told(fold, name, value, said):
-    """As the stream's error, once, with what probably stands before it."""
+def test_value_that_is_no_chunk_errors_the_fold(fold, name, value, said):
+    """The error names the operator that probably stands before the fold."""
     heard, _ = run(fold(), on_next(210, Chunk("Hel")), on_next(220, value), on_completed(300))
     assert [(300, "E")] == [(each.time, each.value.kind) for each in heard]
     assert isinstance(heard[0].value.exception, MisuseError)
     assert re.match(rf"{name}\(\) takes chunks, but {said}", str(heard[0].value.exception))
 
 
-def test_a_pipeline_of_texts_that_is_folded_is_told():
-    """The sentence reaches whoever asks."""
+def test_fold_of_text_raises_to_the_caller():
+    """A pipeline that folds text instead of chunks raises MisuseError."""
     with pytest.raises(MisuseError, match=r"remove text\(\) before it"):
         rxllm.pipe(rxllm.Embedded(seed=1, max_tokens=3), text(), message()).invoke("x")
 
 
-def test_a_failure_after_what_is_no_chunk_comes_as_it_is():
-    """With no partial, since there is no sum."""
+def test_error_after_a_value_that_is_no_chunk_passes_unchanged():
+    """The error has no partial, because the values have no sum."""
     failure = rxllm.TransportError("gone")
     heard, _ = run(message(), on_next(210, "Hel"), on_error(300, failure))
     assert [on_error(300, failure)] == heard
     assert failure.partial is None
 
 
-def test_what_fails_within_a_chunk_is_not_blamed_on_the_operators():
-    """An AttributeError of a chunk itself is told as what it is."""
+def test_attribute_error_within_a_chunk_is_not_reinterpreted():
+    """An AttributeError of a chunk's own code passes unchanged."""
     broken = Chunk(parts=[RawPart("p", {})], usage=USAGE)
     object.__setattr__(broken, "rest", object())
     with pytest.raises(AttributeError, match="reset"):
         joined("message()", [broken])
 
 
-def test_the_message_knows_resets():
-    """What was taken back is not in it."""
+def test_message_honours_resets():
+    """The chunks before a reset are not part of the Message."""
     heard, _ = run(message(), on_next(210, Chunk("Hel")), on_next(220, Chunk("Hi", reset=True)), on_completed(300))
     assert on_next(300, Message("assistant", "Hi")) == heard[0]
 
 
-def test_the_usage_comes_at_the_end():
-    """The last total, not the sum of totals."""
+def test_usage_is_emitted_at_the_end():
+    """It is the last total, not the sum of totals."""
     heard, _ = run(
         usage(), on_next(210, Chunk(usage=Usage(input_tokens=5, output_tokens=1))), *HELLO, on_completed(300)
     )
@@ -114,30 +114,30 @@ def test_the_usage_comes_at_the_end():
 @pytest.mark.parametrize(
     ("operator", "expected"), [(message(), [Message("assistant")]), (usage(), [Usage()]), (text(), [])]
 )
-def test_of_nothing(operator, expected):
-    """An empty stream is an empty answer that cost nothing."""
+def test_empty_stream_folds_to_an_empty_answer(operator, expected):
+    """An empty stream gives an empty Message and Usage()."""
     heard, _ = run(operator, on_completed(300))
     assert [*(on_next(300, value) for value in expected), on_completed(300)] == heard
 
 
 @pytest.mark.parametrize("operator", [message(), usage()])
-def test_a_fold_of_a_broken_stream_is_its_error(operator):
-    """No value: half an answer is not presented as whole."""
+def test_fold_of_a_failed_stream_emits_the_error_only(operator):
+    """A partial answer is never emitted as a whole one."""
     heard, subscribed = run(operator, *HELLO, on_error(300, FAILURE))
     assert [on_error(300, FAILURE)] == heard
     assert [(200, 300)] == subscribed
 
 
 @pytest.mark.parametrize("operator", [message(), usage(), text()])
-def test_a_fold_may_be_used_again(operator):
-    """One operator, two subscriptions: nothing is left in it from the first."""
+def test_fold_keeps_no_state_between_subscriptions(operator):
+    """One operator serves two subscriptions."""
     first, _ = run(operator, *HELLO, on_completed(300))
     second, _ = run(operator, *HELLO, on_completed(300))
     assert first == second
 
 
-def test_usage_after_a_reset():
-    """The total begins anew with the answer, wherever the figures stand."""
+def test_usage_counts_from_the_last_reset():
+    """The total starts again, wherever the usage stands."""
     chunks = [Chunk("a", usage=Usage(output_tokens=9)), Chunk("b", reset=True), Chunk(usage=Usage(input_tokens=1))]
     events = [on_next(210 + number, chunk) for number, chunk in enumerate(chunks)]
     expected, _ = run(message(), *events, on_completed(300))
@@ -145,8 +145,8 @@ def test_usage_after_a_reset():
     assert expected[0].value.value.usage == heard[0].value.value
 
 
-def test_the_answers_text_is_that_of_its_message():
-    """Two ways to the same text."""
+def test_joined_text_equals_the_messages_text():
+    """`text` and `message` give the same text."""
 
     class Hello(rxllm.LLM):
         async def chunks(self, request):
@@ -157,8 +157,8 @@ def test_the_answers_text_is_that_of_its_message():
 
 
 @pytest.mark.parametrize("operator", [message(), usage()])
-def test_a_fold_tells_an_error_what_it_had_folded(operator):
-    """Nobody else has heard it. What an error knows already is better; other errors have no place for it."""
+def test_fold_sets_the_partial_of_an_error(operator):
+    """An error that already has a partial keeps it; errors of other classes have none."""
     for error, expected in (
         (rxllm.TransportError("no"), "Hello"),
         (known := rxllm.TransportError("no"), "known"),
@@ -175,8 +175,8 @@ def test_a_fold_tells_an_error_what_it_had_folded(operator):
 
 
 @pytest.mark.parametrize("value", [Chunk("Hi", reset=True), 5], ids=["reset", "no text"])
-def test_what_text_refuses_ends_it_at_once(value):
-    """It leaves the source itself, and says nothing more, whoever is behind it."""
+def test_refused_value_ends_text_at_once(value):
+    """`text` disposes the source itself, and emits nothing more."""
     source, heard = Subject(), Bare()
     connect(text()(source), heard, None)
     source.on_next(Chunk("Hel"))
@@ -190,29 +190,29 @@ def test_what_text_refuses_ends_it_at_once(value):
     assert ["Hel", MisuseError] == heard.events
 
 
-def test_text_that_is_refused_while_it_is_subscribed_to():
-    """By a source that emits at once, and can be left only when it has."""
+def test_value_refused_during_the_subscription_ends_text():
+    """A source that emits during the subscription is disposed right after it."""
     heard = Bare()
     connect(text()(rx.from_([Chunk("Hel"), Chunk(reset=True), Chunk("lo")])), heard, None)
     assert ["Hel", MisuseError] == heard.events
 
 
 class Bare(rx.abc.ObserverBase):
-    """A subscriber without any guard of the grammar, which disposes of nothing."""
+    """A subscriber that does not enforce the grammar, and disposes nothing."""
 
     def __init__(self):
         self.events = []
 
     def on_next(self, value):
-        """Notes it."""
+        """Records the value."""
         self.events.append(value)
 
     def on_error(self, error):
-        """Notes its kind."""
+        """Records the error's class."""
         self.events.append(type(error))
 
     def on_completed(self):
-        """Notes it."""
+        """Records the completion."""
         self.events.append("end")
 
 
@@ -225,7 +225,7 @@ class Bare(rx.abc.ObserverBase):
         (1, "int."),
     ],
 )
-def test_error_names_the_operator_that_came_before(value, hint):
-    """Values of text(), message() and usage() tell where they come from; of others only the type is known."""
+def test_error_names_the_operator_before(value, hint):
+    """For text, Message and Usage it names the operator; for other values, their type."""
     heard, _ = run(message(), on_next(210, value), on_completed(300))
     assert [f"message() takes chunks, but got {hint}"] == [str(event.value.exception) for event in heard]

@@ -1,4 +1,4 @@
-"""Limits on silence, on virtual time: to the moment."""
+"""Time limits, on virtual time."""
 
 import asyncio
 import gc
@@ -25,7 +25,7 @@ PATIENCE = 5.0  # seconds for what comes at once
 
 
 def run(operator, *events):
-    """What comes of a hot source, as (time, value), and from when to when it was listened to."""
+    """The notifications of a hot source as (time, value), and its subscription times."""
     scheduler = TestScheduler()
     source = scheduler.create_hot_observable(*events)
     observer = scheduler.start(lambda: source.pipe(operator))
@@ -103,13 +103,13 @@ def run(operator, *events):
         pytest.param(silence(first=None, idle=None), [on_next(900, "a")], [(900, "a")], 1000, id="no limit at all"),
     ],
 )
-def test_silence_is_limited_to_the_moment(operator, events, expected, left):
-    """The error comes exactly when the limit is over, and the source is left at that moment."""
+def test_timeout_comes_exactly_at_the_limit(operator, events, expected, left):
+    """The source is disposed at that moment."""
     assert (expected, [(200, left)]) == run(operator, *events)
 
 
-def test_the_sentence_says_which_limit_it_was():
-    """And how long it is."""
+def test_timeout_names_its_limit():
+    """The error says which limit passed, and how long it is."""
     for operator, sentence in (
         (first_chunk_timeout(50), "No first chunk came within 50 s."),
         (idle_timeout(2.5), "No further chunk came within 2.5 s."),
@@ -122,21 +122,21 @@ def test_the_sentence_says_which_limit_it_was():
 
 @pytest.mark.parametrize("operator", [first_chunk_timeout, idle_timeout])
 @pytest.mark.parametrize("wrong", [0, -1, -0.5])
-def test_a_limit_that_is_none_is_refused(operator, wrong):
-    """At once."""
+def test_invalid_limit_is_refused(operator, wrong):
+    """The operator raises MisuseError when it is created."""
     with pytest.raises(MisuseError, match="positive number of seconds"):
         operator(wrong)
 
 
 def alarms():
-    """How many timers are set on the running loop."""
+    """The number of timers on the running loop."""
     return sum(not timer.cancelled() for timer in asyncio.get_running_loop()._scheduled)
 
 
 @pytest.mark.parametrize("limits", [{"first": 5.0, "idle": None}, {"first": 50.0, "idle": 5.0}])
 @on_virtual_time
-async def test_a_closed_gate_is_no_idleness(limits):
-    """While the consumer pauses nothing can come; the limit counts from when it goes on."""
+async def test_closed_gate_does_not_count(limits):
+    """While the consumer pauses the stream, no limit runs; it starts again when the gate opens."""
     scheduler = Scheduler(asyncio.get_running_loop()).with_gate(gate := Gate())
     source, heard, errors = Subject(), [], []
     source.pipe(silence(**limits)).subscribe(heard.append, errors.append, scheduler=scheduler)
@@ -155,8 +155,8 @@ async def test_a_closed_gate_is_no_idleness(limits):
 
 
 @on_virtual_time
-async def test_nothing_is_scheduled_for_an_item():
-    """A timer an item would cost more than the item."""
+async def test_items_schedule_nothing():
+    """A timer for each item would cost more than the item."""
     source = Subject()
     subscription = source.pipe(silence(first=5.0, idle=5.0)).subscribe(scheduler=rxllm.scheduler())
     for _ in range(1000):
@@ -167,16 +167,16 @@ async def test_nothing_is_scheduled_for_an_item():
 
 
 class Stalls(rxllm.LLM):
-    """Streams a chunk, and no more."""
+    """A model that emits one chunk, and then nothing."""
 
     async def chunks(self, request):
-        """Half of it."""
+        """Emits half of the answer."""
         yield "Hel"
         await asyncio.Event().wait()
 
 
-def test_the_timeout_of_a_model_carries_what_had_arrived():
-    """A limit inside the provider is one of its errors: request and partial are known."""
+def test_timeout_of_a_model_has_request_and_partial():
+    """A limit of the provider sets both."""
 
     class Limited(rxllm.LLM):
         def chunks(self, request):
@@ -187,8 +187,8 @@ def test_the_timeout_of_a_model_carries_what_had_arrived():
     assert ("Hel", "x") == (caught.value.partial.text, caught.value.request.text)
 
 
-def test_a_limit_around_a_model_closes_the_request():
-    """After the Timeout nothing is left running (the leak check of all tests looks)."""
+def test_timeout_around_a_model_closes_the_request():
+    """After the Timeout no task runs, as the leak check of all tests verifies."""
     heard = []
     with pytest.raises(Timeout):
         heard.extend(Stalls()("x").pipe(idle_timeout(0.01), rxllm.stream()))
@@ -223,8 +223,8 @@ LIMITS = {
     ],
     ids=["operators", "pipeline", "invoke", "the second model", "observed"],
 )
-def test_a_limit_around_a_model_tells_what_was_asked_and_what_had_arrived(limit, run):
-    """As the model's own limits do, wherever the limit stands."""
+def test_timeout_around_a_model_has_request_and_partial(limit, run):
+    """A limit outside the model sets both, wherever it stands."""
     with pytest.raises(Timeout) as caught:
         run(limit)
     error = caught.value
@@ -232,10 +232,10 @@ def test_a_limit_around_a_model_tells_what_was_asked_and_what_had_arrived(limit,
 
 
 class Quick(rxllm.LLM):
-    """Has answered before anybody can lose patience."""
+    """A model that answers before any limit passes."""
 
     async def complete(self, request):
-        """Something else."""
+        """Returns another answer."""
         return "no"
 
 
@@ -250,8 +250,8 @@ class Quick(rxllm.LLM):
     ],
 )
 @pytest.mark.parametrize("limit", [idle_timeout(50), deadline(60)], ids=["idle_timeout", "deadline"])
-def test_without_a_model_what_has_passed_is_what_had_arrived(limit, items, expected):
-    """Of chunks and of text; on virtual time as well."""
+def test_timeout_without_a_model_has_the_passed_items_as_partial(limit, items, expected):
+    """For chunks and for text, also on virtual time."""
     scheduler = TestScheduler()
     source = scheduler.create_hot_observable(*(on_next(201 + number, item) for number, item in enumerate(items)))
     error = scheduler.start(lambda: source.pipe(limit)).messages[-1].value.exception
@@ -259,8 +259,8 @@ def test_without_a_model_what_has_passed_is_what_had_arrived(limit, items, expec
     assert expected == (error.partial and error.partial.text)
 
 
-async def test_what_was_left_is_not_what_timed_out():
-    """Of answers that were switched away from, none is told of; nor is it kept."""
+async def test_disposed_answers_are_not_part_of_a_timeout():
+    """After a switch to another answer, the earlier ones are neither reported nor kept."""
     prompts, failed = Subject(), asyncio.get_running_loop().create_future()
     prompts.pipe(ops.switch_map(Stalls()), idle_timeout(0.05)).subscribe(on_error=failed.set_result)
     for prompt in "abc":
@@ -272,8 +272,8 @@ async def test_what_was_left_is_not_what_timed_out():
 
 
 @pytest.mark.parametrize("model", [Quick(), MarbleLLM("-#", timespan=0.001)], ids=["end", "failure"])
-async def test_of_an_answer_that_has_ended_nothing_is_kept(model):
-    """Although nobody has disposed of it yet."""
+async def test_ended_answers_are_not_kept(model):
+    """The answer is freed at its end, before its subscriber disposes."""
     scheduler, running, over = Scheduler(asyncio.get_running_loop()), [], asyncio.Event()
 
     def note(source):
@@ -290,8 +290,8 @@ async def test_of_an_answer_that_has_ended_nothing_is_kept(model):
     assert [({},)] == running
 
 
-def test_what_is_kept_has_a_bound():
-    """4 Mi characters, as of a model's own errors; and chunks of a few letters are joined on the way."""
+def test_kept_partial_is_bounded():
+    """At most 4 Mi characters are kept, as in a model's own errors. Short chunks are joined."""
     arrived = Arrived()
     for _ in range(70_000):
         arrived.add("a")
@@ -301,8 +301,8 @@ def test_what_is_kept_has_a_bound():
     assert 4 * 2**20 <= len(arrived.message().text) <= 5 * 2**20
 
 
-async def test_a_limit_leaves_the_source_itself():
-    """At once, although who hears of it keeps the error for a while."""
+async def test_limit_disposes_the_source_itself():
+    """At once, even if a later operator delays the error."""
     for number, limit in enumerate((idle_timeout(0.01), first_chunk_timeout(0.01), deadline(0.01))):
         scheduler, failed, source = Scheduler(asyncio.get_running_loop()), asyncio.Event(), Subject()
         connect(limit(source), Lazy(failed), scheduler)
@@ -313,26 +313,26 @@ async def test_a_limit_leaves_the_source_itself():
 
 
 class Lazy(rx.abc.ObserverBase):
-    """A subscriber that disposes of nothing."""
+    """A subscriber that disposes nothing."""
 
     def __init__(self, over):
         self.over = over
 
     def on_next(self, value):
-        """Goes by."""
+        """Ignores the value."""
 
     def on_error(self, error):
-        """Notes it."""
+        """Records the error."""
         self.over.set()
 
     def on_completed(self):
-        """Notes it."""
+        """Records the completion."""
         self.over.set()
 
 
 @pytest.mark.parametrize("limit", [rxllm.first_chunk_timeout(0.02), rxllm.deadline(0.02)])
-async def test_a_timeout_tells_of_a_request_that_waits_for_a_limiter(limit):
-    """It names the request, and says that it was not sent: the provider is not slow."""
+async def test_timeout_reports_a_request_that_waits_for_a_limiter(limit):
+    """The error has the request, and says that the request was not sent."""
 
     class Never(rxllm.LLM):
         async def complete(self, request):
@@ -342,9 +342,7 @@ async def test_a_timeout_tells_of_a_request_that_waits_for_a_limiter(limit):
     holder = asyncio.ensure_future(llm.ainvoke("first"))
     await asyncio.sleep(0)
     for model in llm, rxllm.retry(llm), rxllm.fallback(llm):
-        with pytest.raises(
-            Timeout, match=r"was not sent: it waited for its turn in Limiter\(concurrency=1\)"
-        ) as caught:
+        with pytest.raises(Timeout, match=r"was not sent, because it waited for Limiter\(concurrency=1\)") as caught:
             await rxllm.pipe(model, limit).ainvoke("second")
         assert "second" == caught.value.request.text
     with pytest.raises(Timeout) as caught:
@@ -356,7 +354,7 @@ async def test_a_timeout_tells_of_a_request_that_waits_for_a_limiter(limit):
 
 @pytest.mark.parametrize("limit", [rxllm.first_chunk_timeout(0.02), rxllm.deadline(0.02)])
 @pytest.mark.parametrize("store", [False, True], ids=["between attempts", "before the store has answered"])
-async def test_a_timeout_tells_of_a_request_that_no_model_has_yet(limit, store):
+async def test_timeout_reports_a_request_before_it_reaches_a_model(limit, store):
     """While `retry` waits for its next attempt, and while `cached` waits for its store."""
 
     class Fails(rxllm.LLM):
@@ -377,27 +375,27 @@ async def test_a_timeout_tells_of_a_request_that_no_model_has_yet(limit, store):
 
 
 class _Subscriber:
-    """A subscriber that can be watched: all that a stream holds on to holds this."""
+    """A subscriber with a weak reference: as long as a stream holds anything, it holds the subscriber."""
 
     def __init__(self):
         self.ends = []
 
     def on_next(self, value):
-        """Hears a value."""
+        """Ignores the value."""
 
     def on_error(self, error):
-        """Hears an error."""
+        """Ignores the error."""
         self.ends.append(error)
 
     def on_completed(self):
-        """Hears the end."""
+        """Ignores the completion."""
         self.ends.append("completed")
 
 
 @pytest.mark.parametrize("operator", [first_chunk_timeout(60), idle_timeout(60), deadline(60)])
 @pytest.mark.parametrize("end", ["completed", "failed", "disposed"])
-async def test_stream_that_has_ended_leaves_no_timer(operator, end):
-    """The timer of a limit is cancelled with the stream, however it ends, and keeps neither it nor its subscriber."""
+async def test_ended_stream_leaves_no_timer(operator, end):
+    """The limit cancels its timer at each kind of end, and keeps neither the stream nor its subscriber."""
     source = Subject()
     subscriber = _Subscriber()
     watched = weakref.ref(subscriber)
@@ -419,7 +417,7 @@ async def test_stream_that_has_ended_leaves_no_timer(operator, end):
 
 @on_virtual_time
 async def test_silence_after_a_busy_loop_still_times_out():
-    """A limit that could not be looked at in time is excused once, and briefly; the silence that follows counts."""
+    """A timer that fires late grants one short extension, and then the limit applies."""
     loop = asyncio.get_running_loop()
 
     async def silent_after_one():
@@ -436,8 +434,8 @@ async def test_silence_after_a_busy_loop_still_times_out():
 
 @pytest.mark.parametrize("operator", [silence(first=50, idle=None), silence(first=50, idle=50)])
 @pytest.mark.parametrize("end", ["completed", FAILURE])
-def test_stream_that_has_ended_is_not_late(operator, end):
-    """The limit ends with the stream itself: an operator without reactivex's guard hears no error after the end."""
+def test_ended_stream_does_not_time_out(operator, end):
+    """The limit ends with the stream; the test uses an observer without reactivex's guard."""
     scheduler, source, subscriber = TestScheduler(), Subject(), _Subscriber()
     ours = Source(lambda observer, _: source.subscribe(observer))
     connect(operator(ours), subscriber, scheduler)

@@ -1,4 +1,4 @@
-"""`share`: one request, one log, and a place in it for each."""
+"""`share`: one request and one log, which each subscriber reads at its own pace."""
 
 import asyncio
 import gc
@@ -27,7 +27,7 @@ HEL = Chat().stream(["Hel"])[1]
 
 
 def later(scheduler, seconds, observable, heard):
-    """Subscribes after some virtual seconds; gives what leaves again."""
+    """Subscribes after some virtual seconds; returns the disposable."""
     subscription = rx.disposable.SerialDisposable()
 
     def begin(_, state=None):
@@ -42,8 +42,8 @@ def later(scheduler, seconds, observable, heard):
     return subscription
 
 
-def test_a_late_subscriber_hears_all_from_the_beginning():
-    """What came at once, and the rest as it comes; of one request."""
+def test_late_subscriber_gets_the_whole_answer():
+    """The values so far come at once, the others as they arrive, from one request."""
     scheduler, first, second, third = VirtualTimeScheduler(), [], [], []
     llm = MarbleLLM("-a-b-c|")
     shared = llm("hi").pipe(share())
@@ -57,8 +57,8 @@ def test_a_late_subscriber_hears_all_from_the_beginning():
     assert 1 == len(llm.requests)
 
 
-def test_the_last_one_out_closes():
-    """Whoever leaves before hurts nobody, and who comes after that asks anew."""
+def test_last_subscriber_closes_the_request():
+    """A subscriber that disposes earlier affects no other. A later subscriber makes a new request."""
     scheduler, first, second, third = VirtualTimeScheduler(), [], [], []
     llm = MarbleLLM("-a-b-c|")
     shared = llm("hi").pipe(share())
@@ -74,8 +74,8 @@ def test_the_last_one_out_closes():
     assert 2 == len(llm.requests)
 
 
-def test_a_failure_is_everybodys_and_is_not_kept():
-    """All hear what came before it; the next who asks asks anew."""
+def test_error_reaches_all_subscribers_and_is_not_kept():
+    """Each gets the values before the error. The next subscriber makes a new request."""
     scheduler, first, second, third = VirtualTimeScheduler(), [], [], []
     shared = MarbleLLM(["-a-#", "-A|"], error=Interrupted("cut"))("hi").pipe(share())
     later(scheduler, 0, shared, first)
@@ -87,8 +87,8 @@ def test_a_failure_is_everybodys_and_is_not_kept():
     assert [(11, "A"), (12, "|")] == third
 
 
-def test_what_is_whole_stays_so():
-    """Whatever an operator above says after the end, such as a `deadline` that passes, is about nothing."""
+def test_whole_answer_stays_whole():
+    """An error that an upstream operator emits after the end is ignored, such as that of a `deadline`."""
     scheduler, first, second = VirtualTimeScheduler(), [], []
     llm = MarbleLLM("-a-b|")
     shared = llm("hi").pipe(rxllm.deadline(8), share())
@@ -100,8 +100,8 @@ def test_what_is_whole_stays_so():
     assert 1 == len(llm.requests)
 
 
-def test_nothing_is_kept_after_the_end():
-    """A source without manners adds nothing to what is replayed."""
+def test_values_after_the_end_are_dropped():
+    """They are not replayed either."""
     scheduler, first, second = VirtualTimeScheduler(), [], []
 
     def careless(observer, scheduler=None):
@@ -118,8 +118,8 @@ def test_nothing_is_kept_after_the_end():
     assert [(1, "a"), (1, "|")] == second
 
 
-async def test_what_an_operator_ends_by_itself_closes_the_request():
-    """A model that says nothing more is paid for until somebody leaves it."""
+async def test_operator_that_completes_closes_the_request():
+    """A model would otherwise run until its subscriber disposes."""
     with FakeServer(Reply([HEL, End.HANG])) as server:
         llm = rxllm.OpenAI("m", base_url=server.url, api_key="k")
         shared = llm("hi").pipe(rxllm.idle_timeout(0.01), share())
@@ -130,8 +130,8 @@ async def test_what_an_operator_ends_by_itself_closes_the_request():
 
 
 @pytest.mark.parametrize("end", [("on_completed",), ("on_error", ValueError("cut"))])
-async def test_subscribers_hear_on_their_loop_whatever_thread_speaks(end):
-    """An item as well as the end."""
+async def test_subscribers_are_called_on_their_own_loop(end):
+    """For values and ends that the source emits on another thread."""
     heard, over, subject = [], asyncio.Event(), Subject()
 
     def ended(*error):
@@ -146,8 +146,8 @@ async def test_subscribers_hear_on_their_loop_whatever_thread_speaks(end):
     assert [(here, 1), (here, *end[1:])] == heard
 
 
-def test_no_item_of_another_thread_is_lost(switching):
-    """It may come in any moment, also in that in which a reader finds nothing more."""
+def test_values_of_other_threads_are_not_lost(switching):
+    """A value may arrive at the very moment when a reader finds no more."""
     numbers = list(range(300))
 
     def speak(observer, scheduler=None):
@@ -170,21 +170,21 @@ def test_no_item_of_another_thread_is_lost(switching):
 
 
 async def collected(items):
-    """All that comes."""
+    """Collects all values."""
     return [item async for item in items]
 
 
 @pytest.fixture
 def switching():
-    """Threads take turns as often as they can."""
+    """Makes threads switch as often as possible."""
     usual = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(usual)
 
 
-def test_one_who_takes_little_leaves_at_once():
-    """Also while it is subscribed to, when all is there already."""
+def test_take_leaves_at_once():
+    """Also during the subscription, when the whole answer is in the log."""
     llm = MarbleLLM("(a,b,c)|")
     shared = llm("hi").pipe(share())
     assert [(0, "a"), (0, "b"), (0, "c"), (7, "|")] == moments(shared)
@@ -193,8 +193,8 @@ def test_one_who_takes_little_leaves_at_once():
 
 
 @given(st.lists(st.tuples(st.floats(0, 12), st.floats(0, 12)), min_size=1, max_size=50))
-def test_any_who_come_and_go_hear_one_answer(visits):
-    """Each a beginning of it, and the whole if it stays."""
+def test_subscribers_that_come_and_go_get_one_answer(visits):
+    """Each gets a prefix of the answer, and all of it if it stays."""
     scheduler, llm = VirtualTimeScheduler(), MarbleLLM("-a-b-c-d|")
     shared = llm("hi").pipe(share())
     heards = []
@@ -211,8 +211,8 @@ def test_any_who_come_and_go_hear_one_answer(visits):
             assert "|" in said
 
 
-async def test_fifty_on_a_loop_hear_one_request():
-    """Over real HTTP, with subscribers that come and go at random."""
+async def test_fifty_subscribers_share_one_request():
+    """Over HTTP, with subscribers that come and go at random."""
     pieces = [f"{number} " for number in range(200)]
     chance = random.Random(7)
     with FakeServer(Reply(Chat().stream(pieces))) as server:
@@ -237,8 +237,8 @@ async def test_fifty_on_a_loop_hear_one_request():
         assert 1 == len(server.requests)
 
 
-async def test_one_slow_reader_does_not_slow_the_others():
-    """It has its place in the log; the source waits only when all are full."""
+async def test_slow_reader_does_not_slow_the_others():
+    """Each reader has its own position. The source pauses only when all are full."""
     made = []
 
     class Counts(LLM):
@@ -255,8 +255,8 @@ async def test_one_slow_reader_does_not_slow_the_others():
     assert heard == ["0 ", *[chunk.text async for chunk in slow]]
 
 
-async def test_the_source_waits_when_all_are_full():
-    """And goes on when one has room."""
+async def test_source_pauses_when_all_readers_are_full():
+    """It resumes when one reader has room."""
     with FakeServer(Reply([Endless(HEL)])) as server:
         shared = rxllm.OpenAI("m", base_url=server.url, api_key="k")("hi").pipe(share())
         async with shared.pipe(rxllm.astream()) as one, shared.pipe(rxllm.astream()) as other:
@@ -269,8 +269,8 @@ async def test_the_source_waits_when_all_are_full():
         await server.exchange().closed_soon()
 
 
-def test_a_full_reader_that_leaves_does_not_hold_the_source():
-    """The others go on; and a source whose readers are all gone is closed, not paused."""
+def test_full_reader_that_disposes_does_not_hold_the_source():
+    """The others continue. A source without readers is closed, not paused."""
 
     async def main():
         with FakeServer(Reply([Endless(HEL)])) as server:
@@ -288,8 +288,8 @@ def test_a_full_reader_that_leaves_does_not_hold_the_source():
     asyncio.run(main())
 
 
-def test_readers_on_other_loops_and_in_threads():
-    """Each on its own; the request is the first one's."""
+def test_readers_may_be_on_other_loops_and_threads():
+    """Each is called on its own loop; the request runs on the loop of the first one."""
     pieces = [f"{number} " for number in range(500)]
     with FakeServer(Reply(Chat().stream(pieces))) as server:
         shared = rxllm.OpenAI("m", base_url=server.url, api_key="k")("hi").pipe(rxllm.text(), share())
@@ -311,8 +311,8 @@ def test_readers_on_other_loops_and_in_threads():
         assert 1 == len(server.requests)
 
 
-def test_when_the_first_ones_loop_ends_the_others_hear_it():
-    """They would wait for ever."""
+def test_end_of_the_first_loop_interrupts_the_other_readers():
+    """Otherwise they would wait for ever."""
     with FakeServer(Reply([HEL, End.HANG])) as server:
         shared = rxllm.OpenAI("m", base_url=server.url, api_key="k")("hi").pipe(share())
         streams = []
@@ -328,8 +328,8 @@ def test_when_the_first_ones_loop_ends_the_others_hear_it():
             next(streams[0])
 
 
-async def test_a_reader_that_raises_leaves_alone():
-    """Its exception goes to the loop; the others hear on."""
+async def test_reader_that_raises_is_removed_alone():
+    """Its exception goes to the loop's exception handler, and the others continue."""
     loop, blamed, heard, over = asyncio.get_running_loop(), [], [], asyncio.Event()
     loop.set_exception_handler(lambda loop, context: blamed.append(context["exception"]))
 
@@ -344,8 +344,8 @@ async def test_a_reader_that_raises_leaves_alone():
     assert len(heard) > 1
 
 
-async def test_the_scheduler_goes_up_but_for_pace_and_end():
-    """Loop, context and run are the first one's; the gate and the tasks are the shared request's own."""
+async def test_shared_request_has_its_own_gate_and_tasks():
+    """Its loop, context and run are those of the first subscriber."""
     seen = []
 
     class Probe(LLM):
@@ -369,8 +369,8 @@ async def test_the_scheduler_goes_up_but_for_pace_and_end():
     assert above.lifetime.tasks is not scheduler.lifetime.tasks
 
 
-async def test_events_of_a_shared_request_are_the_first_ones():
-    """So that a meter counts it once."""
+async def test_shared_request_belongs_to_the_first_subscribers_run():
+    """So a meter counts it once."""
     meter = rxllm.UsageMeter()
     shared = rxllm.Embedded(seed=1)("hi").pipe(share())
     either = rxllm.pipe(lambda _: shared).with_config(handlers=[meter])
@@ -379,26 +379,26 @@ async def test_events_of_a_shared_request_are_the_first_ones():
 
 
 class _Ends:
-    """An observer without reactivex's guard: it notes each end that it hears."""
+    """An observer without reactivex's guard, which records each end."""
 
     def __init__(self):
         self.heard = []
 
     def on_next(self, value):
-        """Hears a value."""
+        """Ignores the value."""
 
     def on_error(self, error):
-        """Hears a failure."""
+        """Records the error."""
         self.heard.append("failed")
 
     def on_completed(self):
-        """Hears the end."""
+        """Records the completion."""
         self.heard.append("completed")
 
 
 @pytest.mark.parametrize("end", ["completed", "failed"])
-def test_reader_hears_one_end(end):
-    """Of a source that ends while it is subscribed to, too."""
+def test_reader_gets_one_end(end):
+    """Also from a source that ends during the subscription."""
     scheduler, observer = VirtualTimeScheduler(), _Ends()
     failure = ValueError("no")
     source = rx.create(lambda to, _: to.on_completed() if end == "completed" else to.on_error(failure))
@@ -407,8 +407,8 @@ def test_reader_hears_one_end(end):
     assert [end] == observer.heard
 
 
-async def test_error_around_a_shared_source_is_heard_and_not_reported():
-    """What an operator raises where reactivex has no place for it reaches the readers, and nobody else."""
+async def test_exception_around_a_shared_source_reaches_the_readers():
+    """It is not reported to the loop's exception handler as well."""
 
     def raising(source):
         def subscribe(observer, scheduler):
@@ -425,8 +425,8 @@ async def test_error_around_a_shared_source_is_heard_and_not_reported():
 
 
 @pytest.mark.parametrize("ending", ["cancelled", "closed"])
-def test_readers_on_other_loops_hear_that_the_first_loop_ended(ending):
-    """The request ends with the loop of its first subscriber; the next subscriber asks anew."""
+def test_end_of_the_first_loop_errors_readers_on_other_loops(ending):
+    """The next subscriber makes a new request."""
     asked = []
 
     class Slow(LLM):

@@ -1,4 +1,4 @@
-"""`smooth`, on virtual time: the rhythm, and that nobody waits too long."""
+"""`smooth`, on virtual time: an even pace, and a bounded wait."""
 
 import asyncio
 import itertools
@@ -24,7 +24,7 @@ FAILURE = ValueError("no")
 
 
 def run(seconds, *events, disposed=1000):
-    """What comes of a hot source, as (time, value), and until when it was listened to."""
+    """The notifications of a hot source as (time, value), and its subscription times."""
     scheduler = TestScheduler()
     source = scheduler.create_hot_observable(*events)
     observer = scheduler.start(lambda: source.pipe(smooth(seconds)), disposed=disposed)
@@ -36,12 +36,12 @@ def run(seconds, *events, disposed=1000):
 
 
 def burst(at, count):
-    """Items at one moment."""
+    """Items that arrive at one moment."""
     return [on_next(at, f"{at}.{number}") for number in range(count)]
 
 
-def test_a_burst_is_spread_evenly():
-    """The first leaves at once; the time between two is the same, and the last is not late."""
+def test_burst_is_spread_evenly():
+    """The first item is emitted at once, the intervals are equal, and the last item is in time."""
     heard, left = run(100, *burst(210, 11), on_completed(220))
     times = [time for time, _ in heard[:-1]]
     assert [f"210.{number}" for number in range(11)] == [value for _, value in heard[:-1]]
@@ -54,22 +54,22 @@ def test_a_burst_is_spread_evenly():
 
 
 @pytest.mark.parametrize("every", [1, 5, 20, 150])
-def test_after_a_while_an_even_stream_is_not_late(every):
-    """What comes evenly leaves evenly, and does not fall behind."""
+def test_even_stream_stays_unchanged(every):
+    """Items at equal intervals are emitted at these intervals, without a growing delay."""
     heard, _ = run(100, *(on_next(at, at) for at in range(210, 900, every)))
     assert max(abs(time - value) for time, value in heard if value > 500) <= max(2, every)
 
 
-def test_a_lull_is_no_debt():
-    """After it the first leaves at once again."""
+def test_first_item_after_a_pause_is_emitted_at_once():
+    """A pause resets the pace."""
     heard, _ = run(100, *burst(210, 5), on_next(600, "late"), on_completed(601))
     assert (600, "late") == heard[5]
     assert (601, "|") == heard[6]
 
 
 @pytest.mark.parametrize("end", [on_completed(211), on_error(211, FAILURE)])
-def test_the_end_comes_after_what_waits(end):
-    """Text that has arrived is not lost, and the source is left at once."""
+def test_end_comes_after_the_waiting_items(end):
+    """No arrived item is lost, and the source is disposed at once."""
     heard, left = run(50, *burst(210, 4), end)
     assert ["210.0", "210.1", "210.2", "210.3"] == [value for _, value in heard[:4]]
     assert [211] == left
@@ -79,20 +79,20 @@ def test_the_end_comes_after_what_waits(end):
 
 
 @pytest.mark.parametrize("end", [on_completed(211), on_error(211, FAILURE)])
-def test_the_end_of_nothing_comes_at_once(end):
-    """There is nothing to wait for."""
+def test_end_without_waiting_items_comes_at_once(end):
+    """The completion or error passes at once."""
     assert [(211, FAILURE if end.value.kind == "E" else "|")] == run(50, end)[0]
 
 
-def test_who_leaves_gets_nothing_of_it():
-    """What waits is dropped, and no timer is left to fire."""
+def test_disposal_drops_the_waiting_items():
+    """No timer remains."""
     heard, left = run(500, *burst(210, 9), disposed=220)
     assert [(210, "210.0")] == heard
     assert [220] == left
 
 
-def test_leaving_in_the_middle_of_an_item():
-    """A dispose from inside of on_next is heard at once."""
+def test_disposal_within_on_next_takes_effect_at_once():
+    """The operator emits nothing more."""
     scheduler = TestScheduler()
     source = scheduler.create_hot_observable(*burst(210, 9))
     heard = scheduler.start(lambda: source.pipe(smooth(100), rx.operators.take(3))).messages
@@ -100,8 +100,8 @@ def test_leaving_in_the_middle_of_an_item():
 
 
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 90)), max_size=12), st.integers(5, 200))
-def test_nobody_waits_longer(bursts, seconds):
-    """Whatever comes whenever: all of it, in its order, none before it came, none later than `seconds` after."""
+def test_no_item_waits_longer_than_the_limit(bursts, seconds):
+    """For any arrivals: all items are emitted in order, not before they arrive, and at most `seconds` later."""
     at, events, arrivals = 201, [], []
     for pause, count in bursts:
         at += pause
@@ -114,8 +114,8 @@ def test_nobody_waits_longer(bursts, seconds):
 
 
 @given(st.lists(st.sampled_from(["x", "a ", " a", "  ", "\n", "水"]), max_size=12))
-def test_words_leave_whole(chunks):
-    """However the text was cut, each is an item of its own, and the same."""
+def test_words_are_emitted_whole(chunks):
+    """Any split of the text gives the same words."""
 
     def said(*texts):
         scheduler = TestScheduler()
@@ -129,28 +129,28 @@ def test_words_leave_whole(chunks):
 
 
 @pytest.mark.parametrize("wrong", [0, -1, math.nan, math.inf, "3", True, None])
-def test_no_time_is_refused(wrong):
-    """At once."""
+def test_invalid_time_is_refused(wrong):
+    """The operator raises MisuseError when it is created."""
     with pytest.raises(MisuseError, match=f"smooth must be a positive number of seconds, not {wrong!r}"):
         smooth(wrong)
 
 
 @frozen(eq=False)
 class Alarm:
-    """One timer, of those that are set."""
+    """One timer of the fake loop."""
 
     time: float
     action: Callable[[], None]
     alarms: list
 
     def cancel(self):
-        """Is set no longer."""
+        """Cancels the timer."""
         if self in self.alarms:
             self.alarms.remove(self)
 
 
 class Alarms:
-    """A loop's time, moved by hand; how many timers there are."""
+    """The time of a loop, which the test moves, and its timers."""
 
     def __init__(self, monkeypatch, scheduler):
         self.time = 1000.0
@@ -160,14 +160,14 @@ class Alarms:
         monkeypatch.setattr(scheduler.loop, "call_later", self.schedule)
 
     def schedule(self, seconds, action, context=None):
-        """Notes when to wake."""
+        """Adds a timer."""
         alarm = Alarm(self.time + seconds, action, self.alarms)
         self.alarms.append(alarm)
         self.set += 1
         return alarm
 
     def move(self, seconds):
-        """Lets time go by."""
+        """Moves the time, and fires the timers that are due."""
         end = self.time + seconds
         while due := sorted((alarm for alarm in self.alarms if alarm.time <= end), key=lambda alarm: alarm.time):
             self.time = max(self.time, due[0].time)
@@ -177,7 +177,7 @@ class Alarms:
 
 
 class Gated(rx.Observable):
-    """A source that shows the gate it was given."""
+    """A source that records its gate."""
 
     def __init__(self):
         super().__init__()
@@ -188,8 +188,8 @@ class Gated(rx.Observable):
         return self.subject.subscribe(observer)
 
 
-async def test_the_gate_closes_and_opens(monkeypatch):
-    """The source pauses at 64 that wait, and goes on at 16; its consumer's gate is another."""
+async def test_gate_closes_and_opens(monkeypatch):
+    """The source pauses at 64 waiting items, and resumes at 16. The consumer's gate is another one."""
     scheduler = Scheduler(asyncio.get_running_loop())
     clock, source, heard = Alarms(monkeypatch, scheduler), Gated(), []
     subscription = source.pipe(smooth(1.0)).subscribe(heard.append, scheduler=scheduler)
@@ -209,8 +209,8 @@ async def test_the_gate_closes_and_opens(monkeypatch):
     assert [] == clock.alarms
 
 
-async def test_a_plain_scheduler_of_a_loop_has_a_gate_too():
-    """Reactivex's own: the source pauses all the same."""
+async def test_plain_asyncio_scheduler_gets_a_gate():
+    """With reactivex's own scheduler, the source pauses, too."""
     source, heard = Gated(), []
     scheduler = AsyncIOScheduler(asyncio.get_running_loop())
     subscription = source.pipe(smooth(1000.0)).subscribe(heard.append, scheduler=scheduler)
@@ -220,8 +220,8 @@ async def test_a_plain_scheduler_of_a_loop_has_a_gate_too():
     subscription.dispose()
 
 
-async def test_a_source_that_has_always_more_is_not_held_up(monkeypatch):
-    """A kept answer of 2,000 chunks: each time the queue is full, the rhythm doubles."""
+async def test_pace_doubles_when_the_queue_is_full(monkeypatch):
+    """A stored answer of 2,000 chunks is not held up: each time the queue is full, the pace doubles."""
     scheduler = Scheduler(asyncio.get_running_loop())
     clock, source, heard = Alarms(monkeypatch, scheduler), Gated(), []
     source.pipe(smooth(1.0)).subscribe(heard.append, scheduler=scheduler)
@@ -236,8 +236,8 @@ async def test_a_source_that_has_always_more_is_not_held_up(monkeypatch):
     assert 0.5 < clock.time - begun < 3.0
 
 
-async def test_a_full_consumer_gets_nothing(monkeypatch):
-    """While its gate is closed nothing leaves; then it goes on in the same rhythm."""
+async def test_full_consumer_gets_nothing(monkeypatch):
+    """While its gate is closed nothing is emitted; then the pace continues."""
     scheduler = Scheduler(asyncio.get_running_loop())
     clock, source, heard = Alarms(monkeypatch, scheduler), Gated(), []
     source.pipe(smooth(1.0)).subscribe(heard.append, scheduler=scheduler)
@@ -256,8 +256,8 @@ async def test_a_full_consumer_gets_nothing(monkeypatch):
     assert [] == clock.alarms
 
 
-async def test_one_timer_at_a_time(monkeypatch):
-    """And none for an item that comes while others wait."""
+async def test_one_timer_runs_at_a_time(monkeypatch):
+    """An item that arrives while others wait sets no timer."""
     scheduler = Scheduler(asyncio.get_running_loop())
     clock, source = Alarms(monkeypatch, scheduler), Gated()
     subscription = source.pipe(smooth(1.0)).subscribe(scheduler=scheduler)
@@ -268,8 +268,8 @@ async def test_one_timer_at_a_time(monkeypatch):
     assert [] == clock.alarms
 
 
-async def test_a_timer_is_not_set_anew_for_every_item(monkeypatch):
-    """Where items come one by one, faster than they leave."""
+async def test_timer_is_not_reset_for_every_item(monkeypatch):
+    """Also when items arrive one by one, faster than they are emitted."""
     scheduler = Scheduler(asyncio.get_running_loop())
     clock, source, heard = Alarms(monkeypatch, scheduler), Gated(), []
     subscription = source.pipe(smooth(1.0)).subscribe(heard.append, scheduler=scheduler)
@@ -281,27 +281,27 @@ async def test_a_timer_is_not_set_anew_for_every_item(monkeypatch):
 
 
 class Bare(rx.abc.ObserverBase):
-    """A subscriber without any guard, who leaves after three."""
+    """A subscriber without a guard, which disposes after three items."""
 
     def __init__(self):
         self.heard, self.subscription = [], None
 
     def on_next(self, value):
-        """Notes it."""
+        """Records the value."""
         self.heard.append(value)
         if len(self.heard) == 3:
             self.subscription.dispose()
 
     def on_error(self, error):
-        """Never comes."""
+        """Is never called."""
 
     def on_completed(self):
-        """Notes it."""
+        """Records the completion."""
         self.heard.append("end")
 
 
-async def test_what_waits_keeps_a_script_from_ending(monkeypatch):
-    """Until the last has left, or nobody wants it."""
+async def test_waiting_items_keep_a_script_alive(monkeypatch):
+    """Until the last item is emitted, or the subscriber disposes."""
     held, scheduler = [], Scheduler(asyncio.get_running_loop())
 
     def hold():
@@ -324,8 +324,8 @@ async def test_what_waits_keeps_a_script_from_ending(monkeypatch):
     assert [] == held
 
 
-async def test_a_late_timer_stops_with_who_leaves(monkeypatch):
-    """Several are due at once, and the subscriber leaves while hearing one of them."""
+async def test_late_timer_stops_at_a_disposal(monkeypatch):
+    """Several items are due at once, and the subscriber disposes at one of them."""
     scheduler = Scheduler(asyncio.get_running_loop())
     clock, source, observer = Alarms(monkeypatch, scheduler), Gated(), Bare()
     observer.subscription = connect(smooth(1.0)(source), observer, scheduler)
@@ -339,8 +339,8 @@ async def test_a_late_timer_stops_with_who_leaves(monkeypatch):
     assert [] == clock.alarms
 
 
-async def test_the_end_of_the_source_leaves_it(monkeypatch):
-    """Although what waits, and so the subscriber's end, is still to come."""
+async def test_end_of_the_source_disposes_it(monkeypatch):
+    """Although items wait, and the subscriber has no end yet."""
     scheduler = Scheduler(asyncio.get_running_loop())
     clock, left, kept = Alarms(monkeypatch, scheduler), [], []
 
@@ -357,8 +357,8 @@ async def test_the_end_of_the_source_leaves_it(monkeypatch):
     assert [] == clock.alarms
 
 
-async def test_items_from_another_thread_are_paced_on_the_loop():
-    """In their order."""
+async def test_items_of_another_thread_are_paced_on_the_loop():
+    """They keep their order."""
     source, heard, over = Subject(), [], asyncio.Event()
     source.pipe(smooth(0.01)).subscribe(heard.append, on_completed=over.set, scheduler=rxllm.scheduler())
 
@@ -372,14 +372,14 @@ async def test_items_from_another_thread_are_paced_on_the_loop():
     assert [*range(50)] == heard
 
 
-def test_a_models_answer():
-    """On the real loop: the same chunks, each way out."""
+def test_answer_of_a_model_is_unchanged():
+    """On a real loop: the chunks are the same, through every bridge."""
     llm = rxllm.Embedded(seed=1, max_tokens=40)
     plain = [str(chunk) for chunk in llm.stream("rain")]
     assert plain == [str(chunk) for chunk in llm("rain").pipe(smooth(0.02), rxllm.stream())]
 
 
-def test_item_just_as_old_as_the_window_counts():
-    """The rhythm is that of the last `seconds`, both ends included."""
+def test_item_at_the_edge_of_the_window_counts():
+    """The pace follows the last `seconds`, including both edges."""
     heard, _ = run(60, on_next(210, "a"), *(on_next(270, each) for each in "bcd"), on_completed(400))
     assert [(210, "a"), (270, "b"), (280, "c"), (290, "d"), (400, "|")] == heard

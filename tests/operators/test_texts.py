@@ -1,4 +1,4 @@
-"""`words`, `lines`, `sentences`: whole pieces, nothing lost, however the stream was chopped."""
+"""`words`, `lines` and `sentences`: whole pieces and no lost text, however the stream is split into chunks."""
 
 import io
 import re
@@ -27,12 +27,12 @@ CUTTING = (cutting_words, cutting_sentences, rewriting, embedded)
 
 
 def every(test):
-    """The test, once for each."""
+    """Runs the test once for each operator."""
     return pytest.mark.parametrize("operator", OPERATORS.values(), ids=OPERATORS.keys())(test)
 
 
 def pieces(operator, items):
-    """What comes of these."""
+    """The pieces that the operator emits for these items."""
     heard, errors = [], []
     rx.from_(items).pipe(operator()).subscribe(heard.append, errors.append)
     assert [] == errors
@@ -93,8 +93,8 @@ SENTENCES = {
         *((sentences, text, expected) for text, expected in SENTENCES.items()),
     ],
 )
-def test_where_pieces_end(operator, text, expected):
-    """At once and in single characters, chunks or strings."""
+def test_text_is_cut_at_the_right_places(operator, text, expected):
+    """As one chunk and as single characters, as Chunks and as strings."""
     assert expected == pieces(operator, [text])
     assert expected == pieces(operator, list(text))
     assert expected == pieces(operator, [Chunk(letter) for letter in text])
@@ -121,7 +121,7 @@ ALPHABET = st.sampled_from(
 
 @st.composite
 def chopped(draw):
-    """A text and the pieces that it comes in, some of them empty."""
+    """A text, and the same text as a list of pieces, some of them empty."""
     items = draw(st.lists(ALPHABET, max_size=30))
     text = "".join(items)
     if draw(st.booleans()):
@@ -131,8 +131,8 @@ def chopped(draw):
 
 
 @every
-def test_chopping_says_nothing(operator):
-    """Joined, the pieces are the text, and they are the same for all choppings."""
+def test_split_of_the_input_does_not_matter(operator):
+    """The joined pieces are the text, and every split of the input gives the same pieces."""
 
     @given(chopped())
     def law(given):
@@ -153,8 +153,8 @@ def test_lines_are_those_of_the_universal_line_ends(given):
 
 
 @given(chopped())
-def test_a_word_is_whitespace_behind_something(given):
-    """Only the first may begin with whitespace, and it has a word if any has."""
+def test_word_ends_with_its_whitespace(given):
+    """Only the first word may begin with whitespace, and it contains a word if the text does."""
     heard = pieces(words, given[1])
     assert all(not piece[0].isspace() for piece in heard[1:])
     assert len(heard) < 2 or not heard[0].isspace()
@@ -169,8 +169,8 @@ def test_a_word_is_whitespace_behind_something(given):
         (sentences, ["。", "」", "次"], [(203, "。」"), (300, "次")]),
     ],
 )
-def test_a_piece_comes_with_the_character_that_completes_it(operator, chunks, expected):
-    """Not later; the rest comes before the end, of whichever kind."""
+def test_piece_is_emitted_at_the_character_that_completes_it(operator, chunks, expected):
+    """The rest is emitted before the completion or the error."""
     for end in on_completed(300), on_error(300, FAILURE):
         scheduler = TestScheduler()
         events = [on_next(201 + number, Chunk(chunk)) for number, chunk in enumerate(chunks)]
@@ -181,8 +181,8 @@ def test_a_piece_comes_with_the_character_that_completes_it(operator, chunks, ex
 
 @every
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n", " ", ". ", "\n\n"], ids=repr)
-def test_chunks_that_end_where_a_piece_may_end(operator, end):
-    """The end of the text so far is no place to look twice: they come to an end, each as a piece or a part of one."""
+def test_chunks_that_end_at_a_boundary_are_not_searched_twice(operator, end):
+    """The operator emits each such chunk, as a piece or in a piece."""
     text = f"a{end}B{end}"
     assert pieces(operator, [text]) == pieces(operator, [f"a{end}", f"B{end}"])
     assert text == "".join(pieces(operator, [text]))
@@ -198,7 +198,7 @@ def test_chunks_that_end_where_a_piece_may_end(operator, end):
     ],
 )
 def test_whitespace_belongs_to_the_word_before(chunks, expected):
-    """Also what comes at the beginning of a chunk that is a word, where the word before has whitespace already."""
+    """Also whitespace at the start of a chunk, after a word that has whitespace already."""
     assert expected == pieces(words, chunks)
 
 
@@ -206,8 +206,8 @@ LEADING = st.lists(st.sampled_from([*"aé水「ї 　\x1c\x85\n", " a"]), max_si
 
 
 @given(st.lists(LEADING, max_size=8))
-def test_words_are_found_alike_by_their_short_cut(chunks):
-    """A chunk that is one word is cut without a pattern; single characters and the whole text tell what is right."""
+def test_fast_path_of_words_gives_the_same_words(chunks):
+    """A chunk of one word is cut without a pattern. Single characters and the whole text give the expected words."""
     text = "".join(chunks)
     expected = [each for each in re.split(r"(?<=\s)(?=\S)|(?<=[^\s「])(?=[「水])", text) if each]
     if len(expected) > 1 and expected[0].isspace():
@@ -217,14 +217,14 @@ def test_words_are_found_alike_by_their_short_cut(chunks):
 
 @every
 def test_chunks_without_text_are_left_out(operator):
-    """Usage and reasoning are no words."""
+    """Usage and reasoning are not text."""
     chunks = [Chunk("Hi"), Chunk(usage=Usage(output_tokens=1)), Chunk(parts=[rxllm.ReasoningPart("Hm. ")]), Chunk(".")]
     assert ["Hi."] == pieces(operator, chunks)
 
 
 @every
-def test_what_is_taken_back_is_an_error(operator):
-    """As of `text`: what was said can't be unsaid."""
+def test_reset_errors_the_stream(operator):
+    """As for `text`: emitted text cannot be taken back."""
     source, heard, errors = Subject(), [], []
     source.pipe(operator()).subscribe(heard.append, errors.append)
     source.on_next(Chunk("Hel"))
@@ -236,8 +236,8 @@ def test_what_is_taken_back_is_an_error(operator):
 
 
 @every
-def test_what_is_no_text_is_an_error(operator):
-    """A sentence, no attribute that is missing."""
+def test_value_without_text_errors_the_stream(operator):
+    """The error is a MisuseError, not an AttributeError."""
     errors = []
     rx.from_([5]).pipe(operator()).subscribe(on_error=errors.append)
     assert [MisuseError] == [type(error) for error in errors]
@@ -247,8 +247,8 @@ def test_what_is_no_text_is_an_error(operator):
 @pytest.mark.parametrize(
     "text", ["a", " ", ".", "\n", "\r", ". ", "a.", "a ", "水", ")", "A. b", "1. "], ids=lambda text: repr(text)
 )
-def test_time_is_linear(operator, text):
-    """Eight times the text takes about eight times as long: read anew at every chunk, it would take 64 times."""
+def test_time_is_linear_in_the_text(operator, text):
+    """Eight times the text takes about eight times as long. A new search of all text at each chunk takes 64 times."""
 
     def seconds(count):
         chunks = list(text * (count // len(text)))
@@ -262,13 +262,13 @@ def test_time_is_linear(operator, text):
 
 
 @pytest.mark.parametrize("module", [*CUTTING], ids=lambda module: module.__name__)
-def test_no_pattern_is_compiled_by_importing(module):
-    """It would take longer than all the rest of the import, for programs that never cut anything."""
+def test_import_compiles_no_pattern(module):
+    """Compiling would take longer than the rest of the import."""
     assert [] == [name for name, value in vars(module).items() if isinstance(value, re.Pattern)]
 
 
-def test_a_model_in_a_pipeline():
-    """Behind `text` or without it, an answer comes in whole sentences."""
+def test_pipeline_emits_whole_sentences():
+    """After `text`, or directly after the model."""
 
     class Speaker(rxllm.LLM):
         async def chunks(self, request):
