@@ -223,7 +223,7 @@ def test_docstring_has_a_marble_diagram(name):
     picture = picture[: lines.index("", first) - first]
     assert all(picture)
     assert any(line[1].startswith(f"{name}(") for line in picture[1:])
-    starts = {line[1].partition("(")[0]: line.start(2) for line in picture}  # who is asked later begins later
+    starts = {line[1].partition("(")[0]: line.start(2) for line in picture}  # a model that is asked later starts later
     assert min(starts.values()) == starts[name]
 
 

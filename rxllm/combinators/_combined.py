@@ -50,7 +50,7 @@ class How(Protocol):
 
     name: ClassVar[str]
 
-    def __call__(self, begins: tuple[Begin[Any], ...], given: Any, /) -> Observable[Any]:
+    def __call__(self, begins: tuple[Begin[Any], ...], prompt: Any, /) -> Observable[Any]:
         """Combines the streams that `begins` create into one stream for the prompt."""
         ...
 
@@ -112,13 +112,13 @@ class CombinedPipeline(Pipeline[In, Out, Answer]):
 
 
 def _shown(surface: Surface[Any, Any, Any], of: tuple[Stage[Any], ...], how: How) -> str:
-    given = (f"{field.alias}={text}" for field, text in set_fields(how))
-    return shown_call(how.name, [*map(shown_code, of), *given], surface)
+    arguments = (f"{field.alias}={text}" for field, text in set_fields(how))
+    return shown_call(how.name, [*map(shown_code, of), *arguments], surface)
 
 
-def _combine(how: How, of: tuple[Stage[T], ...], given: Any) -> Observable[T]:
-    stream = how(tuple(functools.partial(stage, given) for stage in of), given)
-    return asked_for(given, stream) if isinstance(given, Request) else stream
+def _combine(how: How, of: tuple[Stage[T], ...], prompt: Any) -> Observable[T]:
+    stream = how(tuple(functools.partial(stage, prompt) for stage in of), prompt)
+    return asked_for(prompt, stream) if isinstance(prompt, Request) else stream
 
 
 def _identity(surface: Surface[Any, Any, Any], how: How) -> Identity:

@@ -85,10 +85,10 @@ def admitted(
 
     Errors: those of the stream; `RateLimited` when it would wait too long.
     """
-    known = Servers() if servers is None else servers
+    known_servers = Servers() if servers is None else servers
 
-    def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None) -> abc.DisposableBase:
-        admission = _Admission(observer, timers(given), begin, limiter, known, request, tokens)
+    def subscribe(observer: abc.ObserverBase[T], requested: abc.SchedulerBase | None) -> abc.DisposableBase:
+        admission = _Admission(observer, timers(requested), begin, limiter, known_servers, request, tokens)
         admission.queue.enter(admission.ticket)
         return admission
 

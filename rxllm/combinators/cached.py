@@ -48,18 +48,18 @@ class _Cached:
         """The name that the user chose, else the identity of the model."""
         return self.chosen_identity or of[0]
 
-    def __call__(self, begins: tuple[Begin[Chunk], ...], given: Request) -> Observable[Chunk]:
+    def __call__(self, begins: tuple[Begin[Chunk], ...], request: Request) -> Observable[Chunk]:
         """Emits the stored answer, or asks the model."""
         from ..records import fingerprint
 
         try:
-            key = f"{self.chosen_identity or _model_of(begins[0]).identity()}:{fingerprint(given)}"
+            key = f"{self.chosen_identity or _model_of(begins[0]).identity()}:{fingerprint(request)}"
         except MisuseError as error:
             _log.warning("cached() did not cache an answer. %s", error)
             return begins[0]()
         answer = kept(begins[0], self.store, key, self.running)
         # The stored or shared answer may have several chunks.
-        return answer.pipe(one_chunk) if given.stream is False else answer
+        return answer.pipe(one_chunk) if request.stream is False else answer
 
 
 def cached(llm: LLM, store: Store, *, name: str | None = None) -> LLM:

@@ -28,7 +28,7 @@ class _Fallback:
         """The identities of all models in their order, because each of them may answer."""
         return digest([self.name, of])
 
-    def __call__(self, begins: tuple[Begin[T], ...], given: Any) -> Observable[T]:
+    def __call__(self, begins: tuple[Begin[T], ...], prompt: Any) -> Observable[T]:
         """Asks the next model when one has failed."""
         return tried(begins, self.when, None)
 

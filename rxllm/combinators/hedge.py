@@ -29,7 +29,7 @@ class _Hedge:
         """The identities of all models in their order, because each of them may answer."""
         return digest([self.name, of])
 
-    def __call__(self, begins: tuple[Begin[T], ...], given: Any) -> Observable[T]:
+    def __call__(self, begins: tuple[Begin[T], ...], prompt: Any) -> Observable[T]:
         """Asks the next model when one is slow or has failed."""
         return tried(begins, is_no_misuse, self.after)
 

@@ -33,10 +33,10 @@ class _Limited:
         """The identity of the model, because its answers do not change."""
         return of[0]
 
-    def __call__(self, begins: tuple[Begin[T], ...], given: Any) -> Observable[T]:
+    def __call__(self, begins: tuple[Begin[T], ...], prompt: Any) -> Observable[T]:
         """Asks the model when the limiter admits the request."""
-        request = given if isinstance(given, Request) else None
-        text = str(given) if request is None else request.text
+        request = prompt if isinstance(prompt, Request) else None
+        text = str(prompt) if request is None else request.text
         tokens = len(text) // 4 + 1 + ((request and request.max_tokens) or 0)
         return admitted(begins[0], self.limiter, tokens, servers=self.servers, request=request)
 

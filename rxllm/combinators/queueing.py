@@ -196,9 +196,9 @@ class Queue:
     def learn(self, server: str, status: int, headers: Mapping[str, str], now: float) -> None:
         """Reads a server's announcements of its limits from the headers of a response."""
         with self.lock:
-            known = self.servers.get(server)
-            limits = known or ServerLimits()
-            if limits.learn(status, headers, now, self.believed) and known is None:
+            existing = self.servers.get(server)
+            limits = existing or ServerLimits()
+            if limits.learn(status, headers, now, self.believed) and existing is None:
                 if len(self.servers) >= SERVERS:
                     self.servers = {name: kept for name, kept in self.servers.items() if not kept.is_over(now)}
                 self.servers[server] = limits

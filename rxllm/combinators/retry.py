@@ -33,7 +33,7 @@ class _Retry:
         """The identity of the model, because its answers do not change."""
         return of[0]
 
-    def __call__(self, begins: tuple[Begin[T], ...], given: Any) -> Observable[T]:
+    def __call__(self, begins: tuple[Begin[T], ...], prompt: Any) -> Observable[T]:
         """Retries the stream."""
         restarts = self.mid_stream == "restart"
         within = self.timeout

@@ -53,13 +53,13 @@ class _Route:
             "models that it chooses, or pass cached(…, name='…')."
         )
 
-    def __call__(self, begins: tuple[Begin[T], ...], given: Request) -> Observable[Any]:
+    def __call__(self, begins: tuple[Begin[T], ...], request: Request) -> Observable[Any]:
         """Asks the chosen model."""
 
         def subscribe(observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None) -> abc.DisposableBase:
-            llm = self.choose(given)
+            llm = self.choose(request)
             if not callable(cast("object", llm)):
                 raise MisuseError(f"route's function must return a model, not {type(llm).__name__}: {llm!r:.60}.")
-            return connect(llm(given), observer, scheduler)
+            return connect(llm(request), observer, scheduler)
 
         return Source(subscribe)

@@ -34,12 +34,15 @@ CHARACTERS = 4  # of an average token: https://help.openai.com/en/articles/49368
 
 
 def answering(
-    made: Callable[[], Observable[Answered]], request: Request, observer: abc.ObserverBase[Chunk], scheduler: Scheduler
+    create: Callable[[], Observable[Answered]],
+    request: Request,
+    observer: abc.ObserverBase[Chunk],
+    scheduler: Scheduler,
 ) -> abc.DisposableBase:
     """Subscribes to a provider's answer to the request, and turns its texts and Messages into Chunks."""
     answer = _Answer(observer, request, scheduler)
     try:
-        answer.subscription.disposable = connect(made(), answer, scheduler)
+        answer.subscription.disposable = connect(create(), answer, scheduler)
     except Exception as error:  # such as a missing key
         answer.on_error(error)
     return answer
@@ -100,8 +103,8 @@ def overhearing(scheduler: Scheduler) -> tuple[Scheduler, Callable[[RxllmError],
 def asked_for(request: Request, source: Observable[T]) -> Source[T]:
     """The same stream. Operators that cut it off can name the request even while no model answers."""
 
-    def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None) -> abc.DisposableBase:
-        scheduler = timers(given)
+    def subscribe(observer: abc.ObserverBase[T], requested: abc.SchedulerBase | None) -> abc.DisposableBase:
+        scheduler = timers(requested)
         if not (isinstance(scheduler, Scheduler) and scheduler.context.get(_overheard, ())):
             return connect(source, observer, scheduler)
         observing = _KnownRequest(request, observer)

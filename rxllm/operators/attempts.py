@@ -64,8 +64,8 @@ def retried(
     Errors: the error of the last attempt; `Timeout` when `within` ends during a later attempt.
     """
 
-    def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None) -> abc.DisposableBase:
-        return _Retrying(observer, begin, timers(given), attempts, when, delay, restarts=restarts, within=within)
+    def subscribe(observer: abc.ObserverBase[T], requested: abc.SchedulerBase | None) -> abc.DisposableBase:
+        return _Retrying(observer, begin, timers(requested), attempts, when, delay, restarts=restarts, within=within)
 
     return Source(subscribe)
 
@@ -86,8 +86,8 @@ def tried(begins: Sequence[Begin[T]], when: Callable[[Exception], bool], after: 
     Errors: those of the chosen stream. When all streams fail, the last error, with the earlier errors as its notes.
     """
 
-    def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None) -> abc.DisposableBase:
-        return _Trying(observer, begins, timers(given), when, after)
+    def subscribe(observer: abc.ObserverBase[T], requested: abc.SchedulerBase | None) -> abc.DisposableBase:
+        return _Trying(observer, begins, timers(requested), when, after)
 
     return Source(subscribe)
 

@@ -62,12 +62,12 @@ def kept(begin: Begin[Chunk], store: Store, key: str, running: Running) -> Sourc
         ---a-b-|     (and later)     (ab)|
     """
 
-    def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
-        scheduler = timers(given)
+    def subscribe(observer: abc.ObserverBase[Chunk], requested: abc.SchedulerBase | None) -> abc.DisposableBase:
+        scheduler = timers(requested)
         place = (scheduler.loop if isinstance(scheduler, Scheduler) else scheduler, key)
 
-        def ask(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
-            return _Keeping(observer, timers(given), begin, store, key, forget)
+        def ask(observer: abc.ObserverBase[Chunk], requested: abc.SchedulerBase | None) -> abc.DisposableBase:
+            return _Keeping(observer, timers(requested), begin, store, key, forget)
 
         shared = running.setdefault(place, Shared(Source(ask)))
 

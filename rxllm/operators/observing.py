@@ -131,7 +131,7 @@ def _same(one: object, other: object) -> bool:
 
 def observed(
     source: Observable[T],
-    given: object,
+    run_input: object,
     identity: Callable[[], Identity],
     handlers: tuple[BoundListener, ...],
     fold: Fold,
@@ -150,7 +150,7 @@ def observed(
 
     Args:
         source: the stream.
-        given: the input of the run.
+        run_input: the input of the run.
         identity: what the run reports about itself.
         handlers: listeners of this run.
         fold: computes the output of the run from its values.
@@ -164,7 +164,7 @@ def observed(
         if not handlers and not observation_of(scheduler):
             return connect(folded(source, fold.finish) if whole else source, observer, scheduler)
         scheduler = scheduler_for(scheduler)  # handlers need an event loop
-        return _Run(observer, scheduler, identity(), given, fold, whole=whole).start(source)
+        return _Run(observer, scheduler, identity(), run_input, fold, whole=whole).start(source)
 
     return Source(subscribe)
 
@@ -177,7 +177,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         observer: abc.ObserverBase[T],
         scheduler: Scheduler,
         identity: Identity,
-        given: object,
+        run_input: object,
         fold: Fold,
         *,
         whole: bool,
@@ -210,7 +210,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         self.emit = ignore if whole else observer.on_next
         self.outside = self.observation.call_outside
         self.failing: set[int] = set()  # listeners whose failure has been logged
-        self.given = given
+        self.run_input = run_input
         self.adds_up = fold
         self.whole = whole
         self.values: list[Any] = []
@@ -220,7 +220,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
 
     def start(self, source: Observable[T]) -> abc.DisposableBase:
         begun = ToolStarted if self.run.kind == "tool" else Started
-        failure = self.scheduler.context.run(self.tell, begun(self.given, run=self.run))
+        failure = self.scheduler.context.run(self.tell, begun(self.run_input, run=self.run))
         if failure is not None:
             self.on_error(failure)
             return self
@@ -360,8 +360,8 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
             partial = self.adds_up.finish(self.values)
         except Exception:  # a user's fold may need all values
             return None
-        if isinstance(partial, Message) and isinstance(self.given, Request):
-            return estimated(partial, self.given)
+        if isinstance(partial, Message) and isinstance(self.run_input, Request):
+            return estimated(partial, self.run_input)
         return partial
 
     def shorten(self) -> None:

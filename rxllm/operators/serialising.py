@@ -19,7 +19,7 @@ T = TypeVar("T")
 def serialised(unsafe: Observable[T], scheduler: Scheduler) -> Observable[T]:
     """Emits the events of an Observable, which may come from any thread, in order on the scheduler's event loop."""
 
-    def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None) -> abc.DisposableBase:
+    def subscribe(observer: abc.ObserverBase[T], requested: abc.SchedulerBase | None) -> abc.DisposableBase:
         waiting: deque[Callable[[], None]] = deque()
         busy = False
 
@@ -42,7 +42,7 @@ def serialised(unsafe: Observable[T], scheduler: Scheduler) -> Observable[T]:
             lambda value: put(lambda: observer.on_next(value)),
             lambda error: put(lambda: observer.on_error(error)),
             lambda: put(observer.on_completed),
-            scheduler=given,
+            scheduler=requested,
         )
 
     return Source(subscribe)

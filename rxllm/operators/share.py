@@ -87,8 +87,8 @@ class Shared(Generic[T]):
     def stream(self) -> Source[T]:
         """The values of the log from its beginning, including those to come."""
 
-        def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None) -> abc.DisposableBase:
-            reader = _Reader(observer, timers(given))
+        def subscribe(observer: abc.ObserverBase[T], requested: abc.SchedulerBase | None) -> abc.DisposableBase:
+            reader = _Reader(observer, timers(requested))
             if (current := self.log) is not None and not current.ended and current.is_stranded():
                 current.finish(current.stranded())
             with self.lock:

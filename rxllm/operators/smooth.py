@@ -54,8 +54,8 @@ def smooth(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
     check_seconds("smooth", seconds)
 
     def operator(source: Observable[T]) -> Observable[T]:
-        def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
-            return _Pacer(observer, given, seconds).start(source)
+        def subscribe(observer: abc.ObserverBase[T], requested: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+            return _Pacer(observer, requested, seconds).start(source)
 
         return Source(subscribe)
 
@@ -95,11 +95,11 @@ class _Pacer(abc.ObserverBase[T]):
         "wake",
     )
 
-    def __init__(self, observer: abc.ObserverBase[T], given: abc.SchedulerBase | None, seconds: float) -> None:
+    def __init__(self, observer: abc.ObserverBase[T], requested: abc.SchedulerBase | None, seconds: float) -> None:
         self.observer = observer
         self.emit = observer.on_next
         self.seconds = seconds
-        scheduler = self.timers = timers(given)
+        scheduler = self.timers = timers(requested)
         self.scheduler = scheduler if isinstance(scheduler, Scheduler) else None
         self.clock = clock(scheduler)
         self.gate = Gate()

@@ -105,8 +105,8 @@ def deadline(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
     check_seconds("deadline", seconds)
 
     def operator(source: Observable[T]) -> Observable[T]:
-        def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
-            scheduler = timers(given)
+        def subscribe(observer: abc.ObserverBase[T], requested: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+            scheduler = timers(requested)
             upstream = LockFreeSerialDisposable()
 
             def fail(_: abc.SchedulerBase, state: object = None) -> None:
@@ -130,8 +130,8 @@ def _describing(limit: Callable[[Observable[T]], Observable[T]]) -> Callable[[Ob
     def operator(source: Observable[T]) -> Observable[T]:
         limited = limit(source)
 
-        def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
-            scheduler = timers(given)
+        def subscribe(observer: abc.ObserverBase[T], requested: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+            scheduler = timers(requested)
             if not isinstance(scheduler, Scheduler):
                 return connect(limited, _Describing(observer, ignore), scheduler)
             upstream, describe = overhearing(scheduler)
@@ -172,8 +172,8 @@ def silence(*, first: float | None, idle: float | None) -> Callable[[Observable[
     """Both limits in one operator, because each operator costs 0.2 µs a chunk."""
 
     def operator(source: Observable[T]) -> Observable[T]:
-        def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
-            watched = _Watched(observer, timers(given), first, idle)
+        def subscribe(observer: abc.ObserverBase[T], requested: abc.SchedulerBase | None = None) -> abc.DisposableBase:
+            watched = _Watched(observer, timers(requested), first, idle)
             watched.upstream.disposable = connect(source, watched, watched.scheduler)
             return watched
 

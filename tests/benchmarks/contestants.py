@@ -1,7 +1,7 @@
-"""Who takes part: functions that, given the provider's address, make a client and return `read`.
+"""The measured clients: functions that take the provider's address, make a client, and return `read`.
 
-``read(model, emit)`` asks the model, in the way that the client's documentation shows, and calls `emit` with each piece
-of text. It is a coroutine function, or a plain one where the client blocks. Clients end with their process.
+``read(model, emit)`` asks the model in the way of the client's documentation, and calls `emit` with each piece of text.
+It is a coroutine function, or a plain function if the client blocks. A client ends with its process.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ Read = Callable[[str, Emit], Any]
 
 PROMPT = "Write me a song about sparkling water."
 MESSAGES: Any = [{"role": "user", "content": PROMPT}]
-MAPS = (str, str.swapcase, str.swapcase)  # the text comes out as it went in
+MAPS = (str, str.swapcase, str.swapcase)  # together they do not change the text
 
 
 def _streaming(address: str) -> Callable[[str], AsyncIterator[list[str]]]:
-    """The least that still streams: no checks, no events, no errors; what one read brought at a time."""
+    """The minimal streaming client: no checks, events or errors. It yields the pieces of one network read together."""
     import httpx
     import msgspec
     from httpx_aiohttp import AiohttpTransport
@@ -28,7 +28,7 @@ def _streaming(address: str) -> Callable[[str], AsyncIterator[list[str]]]:
     choice = msgspec.defstruct("Choice", [("delta", delta)])
     frame = msgspec.defstruct("Frame", [("choices", list[choice])])  # type: ignore[valid-type]
     decode = msgspec.json.Decoder(frame).decode
-    limits = httpx.Limits(max_connections=0)  # no limit, in aiohttp's words; None would mean its 100
+    limits = httpx.Limits(max_connections=0)  # means no limit to aiohttp; None would mean its default of 100
     client = httpx.AsyncClient(transport=AiohttpTransport(limits=limits, trust_env=False), timeout=60)
 
     async def stream(model: str) -> AsyncIterator[list[str]]:
@@ -44,7 +44,7 @@ def _streaming(address: str) -> Callable[[str], AsyncIterator[list[str]]]:
 
 
 def floor(address: str) -> Read:
-    """The least that still streams, over the libraries that rxllm uses."""
+    """The minimal streaming client, over the libraries that rxllm uses."""
     stream = _streaming(address)
 
     async def read(model: str, emit: Emit) -> None:
@@ -79,7 +79,7 @@ def floor_mapped(address: str) -> Read:
 
 
 def rxllm(address: str) -> Read:
-    """Chunks by ``async for``."""
+    """Reads chunks by ``async for``."""
     import rxllm
 
     llm = rxllm.OpenAI("any", base_url=f"{address}/v1", api_key="none")
@@ -93,7 +93,7 @@ def rxllm(address: str) -> Read:
 
 
 def rxllm_mapped(address: str) -> Read:
-    """What three ``ops.map`` make of the chunks, by ``async for``."""
+    """Reads the chunks through three ``ops.map`` by ``async for``."""
     from reactivex import operators as ops
 
     import rxllm
@@ -110,7 +110,7 @@ def rxllm_mapped(address: str) -> Read:
 
 
 def rxllm_handler(address: str) -> Read:
-    """Chunks by ``async for``, while a handler hears the run."""
+    """Reads chunks by ``async for``, with a handler."""
     import rxllm
 
     llm = rxllm.OpenAI("any", base_url=f"{address}/v1", api_key="none", handlers=[lambda event: None])
@@ -124,7 +124,7 @@ def rxllm_handler(address: str) -> Read:
 
 
 def rxllm_events(address: str) -> Read:
-    """Typed events by ``async for``."""
+    """Reads typed events by ``async for``."""
     import rxllm
 
     llm = rxllm.OpenAI("any", base_url=f"{address}/v1", api_key="none")
@@ -138,7 +138,7 @@ def rxllm_events(address: str) -> Read:
 
 
 def rxllm_dicts(address: str) -> Read:
-    """``astream_events``."""
+    """Reads ``astream_events``."""
     import rxllm
 
     llm = rxllm.OpenAI("any", base_url=f"{address}/v1", api_key="none")
@@ -152,7 +152,7 @@ def rxllm_dicts(address: str) -> Read:
 
 
 def rxllm_sync(address: str) -> Read:
-    """Chunks by ``for``."""
+    """Reads chunks by ``for``."""
     import rxllm
 
     llm = rxllm.OpenAI("any", base_url=f"{address}/v1", api_key="none")
@@ -180,7 +180,7 @@ def openai(address: str) -> Read:
 
 
 def anthropic(address: str) -> Read:
-    """Anthropic's own package, which speaks its own protocol."""
+    """Anthropic's own package, over Anthropic's protocol."""
     from anthropic import AsyncAnthropic
 
     client = AsyncAnthropic(base_url=address, api_key="none", max_retries=0)

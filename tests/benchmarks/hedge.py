@@ -1,9 +1,9 @@
-"""The time to the first chunk of a server that stalls one call in twenty, with and without `hedge`.
+"""The time to the first chunk with and without `hedge`, when a server stalls one call in twenty.
 
     python tests/benchmarks/hedge.py
 
-The server is in this process, on the loopback interface. It answers after 20 ms, and in one call of twenty after a
-second; the hedge asks again after 60 ms.
+The server is in this process, on the loopback interface. It answers after 20 ms, and in one call of twenty after one
+second. The hedge starts the second request after 60 ms.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ USUAL, STALL, AFTER = 0.02, 1.0, 0.06  # seconds
 
 
 def frames(*deltas: str) -> list[bytes]:
-    """An answer as OpenAI's chat protocol streams it."""
+    """The frames of an answer in OpenAI's chat protocol."""
     choices = [{"index": 0, "delta": {"content": delta}, "finish_reason": None} for delta in deltas]
     choices.append({"index": 0, "delta": {}, "finish_reason": "stop"})
     said = [f"data: {json.dumps({'id': 'a', 'model': 'm', 'choices': [choice]})}\n\n" for choice in choices]
@@ -31,7 +31,7 @@ def frames(*deltas: str) -> list[bytes]:
 
 
 async def first_chunks(llm: rxllm.LLM) -> list[float]:
-    """Milliseconds to the first chunk of each call."""
+    """The milliseconds to the first chunk of each call."""
     room, times = asyncio.Semaphore(AT_ONCE), list[float]()
 
     async def call() -> None:
@@ -46,7 +46,7 @@ async def first_chunks(llm: rxllm.LLM) -> list[float]:
 
 
 def main() -> None:
-    """Measures both, and prints."""
+    """Measures both, and prints the result."""
     chance, number = random.Random(1), itertools.count()
 
     def reply(_: Received) -> Reply:

@@ -1,9 +1,9 @@
-"""One contestant, one workload, one fresh process: prints a figure.
+"""Measures one client with one workload in a fresh process, and prints one figure.
 
-`run.py` starts it; by hand, beside a provider that listens on port 8000, it is::
+`run.py` starts it. To start it by hand, with a provider on port 8000::
 
-    measure.py cpu rxllm burst-10000 1 http://127.0.0.1:8000        µs of CPU per token, of one stream at a time
-    measure.py first rxllm paced-2-1ms 200 http://127.0.0.1:8000    µs from the call to its first token, of 200 calls
+    measure.py cpu rxllm burst-10000 1 http://127.0.0.1:8000        µs of CPU per token, one stream at a time
+    measure.py first rxllm paced-2-1ms 200 http://127.0.0.1:8000    µs from the call to the first token, of 200 calls
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import time
 import contestants
 from provider import tokens
 
-LONG_ENOUGH = 0.5  # seconds; what is shorter is repeated until then
+LONG_ENOUGH = 0.5  # seconds; a shorter measurement is repeated until then
 
 
 async def cpu(read: contestants.Read, model: str, streams: int) -> float:
-    """µs of the process's CPU per token: user and system, all threads; so many streams at once."""
+    """The CPU time per token in µs, user and system, of all threads, with this many concurrent streams."""
     received: list[tuple[str, list[str]]] = []
 
     async def one(model: str) -> None:
@@ -43,7 +43,7 @@ async def cpu(read: contestants.Read, model: str, streams: int) -> float:
 
 
 async def first(read: contestants.Read, model: str, calls: int) -> float:
-    """µs by the clock from a call to its first token: the median of so many, after a tenth of them to warm up."""
+    """The time from a call to its first token in µs: the median of the calls, after a tenth of them as warm-up."""
     took: list[float] = []
     for _ in range(calls // 10 + calls):
         received: list[tuple[float, str]] = []
@@ -55,13 +55,13 @@ async def first(read: contestants.Read, model: str, calls: int) -> float:
 
 
 def compare(pieces: list[str], model: str) -> None:
-    """A contestant that loses or mixes up tokens has no figure."""
+    """Raises for a client that loses or reorders tokens."""
     if pieces != tokens(model):
         raise AssertionError("What was read is not what was sent.")
 
 
 async def main(kind: str, name: str, model: str, count: str, address: str) -> None:
-    """Measures and prints."""
+    """Measures, and prints the figure."""
     read: contestants.Read = getattr(contestants, name.replace("-", "_"))(address)
     print(await {"cpu": cpu, "first": first}[kind](read, model, int(count)))
 

@@ -1,10 +1,10 @@
-"""What an operator or a combinator adds to a chunk: nanoseconds of CPU, the least of some rounds.
+"""The cost of an operator or combinator per chunk: nanoseconds of CPU, the minimum of several rounds.
 
     python tests/benchmarks/operators.py
 
-The stream is made in this process, of 100,000 plain chunks, so that nothing hides the difference. ``ops.map`` is there
-to compare with: a reactivex operator and nothing else. What paces is measured with bursts, each of which takes as long
-as the rhythm, beside reactivex's own operators of time.
+The stream has 100,000 plain chunks and comes from this process, so that other costs do not hide the difference.
+``ops.map`` serves as a comparison: it is a plain reactivex operator. Operators that pace are measured with bursts,
+each as long as the pace, beside the time operators of reactivex.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ PACED, BURST, PAUSE = 5_000, 50, 0.01  # chunks, chunks, seconds
 
 @frozen
 class Model(rxllm.LLM):
-    """As fast as one can be: parts of words on one line, unless it is told otherwise."""
+    """A model without any delay. By default it emits parts of words on one line."""
 
     text: str = "token"
     first: str = "token"
 
     async def chunks(self, request: rxllm.Request) -> AsyncIterator[str]:
-        """The same again and again."""
+        """Emits the same text many times."""
         yield self.first
         for _ in range(CHUNKS):
             yield self.text
 
 
 class Bursts(rxllm.LLM):
-    """Many at once, and again after a pause."""
+    """A model that emits bursts with pauses."""
 
     async def chunks(self, request: rxllm.Request) -> AsyncIterator[str]:
-        """The same again and again."""
+        """Emits the same text many times."""
         for _ in range(PACED // BURST):
             for _ in range(BURST):
                 yield "token"
@@ -53,7 +53,7 @@ class Bursts(rxllm.LLM):
 
 
 def cost(make: Callable[[], rx.Observable[Any]], chunks: int = CHUNKS) -> float:
-    """Nanoseconds of CPU a chunk, without a consumer's bridge."""
+    """The CPU time in nanoseconds per chunk, without a bridge."""
 
     async def once() -> float:
         over = asyncio.Event()
@@ -67,7 +67,7 @@ def cost(make: Callable[[], rx.Observable[Any]], chunks: int = CHUNKS) -> float:
 
 
 def main() -> None:
-    """Measures all, and prints."""
+    """Measures all operators, and prints the results."""
     llm = Model()
     limiter = rxllm.Limiter(concurrency=8, tokens_per_minute=10**12)
     streams = {
@@ -94,7 +94,7 @@ def main() -> None:
         "route": lambda: rxllm.route(lambda request: llm)("x"),
         "observe": lambda: rxllm.observe(llm, lambda event: None)("x"),
     }
-    cost(lambda: llm("x"))  # the first is slower, whatever it is
+    cost(lambda: llm("x"))  # a warm-up: the first measurement is always slower
     bare = cost(lambda: llm("x"))
     print(f"Python {platform.python_version()}; the bare stream takes {bare:,.0f} ns a chunk; each adds")
     for name, stream in streams.items():
@@ -116,13 +116,13 @@ def _after_a_while(chunk: rxllm.Chunk) -> rx.Observable[rxllm.Chunk]:
 
 
 class _Forgets(rxllm.Store):
-    """So that each round is asked anew."""
+    """A store that keeps nothing, so that each round makes a request."""
 
     def get(self, key: str, /) -> None:
-        """Nothing."""
+        """Returns None."""
 
     def put(self, key: str, chunks: Any, /) -> None:
-        """Nothing."""
+        """Keeps nothing."""
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""A local provider that costs next to nothing: what it answers is baked before, and the model's name says how it comes.
+"""A local provider with a minimal cost: its answers are built in advance, and the model's name selects their form.
 
-``burst-10000`` is 10,000 tokens back to back; ``paced-2000-1ms`` is 2,000 tokens, each a packet of its own, 1 ms apart.
-It speaks ``POST /v1/chat/completions`` and ``POST /v1/messages``, prints its port, and ends when its stdin does, so
-that it never outlives who started it.
+``burst-10000`` is 10,000 tokens back to back; ``paced-2000-1ms`` is 2,000 tokens, each in its own packet, 1 ms apart.
+It serves ``POST /v1/chat/completions`` and ``POST /v1/messages``, prints its port, and ends when its stdin does, so
+that it never outlives its parent.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ MODEL = re.compile(rb'"model": *"((?:burst|paced)-\d+(?:-(\d+)ms)?)"')
 
 @functools.cache
 def tokens(model: str) -> list[str]:
-    """The tokens that a model answers with, no two alike."""
+    """The tokens of a model's answer, all different."""
     return [f"w{number} " for number in range(int(model.split("-")[1]))]
 
 
 def _chat(model: str) -> list[bytes]:
-    """The events of a chat completion, with the fields and about the bytes (300) of those that OpenAI sends."""
+    """The events of a chat completion, with the fields and the size (about 300 bytes) of OpenAI's events."""
     frame = {
         "id": f"chatcmpl-{'x' * 29}",
         "object": "chat.completion.chunk",
@@ -51,7 +51,7 @@ def _chat(model: str) -> list[bytes]:
 
 
 def _messages(model: str) -> list[bytes]:
-    """The events of a message, as Anthropic sends them."""
+    """The events of a message in Anthropic's format."""
     usage = {"input_tokens": 1, "output_tokens": len(tokens(model))}
     message = {"id": "msg_1", "type": "message", "role": "assistant", "model": model, "content": [], "usage": usage}
     start = _named("message_start", message=message | {"stop_reason": None, "stop_sequence": None})
@@ -79,7 +79,7 @@ PROTOCOLS = {b"/v1/chat/completions": _chat, b"/v1/messages": _messages}
 
 @functools.cache
 def packets(path: bytes, model: str) -> list[bytes]:
-    """What is written at once: everything in a burst, else one token, the first and last with what surrounds them."""
+    """The packets of an answer: one for a burst, else one for each token. The first and last also contain its frame."""
     first, *deltas, last = PROTOCOLS[path](model)
     deltas[0] = HEAD + first + deltas[0]
     deltas[-1] += last + b"0\r\n\r\n"
@@ -110,7 +110,7 @@ class Connection(asyncio.Protocol):
             self.transport.write(NOT_FOUND)
 
     def play(self, answer: list[bytes], pause: float, position: int = 0) -> None:
-        """Writes one packet, and the next after the pause, as long as there is somebody to read."""
+        """Writes one packet, and schedules the next after the pause, while the connection is open."""
         if not self.transport.is_closing():
             self.transport.write(answer[position])
             if position + 1 < len(answer):

@@ -1,14 +1,14 @@
-"""What streaming costs the client: rxllm beside the least that still streams, and beside others that are installed.
+"""The cost of streaming for the client: rxllm beside a minimal client, and beside other installed clients.
 
     python tests/benchmarks/run.py                       about ten minutes
-    python tests/benchmarks/run.py --quick               about two, for a first look
-    python tests/benchmarks/run.py --only burst,openai   some workloads, contestants or both
-    pip install openai anthropic langchain-openai        these take part where they are installed
+    python tests/benchmarks/run.py --quick               about two minutes, for a first look
+    python tests/benchmarks/run.py --only burst,openai   some workloads, clients or both
+    pip install openai anthropic langchain-openai        adds these clients
 
-Each figure comes from a fresh process, and repetitions take turns. Ratios are taken within a repetition, so they hold
-on a busy machine, too. Shown are the medians, and the least and the greatest ratio. CPU is the client's user and system
-time; the provider is another process, on another CPU where there are two. Nothing leaves the loopback interface. Where
-clients can't keep up with many streams they read several tokens at once, and so look cheaper than they are.
+Each figure comes from a fresh process, and the clients take turns. Ratios are computed within a repetition, so they are
+valid on a busy machine, too. The tables show medians, and the least and greatest ratio. CPU is the client's user and
+system time. The provider is another process, on another CPU if there are two. All traffic stays on the loopback
+interface. A client that cannot keep up with many streams reads several tokens at once, and so looks cheaper than it is.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ IMPORTS = {
     "rxllm-asking": "rxllm.providers.openai, httpx_aiohttp",
     **PEERS,
 }
-KEPT = ("HOME", "LD_LIBRARY_PATH", "PATH")  # no keys, no proxies, no tracing: nothing that leads elsewhere
-PATIENCE = 300  # seconds that one figure may take
-FILES = 4096  # a thousand streams are a thousand open files
+KEPT = ("HOME", "LD_LIBRARY_PATH", "PATH")  # no keys, proxies or tracing
+PATIENCE = 300  # seconds for one figure
+FILES = 4096  # open files; each stream needs one
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What is measured, and of whom; the others are compared with the first."""
+    """A workload and its clients; the others are compared with the first."""
 
     title: str
     unit: str
@@ -78,14 +78,14 @@ WORKLOADS = {
 
 
 def environment() -> dict[str, str]:
-    """What the processes get to see: this checkout, and little else."""
+    """The environment of the processes: this checkout, and few variables."""
     kept = {name: value for name, value in os.environ.items() if name in KEPT}
     return kept | {"PYTHONPATH": str(HERE.parent.parent)}
 
 
 @contextmanager
 def provider() -> Iterator[str]:
-    """The provider's address while it runs. Children inherit where their parent was when it started them."""
+    """Yields the address of a running provider. It starts first, because child processes inherit this one's CPUs."""
     cpus = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if len(cpus) > 1:
         os.sched_setaffinity(0, cpus[-1:])
@@ -102,7 +102,7 @@ def provider() -> Iterator[str]:
 
 
 def figure(workload: Workload, contestant: str, tokens: int, address: str) -> float:
-    """One measurement, in a process of its own."""
+    """Measures one figure in a new process."""
     if workload.kind == "import":
         command = ["-c", f"import {IMPORTS[contestant]}\nimport time\nprint(time.process_time() * 1e3)"]
     else:
@@ -130,12 +130,12 @@ def table(workload: Workload, contestants: list[str], tokens: int, repetitions: 
 
 
 def main() -> None:
-    """Measures what was asked for, and prints."""
+    """Measures the selected workloads, and prints the tables."""
     compared = {name for workload in WORKLOADS.values() for name in workload.contestants[1:]}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the tokens, one repetition")
+    parser.add_argument("--quick", action="store_true", help="use a tenth of the tokens and one repetition")
     parser.add_argument("--only", default="", metavar="a,b", help=f"of {', '.join([*WORKLOADS, *sorted(compared)])}")
-    parser.add_argument("--repetitions", type=int, metavar="n", help="how often, instead of 3 times")
+    parser.add_argument("--repetitions", type=int, metavar="n", help="number of repetitions (default: 3)")
     options = parser.parse_args()
     only = set(filter(None, options.only.split(",")))
     if unknown := only - compared - WORKLOADS.keys():

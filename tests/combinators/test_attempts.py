@@ -375,7 +375,7 @@ def test_shared_restarted_answer_folds_the_same_for_all(attempts, data):
 @pytest.mark.parametrize(
     ("a", "b", "expected", "asked"),
     [
-        pytest.param("-a|", "-b|", [(1, "a"), (2, "|")], 0, id="who succeeds has no successor"),
+        pytest.param("-a|", "-b|", [(1, "a"), (2, "|")], 0, id="a success needs no second model"),
         pytest.param("--#", "-b|", [(3, "b"), (4, "|")], 1, id="at once"),
         pytest.param("-f#", "-b|", [(3, "b"), (4, "|")], 1, id="facts are no answer"),
         pytest.param("-a#", "-b|", [(1, "a"), (2, Overloaded)], 0, id="what has begun is not begun again"),
@@ -414,7 +414,7 @@ async def test_mistake_of_the_program_ends_a_fallback():
 @pytest.mark.parametrize(
     ("a", "b", "after", "expected", "asked"),
     [
-        pytest.param("--a-a|", "-b|", 3, [(2, "a"), (4, "a"), (5, "|")], 0, id="who is in time runs alone"),
+        pytest.param("--a-a|", "-b|", 3, [(2, "a"), (4, "a"), (5, "|")], 0, id="a model in time runs alone"),
         pytest.param("-----a|", "-b-b|", 3, [(4, "b"), (6, "b"), (7, "|")], 1, id="the second is first"),
         pytest.param("-----a--a|", "----b|", 3, [(5, "a"), (8, "a"), (9, "|")], 1, id="the first is first after all"),
         pytest.param("-#", "-b|", 3, [(2, "b"), (3, "|")], 1, id="at once when it fails"),
@@ -424,7 +424,7 @@ async def test_mistake_of_the_program_ends_a_fallback():
         pytest.param("-r-----a|", "-b|", 3, [(1, ""), (7, "a"), (8, "|")], 0, id="reasoning is"),
         pytest.param("------|", "----------b|", 3, [(6, "|")], 1, id="an empty answer wins"),
         pytest.param("---#", "-#", 1, [(3, Overloaded)], 1, id="all fail"),
-        pytest.param("-a-#", "-b|", 3, [(1, "a"), (3, Overloaded)], 0, id="who was chosen may fail"),
+        pytest.param("-a-#", "-b|", 3, [(1, "a"), (3, Overloaded)], 0, id="the chosen model may fail"),
         pytest.param("--a|", "-b|", 0, [(1, "b"), (2, "|")], 1, id="a race"),
         pytest.param("-#", "---b|", 0, [(3, "b"), (4, "|")], 1, id="a race is not won by failing"),
     ],

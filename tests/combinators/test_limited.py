@@ -242,7 +242,7 @@ def quickly(llm, prompt):
     return asyncio.run(main())
 
 
-@pytest.mark.parametrize("early", [False, True], ids=["who comes later", "who waits behind"])
+@pytest.mark.parametrize("early", [False, True], ids=["later arrival", "already waiting"])
 def test_loop_that_ends_when_it_is_called_gives_its_turn_away(monkeypatch, early):
     """The loop has only subscribed, is busy at its turn, and then ends without cancelling a task."""
     monkeypatch.setattr("rxllm.combinators.queueing.PATIENCE", 0.01)

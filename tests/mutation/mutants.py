@@ -1,4 +1,4 @@
-"""The changes that can be made to a module: `Module` finds them, a `Mutant` is one of them."""
+"""The possible changes of a module: `Module` finds them, and a `Mutant` is one of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from attrs import frozen
 
 __all__ = ["Module", "Mutant"]
 
-# What an operator looks like in the source, and what replaces it.
+# The text of each operator in the source, and its replacement.
 COMPARISONS = {
     ast.Eq: ("==", "!="),
     ast.NotEq: ("!=", "=="),
@@ -44,13 +44,13 @@ class Mutant:
 
     Attributes:
         file: The module's path from the root of the tree.
-        function: The qualified name of the function or class that holds the statement, ``""`` at module level.
-        statement: The statement's text (of a compound one: its head), white space made single.
-        kind: What sort of change it is.
-        change: ``before -> after``, of the part that is replaced.
-        start: Where that part begins, in bytes of the file.
-        end: Where it ends.
-        after: What stands there instead.
+        function: The qualified name of the enclosing function or class, ``""`` at module level.
+        statement: The text of the statement (for a compound one: its head), with single spaces.
+        kind: The kind of change.
+        change: ``before -> after`` of the replaced part.
+        start: The offset of this part in the file, in bytes.
+        end: The offset of its end.
+        after: The replacement.
     """
 
     file: str
@@ -64,7 +64,7 @@ class Mutant:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What identifies it wherever its line moves."""
+        """The key of the mutant, which does not depend on line numbers."""
         return self.file, self.function, self.statement, self.change
 
 
@@ -80,7 +80,7 @@ class Module:
         self.tree = ast.parse(self.source)
 
     def mutants(self, body: list[ast.stmt] | None = None, function: str = "") -> Iterator[list[Mutant]]:
-        """A list for each statement that can be changed."""
+        """Yields a list of mutants for each statement that can be changed."""
         for statement in self.tree.body if body is None else body:
             name = getattr(statement, "name", "")
             inside = f"{function}.{name}".lstrip(".") if isinstance(statement, ast.stmt) and name else function
@@ -94,7 +94,7 @@ class Module:
                 yield from self.mutants(part.body, inside)
 
     def skipped(self, statement: ast.stmt) -> bool:
-        """Whether nothing in it runs, or what runs is only for readers and type checkers."""
+        """Whether the statement runs no code, or only code for readers and type checkers."""
         if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
             return any(ast.unparse(decorator) == "overload" for decorator in statement.decorator_list)
         text = self.text(statement)
@@ -156,7 +156,7 @@ class Module:
                 yield kind, start + found.start(), start + found.end(), opposite
 
     def expressions(self, node: ast.AST) -> Iterator[ast.AST]:
-        """What a statement evaluates itself: without its inner statements, annotations and parts of f-strings."""
+        """The expressions that a statement itself evaluates: no inner statements, annotations or parts of f-strings."""
         for field, value in ast.iter_fields(node):
             for child in value if isinstance(value, list) else [value]:
                 if not isinstance(child, ast.AST) or field in ("annotation", "returns", "type_params"):
@@ -166,7 +166,7 @@ class Module:
                     yield from self.expressions(child)
 
     def mutant(self, statement: ast.stmt, function: str, kind: str, start: int, end: int, after: str) -> Mutant:
-        """A mutant out of a change."""
+        """Makes a mutant of a change."""
         head = self.text(statement)
         if inner := getattr(statement, "body", None):
             head = self.source[self.span(statement)[0] : self.span(inner[0])[0]].decode()
@@ -175,7 +175,7 @@ class Module:
         return Mutant(self.file, function, " ".join(head.split()), kind, f"{before} -> {after}", start, end, after)
 
     def span(self, node: ast.AST) -> tuple[int, int]:
-        """Where a node begins and ends, in bytes."""
+        """The offsets of a node in bytes."""
         start = self.starts[node.lineno - 1] + node.col_offset
         return start, self.starts[node.end_lineno - 1] + node.end_col_offset
 

@@ -1,13 +1,13 @@
-"""Break the package on purpose, one statement at a time, and see whether the suite notices.
+"""Changes one statement of the package at a time, and checks whether the test suite fails.
 
 ::
 
-    python tests/mutation/mutate.py --count 100 --seed 1               # sample, run, print the survivors
-    python tests/mutation/mutate.py --count 100 --seed 1 --again       # after tests were added: the survivors once more
-    python tests/mutation/mutate.py --count 100 --only rxllm/wire/     # of one room
+    python tests/mutation/mutate.py --count 100 --seed 1               # run a sample, print the survivors
+    python tests/mutation/mutate.py --count 100 --seed 1 --again       # run the survivors again, with new tests
+    python tests/mutation/mutate.py --count 100 --only rxllm/wire/     # a sample of one directory
 
-Each mutant is tried in a copy of the tree, in two passes: with the test files that speak most of its module, up to the
-first failure; then, if it has survived these, with the rest of the suite. README.md in this directory says more.
+Each mutant runs in a copy of the tree, in two passes: with the test files that mention its module most, up to the first
+failure; then, if it survives, with the rest of the suite. README.md in this directory has the details.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from mutants import Module, Mutant
 
 ROOT = Path(__file__).parents[2]
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
-MAPPED = 6  # test files that run before the rest of the suite
+MAPPED = 6  # test files in the first pass
 HANG = 1800  # seconds for one run of pytest; each test has its own limit, from setup.cfg
 
 
 def rank(seed: int, *key: str) -> str:
-    """A random number that depends on nothing but its key, so that an edit elsewhere leaves a sample as it is."""
+    """A random number that depends only on its key, so that an edit elsewhere does not change a sample."""
     return hashlib.sha256("\0".join((str(seed), *key)).encode()).hexdigest()
 
 
 def sample(root: Path, count: int, seed: int, only: str) -> list[Mutant]:
-    """So many mutants: each statement that can be changed is as likely as any other, and one change of it is taken."""
+    """A sample of mutants: first a statement is chosen, each with the same chance, and then one change of it."""
     mutants: dict[tuple[str, ...], Mutant] = {}
     for path in sorted((root / "rxllm").rglob("*.py")):
         if path.relative_to(root).as_posix().startswith(only):
@@ -53,9 +53,9 @@ def sample(root: Path, count: int, seed: int, only: str) -> list[Mutant]:
 
 
 def tests_for(root: Path, file: str) -> tuple[list[str], list[str]]:
-    """The test files that speak most of a module, and the others, both in the order of how much they do.
+    """The test files that mention a module most, and the other ones, both sorted by the number of mentions.
 
-    A name that many test files mention says little, so its mentions count the less.
+    A mention counts less, if many test files mention the same name.
     """
     texts = {path.relative_to(root).as_posix(): path.read_text() for path in (root / "tests").rglob("test_*.py")}
     room, stem = Path(file).parent.name, Path(file).stem.strip("_")
@@ -74,7 +74,7 @@ def noticed(root: Path, tests: list[str]) -> str:
     """The first test that fails, or ``""``."""
     environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "pytest", "-x", "--tb=no", "-rfE", *tests]
-    with tempfile.TemporaryFile("w+") as output:  # a pipe would stay open as long as any grandchild lives
+    with tempfile.TemporaryFile("w+") as output:  # a pipe would stay open until the last grandchild ends
         pytest = subprocess.Popen(
             command, cwd=root, env=environment, stdout=output, stderr=output, start_new_session=True
         )
@@ -93,7 +93,7 @@ def noticed(root: Path, tests: list[str]) -> str:
 
 
 def tried(root: Path, mutant: Mutant, *, mapped: bool) -> str:
-    """What notices the mutant, or ``""``: among the test files mapped to its module, or among the others."""
+    """The test that notices the mutant, or ``""``: among the test files of its module, or among the others."""
     path = root / mutant.file
     original = path.read_bytes()
     path.write_bytes(original[: mutant.start] + mutant.after.encode() + original[mutant.end :])
@@ -104,15 +104,17 @@ def tried(root: Path, mutant: Mutant, *, mapped: bool) -> str:
 
 
 def main() -> int:
-    """Run the sample; 1 if a mutant survives that is not declared equivalent."""
+    """Runs the sample. Returns 1 if a mutant survives that is not declared equivalent."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=100, help="how many mutants")
-    parser.add_argument("--seed", type=int, default=1, help="which sample")
+    parser.add_argument("--count", type=int, default=100, help="number of mutants")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the sample")
     parser.add_argument("--only", default="", help="only files whose path starts with this")
-    parser.add_argument("--state", type=Path, help="JSON lines of what was tried (default: in the temporary directory)")
-    parser.add_argument("--mapped", action="store_true", help="leave out the second pass, with the rest of the suite")
-    parser.add_argument("--again", action="store_true", help="try the survivors once more")
-    parser.add_argument("--list", action="store_true", help="print the sample and run nothing")
+    parser.add_argument(
+        "--state", type=Path, help="file of the results, as JSON lines (default: in the temporary directory)"
+    )
+    parser.add_argument("--mapped", action="store_true", help="skip the second pass")
+    parser.add_argument("--again", action="store_true", help="run the survivors again")
+    parser.add_argument("--list", action="store_true", help="print the sample only")
     options = parser.parse_args()
     state = options.state or Path(tempfile.gettempdir()) / f"rxllm-mutation-{options.seed}.jsonl"
 
@@ -134,7 +136,7 @@ def main() -> int:
             print("\n".join(" | ".join(mutant.key) for mutant in mutants))
             return 0
         if not state.exists() and (failure := noticed(root, [])):
-            print(f"The suite fails as it is, at {failure}: mend that first.", file=sys.stderr)
+            print(f"The suite fails without a mutant, at {failure}. Fix this first.", file=sys.stderr)
             return 2
         for mapped in (True, False)[: 2 - options.mapped]:
             for mutant in mutants:

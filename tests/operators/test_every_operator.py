@@ -167,7 +167,9 @@ async def test_scheduler_is_passed_upstream(operator):
     await settle(scheduler)
     assert isinstance(probe.scheduler, Scheduler)
     assert scheduler.loop is probe.scheduler.loop
-    own = operator in SHARING.values()  # what is shared may outlive who asked for it, and has its own pace
+    own = (
+        operator in SHARING.values()
+    )  # a shared request may outlive its first subscriber, so it has its own gate and tasks
     task = asyncio.current_task()
     probe.scheduler.lifetime.tasks.add(task)
     assert own == (task not in scheduler.lifetime.tasks)
@@ -309,7 +311,7 @@ def test_result_refuses_iteration(operator):
     source = Echo()("x") if operator in PASSING.values() else rxllm.from_iter(["x"])
     applied = operator(source)
     assert isinstance(applied, Source)
-    with pytest.raises(rxllm.MisuseError, match="no iterable"):
+    with pytest.raises(rxllm.MisuseError, match="cannot be iterated"):
         iter(applied)
 
 

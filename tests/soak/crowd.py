@@ -1,8 +1,8 @@
-"""Thousands of streams at once on one loop, each with a fate of its own: each gets its own answer or its own error.
+"""Thousands of concurrent streams on one loop, most of which fail: each gets its own answer or its own error.
 
-The number in a prompt decides the fate of its stream, here and at the server, which is another process: a whole answer,
-at once or slowly; a connection that is cut or reset; an error before or within the answer; silence; garbage; a reader
-who leaves.
+The number in a prompt decides what happens to its stream, here and at the server, which is another process: a whole
+answer, at once or slowly; a connection that is cut or reset; an error before or within the answer; silence; invalid
+bytes; a reader that disposes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ WEIGHTS = (40, 20, 10, 4, 4, 4, 4, 5, 5, 4)
 
 
 def fate(number: int) -> tuple[str, list[str], int]:
-    """What becomes of a stream: its fate, the pieces of its answer, and after how many it strikes."""
+    """The kind of a stream, the pieces of its answer, and the number of pieces before it fails."""
     source = random.Random(number)
     kind = source.choices(list(FATES), WEIGHTS)[0]
     pieces = [f"{number}:{index} " for index in range(source.randrange(2, 20))]
@@ -53,7 +53,7 @@ def fate(number: int) -> tuple[str, list[str], int]:
 
 
 def reply(request: Received) -> Reply:
-    """The server's side."""
+    """The response of the server."""
     protocol = next(each for each in PROTOCOLS if each.path == request.path)
     asked = request.json
     number = int(asked["prompt"] if "prompt" in asked else _text(asked["messages"][-1]["content"]))
@@ -87,7 +87,7 @@ def _text(content: object) -> str:
 
 
 async def ask(llm: LLM, number: int, outcomes: Counter[str]) -> str | None:
-    """One stream; a sentence if it is not as it should be."""
+    """Reads one stream. Returns a text that describes a fault, or None."""
     kind, pieces, at = fate(number)
     heard = ""
     error: Exception | None = None
@@ -101,7 +101,7 @@ async def ask(llm: LLM, number: int, outcomes: Counter[str]) -> str | None:
         error = caught
     outcomes[kind] += 1
     if not "".join(pieces).startswith(heard):
-        return f"{number} ({kind}): {heard!r} is not the beginning of its answer"
+        return f"{number} ({kind}): {heard!r} is not a prefix of its answer"
     if FATES[kind]:
         return None if isinstance(error, FATES[kind]) else f"{number} ({kind}): ended with {error!r}"
     if error is not None:
@@ -111,14 +111,14 @@ async def ask(llm: LLM, number: int, outcomes: Counter[str]) -> str | None:
 
 
 def serve(parent: Connection) -> None:
-    """The server's process, until its parent says a word."""
+    """Runs the server's process until the parent sends a message."""
     with FakeServer(reply) as server:
         parent.send(server.url)
         parent.recv()
 
 
 def work(soak: Soak) -> None:
-    """All at once."""
+    """Starts all streams at once."""
     silence = 5 + soak.count / 100  # seconds; thousands of connections take the server some
     here, there = multiprocessing.get_context("spawn").Pipe()
     process = multiprocessing.get_context("spawn").Process(target=serve, args=[there])

@@ -36,7 +36,7 @@ class Case:
     way: str
 
     def reply(self) -> Reply:
-        """What the server says."""
+        """The response of the server."""
         before, after = self.body[: self.cut], self.body[self.cut :]
         match self.way:
             case "pieces":
@@ -49,14 +49,14 @@ class Case:
                 return Reply.json(before)
 
     def expected(self) -> tuple[str, bool]:
-        """The text that is heard, and whether it is the whole answer."""
+        """The expected text, and whether it is the whole answer."""
         if self.way == "document":
             return "", False
         return arrived(self.protocol, self.body, len(self.body) if self.way == "pieces" else self.cut)
 
 
 def cases() -> Iterator[Case]:
-    """All of them."""
+    """Yields all cases."""
     for protocol in PROTOCOLS:
         shapes = [{}, {"reasoning": THOUGHTS}, {"tool_call": ToolCall()}] if "reasoning" in protocol.speaks else [{}]
         for shape in shapes:
@@ -80,12 +80,12 @@ def arrived(protocol: Protocol, body: bytes, cut: int) -> tuple[str, bool]:
 
 
 def escaped(text: str) -> bytes:
-    """As it stands in JSON."""
+    """The text as it appears in JSON."""
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").encode()
 
 
 async def outcome(llm: LLM) -> tuple[str, bool]:
-    """The text heard, and whether that was all."""
+    """Reads one answer. Returns its text, and whether it was whole."""
     text = ""
     try:
         async for chunk in llm.astream("hi"):
@@ -99,7 +99,7 @@ async def outcome(llm: LLM) -> tuple[str, bool]:
 
 
 def work(soak: Soak) -> None:
-    """Ask for each of them; a count below their number takes a random sample."""
+    """Tries each case; a smaller count tries a random sample."""
     everything = soak.sample(cases())
 
     async def ask() -> None:

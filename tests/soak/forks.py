@@ -1,8 +1,8 @@
-"""A child of `os.fork` can use every object of its parent: it gets the right answer or a MisuseError, and never hangs.
+"""A child of `os.fork` can use every object of its parent: it gets the answer or a MisuseError, and never hangs.
 
-The parent forks while its background loop is reading streams, while permits of its Limiter are taken, and while a
-`share` and a `cached` are under way. The child asks through one of these, and tells how it went by its exit status. The
-parent must go on as if nothing had happened.
+The parent forks while its background loop reads streams, while permits of its Limiter are taken, and while requests of
+`share` and `cached` are running. The child asks through one of these, and reports the result by its exit status. The
+parent must continue unaffected.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ RIGHT, MISUSE, WRONG = 0, 3, 4
 
 
 class House:
-    """What parent and children share."""
+    """The objects that parent and children share."""
 
     def __init__(self, url: str, directory: Path) -> None:
         self.models = [asking(protocol, url) for protocol in PROTOCOLS]
@@ -46,24 +46,24 @@ class House:
         self.threads = [threading.Thread(target=self.keep_busy, args=[ask]) for ask in (self.by_limit, self.by_memory)]
 
     def by_limit(self) -> str:
-        """Through the limiter."""
+        """Asks through the limiter."""
         return self.limited.invoke("hi").text
 
     def by_memory(self) -> str:
-        """Out of memory, or into it."""
+        """Asks through a MemoryStore."""
         return self.memory.invoke(str(time.monotonic_ns() % 5)).text
 
     def by_file(self) -> str:
-        """Out of the file, or into it."""
+        """Asks through a SQLiteStore."""
         return self.file.invoke(str(time.monotonic_ns() % 5)).text
 
     def by_share(self) -> str:
-        """Together with whoever asks at the same time."""
+        """Subscribes to the shared stream."""
         with self.shared.pipe(rxllm.stream()) as stream:
             return "".join(chunk.text for chunk in stream)
 
     def by_loop(self) -> str:
-        """On an event loop of its own."""
+        """Asks on a new event loop."""
 
         async def ask(llm: LLM) -> str:
             return (await llm.ainvoke("hi")).text
@@ -71,15 +71,15 @@ class House:
         return asyncio.run(ask(self.models[1]))
 
     def by_batch(self) -> str:
-        """Three at once."""
+        """Asks three prompts at once."""
         return self.models[2].batch(["a", "b", "c"])[2].text
 
     def by_pipe(self) -> str:
-        """Through a pipeline."""
+        """Asks through a pipeline."""
         return "".join(pipe(retry(self.models[1]), text()).stream("hi"))
 
     def by_observer(self) -> str:
-        """By an observer."""
+        """Asks by an observer."""
         texts: list[str] = []
         ended = threading.Event()
         self.models[0]("hi").pipe(text()).subscribe(texts.append, lambda _: ended.set(), ended.set)
@@ -95,13 +95,13 @@ class House:
         ]
 
     def keep_busy(self, ask: Callable[[], str]) -> None:
-        """So that locks and permits are taken when the parent forks."""
+        """Keeps requests running, so that locks and permits are taken when the parent forks."""
         while not self.stop.is_set():
             ask()
 
 
 def child(ask: Callable[[], str]) -> int:
-    """What the child does; its exit status."""
+    """Runs in the child; returns its exit status."""
     try:
         answer = ask()
     except MisuseError:
@@ -113,7 +113,7 @@ def child(ask: Callable[[], str]) -> int:
 
 
 def forked(soak: Soak, ask: Callable[[], str], outcomes: Counter[str]) -> None:
-    """One child, from its birth to its end."""
+    """Forks one child, and waits for its end."""
     pid = os.fork()
     if pid == 0:
         signal.alarm(60)
@@ -131,7 +131,7 @@ def forked(soak: Soak, ask: Callable[[], str], outcomes: Counter[str]) -> None:
 
 
 def work(soak: Soak) -> None:
-    """Fork, and look at both."""
+    """Forks children, and checks the children and the parent."""
     warnings.filterwarnings("ignore", message=".*multi-threaded.*fork")  # which is the point
     of_path = {protocol.path: Reply(protocol.stream(TEXTS)) for protocol in PROTOCOLS}
     outcomes: Counter[str] = Counter()

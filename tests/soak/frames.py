@@ -1,4 +1,4 @@
-"""A frame that is changed anywhere gives an answer or an `RxllmError`, at once: nothing raw, no hang.
+"""A changed frame gives an answer or an `RxllmError` at once, and no other exception and no hang.
 
 Each answer of each protocol, streamed and whole, is changed at each of its bytes (replaced, dropped, doubled, another
 put in) and at each value of its JSON (replaced by every other kind of value, dropped, doubled).
@@ -23,7 +23,7 @@ SHAPES: tuple[dict[str, Any], ...] = ({}, {"reasoning": ("Hm", "m")}, {"tool_cal
 
 
 def bodies() -> Iterator[tuple[Protocol, bytes, bool]]:
-    """The answers: their protocol, their bytes, and whether they are a stream."""
+    """The answers: their protocol, their bytes, and whether they are streams."""
     for protocol in PROTOCOLS:
         for shape in SHAPES:
             if protocol.speaks.issuperset(shape):
@@ -33,7 +33,7 @@ def bodies() -> Iterator[tuple[Protocol, bytes, bool]]:
 
 
 def changed(soak: Soak, body: bytes, stream: bool) -> Iterator[bytes]:
-    """The answer with one change."""
+    """The answer with one random change."""
     for at in range(len(body)):
         before, byte, after = body[:at], body[at : at + 1], body[at + 1 :]
         others = soak.random.randbytes(1), soak.random.choice((b'"', b"{", b"}", b",", b"\\", b"\n", b"\r", b"0", b"e"))
@@ -51,7 +51,7 @@ def changed(soak: Soak, body: bytes, stream: bool) -> Iterator[bytes]:
 
 
 def values(value: Any) -> Iterator[Any]:
-    """A document with one of its values replaced, dropped or doubled."""
+    """A document with one of its values replaced, removed or doubled."""
     yield from VALUES
     if isinstance(value, dict):
         for name, inner in value.items():
@@ -65,7 +65,7 @@ def values(value: Any) -> Iterator[Any]:
 
 
 async def outcome(llm: LLM) -> str:
-    """What became of it: ``answer``, the name of an error of ours, or a fault in words."""
+    """Reads the answer. Returns ``answer``, the name of an RxllmError, or the text of a fault."""
     began = time.monotonic()
     try:
         async with asyncio.timeout(PATIENCE):
@@ -78,12 +78,12 @@ async def outcome(llm: LLM) -> str:
     except TimeoutError:
         return f"no end within {PATIENCE} s"
     except Exception as error:
-        return f"raw {error!r}"
+        return f"not an RxllmError: {error!r}"
     return result if time.monotonic() - began < PATIENCE else f"{time.monotonic() - began:.1f} s"
 
 
 def work(soak: Soak) -> None:
-    """Ask for each of them; a count below their number takes a random sample."""
+    """Tries each changed frame; a smaller count tries a random sample."""
     everything = soak.sample(
         (protocol, stream, other) for protocol, body, stream in bodies() for other in changed(soak, body, stream)
     )

@@ -47,7 +47,7 @@ BRIDGES = ("stream", "astream", "subscribe")
 
 @frozen
 class Stage:
-    """An operator, and what it does to a list."""
+    """An operator, and the equivalent function of a list."""
 
     name: str
     takes: type
@@ -58,10 +58,10 @@ class Stage:
 
 @frozen
 class Spelled(LLM):
-    """A model that says its prompt again."""
+    """A model that repeats its prompt."""
 
     async def chunks(self, request: rxllm.Request) -> AsyncIterator[str]:
-        """Three letters at a time; at times the loop goes round between them."""
+        """Emits three letters at a time, with random turns of the loop between them."""
         for start in range(0, len(request.text), 3):
             if start % 2:
                 await asyncio.sleep(0)
@@ -69,12 +69,12 @@ class Spelled(LLM):
 
 
 def spelled(prompts: list[str]) -> list[str]:
-    """What `Spelled` says to each."""
+    """The chunks of `Spelled` for each prompt."""
     return [prompt[start : start + 3] for prompt in prompts for start in range(0, len(prompt), 3)]
 
 
 def twice(join: Callable[[Any, Any], Any]) -> Callable[[Any], Any]:
-    """An operator that reads its source through `share`, twice."""
+    """An operator that subscribes to its source twice through `share`."""
 
     def operator(source: Any) -> Any:
         shared = source.pipe(rxllm.share())
@@ -84,12 +84,12 @@ def twice(join: Callable[[Any, Any], Any]) -> Callable[[Any], Any]:
 
 
 def zipped(one: Any, other: Any) -> Any:
-    """The values of both, joined."""
+    """The values of both subscriptions, joined."""
     return rx.zip(one, other).pipe(ops.map("".join))
 
 
 def stages() -> list[Stage]:
-    """All of them."""
+    """All stages."""
     llm = Spelled()
     lines = r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+"
 
@@ -140,16 +140,16 @@ def stages() -> list[Stage]:
 
 
 def non_empty(texts: list[str]) -> list[str]:
-    """Those that have letters."""
+    """The texts that have letters."""
     return [text for text in texts if text]
 
 
 @frozen
 class Graph:
-    """A graph, how it is begun and how it is read.
+    """A random graph, its source and its bridge.
 
     Attributes:
-        only: How many values are read; None for all.
+        only: The number of values to read; None for all.
     """
 
     texts: list[str]
@@ -163,14 +163,14 @@ class Graph:
         return f"{self.texts!r} by {self.kind} | {names} | {self.bridge}, {self.only or 'all'}"
 
     def expected(self) -> list[Any]:
-        """What lists give."""
+        """The values that the lists give."""
         values: list[Any] = spelled(["".join(self.texts)]) if self.kind == "model" else self.texts
         for stage in self.stages:
             values = stage.on_list(values)
         return values[: self.only]
 
     def source(self) -> Any:
-        """Its beginning."""
+        """The values that must be read."""
 
         async def slowly() -> AsyncIterator[str]:
             for text in self.texts:
@@ -188,7 +188,7 @@ class Graph:
                 return Spelled()("".join(self.texts)).pipe(rxllm.text())
 
     def actual(self) -> list[Any]:
-        """What the operators give."""
+        """The values that the operators give."""
         whole = self.source().pipe(*(stage.operator for stage in self.stages))
         match self.bridge:
             case "stream":
@@ -200,7 +200,7 @@ class Graph:
                 return asyncio.run(self.subscribed(whole))
 
     async def read(self, whole: Any) -> list[Any]:
-        """By ``async for``."""
+        """Reads by ``async for``."""
         values: list[Any] = []
         async with asyncio.timeout(PATIENCE), whole.pipe(rxllm.astream()) as stream:
             async for value in stream:
@@ -210,7 +210,7 @@ class Graph:
         return values
 
     async def subscribed(self, whole: Any) -> list[Any]:
-        """By an observer on a loop; a wrong end is a value, too."""
+        """Reads by an observer on a loop; a wrong end is recorded as a value."""
         values: list[Any] = []
         ended = asyncio.Event()
 
@@ -229,7 +229,7 @@ class Graph:
 
 
 def graph(soak: Soak, known: list[Stage]) -> Graph:
-    """A random one."""
+    """Makes a random graph."""
     chosen: list[Stage] = []
     kind: type = str
     for _ in range(soak.random.randrange(9)):
@@ -242,7 +242,7 @@ def graph(soak: Soak, known: list[Stage]) -> Graph:
 
 
 def work(soak: Soak) -> None:
-    """Make graphs and compare."""
+    """Makes graphs, and compares the results."""
     known = stages()
     used = 0
     for _ in soak.cases():

@@ -1,8 +1,8 @@
-"""Ctrl-C at any moment of a synchronous call, once or several times, is a KeyboardInterrupt: no hang, no leak.
+"""Ctrl-C at any moment of a synchronous call, once or several times, raises KeyboardInterrupt: no hang, no leak.
 
-A process asks without end, and another sends it SIGINT every millisecond or two, often more of them right after. (A
-thread could send none while the main thread holds the interpreter's lock.) The parent sees whether it goes on;
-afterwards, the same models must still answer.
+One process makes calls without end, and another sends it SIGINT every one or two milliseconds, often several in a row.
+(A thread could not send signals while the main thread holds the interpreter's lock.) The parent checks for progress.
+Afterwards, the same models must still answer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rxllm import LLM, pipe, text
 from rxllm.testing import FakeServer, Reply, nothing_left_behind
 from rxllm.testing.servers import Received
 
-PATIENCE = 20.0  # seconds without progress: it hangs
+PATIENCE = 20.0  # seconds without progress that count as a hang
 TEXTS = ("Hel", "lo ", "world")
 RIGHT = ("".join(TEXTS), "Hel")
 KINDS: tuple[Callable[[LLM], str], ...] = (
@@ -38,12 +38,12 @@ KINDS: tuple[Callable[[LLM], str], ...] = (
 
 
 class Storm:
-    """The signals, and what became of them.
+    """The signals, and their effects.
 
     Attributes:
-        budget: How many more may be raised in the current call. The harness survives no more than it counts on.
-        raised: How many were raised in the current call.
-        unraisable: How many Python itself dropped, since they came in a finaliser.
+        budget: The number of further interrupts in the current call. The harness handles no more than this.
+        raised: The number of interrupts in the current call.
+        unraisable: The number of interrupts that Python itself dropped, because they came in a finaliser.
     """
 
     def __init__(self, seed: int) -> None:
@@ -53,7 +53,7 @@ class Storm:
         sys.unraisablehook = self.drop
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """A signal came."""
+        """Handles a signal."""
         if self.budget > 0 and frame is not None and frame.f_code is not Storm.drop.__code__:
             self.budget -= 1
             self.raised += 1
@@ -61,22 +61,22 @@ class Storm:
             raise KeyboardInterrupt
 
     def drop(self, unraisable: Any) -> None:
-        """An exception came where Python can raise none."""
+        """Counts an exception that Python cannot raise."""
         self.unraisable += 1
 
     def attempt(self, ask: Callable[[], str]) -> object:
-        """The answer, or the error."""
+        """Calls the function. Returns its answer, or its error."""
         self.raised = 0
         interrupts = self.random.randrange(1, 4)
         return self.caught(ask, interrupts, interrupts)
 
     def caught(self, ask: Callable[[], str], interrupts: int, depth: int) -> object:
-        """The same: what is raised while one level has caught something is caught by the next."""
+        """Calls the function at several levels, each of which catches what the inner one raises during its handler."""
         try:
             if depth:
                 result = self.caught(ask, interrupts, depth - 1)
             else:
-                self.budget = interrupts  # from here on, as only here all levels are in place
+                self.budget = interrupts  # starts here, because now all levels are in place
                 result = ask()
             self.budget = 0
         except BaseException as error:
@@ -86,7 +86,7 @@ class Storm:
 
 
 def blow(pid: int, seed: int) -> None:
-    """The process that interrupts, until it is killed."""
+    """Sends interrupts until it is killed."""
     source = random.Random(seed)
     while True:
         time.sleep(source.random() * 0.002)
@@ -99,7 +99,7 @@ def blow(pid: int, seed: int) -> None:
 
 
 def child(parent: Connection, url: str, count: int, seed: int) -> None:
-    """The process that is interrupted."""
+    """Makes calls, and is interrupted."""
     models = [asking(protocol, url) for protocol in PROTOCOLS]
     storm = Storm(seed)
     with nothing_left_behind():
@@ -120,16 +120,16 @@ def child(parent: Connection, url: str, count: int, seed: int) -> None:
                 if kind(llm) not in RIGHT:
                     parent.send("a model is broken afterwards")
     parent.send(f"unraisable={storm.unraisable}")
-    parent.recv()  # until the storm is over, which would kill an interpreter that is being taken down
+    parent.recv()  # waits for the last interrupt, which would kill an interpreter during its shutdown
 
 
 def work(soak: Soak) -> None:
-    """Start the process and watch it."""
+    """Starts the process, and watches it."""
     streams = {protocol.path: protocol.stream(TEXTS) for protocol in PROTOCOLS}
     source = random.Random(soak.random.random())
 
     def reply(request: Received) -> Reply:
-        """At once, or with pauses, so that some signals find the main thread waiting."""
+        """Receives the answers at once or with pauses, so that some signals arrive while the main thread waits."""
         pause = source.choice((0, 0.001, 0.003))
         return Reply([step for event in streams[request.path] for step in (pause, event)])
 
@@ -140,7 +140,7 @@ def work(soak: Soak) -> None:
         process = context.Process(target=child, args=[there, server.url, soak.count, seed])
         process.start()
         there.close()
-        here.recv()  # its handler is in place
+        here.recv()  # waits for its signal handler
         storm = context.Process(target=blow, args=[process.pid, seed])
         storm.start()
         soak.numbers["interrupts"] = 0

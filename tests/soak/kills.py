@@ -1,7 +1,7 @@
-"""`SQLiteStore` loses no answer that it has acknowledged, and its file stays whole, however its writer is killed.
+"""`SQLiteStore` loses no acknowledged answer, and its file stays valid, however its writer is killed.
 
-Two processes write to one file and say of each `put` when it has returned; kill -9 hits them at a random moment. What
-they said is read back by a third, which also checks the file.
+Two processes write to one file, and report each `put` that has returned. SIGKILL ends them at a random moment. A third
+process reads the reported answers back, and checks the file.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from soaking import Soak, run
 
 from rxllm import Chunk, SQLiteStore, Usage
 
-AT_ONCE = 8  # puts that run at the same time in each process
+AT_ONCE = 8  # concurrent puts in each process
 CONTEXT = multiprocessing.get_context("spawn")
 
 
 def answer(key: str) -> list[Chunk]:
-    """What is kept under a key."""
+    """The answer under a key."""
     return [*(Chunk(f"{key} {index} é🌍") for index in range(len(key) % 7 + 1)), Chunk(usage=Usage(output_tokens=7))]
 
 
 def write(parent: Connection, path: str, name: str) -> None:
-    """Put answers until the end, which is violent."""
+    """Puts answers until the process is killed."""
 
     async def put(lane: int) -> None:
         number = 0
@@ -47,7 +47,7 @@ def write(parent: Connection, path: str, name: str) -> None:
 
 
 def killed(soak: Soak, path: Path, number: int) -> list[str]:
-    """Two writers, killed; the keys that they acknowledged."""
+    """Kills two writers. Returns the keys that they reported."""
     pipes, processes = [], []
     for name in ("a", "b"):
         here, there = CONTEXT.Pipe(duplex=False)
@@ -56,7 +56,7 @@ def killed(soak: Soak, path: Path, number: int) -> list[str]:
         there.close()
         pipes.append(here)
         processes.append(process)
-    keys = [pipe.recv() for pipe in pipes]  # both are at work
+    keys = [pipe.recv() for pipe in pipes]  # waits until both write
     time.sleep(soak.random.random() * 0.1)
     for process in processes:
         process.kill()
@@ -70,7 +70,7 @@ def killed(soak: Soak, path: Path, number: int) -> list[str]:
 
 
 async def check(soak: Soak, path: Path, keys: list[str]) -> None:
-    """Read everything back."""
+    """Reads all answers back."""
     store = SQLiteStore(path)
     for key in keys:
         kept = await store.get(key)
@@ -79,11 +79,11 @@ async def check(soak: Soak, path: Path, keys: list[str]) -> None:
     with contextlib.closing(sqlite3.connect(path)) as database:
         (state,) = database.execute("PRAGMA integrity_check").fetchone()
     if state != "ok":
-        soak.fault(f"the file is broken: {state}")
+        soak.fault(f"the integrity check of the file failed: {state}")
 
 
 def work(soak: Soak) -> None:
-    """Kill, read, and go on with the same file."""
+    """Kills, reads, and continues with the same file."""
     acknowledged: list[str] = []
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "answers.db"

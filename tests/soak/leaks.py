@@ -1,7 +1,7 @@
-"""After any number of streams of all kinds, nothing is left: no object, no task, no socket, no thread.
+"""After any number of streams of all kinds, no object, task, socket or thread remains.
 
-Streams are read to their end, left in the middle, cancelled, cut, refused, retried, shared, cached, batched; by loops
-that live on and by loops that end. What is alive after a first round is compared with what is alive after the last.
+Streams are read to their end, disposed, cancelled, cut, refused, retried, shared, cached and batched, on loops that
+continue and on loops that end. The live objects after the first round are compared with those after the last.
 """
 
 from __future__ import annotations
@@ -28,56 +28,56 @@ DESCRIPTORS = Path("/proc/self/fd")
 
 
 def sync_whole(llm: LLM) -> None:
-    """Read by ``for``."""
+    """Reads by ``for``."""
     for _ in llm.stream("hi"):
         pass
 
 
 def sync_left(llm: LLM) -> None:
-    """Left after the first chunk."""
+    """Breaks after the first chunk."""
     for _ in llm.stream("hi"):
         break
 
 
 def sync_batch(llm: LLM) -> None:
-    """Three at once."""
+    """Asks three prompts at once."""
     llm.batch(["a", "b", "c"], max_concurrency=2, return_exceptions=True)
 
 
 def subscribed(llm: LLM) -> None:
-    """Read by an observer."""
+    """Reads by an observer."""
     ended = threading.Event()
     llm("hi").subscribe(lambda _: None, lambda _: ended.set(), ended.set)
     ended.wait()
 
 
 def disposed(llm: LLM) -> None:
-    """Disposed at once, perhaps before it is sent."""
+    """Disposes at once, possibly before the request is sent."""
     came = threading.Event()
     llm("hi").subscribe(lambda _: came.set(), lambda _: came.set(), came.set).dispose()
 
 
 def pipeline(llm: LLM) -> None:
-    """Left by an operator."""
+    """Disposes through an operator."""
     for _ in pipe(llm, text(), rxllm.words(), ops.take(2)).stream("hi"):
         pass
 
 
 async def async_whole(llm: LLM) -> None:
-    """Read by ``async for``."""
+    """Reads by ``async for``."""
     async for _ in llm.astream("hi"):
         pass
 
 
 async def async_left(llm: LLM) -> None:
-    """Left after the first chunk, on a loop that lives on."""
+    """Breaks after the first chunk, on a loop that continues."""
     async with llm.astream("hi") as stream:
         async for _ in stream:
             break
 
 
 async def cancelled(llm: LLM) -> None:
-    """Its task is cancelled somewhere."""
+    """Cancels the task at a random point."""
     task = asyncio.create_task(llm.ainvoke("hi"))
     for _ in range(random.randrange(30)):
         await asyncio.sleep(0)
@@ -86,47 +86,47 @@ async def cancelled(llm: LLM) -> None:
 
 
 async def asked_again(llm: LLM) -> None:
-    """Up to three requests."""
+    """Retries; up to three requests."""
     await retry(llm, attempts=3, delay=lambda attempt, error: 0.0).ainvoke("hi")
 
 
 async def fallen_back(llm: LLM) -> None:
-    """Up to two."""
+    """Falls back; up to two requests."""
     await fallback(llm, llm).ainvoke("hi")
 
 
 async def hedged(llm: LLM) -> None:
-    """Two at once, one of which is cancelled."""
+    """Hedges; two requests at once, one of which is cancelled."""
     await hedge(llm, llm, after=0.0005).ainvoke("hi")
 
 
 async def shared(llm: LLM) -> None:
-    """One request, three readers, two of which leave."""
+    """Shares one request between three readers, two of which dispose."""
     source = llm("hi").pipe(rxllm.share())
     await asyncio.gather(*(source.pipe(ops.take(count)) for count in (1, 2, 9)))
 
 
 async def kept(llm: LLM) -> None:
-    """The second time out of a store."""
+    """Asks twice; the second answer comes from the store."""
     store = rxllm.MemoryStore()
     for _ in range(2):
         await cached(llm, store).ainvoke("hi")
 
 
 async def observed(llm: LLM) -> None:
-    """With a handler."""
+    """Asks with a handler."""
     events: list[object] = []
     await observe(llm, events.append).ainvoke("hi")
 
 
 async def events(llm: LLM) -> None:
-    """As dicts of events."""
+    """Reads events as dicts."""
     async for _ in llm.astream_events("hi", version="v2"):
         pass
 
 
 async def timed(llm: LLM) -> None:
-    """With a time limit."""
+    """Asks with a time limit."""
     await llm("hi").pipe(first_chunk_timeout(10), ops.reduce(lambda a, b: a + b))
 
 
@@ -138,7 +138,7 @@ ASYNC: tuple[Callable[[LLM], Awaitable[None]], ...] = (
 
 
 def replies(source: random.Random) -> Callable[[Received], Reply]:
-    """A server's answers: most are right, others fail in one way or another."""
+    """The responses of a server: most are correct, others fail in some way."""
     of_path = {protocol.path: protocol for protocol in PROTOCOLS}
 
     def reply(request: Received) -> Reply:
@@ -160,7 +160,7 @@ def replies(source: random.Random) -> Callable[[Received], Reply]:
 
 
 def one_round(soak: Soak, outcomes: Counter[str], size: int) -> None:
-    """So many streams, by a server and an event loop of their own."""
+    """Reads this many streams, with a new server and a new event loop."""
 
     async def ask(chosen: list[tuple[Callable[[LLM], Awaitable[None]], LLM]]) -> None:
         for kind, llm in chosen:
@@ -184,7 +184,7 @@ def one_round(soak: Soak, outcomes: Counter[str], size: int) -> None:
 
 
 def alive() -> Counter[str]:
-    """What the collector knows, by type, and what the system knows."""
+    """The live objects by type, and the open files and threads of the process."""
     for _ in range(3):
         gc.collect()
     found = Counter(f"{type(each).__module__}.{type(each).__qualname__}" for each in gc.get_objects())
@@ -194,7 +194,7 @@ def alive() -> Counter[str]:
 
 
 def work(soak: Soak) -> None:
-    """Ask, and compare."""
+    """Reads streams in rounds, and compares."""
     outcomes: Counter[str] = Counter()
     size = min(ROUND, soak.count // 2)
     with nothing_left_behind():
@@ -206,7 +206,7 @@ def work(soak: Soak) -> None:
             one_round(soak, outcomes, size)
         streams += size
     after = alive()
-    slack = 200 + (streams - size) // 500  # caches fill; what a stream leaves behind would be there for each of a kind
+    slack = 200 + (streams - size) // 500  # for filling caches; a leak would grow with each stream
     for name, count in (after - before).items():
         if count > slack:
             soak.fault(f"{count} more of {name} after {streams - size} more streams")

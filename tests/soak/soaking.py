@@ -1,7 +1,7 @@
-"""What the programs of this directory share: their command line, their one line of numbers, and their servers.
+"""The common part of the programs in this directory: command line, result line and servers.
 
-A program states in its docstring what must hold, calls `run` with a function that counts what it saw and collects
-faults, and exits with 1 if there is any.
+A program states its law in its docstring, and calls `run` with a function that counts and collects faults. It exits
+with status 1 if there is a fault.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from rxllm import LLM, Anthropic, OpenAI
 __all__ = ["PROTOCOLS", "Protocol", "Soak", "ToolCall", "asking", "run", "split_events"]
 
 T = TypeVar("T")
-SHOWN = 10  # faults that are printed
+SHOWN = 10  # faults to print
 
 
 class Soak:
-    """One run: its options, its source of randomness, and what it has found.
+    """One run: its options, its random generator, and its findings.
 
     Attributes:
-        count: How many cases to try, at most.
-        random: Everything random comes from here, so that a seed repeats a run.
-        faults: A sentence each.
-        numbers: What the last line says besides the faults.
+        count: The largest number of cases.
+        random: The only source of randomness, so that a seed repeats a run.
+        faults: The text of each fault.
+        numbers: The numbers in the result line, besides the faults.
     """
 
     def __init__(self, count: int, seconds: float, seed: int) -> None:
@@ -45,7 +45,7 @@ class Soak:
         self.numbers: dict[str, object] = {}
 
     def cases(self, existing: int = sys.maxsize) -> Iterator[int]:
-        """The numbers of the cases, until the count, the time or those that exist are used up."""
+        """Yields the numbers of the cases, until the count, the time or the existing cases are used up."""
         for number in range(min(self.count, existing)):
             if self.over:
                 return
@@ -53,7 +53,7 @@ class Soak:
             yield number
 
     def sample(self, cases: Iterable[T]) -> list[T]:
-        """As many of them as the count allows, each as likely as any other, in random order."""
+        """A random sample of the cases in random order, as large as the count allows."""
         kept: list[T] = []
         of = 0
         for of, case in enumerate(cases, 1):
@@ -67,22 +67,22 @@ class Soak:
 
     @property
     def over(self) -> bool:
-        """Whether its time is used up."""
+        """Whether the time is used up."""
         return time.monotonic() > self.deadline
 
     def fault(self, sentence: str) -> None:
-        """Note a fault; the first few are printed at once."""
+        """Records a fault; the first few are printed at once."""
         self.faults.append(sentence)
         if len(self.faults) <= SHOWN:
             print(f"FAULT: {sentence}", file=sys.stderr, flush=True)
 
 
 def run(work: Callable[[Soak], None], count: int, seconds: float = 300) -> None:
-    """Run a program from the command line: one line of numbers, exit status 1 if there is a fault."""
+    """Runs a program from the command line: prints one result line, and exits with status 1 if there is a fault."""
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
-    parser.add_argument("--count", type=int, default=count, help="cases, at most")
-    parser.add_argument("--seconds", type=float, default=seconds, help="seconds, about, at most")
-    parser.add_argument("--seed", type=int, default=1, help="what repeats a run")
+    parser.add_argument("--count", type=int, default=count, help="largest number of cases")
+    parser.add_argument("--seconds", type=float, default=seconds, help="approximate limit in seconds")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the random generator, which repeats a run")
     options = parser.parse_args()
     soak = Soak(options.count, options.seconds, options.seed)
     work(soak)
@@ -93,7 +93,7 @@ def run(work: Callable[[Soak], None], count: int, seconds: float = 300) -> None:
 
 
 def asking(protocol: Protocol, url: str, **fields: object) -> LLM:
-    """The model that speaks the protocol with this server."""
+    """The model that speaks this protocol with this server."""
     if protocol.name == "messages":
         return Anthropic("m", base_url=url, api_key="sk-test", max_retries=0, **fields)
     return OpenAI("m", base_url=url + "/v1", api=protocol.name, api_key="sk-test", max_retries=0, **fields)

@@ -1,9 +1,9 @@
-"""`SSEDecoder` reads any stream, in any pieces, as the WHATWG standard's algorithm does.
+"""`SSEDecoder` reads any stream, in any pieces, as the algorithm of the WHATWG standard does.
 
-The other reading is written here from the text of the standard (HTML, 9.2.5 and 9.2.6), character by character and
-without a thought for speed. The decoder may differ in three things. It bounds the digits of `retry`. At the end it
-gives an event that lacks only its blank line if its data is JSON. And `data: [DONE]` needs no blank line: no provider
-reads on after that, so the two readings are compared up to there.
+The reference is written here from the text of the standard (HTML, 9.2.5 and 9.2.6), character by character, without
+regard to speed. The decoder may differ in three points. It limits the digits of `retry`. At the end of the stream it
+accepts an event that lacks only its blank line, if the data is JSON. And `data: [DONE]` needs no blank line: no
+provider reads further, so the two results are compared up to this event.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BYTES = (b"\xff", b"\xc3", b"\xe6\xb0", b"\xf0\x9f", b"\xed\xa0\x80", b"\xc0\xaf
 
 
 class Reading:
-    """The standard's reading of a whole stream."""
+    """The standard's interpretation of a whole stream."""
 
     def __init__(self, stream: bytes) -> None:
         self.events: list[tuple[str, bytes]] = []
@@ -51,7 +51,7 @@ class Reading:
         self.at_the_end(line)
 
     def read(self, line: str) -> None:
-        """One line, which has ended."""
+        """Processes one complete line."""
         if line == "":
             self.dispatch()
         elif ":" in line:
@@ -61,7 +61,7 @@ class Reading:
             self.process(line, "")
 
     def process(self, field: str, value: str) -> None:
-        """A field of an event."""
+        """Processes a field of an event."""
         if field == "event":
             self.type = value
         elif field == "data":
@@ -72,14 +72,14 @@ class Reading:
             self.retry_buffer = int(value)
 
     def dispatch(self) -> None:
-        """A blank line: the event is complete."""
+        """Ends the event at a blank line."""
         self.last_id, self.retry = self.id_buffer, self.retry_buffer
         if self.data != "":
             self.events.append((self.type or "message", self.data[:-1].encode()))
         self.data = self.type = ""
 
     def at_the_end(self, line: str) -> None:
-        """Ours, not the standard's: an event that lacks its blank line and whose data is whole."""
+        """Accepts an event without its blank line, if its data is whole. This rule is rxllm's, not the standard's."""
         if line:
             self.read(line)
         data = self.data[:-1]
@@ -88,7 +88,7 @@ class Reading:
 
 
 def is_json(text: str) -> bool:
-    """Whether it is a JSON document, by the standard library."""
+    """Whether the standard library reads the text as JSON."""
 
     def refuse(constant: str) -> None:
         raise ValueError(constant)
@@ -101,7 +101,7 @@ def is_json(text: str) -> bool:
 
 
 def before_done(events: list[tuple[str, bytes]], state: tuple[str, int | None]) -> object:
-    """What a provider reads: the events up to one that says `[DONE]`, or else all of them and the decoder's state."""
+    """The events up to `[DONE]`, which is what a provider reads; else all events and the decoder's state."""
     for index, (_, data) in enumerate(events):
         if data.startswith(b"[DONE]"):
             return events[:index]
@@ -109,7 +109,7 @@ def before_done(events: list[tuple[str, bytes]], state: tuple[str, int | None]) 
 
 
 def stream_of(source: random.Random) -> bytes:
-    """A random stream: lines as servers send them, and as nobody should."""
+    """A random stream of valid and invalid lines."""
     stream = b"\xef\xbb\xbf" if source.random() < 0.1 else b""
     for _ in range(source.randrange(1, 16)):
         line = source.choice(LINES) + source.choice(TEXTS) * source.randrange(3) + source.choice(ENDS)
@@ -122,13 +122,13 @@ def stream_of(source: random.Random) -> bytes:
 
 
 def pieces_of(source: random.Random, stream: bytes) -> list[bytes]:
-    """The stream, cut at random, sometimes everywhere."""
+    """The stream in random pieces, sometimes single bytes."""
     cuts = sorted(source.randrange(len(stream) + 1) for _ in range(source.choice((0, 1, 2, 5, len(stream)))))
     return [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
 
 
 def work(soak: Soak) -> None:
-    """Compare the two readings."""
+    """Compares the two readings."""
     size = events = 0
     for _ in soak.cases():
         stream = stream_of(soak.random)
