@@ -254,7 +254,7 @@ class Shortened:
 def test_model_without_an_identity_needs_a_name():
     """Otherwise it might get the answers of another model."""
     for thing in object(), Shortened(1), print, [lambda: None], {"a": Shortened(1)}:
-        with pytest.raises(MisuseError, match=r"Say cached\(…, name='…'\)"):
+        with pytest.raises(MisuseError, match=r"Pass cached\(…, name='…'\)"):
             cached(Holds(thing), MemoryStore())
         assert cached(Holds(thing), MemoryStore(), name="it")
 
