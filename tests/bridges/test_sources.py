@@ -169,20 +169,20 @@ async def test_dispose_closes_a_blocking_generator_once_it_returns():
 
 def test_generators_see_the_context_of_the_subscriber():
     """Plain generators in their thread, and async generators."""
-    who = contextvars.ContextVar("who", default="nobody")
+    user = contextvars.ContextVar("user", default="nobody")
 
     def sync_who():
-        yield who.get()
-        yield who.get()
+        yield user.get()
+        yield user.get()
 
     async def async_who():
-        yield who.get()
+        yield user.get()
         await asyncio.sleep(0)
-        yield who.get()
+        yield user.get()
 
     def read():
-        who.set("me")
+        user.set("me")
         return [list(source.pipe(rxllm.stream())) for source in (from_iter(sync_who), from_aiter(async_who))]
 
     assert [["me", "me"]] * 2 == contextvars.copy_context().run(read)
-    assert "nobody" == who.get()
+    assert "nobody" == user.get()
