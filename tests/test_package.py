@@ -27,13 +27,15 @@ FLOORS = {
     **dict.fromkeys(("testing", "cli", "__init__", "__main__"), 4),
 }
 LARGE = {  # lines that these modules may have: one state machine, or one list, that cannot be divided well
+    "cli.py": 325,
     "combinators/queueing.py": 425,
     "handlers/opentelemetry.py": 425,
     "operators/attempts.py": 375,
     "operators/observing.py": 425,
     "providers/_anthropic_messages.py": 400,
     "providers/_bedrock_converse.py": 375,
-    "providers/_http.py": 650,
+    "providers/compatible.py": 400,
+    "providers/_reader.py": 425,
     "providers/_openai_chat.py": 450,
     "providers/_openai_responses.py": 500,
     "providers/_responses_turns.py": 375,

@@ -98,7 +98,7 @@ class Bedrock(HTTPProvider):
         """
         if self._signs:
             raise MisuseError(
-                "cached() cannot derive a key for this Bedrock, since AWS credentials say who asks. Say "
+                "cached() cannot derive a stable key for this Bedrock, since AWS credentials say who asks. Say "
                 "cached(…, name='…'): whoever uses the same name in the same store shares the answers."
             )
         return super().identity()

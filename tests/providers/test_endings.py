@@ -15,7 +15,7 @@ PINGS = [piece for _ in range(200) for piece in (b": ping\n\n", 0.05)]
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
     """The silence after a finish reason is short."""
-    monkeypatch.setattr("rxllm.providers._http.AFTER_FINISH", 0.2)
+    monkeypatch.setattr("rxllm.providers._reader.AFTER_FINISH", 0.2)
 
 
 def model(protocol, server, **settings):

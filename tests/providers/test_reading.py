@@ -9,7 +9,8 @@ from reactivex import abc
 
 from rxllm import Chunk, Interrupted, ProtocolError, Request, RxllmError, Timeout, Timeouts
 from rxllm.operators.timeouts import Watch
-from rxllm.providers._http import HTTPProvider, _Reader
+from rxllm.providers._http import HTTPProvider
+from rxllm.providers._reader import Reader
 from rxllm.providers._secrets import Secrets
 from rxllm.runtime.scheduler import scheduler
 from rxllm.runtime.source import connect
@@ -191,7 +192,7 @@ async def test_what_it_takes_to_hear_a_piece_is_no_silence():
             now += 1.0
 
     with FakeServer() as server:
-        reader = _Reader(
+        reader = Reader(
             Slow(), scheduler(), letterbox(server), Request(prompt="hi"), Secrets(Request(prompt="hi"), {}, ())
         )
         reader.clock = lambda: now

@@ -132,7 +132,7 @@ class TestBounds:
     @pytest.mark.parametrize("size", [100, 10**6])
     async def test_a_document_over_the_limit(self, server, bombs, monkeypatch, stream, size):
         """Also where a stream was asked for, and in packets of any size."""
-        monkeypatch.setattr("rxllm.providers._http.WHOLE_LIMIT", 2 * MIB)
+        monkeypatch.setattr("rxllm.providers._reader.WHOLE_LIMIT", 2 * MIB)
         bomb = bombs[b"{"]
         pieces = [bomb[at : at + size] for at in range(0, min(len(bomb), 100 * size), size)]
         server.reply(Reply(pieces, headers={"content-encoding": "gzip"}))
@@ -160,7 +160,7 @@ class TestBounds:
     async def test_the_limit_is_exact(self, server, client, monkeypatch, over):
         """A document as long as the limit is read, one byte more is not."""
         body = json.dumps(ANSWER).encode()
-        monkeypatch.setattr("rxllm.providers._http.WHOLE_LIMIT", len(body))
+        monkeypatch.setattr("rxllm.providers._reader.WHOLE_LIMIT", len(body))
         server.reply(Reply(body + b" " * over, content_type="application/json"))
         asking = rxllm.OpenAI("m", base_url=server.url, client=client).bind(stream=False).ainvoke("hi")
         if not over:
