@@ -128,9 +128,13 @@ class ConverseDecoder:
             text = delta.text
             if type(text) is str and index == self._text:
                 return text_chunk(text) if text else None
-            return self._grown(index, delta, len(data))
+            unended = self._unended(index) if self._blocks else None
+            grown = self._grown(index, delta, len(data))
+            return unended + grown if unended and grown else unended or grown
         if event.start is not None:
-            return self._said(self._started(index, object_of(event.start)))
+            unended = self._unended(index) if self._blocks else None
+            started = self._said(self._started(index, object_of(event.start)))
+            return unended + started if unended and started else unended or started
         if event.stop_reason is not None:
             raw = text_of(event.stop_reason)
             self.complete = self.finished = True
@@ -222,6 +226,10 @@ class ConverseDecoder:
             block.add(redacted, size)
         return None
 
+    def _unended(self, index: int) -> Chunk | None:
+        """The blocks before this one that are kept and were never ended, as happens with results of server tools."""
+        return self._said(self._stopped([i for i in sorted(self._blocks) if i < index and not self._blocks[i].is_call]))
+
     def _fragment(self, part: ReasoningPart | ToolCallPart) -> Chunk | None:
         self._text = -1
         if not self._spoken:
@@ -230,7 +238,6 @@ class ConverseDecoder:
         return part_chunk(part)
 
     def _stopped(self, indices: Iterable[int]) -> list[Part]:
-        self._text = -1
         whole = [(index, self._blocks.pop(index)) for index in indices if index in self._blocks]
         return [part for index, block in whole if (part := block.close(index)) is not None]
 

@@ -191,6 +191,15 @@ class Reader(Watch, abc.ObserverBase[bytes]):
         """Return the maximum size of a document in bytes."""
         return max(WHOLE_LIMIT, self.llm.event_limit if self.llm.event_limit > DEFAULT_LIMIT else 0)
 
+    def drain(self) -> bool:
+        """Emit the last frames once no more bytes come. Return whether there was no error."""
+        try:
+            frames = self.frames.flush()
+        except RxllmError as error:
+            self.fail(error)
+            return False
+        return self.read(frames)
+
     def read(self, frames: list[Frame]) -> bool:
         """Emit the chunks of the frames. Return False after an error. Exceptions of the subscriber propagate."""
         decoder, emit, upstream = self.decoder, self.observer.on_next, self.upstream
@@ -256,7 +265,7 @@ class Reader(Watch, abc.ObserverBase[bytes]):
         return self.halves.joined(chunk) if self.halves else chunk
 
     def on_error(self, error: Exception) -> None:
-        if self.linger is None and not self.read(self.frames.flush()):
+        if self.linger is None and not self.drain():
             return
         # A connection that breaks after the end of the answer is not an error.
         if self.linger is not None or (self.decoder.complete and isinstance(error, Interrupted)):
@@ -274,7 +283,7 @@ class Reader(Watch, abc.ObserverBase[bytes]):
         if self.document is not None:
             if is_json(bytes(self.document)) and self.finish():
                 return self.end()
-        elif not self.read(self.frames.flush()):
+        elif not self.drain():
             return None
         elif self.decoder.finished or self.decoder.complete:
             return self.end()
@@ -343,7 +352,7 @@ class Reader(Watch, abc.ObserverBase[bytes]):
                 self.fail(Interrupted(_CUT_SHORT) if is_cut(body) else _fault(error, body))
                 return False
             self.observer.on_next(chunk)
-        elif not self.read(self.frames.flush()):
+        elif not self.drain():
             return False
         elif not self.decoder.complete:
             self.fail(

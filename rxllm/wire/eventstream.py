@@ -48,10 +48,13 @@ class EventStreamDecoder:
         self._limit = limit
         self._pending = bytearray()  # the incomplete frame
         self._size = 0  # the size of that frame; 0 until its prelude has arrived
+        self._failure: ProtocolError | None = None  # the error to raise next; frames before it were returned
         self._names: dict[bytes, str] = {}  # names by the bytes of the headers, which repeat
 
     def feed(self, data: bytes) -> list[Frame]:
-        """Return the frames that `data` completes."""
+        """Return the frames that `data` completes. An error is raised after the frames before it were returned."""
+        if self._failure is not None:
+            raise self._failure
         pending = self._pending
         if pending:
             pending += data
@@ -60,18 +63,27 @@ class EventStreamDecoder:
             data = bytes(pending)
             pending.clear()
         frames: list[Frame] = []
+        try:
+            self._cut(data, frames)
+        except ProtocolError as error:
+            if not frames:
+                raise
+            self._failure = error
+        return frames
+
+    def _cut(self, data: bytes, frames: list[Frame]) -> None:
+        """Add the whole frames of `data`, and keep the rest."""
         names, limit = self._names, self._limit
         place, end = 0, len(data)
         self._size = 0
         while end - place >= 12:
             size, headers, checksum = _PRELUDE.unpack_from(data, place)
-            body = place + 12
             if crc32(data[place : place + 8]) != checksum:
                 raise _broken("the checksum of a frame's head is wrong", data[place:])
             if size > limit:
                 raise too_large(data[place : place + _SHOWN], limit)
             stop = place + size
-            start = body + headers
+            start = place + 12 + headers
             if start > stop - 4:
                 raise _broken("a frame's headers are longer than the frame", data[place:])
             if stop > end:
@@ -79,7 +91,7 @@ class EventStreamDecoder:
                 break
             if crc32(data[place : stop - 4]) != _NUMBER.unpack_from(data, stop - 4)[0]:
                 raise _broken("the checksum of a frame is wrong", data[place:stop])
-            head = data[body:start]
+            head = data[place + 12 : start]
             name = names.get(head) or self._name(head)
             payload = valid_utf8(data[start : stop - 4])
             if size > LONG_BYTES:
@@ -87,12 +99,17 @@ class EventStreamDecoder:
             frames.append((name, payload if name != _ERROR else _error_data(_headers(head), payload)))
             place = stop
         if place < end:
-            pending += data[place:] if place else data
-        return frames
+            self._pending += data[place:] if place else data
 
     def flush(self) -> list[Frame]:
-        """Return no frames: an incomplete frame cannot be read at the end of the stream."""
+        """Return no frames: an incomplete frame cannot be read at the end of the stream.
+
+        Raises:
+            ProtocolError: the bytes after the last frame were invalid.
+        """
         self._pending.clear()
+        if self._failure is not None:
+            raise self._failure
         return []
 
     @staticmethod

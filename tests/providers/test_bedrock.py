@@ -1,18 +1,30 @@
 """Amazon Bedrock: the contract of a provider, its requests, its signatures, and what its events become."""
 
+import base64
+import hashlib
+import hmac
 import json
+import re
 from urllib.parse import quote
 
 import pytest
-from protocols import SIGNATURE, Converse, ToolCall
+from protocols import SIGNATURE, Converse, ToolCall, aws_event, split_every
 
 import rxllm
 from rxllm import (
     Bedrock,
+    CachePoint,
+    FilePart,
+    Message,
     MisuseError,
+    RawPart,
+    ReasoningPart,
     TextPart,
+    ToolCallPart,
+    ToolResultPart,
     Usage,
 )
+from rxllm.errors import AuthenticationError, Interrupted, Overloaded, ProtocolError, ProviderError, RateLimited
 from rxllm.testing import FakeServer, ProviderContract, Reply
 from rxllm.wire.http import Timeouts
 
@@ -136,3 +148,372 @@ def test_missing_region_is_a_sentence(monkeypatch):
         Bedrock("m", api_key="k").invoke("hi")
     with pytest.raises(MisuseError, match="us-east-1"):
         Bedrock("m", api_key="k", region="evil.example/").invoke("hi")
+
+
+def event(index, **fields):
+    """One frame of a block."""
+    name = (
+        "contentBlockDelta" if "delta" in fields else "contentBlockStart" if "start" in fields else "contentBlockStop"
+    )
+    return aws_event(name, {"contentBlockIndex": index, **fields})
+
+
+CITATION = {"title": "Seas", "location": {"documentChar": {"documentIndex": 0, "start": 1, "end": 9}}}
+SERVED = {"toolUseId": "s1", "name": "nova_code_interpreter", "type": "server_tool_use"}
+RESULT = {"toolUseId": "s1", "status": "success", "type": "nova_code_interpreter_result"}
+RICH = [
+    aws_event("messageStart", {"role": "assistant"}),
+    event(0, delta={"reasoningContent": {"redactedContent": base64.b64encode(b"red").decode()}}),
+    event(0, delta={"reasoningContent": {"redactedContent": base64.b64encode(b"acted").decode()}}),
+    event(0),
+    event(1, start={"toolUse": SERVED}),
+    event(1, delta={"toolUse": {"input": '{"code":'}}),
+    event(1, delta={"toolUse": {"input": '"1+1"}'}}),
+    event(1),
+    event(2, start={"toolResult": RESULT}),
+    event(2, delta={"toolResult": [{"json": {"stdOut": "2"}}]}),
+    event(3, delta={"text": "Two"}),
+    event(3, delta={"text": ", I say"}),
+    event(4, delta={"text": ". Seas"}),
+    event(4, delta={"citation": CITATION}),
+    event(5, start={"image": {"format": "png"}}),
+    event(5, delta={"image": {"source": {"bytes": "AQI="}}}),
+    event(5),
+    event(6, start={"toolUse": {"toolUseId": "c1", "name": "now"}}),
+    event(6),
+    event(7, start={"toolUse": {"toolUseId": "c2", "name": "look"}}),
+    event(7, delta={"toolUse": {"input": '{"at": "sea"}'}}),
+    aws_event("somethingNew", {"p": "abc"}),
+    aws_event("messageStop", {"stopReason": "tool_use"}),
+    aws_event(
+        "metadata",
+        {
+            "usage": {"inputTokens": 5, "outputTokens": 7, "cacheReadInputTokens": 100, "cacheWriteInputTokens": 20},
+            "trace": {"promptRouter": {"invokedModelId": "arn:of-the-model"}},
+        },
+    ),
+]
+BLOCKS = [
+    {"reasoningContent": {"redactedContent": base64.b64encode(b"redacted").decode()}},
+    {"toolUse": {**SERVED, "input": {"code": "1+1"}}},
+    {"toolResult": {**RESULT, "content": [{"json": {"stdOut": "2"}}]}},
+    {"text": "Two, I say"},
+    {"citationsContent": {"content": [{"text": ". Seas"}], "citations": [CITATION]}},
+    {"image": {"format": "png", "source": {"bytes": "AQI="}}},
+    {"toolUse": {"toolUseId": "c1", "name": "now", "input": {}}},
+    {"toolUse": {"toolUseId": "c2", "name": "look", "input": {"at": "sea"}}},
+]
+
+
+def test_every_kind_of_block_comes_and_goes_back(server):
+    """Streamed however it is cut, and whole; the next request has the same blocks in the same order."""
+    usage = {"inputTokens": 5, "outputTokens": 7, "cacheReadInputTokens": 100, "cacheWriteInputTokens": 20}
+    trace = {"promptRouter": {"invokedModelId": "arn:of-the-model"}}
+    output = {"message": {"role": "assistant", "content": BLOCKS}}
+    whole = {"output": output, "stopReason": "tool_use", "usage": usage, "trace": trace}
+    body = b"".join(RICH)
+    server.reply(streamed(*RICH), streamed(*split_every(11, body)), streamed(body), Reply.json(whole))
+    answers = [made(server).invoke("hi", stream=stream) for stream in (True, True, True, False)]
+    facts = {(m.text, m.usage, m.model, m.finish_reason) for m in answers}
+    counts = Usage(input_tokens=125, output_tokens=7, cache_read_input_tokens=100, cache_creation_input_tokens=20)
+    assert {("Two, I say. Seas", counts, "arn:of-the-model", "tool_call")} == facts
+    for answer in answers:
+        results = Message("tool", [ToolResultPart("c1", "noon"), ToolResultPart("c2", "wet")])
+        tools = [rxllm.ToolSpec("now"), rxllm.ToolSpec("look")]
+        assert BLOCKS == body_of([("user", "hi"), answer, results], tools=tools)["messages"][1]["content"]
+
+
+EXCEPTIONS = [
+    ("throttlingException", {}, RateLimited, True),
+    ("serviceUnavailableException", {}, Overloaded, True),
+    ("internalServerException", {}, ProviderError, True),
+    ("validationException", {}, rxllm.BadRequest, False),
+    ("modelStreamErrorException", {}, ProviderError, True),
+    ("modelStreamErrorException", {"originalStatusCode": 429}, RateLimited, True),
+    ("modelStreamErrorException", {"originalStatusCode": 400}, rxllm.BadRequest, False),
+    ("accessDeniedException", {}, AuthenticationError, False),
+]
+
+
+@pytest.mark.parametrize(("name", "fields", "kind", "retryable"), EXCEPTIONS)
+def test_exception_in_the_stream(server, name, fields, kind, retryable):
+    """It is the error that its name stands for, with what had arrived."""
+    told = aws_event(name, {"message": "Sorry", **fields}, "exception")
+    server.reply(streamed(*PROTOCOL.stream(["Hel"])[:2], told))
+    with pytest.raises(ProviderError, match="Sorry") as caught:
+        made(server).invoke("hi")
+    error = caught.value
+    assert (kind, name, retryable, "Hel") == (type(error), error.code, error.retryable, error.partial.text)
+
+
+def test_error_by_header(server):
+    """The exception's name stands in a header, with or without an address behind it."""
+    headers = {"x-amzn-errortype": "ThrottlingException:http://internal.amazon.com/coral/"}
+    server.reply(Reply.json({"Message": "Slow down"}, status=429, headers=headers))
+    with pytest.raises(RateLimited, match="Slow down") as caught:
+        made(server).invoke("hi")
+    assert "ThrottlingException" == caught.value.code
+
+
+@pytest.mark.parametrize("reason", ["malformed_model_output", "malformed_tool_use"])
+def test_answer_that_the_service_gave_up(server, reason):
+    """It is an error with what had arrived, streamed and whole."""
+    events = [*PROTOCOL.stream(["Hel"])[:3], aws_event("messageStop", {"stopReason": reason})]
+    whole = {"output": {"message": {"content": [{"text": "Hel"}]}}, "stopReason": reason}
+    server.reply(streamed(*events), Reply.json(whole))
+    for stream in True, False:
+        with pytest.raises(ProviderError, match=reason) as caught:
+            made(server).invoke("hi", stream=stream)
+        assert "Hel" == caught.value.partial.text
+
+
+def test_stream_without_its_end(server):
+    """Cut between two frames or within one it is interrupted; after the reason only the usage is missing."""
+    frames = PROTOCOL.stream(["Hel", "lo"])
+    for cut in (b"".join(frames[:-2]), b"".join(frames)[: -len(frames[-1]) - 5]):
+        server.reply(Reply(cut, content_type=STREAM))
+        with pytest.raises(Interrupted) as caught:
+            made(server).invoke("hi")
+        assert "Hello" == caught.value.partial.text
+    server.reply(streamed(*frames[:-1]))
+    assert ("Hello", None) == ((answer := made(server).invoke("hi")).text, answer.usage)
+
+
+def test_damaged_frame_ends_the_stream(server):
+    """What came before it is kept."""
+    frames = PROTOCOL.stream(["Hel", "lo"])
+    server.reply(streamed(*frames[:2], frames[2][:-1] + b"\0"))
+    with pytest.raises(ProtocolError, match="checksum") as caught:
+        made(server).invoke("hi")
+    assert "Hel" == caught.value.partial.text
+
+
+TOOL = rxllm.ToolSpec("now", "The time", strict=True)
+TOLD = {
+    "toolSpec": {"name": "now", "description": "The time", "strict": True, "inputSchema": {"json": TOOL.parameters}}
+}
+SCHEMA = {"type": "object", "properties": {}}
+FORM = {"schema": '{"type":"object","properties":{}}', "name": "answer"}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        (
+            {"max_tokens": 9, "temperature": 0.5, "top_p": 0.9, "stop_sequences": ["a"]},
+            {"inferenceConfig": {"maxTokens": 9, "temperature": 0.5, "topP": 0.9, "stopSequences": ["a"]}},
+        ),
+        ({"tools": [TOOL]}, {"toolConfig": {"tools": [TOLD]}}),
+        ({"tools": [TOOL], "tool_choice": "auto"}, {"toolConfig": {"tools": [TOLD], "toolChoice": {"auto": {}}}}),
+        ({"tools": [TOOL], "tool_choice": "required"}, {"toolConfig": {"tools": [TOLD], "toolChoice": {"any": {}}}}),
+        (
+            {"tools": [TOOL], "tool_choice": "now"},
+            {"toolConfig": {"tools": [TOLD], "toolChoice": {"tool": {"name": "now"}}}},
+        ),
+        ({"tools": [TOOL], "tool_choice": "none"}, {}),
+        ({"effort": "high"}, {"outputConfig": {"effort": "high"}}),
+        ({"effort": "none"}, {"additionalModelRequestFields": {"thinking": {"type": "disabled"}}}),
+        ({"top_k": 3}, {"additionalModelRequestFields": {"top_k": 3}}),
+        (
+            {"response_format": SCHEMA},
+            {"outputConfig": {"textFormat": {"type": "json_schema", "structure": {"jsonSchema": FORM}}}},
+        ),
+        (
+            {
+                "max_tokens": 9,
+                "extra": {"inferenceConfig": {"topP": 0.5}, "performanceConfig": {"latency": "optimized"}},
+            },
+            {"inferenceConfig": {"maxTokens": 9, "topP": 0.5}, "performanceConfig": {"latency": "optimized"}},
+        ),
+    ],
+)
+def test_parameters(parameters, expected):
+    """Each by the API's name for it; fields of `extra` join those of ours."""
+    plain = {"messages": [{"role": "user", "content": [{"text": "hi"}]}]}
+    assert {**plain, **expected} == body_of("hi", "eu.anthropic.claude-x-v1:0", **parameters)
+
+
+def test_conversation_with_files_and_marks():
+    """Turns of one role are one; names of documents are made valid and unique; marks stand where they are put."""
+    pdf, csv = FilePart("application/pdf", b"1", name="a_b/c.pdf"), FilePart("text/csv", b"2", title="a b c pdf")
+    told = body_of(
+        [
+            Message("system", ["Be brief.", CachePoint("1h")]),
+            Message(
+                "user", ["Look", pdf, csv, FilePart("image/jpeg", b"3"), FilePart("video/mp4", url="s3://b/v.mp4")]
+            ),
+            Message("user", [FilePart("audio/x-wav", b"4"), CachePoint()]),
+            Message("assistant", [TextPart(" \n"), ToolCallPart("a/b", "now", "no json")]),
+            Message("tool", [ToolResultPart("a/b", [TextPart("Bad"), FilePart("image/png", b"5")], outcome="error")]),
+        ],
+        tools=[TOOL],
+    )
+    assert [{"text": "Be brief."}, {"cachePoint": {"type": "default", "ttl": "1h"}}] == told["system"]
+    asked, called, result = told["messages"]
+    assert [
+        {"text": "Look"},
+        {"document": {"format": "pdf", "source": {"bytes": "MQ=="}, "name": "a b c pdf"}},
+        {"document": {"format": "csv", "source": {"bytes": "Mg=="}, "name": "a b c pdf (2)"}},
+        {"image": {"format": "jpeg", "source": {"bytes": "Mw=="}}},
+        {"video": {"format": "mp4", "source": {"s3Location": {"uri": "s3://b/v.mp4"}}}},
+        {"audio": {"format": "wav", "source": {"bytes": "NA=="}}},
+        {"cachePoint": {"type": "default"}},
+    ] == asked["content"]
+    [call] = called["content"]
+    identity = call["toolUse"]["toolUseId"]
+    assert re.fullmatch("[a-zA-Z0-9_.:-]{1,64}", identity)
+    assert {"toolUseId": identity, "name": "now", "input": {"INVALID_JSON": "no json"}} == call["toolUse"]
+    image = {"image": {"format": "png", "source": {"bytes": "NQ=="}}}
+    assert [{"toolResult": {"toolUseId": identity, "content": [{"text": "Bad"}, image], "status": "error"}}] == (
+        result["content"]
+    )
+
+
+def test_thought_that_broke_off_is_left_out():
+    """It has no signature; whole answers of models that sign nothing keep theirs."""
+    thought = ReasoningPart("Hm", provider=MAKER)
+    turns = [Message("assistant", [thought, TextPart("a")], finish_reason=reason) for reason in (None, "stop")]
+    whole = {"reasoningContent": {"reasoningText": {"text": "Hm"}}}
+    assert [[{"text": "a"}], [whole, {"text": "a"}]] == [
+        body_of([("user", "hi"), turn])["messages"][1]["content"] for turn in turns
+    ]
+
+
+CALLED = [
+    ("user", "hi"),
+    Message("assistant", [ToolCallPart("c1", "now", "{}")]),
+    Message("tool", [ToolResultPart("c1", "a")]),
+]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "parameters", "sentence"),
+    [
+        ("hi", {"seed": 1}, "no seed"),
+        ("hi", {"top_k": 1}, "no top_k"),
+        ("hi", {"effort": "none"}, "thinking"),
+        ("hi", {"effort": "minimal"}, "efforts"),
+        ("hi", {"response_format": "json"}, "schema"),
+        ("hi", {"tools": [TOOL], "parallel_tool_calls": False}, "parallel"),
+        ("hi", {"tools": [{"type": "web_search_20250305", "name": "w"}]}, "another provider"),
+        (CALLED, {}, "tools="),
+        (CALLED, {"tools": [TOOL], "tool_choice": "none"}, "cannot forbid"),
+        ([Message("user", [FilePart("image/png", url="https://x/y")])], {}, "s3://"),
+        ([Message("user", [FilePart("image/png", file_id="f")])], {}, "keeps no file"),
+        ([Message("user", [FilePart("image/tiff", b"1")])], {}, "tiff"),
+        ([Message("user", [FilePart("application/pdf", b"1")])], {}, "document only"),
+        ([Message("assistant", [FilePart("audio/wav", b"1")])], {}, "audio/wav"),
+        ([Message("user", [RawPart("openai", {"type": "input_image"})])], {}, "RawPart"),
+        ([Message("user")], {}, "at least one message"),
+    ],
+)
+def test_what_bedrock_cannot_do(prompt, parameters, sentence):
+    """It is refused before anything is sent."""
+    with pytest.raises(MisuseError, match=sentence):
+        body_of(prompt, **parameters)
+
+
+# ── signatures ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def signature_of(request, secret, region):
+    """What AWS would compute of a request as it has come, by the description of version 4."""
+    scheme, *fields = re.split(r",? ", request.headers["authorization"])
+    told = dict(field.split("=", 1) for field in fields)
+    names = told["SignedHeaders"].split(";")
+    path = quote(request.path, safe="/~")
+    canonical = "\n".join(
+        [
+            "POST",
+            path,
+            "",
+            *(f"{name}:{request.headers[name]}" for name in names),
+            "",
+            ";".join(names),
+            hashlib.sha256(request.body).hexdigest(),
+        ]
+    )
+    moment = request.headers["x-amz-date"]
+    scope = f"{moment[:8]}/{region}/bedrock/aws4_request"
+    hashed = hashlib.sha256(canonical.encode()).hexdigest()
+    key = f"AWS4{secret}".encode()
+    for step in scope.split("/"):
+        key = hmac.digest(key, step.encode(), "sha256")
+    expected = hmac.new(key, f"{scheme}\n{moment}\n{scope}\n{hashed}".encode(), "sha256").hexdigest()
+    return told["Signature"], expected
+
+
+@pytest.fixture
+def credentials(monkeypatch, tmp_path):
+    """AWS credentials of the environment alone."""
+    monkeypatch.delenv("AWS_BEARER_TOKEN_BEDROCK", raising=False)
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "a-session-token")
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    return tmp_path
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_request_is_signed_with_the_credentials_of_the_environment(server, credentials, stream):
+    """AWS computes the same signature of what has come; each attempt is signed."""
+    reply = streamed(*PROTOCOL.stream(["a"])) if stream else Reply.json(PROTOCOL.whole(["a"]))
+    server.reply(Reply.json({}, status=503), reply)
+    llm = Bedrock("anthropic.claude-v1:0", base_url=server.url, max_retries=1)
+    assert "a" == llm.invoke("hé", stream=stream).text
+    for request in server.requests:
+        sent, expected = signature_of(request, "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "eu-west-1")
+        assert expected == sent
+        assert "a-session-token" == request.headers["x-amz-security-token"]
+        assert "Credential=AKIDEXAMPLE/" in request.headers["authorization"]
+
+
+def test_request_is_signed_with_a_profile(server, credentials, monkeypatch):
+    """The profile's credentials win over those of the environment."""
+    (credentials / "credentials").write_text(
+        "[work]\naws_access_key_id = AKIDWORK\naws_secret_access_key = work-secret\n", "utf-8"
+    )
+    server.reply(streamed(*PROTOCOL.stream(["a"])))
+    Bedrock("m", base_url=server.url, max_retries=0, profile="work").invoke("hi")
+    [request] = server.requests
+    assert len({*signature_of(request, "work-secret", "eu-west-1")}) == 1
+
+
+def test_signed_requests_show_no_secret(server, credentials):
+    """A server that repeats what it got shows neither the token nor the signature in the error."""
+    server.reply(lambda request: Reply.json({"message": json.dumps(dict(request.headers))}, status=400))
+    with pytest.raises(rxllm.BadRequest) as caught:
+        Bedrock("m", base_url=server.url, max_retries=0).invoke("hi")
+    shown = f"{caught.value} {caught.value.body}"
+    sent = re.search("Signature=([0-9a-f]+)", server.requests[0].headers["authorization"])[1]
+    assert [] == [secret for secret in (sent, "a-session-token") if secret in shown]
+
+
+def test_missing_credentials_are_a_sentence(server, credentials, monkeypatch):
+    """It says which variables to set, and nothing is sent."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name)
+    for settings in {}, {"profile": "nobodys"}:
+        with pytest.raises(MisuseError, match="AWS_BEARER_TOKEN_BEDROCK"):
+            Bedrock("m", base_url=server.url, max_retries=0, **settings).invoke("hi")
+    assert [] == server.requests
+
+
+def test_missing_extra_is_named(server, credentials, monkeypatch):
+    """Without botocore and without a key, the sentence names both ways out."""
+    monkeypatch.setattr("rxllm.providers.bedrock.has_botocore", lambda: False)
+    with pytest.raises(MisuseError, match=r"rxllm\[bedrock\]"):
+        Bedrock("m", base_url=server.url, max_retries=0).invoke("hi")
+    assert [] == server.requests
+
+
+def test_cache_asks_for_a_name_where_credentials_say_who_asks(credentials):
+    """A key is a digest's part, credentials are not."""
+    with pytest.raises(MisuseError, match="name="):
+        Bedrock("m", base_url="http://localhost").identity()
+    keys = [Bedrock("m", base_url="http://localhost", api_key=key).identity() for key in ("a", "b", "b")]
+    assert 2 == len({*keys})
