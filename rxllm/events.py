@@ -11,6 +11,7 @@ from attrs import Factory, field, frozen
 from reactivex import abc
 
 from .misuse import MisuseError
+from .public import Public
 from .showing import brief
 from .values.chunk import Chunk, thawed
 from .values.message import Message
@@ -41,7 +42,7 @@ Kind = Literal["llm", "chat_model", "chain", "tool"]
 
 
 @frozen
-class Service:
+class Service(metaclass=Public):
     """The service that answers a model's run.
 
     Attributes:
@@ -62,7 +63,7 @@ class Service:
 
 
 @frozen
-class Run:
+class Run(metaclass=Public):
     """One call of a model, a pipeline or a tool.
 
     Attributes:
@@ -86,7 +87,7 @@ class Run:
     __repr__ = brief
 
 
-class _RunFacts:
+class _RunFacts(metaclass=Public):
     """The run's facts, as properties of every event."""
 
     __slots__ = ()

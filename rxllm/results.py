@@ -7,6 +7,7 @@ from typing import Any
 
 from attrs import field, frozen
 
+from .public import Public
 from .values.message import Message
 from .values.usage import Usage
 
@@ -14,7 +15,7 @@ __all__ = ["Generation", "LLMResult"]
 
 
 @frozen
-class Generation:
+class Generation(metaclass=Public):
     """One answer to one prompt.
 
     Attributes:
@@ -35,7 +36,7 @@ class Generation:
 
 
 @frozen
-class LLMResult:
+class LLMResult(metaclass=Public):
     """The answers to several prompts.
 
     Attributes:

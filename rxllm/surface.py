@@ -5,7 +5,7 @@ Each method applies an operator to the Observable that the object returns when c
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import Any, ClassVar, Generic, Literal, NoReturn, Protocol, Self, TypeVar, Unpack, cast, overload
 
@@ -23,6 +23,7 @@ from .operators.adding_up import Fold
 from .operators.astream_events import SELECTIONS, as_dicts
 from .operators.batch import MAX_CONCURRENCY, batch, batch_as_completed
 from .operators.observing import bound_listeners
+from .public import PublicABC
 from .runtime.scheduler import scheduler_for
 from .runtime.source import Source, connect
 from .showing import brief
@@ -64,7 +65,7 @@ def _bound_listeners(handlers: Iterable[Listener | BoundListener]) -> tuple[Boun
 
 
 @frozen(kw_only=True)
-class Surface(Extensible, ABC, Generic[In, Out, Answer]):
+class Surface(Extensible, Generic[In, Out, Answer], metaclass=PublicABC):
     """A function from a prompt to a cold Observable, with methods to run it.
 
     The fields are frozen; see `Extensible`.

@@ -5,13 +5,16 @@ import importlib.util
 import inspect
 import os
 import pkgutil
+import pydoc
 import re
 import socket
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
+import typing_extensions
 
 import rxllm
 
@@ -20,7 +23,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 MODULES = [".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__") for path in FILES]
 FLOORS = {
     **dict.fromkeys(("errors", "bounds", "terminal", "secrecy", "showing", "extensible", "exact", "runtime"), 0),
-    **dict.fromkeys(("misuse", "values", "events", "records", "results", "observation"), 0),
+    **dict.fromkeys(("public", "misuse", "values", "events", "records", "results", "observation"), 0),
     **dict.fromkeys(("wire", "operators", "bridges"), 1),
     **dict.fromkeys(("surface", "keywords", "llm", "pipeline", "tools"), 2),
     **dict.fromkeys(("providers", "combinators", "handlers"), 3),
@@ -247,3 +250,32 @@ def test_environment_has_no_keys_and_no_proxies():
 def test_the_engine_imports_no_events(path):
     """The engine carries the observation of a run without looking into it."""
     assert set() == {"events", "observation"} & {room(other) for other in imports(path, f"rxllm.runtime.{path.stem}")}
+
+
+@pytest.mark.parametrize("name", rxllm.__all__)
+def test_help_shows_the_public_api_only(name):
+    """Nothing of attrs, of the private methods, or of what happens in a forked child."""
+    described = pydoc.render_doc(getattr(rxllm, name), renderer=pydoc.plaintext)
+    assert "__attrs" not in described
+    assert " reset(self)" not in described
+
+
+def test_help_of_a_limiter_shows_how_to_make_one():
+    """A program makes a limiter and hands it over; it calls no method of it."""
+    assert ["__init__"] == [name for name in dir(rxllm.Limiter) if name.startswith("__") or not name.startswith("_")]
+
+
+@pytest.mark.parametrize("protocol", [typing.Protocol, typing_extensions.Protocol])
+def test_a_model_may_be_of_a_protocol_too(protocol):
+    """A class of a program may have both as its bases, and is an LLM."""
+
+    class Named(protocol):
+        def name(self): ...
+
+    class Mine(rxllm.LLM, Named):
+        def complete(self, request):
+            return "hi"
+
+    assert "hi" == Mine().invoke("?").text
+    assert isinstance(Mine(), rxllm.LLM)
+    assert not isinstance(Mine, rxllm.LLM)

@@ -7,6 +7,7 @@ import weakref
 from typing import Any, NoReturn, Self
 
 from ..misuse import MisuseError, shown
+from ..public import Public
 from .pacing import Rate
 from .queueing import Counted, Queue
 
@@ -17,7 +18,7 @@ _MOST = 10**12  # of anything: beyond it clocks and counters lose their precisio
 _limiters: weakref.WeakSet[Limiter] = weakref.WeakSet()
 
 
-class Limiter:
+class Limiter(metaclass=Public):
     """Admits requests in the order of arrival, within its limits. Models, event loops and threads may share it.
 
     ::

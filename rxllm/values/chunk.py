@@ -29,6 +29,7 @@ import attrs
 from attrs import field, frozen
 
 from ..misuse import MisuseError, shown
+from ..public import Public
 from .frozen import frozen_json
 from .joining import PartJoiner
 from .message import FinishReason, Logprobs, Message
@@ -57,7 +58,7 @@ _EMPTY = _Rest()
 
 
 @frozen(init=False, repr=False)
-class Chunk:
+class Chunk(metaclass=Public):
     """A piece of an answer. ``Chunk()`` is empty, ``+`` joins two chunks, ``str(chunk)`` is the text.
 
     A stream has many chunks, and most are plain text. To keep them cheap, a Chunk has two slots: `text`, and `rest`,

@@ -9,6 +9,7 @@ from attrs import field, frozen
 from attrs.validators import optional
 
 from ..misuse import MisuseError, is_text, must_be, shown
+from ..public import Public
 from ..showing import called, set_fields
 from .content import parts_of
 from .frozen import frozen_json
@@ -51,7 +52,7 @@ def _role(message: object, attribute: object, role: object) -> None:
 
 
 @frozen
-class Message:
+class Message(metaclass=Public):
     """One turn of a conversation. A program can append an answer to a conversation unchanged.
 
     ``str(message)`` is the text. The constructor accepts `parts` as text, as a part, or as a list of content dicts.

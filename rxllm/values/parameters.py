@@ -11,6 +11,7 @@ from attrs.validators import optional
 
 from ..extensible import evolved
 from ..misuse import MisuseError, is_text, must_be
+from ..public import Public
 from ..secrecy import hidden
 from ..showing import brief
 from .parts import is_mapping
@@ -67,7 +68,7 @@ _OPTIONAL_BOOL = must_be("True, False or None", lambda value: value is None or i
 
 
 @frozen(kw_only=True)
-class Parameters:
+class Parameters(metaclass=Public):
     """The settings of a request. None leaves a setting to the provider.
 
     Attributes:

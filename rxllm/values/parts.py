@@ -13,6 +13,7 @@ from attrs import field, frozen
 from attrs.validators import optional
 
 from ..misuse import MisuseError, is_text, must_be, shown
+from ..public import Public
 from ..showing import brief
 from .frozen import frozen_json
 
@@ -57,7 +58,7 @@ _EXTRA = must_be("a dict of further fields in the provider's own form", is_mappi
 
 
 @frozen
-class TextPart:
+class TextPart(metaclass=Public):
     """Text for the reader.
 
     Attributes:
@@ -80,7 +81,7 @@ class TextPart:
 
 
 @frozen
-class ReasoningPart:
+class ReasoningPart(metaclass=Public):
     """Reasoning of the model.
 
     Attributes:
@@ -103,7 +104,7 @@ class ReasoningPart:
 
 
 @frozen
-class RefusalPart:
+class RefusalPart(metaclass=Public):
     """The model's explanation why it refuses to answer."""
 
     text: str
@@ -112,7 +113,7 @@ class RefusalPart:
 
 
 @frozen
-class ToolCallPart:
+class ToolCallPart(metaclass=Public):
     """A tool call, or a fragment of one.
 
     Attributes:
@@ -137,7 +138,7 @@ class ToolCallPart:
 
 
 @frozen
-class ToolResultPart:
+class ToolResultPart(metaclass=Public):
     """The result of a tool call.
 
     Attributes:
@@ -169,7 +170,7 @@ class ToolResultPart:
 
 
 @frozen
-class FilePart:
+class FilePart(metaclass=Public):
     """A picture, a document, an audio or a video file: its bytes, its URL, or its id at the provider.
 
     Attributes:
@@ -206,7 +207,7 @@ class FilePart:
 
 
 @frozen
-class CachePoint:
+class CachePoint(metaclass=Public):
     """A mark in a prompt. The provider may cache everything before the mark, and charge less for it the next time.
 
     Attributes:
@@ -220,7 +221,7 @@ class CachePoint:
 
 
 @frozen
-class RawPart:
+class RawPart(metaclass=Public):
     """Data of one provider that must go back unchanged: redacted reasoning, blocks of server tools.
 
     Attributes:

@@ -14,6 +14,7 @@ from attrs import field, frozen
 from attrs.validators import optional
 
 from ..misuse import MisuseError, is_text, must_be, shown
+from ..public import Public
 from ..showing import brief
 from .parts import is_mapping
 
@@ -28,7 +29,7 @@ _BARE: Mapping[str, Any] = {"type": "object", "properties": {}}
 
 
 @frozen
-class ToolSpec:
+class ToolSpec(metaclass=Public):
     """The definition of one tool for a model.
 
     Attributes:
@@ -56,7 +57,7 @@ class ToolSpec:
 
 
 @frozen
-class ResponseSchema:
+class ResponseSchema(metaclass=Public):
     """The JSON schema that an answer must fit.
 
     Attributes:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import attrs
 from attrs import frozen
 
+from ..public import Public
 from ..showing import brief
 
 __all__ = ["Usage"]
 
 
 @frozen(kw_only=True)
-class Usage:
+class Usage(metaclass=Public):
     """Token counts. A count is None if the provider did not report it.
 
     ``a + b`` adds the counts of two answers.

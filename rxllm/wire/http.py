@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 from attrs import field, frozen
 
 from ..misuse import MisuseError, is_text, shown
+from ..public import Public
 from ..runtime.scheduler import Scheduler
 from ..runtime.source import Source, source
 from .clients import client_on
@@ -53,7 +54,7 @@ def _seconds(_: object, attribute: Any, value: Any) -> None:
 
 
 @frozen
-class Timeouts:
+class Timeouts(metaclass=Public):
     """Time limits in seconds; None waits without limit.
 
     Attributes:
