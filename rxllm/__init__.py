@@ -108,8 +108,10 @@ if TYPE_CHECKING:
     from .providers.compatible import register_provider
     from .providers.embedded import Embedded
     from .providers.gemini import Gemini
+    from .providers.listing import ProviderInfo, providers
     from .providers.ollama import Ollama
     from .providers.openai import OpenAI
+    from .providers.preview import Preview
     from .results import Generation, LLMResult
     from .tools.tool import Tool, tool
     from .wire.http import Timeouts
@@ -153,10 +155,12 @@ __all__ = [
     "ParseError",
     "Part",
     "Pipeline",
+    "Preview",
     "ProgressHandler",
     "Prompt",
     "ProtocolError",
     "ProviderError",
+    "ProviderInfo",
     "RateLimited",
     "RawPart",
     "ReasoningPart",
@@ -207,6 +211,7 @@ __all__ = [
     "model",
     "observe",
     "pipe",
+    "providers",
     "register_provider",
     "retry",
     "route",
@@ -258,6 +263,9 @@ _LAZY = {
     "limited": ".combinators.limited",
     "lines": ".operators.lines",
     "model": ".providers",
+    "Preview": ".providers.preview",
+    "ProviderInfo": ".providers.listing",
+    "providers": ".providers",
     "register_provider": ".providers.compatible",
     "observe": ".combinators.observe",
     "retry": ".combinators.retry",

@@ -78,7 +78,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(output, io.TextIOWrapper):
             output.reconfigure(errors="replace")
     try:
-        return _answer(_options(list(sys.argv[1:] if arguments is None else arguments)))
+        words = list(sys.argv[1:] if arguments is None else arguments)
+        if words == ["models"]:
+            from .providers.listing import table
+
+            print(table(), flush=True)
+            return 0
+        return _answer(_options(words))
     except KeyboardInterrupt:
         # While the connections close, a second Ctrl-C ends the process without a traceback.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -123,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print each chunk as one line of JSON")
     parser.add_argument("--raw", action="store_true", help="send the answer's control characters to the terminal")
     parser.add_argument("--usage", action="store_true", help="print the token usage on standard error")
+    parser.add_argument("--preview", action="store_true", help="print the request that would be sent, and send nothing")
     parser.add_argument("--version", action="version", version=f"rxllm {__version__}")
     return parser
 
@@ -148,8 +155,12 @@ def _answer(options: argparse.Namespace) -> int:
     prompt = text if options.system is None else [Message("system", options.system), Message("user", text)]
     parameters = {name: getattr(options, name) for name in ("temperature", "max_tokens", "seed")}
     settings = cast("Settings", {name: value for name, value in parameters.items() if value is not None})
+    llm = _model(options.model).bind(**settings)
+    if options.preview:
+        print(printable(str(llm.preview(prompt))), flush=True)
+        return 0
     screen = _Screen(as_json=options.json, raw=options.raw)
-    answer = _model(options.model).bind(**settings)(prompt)
+    answer = llm(prompt)
     with answer.pipe(ops.take_until(_broken_pipe()), stream()) as chunks:
         try:
             for chunk in chunks:

@@ -32,6 +32,7 @@ from .values.parameters import Parameters, Sampling, Settings
 from .values.request import Prompt, Request
 
 if TYPE_CHECKING:
+    from .providers.preview import Preview
     from .results import LLMResult
 
 __all__ = ["LLM", "asking"]
@@ -121,6 +122,14 @@ class LLM(Surface[Prompt | Observable[Any], Chunk, Message]):
     def kind(self, request: Request) -> Literal["llm", "chat_model"]:
         """Return ``"llm"`` if the request continues a text, ``"chat_model"`` if it is a conversation."""
         return "llm"
+
+    def preview(self, prompt: Prompt, **settings: Unpack[Settings]) -> Preview:
+        """Return the request that a prompt becomes; only models over HTTP have one.
+
+        Raises:
+            MisuseError: this model sends no request of its own.
+        """
+        raise MisuseError(f"{type(self).__name__} sends no HTTP request of its own; preview the model inside of it.")
 
     def service(self, request: Request) -> Service:
         """Return the description of the service that answers, for handlers."""

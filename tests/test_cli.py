@@ -363,7 +363,7 @@ def test_version_option():
     [
         (["-m", "foo:bar", "hi"], "openai"),
         (["-m", "opnai:gpt-5-mini", "hi"], "openai:gpt-5-mini"),
-        (["-m", "nope", "hi"], "anthropic, bedrock, embedded, gemini, openai.\n"),
+        (["-m", "nope", "hi"], "xai, zai.\n"),
         (["-m", "openai", "hi"], "openai:model"),
         (["-m", "openai:gpt-5-mini", "hi"], "OPENAI_API_KEY"),
         (["-m", "anthropic:claude-sonnet-4-6", "hi"], "ANTHROPIC_API_KEY"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import os
+import sys
+import types
 import warnings
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -13,7 +15,7 @@ from typing import Any, cast
 from ..llm import LLM
 from ..misuse import MisuseError, is_text, shown
 
-__all__ = ["model"]
+__all__ = ["known_providers", "load_provider", "model"]
 
 _SHIPPED = {
     "anthropic": "rxllm.providers.anthropic:Anthropic",
@@ -58,7 +60,7 @@ def model(name: str | None = None, **settings: Any) -> LLM:
         raise MisuseError(
             "The name of the model is missing: write rxllm.model('openai:gpt-5-mini'), or set RXLLM_MODEL."
         )
-    known = _known()
+    known = known_providers()
     provider, _, rest = name.partition(":")
     if provider not in known and name.partition("/")[0] in known:
         provider, _, rest = name.partition("/")
@@ -71,15 +73,15 @@ def model(name: str | None = None, **settings: Any) -> LLM:
     if provider == "embedded":
         if rest:
             raise MisuseError(f"There is no embedded model {rest!r}, because there is only one. Write 'embedded'.")
-        return _load(known[provider])(**settings)
+        return load_provider(known[provider])(**settings)
     if not rest:
         raise MisuseError(f"{name!r} names a provider but no model. Write {provider}:model.")
     if known[provider] is _HOUSE:
         settings["house"] = provider
-    return _load(known[provider])(rest, **settings)
+    return load_provider(known[provider])(rest, **settings)
 
 
-def _known() -> dict[str, Any]:
+def known_providers() -> dict[str, Any]:
     """Return where each provider is defined, without importing it. Shipped providers cannot be replaced."""
     from .compatible import HOUSES
 
@@ -87,7 +89,12 @@ def _known() -> dict[str, Any]:
     return {**points, **dict.fromkeys(HOUSES, _HOUSE), **_SHIPPED}
 
 
-def _load(where: Any) -> Callable[..., LLM]:
+def load_provider(where: Any) -> Callable[..., LLM]:
+    """Return the class of a provider, given where it is defined.
+
+    Raises:
+        MisuseError: the package that brings it is broken.
+    """
     if isinstance(where, str):
         module, _, name = where.partition(":")
         return cast("Callable[..., LLM]", getattr(importlib.import_module(module), name.strip()))
@@ -96,3 +103,16 @@ def _load(where: Any) -> Callable[..., LLM]:
     except Exception as error:
         warnings.warn(f"The provider {where.name!r} could not be loaded: {error!r}", stacklevel=3)
         raise MisuseError(f"The provider {where.name!r} is installed but broken: {error!r}.") from error
+
+
+class _Callable(types.ModuleType):
+    """Makes the package callable, because ``rxllm.providers`` is both the package and the function."""
+
+    def __call__(self) -> Any:
+        from .listing import providers
+
+        return providers()
+
+
+providers: Any = sys.modules[__name__]
+providers.__class__ = _Callable

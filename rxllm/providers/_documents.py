@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import msgspec
 
-from ..errors import ProviderError
+from ..errors import ProtocolError, ProviderError
 from ..misuse import MisuseError
 from ..wire.rates import retry_after
 from ..wire.sse import BYTE_ORDER_MARK, valid_utf8
@@ -25,6 +25,7 @@ __all__ = [
     "json_of",
     "list_of",
     "merged",
+    "names_of_models",
     "object_of",
     "provider_error",
     "refuse_several",
@@ -243,3 +244,19 @@ def merged(body: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
         else:
             whole[name] = value
     return whole
+
+
+def names_of_models(pieces: list[bytes]) -> tuple[str, ...]:
+    """The names in a server's list of its models, which comes in pieces.
+
+    Raises:
+        ProtocolError: it is no such list.
+    """
+    body = b"".join(pieces)
+    document = json_of(body)
+    fields = object_of(document)
+    items = list_of(fields.get("data")) or list_of(fields.get("models")) or list_of(document)
+    if not items and not any(isinstance(each, list) for each in (document, fields.get("data"), fields.get("models"))):
+        raise ProtocolError(f"The answer is not a list of models: {excerpt(body)}", frame=body[:1000])
+    names = [text_of(object_of(item).get("id")) or text_of(object_of(item).get("name")) for item in items]
+    return tuple(name.removeprefix("models/") for name in names if name)

@@ -10,10 +10,13 @@ from urllib.parse import urlsplit
 
 import attrs
 import msgspec
+import reactivex as rx
 from attrs import field, frozen
 from attrs.validators import optional
 from reactivex import Observable, abc
+from reactivex import operators as ops
 
+from ..bridges import astream, stream
 from ..errors import BadRequest, ProviderError, Timeout
 from ..events import Service
 from ..llm import LLM, Fields
@@ -22,9 +25,10 @@ from ..operators.attempts import RETRIED_ABOVE, retried
 from ..operators.backoff import is_retryable
 from ..runtime.scheduler import scheduler_for
 from ..runtime.source import Source, connect
+from ..secrecy import is_secret
 from ..values.chunk import Chunk
-from ..values.parameters import number
-from ..values.request import Request
+from ..values.parameters import Settings, number
+from ..values.request import Prompt, Request
 from ..wire.http import Signing, Timeouts, address, post, timeouts_of
 from ..wire.sse import DEFAULT_LIMIT, SSEDecoder
 from ._arguments import (
@@ -36,12 +40,14 @@ from ._arguments import (
     check_model,
     without_credentials,
 )
+from ._documents import names_of_models
 from ._pickling import check_key_again, pickled
 from ._reader import Again, Decoder, Frames, Reader, Rest
 from ._secrets import Secrets
 
 if TYPE_CHECKING:
     from ..wire.clients import Client
+    from .preview import Preview
 
 __all__ = ["Decoder", "Frames", "HTTPProvider"]
 
@@ -79,6 +85,9 @@ class HTTPProvider(LLM):
     _shared_by_copies: ClassVar[tuple[str, ...]] = (*LLM._shared_by_copies, "client")
     # The fields that the provider adds to the body on its own. It retries without those that a server rejects by name.
     _UNASKED: ClassVar[tuple[str, ...]] = ()
+    # What the list of providers tells: the environment variables of the key, and what a request may have.
+    _KEYS: ClassVar[tuple[str, ...]] = ()
+    _OFFERS: ClassVar[frozenset[str]] = frozenset()
 
     model: str = field(validator=check_model)
     api_key: str | None = field(default=None, kw_only=True, repr=False, validator=optional(check_key))
@@ -178,30 +187,97 @@ class HTTPProvider(LLM):
             return super().service(request)
         return attrs.evolve(super().service(request), address=place.hostname, port=port)
 
-    def chunks(self, request: Request) -> Observable[Chunk]:
-        """Stream the answer. If `request.stream` is False, request the whole answer, as one chunk."""
-        streams = request.stream is not False
+    def _written(self, request: Request) -> tuple[str, dict[str, str], dict[str, Any]]:
+        """The address, the headers and the body of a request."""
         url = self._url(request)
-        _, _, credentials = address(url)  # raises MisuseError for an invalid URL
+        address(url)  # raises MisuseError for an invalid URL
         try:
             check_extra(request.extra)
             fields = self._body(request)
-            if request.extra:
-                fields = {name: value for name, value in fields.items() if request.extra.get(name, value) is not None}
-            body = msgspec.json.encode(fields)
         except (TypeError, ValueError, RecursionError) as error:
             if isinstance(error, MisuseError):
                 raise
             raise MisuseError(f"The request cannot be written as JSON: {error}.") from None
+        if request.extra:
+            fields = {name: value for name, value in fields.items() if request.extra.get(name, value) is not None}
         headers = {
             "content-type": "application/json",
-            "accept": "text/event-stream" if streams else "application/json",
+            "accept": "application/json" if request.stream is False else "text/event-stream",
             **self._headers(request),
             **{name.lower(): value for name, value in (self.headers or {}).items()},
         }
         if not self.api_key and self.api_key is not None:
             check_key_again(self.api_key, headers)
-        timeouts = _needed(self.timeout, streams=streams)
+        return url, headers, fields
+
+    def preview(self, prompt: Prompt, **settings: Unpack[Settings]) -> Preview:
+        """Return the HTTP request that this prompt becomes, without its secrets; nothing is sent.
+
+        Headers that only the HTTP client adds are not shown, and neither is a signature.
+
+        Raises:
+            MisuseError: the request can't be sent.
+        """
+        from .preview import Preview
+
+        llm = self.bind(**settings) if settings else self
+        request = Request.ask(prompt, llm.parameters)
+        url, headers, _ = self._written(request)
+        _, target, _ = address(url)
+        secrets = Secrets(request, headers, self.headers or ())
+        shown = {name: "***" if is_secret(name) else secrets.blanked(value) for name, value in headers.items()}
+        body = msgspec.json.encode(self._written(request.without_secrets())[2])
+        return Preview("POST", secrets.blanked(target), shown, msgspec.json.decode(body))
+
+    def models(self) -> tuple[str, ...]:
+        """Return the names of the models that the server lists.
+
+        Raises:
+            MisuseError: the provider has no such list.
+        """
+        with self._listed().pipe(stream()) as answers:
+            return next(iter(answers))
+
+    async def amodels(self) -> tuple[str, ...]:
+        """Return the same as `models`."""
+        async with self._listed().pipe(astream()) as answers:
+            return await anext(aiter(answers))
+
+    def _models_url(self) -> str | None:
+        """Where the server lists its models; None if it does not."""
+        return None
+
+    def _listed(self) -> Observable[tuple[str, ...]]:
+        url = self._models_url()
+        if url is None:
+            raise MisuseError(f"{type(self).__name__} has no list of its models here.")
+        request = Request.ask("", self.parameters)
+        own = {name.lower(): value for name, value in (self.headers or {}).items()}
+        headers = {"accept": "application/json", **self._headers(request), **own}
+        secrets = Secrets(request, headers, self.headers or ())
+        pieces = post(
+            url,
+            b"",
+            headers=headers,
+            failure=self._error,
+            client=self.client,
+            timeouts=_needed(self.timeout, streams=False),
+            sending=secrets.send,
+            method="GET",
+        )
+        return pieces.pipe(
+            ops.catch(lambda error, _: rx.throw(secrets.clean(error))), ops.to_list(), ops.map(names_of_models)
+        )
+
+    def chunks(self, request: Request) -> Observable[Chunk]:
+        """Stream the answer. If `request.stream` is False, request the whole answer, as one chunk."""
+        url, headers, fields = self._written(request)
+        _, _, credentials = address(url)
+        try:
+            body = msgspec.json.encode(fields)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise MisuseError(f"The request cannot be written as JSON: {error}.") from None
+        timeouts = _needed(self.timeout, streams=request.stream is not False)
         secrets = Secrets(request, {**headers, **credentials}, self.headers or ())
         asked = functools.partial(
             post,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from attrs import frozen
@@ -34,6 +34,9 @@ class Anthropic(HTTPProvider):
     of ``output_config``.
     """
 
+    _KEYS: ClassVar[tuple[str, ...]] = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+    _OFFERS: ClassVar[frozenset[str]] = frozenset(("tools", "json_schema", "images", "files", "reasoning", "usage"))
+
     def kind(self, request: Request) -> Literal["llm", "chat_model"]:
         """It converses."""
         return "chat_model"
@@ -42,6 +45,9 @@ class Anthropic(HTTPProvider):
     def _base(self) -> str:
         base = self.base_url or base_from("ANTHROPIC_BASE_URL") or "https://api.anthropic.com"
         return base.rstrip("/").removesuffix("/v1")
+
+    def _models_url(self) -> str | None:
+        return f"{self._base}/v1/models?limit=1000"
 
     def _url(self, request: Request) -> str:
         return f"{self._base}/v1/messages"

@@ -10,7 +10,7 @@ import functools
 import os
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Unpack, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack, cast
 from urllib.parse import quote, urlsplit
 
 import attrs
@@ -53,6 +53,11 @@ class Bedrock(HTTPProvider):
         region: the AWS region; None takes it from ``AWS_REGION``, ``AWS_DEFAULT_REGION`` or the address.
         profile: the profile of AWS credentials; None takes the environment's.
     """
+
+    _KEYS: ClassVar[tuple[str, ...]] = ("AWS_BEARER_TOKEN_BEDROCK",)
+    _OFFERS: ClassVar[frozenset[str]] = frozenset(
+        ("tools", "json_schema", "images", "files", "audio", "reasoning", "usage")
+    )
 
     region: str | None = field(default=None, kw_only=True, validator=_NAME)
     profile: str | None = field(default=None, kw_only=True, validator=_NAME)

@@ -6,7 +6,7 @@ Requests are written in `_cohere_turns.py`, what comes back is read in `_cohere_
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from attrs import frozen
@@ -30,6 +30,9 @@ class Cohere(HTTPProvider):
 
     The key comes from `api_key` or ``CO_API_KEY``, the address from `base_url` or ``CO_API_URL``.
     """
+
+    _KEYS: ClassVar[tuple[str, ...]] = ("CO_API_KEY",)
+    _OFFERS: ClassVar[frozenset[str]] = frozenset(("tools", "json_schema", "images", "reasoning", "usage"))
 
     def kind(self, request: Request) -> Literal["llm", "chat_model"]:
         """It converses."""

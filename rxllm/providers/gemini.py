@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 import attrs
@@ -53,6 +53,11 @@ class Gemini(HTTPProvider):
     `api_key` is an access token, as ``gcloud auth print-access-token`` prints it.
     """
 
+    _KEYS: ClassVar[tuple[str, ...]] = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
+    _OFFERS: ClassVar[frozenset[str]] = frozenset(
+        ("tools", "json_schema", "images", "files", "audio", "reasoning", "usage")
+    )
+
     def kind(self, request: Request) -> Literal["llm", "chat_model"]:
         """It converses."""
         return "chat_model"
@@ -78,6 +83,9 @@ class Gemini(HTTPProvider):
 
     def _model(self, request: Request) -> str:
         return request.model or self.model
+
+    def _models_url(self) -> str | None:
+        return None if self._is_project else f"{self._base}/models?pageSize=1000"
 
     def _url(self, request: Request) -> str:
         model = self._model(request)

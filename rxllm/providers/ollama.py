@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack
 from urllib.parse import urlsplit
 
 from attrs import field, frozen
@@ -52,6 +52,9 @@ class Ollama(HTTPProvider):
         keep_alive: how long the server keeps the model in memory afterwards: ``"10m"``, or seconds; 0 unloads it at
             once, a negative number never. None leaves that to the server.
     """
+
+    _KEYS: ClassVar[tuple[str, ...]] = ("OLLAMA_API_KEY",)
+    _OFFERS: ClassVar[frozenset[str]] = frozenset(("tools", "json_schema", "images", "reasoning", "usage"))
 
     keep_alive: str | float | None = field(default=None, kw_only=True, validator=_check_keep_alive)
 

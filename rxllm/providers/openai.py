@@ -76,6 +76,11 @@ class OpenAI(HTTPProvider):
             seed, sound, fields of chat in `extra`).
     """
 
+    _KEYS: ClassVar[tuple[str, ...]] = ("OPENAI_API_KEY",)
+    _OFFERS: ClassVar[frozenset[str]] = frozenset(
+        ("tools", "json_schema", "images", "files", "audio", "reasoning", "usage")
+    )
+
     _UNASKED: ClassVar[tuple[str, ...]] = ("stream_options", "include", "store")
 
     api: Api | None = field(default=None, kw_only=True, validator=_known_api)
@@ -163,6 +168,9 @@ class OpenAI(HTTPProvider):
 
     def _model(self, request: Request) -> str:
         return request.model or self.model
+
+    def _models_url(self) -> str | None:
+        return None if "models" in self._row.lacks else f"{self._base}/models"
 
     def _url(self, request: Request) -> str:
         return f"{self._base}/{_PATHS[self._api(request)]}"
