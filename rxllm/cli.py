@@ -51,10 +51,8 @@ _INCOMPLETE = {  # messages for finish reasons of incomplete answers
 
 _DEFAULT_MODELS = {  # the default model for each environment variable that holds a key
     "OPENAI_API_KEY": "openai:gpt-5-mini",
-    "ANTHROPIC_API_KEY": "anthropic:claude-sonnet-4-6",
-    "ANTHROPIC_AUTH_TOKEN": "anthropic:claude-sonnet-4-6",
-    "GOOGLE_API_KEY": "gemini:gemini-flash-latest",
-    "GEMINI_API_KEY": "gemini:gemini-flash-latest",
+    **dict.fromkeys(("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"), "anthropic:claude-sonnet-4-6"),
+    **dict.fromkeys(("GOOGLE_API_KEY", "GEMINI_API_KEY"), "gemini:gemini-flash-latest"),
 }
 
 
@@ -288,13 +286,9 @@ class _Screen:
             self.refusal = ""
 
 
-def _plain(value: Any) -> dict[str, Any]:
-    return attrs.asdict(value, filter=lambda _, item: item is not None and item is not False and item != "")
-
-
 def _summary(screen: _Screen) -> str:
-    counts = {} if screen.usage is None else _plain(screen.usage)
-    estimated = counts.pop("estimated", False)
+    counts: dict[str, Any] = attrs.asdict(screen.usage or Usage(), filter=lambda _, count: count is not None)
+    estimated = counts.pop("estimated")
     parts = [f"{count} {name.replace('_', ' ')}" for name, count in counts.items()] or [
         "the provider reported no usage"
     ]

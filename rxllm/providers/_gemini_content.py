@@ -56,9 +56,12 @@ class _Candidate(Struct, gc=False, rename="camel"):
     index: Any = None
 
 
+_NONE = msgspec.Raw()
+
+
 class _Response(Struct, gc=False, rename="camel"):
     candidates: list[_Candidate | None] | None = None
-    usage_metadata: Counts | None = None
+    usage_metadata: msgspec.Raw = _NONE
     error: Any = None
 
 
@@ -76,6 +79,7 @@ class GeminiDecoder:
         "_maker",
         "_model",
         "_partial",
+        "_raw",
         "_sources",
         "_spoken",
         "_tally",
@@ -96,6 +100,7 @@ class GeminiDecoder:
         self._calls = 0
         self._partial: PartialArguments | None = None  # of the call that is not yet whole
         self._counts: Counts | None = None  # the latest, which are totals
+        self._raw = _NONE  # those of the latest text, which count only where none come later
         self._sources: list[dict[str, Any]] = []  # what the text is based on, as the latest frame has it
 
     @property
@@ -109,9 +114,6 @@ class GeminiDecoder:
             frame = _decode(data)
         except UNREADABLE as error:
             return self._other(data, error)
-        counts = frame.usage_metadata
-        if counts is not None and counts.prompt_token_count is not None:
-            self._counts = counts
         if self._is_plain and frame.candidates and frame.error is None:
             candidate = frame.candidates[0]
             if (
@@ -132,6 +134,8 @@ class GeminiDecoder:
                 and part.text
                 and type(part.text) is str
             ):
+                if (raw := frame.usage_metadata) is not _NONE:
+                    self._raw = raw
                 return text_chunk(part.text)
         return self.read(json_of(data), data)
 
@@ -148,11 +152,6 @@ class GeminiDecoder:
             raise provider_error(document, data)
         raise ProtocolError(f"A frame is not a response of generateContent: {error}.", frame=data) from None
 
-    def counted(self, document: object) -> None:
-        """Note the counts of a response, each of which has totals. Some have only a word about the traffic."""
-        if object_of(document).get("promptTokenCount") is not None:
-            self._counts = msgspec.convert(document, Counts)
-
     def read(self, document: object, data: bytes) -> Chunk | None:
         """All that a response says."""
         response = object_of(document)
@@ -161,6 +160,7 @@ class GeminiDecoder:
         if response.get("error") or (not candidates and not blocked and tells_error(response)):
             self.complete = False
             raise provider_error(document, data)
+        self._count(response.get("usageMetadata"))
         self._id = self._id or identity_of(response.get("responseId"))
         self._model = self._model or text_of(response.get("modelVersion"))
         candidate = next((each for each in candidates if not each.get("index")), dict[str, Any]())
@@ -210,8 +210,14 @@ class GeminiDecoder:
             provider=self._maker if first and (self._id or self._model) else None,
         )
 
+    def _count(self, document: object) -> None:
+        """Note the counts of a response, each of which has totals. Some tell only of the traffic."""
+        if object_of(document).get("promptTokenCount") is not None:
+            self._counts, self._raw = msgspec.convert(document, Counts), _NONE
+
     def _usage(self) -> Usage | None:
-        """The latest counts, if no chunk has told them. Each response has totals, of which the last are right."""
+        """The latest counts, if no chunk has told them."""
+        self._count(json_of(bytes(self._raw)))
         counts, self._counts = self._counts, None
         return usage_of(counts) if counts else None
 
@@ -282,7 +288,6 @@ def whole_answer(body: bytes, maker: str = "gcp.gemini") -> Chunk:
         known = any(response.get(name) for name in ("candidates", "promptFeedback", "error"))
         if not known and not tells_error(response):
             raise ProtocolError("The answer is not a response of generateContent: no candidates.", frame=body)
-        decoder.counted(response.get("usageMetadata"))
         told.append(decoder.read(response, body))
     told.append(decoder.rest())
     chunk = join(filter(None, told))

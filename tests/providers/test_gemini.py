@@ -405,6 +405,8 @@ def test_usage_counts_thoughts_and_the_cache(server):
     assert (
         expected == asked(server, response({"text": "a"}, counts=last), response(finish="STOP", counts=traffic)).usage
     )
+    texts = [response({"text": "a"}), response({"text": "b"}, counts=last), response({"text": "c"})]
+    assert expected == asked(server, *texts, response(finish="STOP")).usage
     late = {"usageMetadata": last}
     assert expected == asked(server, response({"text": "a"}, finish="STOP", counts=counts), late).usage
 
