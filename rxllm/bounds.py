@@ -27,8 +27,8 @@ MENDED_BYTES: Final = MIB
 
 # The bounds above also limit the number of values: one value for each so many bytes of the bound. A decoded value
 # takes up to 240 bytes of memory.
-EVENT_BYTES_PER_VALUE: Final = 64
-"""One event holds at most 131,072 values by default. ``event_limit=`` changes this number, too."""
+EVENT_BYTES_PER_VALUE: Final = 128
+"""One event holds at most 65,536 values by default. ``event_limit=`` changes this number, too."""
 DOCUMENT_BYTES_PER_VALUE: Final = 32
 """An answer that is not streamed holds at most 262,144 values. A larger ``event_limit=`` raises this number, too."""
 
@@ -37,9 +37,9 @@ CALLS: Final = 4096
 """The maximum number of tool calls."""
 NAME_CHARACTERS: Final = 1024
 """The maximum length of the name of a called tool."""
-PARTS: Final = 16384
+PARTS: Final = 4096
 """The maximum number of parts: texts, reasoning, files, tool calls, raw blocks."""
-CITATIONS: Final = 16384
+CITATIONS: Final = 8192
 """The maximum number of citations in all texts together."""
 
 # Seconds.

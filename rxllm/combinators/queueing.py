@@ -26,7 +26,7 @@ from typing import Literal
 from reactivex import abc
 
 from ..bounds import BELIEVED, MAX_WAIT
-from ..operators._observer import ignore
+from ..operators.observer import ignore
 from ..runtime.disposable import LockFreeSerialDisposable
 from ..runtime.loops import Loop, do_nothing, in_loop
 from ..runtime.scheduler import Scheduler, Timers, call, clock

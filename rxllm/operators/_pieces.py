@@ -9,7 +9,7 @@ from reactivex import Observable, abc
 
 from ..runtime.source import Source
 from ..values.chunk import Chunk
-from ._observer import OperatorObserver
+from .observer import OperatorObserver
 from .text import read
 
 __all__ = ["Pieces", "Texts", "cutting"]

@@ -18,7 +18,7 @@ from ..misuse import MisuseError
 from ..runtime.source import Source, connect
 from ..values.chunk import Chunk, join
 from ..values.message import Message
-from ._observer import OperatorObserver
+from .observer import OperatorObserver
 
 __all__ = [
     "BY_VALUE",

@@ -21,7 +21,7 @@ from ..values.message import Message
 from ..values.parts import Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart
 from ..values.request import Request
 from ..values.usage import Usage
-from ._observer import ignore
+from .observer import ignore
 
 __all__ = ["Answered", "Arrived", "Asked", "answering", "asked_for", "estimated", "overhearing"]
 

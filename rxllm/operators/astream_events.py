@@ -24,7 +24,7 @@ from ..misuse import MisuseError, is_text, shown
 from ..runtime.source import Source
 from ..values.message import Message
 from ..values.request import Request
-from ._observer import RefusingObserver
+from .observer import RefusingObserver
 
 __all__ = ["SELECTIONS", "as_dicts"]
 

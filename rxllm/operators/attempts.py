@@ -26,8 +26,8 @@ from ..runtime.scheduler import Baggage, Scheduler, Timers, call, clock, timers
 from ..runtime.source import Source, connect
 from ..values.chunk import Chunk
 from ..values.message import Message
-from ._observer import ignore
 from .backoff import USUAL_DELAY, Delay, is_retryable
+from .observer import ignore
 from .serialising import serialised
 
 __all__ = ["RETRIED_ABOVE", "Begin", "retried", "tried"]

@@ -40,9 +40,9 @@ from ..runtime.source import Source, connect
 from ..values.chunk import Chunk
 from ..values.message import Message
 from ..values.request import Request
-from ._observer import ignore
 from .adding_up import Fold, folded, keep_partial
 from .answering import estimated
+from .observer import ignore
 
 __all__ = ["Identity", "bound_listeners", "observed"]
 

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 from ..values.chunk import Chunk, part_chunk, text_chunk, thawed
 from ..values.parts import Part, ReasoningPart, TextPart
-from ._observer import RefusingObserver
 from .adding_up import no_chunk
+from .observer import RefusingObserver
 
 __all__ = ["Ending", "Sought"]
 

@@ -10,7 +10,7 @@ from reactivex import Observable, abc
 from ..misuse import MisuseError
 from ..runtime.source import Source
 from ..values.chunk import Chunk
-from ._observer import RefusingObserver
+from .observer import RefusingObserver
 from .stage import makes_operator
 
 __all__ = ["read", "text"]

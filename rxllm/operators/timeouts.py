@@ -14,9 +14,9 @@ from ..misuse import MisuseError
 from ..runtime.disposable import LockFreeSerialDisposable
 from ..runtime.scheduler import Scheduler, Timers, clock, timers
 from ..runtime.source import Source, connect
-from ._observer import OperatorObserver, ignore
 from .adding_up import SAME
 from .answering import Arrived, overhearing
+from .observer import OperatorObserver, ignore
 from .stage import makes_operator
 
 __all__ = ["Watch", "check_seconds", "deadline", "first_chunk_timeout", "idle_timeout", "silence"]

@@ -41,9 +41,11 @@ class OperatorObserver(abc.ObserverBase[In], Generic[In, Out]):
         self.ended = False
 
     def on_error(self, error: Exception) -> None:
+        """Emit what is held back, and then the error."""
         self.end(lambda: self.observer.on_error(error))
 
     def on_completed(self) -> None:
+        """Emit what is held back, and complete."""
         self.end(self.observer.on_completed)
 
     def end(self, notify: Callable[[], object]) -> None:
