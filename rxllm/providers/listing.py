@@ -71,13 +71,13 @@ def _info(name: str, where: Any) -> Iterable[ProviderInfo]:
     streaming: Literal["native", "single emission"] = "single emission"
     if not isinstance(kind, type) or not issubclass(kind, LLM) or kind.chunks is not LLM.chunks:
         streaming = "native"
-    offers = set(getattr(kind, "_OFFERS", ()))
-    keys = getattr(kind, "_KEYS", ())
+    offers: set[str] = set(getattr(kind, "_OFFERS", ()))
+    keys: tuple[str, ...] = getattr(kind, "_KEYS", ())
     house = HOUSES.get(name)
     if house is not None and name not in ("ollama", "openai"):
         offers -= set(house.lacks)
         keys = house.keys
-    yield ProviderInfo(name=name, streaming=streaming, keys=tuple(keys), **{each: each in offers for each in _COLUMNS})
+    yield ProviderInfo(name=name, streaming=streaming, keys=keys, **{each: each in offers for each in _COLUMNS})
 
 
 def table() -> str:
