@@ -7,6 +7,7 @@ import pytest
 from protocols import sse
 
 from rxllm import Anthropic, Gemini, Interrupted, MisuseError, OpenAI, ProtocolError, ProviderError, RateLimited
+from rxllm.bounds import PARTS
 from rxllm.testing import FakeServer, Reply
 from rxllm.values.message import Message
 from rxllm.values.parts import (
@@ -314,6 +315,15 @@ def test_signed_parts_stay_apart_and_plain_text_is_joined(server):
         TextPart("", signature="S2"),
     ) == answer.parts
     assert ("One twothree four", "stop") == (answer.text, answer.finish_reason)
+
+
+def test_signed_parts_are_counted():
+    """Each is a part of its own, so that an answer of many is refused at the bound of parts."""
+    decoder = Gemini("m")._decoder(Request.ask("hi"))
+    frame = json.dumps(response(*[{"text": "a", "thoughtSignature": "S"}] * (PARTS // 2))).encode()
+    assert [True, True] == [bool(decoder.chunk(frame)) for _ in range(2)]
+    with pytest.raises(ProtocolError, match=f"more than {PARTS:,} parts"):
+        decoder.chunk(frame)
 
 
 def test_calls_have_ids_that_no_other_turn_has(server):
