@@ -7,7 +7,6 @@ base64 or in hexadecimal digits. `blanked` finds a secret in each of these forms
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import accumulate
@@ -102,6 +101,8 @@ def blanked(text: str, secrets: Iterable[str]) -> str:
 
 def _literal_forms(secret: str) -> Iterator[str]:
     """Yield the secret literally and as JSON may write it."""
+    import json
+
     quoted = json.dumps(secret)[1:-1]
     yield from (secret, quoted, quoted.replace("/", "\\/"))
 

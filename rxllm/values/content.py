@@ -9,8 +9,6 @@ import base64
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast, get_args
 
-import msgspec
-
 from ..misuse import MisuseError, shown
 from .parts import (
     CachePoint,
@@ -151,6 +149,8 @@ def _refusal(fields: Fields) -> Part:
 
 
 def _tool_use(fields: Fields) -> Part:
+    import msgspec
+
     arguments = fields.rest.pop("input", None)
     if not isinstance(arguments, Mapping):
         raise MisuseError(f"The 'input' of {fields.what} must be a dict, not {shown(arguments)}.")
