@@ -1,4 +1,7 @@
-"""Anthropic's messages protocol, https://docs.claude.com/en/api/messages; what comes back is read in `_claude.py`."""
+"""Models of Anthropic, by its messages protocol: https://docs.claude.com/en/api/messages.
+
+`_anthropic_turns` writes the messages of a request; `_anthropic_messages` reads the response.
+"""
 
 from __future__ import annotations
 
@@ -25,20 +28,20 @@ _DEFAULT_MAX_TOKENS = 4096
 
 @frozen(init=False)
 class Anthropic(HTTPProvider):
-    """A model of Anthropic's, or of a server that speaks its protocol (then give its `base_url`).
+    """A model of Anthropic, or of a server that speaks its protocol (then pass its `base_url`).
 
-    The key comes from `api_key` or ``ANTHROPIC_API_KEY``, or a bearer token from ``ANTHROPIC_AUTH_TOKEN``; the address
-    from `base_url` or ``ANTHROPIC_BASE_URL``. Other servers than Anthropic's need no key.
+    The key comes from `api_key` or ``ANTHROPIC_API_KEY``. Without a key, ``ANTHROPIC_AUTH_TOKEN`` provides a bearer
+    token. The address comes from `base_url` or ``ANTHROPIC_BASE_URL``. Only Anthropic's own host requires a key.
 
-    The protocol requires `max_tokens`: where it is not given, 4096 is sent. `response_format` is sent as the `format`
-    of ``output_config``.
+    The protocol requires `max_tokens`; the default is 4096. rxllm sends `response_format` as the `format` of
+    ``output_config``.
     """
 
     _KEYS: ClassVar[tuple[str, ...]] = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
     _OFFERS: ClassVar[frozenset[str]] = frozenset(("tools", "json_schema", "images", "files", "reasoning", "usage"))
 
     def kind(self, request: Request) -> Literal["llm", "chat_model"]:
-        """It converses."""
+        """Return ``"chat_model"``: the protocol carries conversations."""
         return "chat_model"
 
     @property
@@ -63,13 +66,13 @@ class Anthropic(HTTPProvider):
         given = {name.lower() for name in self.headers or {}}
         host = urlsplit(self._base).hostname
         if host == "api.anthropic.com" and not given & {"x-api-key", "authorization"}:
-            raise MisuseError(f"There is no key for {host}: set ANTHROPIC_API_KEY, or say Anthropic(…, api_key=…).")
+            raise MisuseError(f"There is no key for {host}: set ANTHROPIC_API_KEY, or pass Anthropic(…, api_key=…).")
         return version
 
     def _body(self, request: Request) -> dict[str, Any]:
         refuse_several(request.extra)
         if request.seed is not None:
-            raise MisuseError("Anthropic's models take no seed; temperature=0 comes nearest to the same answer.")
+            raise MisuseError("Anthropic's models take no seed. Use temperature=0 for the most repeatable answers.")
         optional = {
             "system": system_of(request.messages),
             "temperature": request.temperature,

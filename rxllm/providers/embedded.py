@@ -1,8 +1,8 @@
 """The embedded model: a toy that needs no key, no network and no download.
 
-It is a real language model, though a very small one: it counts which word follows which in `embedded.txt`, a few
-pages of verse and prose written for it, and draws the next word from these counts. It is there to try things out: a
-program, a test or a lesson works before anybody has a key. It knows nothing. For answers, ask a real model::
+The embedded model is a real but very small language model. It counts which word follows which in `embedded.txt`, a few
+pages of verse and prose written for this purpose, and draws the next word from these counts. It lets a program, a test
+or a lesson run before there is a key. It has no knowledge. For useful answers, use a real model::
 
     llm = rxllm.OpenAI("gpt-5-mini")
     llm = rxllm.Anthropic("claude-sonnet-4-5")
@@ -10,12 +10,12 @@ program, a test or a lesson works before anybody has a key. It knows nothing. Fo
 How it works:
 
 * A token is a word with the space before it, a punctuation mark, or the end of a line.
-* The next token is scored by how often it followed the last three; where it never did, by 0.4 times its score after
-  the last two, then the last one ("stupid back-off"). The last step, to words without any context, is left out, since
-  every word has been followed by something.
-* Each count has the weight of the piece of text it comes from: how many words, and how rare ones, the piece shares
-  with the prompt. That is all it understands of a prompt.
-* What the answer has already done counts less, so that it does not go round in circles.
+* The score of a token is how often it followed the last three tokens. If it never followed them, the score is 0.4
+  times its score after the last two, and then after the last one ("stupid back-off"). The algorithm's last step, the
+  frequency of the token without any context, is left out, because every token of the text has a successor.
+* Each count is weighted by the piece of text that it comes from. A piece weighs more if it shares more words, and rarer
+  words, with the prompt. The prompt has no other influence.
+* A step that the answer has already taken scores less, so that the answer does not repeat itself endlessly.
 
 Source: Brants, Popat, Xu, Och, Dean, "Large Language Models in Machine Translation" (2007), section 4,
 https://aclanthology.org/D07-1090/
@@ -49,13 +49,12 @@ _ORDER = 4
 _BACK_OFF = 0.4
 _MAX_TOKENS = 128
 _TEMPERATURE = 0.7
-# How much of the answer comes from the pieces that fit the prompt best, and how little from those that do not at all.
-_FOCUS = 5
-_ELSEWHERE = 0.0005
-_HEADING_WORTH = 3
+_FOCUS = 5  # a larger exponent prefers the pieces that fit the prompt best more strongly
+_ELSEWHERE = 0.0005  # the weight of a piece that shares nothing with the prompt
+_HEADING_WORTH = 3  # a word in the heading of a piece counts as much as three in its text
 
-_EDGE = ""  # stands before the first token of a piece and after the last
-# Words of asking, which say nothing about the topic.
+_EDGE = ""  # marks the start and the end of a piece
+# Common words of questions and commands. They do not hint at the topic.
 _ASKING = frozenset(
     (  # noqa: SIM905  (a list would be a page)
         "a about again an and any are as be can could do does for from give has have i in is it its like long make me"
@@ -67,26 +66,26 @@ _ASKING = frozenset(
 
 @frozen(init=False)
 class Embedded(LLM):
-    """A toy model that is always there: `rxllm.Embedded()` needs no key, no network and no download.
+    """A toy model that is always available: `rxllm.Embedded()` needs no key, no network and no download.
 
-    It streams token by token, and takes `temperature` (0.7 if not given), `top_p`, `top_k`, `max_tokens` (128 if not
-    given), `stop_sequences` and `seed`. Of the prompt it reads the last message of the user; files, tools and a
-    `response_format` it does not understand, and ignores. Usage is counted in its own tokens.
+    The model streams token by token. It takes `temperature` (default 0.7), `top_p`, `top_k`, `max_tokens` (default
+    128), `stop_sequences` and `seed`. It reads only the user's last message, and ignores files, tools and
+    `response_format`. It reports usage in its own tokens.
     """
 
     def __init__(self, **settings: Unpack[Fields]) -> None:
         self._settle(**settings)
 
     async def chunks(self, request: Request) -> AsyncIterator[Chunk]:
-        """The answer token by token."""
+        """Stream the answer token by token."""
         for chunk in _answer(request):
             yield chunk
             await asyncio.sleep(0)
 
 
 def _answer(request: Request) -> Iterator[Chunk]:
-    dice = random.Random(request.seed)  # noqa: S311  (a toy's dice keep no secrets)
-    # The first chunk with text carries these, for an empty one would be noise to whoever prints chunks.
+    dice = random.Random(request.seed)  # noqa: S311  (the toy's random numbers protect nothing)
+    # The first chunk with text carries these facts. An empty chunk of their own would clutter printed chunks.
     facts: dict[str, Any] = {"model": "embedded", "id": f"embedded-{dice.getrandbits(64):016x}"}
     asked = (message.text for message in reversed(request.messages) if message.role == "user")
     tokens = _model().tokens(next(asked, request.text), request, dice)
@@ -114,12 +113,12 @@ def _answer(request: Request) -> Iterator[Chunk]:
 
 
 class _Model:
-    """Which token follows which, and in which piece of the text.
+    """The counts of which token follows which, and in which piece of the text.
 
     Attributes:
         followers: for each context of one to three tokens, every token that followed it, with the piece's number.
-        words: for each word, how much each piece has to do with it: its occurrences, those in the heading thrice.
-        pieces: how many pieces there are.
+        words: for each word, its occurrences in each piece; an occurrence in the heading counts three times.
+        pieces: the number of pieces.
     """
 
     def __init__(self, corpus: str) -> None:
@@ -144,7 +143,7 @@ class _Model:
         self.pieces += 1
 
     def weights(self, prompt: str) -> list[float]:
-        """How much each piece has to do with the prompt, the one that has the most being 1."""
+        """Return how well each piece fits the prompt; the best piece has the weight 1."""
         known = sorted(_words(prompt) & self.words.keys()) or ["unknown"]
         scores = [0.0] * self.pieces
         for word in known:
@@ -155,7 +154,7 @@ class _Model:
         return [max((score / best) ** _FOCUS, _ELSEWHERE) for score in scores]
 
     def tokens(self, prompt: str, request: Request, dice: random.Random) -> Iterator[str]:
-        """The tokens of an answer, endlessly: an edge ends one."""
+        """Yield the tokens of one answer after another, endlessly; an edge ends each answer."""
         weights = self.weights(prompt)
         context: tuple[str, ...] = (_EDGE,)
         said: Counter[tuple[str, ...]] = Counter()
@@ -192,7 +191,7 @@ def _tokens(text: str) -> list[str]:
 
 
 def _words(text: str) -> set[str]:
-    """The words of a text that say something about its topic, without the plural's s."""
+    """Return the words of a text that hint at its topic, without a plural s."""
     return {word.removesuffix("s") for word in re.findall(r"\w+", text.lower()) if word not in _ASKING}
 
 
@@ -203,7 +202,7 @@ def _draw(scores: dict[str, float], request: Request, dice: random.Random) -> st
         return ranked[0]
     if request.top_k:
         ranked = ranked[: request.top_k]
-    # Divided by the largest, so that a small temperature does not make all of them 0.
+    # Each score is divided by the largest one, so that a low temperature does not round all chances to 0.
     chances = [(scores[token] / scores[ranked[0]]) ** (1 / temperature) for token in ranked]
     if request.top_p is not None:
         enough = request.top_p * sum(chances)

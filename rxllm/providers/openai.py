@@ -1,4 +1,4 @@
-"""OpenAI's protocols (chat, completions, Responses), as OpenAI and the many servers compatible with it speak them."""
+"""Models of OpenAI and of compatible servers, by the chat, completions and Responses protocols."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _PATHS: dict[Api, str] = {"chat": "chat/completions", "completions": "completion
 _TIMEOUTS = Timeouts()
 
 
-# What follows a base model's name is a date or an owner.
+# The name of a dated model continues with "-" and the date, that of a fine-tuned one with ":" and its owner.
 _COMPLETIONS_MODELS = tuple(
     name + end for name in ("gpt-3.5-turbo-instruct", "davinci-002", "babbage-002") for end in ":-"
 )
@@ -53,7 +53,7 @@ _COMPLETIONS_MODELS = tuple(
 
 def _known_api(_: object, attribute: object, api: object) -> None:
     if api is not None and api not in get_args(Api):
-        raise MisuseError(f"api must be 'chat', 'completions', 'responses' or None, not {shown(api)}.")
+        raise MisuseError(f"api must be 'chat', 'completions', 'responses' or None, got {shown(api)}.")
 
 
 def _known_house(_: object, attribute: object, house: Any) -> None:
@@ -63,17 +63,18 @@ def _known_house(_: object, attribute: object, house: Any) -> None:
 
 @frozen(init=False)
 class OpenAI(HTTPProvider):
-    """A model of OpenAI, or of any server that speaks its protocol (then give its `base_url`).
+    """A model of OpenAI, or of any server that speaks its protocols (then pass its `base_url`).
 
-    The key comes from `api_key` or ``OPENAI_API_KEY``, the address from `base_url` or ``OPENAI_BASE_URL``. Servers that
-    rxllm does not know need no key. What a known server does differently stands in `rxllm.providers.compatible`.
+    The key comes from `api_key` or ``OPENAI_API_KEY``, the address from `base_url` or ``OPENAI_BASE_URL``. A server
+    that rxllm does not know needs no key. `rxllm.providers.compatible` lists the known servers and their differences.
 
     Attributes:
-        house: the name of such a server, such as ``"groq"``: its address and its key's variable are known. None finds
-            it by the host of the address.
-        api: ``"chat"``, ``"completions"`` or ``"responses"``. None takes the one that the model is served by; on
-            OpenAI's own host that is ``"responses"``, unless a request asks for what only chat has (stop sequences, a
-            seed, sound, fields of chat in `extra`).
+        house: the name of a known server, such as ``"groq"``. The name selects the server's address and the
+            environment variable of its key. If it is None, rxllm looks the server up by the host of the address.
+        api: the protocol: ``"chat"``, ``"completions"`` or ``"responses"``. If it is None, rxllm chooses for each
+            request: ``"completions"`` for a model that only continues text; ``"responses"`` on OpenAI's own host,
+            unless the request uses a feature that only chat has (stop sequences, a seed, audio, chat's fields in
+            `extra`); otherwise ``"chat"``.
     """
 
     _KEYS: ClassVar[tuple[str, ...]] = ("OPENAI_API_KEY",)
@@ -121,32 +122,35 @@ class OpenAI(HTTPProvider):
 
     @property
     def _row(self) -> House:
-        """What the server does differently."""
+        """The server's entry in the table of known servers: its address, its keys and its differences."""
         return house_at(self._base) if self.house is None else house_named(self.house)
 
     @property
     def _is_vendor(self) -> bool:
-        return (urlsplit(self._base).hostname or "").endswith("api.openai.com")  # eu.api.openai.com is theirs, too
+        return (urlsplit(self._base).hostname or "").endswith("api.openai.com")  # eu.api.openai.com is OpenAI's, too
 
     @property
     def _maker(self) -> str:
-        """Whose answers may come back to this server with all that they carry."""
+        """The provider name whose parts this server accepts back with their provider-specific fields."""
         return self._row.maker
 
     @property
     def _keeper(self) -> str:
-        """Whose own items may come back to this server; an unknown one may be a gateway to OpenAI."""
+        """The provider name whose raw items this server accepts back.
+
+        An unknown server may be a gateway to OpenAI, so it gets OpenAI's items back.
+        """
         row = self._row
         return row.maker if row.name in HOUSES else "openai"
 
     def _completes(self, request: Request) -> bool:
-        """Whether to ask by the older protocol, which continues a text."""
+        """Whether the request uses the older completions protocol, which continues a text."""
         if self.api is not None:
             return self.api == "completions"
         return f"{self._model(request).removeprefix('ft:')}:".startswith(_COMPLETIONS_MODELS)
 
     def _api(self, request: Request) -> Api:
-        """The protocol of a request."""
+        """The protocol that the request uses."""
         if self.api is not None:
             return self.api
         if self._completes(request):
@@ -154,15 +158,15 @@ class OpenAI(HTTPProvider):
         return "responses" if self._is_vendor and fits_responses(request, self._model(request)) else "chat"
 
     def kind(self, request: Request) -> Literal["llm", "chat_model"]:
-        """Completions continue a text, chat converses."""
+        """Return ``"llm"`` for the completions protocol, which continues a text, and ``"chat_model"`` otherwise."""
         return "llm" if self._completes(request) else "chat_model"
 
     def service(self, request: Request) -> Service:
-        """Who answers, and where; whose protocol it is, where the host is not known."""
+        """Return the provider and the address; for an unknown host, the provider that defined the protocol."""
         service = super().service(request)
         try:
             row = self._row
-        except MisuseError:  # `chunks` refuses it in a sentence
+        except MisuseError:  # `chunks` raises it again, so that the program sees it as the request's error
             return service
         return attrs.evolve(service, provider=row.maker) if row.name in HOUSES else service
 
@@ -177,7 +181,7 @@ class OpenAI(HTTPProvider):
 
     def _headers(self, request: Request) -> dict[str, str]:
         row = self._row
-        # Who points OPENAI_BASE_URL at another server has its key in OPENAI_API_KEY.
+        # A program that points OPENAI_BASE_URL at another server keeps that server's key in OPENAI_API_KEY.
         variables = (*row.keys, *(() if self.house else OPENAI.keys))
         key = self.api_key.strip() if self.api_key else next((key for v in variables if (key := key_from(v))), "")
         if key:
@@ -185,7 +189,7 @@ class OpenAI(HTTPProvider):
         if row.needs_key and {"authorization", row.header}.isdisjoint(name.lower() for name in self.headers or {}):
             wanted = " or ".join(row.keys) or "an api_key"
             host = urlsplit(self._base).hostname
-            raise MisuseError(f"There is no key for {host}: set {wanted}, or say OpenAI(…, api_key=…).")
+            raise MisuseError(f"There is no key for {host}: set {wanted}, or pass OpenAI(…, api_key=…).")
         return {}
 
     def _body(self, request: Request) -> dict[str, Any]:
@@ -222,10 +226,16 @@ class OpenAI(HTTPProvider):
     def _completion_of(self, request: Request) -> dict[str, str]:
         model = self._model(request)
         if not isinstance(request.prompt, str):
-            raise MisuseError(f"{model} is asked by the completions protocol, which takes a text, not messages.")
+            raise MisuseError(
+                f"The completions protocol, which {model} uses, takes a text, not messages. "
+                "Pass a text, or use a chat model."
+            )
         unknown = ("tools", "tool_choice", "parallel_tool_calls", "effort", "response_format")
-        if any(getattr(request, name) is not None for name in unknown):
-            raise MisuseError(f"{model} is asked by the completions protocol, which has no {', '.join(unknown)}.")
+        if refused := [name for name in unknown if getattr(request, name) is not None]:
+            raise MisuseError(
+                f"The completions protocol, which {model} uses, has no {', '.join(refused)}. "
+                "Leave it out, or use a chat model."
+            )
         return {"prompt": request.prompt}
 
     def _conversation(self, request: Request) -> list[dict[str, Any]]:
@@ -255,5 +265,5 @@ class OpenAI(HTTPProvider):
 
 
 def _audio_format(request: Request) -> str:
-    """The format of the sound that a request asks for, which the answer does not repeat."""
+    """The audio format that the request asks for. The response does not repeat it."""
     return text_of(object_of(request.extra.get("audio")).get("format")) if request.extra else ""
