@@ -1,7 +1,7 @@
-"""What comes back by OpenAI's chat and completions protocols, from OpenAI and the many servers compatible with it.
+"""The reader of OpenAI's chat and completions responses, from OpenAI and from compatible servers.
 
-A frame is `_Frame`, a whole answer `_Answer`, and `ChatDecoder` reads both. What other servers do differently is noted
-where it is read; anything unknown is ignored. It is one room because frames and whole answers differ in one word.
+`ChatDecoder` reads both the frames of a stream (`_Frame`) and whole responses (`_Answer`), which differ in one word.
+A comment marks each place where the reader handles another server's deviation. The reader ignores unknown fields.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from ._finish import broken_off, finish_of, word_of
 __all__ = ["ChatDecoder", "whole_answer"]
 
 
-# What is read of a frame. Fields that some server fills differently are Any and looked at only where they are set,
-# so that the common frame, a delta of plain text, costs one decoding and one look.
+# The fields of a frame. A field that servers fill in different ways is Any; the reader checks its type only if it is
+# set. So the common frame, a delta of plain text, costs one decoding and one check.
 class _Delta(Struct, gc=False):
     content: Any = None
     reasoning_content: Any = None
@@ -54,7 +54,7 @@ class _Delta(Struct, gc=False):
 
 class _Choice(Struct, gc=False):
     delta: _Delta | None = None
-    text: Any = None  # of completions
+    text: Any = None  # the completions protocol
     finish_reason: Any = None
     usage: Any = None  # Moonshot
     logprobs: Any = None
@@ -70,18 +70,19 @@ class _Frame(Struct, gc=False):
 
 
 class _FirstChoice(_Choice, gc=False):
-    message: Any = None  # from gateways that send a whole answer as a stream of one
+    message: Any = None  # some gateways send a whole response as a stream of one frame
 
 
 class _First(_Frame, gc=False):
-    """The frames until there is something to say, which also say who says it."""
+    """A frame before the first chunk. Only these frames are read for the id and the model."""
 
     choices: list[_FirstChoice | None] | None = None  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleVariableOverride]
     id: Any = None
     model: Any = None
 
 
-# A whole answer differs in one word. (Perplexity sends this word in each frame too, with all the text so far.)
+# A whole response has "message" in place of "delta". (Perplexity sends both in each frame; its message repeats all the
+# text so far.)
 class _WholeChoice(_Choice, gc=False):
     delta: _Delta | None = msgspec.field(default=None, name="message")
 
@@ -97,7 +98,7 @@ _NO_CHOICE = _Choice()
 
 
 class ChatDecoder:
-    """One stream. Complete on ``[DONE]`` or a finish_reason, if no error came."""
+    """The reader of one stream. The stream is complete after ``[DONE]`` or a finish_reason, unless an error came."""
 
     __slots__ = (
         "_calls",
@@ -127,18 +128,18 @@ class ChatDecoder:
         self._files = Files(audio_format)
         self._tally = Tally()
         self._decode: Callable[[bytes], _Frame] = _decode_first
-        self._is_plain = False  # a frame of mere text follows text, and is to be emitted as it is
-        self._spoken = False  # id and model went out with the first chunk
+        self._is_plain = False  # the next frame with only text continues a text, so it needs no bookkeeping
+        self._spoken = False  # the first chunk, with id and model, was emitted
         self._id = ""
         self._model = ""
 
     @property
     def finished(self) -> bool:
-        """Whether the reason of the end came, and no error."""
+        """Whether the finish_reason or ``[DONE]`` came, and no error."""
         return self.complete
 
     def chunk(self, data: bytes) -> Chunk | None:
-        """What a frame says."""
+        """Return the content of a frame as a chunk; None if it has no content."""
         try:
             frame = self._decode(data)
         except UNREADABLE as error:
@@ -147,7 +148,7 @@ class ChatDecoder:
             delta, text = choice.delta, None
             if (
                 choice.index or choice.finish_reason or frame.usage or frame.error or choice.error or choice.logprobs
-            ):  # Groq's and Moonshot's own usage comes with the finish_reason
+            ):  # Groq and Moonshot send their usage with the finish_reason
                 pass
             elif delta is None:
                 text = choice.text
@@ -171,7 +172,7 @@ class ChatDecoder:
         return self.read(frame, data)
 
     def rest(self) -> Chunk | None:
-        """What was held back, when nothing more comes."""
+        """Return the parts that the decoder held back. Call it after the last frame."""
         parts, logprobs, raw = self._heard(self._choices.released())
         parts += self._calls.released(everything=True)
         parts += self._files.released()
@@ -180,7 +181,7 @@ class ChatDecoder:
 
     def _other(self, data: bytes, error: Exception) -> Chunk | None:
         word = data.strip()
-        if self.ended or not word:  # some gateways' pings have no data
+        if self.ended or not word:  # some gateways send pings without data
             return None
         if word == b"[DONE]":
             self.ended, self._is_plain = True, False
@@ -188,10 +189,12 @@ class ChatDecoder:
             return None
         if document := list_of(json_of(data)):
             raise provider_error(document, data)
-        raise ProtocolError(f"A frame is not a chunk of a chat completion: {error}.", frame=data) from None
+        raise ProtocolError(
+            f"The server sent a frame that is not a chunk of a chat completion: {error}.", frame=data
+        ) from None
 
     def read(self, frame: _Frame, data: bytes) -> Chunk | None:
-        """All that a frame, or a whole answer, says."""
+        """Return the content of a frame or a whole response as a chunk; None if it has no content."""
         if self.ended:
             return None
         self._identify(frame)
@@ -214,7 +217,7 @@ class ChatDecoder:
         return chunk
 
     def _heard(self, choices: Iterable[_Choice]) -> tuple[list[Part], dict[str, list[object]], str | None]:
-        """The parts of choices of the answer, their logprobs, and why the last of them ended."""
+        """Return the parts of the choices, their logprobs, and the last finish_reason."""
         parts: list[Part] = []
         logprobs: dict[str, list[object]] = {}
         raw: str | None = None
@@ -236,7 +239,7 @@ class ChatDecoder:
         raw: str | None = None,
         logprobs: Mapping[str, Sequence[object]] | None = None,
     ) -> Chunk | None:
-        """A chunk, if there is anything to say. The first one also tells who says it."""
+        """Return a chunk, or None if it would be empty. The first chunk has the id, the model and the provider."""
         if parts:
             self._is_plain = self._tally.add(parts) and self._choices.is_plain and not self.ended
         if not (parts or usage or raw or logprobs):
@@ -254,23 +257,23 @@ class ChatDecoder:
         )
 
     def _begun(self, text: str, frame: _Frame) -> Chunk:
-        """The first text, as `read` does, which is for all that a frame may say."""
+        """Return the chunk with the first text. This is a faster `read` for a frame with nothing but text."""
         self._identify(frame)
         self._choices.begin()
         self._tally.begin()
         self._is_plain = self._spoken = True
         self._decode = _decode_frame
-        who = self._maker if self._id or self._model else None
-        return Chunk(text, id=self._id or None, model=self._model or None, provider=who)
+        provider = self._maker if self._id or self._model else None
+        return Chunk(text, id=self._id or None, model=self._model or None, provider=provider)
 
     def _identify(self, frame: _Frame) -> None:
         if isinstance(frame, _First):
-            # Azure's first frame and all of Snowflake's have empty ids.
+            # Azure sends an empty id in its first frame, Snowflake in every frame.
             self._id = self._id or identity_of(frame.id)
             self._model = self._model or text_of(frame.model)
 
     def _fail(self, frame: _Frame, error: object, raw: str | None, data: bytes) -> None:
-        """Note the failure that a frame tells of; what else it says is emitted first."""
+        """Record the error that a frame reports. The decoder emits the frame's other content first."""
         if error:
             self.failure = provider_error({"error": error}, data)
         elif not frame.choices and not frame.usage and tells_error(document := json_of(data)):
@@ -279,14 +282,14 @@ class ChatDecoder:
             self.failure = failure
 
     def _parts(self, choice: _Choice) -> Iterator[Part]:
-        if choice.delta is None:  # Together says its text in both places
+        if choice.delta is None:  # Together sends its text in both places, so read only one
             yield from self._content(choice.text)
             return
         delta = choice.delta
-        # `reasoning_details`, too, has texts; OpenRouter repeats there what it says here.
+        # OpenRouter repeats this text in `reasoning_details`.
         reasoning = delta.reasoning_content or delta.reasoning
         if isinstance(reasoning, str) and reasoning:
-            # What came in this field is wanted back in it.
+            # A server that sends reasoning_content expects it back in the next request.
             yield ReasoningPart(reasoning, provider=self._maker if delta.reasoning_content else None)
         if delta.reasoning_details:
             self._details = self._details or Details(self._maker)
@@ -300,12 +303,13 @@ class ChatDecoder:
             yield from self._files.images(delta.images)
         if delta.audio:
             yield from self._files.audio(delta.audio)
-        calls = list_of(delta.tool_calls) or list(filter(None, [object_of(delta.tool_calls)]))  # TGI's was no list once
+        # Old versions of TGI send an object instead of a list.
+        calls = list_of(delta.tool_calls) or list(filter(None, [object_of(delta.tool_calls)]))
         if len(calls) > CALLS:
-            raise ProtocolError(f"A frame has more than {CALLS:,} tool calls.")
+            raise ProtocolError(f"The server sent a frame with more than {CALLS:,} tool calls.")
         for position, call in enumerate(calls):
             yield from self._calls.add(position, object_of(call))
-        if delta.function_call and not calls:  # what tool_calls were once; they had no ids that could come late
+        if delta.function_call and not calls:  # the predecessor of tool_calls; it has no id to wait for
             yield from self._calls.add(0, {"index": 0, "function": delta.function_call})
             yield from self._calls.released(everything=True)
 
@@ -340,11 +344,11 @@ class ChatDecoder:
 
 def _finish_word(choice: _Choice) -> str | None:
     word = word_of(choice.finish_reason)
-    return word if word not in ("", "null") else None  # DashScope says "null" until the end
+    return word if word not in ("", "null") else None  # DashScope sends "null" until the end
 
 
 def _speaks(choice: _Choice) -> bool:
-    """Whether a choice has content, and not only a role or the reason of the end."""
+    """Whether a choice has content, and not only a role or a finish_reason."""
     delta = choice.delta
     if delta is None:
         return bool(choice.text) or bool(isinstance(choice, _FirstChoice) and choice.message)
@@ -362,36 +366,37 @@ def _speaks(choice: _Choice) -> bool:
 
 
 def whole_answer(body: bytes, audio_format: str = "", maker: str = "openai") -> Chunk:
-    """The answer that was not streamed: a document that could be read is whole, whether or not it says why it ended.
+    """Read a response that was not streamed. It counts as complete even without a finish_reason.
 
     Raises:
-        ProviderError: the body is an error, although its status was 200; what else it says is the error's `partial`.
-        ProtocolError: the body is neither.
+        ProviderError: the body reports an error, although its status was 200. The error's `partial` holds the body's
+            other content.
+        ProtocolError: the body is neither a chat completion nor an error.
     """
     decoder = ChatDecoder((), audio_format, maker)
     try:
         answer = _decode_answer(body)
         chunk = decoder.read(answer, body)
-        if rest := decoder.rest():  # it need not say why it ended
+        if rest := decoder.rest():  # without a finish_reason, `read` released nothing
             chunk = chunk + rest if chunk else rest
     except UNREADABLE as error:
         if document := list_of(json_of(body)):
             raise provider_error(document, body) from None
-        raise ProtocolError(f"The answer is not a chat completion: {error}.", frame=body) from None
+        raise ProtocolError(f"The response is not a chat completion: {error}.", frame=body) from None
     if decoder.failure:
         decoder.failure.partial = chunk.message() if chunk else None
         raise decoder.failure
     if not answer.choices:
-        raise ProtocolError("The answer is not a chat completion: it has no choices.", frame=body)
+        raise ProtocolError("The response is not a chat completion: it has no choices.", frame=body)
     told = [choice for choice in answer.choices if choice is not None]
     silent = all(choice.delta is None and choice.text is None for choice in told)
-    if silent and (chunk is None or chunk.finish_reason in (None, "stop")):  # there are reasons to say nothing
-        raise ProtocolError("The answer is not a chat completion: its choice has no message.", frame=body)
+    if silent and (chunk is None or chunk.finish_reason in (None, "stop")):  # other reasons explain an empty message
+        raise ProtocolError("The response is not a chat completion: its choice has no message.", frame=body)
     return chunk or Chunk()
 
 
 def _joined(texts: object) -> str:
-    """The text of a text, or of a list of objects with one."""
+    """Return a text as it is; join the texts of a list of objects."""
     if isinstance(texts, str):
         return texts
     return "".join([text_of(object_of(item).get("text")) for item in list_of(texts)])

@@ -1,4 +1,4 @@
-"""Requests of OpenAI's chat protocol: messages, tools and forms of answers as it writes them."""
+"""The writer of OpenAI's chat requests: messages, tools and response formats in the protocol's form."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _PREFIXES = {
 
 
 def turns(message: Message, maker: str) -> Iterator[dict[str, Any]]:
-    """The protocol's messages for one of ours: each tool's result is a message of its own.
+    """Yield the protocol's messages for one `Message`; each tool result becomes a message of its own.
 
-    What another maker wants back is left out: `maker` names the server that is asked.
+    `maker` is the provider name of the server. Fields that belong to another provider are left out.
 
     Raises:
-        MisuseError: the protocol has no place for a part.
+        MisuseError: the protocol cannot carry one of the parts.
     """
     calls: list[dict[str, Any]] = []
     content: list[dict[str, Any]] = []
@@ -50,10 +50,10 @@ def turns(message: Message, maker: str) -> Iterator[dict[str, Any]]:
         elif isinstance(part, ToolCallPart) and message.role == "assistant":
             function = {"name": part.name, "arguments": part.arguments or "{}"}
             extra: Mapping[str, Any] = (part.extra if part.provider in (None, maker) else None) or {}
-            extra = {} if "item" in extra or "follows" in extra else extra  # which Responses wants back
+            extra = {} if "item" in extra or "follows" in extra else extra  # fields of the Responses protocol
             calls.append({"id": part.id, "type": "function", "function": function, **extra})
         elif isinstance(part, ReasoningPart) and message.role == "assistant":
-            # Servers that think in reasoning_content want it back on turns that call tools; OpenAI knows no such field.
+            # A server that sends reasoning_content expects it back with tool calls; OpenAI has no such field.
             if maker != "openai" and part.provider in (None, maker) and part.text:
                 fields["reasoning_content"] = fields.get("reasoning_content", "") + part.text
         elif isinstance(part, RawPart) and part.provider == maker and [*part.data] == ["reasoning_details"]:
@@ -65,7 +65,7 @@ def turns(message: Message, maker: str) -> Iterator[dict[str, Any]]:
     if message.parts and not content and message.role in ("tool", "user"):
         return
     turn: dict[str, Any] = {"role": message.role, "content": content, **fields}
-    # Several texts of the user are kept apart. Elsewhere not all servers know lists.
+    # A user's message with several texts stays a list. For other roles some servers accept only a string.
     if all(item["type"] == "text" for item in content) and (len(content) < 2 or message.role != "user"):
         turn["content"] = "".join(item["text"] for item in content)
     if calls:
@@ -87,15 +87,17 @@ def _content(role: Role, part: Part, maker: str) -> Iterator[dict[str, Any]]:
         case RawPart(provider=provider) if provider in ("openai", maker) and "item" not in part.data:
             yield dict(part.data)
         case CachePoint():
-            pass  # servers of this protocol find by themselves what they can keep
+            pass  # servers of this protocol cache prompts automatically
         case RawPart() if role == "assistant":
-            pass  # what another vendor wants back is of no use here
+            pass  # it belongs to another provider
         case _:
-            raise MisuseError(f"OpenAI takes no {type(part).__name__} in a message of the role {role!r}.")
+            raise MisuseError(
+                f"OpenAI's chat protocol has no place for a {type(part).__name__} in a message of the role {role!r}."
+            )
 
 
 def result_text(part: ToolResultPart, text: str) -> str:
-    """The text of a tool's result for a protocol that has no field for its outcome."""
+    """Return the text of a tool's result. A prefix states the outcome, because the protocol has no field for it."""
     return text if part.outcome == "error" and text.lower().startswith("error") else _PREFIXES[part.outcome] + text
 
 
@@ -104,20 +106,20 @@ def _result(part: ToolResultPart, maker: str) -> str | list[dict[str, Any]]:
         return result_text(part, part.text)
     if maker == "openai":
         raise MisuseError(
-            "OpenAI's chat protocol takes only text as the result of a tool: put the file into a message of the user."
+            "OpenAI's chat protocol takes only text as the result of a tool. Send the file in a user message instead."
         )
     return [item for content in part.content for item in _content("user", content, maker)]
 
 
 def _echo(part: FilePart, fields: dict[str, Any], maker: str) -> None:
-    """A file that the model has made, in the fields that it came in: a picture as it is, a sound by its id."""
+    """Write a file that the model made into the fields it arrived in: an image as it is, audio by its id."""
     if part.media_type.startswith("audio/") and part.file_id:
         fields["audio"] = {"id": part.file_id}
     elif part.media_type.startswith("image/") and maker != "openai":
         fields.setdefault("images", []).append(_file(part, maker))
     else:
         raise MisuseError(
-            f"OpenAI takes no {part.media_type} file in a message of the assistant; put it into one of the user's."
+            f"OpenAI takes no {part.media_type} file in an assistant message. Send the file in a user message instead."
         )
 
 
@@ -125,27 +127,32 @@ def _file(part: FilePart, maker: str) -> dict[str, Any]:
     kind, _, subtype = part.media_type.partition("/")
     if part.file_id is not None:
         if part.provider not in (None, maker):
-            raise MisuseError(f"The file {part.file_id!r} is kept by {part.provider}; {maker} can't read it.")
+            raise MisuseError(
+                f"The file {part.file_id!r} is stored at {part.provider}, so {maker} cannot read it. Send its data."
+            )
         return {"type": "file", "file": {"file_id": part.file_id}}
     data = "" if part.data is None else base64.b64encode(part.data).decode()
     location = f"data:{part.media_type};base64,{data}" if part.data is not None else part.url
     if location is None:
-        raise MisuseError("A FilePart needs data, a url or a file_id.")
+        raise MisuseError("This FilePart has no content. Pass data, url or file_id.")
     if kind == "image":
         detail = {"detail": part.detail} if part.detail else {}
         return {"type": "image_url", "image_url": {"url": location, **detail}}
     if part.data is None and (maker == "openai" or kind == "audio"):
-        raise MisuseError(f"OpenAI takes the url of an image only; give the data of this {part.media_type} file.")
+        raise MisuseError(f"OpenAI reads only images from a url. Pass the data of this {part.media_type} file.")
     if kind == "audio":
         return {"type": "input_audio", "input_audio": {"data": data, "format": _AUDIO_FORMATS.get(subtype, subtype)}}
     return {"type": "file", "file": {"filename": part.name or f"file.{subtype}", "file_data": location}}
 
 
 def told_tool(tool: ToolSpec | Mapping[str, Any]) -> Mapping[str, Any]:
-    """The definition of a tool."""
+    """Write the definition of a tool."""
     if not isinstance(tool, ToolSpec):
         if "input_schema" in tool or "functionDeclarations" in tool:
-            raise MisuseError(f"This tool has fields that only another provider knows: {shown(tool)}.")
+            raise MisuseError(
+                f"This tool has fields that only another provider knows: {shown(tool)}. "
+                "Pass a rxllm.ToolSpec, which suits all providers."
+            )
         return tool
     function: dict[str, Any] = {"name": tool.name, "parameters": tool.parameters}
     if tool.description:
@@ -156,14 +163,14 @@ def told_tool(tool: ToolSpec | Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def told_choice(choice: str | Mapping[str, Any] | None) -> str | Mapping[str, Any] | None:
-    """Which tool to call."""
+    """Write the tool choice."""
     if choice is None or not isinstance(choice, str) or choice in ("auto", "none", "required"):
         return choice
     return {"type": "function", "function": {"name": choice}}
 
 
 def told_format(form: str | ResponseSchema | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """The form of the answer."""
+    """Write the response format."""
     if isinstance(form, str):
         return {"type": "json_object"}
     if not isinstance(form, ResponseSchema):
