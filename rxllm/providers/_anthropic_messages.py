@@ -1,8 +1,8 @@
-"""What comes back by Anthropic's messages protocol, whole or as a stream of events.
+"""The reader of Anthropic's responses, whole or as a stream of events.
 
-An answer is a list of blocks, each with an index. Text, thinking and calls of the user's tools become parts as they
-come; any other block (server tools and their results, redacted thinking, compaction, what is yet to be invented)
-becomes a `RawPart` when it is whole, because the next request must have it back untouched.
+A response is a list of blocks, each with an index. Text, thinking and calls of the program's tools become parts as
+they arrive. Any other block (server tools and their results, redacted thinking, compaction, future kinds) becomes a
+`RawPart` when it is complete, because the next request must send it back unchanged.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ._finish import broken_off, finish_of, word_of
 __all__ = ["ClaudeDecoder", "whole_answer"]
 
 
-# Any, where a kind of delta or event that is yet to be invented may have something else under the same name.
+# A field is Any if a future kind of delta or event may give it another type.
 class _Delta(Struct, gc=False):
     type: str = ""
     text: Any = None
@@ -52,9 +52,9 @@ _decode_event = msgspec.json.Decoder(_Event).decode
 
 
 class _Block:
-    """A block that is not yet whole: a call, whose arguments go out as they come, or a raw one, which is kept.
+    """An incomplete block: a call, whose arguments are emitted as they arrive, or a raw block, which is collected.
 
-    What grows is kept in pieces, so that a block takes time linear in its size.
+    Growing texts are kept as lists of pieces and joined once, so that reading a block takes time linear in its size.
     """
 
     __slots__ = ("citations", "data", "has_arguments", "size", "texts")
@@ -67,12 +67,12 @@ class _Block:
         self.size = 0
 
     def add(self, delta: dict[str, Any], size: int) -> None:
-        """Add what a delta of this size in bytes says to a raw block."""
+        """Add a delta to a raw block; `size` is the size of the delta's event in bytes."""
         self.size += size
         if self.size > EVENT_BYTES:
-            raise ProtocolError(f"A block of the answer is larger than {EVENT_BYTES:,} bytes.")
+            raise ProtocolError(f"A block of the response is larger than the limit of {EVENT_BYTES:,} bytes.")
         for name, value in delta.items():
-            if name == "citation":  # one of citations_delta, to be listed
+            if name == "citation":  # a citations_delta brings one citation of the list
                 self.citations.append(value)
             elif name == "partial_json" and isinstance(value, str):
                 self.texts.setdefault(name, []).append(value)
@@ -99,7 +99,7 @@ class _Block:
 
 
 class ClaudeDecoder:
-    """One stream. Complete on ``message_stop``, if no error came."""
+    """The reader of one stream. The stream is complete after ``message_stop``, unless an error came."""
 
     __slots__ = (
         "_apart",
@@ -124,32 +124,34 @@ class ClaudeDecoder:
         self.ended = False
         self.failure: ProviderError | None = None
         self.finished = False  # a stop_reason came
-        self._spoken = False  # something was emitted
-        self._is_plain = False  # the next text continues the last part, which is a text
-        self._apart: int | None = None  # the index of a text block that follows another one, until it says something
+        self._spoken = False  # a chunk was emitted
+        self._is_plain = False  # the last part is a text, and the next text continues it
+        self._apart: int | None = None  # the index of an empty text block that follows another text block
         self._tally = Tally()
         self._calls = 0
-        self._reset = False  # the next chunk is to take that back
+        self._reset = False  # the next chunk must discard all earlier chunks
         self._blocks: dict[int, _Block] = {}
         self._id: str | None = None
         self._model: str | None = None
-        self._usage: Usage | None = None  # as the start told it
-        self._counts: Usage | None = None  # as the protocol counts
+        self._usage: Usage | None = None  # from message_start
+        self._counts: Usage | None = None  # by the protocol's way of counting, see `_whole_usage`
 
     def chunk(self, data: bytes) -> Chunk | None:
-        """What an event says."""
+        """Return the content of an event as a chunk; None if it has no content."""
         if self.ended:
             return None
         try:
             event = _decode_event(data)
         except UNREADABLE as error:
             word = data.strip()
-            if word == b"[DONE]":  # which some gateways send after message_stop, some instead of it
+            if word == b"[DONE]":  # some gateways send it after message_stop, some instead of it
                 self.ended, self.complete = True, self.finished and self.failure is None
                 return None
             if not word or object_of(json_of(data)).get("type", "error") not in _KNOWN_EVENTS:
-                return None  # some gateways' pings have no data
-            raise ProtocolError(f"A frame is not an event of the messages protocol: {error}.", frame=data) from None
+                return None  # some gateways send pings without data
+            raise ProtocolError(
+                f"The server sent a frame that is not an event of the messages protocol: {error}.", frame=data
+            ) from None
         delta = event.delta
         if event.type == "content_block_delta" and delta is not None:
             if delta.type == "text_delta" and self._is_plain and event.index not in self._blocks:
@@ -159,7 +161,10 @@ class ClaudeDecoder:
         return self._event(event, data)
 
     def rest(self) -> Chunk | None:
-        """What the start told, if nothing came after it; a block that is not whole can't be sent back."""
+        """Return the usage of ``message_start`` if no chunk was emitted.
+
+        Incomplete blocks are dropped, because the API would reject them in the next request.
+        """
         return None if self._spoken else self._said([], self._usage)
 
     def _event(self, event: _Event, data: bytes) -> Chunk | None:
@@ -181,11 +186,11 @@ class ClaudeDecoder:
             case "error" | "" if event.error or event.type:
                 self.complete = False
                 raise provider_error(json_of(data), data)
-            case _:  # ping, and what is yet to be invented
+            case _:  # ping, and future events
                 return None
 
     def _begun(self, message: dict[str, Any]) -> Chunk | None:
-        """The message starts; behind a proxy that asks again it may do so twice, and the second is the answer."""
+        """Start a message. Behind a proxy that retries, a second message may start; it replaces the first."""
         self._blocks.clear()
         self.complete = self.finished = False
         self._reset = self._spoken
@@ -198,7 +203,7 @@ class ClaudeDecoder:
         return self._said(_parts(message.get("content")), now=self._reset)
 
     def _counted(self, document: object) -> Usage | None:
-        """The totals so far. An event omits what has not changed since the one before."""
+        """Return the totals so far. An event leaves out the counts that have not changed."""
         counts = _usage(document)
         self._counts = self._counts.updated(counts) if self._counts and counts else counts or self._counts
         return _whole_usage(self._counts) if counts else None
@@ -206,7 +211,10 @@ class ClaudeDecoder:
     def _said(
         self, parts: list[Part], usage: Usage | None = None, raw: str | None = None, *, now: bool = False
     ) -> Chunk | None:
-        """A chunk, if there is anything to say. The first one also tells what ``message_start`` told."""
+        """Return a chunk, or None if it would be empty. The first chunk has the facts of ``message_start``.
+
+        With `now`, the chunk is emitted even if it is empty.
+        """
         if parts:
             self._is_plain = self._tally.add(parts) and self._apart is None
         if not (parts or usage or raw or now):
@@ -239,12 +247,12 @@ class ClaudeDecoder:
             case "tool_use":
                 self._calls += 1
                 if self._calls > CALLS:
-                    raise ProtocolError(f"The answer has more than {CALLS:,} tool calls.")
+                    raise ProtocolError(f"The response has more than {CALLS:,} tool calls.")
                 self._blocks[index] = _Block(block)
                 return [ToolCallPart(identity_of(block.get("id")), text_of(block.get("name")), "", index)]
             case _:
                 if len(self._blocks) >= PARTS:
-                    raise ProtocolError(f"The answer has more than {PARTS:,} parts.")
+                    raise ProtocolError(f"The response has more than {PARTS:,} parts.")
                 self._blocks[index] = _Block(block)
                 return []
 
@@ -266,7 +274,7 @@ class ClaudeDecoder:
                 if block:
                     block.has_arguments = True
                 return ToolCallPart(arguments=json, index=index)
-            case _:  # what is yet to be invented
+            case _:  # future deltas
                 return None
 
     def _text(self, text: str, *citations: dict[str, Any]) -> TextPart:
@@ -279,20 +287,21 @@ class ClaudeDecoder:
 
 
 def whole_answer(body: bytes) -> Chunk:
-    """The answer that was not streamed: a document that could be read is whole, whether or not it says why it ended.
+    """Read a response that was not streamed. It counts as complete even without a stop_reason.
 
     Raises:
-        ProviderError: the body is an error, although its status was 200, or tells that the server gave up.
-        ProtocolError: the body is neither.
+        ProviderError: the body reports an error, although its status was 200, or its stop_reason says that the server
+            gave up.
+        ProtocolError: the body is neither a message nor an error.
     """
     document = json_of(body)
     answer = object_of(document)
     if answer.get("error") or list_of(document):
         raise provider_error(document, body)
     if not isinstance(answer.get("content"), list):
-        raise ProtocolError("The answer is not a message: it has no content.", frame=body)
+        raise ProtocolError("The response is not a message: it has no content.", frame=body)
     if not all(text_of(object_of(block).get("type")) for block in list_of(answer["content"])):
-        raise ProtocolError("The answer is not a message: its content has what is no block.", frame=body)
+        raise ProtocolError("The response is not a message: its content has a block without a type.", frame=body)
     raw = word_of(answer.get("stop_reason")) or None
     chunk = Chunk(
         parts=_parts(answer["content"]),
@@ -317,7 +326,10 @@ def _parts(content: object) -> list[Part]:
 
 
 def _whole(index: int, block: dict[str, Any], *, apart: bool) -> list[Part]:
-    """The part that a whole block is; of an empty text or thought, none. `apart`: it follows a text."""
+    """Return the part for a complete block; nothing for an empty text or thinking block.
+
+    `apart` says that the block follows a text block, so its text must not be joined to that text.
+    """
     match block.get("type"):
         case "text":
             text, told = text_of(block.get("text")), list_of(block.get("citations"))
@@ -338,7 +350,7 @@ def _arguments(given: object) -> str:
 
 
 def _whole_usage(counts: Usage | None) -> Usage | None:
-    """The same, where the input includes what was read from a cache or written to one, as everywhere else."""
+    """Return the usage with cached tokens included in `input_tokens`, as in `Usage`; the protocol counts them apart."""
     if counts is None or counts.input_tokens is None:
         return counts
     kept = (counts.cache_read_input_tokens or 0) + (counts.cache_creation_input_tokens or 0)
@@ -346,7 +358,7 @@ def _whole_usage(counts: Usage | None) -> Usage | None:
 
 
 def _usage(document: object) -> Usage | None:
-    """The counts so far. Those of ``message_delta`` are totals, too, and what they omit stays as it was."""
+    """Return the counts of a usage document. Those of ``message_delta`` are totals, too."""
     if not object_of(document):
         return None
     return Usage(

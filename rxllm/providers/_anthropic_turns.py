@@ -1,4 +1,4 @@
-"""Requests of Anthropic's messages protocol: conversations, tools and files as it writes them."""
+"""The writer of Anthropic's requests: conversations, tools and files in the form of the messages protocol."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _EFFORTS = ("low", "medium", "high", "xhigh", "max")
 
 
 def system_of(messages: tuple[Message, ...]) -> str | list[dict[str, Any]] | None:
-    """What the system says, which the protocol keeps apart from the conversation."""
+    """Return the system's messages, which the protocol keeps apart from the conversation."""
     blocks = [block for message in messages if message.role == "system" for block in _content(message)]
     if len(blocks) == 1 and blocks[0].keys() == {"type", "text"}:
         return str(blocks[0]["text"])
@@ -40,10 +40,12 @@ def system_of(messages: tuple[Message, ...]) -> str | list[dict[str, Any]] | Non
 
 
 def conversation_of(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
-    """Turns of the user and the assistant. Results of tools are the user's, and all of one turn go into one message.
+    """Return the turns of the user and the assistant.
+
+    Tool results belong to the user's turn. Consecutive messages of one side become one turn.
 
     Raises:
-        MisuseError: the protocol has no place for something in it.
+        MisuseError: the protocol cannot carry a part, a file or a field of the messages.
     """
     turns: list[dict[str, Any]] = []
     for message in messages:
@@ -55,7 +57,7 @@ def conversation_of(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
         content = _content(message)
         if content and turns and turns[-1]["role"] == role:
             turns[-1]["content"] += content
-        elif content:  # the API refuses empty ones
+        elif content:  # the API rejects empty turns
             turns.append({"role": role, "content": content})
     if not turns:
         raise MisuseError("Anthropic needs at least one message that is not the system's, with something in it.")
@@ -67,7 +69,7 @@ def _content(message: Message) -> list[dict[str, Any]]:
     for part in message.parts:
         if isinstance(part, CachePoint):
             if not blocks:
-                raise MisuseError("A CachePoint stands behind what is to be kept; nothing stands before this one.")
+                raise MisuseError("A CachePoint caches the parts before it, but this one has none. Put it after them.")
             blocks[-1] = {**blocks[-1], "cache_control": _mark(part)}
         else:
             blocks += _blocks(message.role, part)
@@ -81,11 +83,11 @@ def _mark(point: CachePoint) -> dict[str, str]:
 def _blocks(role: Role, part: Part) -> Iterator[dict[str, Any]]:
     match part:
         case TextPart() | RefusalPart():
-            # The API refuses a text of only white space, which its models send before a call.
+            # The models send texts of only white space before a call, and the API rejects them in a request.
             if part.text and (role != "assistant" or not part.text.isspace()):
                 yield {"type": "text", "text": part.text, **_citations(role, part)}
         case ReasoningPart() if role == "assistant":
-            # The API refuses thoughts without its own signature.
+            # The API rejects reasoning without its own signature.
             if part.signature and part.provider in (None, MAKER):
                 yield {"type": "thinking", "thinking": part.text, "signature": part.signature}
         case ToolCallPart() if role == "assistant":
@@ -102,9 +104,9 @@ def _blocks(role: Role, part: Part) -> Iterator[dict[str, Any]]:
         case RawPart(provider="anthropic"):
             yield dict(part.data)
         case RawPart() if role == "assistant":
-            pass  # what another vendor wants back is of no use here
+            pass  # it belongs to another provider
         case _:
-            raise MisuseError(f"Anthropic takes no {type(part).__name__} in a message of the role {role!r}.")
+            raise MisuseError(f"Anthropic has no place for a {type(part).__name__} in a message of the role {role!r}.")
 
 
 def _result(part: ToolResultPart) -> dict[str, Any]:
@@ -115,7 +117,7 @@ def _result(part: ToolResultPart) -> dict[str, Any]:
 
 
 def _citations(role: Role, part: TextPart | RefusalPart) -> dict[str, Any]:
-    """The citations of an answer's text that are Anthropic's; those of another vendor are of no use here."""
+    """Return the text's citations that are in Anthropic's form. Those of other providers are left out."""
     if role != "assistant" or isinstance(part, RefusalPart) or not part.citations:
         return {}
     known = [dict(each) for each in part.citations if str(each.get("type")).endswith("_location")]
@@ -127,13 +129,15 @@ def _file(part: FilePart) -> dict[str, Any]:
     block = "image" if kind == "image" else "document"
     if part.file_id is not None:
         if part.provider not in (None, MAKER):
-            raise MisuseError(f"The file {part.file_id!r} is kept by {part.provider}; Anthropic can't read it.")
+            raise MisuseError(
+                f"The file {part.file_id!r} is stored at {part.provider}, so Anthropic cannot read it. Send its data."
+            )
         source = {"type": "file", "file_id": part.file_id}
     elif kind not in ("image", "text") and part.media_type != "application/pdf":
         raise MisuseError(f"Anthropic takes images, PDF documents and plain text, not {part.media_type}.")
     elif part.data is None:
         if part.url is None:
-            raise MisuseError("A FilePart needs data, a url or a file_id.")
+            raise MisuseError("This FilePart has no content. Pass data, url or file_id.")
         source = {"type": "url", "url": part.url}
     elif kind == "text":
         source = {"type": "text", "media_type": "text/plain", "data": part.data.decode("utf-8", "replace")}
@@ -147,10 +151,13 @@ def _file(part: FilePart) -> dict[str, Any]:
 
 
 def told_tool(tool: ToolSpec | Mapping[str, Any]) -> Mapping[str, Any]:
-    """The definition of a tool."""
+    """Return the definition of a tool."""
     if not isinstance(tool, ToolSpec):
         if "function" in tool or "functionDeclarations" in tool or "parameters" in tool:
-            raise MisuseError(f"This tool has fields that only another provider knows: {shown(tool)}.")
+            raise MisuseError(
+                f"This tool has fields that only another provider knows: {shown(tool)}. "
+                "Pass a rxllm.ToolSpec, which suits all providers."
+            )
         return tool
     told: dict[str, Any] = {"name": tool.name, "input_schema": tool.parameters}
     if tool.description:
@@ -161,7 +168,7 @@ def told_tool(tool: ToolSpec | Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def told_choice(parameters: Parameters) -> Mapping[str, Any] | None:
-    """Which tool to call, and whether several at once."""
+    """Return the tool choice, with the setting for parallel calls."""
     choice = parameters.tool_choice
     if choice is not None and not isinstance(choice, str):
         return choice
@@ -180,15 +187,17 @@ def told_choice(parameters: Parameters) -> Mapping[str, Any] | None:
 
 
 def output_config(parameters: Parameters) -> dict[str, Any] | None:
-    """The form of the answer, and how hard to think.
+    """Return the response format and the effort.
 
     Raises:
-        MisuseError: the protocol knows no such form or effort.
+        MisuseError: the protocol does not have this response format or effort.
     """
     told: dict[str, Any] = {}
     form, effort = parameters.response_format, parameters.effort
     if form == "json":
-        raise MisuseError("Anthropic's models answer in JSON by a schema only: give response_format one.")
+        raise MisuseError(
+            "Anthropic's models answer in JSON by a schema only. Pass a ResponseSchema as response_format."
+        )
     if form is not None:
         told["format"] = {"type": "json_schema", "schema": form.schema} if isinstance(form, ResponseSchema) else form
     if effort is not None and effort != "none":

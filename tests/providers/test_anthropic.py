@@ -487,7 +487,7 @@ class TestWhole:
     def test_a_block_that_is_none_makes_no_answer(self, content):
         """It is not left out in silence."""
         body = b'{"type":"message","content":%s,"stop_reason":"end_turn"}' % content.encode()
-        with pytest.raises(ProtocolError, match="not a message: its content has what is no block") as caught:
+        with pytest.raises(ProtocolError, match="not a message: its content has a block without a type") as caught:
             Anthropic("x")._whole(body, asked())
         assert body == caught.value.frame
 
