@@ -31,7 +31,7 @@ __all__ = ["ConverseDecoder", "converse_error", "whole_answer"]
 _PASSING = "modelstreamerrorexception"  # AWS says to send the request again
 
 
-# Any, where a kind of event that is yet to be invented may have something else under the same name.
+# A field is Any if a future kind of event may give it another type.
 class _Delta(Struct, gc=False, rename="camel"):
     text: Any = None
     tool_use: Any = None
@@ -155,7 +155,7 @@ class ConverseDecoder:
     def _said(
         self, parts: list[Part], usage: Usage | None = None, raw: str | None = None, model: str | None = None
     ) -> Chunk | None:
-        """A chunk, if there is anything to say; the first one tells who answers."""
+        """Return a chunk, or None if it would be empty. Only the first chunk names the provider."""
         if parts:
             self._tally.add(parts)
         if not (parts or usage or raw or model):
@@ -178,13 +178,13 @@ class ConverseDecoder:
         self._text = -1
         block = _Block(kind, data)
         if len(self._blocks) >= PARTS:
-            raise ProtocolError(f"The answer has more than {PARTS:,} parts.")
+            raise ProtocolError(f"The response has more than {PARTS:,} parts.")
         self._blocks[index] = block
         if not block.is_call:
             return []
         self._calls += 1
         if self._calls > CALLS:
-            raise ProtocolError(f"The answer has more than {CALLS:,} tool calls.")
+            raise ProtocolError(f"The response has more than {CALLS:,} tool calls.")
         return [ToolCallPart(identity_of(data.get("toolUseId")), text_of(data.get("name")), "", index)]
 
     def _grown(self, index: int, delta: _Delta, size: int) -> Chunk | None:

@@ -137,7 +137,7 @@ class Calls:
         target = target or self._by_index.get(place)
         if target is None or target.is_another(identity, name, arguments, by_index=index is not None):
             if self._opened >= CALLS:
-                raise ProtocolError(f"The answer has more than {CALLS:,} tool calls.")
+                raise ProtocolError(f"The response has more than {CALLS:,} tool calls.")
             target = self._by_index[place] = _Call(self._opened)
             self._held.append(target)
             self._opened += 1

@@ -30,7 +30,7 @@ from ._finish import broken_off, finish_of
 __all__ = ["CohereDecoder", "whole_answer"]
 
 
-# Any, where a kind of event that is yet to be invented may have something else under the same name.
+# A field is Any if a future kind of event may give it another type.
 class _Message(Struct, gc=False):
     content: Any = None
     tool_plan: Any = None
@@ -150,7 +150,7 @@ class CohereDecoder:
     def _said(
         self, parts: list[Part], usage: Usage | None = None, raw: str | None = None, logprobs: object = None
     ) -> Chunk | None:
-        """A chunk, if there is anything to say; the first one tells who answers."""
+        """Return a chunk, or None if it would be empty. Only the first chunk names the provider."""
         if parts:
             self._tally.add(parts)
         if not (parts or usage or raw):
@@ -194,7 +194,7 @@ class CohereDecoder:
             return self._fragment(ToolCallPart(arguments=arguments, index=index)) if arguments else None
         self._calls += 1
         if self._calls > CALLS:
-            raise ProtocolError(f"The answer has more than {CALLS:,} tool calls.")
+            raise ProtocolError(f"The response has more than {CALLS:,} tool calls.")
         if not arguments:
             self._bare.add(index)
         self._text = -1

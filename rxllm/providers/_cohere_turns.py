@@ -138,7 +138,7 @@ def _image(part: FilePart) -> dict[str, Any]:
     if part.file_id is not None:
         raise MisuseError(f"Cohere keeps no file {part.file_id!r}: give the FilePart's data or url.")
     if part.data is None and part.url is None:
-        raise MisuseError("A FilePart needs data or a url.")
+        raise MisuseError("This FilePart has no content. Pass data or url.")
     data = (
         f"data:{part.media_type};base64,{base64.b64encode(part.data).decode()}" if part.data is not None else part.url
     )

@@ -31,7 +31,7 @@ def bounded(items: list[Any], bound: int, what: str) -> list[Any]:
         ProtocolError: the answer has more items than the bound allows.
     """
     if len(items) > bound:
-        raise ProtocolError(f"The answer has more than {bound:,} {what}.")
+        raise ProtocolError(f"The response has more than {bound:,} {what}.")
     return items
 
 
@@ -146,13 +146,13 @@ class Tally:
             if is_new or isinstance(part, (FilePart, RawPart)):
                 self._parts += 1
                 if self._parts > PARTS:
-                    raise ProtocolError(f"The answer has more than {PARTS:,} parts.")
+                    raise ProtocolError(f"The response has more than {PARTS:,} parts.")
             # What follows a signed part is a part of its own.
             self._last = None if getattr(part, "signature", None) else place
             if isinstance(part, TextPart) and part.citations:
                 self._citations += len(part.citations)
                 if self._citations > CITATIONS:
-                    raise ProtocolError(f"The answer has more than {CITATIONS:,} citations.")
+                    raise ProtocolError(f"The response has more than {CITATIONS:,} citations.")
         return self.ends_in_text
 
     @property

@@ -39,7 +39,7 @@ class Details:
             key = (index if index is not None else item.get("id"), item.get("type"))
             joined = self._items.setdefault(key, {})
             if len(self._items) > PARTS:
-                raise ProtocolError(f"The answer has more than {PARTS:,} details of its reasoning.")
+                raise ProtocolError(f"The response has more than {PARTS:,} details of its reasoning.")
             for name, value in item.items():
                 if name in _TEXTS and isinstance(value, str):
                     self._texts.setdefault((key, name), []).append(value)

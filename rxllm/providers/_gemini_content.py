@@ -193,7 +193,7 @@ class GeminiDecoder:
         raw: str | None = None,
         logprobs: Mapping[str, Any] | None = None,
     ) -> Chunk | None:
-        """A chunk, if there is anything to say. The first one also tells who says it."""
+        """Return a chunk, or None if it would be empty. The first chunk has the id, the model and the provider."""
         if parts:
             self._is_plain = self._tally.add(parts)
         if not (parts or usage or raw or logprobs):
@@ -243,7 +243,7 @@ class GeminiDecoder:
             parts += self._closed()
             index, self._calls = self._calls, self._calls + 1
             if self._calls > CALLS:
-                raise ProtocolError(f"The answer has more than {CALLS:,} tool calls.")
+                raise ProtocolError(f"The response has more than {CALLS:,} tool calls.")
             # Only some models give ids. One of ours names the response, so that no two turns have the same.
             identity = identity_of(call.get("id")) or f"call_{self._id}_{index}"
             arguments = ""

@@ -160,11 +160,11 @@ def _result(part: ToolResultPart, names: Mapping[str, str], maker: str) -> dict[
 def _file(part: FilePart, maker: str) -> dict[str, Any]:
     if part.file_id is not None:
         if part.provider not in (None, maker):
-            raise MisuseError(f"The file {part.file_id!r} is kept by {part.provider}; Gemini can't read it.")
+            raise MisuseError(f"The file {part.file_id!r} is stored at {part.provider}, so Gemini cannot read it.")
         return _place(part, part.file_id)
     if part.data is None:
         if part.url is None:
-            raise MisuseError("A FilePart needs data, a url or a file_id.")
+            raise MisuseError("This FilePart has no content. Pass data, url or file_id.")
         return _place(part, part.url)
     if "*" in part.media_type:
         raise MisuseError(

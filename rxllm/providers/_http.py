@@ -161,7 +161,7 @@ class HTTPProvider(LLM):
         """Return a digest of the model, the URL, the key and all other headers.
 
         Raises:
-            MisuseError: a `client`, or a function that returns the key, may change who sends the request.
+            MisuseError: a `client`, or a function that returns the key, may change the sender of the request.
         """
         changing = "client" if self.client is not None else "api_key" if callable(self.api_key) else None
         if changing:

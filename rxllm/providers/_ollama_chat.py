@@ -139,7 +139,7 @@ class OllamaDecoder:
         """A call, which comes whole."""
         index, self._calls = self._calls, self._calls + 1
         if self._calls > CALLS:
-            raise ProtocolError(f"The answer has more than {CALLS:,} tool calls.")
+            raise ProtocolError(f"The response has more than {CALLS:,} tool calls.")
         function = object_of(call.get("function"))
         arguments = function.get("arguments")
         if not isinstance(arguments, str):

@@ -65,7 +65,7 @@ def _turns(message: Message, names: dict[str, str]) -> Iterator[dict[str, Any]]:
             case ReasoningPart() if is_answer:
                 thoughts += [part.text] if part.provider == MAKER else []
             case RawPart() if is_answer:
-                pass  # what another vendor wants back is of no use here
+                pass  # it belongs to another provider
             case CachePoint():
                 pass  # the server finds by itself what it can keep
             case _:

@@ -138,7 +138,7 @@ class ResponsesDecoder:
         self.background = False
         self.seen: int | None = None
         self._maker = maker
-        self._keeper = keeper  # who made items that only their maker can read, if the server is but a gateway
+        self._keeper = keeper  # provider name of the raw items; a gateway's maker may differ
         self._custom = custom  # names of the program's tools that take text; servers have such tools of their own, too
         self._model = ""
         self._items: dict[int | str, _Item] = {}  # by the server's number, or else its id
@@ -240,7 +240,7 @@ class ResponsesDecoder:
         if known is None or known.kind != kind:
             self._opened += 1
             if self._opened > PARTS:
-                raise ProtocolError(f"The answer has more than {PARTS:,} items.")
+                raise ProtocolError(f"The response has more than {PARTS:,} items.")
             known = self._last = _Item(kind, self._opened - 1)
             self._is_plain = False
             self._items.update(dict.fromkeys(keys, known))
@@ -294,7 +294,7 @@ class ResponsesDecoder:
             identity, name = identity_of(item.get("call_id") or item.get("id")), text_of(item.get("name"))
             if known.call is None and identity and name:
                 if self._calls >= CALLS:
-                    raise ProtocolError(f"The answer has more than {CALLS:,} tool calls.")
+                    raise ProtocolError(f"The response has more than {CALLS:,} tool calls.")
                 known.call, self._calls = self._calls, self._calls + 1
                 arguments = _arguments(item)
                 known.said = len(arguments)
@@ -398,7 +398,7 @@ class ResponsesDecoder:
         raw: str | None = None,
         logprobs: Sequence[object] = (),
     ) -> Chunk | None:
-        """A chunk, if there is anything to say. The first one also tells who says it."""
+        """Return a chunk, or None if it would be empty. The first chunk has the id, the model and the provider."""
         if parts:
             self._is_plain = self._tally.add(parts)
         if not (parts or usage or raw or logprobs):
@@ -430,7 +430,7 @@ def whole_response(body: bytes, maker: str = "openai", custom: Collection[str] =
     if not isinstance(response.get("output"), list):
         if list_of(document) or response.get("error") or tells_error(document):
             raise provider_error(document, body)
-        raise ProtocolError("The answer is not a response: it has no output.", frame=body)
+        raise ProtocolError("The body is not a response of the Responses protocol: it has no output.", frame=body)
     if status in ("queued", "in_progress"):
         raise ProtocolError(f"The answer is not finished: its status is {status}.", frame=body)
     decoder = ResponsesDecoder(maker, custom, keeper)

@@ -1,7 +1,4 @@
-"""Requests of the Responses protocol: conversations, tools and forms of answers as it writes them.
-
-It is one room because the fields of a request, and whether they exist, follow from one table.
-"""
+"""The writer of Responses requests: conversations, tools and response formats in the protocol's form."""
 
 from __future__ import annotations
 
@@ -254,11 +251,11 @@ def _content(message: Message, part: Part, maker: str) -> Iterator[dict[str, Any
         case RawPart() if part.provider in ("openai", maker) and role != "assistant":
             yield dict(part.data)
         case CachePoint():
-            pass  # servers of this protocol find by themselves what they can keep
+            pass  # servers of this protocol cache prompts automatically
         case RawPart() if role == "assistant":
-            pass  # what another vendor, or another protocol, wants back is of no use here
+            pass  # it belongs to another provider or protocol
         case _:
-            raise MisuseError(f"OpenAI takes no {type(part).__name__} in a message of the role {role!r}.")
+            raise MisuseError(f"OpenAI has no place for a {type(part).__name__} in a message of the role {role!r}.")
 
 
 def _output(part: ToolResultPart, maker: str) -> str | list[dict[str, Any]]:
@@ -271,10 +268,10 @@ def _output(part: ToolResultPart, maker: str) -> str | list[dict[str, Any]]:
 
 
 def _picture(part: FilePart, maker: str) -> dict[str, Any]:
-    """A picture that the server's own tool has made."""
+    """Write an image that the server's own tool made."""
     if part.provider != maker or not part.file_id or not part.media_type.startswith("image/"):
         raise MisuseError(
-            f"OpenAI takes no {part.media_type} file in a message of the assistant; put it into one of the user's."
+            f"OpenAI takes no {part.media_type} file in an assistant message. Send the file in a user message instead."
         )
     result = {} if part.data is None else {"result": base64.b64encode(part.data).decode(), "status": "completed"}
     return {"type": "image_generation_call", "id": part.file_id, **result}
@@ -283,11 +280,11 @@ def _picture(part: FilePart, maker: str) -> dict[str, Any]:
 def _file(part: FilePart, maker: str) -> dict[str, Any]:
     kind, _, subtype = part.media_type.partition("/")
     if kind == "audio":
-        raise MisuseError("The Responses protocol takes no sound; say OpenAI(…, api='chat').")
+        raise MisuseError("The Responses protocol takes no audio. Use OpenAI(…, api='chat').")
     if part.file_id is not None and part.provider not in (None, maker):
-        raise MisuseError(f"The file {part.file_id!r} is kept by {part.provider}; {maker} can't read it.")
+        raise MisuseError(f"The file {part.file_id!r} is stored at {part.provider}, so {maker} cannot read it.")
     if part.file_id is None and part.data is None and part.url is None:
-        raise MisuseError("A FilePart needs data, a url or a file_id.")
+        raise MisuseError("This FilePart has no content. Pass data, url or file_id.")
     data = None if part.data is None else f"data:{part.media_type};base64,{base64.b64encode(part.data).decode()}"
     if kind == "image":
         place = {"file_id": part.file_id} if part.file_id else {"image_url": data or part.url}

@@ -88,23 +88,23 @@ class Bedrock(HTTPProvider):
         )
 
     def kind(self, request: Request) -> Literal["llm", "chat_model"]:
-        """It converses."""
+        """Return ``"chat_model"``: the protocol carries conversations."""
         return "chat_model"
 
     def service(self, request: Request) -> Service:
-        """Who answers, and where."""
+        """Return the provider and its address."""
         return attrs.evolve(super().service(request), provider=MAKER)
 
     def identity(self) -> str:
-        """As of any provider over HTTP.
+        """Return a digest of the model, the URL, the key and all other headers.
 
         Raises:
-            MisuseError: requests are signed, and the credentials say who asks.
+            MisuseError: AWS credentials sign the requests. They determine the account, but may change at any time.
         """
         if self._signs:
             raise MisuseError(
-                "cached() cannot derive a stable key for this Bedrock, since AWS credentials say who asks. Say "
-                "cached(…, name='…'): whoever uses the same name in the same store shares the answers."
+                "cached() cannot derive a stable key for this Bedrock, because the AWS credentials may change the "
+                "account. Pass cached(…, name='…'); models with the same name in the same store share their answers."
             )
         return super().identity()
 

@@ -35,7 +35,7 @@ class Cohere(HTTPProvider):
     _OFFERS: ClassVar[frozenset[str]] = frozenset(("tools", "json_schema", "images", "reasoning", "usage"))
 
     def kind(self, request: Request) -> Literal["llm", "chat_model"]:
-        """It converses."""
+        """Return ``"chat_model"``: the protocol carries conversations."""
         return "chat_model"
 
     @property

@@ -59,11 +59,11 @@ class Gemini(HTTPProvider):
     )
 
     def kind(self, request: Request) -> Literal["llm", "chat_model"]:
-        """It converses."""
+        """Return ``"chat_model"``: the protocol carries conversations."""
         return "chat_model"
 
     def service(self, request: Request) -> Service:
-        """Who answers, and where."""
+        """Return the provider and its address."""
         return attrs.evolve(super().service(request), provider=self._maker)
 
     @property

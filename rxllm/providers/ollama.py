@@ -82,7 +82,7 @@ class Ollama(HTTPProvider):
         )
 
     def kind(self, request: Request) -> Literal["llm", "chat_model"]:
-        """It converses."""
+        """Return ``"chat_model"``: the protocol carries conversations."""
         return "chat_model"
 
     @property
