@@ -55,7 +55,7 @@ def _metadata(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
 
 def _bound_listeners(handlers: Iterable[Listener | BoundListener]) -> tuple[BoundListener, ...]:
     if not isinstance(cast("object", handlers), Iterable):
-        raise MisuseError(f"handlers must be a list, not {type(handlers).__name__}: say handlers=[…].")
+        raise MisuseError(f"handlers must be a list, not {type(handlers).__name__}. Pass handlers=[…].")
     given = tuple(handlers)
     for handler in given:
         if isinstance(cast("object", handler), type):

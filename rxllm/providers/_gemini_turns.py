@@ -140,7 +140,7 @@ def _result(part: ToolResultPart, names: Mapping[str, str], maker: str) -> dict[
     if not name:
         raise MisuseError(
             f"Gemini needs the name of the tool that gave the result {part.id!r}: no call of the conversation has this "
-            "id. Say ToolResultPart(…, name=…)."
+            "id. Pass ToolResultPart(…, name=…)."
         )
     files: list[dict[str, Any]] = []
     for item in part.content:

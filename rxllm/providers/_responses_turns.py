@@ -91,7 +91,7 @@ def response_fields(request: Request, model: str, maker: str, keeper: str) -> di
     stored = extra.get("store") is True
     if request.stop_sequences is not None or request.seed is not None:
         lacking = "seed" if request.stop_sequences is None else "stop_sequences"
-        raise MisuseError(f"The Responses protocol has no {lacking}; leave it out, or say OpenAI(…, api='chat').")
+        raise MisuseError(f"The Responses protocol has no {lacking}; leave it out, or pass OpenAI(…, api='chat').")
     for name in ("background", "previous_response_id"):
         if extra.get(name) and not stored:
             raise MisuseError(f"{name} needs a response that OpenAI keeps: add 'store': True to extra.")

@@ -117,7 +117,7 @@ class Bedrock(HTTPProvider):
         region = self.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
         region = region or _region_of(self._given_base)
         if not region:
-            raise MisuseError("Which AWS region? Set AWS_REGION, or say Bedrock(…, region='us-east-1').")
+            raise MisuseError("There is no AWS region: set AWS_REGION, or pass Bedrock(…, region='us-east-1').")
         if not region.replace("-", "").isalnum() or not region.isascii():
             raise MisuseError(f"An AWS region is like us-east-1, not {region!r:.50}.")
         return region
@@ -144,7 +144,7 @@ class Bedrock(HTTPProvider):
             return {"authorization": f"Bearer {self._key}", **accepted}
         if self._signs and not has_botocore():
             raise MisuseError(
-                "There is no key for Amazon Bedrock: set AWS_BEARER_TOKEN_BEDROCK, or say Bedrock(…, api_key=…). To "
+                "There is no key for Amazon Bedrock: set AWS_BEARER_TOKEN_BEDROCK, or pass Bedrock(…, api_key=…). To "
                 "sign requests with AWS credentials, install the extra: pip install 'rxllm[bedrock]'."
             )
         return accepted
@@ -158,7 +158,7 @@ class Bedrock(HTTPProvider):
     def _body(self, request: Request) -> dict[str, Any]:
         refuse_several(request.extra)
         if request.seed is not None:
-            raise MisuseError("Bedrock's Converse API takes no seed; temperature=0 comes nearest to the same answer.")
+            raise MisuseError("The Converse API takes no seed. Use temperature=0 for the most repeatable answers.")
         conversation = Conversation(request.messages)
         inference = {
             "maxTokens": request.max_tokens,
@@ -192,7 +192,7 @@ class Bedrock(HTTPProvider):
                 told["k"] = request.top_k
             else:
                 raise MisuseError(
-                    f"Bedrock's Converse API has no top_k, and it is not known what {model} calls it: say "
+                    f"Bedrock's Converse API has no top_k, and rxllm does not know the field of {model}. Pass "
                     "extra={'additionalModelRequestFields': {…}}."
                 )
         if request.effort == "none":

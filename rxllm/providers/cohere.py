@@ -52,14 +52,14 @@ class Cohere(HTTPProvider):
             return {"authorization": f"Bearer {key}"}
         host = urlsplit(self._base).hostname or ""
         if host.startswith("api.cohere.") and "authorization" not in {name.lower() for name in self.headers or {}}:
-            raise MisuseError(f"There is no key for {host}: set CO_API_KEY, or say Cohere(…, api_key=…).")
+            raise MisuseError(f"There is no key for {host}: set CO_API_KEY, or pass Cohere(…, api_key=…).")
         return {}
 
     def _body(self, request: Request) -> dict[str, Any]:
         refuse_several(request.extra)
         if request.effort not in (None, "none"):
             raise MisuseError(
-                f"Cohere's models know no effort {request.effort!r}: say how many tokens to think, "
+                f"Cohere's models have no effort {request.effort!r}. Pass a limit for the reasoning tokens instead: "
                 "extra={'thinking': {'type': 'enabled', 'token_budget': …}}."
             )
         messages = [turn for message in request.messages for turn in turns(message)]

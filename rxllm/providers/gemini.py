@@ -106,7 +106,7 @@ class Gemini(HTTPProvider):
             advice = (
                 "say Gemini(…, api_key=…) with an access token, as gcloud auth print-access-token prints it"
                 if self._is_project
-                else "set GEMINI_API_KEY, or say Gemini(…, api_key=…)"
+                else "set GEMINI_API_KEY, or pass Gemini(…, api_key=…)"
             )
             raise MisuseError(f"There is no key for {host}: {advice}.")
         return {}

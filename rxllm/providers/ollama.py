@@ -100,7 +100,7 @@ class Ollama(HTTPProvider):
             return {"authorization": f"Bearer {key}", **accepted}
         given = {name.lower() for name in self.headers or {}}
         if urlsplit(self._base).hostname == "ollama.com" and "authorization" not in given:
-            raise MisuseError("There is no key for ollama.com: set OLLAMA_API_KEY, or say Ollama(…, api_key=…).")
+            raise MisuseError("There is no key for ollama.com: set OLLAMA_API_KEY, or pass Ollama(…, api_key=…).")
         return accepted
 
     def _body(self, request: Request) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def test_files_go_back_as_they_came():
 def test_a_file_that_cannot_go_back_is_refused():
     """Before anything is sent."""
     answer = asked({"images": [URL]})
-    with pytest.raises(MisuseError, match="no image/png file in a message of the assistant"):
+    with pytest.raises(MisuseError, match="no image/png file in an assistant message"):
         OpenAI("m", api_key="k").invoke([answer, ("user", "another")])
 
 

@@ -183,7 +183,7 @@ def test_effort_becomes_a_level_or_a_budget(model, effort, thinking):
         ({"prompt": [Message("user", extra={"a": 1})]}, "no field 'a'"),
         ({"prompt": [Message("system", [FilePart("image/png", b"x")])]}, "no FilePart in a message of the role 'syst"),
         ({"prompt": [Message("user", [FilePart("image/*", b"x")])]}, "needs the exact media type of a file's data"),
-        ({"prompt": [Message("user", [FilePart("image/png")])]}, "needs data, a url or a file_id"),
+        ({"prompt": [Message("user", [FilePart("image/png")])]}, "Pass data, url or file_id"),
         ({"prompt": [Message("user", [FilePart("a/b", file_id="f", provider="openai")])]}, "is stored at openai"),
         ({"prompt": [Message("tool", [ToolResultPart("call_9", "x")])]}, "needs the name of the tool"),
         ({"extra": {"contents": []}}, "Pass the messages as the prompt"),
