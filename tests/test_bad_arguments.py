@@ -23,7 +23,7 @@ CASES = {
     "Cassette": (Cassette.read, [None, *NO_TEXTS, "\ud800", "\x00", "/nowhere/at/all"]),
     "Replay": (Replay, [None, *NO_TEXTS, "\ud800", "\x00"]),
     "speed": (lambda value: Replay(Cassette("x", []), speed=value), [None, *NO_NUMBERS, 0]),
-    "api": (lambda value: OpenAI("m", api=value), ["", "responses", 0, HUGE]),
+    "api": (lambda value: OpenAI("m", api=value), ["", "response", 0, HUGE]),
     "role": (lambda value: Message(value, "hi"), [None, "human", *NO_TEXTS]),
     "parts of a chunk": (
         lambda value: rxllm.Chunk(parts=value),
