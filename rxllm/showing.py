@@ -51,13 +51,18 @@ def shown_call(name: str, arguments: Iterable[str], value: Any) -> str:
     return called(name, [*arguments, *config])
 
 
+def _fields(kind: Any) -> tuple[attrs.Attribute[Any], ...]:
+    fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(kind)
+    return fields
+
+
 def set_fields(value: Any) -> Iterator[tuple[attrs.Attribute[Any], str]]:
     """The fields of an attrs object that differ from their defaults, each with its value as code.
 
     A field with ``metadata={"shown": False}`` is left out, and `brief` shows the fields of one with
     ``metadata={"inline": True}`` as if they were the object's own.
     """
-    for field in cast("tuple[attrs.Attribute[Any], ...]", attrs.fields(type(value))):
+    for field in _fields(type(value)):
         if field.repr is False or not field.metadata.get("shown", True):
             continue
         show: Any = field.repr if callable(field.repr) else shown_code
@@ -81,9 +86,7 @@ def _is_default(field: Any, content: object) -> bool:
 
 def brief(self: Any) -> str:
     """The repr of an attrs object: the call that makes it, without what is as if nobody had set it."""
-    places = [
-        field.name for field in cast("tuple[attrs.Attribute[Any], ...]", attrs.fields(type(self))) if not field.kw_only
-    ]
+    places = [field.name for field in _fields(type(self)) if not field.kw_only]
     placed: list[str] = []
     named: list[str] = []
     for field, content in set_fields(self):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from attrs import field, frozen
 
@@ -71,8 +71,9 @@ def _info(name: str, where: Any) -> Iterable[ProviderInfo]:
     streaming: Literal["native", "single emission"] = "single emission"
     if not isinstance(kind, type) or not issubclass(kind, LLM) or kind.chunks is not LLM.chunks:
         streaming = "native"
-    offers: set[str] = set(getattr(kind, "_OFFERS", ()))
-    keys: tuple[str, ...] = getattr(kind, "_KEYS", ())
+    declared = cast("object", kind)
+    offers: set[str] = set(getattr(declared, "_OFFERS", ()))
+    keys: tuple[str, ...] = getattr(declared, "_KEYS", ())
     house = HOUSES.get(name)
     if house is not None and name not in ("ollama", "openai"):
         offers -= set(house.lacks)
