@@ -96,7 +96,7 @@ def test_objects_that_are_not_handlers_are_refused():
 @pytest.mark.parametrize(
     ("config", "sentence"),
     [
-        ({"tags": "abc"}, r"say tags=\['abc'\]"),
+        ({"tags": "abc"}, r"Write tags=\['abc'\]"),
         ({"tags": 5}, "tags must be a list of texts, not 5"),
         ({"tags": [5]}, "tags must be a list of texts, not"),
         ({"tags": None}, "tags must be a list of texts, not None"),

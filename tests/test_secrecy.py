@@ -93,7 +93,7 @@ def test_names_of_other_fields(name):
 
 def test_a_request_hides_its_keys():
     """By their names, in `headers`, and in `extra` by their looks; what has none is the same object."""
-    tools = [{"type": "mcp", "headers": {"X-Any": KEY}, "authorization": "token"}, {"name": "weather_of_0123456789"}]
+    tools = [{"type": "mcp", "headers": {"X-Any": KEY}, "authorization": "token"}, {"type": "weather_of_0123456789"}]
     request = Request(prompt="hi", tools=tools, extra={"a": [{"password": "hunter2"}, KEY], "effort": "high", "n": 1})
     clean = request.without_secrets()
     assert {"a": [{"password": "***"}, "***"], "effort": "high", "n": 1} == clean.extra

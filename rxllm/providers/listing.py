@@ -9,6 +9,7 @@ from attrs import field, frozen
 
 from ..llm import LLM
 from ..misuse import MisuseError
+from ..public import Public
 from . import known_providers, load_provider
 from .compatible import HOUSES
 
@@ -30,7 +31,7 @@ _TITLES = (
 
 
 @frozen(kw_only=True)
-class ProviderInfo:
+class ProviderInfo(metaclass=Public):
     """What a provider can do. A model of it may do less.
 
     Attributes:

@@ -8,11 +8,13 @@ from typing import Any
 import msgspec
 from attrs import field, frozen
 
+from ..public import Public
+
 __all__ = ["Preview"]
 
 
 @frozen
-class Preview:
+class Preview(metaclass=Public):
     """The request that would be sent. ``str(preview)`` shows it as HTTP does.
 
     Attributes:

@@ -64,13 +64,15 @@ class NDJSONDecoder:
 
     @staticmethod
     def begins(beginning: bytes) -> bool:
-        """Return the last line at the end of the stream, if it lacks its LF but is complete JSON."""
+        """Return whether a stream of lines begins with these bytes."""
         return beginning.startswith(b"{")
 
     def flush(self) -> list[Frame]:
-        """At the end of the stream: the last line that lacks its LF, if it is whole."""
-        pending, self._pending = self._pending, bytearray()
-        return [frame for frame in _frames(bytes(pending).removeprefix(BYTE_ORDER_MARK)) if is_json(frame[1])]
+        """Return the last line at the end of the stream, if it lacks its LF but is complete JSON."""
+        rest, self._pending = bytes(self._pending), bytearray()
+        if self._is_first:
+            rest = rest.removeprefix(BYTE_ORDER_MARK)
+        return [frame for frame in _frames(rest) if is_json(frame[1])]
 
 
 def _frames(block: bytes) -> list[Frame]:
