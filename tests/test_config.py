@@ -103,9 +103,9 @@ def test_objects_that_are_not_handlers_are_refused():
         ({"metadata": 5}, "metadata must be a dict, not 5"),
         ({"metadata": ["k"]}, "metadata must be a dict, not"),
         ({"run_name": 5}, "run_name must be text, not 5"),
-        ({"handlers": 5}, r"say handlers=\[…\]"),
-        ({"handlers": print}, r"say handlers=\[…\]"),
-        ({"handlers": None}, r"say handlers=\[…\]"),
+        ({"handlers": 5}, r"Pass handlers=\[…\]"),
+        ({"handlers": print}, r"Pass handlers=\[…\]"),
+        ({"handlers": None}, r"Pass handlers=\[…\]"),
     ],
 )
 def test_invalid_config_is_refused(make, config, sentence):

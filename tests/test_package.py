@@ -48,6 +48,7 @@ LARGE = {  # lines that these modules may have: one state machine, or one list, 
     "testing/servers.py": 450,
     "values/chunk.py": 400,
 }
+BELOW = "import asyncio, logging, attrs, reactivex, reactivex.operators"
 COST = 0.120  # seconds of CPU that `import rxllm` may add to the start of the interpreter
 HEAVY = {"httpx", "aiohttp", "httpx_aiohttp", "rxllm.wire.http", "rxllm.providers", "rxllm.cli", "argparse"}
 
@@ -184,14 +185,21 @@ def test_importing_starts_nothing():
 
 
 def test_importing_is_cheap():
-    """Importing rxllm costs less than 120 ms of CPU, in the best of several runs."""
-    program = "import time; {}; print(time.process_time())"
-    bare = min(float(run(program.format("pass"))) for _ in range(5))
+    """Importing rxllm costs less than 120 ms of CPU, in the best of several runs.
+
+    On a slow or busy machine it costs less than 1.6 times what the libraries below it cost.
+    """
+
+    def cost(statement):
+        program = f"import time; {statement}; print(time.process_time())"
+        return min(float(run(program)) for _ in range(5))
+
+    bare = cost("pass")
     for _ in range(4):
-        ours = min(float(run(program.format("import rxllm"))) for _ in range(5))
-        if ours - bare < COST:
+        ours, below = cost("import rxllm") - bare, cost(BELOW) - bare
+        if ours < max(COST, 1.6 * below):
             return
-    pytest.fail(f"import rxllm costs {ours - bare:.3f} s")
+    pytest.fail(f"import rxllm costs {ours:.3f} s, and the libraries below it {below:.3f} s")
 
 
 # ── rooms ────────────────────────────────────────────────────────────────────────────────────────────────────────
