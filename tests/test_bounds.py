@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import sys
 import threading
 import time
 import tracemalloc
@@ -94,7 +95,10 @@ async def test_no_answer_holds_up_the_event_loop(turns, name):
                 await llm.ainvoke("hi")
             except ProtocolError:
                 assert "too many" in name
-        if max(turns) < (limit := max(0.15, 18 * unit())):
+        limit = max(0.15, 18 * unit())
+        if "coverage" in sys.modules:  # which slows Python code, but not the decoder
+            limit *= 2
+        if max(turns) < limit:
             return
     pytest.fail(f"a turn of the loop took {max(turns):.3f} s of CPU, more than {limit:.3f} s")
 

@@ -187,6 +187,8 @@ class _Body(httpx.AsyncByteStream):
         try:
             while data := await content.read(PIECE):
                 yield data
+                if content.exception() is not None:
+                    self._forgive_pause()
         except (aiohttp.ClientError, OSError, HttpProcessingError) as error:
             failure = error
         if failure is not None:
@@ -195,6 +197,14 @@ class _Body(httpx.AsyncByteStream):
                 yield data
             raise_as_httpx(failure)
             raise failure
+
+    def _forgive_pause(self) -> None:
+        """Forget a read timeout that ended while the reader was busy: its pause is not the server's silence."""
+        connection = self._connection
+        if isinstance(self._content.exception(), aiohttp.SocketTimeoutError) and connection is not None:
+            self._content.set_exception(cast("Any", None))
+            if connection.protocol is not None:
+                connection.protocol.start_timeout()
 
     async def aclose(self) -> None:
         """Return the connection to the pool if the body has ended, else close it at once."""

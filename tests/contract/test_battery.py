@@ -689,7 +689,6 @@ class TestTimeouts:
         server.reply(Reply(with_pings(with_pings(protocol.stream(["Hello"])), b":\n\n")))
         assert ["Hello"] == [chunk.text for chunk in made(protocol, server).stream("hi") if chunk.text]
 
-    @pytest.mark.parametrize("protocol", PROTOCOLS[:3], ids=name_of)
     @on_virtual_time
     async def test_paused_reader_does_not_time_out(self, protocol, server):
         """A reader may pause for longer than the limit; nothing fails, and no chunk is lost."""
