@@ -68,7 +68,10 @@ class Fields:
 
     def optional(self, name: str) -> str | None:
         """Take a text that may be missing or None."""
-        return None if self.rest.get(name) is None and self.rest.pop(name, None) is None else self.text(name)
+        if self.rest.get(name) is None:
+            self.rest.pop(name, None)
+            return None
+        return self.text(name)
 
     def fields(self, name: str) -> Fields:
         """Take a nested dict, and return a reader of it."""
