@@ -7,7 +7,9 @@ from typing import Any
 
 from attrs import field, frozen
 
+from .notebook import numbered
 from .public import Public
+from .values.in_notebook import message_html
 from .values.message import Message
 from .values.usage import Usage
 
@@ -28,6 +30,9 @@ class Generation(metaclass=Public):
     generation_info: Mapping[str, Any]
     message: Message = field(repr=False)
 
+    def _repr_html_(self) -> str:
+        return message_html(self.message)
+
     @classmethod
     def of(cls, message: Message) -> Generation:
         """Create a generation from an answer."""
@@ -46,6 +51,9 @@ class LLMResult(metaclass=Public):
 
     generations: list[list[Generation]]
     llm_output: Mapping[str, Any]
+
+    def _repr_html_(self) -> str:
+        return numbered(message_html(each.message) for generations in self.generations for each in generations)
 
     @classmethod
     def of(cls, messages: Iterable[Message]) -> LLMResult:

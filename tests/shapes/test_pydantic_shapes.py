@@ -1,0 +1,154 @@
+"""pydantic models as shapes: pydantic writes their schemas and validates."""
+
+from typing import Annotated, Any, Literal
+
+import attrs
+import pydantic
+import pytest
+
+import rxllm
+from rxllm.shapes.shape import shape_of
+
+
+class Address(pydantic.BaseModel):
+    """Where."""
+
+    street: str
+    number: int = 3
+
+
+class Person(pydantic.BaseModel):
+    """A person."""
+
+    full: str = pydantic.Field(alias="fullName", min_length=2, description="First and last.")
+    kind: Literal["person"]
+    home: Address
+    other: Address | None = None
+    friends: list["Person"] = []
+    title: str = ""
+
+
+@attrs.define
+class Firm:
+    """A class of another library, with models."""
+
+    staff: list[Person]
+    seat: Address | None = None
+
+
+@pydantic.dataclasses.dataclass
+class Point:
+    """A dataclass of pydantic's."""
+
+    x: int = pydantic.Field(gt=0)
+
+
+PERSON = {"fullName": "Al Bo", "kind": "person", "home": {"street": "A"}}
+
+
+def test_model_writes_its_schema():
+    """Closed, with aliases, constraints and descriptions, and without generated titles and defaults."""
+    shape = shape_of(Person)
+    assert (False, "Person") == (shape.wrapped, shape.name)
+    schema = shape.schema
+    assert {"type": "string", "minLength": 2, "description": "First and last."} == schema["properties"]["fullName"]
+    assert {"type": "string", "enum": ["person"]} == schema["properties"]["kind"]
+    assert {"type": "string"} == schema["properties"]["title"]
+    assert ["fullName", "kind", "home"] == schema["required"]
+    assert ["Person", "Address"] == [*schema["$defs"]]
+    assert {
+        "type": "object",
+        "properties": {"street": {"type": "string"}, "number": {"type": "integer"}},
+        "required": ["street"],
+        "additionalProperties": False,
+        "description": "Where.",
+    } == schema["$defs"]["Address"]
+
+
+def test_model_validates():
+    """As pydantic does for JSON."""
+    assert Person(**PERSON) == shape_of(Person).decode(PERSON)
+    assert Firm([Person(**PERSON)], Address(street="B")) == shape_of(Firm).decode(
+        {"staff": [PERSON], "seat": {"street": "B"}}
+    )
+    assert Point(3) == shape_of(Point).decode({"x": 3})
+
+
+def test_null_stands_for_the_default_of_a_model_too():
+    """At any depth, and only where the field can't be null."""
+    plain = {
+        **PERSON,
+        "home": {"street": "A", "number": None},
+        "other": None,
+        "friends": [{**PERSON, "friends": None, "title": None}],
+        "title": None,
+    }
+    person = shape_of(Person).decode(plain)
+    assert (3, None, [], "") == (person.home.number, person.other, person.friends[0].friends, person.title)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"fullName": "A"}, "String should have at least 2 characters, at $.fullName"),
+        ({"home": {"street": 1}}, "Input should be a valid string, at $.home.street"),
+        ({"home": {"street": "A", "zip": 1}}, "there is no field 'zip', at $.home"),
+        ({"friends": [{**PERSON, "x": 1}]}, "there is no field 'x', at $.friends[0]"),
+        ({"other": {"street": "A", "zip": 1}}, "there is no field 'zip', at $.other"),
+    ],
+)
+def test_problem_of_a_model_has_its_path(changes, problem):
+    """Also within a class of another library; unknown fields are refused, though pydantic would drop them."""
+    with pytest.raises(rxllm.ParseError) as caught:
+        shape_of(Person).decode({**PERSON, **changes})
+    assert (problem,) == caught.value.problems
+    with pytest.raises(rxllm.ParseError) as caught:
+        shape_of(Firm).decode({"staff": [{**PERSON, **changes}]})
+    assert (problem.replace("$", "$.staff[0]"),) == caught.value.problems
+
+
+def test_model_that_allows_extra_fields_is_open():
+    """The config of the model allows unknown keys."""
+
+    class Open(pydantic.BaseModel, extra="allow"):
+        a: int
+
+    assert shape_of(Open).schema["additionalProperties"] is True
+    assert {"a": 1, "b": 2} == shape_of(Open).decode({"a": 1, "b": 2}).model_dump()
+
+
+def test_root_model_and_tagged_union_of_models():
+    """A model need not be an object. ``oneOf`` becomes ``anyOf``, which more providers take."""
+
+    class Ages(pydantic.RootModel[list[int]]):
+        pass
+
+    class Cat(pydantic.BaseModel):
+        kind: Literal["cat"]
+
+    class Dog(pydantic.BaseModel):
+        kind: Literal["dog"]
+
+    class Pet(pydantic.BaseModel):
+        animal: Annotated[Cat | Dog, pydantic.Field(discriminator="kind")]
+
+    assert shape_of(Ages).wrapped
+    assert Ages([1]) == shape_of(Ages).decode_text('{"value": [1]}')
+    assert ["anyOf"] == [*shape_of(Pet).schema["properties"]["animal"]]
+    assert Pet(animal=Dog(kind="dog")) == shape_of(Pet).decode({"animal": {"kind": "dog"}})
+
+
+def test_model_without_a_json_schema_is_refused():
+    """Pydantic says why."""
+
+    class Odd(pydantic.BaseModel, arbitrary_types_allowed=True):
+        a: complex
+        b: type[Any]
+        c: object.__class__
+
+    class Callback(pydantic.BaseModel):
+        f: Annotated[int, pydantic.PlainValidator(int)]
+
+    with pytest.raises(rxllm.MisuseError, match="pydantic can't write the JSON schema of Odd"):
+        shape_of(Odd)
+    assert {} == shape_of(Callback).schema["properties"]["f"]
