@@ -1,0 +1,5 @@
+"""Prompts with variables."""
+
+from .template import Template, template
+
+__all__ = ["Template", "template"]
