@@ -13,14 +13,17 @@
         │   ├── RateLimited         429
         │   └── Overloaded          503, 529
         ├── ProtocolError           the response violates its protocol: frame
-        └── ParseError              the answer's text does not fit the requested shape: text, shape
+        ├── LimitReached            an agent reached one of its limits, or a budget is spent: limit
+        ├── ToolFailure             a tool failed, and the model gets the text
+        └── ParseError              the answer's text does not fit the requested shape: reason, path, text, shape, usage
     TypeError
     └── MisuseError                 the calling program made a mistake; rxllm found it before it sent anything
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from .misuse import MisuseError
 from .terminal import printable
@@ -28,11 +31,13 @@ from .terminal import printable
 if TYPE_CHECKING:
     from .values.message import Message
     from .values.request import Request
+    from .values.usage import Usage
 
 __all__ = [
     "AuthenticationError",
     "BadRequest",
     "Interrupted",
+    "LimitReached",
     "MisuseError",
     "Overloaded",
     "ParseError",
@@ -41,8 +46,12 @@ __all__ = [
     "RateLimited",
     "RxllmError",
     "Timeout",
+    "ToolFailure",
     "TransportError",
 ]
+
+ParseFailure = Literal["malformed", "mismatch", "cut", "refused", "filtered", "empty"]
+"""Why an answer does not fit the requested shape; see `ParseError`."""
 
 
 class RxllmError(Exception):
@@ -164,15 +173,55 @@ class ProtocolError(RxllmError):
         self.frame = frame[:1000]
 
 
+class LimitReached(RxllmError):
+    """An agent reached one of its limits before it had its answer, or a `Budget` is spent.
+
+    For an agent, `partial` has the content of all rounds.
+
+    Attributes:
+        limit: which limit: ``rounds``, ``tokens``, ``cost`` or ``seconds`` of an agent, or ``budget``.
+    """
+
+    def __init__(self, message: str, *, limit: str = "rounds") -> None:
+        super().__init__(message)
+        self.limit = limit
+
+
+class ToolFailure(RxllmError):
+    """A tool failed. Raise it in a tool to report the failure to the model: its text becomes the result of the call.
+
+    For any other exception the model gets only the class's name, because the text may contain a secret.
+    """
+
+
 class ParseError(RxllmError):
     """The answer's text does not fit the requested shape.
 
     Attributes:
+        reason: the kind of mismatch. ``"malformed"``: the text is not one JSON value. ``"mismatch"``: the value does
+            not fit the shape. ``"cut"``: the answer ended too early. ``"refused"``: the model refused to answer.
+            ``"filtered"``: the provider's content filter stopped the answer. ``"empty"``: there is no text.
+        path: the place of the first mismatch, such as ``$.steps[2].minutes``; empty for other reasons.
+        problems: each mismatch with its path, of many the first 20; empty for other reasons.
         text: the text of the answer.
-        shape: the requested shape.
+        shape: the requested type.
+        usage: the tokens that the answer took, in all attempts; None if the provider did not report them.
     """
 
-    def __init__(self, message: str, *, text: str = "", shape: object = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: ParseFailure = "malformed",
+        path: str = "",
+        problems: Iterable[str] = (),
+        text: str = "",
+        shape: object = None,
+    ) -> None:
         super().__init__(message)
+        self.reason: ParseFailure = reason
+        self.path = path
+        self.problems = tuple(problems)
         self.text = text
         self.shape = shape
+        self.usage: Usage | None = None

@@ -13,7 +13,7 @@ from reactivex import abc
 from .misuse import MisuseError
 from .public import Public
 from .showing import brief
-from .values.chunk import Chunk, thawed
+from .values.chunk import Chunk, mutable_class
 from .values.message import Message
 from .values.request import Request
 
@@ -23,13 +23,15 @@ __all__ = [
     "Custom",
     "Emitted",
     "Event",
+    "EventCallback",
     "Failed",
     "Finished",
     "Handler",
-    "Heard",
     "Kind",
     "Listener",
+    "Queued",
     "Retried",
+    "Reused",
     "Run",
     "RunChunk",
     "Service",
@@ -38,7 +40,7 @@ __all__ = [
     "ToolStarted",
 ]
 
-Kind = Literal["llm", "chat_model", "chain", "tool"]
+Kind = Literal["llm", "chat_model", "chain", "agent", "tool"]
 
 
 @frozen
@@ -69,7 +71,8 @@ class Run(metaclass=Public):
     Attributes:
         id: the unique id of the run.
         name: the ``run_name`` of the config, else the class name of the model, pipeline or tool.
-        kind: the kind of the called object; a text-completion model is an ``llm``, a chat model a ``chat_model``.
+        kind: the kind of the called object; a text-completion model is an ``llm``, a chat model a ``chat_model``, a
+            pipeline or a combinator a ``chain``.
         parent_ids: the ids of the enclosing runs, the root first.
         tags: the tags of the config and of the enclosing runs, sorted.
         metadata: the metadata of the config and of the enclosing runs; inner values win.
@@ -161,14 +164,13 @@ class RunChunk(Chunk, _RunFacts):
     time: float
 
 
-_ThawedRunChunk = thawed(RunChunk)
-_new: Callable[[Any], Any] = object.__new__
+_MutableRunChunk = mutable_class(RunChunk)
 _now = time.time
 
 
 def run_chunk(chunk: Chunk, run: Run) -> RunChunk:
     """Return the chunk as an event of the run, without copying more than its slots."""
-    event = _new(_ThawedRunChunk)
+    event = _MutableRunChunk()
     event.text = chunk.text
     event.rest = chunk.rest
     event.run = run
@@ -179,7 +181,7 @@ def run_chunk(chunk: Chunk, run: Run) -> RunChunk:
 
 @frozen
 class Emitted(_Event):
-    """A pipeline emitted a value."""
+    """A pipeline emitted a value, or a tool that is a generator function reported progress."""
 
     value: Any
 
@@ -227,6 +229,22 @@ class Retried(_Event):
 
 
 @frozen
+class Queued(_Event):
+    """The request waits for a `Limiter`, or for an earlier turn of its `Conversation`.
+
+    The wait ends with the next event of this run or of a run inside of it. A request that need not wait has no such
+    event.
+    """
+
+
+@frozen
+class Reused(_Event):
+    """`cached` needs no request. The answer comes from its store or, with `running`, from a request of another call."""
+
+    running: bool = False
+
+
+@frozen
 class ToolStarted(_Event):
     """A tool was called with `input`."""
 
@@ -248,8 +266,21 @@ class Custom(_Event):
     data: Any = None
 
 
-Event = Started | Chunk | Emitted | Finished | Failed | Cancelled | Retried | ToolStarted | ToolFinished | Custom
-Heard = Callable[[Event], object]
+Event = (
+    Started
+    | Chunk
+    | Emitted
+    | Finished
+    | Failed
+    | Cancelled
+    | Retried
+    | Queued
+    | Reused
+    | ToolStarted
+    | ToolFinished
+    | Custom
+)
+EventCallback = Callable[[Event], object]
 
 
 def _receivers_of(error: BaseException) -> list[Handler]:
@@ -270,6 +301,9 @@ class Handler(abc.ObserverBase[Event]):
     """
 
     raise_error: bool = False
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
 
     @abstractmethod
     def on_event(self, event: Event) -> None:
@@ -292,4 +326,4 @@ class Handler(abc.ObserverBase[Event]):
 
 _NO_RUN = Run("", "", "chain")
 
-Listener = Handler | abc.ObserverBase[Any] | Heard
+Listener = Handler | abc.ObserverBase[Any] | EventCallback

@@ -14,7 +14,7 @@ import attrs
 
 from .misuse import MisuseError
 
-__all__ = ["Extensible", "evolved"]
+__all__ = ["Extensible", "evolved", "state_of"]
 
 T = TypeVar("T")
 
@@ -99,7 +99,7 @@ def evolved(value: T, /, **changes: Any) -> T:
     kind: Any = type(value)
     copy = object.__new__(kind)
     _restore(copy, object.__getstate__(value))
-    fields = attrs.fields(kind)
+    fields = kind.__attrs_attrs__  # what `attrs.fields` returns after a check of the class
     for name, new in changes.items():
         attribute: Any = getattr(fields, name)
         if attribute.converter is not None:
@@ -108,6 +108,12 @@ def evolved(value: T, /, **changes: Any) -> T:
             attribute.validator(copy, attribute, new)
         _set_field(copy, name, new)
     return copy  # type: ignore[no-any-return]  # every request runs this line; cast() would cost a call
+
+
+def state_of(value: object) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """Return the state of an object for `pickle`: the attributes of a plain subclass, and the fields by their names."""
+    state: Any = object.__getstate__(value)
+    return cast("tuple[Any, dict[str, Any]]", state if isinstance(state, tuple) else (None, state))
 
 
 def _restore(empty: object, state: Any) -> None:
@@ -139,7 +145,7 @@ def _set(self: Extensible, name: str, value: Any) -> None:
 
 
 def _check_name(kind: type[Extensible], name: str) -> None:
-    """Check that an attribute does not replace a method of ours. Otherwise a later call would fail elsewhere.
+    """Check that an attribute does not replace a method of rxllm. Otherwise a later call would fail elsewhere.
 
     Raises:
         MisuseError: the attribute would replace a method or a property.

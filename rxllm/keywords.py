@@ -30,7 +30,7 @@ _CONSTRUCTOR_KEYWORDS = (
     "client",
     "event_limit",
     "headers",
-    "house",
+    "server",
     "max_retries",
     "timeout",
 )

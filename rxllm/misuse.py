@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeGuard
 
 from .terminal import printable
 
-__all__ = ["MisuseError"]
+__all__ = ["MisuseError", "is_mapping", "is_text", "must_be", "shown"]
 
 
 class MisuseError(TypeError):
@@ -22,7 +22,7 @@ def must_be(expected: str, is_valid: Callable[[Any], bool]) -> Callable[[object,
     """Return a validator for an attrs field. It raises MisuseError for a value that fails the check `is_valid`.
 
     Args:
-        expected: what the field accepts, as the error message names it.
+        expected: the accepted values, in words for the error message.
         is_valid: the check.
     """
 
@@ -44,3 +44,8 @@ def shown(value: object) -> str:
 def is_text(value: object) -> bool:
     """Return whether the value is a str; a check for `must_be`."""
     return isinstance(value, str)
+
+
+def is_mapping(value: object) -> TypeGuard[Mapping[str, Any]]:
+    """Return whether the value is a Mapping, such as a dict; a check for `must_be`."""
+    return isinstance(value, Mapping)

@@ -5,16 +5,27 @@ The scheduler of a subscription carries the observation through the graph. The e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar, cast, final
 
 from attrs import frozen
 
-from .events import Custom, Event, Run
+from .events import Custom, Emitted, Event, Run
 from .runtime.loops import Loop, in_loop
 from .runtime.scheduler import Scheduler, Timers, enclosing
 
-__all__ = ["BoundListener", "Observation", "current", "dispatch", "observation_of", "observed_by"]
+__all__ = [
+    "BoundListener",
+    "Observation",
+    "current",
+    "dispatch",
+    "notify",
+    "observation_of",
+    "observed_by",
+    "reporting_progress",
+]
 
 T = TypeVar("T")
 
@@ -41,13 +52,14 @@ class BoundListener:
 
 @final
 class Observation:
-    """What is observed at one place of a graph.
+    """The run and the listeners at one place of a graph.
 
     Attributes:
         run: the run that the place belongs to; None before the outermost run.
         listeners: the listeners of the run and of all runs around it.
         enclosing: the scheduler outside of the run.
-        shares_context: whether the tasks of the run share one context, so that what one sets the next one sees.
+        shares_context: whether the tasks of the run share one context, so that a variable that one task sets reaches
+            the next.
     """
 
     __slots__ = ("enclosing", "listeners", "run", "shares_context")
@@ -56,7 +68,7 @@ class Observation:
         self.run = run
         self.listeners = listeners
         self.enclosing = enclosing
-        self.shares_context = run is not None and run.kind != "chain"
+        self.shares_context = run is not None and run.kind not in ("chain", "agent")
 
     def call_outside(self, action: Callable[[T], object], argument: T) -> None:
         """Call code that is not part of the run, such as its subscriber, so that it does not see the run as its own."""
@@ -66,7 +78,7 @@ class Observation:
         finally:
             enclosing.reset(token)
 
-    def tell(self, event: Event) -> None:
+    def notify(self, event: Event) -> None:
         """Notify all listeners.
 
         Raises:
@@ -83,8 +95,20 @@ class Observation:
 
 
 def observation_of(scheduler: Timers) -> Observation | None:
-    """Return the observation that a scheduler carries; None if nothing is observed."""
+    """Return the observation that a scheduler carries; None if it carries none."""
     return cast("Observation | None", scheduler.observation) if isinstance(scheduler, Scheduler) else None
+
+
+def notify(scheduler: Timers, make: Callable[[Run], Event]) -> None:
+    """Send an event to the listeners of the run that a scheduler carries, if it carries one.
+
+    Args:
+        scheduler: the scheduler of the subscription.
+        make: returns the event of the run.
+    """
+    observation = observation_of(scheduler)
+    if observation is not None and observation.run is not None:
+        observation.notify(make(observation.run))
 
 
 def observed_by(scheduler: Scheduler, run: Run | None, listeners: tuple[BoundListener, ...]) -> Scheduler:
@@ -106,13 +130,36 @@ def current() -> Scheduler | None:
 def dispatch(name: str, data: Any = None) -> None:
     """Send an event of your own, a `Custom`, to the listeners of the current run.
 
-    Call it from a model of your own, from an operator's function or from a handler. If nothing listens, it does
-    nothing.
+    Call it from a model of your own, from an operator's function or from a handler. Without listeners it has no
+    effect.
 
     Args:
-        name: what happened.
+        name: the name of the event.
         data: the details, of any type.
     """
     scheduler = current()
-    if scheduler is not None and (observation := observation_of(scheduler)) and observation.run is not None:
-        observation.tell(Custom(name, data, run=observation.run))
+    if scheduler is not None:
+        notify(scheduler, lambda run: Custom(name, data, run=run))
+
+
+@contextmanager
+def reporting_progress() -> Generator[Callable[[Any], None]]:
+    """Yield a function that sends a value to the listeners of the current run as an `Emitted`, from any thread.
+
+    After the block it has no effect.
+    """
+    scheduler, is_over = current(), False
+    observation = None if scheduler is None else observation_of(scheduler)
+
+    def tell(value: Any) -> None:
+        if not is_over and observation is not None and observation.run is not None:
+            observation.notify(Emitted(value, run=observation.run))
+
+    def report(value: Any) -> None:
+        if scheduler is not None:
+            scheduler.call(partial(tell, value))
+
+    try:
+        yield report
+    finally:
+        is_over = True

@@ -39,7 +39,8 @@ def hidden(value: T, *, keys: bool = False) -> T:
     """Return a JSON-like value with ``***`` for each secret, or the value itself if it contains none.
 
     Args:
-        value: the value; a secret is a text in a field whose name `is_secret`.
+        value: the value; a secret is a text in a field whose name `is_secret`, a value of a URL's query under such a
+            name, or the password of a URL.
         keys: whether a text that looks like a key is a secret under any name: 16 characters or more, with letters and
             digits, without white space.
     """
@@ -51,12 +52,26 @@ def secrets_in(value: object, *, keys: bool = False, named: bool = False) -> Ite
     if isinstance(value, str):
         if _is_hidden(value, keys=keys, named=named):
             yield value
+        elif "://" in value:
+            yield from _in_url(value)
     elif isinstance(value, Mapping):
         for name, item in cast("dict[Any, Any]", value).items():
             yield from secrets_in(item, keys=keys or name == "headers", named=is_secret(str(name)))
     elif isinstance(value, (list, tuple)):
         for item in cast("list[Any]", value):
             yield from secrets_in(item, keys=keys, named=named)
+
+
+def _in_url(text: str) -> Iterator[str]:
+    from urllib.parse import parse_qsl, unquote, urlsplit  # imported here, because few requests contain a URL
+
+    try:
+        parts = urlsplit(text)
+    except ValueError:  # it only looks like a URL
+        return
+    named = {name: value for name, value in parse_qsl(parts.query) if is_secret(name)}
+    named["password"] = unquote(parts.netloc.rpartition("@")[0].partition(":")[2])
+    yield from (value for value in named.values() if len(value) >= MIN_SECRET)
 
 
 def _is_hidden(text: str, *, keys: bool, named: bool) -> bool:
@@ -67,7 +82,7 @@ def _hidden(value: Any, *, keys: bool, named: bool) -> Any:
     if next(secrets_in(value, keys=keys, named=named), None) is None:
         return value
     if isinstance(value, str):
-        return BLANK
+        return BLANK if _is_hidden(value, keys=keys, named=named) else blanked(value, _in_url(value))
     if isinstance(value, Mapping):
         return {
             name: _hidden(item, keys=keys or name == "headers", named=is_secret(str(name)))

@@ -1,4 +1,4 @@
-"""How values show themselves: on one line, and only what is set."""
+"""The reprs of values: one line of code, with the fields that differ from their defaults."""
 
 from __future__ import annotations
 
@@ -10,19 +10,16 @@ from typing import Any, cast
 import attrs
 from reactivex.internal.utils import NotSet
 
-__all__ = ["brief", "called", "set_fields", "shown_call", "shown_code"]
+__all__ = ["brief", "called", "made_by", "set_fields", "shown_call", "shown_code"]
 
 _FUNCTIONS = (FunctionType, BuiltinFunctionType, MethodType, MethodDescriptorType, type)
 
 
 def shown_code(value: object) -> str:
-    """A value as a program would name it: a function by its name, an operator of reactivex as its call."""
+    """Return a value as code: a function by its name, an operator of reactivex as its call."""
     if isinstance(value, _FUNCTIONS):
-        names: tuple[str, ...] = getattr(getattr(value, "__code__", None), "co_freevars", ())
-        inner: dict[str, Any] = dict(zip(names, _cells(value), strict=False))
-        if getattr(value, "__module__", None) == "reactivex.internal.curry" and "fun" in inner:
-            name = str(inner["fun"].__name__).strip("_")
-            return called(f"ops.{name}", [shown_code(each) for each in inner.get("args", ()) if each is not NotSet])
+        if made := made_by(value):
+            return called(made[0], map(shown_code, made[1]))
         return value.__qualname__.rpartition("<locals>.")[2]
     if isinstance(value, partial):
         return called("partial", map(shown_code, (value.func, *value.args)))
@@ -30,6 +27,19 @@ def shown_code(value: object) -> str:
         items = cast("tuple[object, ...]", value)
         return f"({', '.join(map(shown_code, items))}{',' if len(items) == 1 else ''})"
     return repr(value)
+
+
+def made_by(operator: object) -> tuple[str, list[object]] | None:
+    """Return the name and the arguments of the call that made an operator of reactivex; None for anything else."""
+    module = getattr(operator, "__module__", None)
+    names: tuple[str, ...] = getattr(getattr(operator, "__code__", None), "co_freevars", ())
+    inner: dict[str, Any] = dict(zip(names, _cells(operator), strict=False))
+    if module == "reactivex.pipe" and "operators" in inner:  # also of ops.switch_map and ops.concat_map
+        return "compose", [*inner["operators"]]
+    if module == "reactivex.internal.curry" and "fun" in inner:
+        arguments = [each for each in inner.get("args", ()) if each is not NotSet]
+        return f"ops.{str(inner['fun'].__name__).strip('_')}", arguments
+    return None
 
 
 def _cells(function: object) -> Iterator[object]:
@@ -41,12 +51,12 @@ def _cells(function: object) -> Iterator[object]:
 
 
 def called(name: str, arguments: Iterable[str]) -> str:
-    """A call as code."""
+    """Return a call as code."""
     return f"{name}({', '.join(arguments)})"
 
 
 def shown_call(name: str, arguments: Iterable[str], value: Any) -> str:
-    """The call that makes a pipeline or a model of others, with the config of its runs."""
+    """Return the call that creates a pipeline or a combined model, with the config of its runs."""
     config = [f"{field.alias}={text}" for field, text in set_fields(value) if field.kw_only]
     return called(name, [*arguments, *config])
 
@@ -57,7 +67,7 @@ def _fields(kind: Any) -> tuple[attrs.Attribute[Any], ...]:
 
 
 def set_fields(value: Any) -> Iterator[tuple[attrs.Attribute[Any], str]]:
-    """The fields of an attrs object that differ from their defaults, each with its value as code.
+    """Yield the fields of an attrs object that differ from their defaults, each with its value as code.
 
     A field with ``metadata={"shown": False}`` is left out, and `brief` shows the fields of one with
     ``metadata={"inline": True}`` as if they were the object's own.
@@ -80,13 +90,13 @@ def _is_default(field: Any, content: object) -> bool:
         convert: Any = field.converter
         default = default if convert is None else convert(default)
         return content is default or (type(content) is type(default) and bool(content == default))
-    except Exception:  # whatever compares otherwise, such as an array
+    except Exception:  # some values, such as arrays, do not compare to a bool
         return False
 
 
 def brief(self: Any) -> str:
-    """The repr of an attrs object: the call that makes it, without what is as if nobody had set it."""
-    places = [field.name for field in _fields(type(self)) if not field.kw_only]
+    """Return the repr of an attrs object: the call that creates it, without the fields that have their defaults."""
+    places = [field.name for field in _fields(type(self)) if field.init and not field.kw_only]
     placed: list[str] = []
     named: list[str] = []
     for field, content in set_fields(self):

@@ -15,8 +15,9 @@ https://www.unicode.org/reports/tr9/ for the bidirectional formatting characters
 from __future__ import annotations
 
 import re
+from typing import TextIO
 
-__all__ = ["one_line", "printable"]
+__all__ = ["is_terminal", "one_line", "printable", "shortened"]
 
 _CONTROL = re.compile(
     "["
@@ -26,6 +27,11 @@ _CONTROL = re.compile(
     "\ud800-\udfff"  # surrogates, which cannot be encoded
     "]"
 )
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Return whether the stream is a terminal. Standard streams are None in a process without a console."""
+    return stream is not None and stream.isatty()
 
 
 def printable(text: str) -> str:
@@ -40,6 +46,11 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """Return the printable text on one line: each run of white space becomes a space."""
     return printable(" ".join(text.split()))
+
+
+def shortened(text: str, width: int) -> str:
+    """Return the text with at most `width` characters. A text that is cut ends with ``…``."""
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def _escaped(match: re.Match[str]) -> str:

@@ -1,19 +1,19 @@
-"""The executor of the background event loop, whose daemon threads work until the process ends."""
+"""Daemon threads: `start_thread`, and `EXECUTOR` for the look-ups of host names."""
 
 from __future__ import annotations
 
 import functools
-import platform
 import queue
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
 from ..misuse import MisuseError
+from .forks import reset_in_child
 
-__all__ = ["DaemonExecutor", "start_thread"]
+__all__ = ["EXECUTOR", "start_thread"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,50 +35,67 @@ def start_thread(name: str, target: Callable[[], object]) -> threading.Thread:
             raise
         raise MisuseError(
             "This call needs a new thread, but the main thread has ended, and Python "
-            f"{platform.python_version()} starts no thread after that. The main thread can wait for yours with join()."
+            f"{sys.version.split()[0]} starts no thread after that. The main thread can wait for yours with join()."
         ) from error
     return thread
 
 
 class DaemonExecutor(ThreadPoolExecutor):
-    """Runs the host-name lookups of the background loop, and other calls of its ``run_in_executor``.
+    """Runs blocking calls in a few daemon threads, which work until the process ends.
 
-    Python shuts down its own executors at the end of the main thread, when the streams of a script that only subscribed
-    still run. Python 3.12.0 and 3.12.1 cannot start a thread at that time, so one is started at the beginning.
+    Python shuts down its own executors at the end of the main thread, when threads and the streams of a script that
+    only subscribed may still run. A thread of an executor of its own also keeps the process alive until its call ends.
+
+    Ctrl-C can interrupt a call of `submit` between any two steps, so it takes no lock, only puts into queues.
     """
 
     def __init__(self) -> None:
         super().__init__(MAX_THREADS)
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._idle = 0
-        self._lock = threading.Lock()
-        self._threads: set[threading.Thread] = {start_thread("rxllm-executor", self._work)}  # pyright: ignore[reportIncompatibleVariableOverride]
+        reset_in_child(self._forget_threads)
+
+    def _forget_threads(self) -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._idle: queue.SimpleQueue[None] = queue.SimpleQueue()  # one item for each thread that waits for a job
+        self._threads: set[threading.Thread] = set()  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def start(self) -> None:
+        """Start the first thread. Python 3.12.0 and 3.12.1 could not start it after the end of the main thread."""
+        if not self._threads:
+            self._add_thread()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Run the call in a thread, as any executor does."""
+        """Run the call in a thread, as any executor does.
+
+        Raises:
+            MisuseError: there is no thread yet, and this Python can no longer start one.
+        """
         outcome: Future[T] = Future()
         self._jobs.put(functools.partial(_settle, outcome, functools.partial(fn, *args, **kwargs)))
-        with self._lock:
-            is_short = self._jobs.qsize() > self._idle and len(self._threads) < MAX_THREADS
-        if is_short:
-            with suppress(MisuseError):  # the present threads run the call
-                self._threads.add(start_thread("rxllm-executor", self._work))
+        try:
+            self._idle.get_nowait()
+        except queue.Empty:
+            if len(self._threads) < MAX_THREADS:
+                try:
+                    self._add_thread()
+                except (MisuseError, RuntimeError):
+                    if not self._threads:
+                        outcome.cancel()
+                        raise
         return outcome
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Let the threads end after the queued jobs, without waiting for them."""
-        for _ in range(len(self._threads)):
-            self._jobs.put(None)
+        """Do nothing: the closing loop calls this, but other loops share the threads."""
+
+    def _add_thread(self) -> None:
+        self._threads.add(start_thread("rxllm-executor", self._work))
 
     def _work(self) -> None:
         while True:
-            with self._lock:
-                self._idle += 1
-            job = self._jobs.get()
-            with self._lock:
-                self._idle -= 1
-            if job is None:
-                return
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                self._idle.put(None)
+                job = self._jobs.get()
             job()
             del job
 
@@ -92,3 +109,7 @@ def _settle(outcome: Future[Any], call: Callable[[], Any]) -> None:
         outcome.set_exception(error)
     else:
         outcome.set_result(result)
+
+
+EXECUTOR = DaemonExecutor()
+"""Looks up host names for all event loops, and is the default executor of the background loop."""

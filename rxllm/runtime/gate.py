@@ -1,7 +1,7 @@
 """`Gate`: back-pressure between a consumer and the sources that feed it.
 
 A gate is open or closed. The consumer of a stream closes it at its high-water mark and opens it at its low-water mark;
-async handlers may close it, too, and it opens when nobody keeps it closed. Consumer and handlers do so on the gate's
+async handlers may close it, too. It opens when the consumer and all handlers have opened it. They do so on the gate's
 event loop. Pumps only wait, on any loop.
 """
 
@@ -28,9 +28,9 @@ class Gate:
     the gate of their consumer.
 
     Attributes:
-        is_open: whether the pumps may go on; a pump reads it after each item.
+        is_open: whether the pumps may continue; a pump reads it after each item.
         opened_at: the time of the last opening. Time at a closed gate does not count as idle time.
-        clock: gives the time of the loop, in seconds.
+        clock: returns the time of the loop, in seconds.
     """
 
     __slots__ = ("__weakref__", "_closers", "_followers", "_waiters", "clock", "is_open", "opened_at")

@@ -11,7 +11,17 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
-__all__ = ["INTERRUPTED", "ExitStatus", "close_elsewhere", "closing_dropped", "wait_for", "when_dropped"]
+from .loops import Loop
+
+__all__ = [
+    "INTERRUPTED",
+    "ExitStatus",
+    "close_elsewhere",
+    "closing_dropped",
+    "wait_for",
+    "wait_until_closed",
+    "when_dropped",
+]
 
 POLL_INTERVAL = 0.05  # seconds after which a waiting main thread looks whether Ctrl-C was pressed
 
@@ -75,6 +85,28 @@ def when_dropped(stream: weakref.ref[Any], close: Callable[[], object]) -> objec
 def close_elsewhere(closes: _Closes) -> None:
     """Let another thread call ``close()``; Ctrl-C cannot interrupt this step halfway."""
     _dropped.put(closes)
+
+
+def wait_until_closed(loop: Loop, seconds: float) -> None:
+    """Return when the streams on this loop that were dropped before are closed, at the latest after some seconds.
+
+    The thread that closes streams works through its queue in order, and so does the loop. So a mark that passes both
+    comes after all closes.
+    """
+    passed: queue.SimpleQueue[None] = queue.SimpleQueue()
+    close_elsewhere(_Mark(loop, passed))
+    with suppress(queue.Empty):
+        passed.get(timeout=seconds)
+
+
+class _Mark:
+    def __init__(self, loop: Loop, passed: queue.SimpleQueue[None]) -> None:
+        self.loop = loop
+        self.passed = passed
+
+    def close(self) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            self.loop.call_soon_threadsafe(self.passed.put, None)
 
 
 @contextmanager

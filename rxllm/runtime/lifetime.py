@@ -1,4 +1,4 @@
-"""`Lifetime`: what a subscription has started, whether it keeps the process alive, and where its failures go."""
+"""`Lifetime`: the tasks of a subscription, whether they keep the process alive, and the handler of their failures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Lifetime:
         handler_tasks: the tasks of async handlers, which may outlive the stream.
         on_failure: called with each failure that no observer receives: an exception of code around the stream, or a
             CancelledError when the event loop ends. Returns whether the failure is handled.
-        keeps_alive: whether what is scheduled keeps the process from ending.
+        keeps_alive: whether the tasks and timers of the subscription keep the process from ending.
     """
 
     __slots__ = ("handler_tasks", "keeps_alive", "on_failure", "tasks")
@@ -63,5 +63,6 @@ class Lifetime:
 
 async def settled(tasks: set[asyncio.Task[None]]) -> None:
     """Wait until all tasks have ended, except the current task, which cannot await itself."""
-    if others := tasks - {asyncio.current_task()}:
+    me = asyncio.current_task()
+    if others := [task for task in tasks if task is not me and not task.done()]:
         await asyncio.wait(others)

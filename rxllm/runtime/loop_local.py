@@ -23,8 +23,8 @@ async def loop_local(key: object, make: Callable[[], T], close: Callable[[T], An
     finalises the generator.
     """
     loop = asyncio.get_running_loop()
-    if (loop, key) in _loop_local:
-        return cast("T", _loop_local[loop, key][0])
+    if found := _loop_local.get((loop, key)):
+        return cast("T", found[0])
     value = make()
 
     async def keep() -> AsyncIterator[None]:

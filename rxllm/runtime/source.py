@@ -8,6 +8,8 @@ sets `is_closed`. Nothing is emitted after it except the one terminal event of a
 from __future__ import annotations
 
 import asyncio
+import functools
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from typing import Generic, Never, cast
 
@@ -25,6 +27,18 @@ __all__ = ["Source", "check_observable", "connect", "source"]
 
 class Source(Observable[T]):
     """An Observable that emits on the event loop of its scheduler, one event at a time, and that cannot be iterated."""
+
+    def __init__(self, subscribe: abc.Subscription[T]) -> None:
+        # Without the base's constructor: it makes a lock, although few operators use one.
+        self._subscribe: abc.Subscription[T] = subscribe
+
+    @functools.cached_property
+    def lock(self) -> threading.RLock:  # type: ignore[override]
+        """The lock that operators of reactivex take for several sources."""
+        return threading.RLock()
+
+    def __repr__(self) -> str:
+        return "<Observable; to read it: .subscribe(print), or .pipe(rxllm.stream())>"
 
     def __iter__(self) -> Iterator[Never]:
         """Raise an error; a plain Observable would yield Observables for ever.
@@ -62,9 +76,8 @@ class Source(Observable[T]):
         """
         if isinstance(on_next, abc.ObserverBase) or hasattr(on_next, "on_next"):
             target = cast("abc.ObserverBase[T]", on_next)
-            observer = AutoDetachObserver[T](target.on_next, target.on_error, target.on_completed)
-        else:
-            observer = AutoDetachObserver[T](on_next, on_error, on_completed)
+            on_next, on_error, on_completed = target.on_next, target.on_error, target.on_completed
+        observer: AutoDetachObserver[T] = AutoDetachObserver(on_next, on_error, on_completed)
         try:
             observer.subscription = self._subscribe_core(observer, scheduler)
         except Exception as error:
@@ -90,17 +103,17 @@ def check_observable(source: Observable[T]) -> Observable[T]:
 def connect(
     source: Observable[T], observer: abc.ObserverBase[T], scheduler: abc.SchedulerBase | None
 ) -> abc.DisposableBase:
-    """Subscribe, without reactivex's guard of the Rx grammar if the source is one of ours.
+    """Subscribe, without reactivex's guard of the Rx grammar if the source is a `Source`.
 
     It is for operators whose observer keeps the grammar itself and whose own subscriber has a guard. A guard costs
     0.1 µs a chunk.
     """
     if isinstance(source, Source):
-        return source._subscribe_core(observer, scheduler)  # pyright: ignore[reportPrivateUsage]
+        return source._subscribe(observer, scheduler)  # pyright: ignore[reportPrivateUsage]
     return check_observable(source).subscribe(observer, scheduler=scheduler)
 
 
-def source(items: Callable[[Scheduler], AsyncIterator[T]]) -> Source[T]:
+def source(items: Callable[[Scheduler], AsyncIterator[T]], *, first_at_once: bool = True) -> Source[T]:
     """Make a cold source: each subscription calls `items` on its event loop and emits what the iterator yields.
 
     ::
@@ -108,14 +121,15 @@ def source(items: Callable[[Scheduler], AsyncIterator[T]]) -> Source[T]:
         subscribe ──a──b──c──|     one task; between two items it waits while the gate is closed
         dispose    ──a──x          the task is cancelled, which closes the iterator at its current await
 
-    Errors: what `items` raises. An exception of the *subscriber* ends its subscription and goes to the loop's
+    Errors: the exceptions of `items`. An exception of the *subscriber* ends its subscription and goes to the loop's
     exception handler, since it is not a failure of the source.
+
+    Args:
+        items: called for each subscription.
+        first_at_once: whether a reader gets the first item before the iterator is asked for the next one. This takes
+            a turn of the event loop.
     """
-
-    def subscribe(observer: abc.ObserverBase[T], given: abc.SchedulerBase | None = None) -> abc.DisposableBase:
-        return _Subscription(items, observer, scheduler_for(given))
-
-    return Source(subscribe)
+    return Source(functools.partial(_Subscription, items, first_at_once))
 
 
 class _Subscription(abc.DisposableBase, Generic[T]):
@@ -125,12 +139,19 @@ class _Subscription(abc.DisposableBase, Generic[T]):
         is_closed: whether the subscription was disposed or is ending by itself. Only the loop's thread writes it.
     """
 
+    __slots__ = ("first_at_once", "is_closed", "items", "observer", "release", "scheduler", "task")
+
     def __init__(
-        self, items: Callable[[Scheduler], AsyncIterator[T]], observer: abc.ObserverBase[T], scheduler: Scheduler
+        self,
+        items: Callable[[Scheduler], AsyncIterator[T]],
+        first_at_once: bool,
+        observer: abc.ObserverBase[T],
+        requested: abc.SchedulerBase | None = None,
     ) -> None:
         self.items = items
+        self.first_at_once = first_at_once
         self.observer = observer
-        self.scheduler = scheduler
+        self.scheduler = scheduler = scheduler_for(requested)
         self.task: asyncio.Task[None] | None = None
         self.is_closed = False
         self.release = scheduler.hold()
@@ -148,7 +169,7 @@ class _Subscription(abc.DisposableBase, Generic[T]):
         # Not loop.create_task: an eager task factory would run the task here, inside the caller of subscribe.
         self.task = asyncio.Task(self.run(), loop=self.scheduler.loop, context=context)
         self.scheduler.lifetime.tasks.add(self.task)
-        self.task.add_done_callback(self.ended)
+        self.task.add_done_callback(self.ended, context=context)  # the default is a copy of the context
 
     async def run(self) -> None:
         failure: BaseException | None = None
@@ -183,7 +204,7 @@ class _Subscription(abc.DisposableBase, Generic[T]):
         iterator = self.items(self.scheduler)
         is_dropped = False
         try:
-            count = 0
+            count = 0 if self.first_at_once else 1
             async for item in iterator:
                 if self.is_closed:  # the iterator has swallowed its cancellation
                     break

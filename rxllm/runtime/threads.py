@@ -12,11 +12,13 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterat
 from contextlib import suppress
 from typing import Any, cast
 
-from .executor import start_thread
-from .loops import Loop, expect, raisable
+from ..misuse import MisuseError
+from .executor import EXECUTOR, start_thread
+from .loops import Loop, do_nothing, expect, raisable
 from .scheduler import Scheduler, T
+from .source import Source, source
 
-__all__ = ["Calls", "Worker", "in_thread", "pull", "result_of"]
+__all__ = ["Calls", "Worker", "from_thread", "in_thread", "pull", "result_of"]
 
 
 class Calls(ABC):
@@ -82,13 +84,46 @@ class Worker(Calls):
             job()
 
 
+class _Pooled(Calls):
+    """Runs short calls in threads that exist, because some Pythons start no new thread at the end of the process.
+
+    A call must not wait for another one, because there may be one thread only.
+    """
+
+    def put(self, job: Callable[[], None]) -> None:
+        EXECUTOR.submit(job)
+
+    def close(self, last: Callable[[], object]) -> None:
+        EXECUTOR.submit(last)
+
+
 async def in_thread(scheduler: Scheduler, function: Callable[[], T]) -> T:
     """Return the result of a blocking function, called in a thread of its own."""
-    worker = Worker(scheduler.loop, scheduler.context)
+    return await _only_call(Worker(scheduler.loop, scheduler.context), function)
+
+
+async def _only_call(calls: Calls, function: Callable[[], T]) -> T:
     try:
-        return await worker.call(function)
+        return await calls.call(function)
     finally:
-        worker.close(lambda: None)
+        calls.close(do_nothing)
+
+
+def from_thread(function: Callable[[], T]) -> Source[T]:
+    """Return an Observable that calls a function of rxllm in a thread, and emits its result.
+
+    The function may block, but only for a short time.
+    """
+
+    async def result(scheduler: Scheduler) -> AsyncIterator[T]:
+        calls: Calls
+        try:
+            calls = Worker(scheduler.loop, scheduler.context)
+        except (MisuseError, RuntimeError):
+            calls = _Pooled(scheduler.loop)
+        yield await _only_call(calls, function)
+
+    return source(result)
 
 
 async def result_of(scheduler: Scheduler, function: Callable[..., Any], argument: object) -> AsyncIterator[Any]:

@@ -23,7 +23,7 @@ These rules join chunks. Each rule is associative; `tests/laws/test_monoid.py` c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast, get_args
+from typing import Any, TypeGuard, cast, get_args
 
 import attrs
 from attrs import field, frozen
@@ -32,9 +32,10 @@ from ..misuse import MisuseError, shown
 from ..public import Public
 from .frozen import frozen_json
 from .joining import PartJoiner
-from .message import FinishReason, Logprobs, Message
+from .message import Message
 from .parts import Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart, text_of
 from .usage import Usage
+from .vocabulary import FinishReason, Logprobs
 
 __all__ = ["Chunk"]
 
@@ -85,8 +86,11 @@ class Chunk(metaclass=Public):
         if type(text) is not str and not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise MisuseError(f"The text of a Chunk must be text, not {shown(text)}.")
         whole = _parts(parts) or None
-        # Most chunks with parts hold one fragment and no text; they need no joining.
-        if whole and not (len(whole) == 1 and not text and _is_fragment(whole[0])):
+        # Most chunks with parts hold one fragment or one text; they need no joining.
+        single = whole[0] if whole and len(whole) == 1 and not text else None
+        if single is not None and _is_plain_text(single):
+            text, whole = single.text, None
+        elif whole and not (single is not None and _is_fragment(single)):
             joiner = PartJoiner()
             joiner.add_text(text)
             for part in whole:
@@ -245,22 +249,22 @@ class Chunk(metaclass=Public):
         )
 
 
-def _parts(given: Iterable[Part]) -> tuple[Part, ...]:
-    """The parts of a new chunk.
+def _parts(parts: Iterable[Part]) -> tuple[Part, ...]:
+    """Return the parts for a new chunk.
 
     Raises:
-        MisuseError: they are not an iterable of parts.
+        MisuseError: the argument is not an iterable of parts.
     """
-    is_list = type(given) in (tuple, list) or isinstance(given, Iterable)  # pyright: ignore[reportUnnecessaryIsInstance]
-    if not is_list or isinstance(given, (str, bytes, Mapping)):
+    is_list = type(parts) in (tuple, list) or isinstance(parts, Iterable)  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not is_list or isinstance(parts, (str, bytes, Mapping)):
         raise MisuseError(
-            f"The parts of a Chunk must be a list of parts, as in [TextPart('hi')], not {shown(cast('object', given))}."
+            f"The parts of a Chunk must be a list of parts, as in [TextPart('hi')], not {shown(cast('object', parts))}."
         )
-    parts = tuple(given)
-    for part in parts:
+    items = tuple(parts)
+    for part in items:
         if not isinstance(part, _PARTS):
             raise MisuseError(f"The parts of a Chunk must be parts, such as TextPart('hi'), not {shown(part)}.")
-    return parts
+    return items
 
 
 _PARTS = get_args(Part)
@@ -275,23 +279,23 @@ _set_text = Chunk.text.__set__  # type: ignore[attr-defined]  # pyright: ignore[
 _set_rest = Chunk.rest.__set__  # type: ignore[union-attr]  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess, reportUnknownMemberType, reportUnknownVariableType]
 
 
-def thawed(kind: type) -> Any:
+def mutable_class(kind: type) -> Any:
     """Return a mutable subclass of a frozen class, for code that runs once for each token.
 
-    The caller makes an object of the subclass, sets its fields, and then sets ``__class__`` to the frozen class. This
-    is the fastest way to fill a frozen object.
+    The caller makes an object of the subclass, without arguments, sets its fields, and then sets ``__class__`` to the
+    frozen class. This is the fastest way to fill a frozen object.
     """
     # The interpreter speeds up plain slot assignment only if both methods are those of `object`.
-    plain = {"__setattr__": object.__setattr__, "__delattr__": object.__delattr__}
-    return type(f"Thawed{kind.__name__}", (kind,), {"__slots__": (), **plain})
+    plain = {"__init__": object.__init__, "__setattr__": object.__setattr__, "__delattr__": object.__delattr__}
+    return type(f"Mutable{kind.__name__}", (kind,), {"__slots__": (), **plain})
 
 
-_ThawedRest, _ThawedChunk = thawed(_Rest), thawed(Chunk)
+_MutableRest, _MutableChunk = mutable_class(_Rest), mutable_class(Chunk)
 
 
 def text_chunk(text: str) -> Chunk:
     """Return ``Chunk(text)`` in a third of the time, for code that runs once for each token."""
-    chunk = _new(_ThawedChunk)
+    chunk = _MutableChunk()
     chunk.text = text
     chunk.rest = None
     chunk.__class__ = Chunk
@@ -300,26 +304,56 @@ def text_chunk(text: str) -> Chunk:
 
 def part_chunk(part: ReasoningPart | ToolCallPart) -> Chunk:
     """Return ``Chunk(parts=[part])`` for a non-empty part, in a third of the time."""
-    rest = _new(_ThawedRest)
+    rest = _MutableRest()
     rest.parts = (part,)
     rest.usage = rest.finish_reason = rest.raw_finish_reason = rest.model = rest.id = None
     rest.logprobs = rest.provider = None
     rest.reset = False
     rest.__class__ = _Rest
-    chunk = _new(_ThawedChunk)
+    chunk = _MutableChunk()
     chunk.text = ""
     chunk.rest = rest
     chunk.__class__ = Chunk
     return chunk  # type: ignore[no-any-return]  # this runs for each token; cast() would cost a call
 
 
+def changed(chunk: Chunk, **facts: Any) -> Chunk:
+    """Return a copy of a chunk with other values of these attributes. The text stays."""
+    rest = attrs.evolve(_EMPTY if chunk.rest is None else chunk.rest, **facts)
+    copy: Chunk = _new(Chunk)
+    _set_text(copy, chunk.text)
+    _set_rest(copy, None if rest == _EMPTY and not rest.provider else rest)  # equality ignores the provider
+    return copy
+
+
+def with_parts(chunk: Chunk, parts: Iterable[Part]) -> Chunk:
+    """Return a copy of a chunk with other parts."""
+    content = Chunk(parts=parts)
+    if chunk.rest is None:
+        return content
+    copy = changed(chunk, parts=None if content.rest is None else content.rest.parts)
+    _set_text(copy, content.text)
+    return copy
+
+
 def join(chunks: Iterable[Chunk]) -> Chunk:
-    """Return the sum of the chunks in linear time; the builtin ``sum`` would copy the text at each step."""
+    """Return the sum of the chunks in linear time; the builtin ``sum`` would copy the text at each step.
+
+    Raises:
+        MisuseError: an item is not a Chunk.
+    """
+    if isinstance(chunks, list) and len(chunks) == 1 and type(chunks[0]) is Chunk:
+        return chunks[0]
     joiner, facts = PartJoiner(), _EMPTY
     texts: list[str] = []  # the texts of consecutive plain chunks
     logprobs: list[Logprobs] = []
     for chunk in chunks:
-        rest = chunk.rest
+        try:
+            rest = chunk.rest
+        except AttributeError:
+            if isinstance(chunk, Chunk):  # pyright: ignore[reportUnnecessaryIsInstance]  (a subclass raised)
+                raise
+            raise MisuseError(f"join takes Chunks, not {shown(chunk)}.") from None
         if rest is None:
             texts.append(chunk.text)
             continue
@@ -379,5 +413,8 @@ def _is_fragment(part: Part) -> bool:
     return isinstance(part, ToolCallPart) or (isinstance(part, ReasoningPart) and bool(part.text))
 
 
-def _is_plain_text(part: Part) -> bool:
-    return isinstance(part, TextPart) and part == TextPart(part.text)
+def _is_plain_text(part: Part) -> TypeGuard[TextPart]:
+    """Return whether a text has no attributes that matter, as `TextPart(part.text) == part` would."""
+    if type(part) is not TextPart or part.citations:
+        return False
+    return part.index is None and part.signature is None and part.extra is None

@@ -1,4 +1,4 @@
-"""Conversion of content dicts, in the forms of OpenAI's and Anthropic's clients, to parts.
+"""Readers of content dicts in the forms of OpenAI's and Anthropic's clients. `parts.parts_of` calls them.
 
 Nothing is lost in silence: a field that no part can carry raises MisuseError with the name of the field.
 """
@@ -6,46 +6,18 @@ Nothing is lost in silence: a field that no part can carry raises MisuseError wi
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast, get_args
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, cast
 
 from ..misuse import MisuseError, shown
-from .parts import (
-    CachePoint,
-    FilePart,
-    Outcome,
-    Part,
-    RawPart,
-    ReasoningPart,
-    RefusalPart,
-    TextPart,
-    ToolCallPart,
-    ToolResultPart,
-)
+from .leaf_parts import FilePart, LeafPart, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart
 
-__all__ = []
-
-
-def parts_of(content: object) -> tuple[Part, ...]:
-    """Return the parts of a content: text, a part, a content dict, or an iterable of these."""
-    if isinstance(content, str):
-        return (TextPart(content),) if content else ()
-    if isinstance(content, _PART_TYPES):
-        return (cast("Part", content),)
-    if content is None:
-        return ()
-    if isinstance(content, Mapping):
-        return _parts_of_dict(cast("Mapping[str, Any]", content))
-    if isinstance(content, Iterable) and not isinstance(content, bytes):
-        return tuple(part for item in cast("Iterable[object]", content) for part in parts_of(item))
-    raise MisuseError(f"Content must be text, parts or content dicts, not {type(content).__name__}.")
-
-
-_PART_TYPES = get_args(Part)
+__all__ = ["READERS", "Fields", "file_of_url"]
 
 
 class Fields:
-    """A reader of a dict that a user wrote. Each method takes a field out of it; `end` raises if a field is left.
+    """A reader of a dict that a user wrote. Each method removes a field from the dict; `end` raises if a field is left.
 
     Raises:
         MisuseError: each method raises it for a wrong value, with the name of the dict and of the field.
@@ -108,50 +80,37 @@ class Fields:
             )
 
 
-def _parts_of_dict(item: Mapping[str, Any]) -> tuple[Part, ...]:
-    kind = item.get("type")
-    read = _READERS.get(kind) if isinstance(kind, str) else None
-    if read is None:
-        raise MisuseError(
-            f"rxllm does not know content of type {kind!r}. Use the parts of rxllm (TextPart, FilePart, …), or a "
-            "RawPart for content that only one provider knows."
-        )
-    fields = Fields(item, f"content of the type {kind!r}")
-    del fields.rest["type"]
-    cached = _cache_point(fields)
-    part = read(fields)
-    fields.end()
-    return (part, *cached)
-
-
-def _cache_point(fields: Fields) -> tuple[CachePoint, ...]:
-    if fields.rest.get("cache_control") is None:
-        return ()
-    control = fields.fields("cache_control")
-    kind, ttl = control.text("type", "ephemeral"), control.optional("ttl")
-    control.end()
-    if kind != "ephemeral":
-        raise MisuseError(f"A cache_control must have the type 'ephemeral', not {kind!r}.")
-    return (CachePoint(ttl),)
-
-
-def _text(fields: Fields) -> Part:
+def _text(fields: Fields) -> LeafPart:
     return TextPart(fields.text("text"), citations=(*fields.items("annotations"), *fields.items("citations")))
 
 
-def _thinking(fields: Fields) -> Part:
+def _thinking(fields: Fields) -> LeafPart:
     return ReasoningPart(fields.text("thinking"), fields.optional("signature"), provider="anthropic")
 
 
-def _redacted(fields: Fields) -> Part:
+def _redacted(fields: Fields) -> LeafPart:
     return RawPart("anthropic", {"type": "redacted_thinking", "data": fields.text("data")})
 
 
-def _refusal(fields: Fields) -> Part:
+def _block(kind: str, fields: Fields) -> LeafPart:
+    """Keep a block that only Anthropic understands, such as the work of its own tools."""
+    block = {name: value for name, value in fields.rest.items() if value is not None}
+    fields.rest.clear()
+    return RawPart("anthropic", {"type": kind, **block})
+
+
+_BLOCKS = (
+    "server_tool_use", "web_search_tool_result", "web_fetch_tool_result", "code_execution_tool_result",
+    "bash_code_execution_tool_result", "text_editor_code_execution_tool_result", "tool_search_tool_result",
+    "mcp_tool_use", "mcp_tool_result", "container_upload", "search_result",
+)  # fmt: skip
+
+
+def _refusal(fields: Fields) -> LeafPart:
     return RefusalPart(fields.text("refusal"))
 
 
-def _tool_use(fields: Fields) -> Part:
+def _tool_use(fields: Fields) -> LeafPart:
     import msgspec
 
     arguments = fields.rest.pop("input", None)
@@ -164,12 +123,7 @@ def _tool_use(fields: Fields) -> Part:
     return ToolCallPart(fields.text("id"), fields.text("name"), text)
 
 
-def _tool_result(fields: Fields) -> Part:
-    outcome: Outcome = "error" if fields.flag("is_error") else "ok"
-    return ToolResultPart(fields.text("tool_use_id"), fields.rest.pop("content", None), outcome)
-
-
-def _image_url(fields: Fields) -> Part:
+def _image_url(fields: Fields) -> LeafPart:
     if isinstance(fields.rest.get("image_url"), str):
         return file_of_url(fields.text("image_url"), "image/*", detail=fields.optional("detail"))
     image = fields.fields("image_url")
@@ -178,14 +132,14 @@ def _image_url(fields: Fields) -> Part:
     return part
 
 
-def _input_image(fields: Fields) -> Part:
+def _input_image(fields: Fields) -> LeafPart:
     detail = fields.optional("detail")
     if (file_id := fields.optional("file_id")) is not None:
         return FilePart("image/*", file_id=file_id, provider="openai", detail=detail)
     return file_of_url(fields.text("image_url"), "image/*", detail=detail)
 
 
-def _source(fields: Fields) -> Part:
+def _source(fields: Fields) -> LeafPart:
     source = fields.fields("source")
     kind = source.text("type")
     title, context = fields.optional("title"), fields.optional("context")
@@ -213,7 +167,7 @@ def _source(fields: Fields) -> Part:
     return part
 
 
-def _file(fields: Fields) -> Part:
+def _file(fields: Fields) -> LeafPart:
     inner = fields.fields("file") if "file" in fields.rest else fields
     name = inner.optional("filename")
     file_id, url, data = inner.optional("file_id"), inner.optional("file_url"), inner.optional("file_data")
@@ -228,7 +182,7 @@ def _file(fields: Fields) -> Part:
     return FilePart("application/pdf", url=url, name=name)
 
 
-def _input_audio(fields: Fields) -> Part:
+def _input_audio(fields: Fields) -> LeafPart:
     sound = fields.fields("input_audio")
     kind = sound.text("format", "wav")
     part = FilePart(f"audio/{'mpeg' if kind == 'mp3' else kind}", _bytes(sound.text("data"), sound.what))
@@ -236,7 +190,7 @@ def _input_audio(fields: Fields) -> Part:
     return part
 
 
-_READERS: dict[str, Callable[[Fields], Part]] = {
+READERS: Mapping[str, Callable[[Fields], LeafPart]] = {
     "text": _text,
     "input_text": _text,
     "output_text": _text,
@@ -244,7 +198,6 @@ _READERS: dict[str, Callable[[Fields], Part]] = {
     "redacted_thinking": _redacted,
     "refusal": _refusal,
     "tool_use": _tool_use,
-    "tool_result": _tool_result,
     "image_url": _image_url,
     "input_image": _input_image,
     "image": _source,
@@ -252,6 +205,7 @@ _READERS: dict[str, Callable[[Fields], Part]] = {
     "file": _file,
     "input_file": _file,
     "input_audio": _input_audio,
+    **{kind: partial(_block, kind) for kind in _BLOCKS},
 }
 
 

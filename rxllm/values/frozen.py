@@ -19,6 +19,8 @@ def _refuse(self: object, *_: object, **__: object) -> NoReturn:
 class FrozenDict(dict[str, Any]):
     """An immutable dict."""
 
+    __slots__ = ()
+
     __setitem__ = __delitem__ = __ior__ = _refuse
     clear = pop = popitem = setdefault = update = _refuse
 
@@ -30,6 +32,8 @@ class FrozenDict(dict[str, Any]):
 class FrozenList(list[Any]):
     """An immutable list."""
 
+    __slots__ = ()
+
     __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
     append = clear = extend = insert = pop = remove = reverse = sort = _refuse
 
@@ -38,16 +42,28 @@ class FrozenList(list[Any]):
         return FrozenList, (list(self),)
 
 
+_AS_THEY_ARE = frozenset((str, int, float, bool, type(None), FrozenDict, FrozenList))
+_put_key, _put_item = dict[Any, Any].__setitem__, list[Any].__setitem__
+
+
 def frozen_json(value: Any) -> Any:
     """Return the value with all its dicts and lists frozen. Other objects stay as they are."""
     kind: type = type(cast("object", value))
-    if kind is FrozenDict or kind is FrozenList or kind is str:
+    if kind in _AS_THEY_ARE:
         return value
-    if isinstance(value, Mapping):
-        items = cast("dict[Any, Any]", value).items()
-        return FrozenDict({key: frozen_json(item) for key, item in items})
+    if kind is dict or isinstance(value, Mapping):
+        # The values of JSON are frozen in place, because most of them need no change, and an answer can have many.
+        frozen = FrozenDict(cast("Mapping[Any, Any]", value))
+        for key, item in cast("Mapping[Any, Any]", value).items():
+            if type(item) not in _AS_THEY_ARE:
+                _put_key(frozen, key, frozen_json(item))
+        return frozen
     if kind is list:
-        return FrozenList(map(frozen_json, value))
+        items = FrozenList(value)
+        for place, item in enumerate(value):
+            if type(item) not in _AS_THEY_ARE:
+                _put_item(items, place, frozen_json(item))
+        return items
     if kind is tuple:
         return tuple(map(frozen_json, value))
     if kind is bytearray:

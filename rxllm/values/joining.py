@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from .parts import Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
+from .parts import Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ends_round
 
 __all__ = ["PartJoiner"]
 
@@ -80,7 +80,7 @@ class PartJoiner:
             elif part.text:
                 self._parts.append(_OpenPart(part))
         else:
-            if isinstance(part, ToolResultPart):
+            if ends_round(part):
                 self._calls.clear()
                 self._reasoning.clear()
             self._parts.append(part)

@@ -2,44 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Mapping
+from typing import Any, get_args
 
 from attrs import field, frozen
 from attrs.validators import optional
 
-from ..misuse import MisuseError, is_text, must_be, shown
+from ..misuse import MisuseError, is_mapping, is_text, must_be, shown
 from ..public import Public
 from ..showing import called, set_fields
-from .content import parts_of
 from .frozen import frozen_json
-from .parts import Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart, is_mapping, text_of
+from .parts import Part, Pending, ReasoningPart, RefusalPart, TextPart, ToolCallPart, parts_of, text_of
 from .usage import Usage
+from .vocabulary import FinishReason, Logprobs, Role
 
-__all__ = ["FinishReason", "Logprobs", "Message", "Role", "is_whole"]
-
-
-Role = Literal["system", "user", "assistant", "tool"]
-
-
-Logprobs = Mapping[str, Sequence[Any]]
-"""Log-probabilities: for each of the provider's names, such as ``content`` or ``tokens``, a list with its tokens."""
-
-
-FinishReason = Literal["stop", "length", "content_filter", "tool_call", "error", "other"]
-"""Why an answer ended. ``other`` stands for every reason that rxllm does not know; it never means a normal end."""
-
-
-def is_whole(reason: FinishReason | None) -> bool:
-    """Return whether a cache may keep an answer that ended for this reason.
-
-    A cache may not keep an answer that was filtered, that failed, or that ended for an unknown reason. An answer
-    without a finish reason counts as complete.
-    """
-    return reason in _WHOLE
-
-
-_WHOLE = (None, "stop", "length", "tool_call")
+__all__ = ["Message"]
 
 
 _ROLE_HINTS = {"human": "user", "ai": "assistant", "model": "assistant", "developer": "system", "function": "tool"}
@@ -107,10 +84,10 @@ class Message(metaclass=Public):
         positional = [keywords.pop("role"), *([keywords.pop("parts")] if self.parts else [])]
         return called("Message", [*positional, *(f"{name}={content}" for name, content in keywords.items())])
 
-    def _repr_markdown_(self) -> str:
-        """Return Markdown for a notebook: the text, the refusal, and the tool calls as code."""
-        calls = [f"`{call.name}({call.arguments})`" for call in self.tool_calls]
-        return "\n\n".join(filter(None, [self.text, self.refusal, *calls]))
+    def _repr_html_(self) -> str:
+        from .in_notebook import message_html  # imported here, because only notebooks need it
+
+        return message_html(self)
 
     @property
     def text(self) -> str:
@@ -132,26 +109,33 @@ class Message(metaclass=Public):
         """The tool calls that the model requests, in order."""
         return tuple(part for part in self.parts if isinstance(part, ToolCallPart))
 
+    @property
+    def pending(self) -> tuple[Pending, ...]:
+        """The tool calls of an agent that wait for an approval."""
+        return tuple(part for part in self.parts if isinstance(part, Pending))
+
     def to_json(self) -> dict[str, Any]:
         """Return the message as a dict of plain values for `json.dumps`. `from_json` restores the message.
 
-        The dict carries a version. Bytes are written as base64.
+        The dict carries a version. Bytes are written as base64. A file that is not read yet is read here, so that the
+        dict has its bytes and not its path.
 
         Raises:
-            MisuseError: a `RawPart`, `extra` or `metadata` holds a value that JSON cannot express.
+            MisuseError: a `RawPart`, `extra` or `metadata` holds a value that JSON cannot express, or a file cannot be
+                read.
         """
-        from ..records import message_to_json
+        from .persisted import message_record
 
-        return message_to_json(self)
+        return message_record(self)
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Message:
         """Return the message that `to_json` wrote, in this version of rxllm or in an earlier one.
 
         Raises:
-            MisuseError: the record is malformed, or a later version of rxllm wrote it. The message names the wrong
-                field or the version.
+            MisuseError: the record is malformed, names the path of a file, or a later version of rxllm wrote it. The
+                message names the wrong field or the version.
         """
-        from ..records import message_from_json
+        from .persisted import message_fields
 
-        return message_from_json(record)
+        return cls(**message_fields(record))

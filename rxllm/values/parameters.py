@@ -8,16 +8,18 @@ from typing import Any, Literal, Self, TypedDict, cast, get_args
 import attrs
 from attrs import field, frozen
 from attrs.validators import optional
+from typing_extensions import TypeForm
 
 from ..extensible import evolved
-from ..misuse import MisuseError, is_text, must_be
+from ..misuse import MisuseError, is_mapping, is_text, must_be
 from ..public import Public
 from ..secrecy import hidden
+from ..shapes.shape import Shape, shape_of
+from ..shapes.spelling import spelled
 from ..showing import brief
-from .parts import is_mapping
-from .tools import Effort, ResponseSchema, ToolLike, response_format_of, tool_choice_of, tools_of
+from .tools import Effort, ResponseSchema, Specified, ToolLike, response_format_of, tool_choice_of, tools_of
 
-__all__ = ["PARAMETERS", "Parameters", "Sampling", "Settings"]
+__all__ = ["PARAMETERS", "Parameters", "Sampling", "Settings", "ShapeMode"]
 
 
 _INFINITY = float("inf")
@@ -64,6 +66,15 @@ def _check_extra(_: object, attribute: object, extra: object) -> None:
             raise MisuseError(f"extra must be a dict of fields of the request's body, not of {type(name).__name__}.")
 
 
+ShapeMode = Literal["auto", "native", "tool", "prompted"]
+"""How a shape is asked for."""
+
+
+def _shape(shape: object) -> Any:
+    """Convert a type to its shape."""
+    return None if shape is None else shape_of(cast("Any", shape))
+
+
 _OPTIONAL_BOOL = must_be("True, False or None", lambda value: value is None or isinstance(value, bool))
 
 
@@ -79,12 +90,17 @@ class Parameters(metaclass=Public):
         max_tokens: the maximum number of tokens in the answer.
         stop_sequences: texts at which the answer ends. The answer does not contain them.
         seed: requests with equal seeds give equal answers, as far as the provider supports it.
-        tools: the tools that the model may call: `ToolSpec` objects, or dicts in OpenAI's or Anthropic's form. A dict
-            with more fields than a ToolSpec is sent unchanged, by the provider that uses this form.
+        tools: the tools that the model may call: tools, `ToolSpec` objects, or dicts in OpenAI's or Anthropic's form. A
+            dict with more fields than a ToolSpec is sent unchanged, by the provider that uses this form.
         tool_choice: ``"auto"``, ``"none"``, ``"required"``, or the name of the one tool to call.
         parallel_tool_calls: whether the model may call several tools at once.
         effort: how much the model reasons before it answers.
         response_format: ``"json"``, or the JSON schema that the answer must fit, as a dict or a `ResponseSchema`.
+        shape: the type of the answer, for `parse`, `drafts` and `items`. The provider asks the model for JSON that fits
+            its schema.
+        shape_mode: how the shape is asked for. ``"auto"`` chooses the surest way that loses nothing; ``"native"`` is
+            the provider's field for a schema, ``"tool"`` a forced call of a tool, ``"prompted"`` a sentence in the
+            prompt.
         stream: False requests the whole answer at once, as one chunk.
         extra: further fields of the provider's request body, sent unchanged.
     """
@@ -127,6 +143,11 @@ class Parameters(metaclass=Public):
             )
         ),
         hash=False,
+    )
+    shape: Shape[Any] | None = field(default=None, converter=_shape, repr=lambda shape: spelled(shape.type))
+    shape_mode: ShapeMode | None = field(
+        default=None,
+        validator=optional(must_be(f"one of {', '.join(get_args(ShapeMode))}", get_args(ShapeMode).__contains__)),
     )
     stream: bool | None = field(
         default=None,
@@ -181,20 +202,26 @@ class Sampling(TypedDict, total=False):
     max_tokens: int
     stop_sequences: str | Sequence[str]
     seed: int
-    tools: Sequence[ToolLike] | ToolLike
+    tools: Sequence[ToolLike | Specified] | ToolLike | Specified
     tool_choice: str | Mapping[str, Any]
     parallel_tool_calls: bool
     effort: Effort
     response_format: Literal["json"] | ResponseSchema | Mapping[str, Any]
+    shape: TypeForm[Any]
+    shape_mode: ShapeMode
     stream: bool
     extra: Mapping[str, Any]
 
 
 class Settings(Sampling, total=False):
-    """The keywords for `bind`, `stream` and the other methods: `Parameters`, and the config of a run."""
+    """The keywords for `bind`, `stream` and the other methods: `Parameters`, and the config of a run.
+
+    ``inbox`` is for agents: an Observable of messages that reach the agent while it runs.
+    """
 
     model: str
     tags: Iterable[str]
     metadata: Mapping[str, Any]
     run_name: str
     handlers: Iterable[Any]
+    inbox: Any

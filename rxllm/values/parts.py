@@ -1,51 +1,53 @@
-"""Parts: the pieces of content in a message.
+"""All parts: those that contain others, the union `Part`, and the conversion of content to parts.
 
-A part of an answer may carry data that its provider requires when the answer goes into the next request: a signature,
-an id, further fields. `provider` names this provider. rxllm never sends the data to another provider.
+A tool result contains parts, and the constructor of `ToolResultPart` accepts content dicts, which may be tool results.
+So this module stands above the readers of content dicts, and those stand above the parts that contain no other part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeGuard, get_args
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, cast, get_args
 
 from attrs import field, frozen
-from attrs.validators import optional
 
-from ..misuse import MisuseError, is_text, must_be, shown
+from ..misuse import MisuseError, is_mapping, is_text, must_be, shown
 from ..public import Public
 from ..showing import brief
-from .frozen import frozen_json
+from .content import READERS, Fields
+from .leaf_parts import (
+    CachePoint,
+    FilePart,
+    RawPart,
+    ReasoningPart,
+    RefusalPart,
+    TextPart,
+    ToolCallPart,
+    text_of,
+)
 
 __all__ = [
+    "Approval",
     "CachePoint",
     "FilePart",
     "Outcome",
     "Part",
+    "Pending",
     "RawPart",
     "ReasoningPart",
     "RefusalPart",
     "TextPart",
     "ToolCallPart",
     "ToolResultPart",
+    "parts_of",
+    "text_of",
 ]
 
 Outcome = Literal["ok", "error", "denied", "interrupted"]
 """How a tool call ended. ``interrupted`` means: it is unknown whether the tool has run."""
 
 
-def is_mapping(value: object) -> TypeGuard[Mapping[str, Any]]:
-    """Return whether the value is a Mapping, such as a dict."""
-    return isinstance(value, Mapping)
-
-
-def _citations(citations: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
-    return tuple(map(frozen_json, citations))
-
-
 def _content(content: object) -> tuple[Part, ...]:
-    from .content import parts_of
-
     if is_mapping(content) and "type" not in content:
         raise MisuseError(
             f"The content of a ToolResultPart must be text or parts, not {shown(content)}. Convert it to text with "
@@ -54,87 +56,7 @@ def _content(content: object) -> tuple[Part, ...]:
     return parts_of(content)
 
 
-_EXTRA = must_be("a dict of further fields in the provider's own form", is_mapping)
-
-
-@frozen
-class TextPart(metaclass=Public):
-    """Text for the reader.
-
-    Attributes:
-        text: the text.
-        citations: the sources of the text, in the provider's own form.
-        index: the index of the provider's block, if the text must stay apart from the text directly before it.
-        signature: an opaque proof that the provider requires back with exactly this text. A signed text never joins.
-        provider: the name of the provider, if the part carries data for it.
-        extra: further data for the provider, in the provider's own form.
-    """
-
-    text: str = field(validator=must_be("text", is_text))
-    citations: tuple[Mapping[str, Any], ...] = field(default=(), converter=_citations, hash=False)
-    index: int | None = None
-    signature: str | None = None
-    provider: str | None = field(default=None, eq=False)
-    extra: Mapping[str, Any] | None = field(default=None, converter=frozen_json, validator=optional(_EXTRA), hash=False)
-
-    __repr__ = brief
-
-
-@frozen
-class ReasoningPart(metaclass=Public):
-    """Reasoning of the model.
-
-    Attributes:
-        text: the reasoning or a summary of it; empty if the provider sends it only in encrypted form.
-        signature: an opaque proof, or the encrypted reasoning. It closes the part, and the provider requires it back.
-        index: the index of the provider's block, if known.
-        id: the provider's id of the reasoning.
-        provider: the name of the provider. rxllm sends reasoning back to this provider only.
-        extra: further data for the provider, in the provider's own form.
-    """
-
-    text: str = ""
-    signature: str | None = None
-    index: int | None = None
-    id: str | None = None
-    provider: str | None = field(default=None, eq=False)
-    extra: Mapping[str, Any] | None = field(default=None, converter=frozen_json, validator=optional(_EXTRA), hash=False)
-
-    __repr__ = brief
-
-
-@frozen
-class RefusalPart(metaclass=Public):
-    """The model's explanation why it refuses to answer."""
-
-    text: str
-
-    __repr__ = brief
-
-
-@frozen
-class ToolCallPart(metaclass=Public):
-    """A tool call, or a fragment of one.
-
-    Attributes:
-        id: the id of the call, which the result repeats.
-        name: the name of the tool.
-        arguments: the arguments as JSON text, exactly as the model wrote it. The JSON may be invalid.
-        index: the position of the call in the answer.
-        signature: an opaque proof that the provider requires back with the call.
-        provider: the name of the provider, if the part carries data for it.
-        extra: further data for the provider, in the provider's own form.
-    """
-
-    id: str = ""
-    name: str = ""
-    arguments: str = ""
-    index: int = 0
-    signature: str | None = None
-    provider: str | None = field(default=None, eq=False)
-    extra: Mapping[str, Any] | None = field(default=None, converter=frozen_json, validator=optional(_EXTRA), hash=False)
-
-    __repr__ = brief
+_is_call = must_be("a ToolCallPart", lambda call: isinstance(call, ToolCallPart))
 
 
 @frozen
@@ -170,77 +92,147 @@ class ToolResultPart(metaclass=Public):
 
 
 @frozen
-class FilePart(metaclass=Public):
-    """A picture, a document, an audio or a video file: its bytes, its URL, or its id at the provider.
+class Pending(metaclass=Public):
+    """A tool call of an agent that waits for an approval. It is at the end of the agent's answer.
 
     Attributes:
-        media_type: the media type, such as ``image/png``.
-        data: the bytes of the file.
-        url: the URL from which the provider downloads the file.
-        name: the name of the file.
-        file_id: the id of the file at the provider.
-        provider: the name of the provider that stores the file under this id.
-        detail: the resolution at which the model sees a picture: ``low``, ``high`` or ``auto``.
-        title: the title of a document, if it differs from the name.
-        context: information about the document, which the model does not cite.
-        citable: whether the model should cite passages of the document.
-        signature: an opaque proof that the provider that made the file wants back with it.
+        call: the call.
+        signature: the agent's proof that it made the call, if the agent has a secret.
     """
 
-    media_type: str = field(validator=must_be("like image/png", lambda kind: isinstance(kind, str) and "/" in kind))
-    data: bytes | None = field(
-        default=None,
-        validator=optional(must_be("bytes", lambda data: isinstance(data, bytes))),
-        repr=lambda data: "None" if data is None else f"<{len(data)} bytes>",
-    )
-    url: str | None = field(default=None, validator=optional(must_be("text", is_text)))
-    name: str | None = field(default=None, validator=optional(must_be("text", is_text)))
-    file_id: str | None = field(default=None, validator=optional(must_be("text", is_text)))
-    provider: str | None = None
-    detail: str | None = field(default=None, validator=optional(must_be("text such as 'low'", is_text)))
-    title: str | None = field(default=None, validator=optional(must_be("text", is_text)))
-    context: str | None = field(default=None, validator=optional(must_be("text", is_text)))
-    citable: bool = False
+    call: ToolCallPart = field(validator=_is_call)
     signature: str | None = None
 
     __repr__ = brief
 
+    def approve(self, note: str = "") -> Approval:
+        """Return the approval of the call."""
+        return Approval(self.call, True, note, self.signature)
+
+    def deny(self, note: str = "") -> Approval:
+        """Return the denial of the call. The model gets the note as the result."""
+        return Approval(self.call, False, note, self.signature)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the call for a user interface, as a dict of plain values: its id, name, arguments and signature."""
+        call = self.call
+        signed = {} if self.signature is None else {"signature": self.signature}
+        return {"id": call.id, "name": call.name, "arguments": call.arguments, **signed}
+
 
 @frozen
-class CachePoint(metaclass=Public):
-    """A mark in a prompt. The provider may cache everything before the mark, and charge less for it the next time.
+class Approval(metaclass=Public):
+    """A decision on a waiting tool call: the call runs, or the model gets the denial as its result.
+
+    ::
+
+        answer = agent.invoke(question)
+        decisions = [pending.approve() for pending in answer.pending]
+        agent.invoke([("user", question), answer, Message("user", decisions)])
 
     Attributes:
-        ttl: how long the provider keeps the cache entry, in the provider's words, such as ``"5m"`` or ``"1h"``. None
-            selects the provider's default.
+        call: the call, whose name and arguments must be those of the pending call.
+        yes: whether the tool may run.
+        note: a reason, which the model gets if the call is denied.
+        signature: the signature of the pending call, if it has one.
     """
 
-    ttl: str | None = field(default=None, validator=optional(must_be("text such as '1h'", is_text)))
+    call: ToolCallPart = field(validator=_is_call)
+    yes: bool = field(validator=must_be("True or False", lambda yes: isinstance(yes, bool)))
+    note: str = field(default="", validator=must_be("text", is_text))
+    signature: str | None = None
 
     __repr__ = brief
 
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Approval:
+        """Return the approval for the dict of `Pending.to_json`, to which a user interface has added ``yes``.
 
-@frozen
-class RawPart(metaclass=Public):
-    """Data of one provider that must go back unchanged: redacted reasoning, blocks of server tools.
+        It may also have a ``note``.
 
-    Attributes:
-        provider: the name of the provider.
-        data: the data, in the provider's own form.
-    """
-
-    provider: str = field(eq=False)
-    data: Mapping[str, Any] = field(converter=frozen_json, validator=must_be("a dict", is_mapping))
-
-    __repr__ = brief
-
-    def __hash__(self) -> int:
-        return hash(frozenset(self.data))
-
-
-Part = TextPart | ReasoningPart | RefusalPart | ToolCallPart | ToolResultPart | FilePart | CachePoint | RawPart
+        Raises:
+            MisuseError: the record is malformed.
+        """
+        if not is_mapping(record):
+            raise MisuseError(f"An approval must be a dict with id, name, arguments and yes, not {shown(record)}.")
+        fields = Fields(record, "an approval")
+        call = ToolCallPart(fields.text("id"), fields.text("name"), fields.text("arguments"))
+        approval = cls(call, fields.rest.pop("yes", None), fields.text("note", ""), fields.optional("signature"))
+        fields.end()
+        return approval
 
 
-def text_of(parts: Iterable[Part], kind: type[TextPart] | type[ReasoningPart] | type[RefusalPart]) -> str:
-    """Return the text of all parts of a type, joined."""
-    return "".join([part.text for part in parts if isinstance(part, kind)])
+Part = (
+    TextPart
+    | ReasoningPart
+    | RefusalPart
+    | ToolCallPart
+    | ToolResultPart
+    | FilePart
+    | CachePoint
+    | RawPart
+    | Pending
+    | Approval
+)
+
+
+MAKER = "rxllm"
+"""The provider of the raw parts that rxllm itself writes: messages that an agent got while it ran."""
+
+
+def ends_round(part: Part) -> bool:
+    """Return whether a part of an agent's answer ends a round: nothing after it joins with a part before it."""
+    return isinstance(part, ToolResultPart) or (isinstance(part, RawPart) and part.provider == MAKER)
+
+
+def parts_of(content: object) -> tuple[Part, ...]:
+    """Return the parts of a content: text, a part, a content dict, or an iterable of these."""
+    if isinstance(content, str):
+        return (TextPart(content),) if content else ()
+    if isinstance(content, _PART_TYPES):
+        return (cast("Part", content),)
+    if content is None:
+        return ()
+    if isinstance(content, Mapping):
+        return _parts_of_dict(cast("Mapping[str, Any]", content))
+    if isinstance(content, Iterable) and not isinstance(content, bytes):
+        return tuple(part for item in cast("Iterable[object]", content) for part in parts_of(item))
+    raise MisuseError(f"Content must be text, parts or content dicts, not {type(content).__name__}.")
+
+
+_PART_TYPES = get_args(Part)
+
+
+def _parts_of_dict(item: Mapping[str, Any]) -> tuple[Part, ...]:
+    kind = item.get("type")
+    read = _ALL_READERS.get(kind) if isinstance(kind, str) else None
+    if read is None:
+        raise MisuseError(
+            f"rxllm does not know content of type {kind!r}. Use the parts of rxllm (TextPart, FilePart, …), or a "
+            "RawPart for content that only one provider knows."
+        )
+    fields = Fields(item, f"content of the type {kind!r}")
+    del fields.rest["type"]
+    cached = _cache_point(fields)
+    part = read(fields)
+    fields.end()
+    return (part, *cached)
+
+
+def _cache_point(fields: Fields) -> tuple[CachePoint, ...]:
+    if fields.rest.get("cache_control") is None:
+        return ()
+    control = fields.fields("cache_control")
+    kind, ttl = control.text("type", "ephemeral"), control.optional("ttl")
+    control.end()
+    if kind != "ephemeral":
+        raise MisuseError(f"A cache_control must have the type 'ephemeral', not {kind!r}.")
+    return (CachePoint(ttl),)
+
+
+def _tool_result(fields: Fields) -> Part:
+    outcome: Outcome = "error" if fields.flag("is_error") else "ok"
+    return ToolResultPart(fields.text("tool_use_id"), fields.rest.pop("content", None), outcome)
+
+
+_ALL_READERS: Mapping[str, Callable[[Fields], Part]] = {**READERS, "tool_result": _tool_result}

@@ -9,16 +9,27 @@ from attrs import field, frozen
 
 from ..misuse import MisuseError, is_text, shown
 from ..showing import called, set_fields
-from .content import Fields, parts_of
+from .content import Fields
 from .message import Message
 from .parameters import PARAMETERS, Parameters
-from .parts import FilePart, Outcome, Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
+from .parts import (
+    FilePart,
+    Outcome,
+    Part,
+    ReasoningPart,
+    RefusalPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+    parts_of,
+)
+from .rounds import separated
 
-__all__ = ["Prompt", "Request"]
+__all__ = ["Prompt", "Request", "is_pair", "messages_of"]
 
 
 def _content(prompt: Prompt) -> str | tuple[Message, ...]:
-    return prompt if isinstance(prompt, str) else _conversation(prompt)
+    return prompt if isinstance(prompt, str) else separated(messages_of(prompt))
 
 
 @frozen(kw_only=True)
@@ -26,7 +37,8 @@ class Request(Parameters):
     """A prompt with its parameters, as a provider receives it.
 
     Attributes:
-        prompt: the text, or the messages. The properties `messages` and `text` work for both.
+        prompt: the text, or the messages. The properties `messages` and `text` work for both. An agent's answer becomes
+            several messages here, one for each round and one for the results of each round.
     """
 
     prompt: str | tuple[Message, ...] = field(converter=_content)
@@ -67,7 +79,12 @@ MessageLike = Message | Mapping[str, Any] | tuple[str, str]
 Prompt = str | Message | Mapping[str, Any] | Sequence[MessageLike] | Request
 
 
-def _conversation(prompt: object) -> tuple[Message, ...]:
+def messages_of(prompt: object) -> tuple[Message, ...]:
+    """Return the messages of a prompt that is not text.
+
+    Raises:
+        MisuseError: the prompt has an unsupported type, or is empty.
+    """
     if isinstance(prompt, (Message, Mapping)):
         return (_message_of(cast("object", prompt)),)
     if isinstance(prompt, (Sequence, Iterable)) and not isinstance(prompt, (bytes, bytearray)):
@@ -88,7 +105,7 @@ def _message_of(item: object) -> Message:
         return item
     if isinstance(item, Mapping):
         return _message_of_dict(cast("Mapping[str, Any]", item))
-    if _is_pair(item):
+    if is_pair(item):
         return Message(item[0], parts_of(item[1]))
     raise MisuseError(
         "A list of messages must contain Messages, {'role', 'content'} dicts or (role, text) pairs, not "
@@ -96,7 +113,8 @@ def _message_of(item: object) -> Message:
     )
 
 
-def _is_pair(item: object) -> TypeGuard[tuple[Any, Any]]:
+def is_pair(item: object) -> TypeGuard[tuple[Any, Any]]:
+    """Return whether an item may be a (role, text) pair."""
     return isinstance(item, tuple) and len(cast("Sequence[Any]", item)) == 2
 
 

@@ -8,15 +8,14 @@ providers raise MisuseError.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, cast
+from typing import Any, Literal, Protocol, cast
 
 from attrs import field, frozen
 from attrs.validators import optional
 
-from ..misuse import MisuseError, is_text, must_be, shown
+from ..misuse import MisuseError, is_mapping, is_text, must_be, shown
 from ..public import Public
 from ..showing import brief
-from .parts import is_mapping
 
 __all__ = ["ANSWER", "Effort", "ResponseSchema", "ToolSpec"]
 
@@ -28,13 +27,17 @@ _CHOICES = ("auto", "none", "required")
 _BARE: Mapping[str, Any] = {"type": "object", "properties": {}}
 
 
+def _is_object(schema: object) -> bool:
+    return is_mapping(schema) and schema.get("type") == "object"
+
+
 @frozen
 class ToolSpec(metaclass=Public):
     """The definition of one tool for a model.
 
     Attributes:
         name: the name that the model uses to call the tool.
-        description: what the tool does, and when the model should use it.
+        description: the purpose of the tool, and when the model should use it.
         parameters: the JSON schema of the arguments, an object.
         strict: whether the arguments must fit the schema exactly; None leaves that to the provider.
     """
@@ -42,7 +45,9 @@ class ToolSpec(metaclass=Public):
     name: str = field(validator=must_be("a name", lambda name: isinstance(name, str) and bool(name)))
     description: str = field(default="", validator=must_be("text", is_text))
     parameters: Mapping[str, Any] = field(
-        default=_BARE, validator=must_be("a JSON schema, as a dict", is_mapping), hash=False
+        default=_BARE,
+        validator=must_be("a JSON schema of an object, as in {'type': 'object', 'properties': {…}}", _is_object),
+        hash=False,
     )
     strict: bool | None = field(
         default=None, validator=optional(must_be("True or False", lambda strict: isinstance(strict, bool)))
@@ -64,7 +69,7 @@ class ResponseSchema(metaclass=Public):
         schema: the JSON schema.
         name: the name of the schema for the provider.
         strict: whether the answer must fit exactly; None leaves that to the provider.
-        description: what the answer describes.
+        description: the meaning of the answer.
     """
 
     schema: Mapping[str, Any] = field(validator=must_be("a JSON schema, as a dict", is_mapping), hash=False)
@@ -76,6 +81,15 @@ class ResponseSchema(metaclass=Public):
 
 
 ToolLike = ToolSpec | Mapping[str, Any]
+
+
+class Specified(Protocol):
+    """A tool that knows its definition, such as a function under `rxllm.tool`."""
+
+    @property
+    def spec(self) -> ToolSpec:
+        """The definition."""
+        ...
 
 
 def tools_of(value: object) -> tuple[ToolLike, ...] | None:
@@ -99,8 +113,10 @@ def tools_of(value: object) -> tuple[ToolLike, ...] | None:
 def _tool_of(item: object) -> ToolLike:
     if isinstance(item, ToolSpec):
         return item
+    if isinstance(spec := getattr(item, "spec", None), ToolSpec):
+        return spec
     if not isinstance(item, Mapping):
-        raise MisuseError(f"tools must be one or more ToolSpecs or dicts that define a tool, not {shown(item)}.")
+        raise MisuseError(f"tools must be one or more tools, ToolSpecs or dicts that define a tool, not {shown(item)}.")
     fields = dict(cast("Mapping[str, Any]", item))
     kind = fields.pop("type", None)
     if kind == "function" and fields.keys() == {"function"} and isinstance(fields["function"], Mapping):
@@ -114,7 +130,13 @@ def _tool_of(item: object) -> ToolLike:
     if not is_neutral or "name" not in fields or (kind == "custom" and "parameters" not in fields):
         return cast("Mapping[str, Any]", item)
     fields = {name: value for name, value in fields.items() if value is not None}
-    return ToolSpec(**fields)
+    spec = ToolSpec(**fields)
+    if "parameters" not in fields:
+        raise MisuseError(
+            f"The tool {spec.name!r} has no JSON schema. A tool without arguments has the parameters "
+            "{'type': 'object', 'properties': {}}."
+        )
+    return spec
 
 
 def tool_choice_of(choice: str | Mapping[str, Any] | None) -> str | Mapping[str, Any] | None:

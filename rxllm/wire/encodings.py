@@ -8,20 +8,20 @@ from typing import Any
 
 from ..errors import ProtocolError
 
-__all__ = ["KNOWN", "asked_for", "encoding_of", "unpacked"]
+__all__ = ["SUPPORTED", "accepted_encodings", "encoding_of", "unpacked"]
 
-KNOWN = ("gzip", "deflate")  # Python's standard library unpacks only these in bounded steps
+SUPPORTED = ("gzip", "deflate")  # Python's standard library unpacks only these in bounded steps
 STEP = 16 * 1024  # bytes per step; a compressed kilobyte may contain a megabyte
 
 
-def asked_for(accept: str) -> tuple[str, ...]:
+def accepted_encodings(accept: str) -> tuple[str, ...]:
     """Return the encodings of an ``accept-encoding`` header that `unpacked` supports."""
     entries = [entry.partition(";") for entry in accept.lower().split(",")]
     accepted = {name.strip() for name, _, weight in entries if weight.replace(" ", "").rstrip("0.") != "q="}
-    return tuple(name for name in KNOWN if name in accepted)
+    return tuple(name for name in SUPPORTED if name in accepted)
 
 
-def encoding_of(header: str, asked: Collection[str], place: str) -> str | None:
+def encoding_of(header: str, accepted: Collection[str], place: str) -> str | None:
     """Return the encoding in a ``content-encoding`` header; None for plain bytes.
 
     Raises:
@@ -31,11 +31,11 @@ def encoding_of(header: str, asked: Collection[str], place: str) -> str | None:
     names = [name.removeprefix("x-") for name in names]
     if not names:
         return None
-    if len(names) == 1 and names[0] in asked:
+    if len(names) == 1 and names[0] in accepted:
         return names[0]
     raise ProtocolError(
-        f"{place} compressed its answer ({header[:60]!r}), although the request asked for "
-        f"{' or '.join(asked) or 'plain bytes'}. Turn compression off in the server or the gateway before it."
+        f"{place} compressed its answer ({header[:60]!r}), although the request accepts only "
+        f"{' or '.join(accepted) or 'plain bytes'}. Turn compression off in the server or the gateway before it."
     )
 
 

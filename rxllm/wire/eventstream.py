@@ -22,7 +22,6 @@ __all__ = ["EventStreamDecoder"]
 _PRELUDE = struct.Struct(">III")
 _NUMBER = struct.Struct(">I")
 _SHORT = struct.Struct(">H")
-_FRAMING = _PRELUDE.size + _NUMBER.size  # bytes of a frame besides headers and payload
 _NAMES = 64  # the maximum number of cached event names; a stream has about ten
 _SHOWN = 1000  # bytes of an invalid frame that the error keeps
 _SIZES = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}  # bytes of a header's value, by type
@@ -100,6 +99,11 @@ class EventStreamDecoder:
             place = stop
         if place < end:
             self._pending += data[place:] if place else data
+
+    @property
+    def may_flush(self) -> bool:
+        """False: a frame says where it ends."""
+        return False
 
     def flush(self) -> list[Frame]:
         """Return no frames: an incomplete frame cannot be read at the end of the stream.

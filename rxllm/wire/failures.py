@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import ssl
-
 import aiohttp
 import httpx
 from aiohttp.http_exceptions import HttpProcessingError
+
+from .faults import reason_of
 
 __all__ = ["HeaderTooLong", "raise_as_httpx"]
 
@@ -37,28 +36,14 @@ def raise_as_httpx(error: BaseException) -> None:
         case aiohttp.ClientHttpProxyError():
             raise httpx.ProxyError(f"the proxy answered with status {error.status}") from error
         case aiohttp.ClientProxyConnectionError():
-            raise httpx.ProxyError(f"no connection to the proxy: {_reason(error.os_error)}") from error
+            raise httpx.ProxyError(f"no connection to the proxy: {reason_of(error.os_error)}") from error
         case aiohttp.ClientConnectorCertificateError():
-            raise httpx.ConnectError(_reason(error.certificate_error)) from error
+            raise httpx.ConnectError(reason_of(error.certificate_error)) from error
         case aiohttp.ClientConnectorError():
-            raise httpx.ConnectError(_reason(error.os_error)) from error
+            raise httpx.ConnectError(reason_of(error.os_error)) from error
         case aiohttp.ClientPayloadError():
             raise httpx.ReadError("the connection closed before the end of the response") from None
         case aiohttp.ClientError() | OSError():
-            raise httpx.ReadError(_reason(error)) from error
+            raise httpx.ReadError(reason_of(error)) from error
         case _:
             return
-
-
-def _reason(error: BaseException) -> str:
-    """Describe in one line why a connection failed."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted ({error.verify_message})"
-    if (
-        isinstance(error, OSError)
-        and error.errno is not None
-        and error.errno > 0
-        and not isinstance(error, ssl.SSLError)
-    ):
-        return os.strerror(error.errno)
-    return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())

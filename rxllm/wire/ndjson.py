@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..bounds import EVENT_BYTES_PER_VALUE, LONG_BYTES
-from .sse import BYTE_ORDER_MARK, DEFAULT_LIMIT, Frame, is_json, too_large, valid_utf8
+from .sse import BYTE_ORDER_MARK, DEFAULT_LIMIT, Frame, is_json, may_be_whole, too_large, valid_utf8
 from .weights import check_weight
 
 __all__ = ["NDJSONDecoder"]
@@ -67,12 +67,20 @@ class NDJSONDecoder:
         """Return whether a stream of lines begins with these bytes."""
         return beginning.startswith(b"{")
 
+    @property
+    def may_flush(self) -> bool:
+        """Whether the bytes after the last whole line may be a line that only lacks its LF."""
+        return may_be_whole(self._pending)
+
     def flush(self) -> list[Frame]:
-        """Return the last line at the end of the stream, if it lacks its LF but is complete JSON."""
-        rest, self._pending = bytes(self._pending), bytearray()
-        if self._is_first:
-            rest = rest.removeprefix(BYTE_ORDER_MARK)
-        return [frame for frame in _frames(rest) if is_json(frame[1])]
+        """Return the last line, at the end of the stream or before, if it lacks its LF but is complete JSON."""
+        rest = bytes(self._pending)
+        frames = _frames(rest.removeprefix(BYTE_ORDER_MARK) if self._is_first else rest)
+        if not frames or not is_json(frames[0][1]):
+            return []
+        self._pending.clear()
+        self._is_first = False
+        return frames
 
 
 def _frames(block: bytes) -> list[Frame]:

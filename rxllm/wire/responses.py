@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from ..bounds import ERROR_BYTES, ERROR_SECONDS
 from ..errors import ProtocolError, RxllmError
-from .encodings import KNOWN, encoding_of, unpacked
+from .encodings import SUPPORTED, encoding_of, unpacked
 from .faults import HEADER_LIMIT, header_too_long, redirection
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ async def check(response: httpx.Response, place: str, failure: Failure, patience
     if not 200 <= status < 300:
         error = failure(status, await _beginning(response, encoding, place, patience), response.headers)
         if status in REDIRECTS:
-            error.args = (redirection(place, status, _target(response)),)
+            in_circle = redirected(response) is not None
+            error.args = (redirection(place, status, _target(response), in_circle=in_circle),)
         raise error
     if b"html" in kind:
         raise ProtocolError(
@@ -66,7 +67,7 @@ async def _beginning(response: httpx.Response, encoding: str, place: str, patien
     body = bytearray()
     with suppress(httpx.HTTPError, httpx.StreamError, ProtocolError, TimeoutError):
         async with asyncio.timeout(min(ERROR_BODY_PATIENCE, (patience or math.inf) / 2)):
-            async for data in body_of(response, encoding, KNOWN, place):
+            async for data in body_of(response, encoding, SUPPORTED, place):
                 body += data
                 if len(body) >= ERROR_BODY_LIMIT:
                     break

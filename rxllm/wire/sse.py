@@ -14,7 +14,16 @@ from ..bounds import EVENT_BYTES, EVENT_BYTES_PER_VALUE, LONG_BYTES
 from ..errors import ProtocolError
 from .weights import check_weight
 
-__all__ = ["BYTE_ORDER_MARK", "DEFAULT_LIMIT", "Frame", "SSEDecoder", "is_json", "too_large", "valid_utf8"]
+__all__ = [
+    "BYTE_ORDER_MARK",
+    "DEFAULT_LIMIT",
+    "Frame",
+    "SSEDecoder",
+    "is_json",
+    "may_be_whole",
+    "too_large",
+    "valid_utf8",
+]
 
 DEFAULT_LIMIT = EVENT_BYTES
 
@@ -68,6 +77,8 @@ class SSEDecoder:
             data = data.removeprefix(b"\n")
             self._after_return = False
         if CR in data:
+            if not self._pending and (usual := self._usual(data)) is not None:
+                return usual
             self._after_return = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
@@ -95,16 +106,21 @@ class SSEDecoder:
             raise too_large(beginning, self._limit)
         return frames
 
-    def flush(self) -> list[Frame]:
-        """Return the last event at the end of the stream, if it lacks its blank line but has complete data.
+    @property
+    def may_flush(self) -> bool:
+        """Whether the bytes after the last whole event may be an event that only lacks its blank line."""
+        return may_be_whole(self._pending)
 
-        Complete data is JSON or `[DONE]`. Any other event is dropped, as the standard demands, without a change of
-        state.
+    def flush(self) -> list[Frame]:
+        """Return the last event if it lacks its blank line but has complete data, at the end of the stream or before.
+
+        Complete data is JSON or `[DONE]`. Any other event changes no state: at the end of the stream it is dropped, as
+        the standard demands.
         """
-        pending, self._pending = self._pending, bytearray()
         before = self.last_event_id, self.retry
-        for frame in self._interpret(valid_utf8(bytes(pending))):
+        for frame in self._interpret(valid_utf8(bytes(self._pending))):
             if frame[1] == b"[DONE]" or is_json(frame[1]):
+                self._pending.clear()
                 return [frame]
         self.last_event_id, self.retry = before
         return []
@@ -114,6 +130,18 @@ class SSEDecoder:
         """Return whether an event stream may begin with these bytes, even if no event is complete."""
         field, colon, _ = beginning.replace(b"\r", b"\n").partition(b"\n")[0].partition(b":")
         return field in _FIELDS if colon else any(name.startswith(field) for name in _FIELDS)
+
+    def _usual(self, data: bytes) -> list[Frame] | None:
+        """Return the frames of whole events of one line each, with CRLF as the line end; None for anything else.
+
+        Gemini sends these. To change their line ends costs as much as to decode them.
+        """
+        if not (data.startswith(b"data: ") and data.endswith(b"\r\n\r\n") and len(data) < self._long):
+            return None
+        pieces = valid_utf8(data)[6:-4].split(b"\r\n\r\ndata: ")
+        if not data.count(b"\r") == data.count(b"\n") == 2 * len(pieces):
+            return None
+        return [("message", piece) for piece in pieces]
 
     def _frames(self, block: bytes) -> list[Frame]:
         """Return the frames of whole events, which are separated by blank lines."""
@@ -129,7 +157,6 @@ class SSEDecoder:
         # Most events are one line of data. After splitting the block at their beginnings, a piece without a line feed
         # is the data of one event; only the other pieces are parsed by line. (A long separator is also the fastest to
         # find.)
-        # the data of one; only others need to be read by line. (A long separator is also the fastest to search.)
         before, *pieces = (b"\n\n" + block).split(b"\n\ndata: ")
         frames = self._interpret(before[2:]) if before else []
         for piece in pieces:
@@ -188,6 +215,11 @@ def too_large(frame: bytes, limit: int) -> ProtocolError:
         f"One event of the stream is larger than the limit of {limit:,} bytes. If that is expected, raise the limit.",
         frame=frame,
     )
+
+
+def may_be_whole(pending: bytearray) -> bool:
+    """Return whether an object, an array or ``[DONE]`` ends where the bytes end."""
+    return bool(pending) and pending[-3:].rstrip().endswith((b"}", b"]"))
 
 
 def is_json(data: bytes) -> bool:

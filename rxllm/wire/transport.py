@@ -15,30 +15,31 @@ from __future__ import annotations
 import asyncio
 import functools
 import select
-from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
 import httpx
 import yarl
 from aiohttp.http_exceptions import HttpProcessingError
-from attrs import frozen
+from attrs import field, frozen
 
+from .body import Body, drop, silent
 from .certificates import certificates
 from .failures import raise_as_httpx
 from .faults import HEADER_LIMIT
 from .proxies import proxy_for
+from .resolver import Resolver
+from .slow_start import SlowStart
+from .timeouts import limited
 
 if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
-    from aiohttp.streams import StreamReader
 
 __all__ = ["Transport"]
 
 HEADER_LINES = 256  # the maximum number of header lines, so that many long lines cannot fill the memory
-PIECE = 16 * 1024  # bytes; with larger pieces a burst cost 1.7 times as much
 ROUTES = 256  # the maximum number of cached addresses
 
 
@@ -50,11 +51,13 @@ class _Route:
         request: the object that aiohttp's connector reads: address, TLS context and proxy.
         target: the target of the request line.
         credentials: a header line for the proxy; empty without one.
+        slow_start: opens the connections to the address.
     """
 
     request: aiohttp.ClientRequest
     target: bytes
     credentials: bytes
+    slow_start: SlowStart = field(factory=SlowStart)
 
 
 class Transport(httpx.AsyncBaseTransport):
@@ -62,11 +65,15 @@ class Transport(httpx.AsyncBaseTransport):
 
     A request is sent once. Only if the server had closed an idle connection and not one byte was written to it, the
     request goes to another connection.
+
+    Args:
+        is_direct: whether to ignore the environment's proxies.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_direct: bool = False) -> None:
+        self._is_direct = is_direct
         # limit=0 means no limit: the caller bounds the number of concurrent streams (`batch`, `limited`).
-        self._connector = _Connector(limit=0)
+        self._connector = _Connector(limit=0, resolver=Resolver())
         self._routes: dict[str, _Route] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -78,42 +85,45 @@ class Transport(httpx.AsyncBaseTransport):
         """
         route = self._route(request)
         data = _serialized(request, route)
+        timeouts: Mapping[str, float | None] = request.extensions.get("timeout", {})
+        silence = timeouts.get("read")
         connection: Connection | None = None
         try:
-            connection = await self._send(route, data, request.extensions.get("timeout", {}))
+            connection = await self._send(route, data, timeouts.get("connect"))
             protocol = cast("ResponseHandler", connection.protocol)
-            message, content = await protocol.read()
-            while message.code < 200 and message.code != 101:
-                message, content = await protocol.read()
+            while True:
+                message, content = await limited(protocol.read(), silence, lambda: protocol.set_exception(silent()))
+                if message.code >= 200 or message.code == 101:  # others come before the final response
+                    break
         except BaseException as error:
             if connection is not None:
-                _drop(connection)
+                drop(connection)
             raise_as_httpx(error)
             raise
         return httpx.Response(
-            message.code, headers=message.raw_headers, stream=_Body(connection, content), request=request
+            message.code, headers=message.raw_headers, stream=Body(connection, content, silence), request=request
         )
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self._connector.close()
 
-    async def _send(self, route: _Route, data: bytes, timeouts: Mapping[str, float | None]) -> Connection:
+    async def _send(self, route: _Route, data: bytes, patience: float | None) -> Connection:
         """Return a connection to which the request has been written."""
         while True:
             try:
-                connection = await self._connector.connect(route.request, [], _limits(timeouts.get("connect")))
+                connect = functools.partial(self._connector.connect, route.request, [], _limits(patience))
+                connection = await route.slow_start.open(connect)
             except TimeoutError as error:
                 raise httpx.ConnectTimeout("no connection in time") from error
             protocol = cast("ResponseHandler", connection.protocol)
             is_new = _parser_of(protocol) is None
             if not is_new and not _is_clean(protocol):
-                _drop(connection)
+                drop(connection)
                 continue
             protocol.set_response_params(
                 read_until_eof=True,
                 auto_decompress=False,
-                read_timeout=timeouts.get("read"),
                 max_line_size=HEADER_LIMIT,
                 max_field_size=HEADER_LIMIT,
                 max_headers=HEADER_LINES,
@@ -123,9 +133,8 @@ class Transport(httpx.AsyncBaseTransport):
                 transport.write(data)
                 # asyncio writes to the kernel at once. If that failed, the kernel has accepted nothing.
                 if not transport.is_closing():
-                    protocol.start_timeout()
                     return connection
-            _drop(connection)
+            drop(connection)
             if is_new:
                 raise httpx.WriteError("the server closed the connection before the request was sent")
 
@@ -135,14 +144,14 @@ class Transport(httpx.AsyncBaseTransport):
         if route is None:
             if len(self._routes) >= ROUTES:
                 self._routes.clear()
-            route = self._routes[address] = _route_to(request.url)
+            route = self._routes[address] = _route_to(request.url, is_direct=self._is_direct)
         return route
 
 
-def _route_to(url: httpx.URL) -> _Route:
+def _route_to(url: httpx.URL, *, is_direct: bool) -> _Route:
     loop = asyncio.get_running_loop()
     place = yarl.URL(str(url), encoded=True).with_user(None).with_fragment(None)
-    proxy = proxy_for(url.scheme, url.host, place.port or 0)
+    proxy = None if is_direct else proxy_for(url.scheme, url.host, place.port or 0)
     # Loading certificates costs 20 ms and may fail, so plain connections do without.
     encrypts = url.scheme == "https" or (proxy is not None and proxy.url.startswith("https:"))
     context = certificates() if encrypts else True
@@ -171,57 +180,8 @@ def _serialized(request: httpx.Request, route: _Route) -> bytes:
     )
     if head.count(b"\n") != len(lines) + 1 + bool(route.credentials):
         raise httpx.LocalProtocolError("a header of the request contains a line break")
-    return head + b"\r\n" + request.read()
-
-
-class _Body(httpx.AsyncByteStream):
-    """The body of a response, as it arrives. Received bytes are yielded before a connection error is raised."""
-
-    def __init__(self, connection: Connection, content: StreamReader) -> None:
-        self._connection: Connection | None = connection
-        self._content = content
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        content = self._content
-        failure: BaseException | None = None
-        try:
-            while data := await content.read(PIECE):
-                yield data
-                if content.exception() is not None:
-                    self._forgive_pause()
-        except (aiohttp.ClientError, OSError, HttpProcessingError) as error:
-            failure = error
-        if failure is not None:
-            content.set_exception(cast("Any", None))  # otherwise reading would raise it instead of returning the buffer
-            while data := content.read_nowait(PIECE):
-                yield data
-            raise_as_httpx(failure)
-            raise failure
-
-    def _forgive_pause(self) -> None:
-        """Forget a read timeout that ended while the reader was busy: its pause is not the server's silence."""
-        connection = self._connection
-        if isinstance(self._content.exception(), aiohttp.SocketTimeoutError) and connection is not None:
-            self._content.set_exception(cast("Any", None))
-            if connection.protocol is not None:
-                connection.protocol.start_timeout()
-
-    async def aclose(self) -> None:
-        """Return the connection to the pool if the body has ended, else close it at once."""
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        transport = connection.transport
-        if self._content.is_eof() and transport is not None and not transport.get_write_buffer_size():
-            connection.release()
-        else:
-            _drop(connection)
-
-    def __del__(self) -> None:
-        """Close the connection of an unclosed body, which happens only if its event loop was closed."""
-        if self._connection is not None:
-            with suppress(RuntimeError):  # the event loop is closed
-                _drop(self._connection)
+    # `read` would do the same, and check the type of the stream for 3 µs.
+    return b"".join([head, b"\r\n", *cast("httpx.SyncByteStream", request.stream)])
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -229,14 +189,6 @@ class _Connector(aiohttp.TCPConnector):
 
     def __del__(self, _: object = None) -> None:
         pass
-
-
-def _drop(connection: Connection) -> None:
-    """Close a connection at once, without writing the rest of its buffer."""
-    protocol = connection.protocol
-    if protocol is not None:
-        protocol.abort()
-    connection.close()
 
 
 @functools.lru_cache(32)

@@ -1,0 +1,144 @@
+"""`sendable`: the messages of a conversation in a form that vendors accept.
+
+A conversation keeps all content, also that of an incomplete answer. Vendors reject some of it: a call without its
+result, an empty text, reasoning at the end, incomplete arguments. `sendable` repairs these for a request and does not
+change the conversation.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
+
+import attrs
+import msgspec
+
+from .message import Message
+from .parts import Part, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
+from .rounds import separated
+
+__all__ = ["UNKNOWN_RESULT", "sendable"]
+
+UNKNOWN_RESULT = "interrupted; it may or may not have run"
+"""The result of a call whose result is unknown."""
+
+
+def sendable(messages: Iterable[Message], new: Sequence[Message] = ()) -> tuple[Message, ...]:
+    """Return the messages in a form that vendors accept.
+
+    * An agent's answer becomes several messages; see `rounds`. A call that waits for an approval continues to wait.
+    * Empty texts and messages without parts are left out.
+    * Reasoning and raw parts at the end of an incomplete answer are left out, because the part that must follow them is
+      missing. An answer that contains only reasoning is left out, too.
+    * A call without a result is left out if its arguments are incomplete. Otherwise it gets the result
+      `UNKNOWN_RESULT`.
+    * A result without a call before it is left out, as when a view begins in the middle of a turn.
+
+    Args:
+        messages: the messages.
+        new: the new messages of the caller among them, which stay unchanged.
+    """
+    mended: list[Message] = []
+    window = _Round(None)
+    parts = separated(tuple(messages))
+    waiting = {pending.call.id for message in parts for pending in message.pending}
+    for message in parts:
+        if any(message is each for each in new):
+            window.following.append((message, True))
+        elif message.role == "assistant":
+            mended += window.messages(waiting)
+            window = _Round(message)
+        else:
+            window.following.append((message, False))
+    return (*mended, *window.messages(waiting))
+
+
+class _Round:
+    """An answer, and the messages up to the next answer, each with whether it is new."""
+
+    def __init__(self, answer: Message | None) -> None:
+        self.answer = answer
+        self.following: list[tuple[Message, bool]] = []
+
+    def messages(self, waiting: Collection[str]) -> Iterator[Message]:
+        """Yield the answer, the results of its calls, and the other messages. `waiting`: the ids of pending calls."""
+        calls = self.answer.tool_calls if self.answer else ()
+        results = Counter(part.id for message, _ in self.following for part in _results(message))
+        unanswered: list[ToolCallPart] = []
+        for call in calls:
+            if call.id in waiting:
+                continue
+            if results[call.id]:
+                results[call.id] -= 1
+            else:
+                unanswered.append(call)
+        if self.answer is not None:
+            yield from self._answer(self.answer, unanswered)
+        known = {call.id for call in calls}
+        for message, is_new in self.following:
+            if is_new:
+                yield message
+                continue
+            parts = tuple(
+                part
+                for part in message.parts
+                if not _is_empty(part) and not (isinstance(part, ToolResultPart) and part.id not in known)
+            )
+            if parts or message.extra:
+                yield _with_parts(message, parts)
+
+    def _answer(self, answer: Message, unanswered: list[ToolCallPart]) -> Iterator[Message]:
+        is_cut = answer.interrupted or answer.finish_reason == "length"
+        last = answer.parts[-1] if answer.parts else None
+        cut = [
+            call
+            for call in unanswered
+            if not _is_object(call.arguments) or (is_cut and call is last and not call.arguments)
+        ]
+        parts = [part for part in answer.parts if not _is_empty(part) and not _is_one_of(part, cut)]
+        while is_cut and parts and _is_unfinished(parts[-1]):
+            parts.pop()
+        if all(isinstance(part, ReasoningPart) for part in parts):
+            parts = []
+        if parts or answer.extra:
+            yield _with_parts(answer, tuple(parts))
+        unknown = [
+            ToolResultPart(call.id, UNKNOWN_RESULT, "interrupted", call.name)
+            for call in unanswered
+            if not _is_one_of(call, cut)
+        ]
+        if unknown:
+            yield Message("tool", unknown)
+
+
+def _results(message: Message) -> Iterator[ToolResultPart]:
+    return (part for part in message.parts if isinstance(part, ToolResultPart))
+
+
+def _with_parts(message: Message, parts: tuple[Part, ...]) -> Message:
+    return message if parts == message.parts else attrs.evolve(message, parts=parts)
+
+
+def _is_one_of(part: Part, others: Sequence[Part]) -> bool:
+    """Return whether the part itself is among the others; equal calls are different calls."""
+    return any(part is other for other in others)
+
+
+def _is_empty(part: Part) -> bool:
+    if isinstance(part, TextPart):
+        return not (part.text or part.signature or part.extra or part.citations)
+    return isinstance(part, RefusalPart) and not part.text
+
+
+def _is_unfinished(part: Part) -> bool:
+    """Return whether a part must be followed by another one: reasoning, a raw block, or white space before a call."""
+    return isinstance(part, (ReasoningPart, RawPart)) or (isinstance(part, TextPart) and not part.text.strip())
+
+
+def _is_object(arguments: str) -> bool:
+    try:
+        msgspec.json.decode(arguments or "{}", type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        return False
+    return True
