@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, Unpack, cast
 
 import attrs
 from attrs import field, frozen
@@ -15,27 +15,30 @@ from .events import Listener, Service
 from .extensible import evolved
 from .keywords import check_names, collect_parameters
 from .misuse import MisuseError, must_be
-from .operators.adding_up import MESSAGE, Fold
+from .operators.adding_up import MESSAGE, Fold, folded
 from .operators.answering import Answered, answering
 from .operators.batch import MAX_CONCURRENCY
-from .operators.message import message, one_chunk
+from .operators.message import one_chunk
 from .operators.observing import Identity, observed
+from .operators.prompting import asking
+from .operators.reading import with_files
 from .operators.serialising import serialised
-from .runtime.disposable import LockFreeSerialDisposable
 from .runtime.scheduler import Scheduler, scheduler_for
 from .runtime.source import Source, source
 from .runtime.threads import Worker, pull, result_of
 from .surface import Surface
-from .values.chunk import Chunk, join
+from .values.chunk import Chunk
+from .values.declaration import Declaration
 from .values.message import Message
 from .values.parameters import Parameters, Sampling, Settings
 from .values.request import Prompt, Request
 
 if TYPE_CHECKING:
-    from .providers.preview import Preview
     from .results import LLMResult
+    from .shapes.modes import Offer, Plan
+    from .values.preview import Preview
 
-__all__ = ["LLM", "asking"]
+__all__ = ["LLM"]
 
 
 _parameters = must_be("Parameters", lambda value: isinstance(value, Parameters))
@@ -68,8 +71,11 @@ class LLM(Surface[Prompt | Observable[Any], Chunk, Message]):
                 return request.text
 
     Attributes:
+        declaration: the facts about the provider: its environment variables, its default model and its features.
         parameters: the parameters for requests that do not set their own.
     """
+
+    declaration: ClassVar[Declaration] = Declaration()
 
     parameters: Parameters = field(factory=Parameters, validator=_parameters, metadata={"inline": True})
 
@@ -129,7 +135,7 @@ class LLM(Surface[Prompt | Observable[Any], Chunk, Message]):
         Raises:
             MisuseError: this model sends no request of its own.
         """
-        raise MisuseError(f"{type(self).__name__} sends no HTTP request of its own; preview the model inside of it.")
+        raise MisuseError(f"{type(self).__name__} sends no HTTP request of its own. Preview the model inside it.")
 
     def service(self, request: Request) -> Service:
         """Return the description of the service that answers, for handlers."""
@@ -137,6 +143,24 @@ class LLM(Surface[Prompt | Observable[Any], Chunk, Message]):
         model = request.model or getattr(self, "model", None)
         name = model if isinstance(model, str) else None  # a local model may hold its weights in a field `model`
         return Service(type(self).__name__.lower(), name, streaming=streaming)
+
+    def _offers(self, request: Request) -> tuple[Offer, ...]:
+        """Return the ways in which the model can answer in a shape, best first. The prompt is always the last one."""
+        return ()
+
+    def _plan(self, request: Request) -> Plan:
+        """Return how a request with a shape is sent."""
+        from .shapes.modes import plan_of  # imported here, because few programs need it
+
+        return plan_of(request, self._offers(request), type(self).__name__)
+
+    def _shaped(self, request: Request, scheduler: Scheduler) -> Observable[Answered]:
+        """Return the answer to a request with a shape; the JSON is its text."""
+        from .operators.shaping import reshaped
+
+        plan = self._plan(request)
+        is_whole = request.stream is False or type(self).chunks is LLM.chunks
+        return reshaped(_answer_stream(self, plan.request, scheduler), plan, is_whole=is_whole)
 
     def identity(self) -> str:
         """Return a digest that differs for models whose answers may differ. `cached` uses it as a part of its keys.
@@ -182,9 +206,13 @@ class LLM(Surface[Prompt | Observable[Any], Chunk, Message]):
             return asking(prompt, self)
         request = Request.ask(prompt, self.parameters)
 
-        def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
-            scheduler = scheduler_for(given)
-            return answering(lambda: _answer_stream(self, request, scheduler), request, observer, scheduler)
+        def subscribe(observer: abc.ObserverBase[Chunk], requested: abc.SchedulerBase | None) -> abc.DisposableBase:
+            scheduler = scheduler_for(requested)
+
+            def stream(whole: Request) -> Observable[Answered]:
+                return self._shaped(whole, scheduler) if whole.shape else _answer_stream(self, whole, scheduler)
+
+            return answering(lambda: with_files(request, stream), request, observer, scheduler)
 
         def identity() -> Identity:
             name = self.run_name or type(self).__name__
@@ -199,7 +227,7 @@ class LLM(Surface[Prompt | Observable[Any], Chunk, Message]):
 
     def answer(self, prompt: Prompt | Observable[Any], /) -> Observable[Message]:
         """Return the whole answer, as an Observable of one Message."""
-        return self(prompt).pipe(message())
+        return folded(self(prompt), MESSAGE.finish)
 
 
 LLM.__attrs_init_subclass__()  # attrs calls it for subclasses only
@@ -214,17 +242,20 @@ def _identity_of(value: object) -> str | None:
     return value.identity() if isinstance(value, LLM) else None
 
 
+_is_generator = functools.lru_cache(256)(inspect.isgeneratorfunction)
+
+
 def _answer_stream(llm: LLM, request: Request, scheduler: Scheduler) -> Observable[Answered]:
     """Return what the overridden method emits; with ``stream=False``, as one chunk."""
     if request.stream is False and type(llm).chunks is not LLM.chunks:
-        return _streamed(llm, request, scheduler).pipe(one_chunk)
+        return one_chunk(_streamed(llm, request, scheduler))
     return _streamed(llm, request, scheduler)
 
 
 def _streamed(llm: LLM, request: Request, scheduler: Scheduler) -> Observable[Answered]:
     kind = type(llm)
     if kind.chunks is not LLM.chunks:
-        if inspect.isgeneratorfunction(kind.chunks):
+        if _is_generator(kind.chunks):
             return source(
                 lambda scheduler: pull(Worker(scheduler.loop, scheduler.context), lambda: llm.chunks(request))
             )
@@ -248,43 +279,3 @@ def _streamed(llm: LLM, request: Request, scheduler: Scheduler) -> Observable[An
         raise MisuseError(f"{kind.__name__} must override complete (whole answers) or chunks (a stream).")
 
     return source(lambda scheduler: result_of(scheduler, llm.complete, request))
-
-
-def asking(upstream: Observable[Any], llm: LLM) -> Observable[Chunk]:
-    """Return the answer to the prompt that the values of `upstream` add up to."""
-
-    def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
-        scheduler = scheduler_for(given)
-        values: list[Any] = []
-        current = LockFreeSerialDisposable()
-
-        def ask() -> None:
-            try:
-                answer = llm(_prompt_of(values))
-            except MisuseError as error:
-                observer.on_error(error)
-            else:
-                current.disposable = answer.subscribe(observer, scheduler=scheduler)
-
-        # Set before the subscription: `ask` may replace it at once, from any thread.
-        current.disposable = waiting = LockFreeSerialDisposable()
-        waiting.disposable = upstream.subscribe(values.append, observer.on_error, ask, scheduler=scheduler)
-        return current
-
-    return Source(subscribe)
-
-
-def _prompt_of(values: list[Any]) -> Prompt:
-    """Return the prompt that the values of an upstream add up to."""
-    if values and all(isinstance(value, Chunk) for value in values):
-        return join(values).text
-    if values and all(isinstance(value, str) for value in values):
-        return "".join(values)
-    if len(values) == 1:
-        value = values[0]
-        return value.text if isinstance(value, Message) and value.role == "assistant" else value
-    kinds = ", ".join(sorted({type(value).__name__ for value in values}))
-    raise MisuseError(
-        f"The stage before a model emitted {f'{len(values)} values ({kinds})' if values else 'nothing'}, but a model "
-        "needs one prompt. To send one request for each value, use ops.concat_map(llm) or ops.flat_map(llm)."
-    )

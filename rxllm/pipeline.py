@@ -11,11 +11,13 @@ from reactivex import Observable
 from typing_extensions import TypeVar
 
 from .extensible import evolved
+from .graph import Graph
 from .misuse import MisuseError, shown
 from .operators.adding_up import Fold, fold_of
 from .operators.observing import Identity, observed
 from .operators.stage import is_factory, is_operator
 from .showing import shown_call, shown_code
+from .stages import graph_of_parts, has_model, name_of, with_parameters
 from .surface import Surface
 from .values.chunk import Chunk
 from .values.message import Message
@@ -52,6 +54,9 @@ class Pipeline(Surface[In, Out, Answer]):
     def __repr__(self) -> str:
         return shown_call("pipe", map(shown_code, self.stages), self)
 
+    def _graph(self) -> Graph:
+        return graph_of_parts("pipe", self, "sequence", (("", stage) for stage in self.stages))
+
     def __call__(self, prompt: In, /) -> Observable[Out]:
         """Call each stage with the return value of the stage before it, and return the last stage's Observable.
 
@@ -74,7 +79,7 @@ class Pipeline(Surface[In, Out, Answer]):
         value: Any = prompt
         for number, stage in enumerate(self.stages):
             if is_operator(stage) and not isinstance(value, Observable):
-                origin = f"{_name(self.stages[number - 1])} returned" if number else "the input of the pipeline is"
+                origin = f"{name_of(self.stages[number - 1])} returned" if number else "the input of the pipeline is"
                 raise MisuseError(
                     f"Stage {number + 1} is an operator, which takes an Observable, but {origin} "
                     f"{type(value).__name__}. Put a model before it, or let a function return rx.of(value)."
@@ -82,16 +87,16 @@ class Pipeline(Surface[In, Out, Answer]):
             result = stage(value)
             if inspect.iscoroutine(result) and self._rejects_coroutine(number + 1):
                 result.close()
-                awaiting = f"rxllm.tool({_name(stage)})"
+                awaiting = f"rxllm.tool({name_of(stage)})"
                 raise MisuseError(
-                    f"{_name(stage)} is async def, so it returned a coroutine, but the next stage needs a stream or a "
-                    "prompt. To await the coroutine, write "
+                    f"{name_of(stage)} is async def, so it returned a coroutine, but the next stage needs a stream or "
+                    "a prompt. To await the coroutine, write "
                     f"{f'ops.flat_map({awaiting})' if isinstance(value, Observable) else awaiting}."
                 )
             value = result
         if not isinstance(value, Observable):
             raise MisuseError(
-                f"The last stage of a pipeline must return an Observable; {_name(self.stages[-1])} returned "
+                f"The last stage of a pipeline must return an Observable; {name_of(self.stages[-1])} returned "
                 f"{type(value).__name__}. To apply a function to single values, write ops.map(f)."
             )
         return cast("Observable[Out]", value)
@@ -104,25 +109,18 @@ class Pipeline(Surface[In, Out, Answer]):
     def _identity(self) -> Identity:
         return Identity(self.run_name or "Pipeline", "chain", self.tags, self.metadata, self.handlers)
 
+    @property
+    def _has_model(self) -> bool:
+        return any(map(has_model, self.stages))
+
     def _with_parameters(self, parameters: Settings) -> Self:
-        if not _has_model(self):
+        if not self._has_model:
             names = ", ".join(parameters)
             raise MisuseError(
                 f"This pipeline has no model among its stages, so it cannot use {names}. Bind parameters to a model "
                 f"within an operator or a function there, as in ops.flat_map(llm.bind({'=…, '.join(parameters)}=…))."
             )
-        stages = tuple(cast("Any", stage).bind(**parameters) if _has_model(stage) else stage for stage in self.stages)
-        return evolved(self, stages=stages)
-
-
-def _has_model(stage: object) -> bool:
-    if isinstance(stage, Pipeline):
-        return any(map(_has_model, stage.stages))
-    return isinstance(stage, Surface)
-
-
-def _name(stage: object) -> str:
-    return shown_code(stage) if hasattr(stage, "__qualname__") else type(stage).__name__
+        return evolved(self, stages=tuple(with_parameters(stage, parameters) for stage in self.stages))
 
 
 A = TypeVar("A")
@@ -273,6 +271,6 @@ def pipe(*stages: Callable[[Any], Any]) -> Pipeline[Any, Any]:
             )
         if is_factory(stage):
             raise MisuseError(
-                f"{_name(stage)} is a function that returns an operator. Call it: write {_name(stage)}(…)."
+                f"{name_of(stage)} is a function that returns an operator. Call it: write {name_of(stage)}(…)."
             )
     return Pipeline(stages)

@@ -1,7 +1,7 @@
-"""What `dir` and `help` list of our classes: their public API.
+"""`Public`: a metaclass, so that `dir` and `help` list only the public API of rxllm's classes.
 
-attrs puts what it knows of a class into the class, where `help` would show walls of it. Python asks the class of a
-class what to list, so our classes have one of their own.
+attrs stores many private attributes in a class, and `help` would show them all. `dir` and `help` ask the metaclass for
+the names to list.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ __all__ = ["Public", "PublicABC"]
 _CALLED = {"__init__", "__call__", "__add__", "__bool__", "__iter__", "__next__"} | {
     *("__enter__", "__exit__", "__aiter__", "__anext__", "__aenter__", "__aexit__")
 }
-"""The methods with two underscores that users call, by the syntax that they stand for."""
+"""The methods with two underscores that programs call by Python's syntax."""
 
 
 class Public(type):
-    """The class of our values. Objects are made and looked at as quickly as those of any class."""
+    """The metaclass of rxllm's value classes. It costs nothing when objects are created or read."""
 
     def __dir__(cls) -> list[str]:
         return [name for name in super().__dir__() if name in _CALLED or not name.startswith("__")]
@@ -33,7 +33,7 @@ else:
 
 
 class PublicABC(Public, _ProtocolMeta):
-    """The same of abstract classes. It descends from the class of protocols, so that a model may also be of those."""
+    """`Public` for abstract classes, and a metaclass of protocols, so that a model may also implement a protocol."""
 
-    __instancecheck__ = ABCMeta.__instancecheck__  # the one of protocols is slower
+    __instancecheck__ = ABCMeta.__instancecheck__  # that of protocols is slower
     __subclasscheck__ = ABCMeta.__subclasscheck__

@@ -6,9 +6,10 @@ Each method applies an operator to the Observable that the object returns when c
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Generic, Literal, NoReturn, Protocol, Self, TypeVar, Unpack, cast, overload
 
+import attrs
 from attrs import field, frozen
 from attrs.validators import optional
 from reactivex import Observable, abc
@@ -17,6 +18,7 @@ from .bridges import AsyncStream, SyncStream, from_aiter, from_iter
 from .bridges.stream import CallerStream
 from .events import Event, Listener
 from .extensible import Extensible, evolved
+from .graph import Graph
 from .misuse import MisuseError, is_text, must_be, shown
 from .observation import BoundListener, observation_of, observed_by
 from .operators.adding_up import Fold
@@ -31,7 +33,7 @@ from .values.frozen import frozen_json
 from .values.parameters import Settings
 from .values.request import Request
 
-__all__ = ["Surface"]
+__all__ = ["Surface", "stages_in"]
 
 In = TypeVar("In", contravariant=True)
 Out = TypeVar("Out", covariant=True)
@@ -56,12 +58,12 @@ def _metadata(metadata: Mapping[str, Any] | None) -> Mapping[str, Any]:
 def _bound_listeners(handlers: Iterable[Listener | BoundListener]) -> tuple[BoundListener, ...]:
     if not isinstance(cast("object", handlers), Iterable):
         raise MisuseError(f"handlers must be a list, not {type(handlers).__name__}. Pass handlers=[…].")
-    given = tuple(handlers)
-    for handler in given:
+    listeners = tuple(handlers)
+    for handler in listeners:
         if isinstance(cast("object", handler), type):
             name = cast("type", handler).__name__
-            raise MisuseError(f"{name} is a class, which hears nothing; attach an instance, as in {name}().")
-    return bound_listeners(given)
+            raise MisuseError(f"{name} is a class, not a handler. Attach an instance, as in {name}().")
+    return bound_listeners(listeners)
 
 
 @frozen(kw_only=True)
@@ -87,6 +89,21 @@ class Surface(Extensible, Generic[In, Out, Answer], metaclass=PublicABC):
     def __repr__(self) -> str:
         return brief(self)
 
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        graph = self.graph()
+        return {"text/vnd.mermaid": graph.mermaid()} if graph.parts else {}
+
+    def graph(self) -> Graph:
+        """Return what the model or the pipeline consists of, to print or to draw it. Nothing is sent.
+
+        A model that a function uses is not a part of the graph, because only a call would show it.
+        """
+        return self._graph()
+
+    def _graph(self) -> Graph:
+        parts = tuple(("", part.graph()) for part in stages_in(self))
+        return Graph(type(self).__name__, "parallel", parts) if parts else Graph(repr(self), "model")
+
     @abstractmethod
     def __call__(self, prompt: In, /) -> Observable[Out]:
         """Return the stream. It is cold: each subscription sends a request, and nothing is sent before."""
@@ -99,6 +116,11 @@ class Surface(Extensible, Generic[In, Out, Answer], metaclass=PublicABC):
     @abstractmethod
     def _fold(self) -> Fold:
         """The rule by which the values add up to the answer."""
+
+    @property
+    def _has_model(self) -> bool:
+        """Whether parameters apply to a model in it."""
+        return True
 
     @abstractmethod
     def _with_parameters(self, parameters: Settings) -> Self:
@@ -177,8 +199,8 @@ class Surface(Extensible, Generic[In, Out, Answer], metaclass=PublicABC):
         """
         stream = self._bound(parameters)(prompt)
 
-        def subscribe(observer: abc.ObserverBase[Event], given: abc.SchedulerBase | None) -> abc.DisposableBase:
-            scheduler = scheduler_for(given)
+        def subscribe(observer: abc.ObserverBase[Event], requested: abc.SchedulerBase | None) -> abc.DisposableBase:
+            scheduler = scheduler_for(requested)
             listener = BoundListener(observer.on_next, scheduler.loop)
             observation = observation_of(scheduler)
             run, listeners = (observation.run, observation.listeners) if observation else (None, ())
@@ -391,8 +413,22 @@ class _Called(Generic[In, Out, Answer]):
         return prompt.updated(self.settings) if isinstance(prompt, Request) else prompt
 
 
+def stages_in(stage: object) -> Iterator[Surface[Any, Any, Any]]:
+    """Yield the models and pipelines in the fields of a model or pipeline, but not those within them."""
+    kind: Any = type(stage)
+    if not isinstance(stage, Surface):
+        return
+    for each in attrs.fields(kind):
+        held: object = getattr(cast("object", stage), each.name)
+        for part in cast("tuple[object, ...]", held) if isinstance(held, tuple) else (held,):
+            if isinstance(part, Surface):
+                yield part
+
+
 class _End(abc.ObserverBase[Any]):
     """Forwards the end of a stream. It ignores the values, because they already arrive as events."""
+
+    only_keeps = True  # as in `Sink`
 
     def __init__(self, observer: abc.ObserverBase[Event]) -> None:
         self.observer = observer

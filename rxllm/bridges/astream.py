@@ -11,9 +11,10 @@ from typing import Any, Generic, Never, Self, TypeVar
 from reactivex import Observable
 
 from ..misuse import MisuseError
+from ..notebook import in_notebook
 from ..runtime.gate import HIGH_WATER, LOW_WATER, Gate
 from ..runtime.lifetime import settled
-from ..runtime.loops import in_loop
+from ..runtime.loops import Loop, in_loop, running_loop
 from ..runtime.scheduler import Scheduler
 from ..runtime.source import check_observable
 from .sink import Sink
@@ -21,6 +22,12 @@ from .sink import Sink
 __all__ = ["AsyncStream", "astream"]
 
 T = TypeVar("T")
+
+_HEARTBEAT = 0.25  # seconds
+
+
+class _Roused(Exception):
+    """The wait for an item was ended by `rouse`."""
 
 
 class _Sink(Sink[T]):
@@ -46,13 +53,20 @@ class _Sink(Sink[T]):
         make, self.make = self.make, None
         if make is None:  # the stream was closed before it began
             return
-        self.scheduler = Scheduler(asyncio.get_running_loop())
+        self.scheduler = Scheduler(_this_loop())
         self.scheduler.lifetime.on_failure = self.fail
         self.gate = self.scheduler.gate
         self.thread = get_ident()
         if self.reader is not None:
-            self.reader.add_done_callback(self.reader_done)
+            self.reader.add_done_callback(self.reader_done, context=self.scheduler.context)
+        if in_notebook():
+            self.wake_loop()
         self.begin(make)
+
+    def wake_loop(self) -> None:
+        """Wake the event loop now and then. ipykernel acts on an interrupt of a cell only when its loop wakes."""
+        if not self.ended:
+            self.scheduler.loop.call_later(_HEARTBEAT, self.wake_loop)
 
     async def next(self) -> T:
         """Return the next item; wait until it arrives."""
@@ -76,12 +90,25 @@ class _Sink(Sink[T]):
             self.gate.open()
         return value
 
+    async def burst(self) -> list[T]:
+        """Return all items that have arrived; wait until there is one, or until `rouse` is called."""
+        try:
+            burst = [await self.next()]
+        except _Roused:
+            return []
+        items = self.items
+        while items:
+            burst.append(items.popleft())
+        if not self.gate.is_open:
+            self.gate.open()
+        return burst
+
     def on_next(self, value: T) -> None:
         items = self.items
         items.append(value)
         if self.waiter is not None:
             self.notify()
-        elif len(items) >= HIGH_WATER:
+        elif len(items) >= HIGH_WATER and self.gate.is_open:
             self.gate.close()
             if len(items) <= LOW_WATER:  # the reader was faster than this thread, and did not see the gate closed
                 self.gate.open()
@@ -113,6 +140,12 @@ class _Sink(Sink[T]):
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
+    def rouse(self) -> None:
+        """Let a waiting `burst` return without items."""
+        waiter, self.waiter = self.waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(_Roused())
+
     def wait(self) -> asyncio.Future[None]:
         """Return a future that is done at the next item or the end. Cancelling it loses no item."""
         if self.waiter is not None and not self.waiter.done():
@@ -135,15 +168,32 @@ class AsyncStream(AsyncIterator[T], Generic[T]):
 
     def __init__(self, source: Observable[T]) -> None:
         check_observable(source)
-        self._sink = _Sink[T](lambda: source)
+        self._sink: _Sink[T] = _Sink(lambda: source)
+
+    def __repr__(self) -> str:
+        return "<AsyncStream; to read it: async for item in …>"
 
     def __aiter__(self) -> Self:
         if self._sink.make is not None:
-            self._sink.reader = asyncio.current_task()
+            self._sink.reader = asyncio.current_task(_this_loop())
         return self
 
     def __anext__(self) -> Coroutine[Any, Any, T]:
         return self._sink.next()  # a coroutine of the sink, whose frame does not hold this stream
+
+    def _take(self) -> Observable[T]:
+        return self._sink.take()
+
+    def burst(self) -> Coroutine[Any, Any, list[T]]:
+        """Return all items that have arrived; wait until there is at least one.
+
+        Errors: as ``anext``; StopAsyncIteration at the end.
+        """
+        return self._sink.burst()
+
+    def rouse(self) -> None:
+        """Let a `burst` that waits return an empty list. Call it on the stream's event loop."""
+        self._sink.rouse()
 
     def __iter__(self) -> Never:
         raise MisuseError("This stream is for `async for`. In a plain `for` write `for … in llm.stream(prompt)`.")
@@ -184,6 +234,16 @@ class AsyncStream(AsyncIterator[T], Generic[T]):
     def __del__(self) -> None:
         if hasattr(self, "_sink") and hasattr(self._sink, "scheduler") and not self._sink.ended:
             self._sink.close()
+
+
+def _this_loop() -> Loop:
+    loop = running_loop()
+    if loop is None:
+        raise MisuseError(
+            "There is no asyncio event loop here, and rxllm's asynchronous methods need one. Under another library, as "
+            "trio, call the synchronous method in a thread: trio.to_thread.run_sync(llm.invoke, prompt)."
+        )
+    return loop
 
 
 def astream() -> Callable[[Observable[T]], AsyncStream[T]]:

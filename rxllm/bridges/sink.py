@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from reactivex import Observable, abc
 
+from ..misuse import MisuseError
 from ..runtime.lifetime import not_handled
 from ..runtime.loops import raisable
 from ..runtime.scheduler import Scheduler
@@ -38,6 +39,7 @@ class Sink(abc.ObserverBase[T]):
     __slots__ = ("ended", "error", "items", "make", "scheduler", "subscription")
 
     scheduler: Scheduler
+    only_keeps: ClassVar[bool] = True  # `on_next` runs no code of the program, so it may run in any context
 
     def __init__(self, make: Callable[[], Observable[T]]) -> None:
         self.items: deque[T] = deque()
@@ -46,8 +48,20 @@ class Sink(abc.ObserverBase[T]):
         self.make: Callable[[], Observable[T]] | None = make
         self.subscription: abc.DisposableBase | None = None
 
+    def take(self) -> Observable[T]:
+        """Return the Observable, for code that reads it in another way. The stream is then at its end.
+
+        Raises:
+            MisuseError: the stream has begun or was closed.
+        """
+        make = self.make
+        if make is None:
+            raise MisuseError("This stream has already been read or closed. Make a new one.")
+        self.cancel()
+        return make()
+
     def begin(self, make: Callable[[], Observable[T]]) -> None:
-        """Subscribe. The sink ignores what comes after the end, so it needs no guard of the Rx grammar."""
+        """Subscribe. The sink ignores events after the end, so it needs no guard of the Rx grammar."""
         if self.ended:
             return
         try:
@@ -83,7 +97,7 @@ class Sink(abc.ObserverBase[T]):
         return True
 
     def end(self, stop: type[Exception]) -> BaseException:
-        """Return what the reader raises after the last item: the stream's error, once, then `stop`."""
+        """Return the exception that the reader raises after the last item: the stream's error, once, then `stop`."""
         error, self.error = self.error, None
         return stop() if error is None else raisable(error)
 

@@ -21,7 +21,7 @@ def _itself(items: Iterable[T]) -> Iterable[T]:
 
 
 def from_iter(items: Iterable[T] | Callable[[], Iterable[T]]) -> Source[T]:
-    """Emit the items of an iterable, or of what a factory returns; each is pulled only when there is room for it.
+    """Emit the items of an iterable or of a factory's result. Each item is pulled only when there is room for it.
 
     ::
 
@@ -32,7 +32,7 @@ def from_iter(items: Iterable[T] | Callable[[], Iterable[T]]) -> Source[T]:
     generator), so one thread advances and closes it, in a copy of the subscriber's context. The first subscription uses
     an *iterator* up; for several subscriptions pass a factory, such as a generator function.
 
-    Errors: what the iterable raises.
+    Errors: the exceptions of the iterable.
     """
     if not callable(items) and not isinstance(cast("object", items), Iterable):
         raise MisuseError(f"from_iter takes an iterable or a function that returns one, not {type(items).__name__}.")
@@ -51,7 +51,7 @@ def from_iter(items: Iterable[T] | Callable[[], Iterable[T]]) -> Source[T]:
 
 
 def from_aiter(items: AsyncIterable[T] | Callable[[], AsyncIterable[T]]) -> Source[T]:
-    """Emit the items of an async iterable, or of what a factory (an async generator function) returns.
+    """Emit the items of an async iterable, or of a factory's result. An async generator function is such a factory.
 
     ::
 
@@ -59,7 +59,7 @@ def from_aiter(items: AsyncIterable[T] | Callable[[], AsyncIterable[T]]) -> Sour
 
     Each item is pulled only when there is room for it. Disposing closes the generator where it is suspended.
 
-    Errors: what the iterable raises.
+    Errors: the exceptions of the iterable.
     """
     if not callable(items) and not isinstance(cast("object", items), AsyncIterable):
         raise MisuseError(

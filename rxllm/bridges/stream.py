@@ -41,7 +41,7 @@ class _Sink(Sink[T]):
             reader unsets it.
         wakeups: the queue at which the reader waits; the reader ignores an item too many.
         jobs: calls for the reader's thread to make while it waits.
-        reopening: whether the loop has been told to open the gate.
+        reopening: whether the loop has a call to open the gate.
         stream: the stream that the program holds.
     """
 
@@ -108,7 +108,7 @@ class _Sink(Sink[T]):
     def on_next(self, value: T) -> None:
         items = self.items
         items.append(value)
-        if len(items) >= HIGH_WATER:
+        if len(items) >= HIGH_WATER and self.scheduler.gate.is_open:
             self.scheduler.gate.close()
             if len(items) <= LOW_WATER:  # the reader was faster than this thread, and did not see the gate closed
                 self.scheduler.gate.open()
@@ -166,6 +166,9 @@ class SyncStream(Iterator[T], Generic[T]):
         self.__next__ = sink.next  # type: ignore[method-assign]
         sink.stream = weakref.ref(self)
 
+    def __repr__(self) -> str:
+        return "<SyncStream; to read it: for item in …>"
+
     def __iter__(self) -> Self:
         return self
 
@@ -188,6 +191,9 @@ class SyncStream(Iterator[T], Generic[T]):
         """Close the stream and its request. Idempotent."""
         self._sink.abandon()
 
+    def _take(self) -> Observable[T]:
+        return self._sink.take()
+
     def __enter__(self) -> Self:
         return self
 
@@ -198,7 +204,7 @@ class SyncStream(Iterator[T], Generic[T]):
 
 
 class CallerStream(SyncStream[T]):
-    """A stream of what `operator` makes of `items`; the thread that reads the stream pulls the items.
+    """A stream of `items` through `operator`. The thread that reads the stream pulls the items.
 
     So a database cursor, which belongs to one thread, works as a source. Items are pulled only while the reader waits.
     """
@@ -210,6 +216,9 @@ class CallerStream(SyncStream[T]):
             lambda: operator(source(lambda scheduler: pull(_Caller(scheduler.loop, sink), lambda: items)))
         )
         self._read(sink)
+
+    def _take(self) -> Never:
+        raise MisuseError("A stream whose items this thread pulls can only be read with a `for` loop.")
 
 
 class _Caller(Calls):

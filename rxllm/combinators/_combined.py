@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Protocol, cast
 
 from attrs import frozen
 from reactivex import Observable
 from typing_extensions import TypeVar
 
-from ..llm import LLM, asking
+from ..graph import Graph, Kind
+from ..llm import LLM
 from ..misuse import MisuseError, shown
 from ..operators.adding_up import BY_VALUE, MESSAGE, Fold, fold_of
-from ..operators.answering import asked_for
+from ..operators.answering import tracked
 from ..operators.attempts import Begin
 from ..operators.observing import Identity, observed
+from ..operators.prompting import asking
+from ..operators.reading import with_files
 from ..pipeline import Pipeline
 from ..showing import set_fields, shown_call, shown_code
-from ..surface import Surface
+from ..stages import graph_of_parts
+from ..surface import Surface, stages_in
 from ..values.chunk import Chunk
 from ..values.parameters import Parameters
 from ..values.request import Prompt, Request
@@ -51,11 +55,11 @@ class How(Protocol):
     name: ClassVar[str]
 
     def __call__(self, begins: tuple[Begin[Any], ...], prompt: Any, /) -> Observable[Any]:
-        """Combines the streams that `begins` create into one stream for the prompt."""
+        """Combine the streams that `begins` create into one stream for the prompt."""
         ...
 
     def identity(self, of: tuple[str, ...], /) -> str:
-        """Composes the identity of the combined model from those of its models; see `LLM.identity`."""
+        """Compose the identity of the combined model from those of its models; see `LLM.identity`."""
         ...
 
 
@@ -69,6 +73,9 @@ class CombinedLLM(LLM):
     def __repr__(self) -> str:
         return _shown(self, self.of, self.how)
 
+    def _graph(self) -> Graph:
+        return _graph(self, self.of, self.how)
+
     @property
     def streaming(self) -> bool:
         """Whether the first model emits chunks while it generates."""
@@ -81,11 +88,12 @@ class CombinedLLM(LLM):
         return identity if self.parameters == Parameters() else self._digest({"of": None, "how": identity})
 
     def __call__(self, prompt: Prompt | Observable[Any], /) -> Observable[Chunk]:
-        """Returns the cold Observable of the answer, as every LLM does."""
+        """Return the cold Observable of the answer, as every LLM does."""
         if isinstance(prompt, Observable):
             return asking(prompt, self)
         request = Request.ask(prompt, self.parameters)
-        stream = _combine(self.how, self.of, request)
+        # The files are read here, so that all models and attempts get the same bytes.
+        stream = with_files(request, functools.partial(_combine, self.how, self.of))
         return observed(stream, request.prompt, functools.partial(_identity, self, self.how), self.handlers, MESSAGE)
 
 
@@ -97,6 +105,9 @@ class CombinedPipeline(Pipeline[In, Out, Answer]):
 
     def __repr__(self) -> str:
         return _shown(self, self.stages, self.how)
+
+    def _graph(self) -> Graph:
+        return _graph(self, self.stages, self.how)
 
     @property
     def _fold(self) -> Fold:
@@ -112,13 +123,21 @@ class CombinedPipeline(Pipeline[In, Out, Answer]):
 
 
 def _shown(surface: Surface[Any, Any, Any], of: tuple[Stage[Any], ...], how: How) -> str:
-    arguments = (f"{field.alias}={text}" for field, text in set_fields(how))
-    return shown_call(how.name, [*map(shown_code, of), *arguments], surface)
+    return shown_call(how.name, [*map(shown_code, of), *_arguments(how)], surface)
+
+
+def _arguments(how: How) -> Iterator[str]:
+    return (f"{field.alias}={text}" for field, text in set_fields(how))
+
+
+def _graph(surface: Surface[Any, Any, Any], of: tuple[Stage[Any], ...], how: How) -> Graph:
+    kind: Kind = "alternatives" if of else "model"
+    return graph_of_parts(how.name, surface, kind, (("", stage) for stage in of), *_arguments(how))
 
 
 def _combine(how: How, of: tuple[Stage[T], ...], prompt: Any) -> Observable[T]:
     stream = how(tuple(functools.partial(stage, prompt) for stage in of), prompt)
-    return asked_for(prompt, stream) if isinstance(prompt, Request) else stream
+    return tracked(prompt, stream) if isinstance(prompt, Request) else stream
 
 
 def _identity(surface: Surface[Any, Any, Any], how: How) -> Identity:
@@ -126,7 +145,7 @@ def _identity(surface: Surface[Any, Any, Any], how: How) -> Identity:
 
 
 def combined(how: How, *of: Stage[Any]) -> Any:
-    """Combines models to a model, and anything else to a pipeline.
+    """Combine models to a model, and anything else to a pipeline.
 
     Raises:
         MisuseError: a stage is not callable.
@@ -142,8 +161,20 @@ def combined(how: How, *of: Stage[Any]) -> Any:
     return cast("Any", CombinedPipeline)(of, how)
 
 
+def model_of(begin: Begin[Any]) -> LLM:
+    """The model whose stream `begin` creates."""
+    return cast("LLM", cast("functools.partial[Any]", begin).func)
+
+
+def parts_of(stage: object) -> Iterator[object]:
+    """Yields a stage, and all models and stages in its fields."""
+    yield stage
+    for part in stages_in(stage):
+        yield from parts_of(part)
+
+
 def at_least_one(name: str, llms: tuple[Stage[Any], ...]) -> tuple[Stage[Any], ...]:
-    """Checks that the combinator `name` got at least one model.
+    """Check that the combinator `name` got at least one model.
 
     Raises:
         MisuseError: there is none.

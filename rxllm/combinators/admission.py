@@ -9,18 +9,19 @@ lock; see `queueing`.
 from __future__ import annotations
 
 import asyncio
-import functools
+import contextvars
 from collections.abc import Callable, Mapping
 from functools import partial
 from math import inf
 from typing import Any, TypeVar, cast
-from urllib.parse import urlsplit
 
 from reactivex import Observable, abc
 
 from ..errors import RateLimited, RxllmError
+from ..events import Queued
 from ..misuse import MisuseError
-from ..operators.answering import Asked
+from ..observation import notify, observation_of
+from ..operators.answering import PendingRequest
 from ..runtime.disposable import LockFreeSerialDisposable
 from ..runtime.lifetime import Lifetime
 from ..runtime.scheduler import Baggage, Scheduler, Timers, call, enclosing, timers
@@ -30,34 +31,17 @@ from ..values.request import Request
 from ..wire.rates import ON_RESPONSE
 from .limiter import Limiter
 from .queueing import Queue, Ticket
+from .servers import Servers, server_of
+from .shared_turn import SharedTurn
 
-__all__ = ["Servers", "admitted", "server_of", "twice"]
+__all__ = ["admitted", "twice"]
 
 T = TypeVar("T")
 
 _ADMISSIONS: Baggage[tuple[_Admission[Any], ...]] = Baggage(())
 """The admissions by limiters that a subscription is a part of."""
-
-
-@functools.lru_cache(64)
-def server_of(place: str) -> str:
-    """Returns the server of a URL, as ``host:port``."""
-    parts = urlsplit(place)
-    return f"{parts.hostname}:{parts.port or {'https': 443, 'http': 80}.get(parts.scheme)}"
-
-
-class Servers:
-    """The known servers of one limited model. Each answer adds its server."""
-
-    __slots__ = ("names",)
-
-    def __init__(self, names: tuple[str, ...] = ()) -> None:
-        self.names = names
-
-    def add(self, name: str) -> None:
-        """Adds a server that answered."""
-        if name not in self.names:
-            self.names = tuple(sorted((*self.names, name)))
+_around: contextvars.ContextVar[tuple[_Admission[Any], ...]] = contextvars.ContextVar("rxllm_admissions", default=())
+"""The same for the code of a model: what the model asks by itself is within these admissions."""
 
 
 def admitted(
@@ -68,7 +52,7 @@ def admitted(
     servers: Servers | None = None,
     request: Request | None = None,
 ) -> Source[T]:
-    """Starts a stream when the limiter admits it.
+    """Start a stream when the limiter admits it.
 
     ::
 
@@ -90,6 +74,8 @@ def admitted(
     def subscribe(observer: abc.ObserverBase[T], requested: abc.SchedulerBase | None) -> abc.DisposableBase:
         admission = _Admission(observer, timers(requested), begin, limiter, known_servers, request, tokens)
         admission.queue.enter(admission.ticket)
+        if observation_of(admission.scheduler):
+            call(admission.scheduler, admission.report_wait)
         return admission
 
     return Source(subscribe)
@@ -116,9 +102,11 @@ class _Started(set["asyncio.Task[None]"]):
 
 def _admissions(scheduler: Scheduler) -> tuple[_Admission[Any], ...]:
     """Return the admissions around a subscription; a model that a run calls by itself is within those of the run."""
-    if not (carried := scheduler.carried(_ADMISSIONS)) and (outer := enclosing.get()):
+    carried, outer = scheduler.carried(_ADMISSIONS), enclosing.get()
+    while outer is not None and not carried:
         carried = outer.carried(_ADMISSIONS)
-    return carried
+        outer = getattr(outer.observation, "enclosing", None)
+    return carried or _around.get()
 
 
 def twice(limiter: Limiter) -> str:
@@ -129,11 +117,13 @@ def twice(limiter: Limiter) -> str:
     )
 
 
-class _Admission(Asked, abc.ObserverBase[T], abc.DisposableBase):
+class _Admission(PendingRequest, abc.ObserverBase[T], abc.DisposableBase):
     """One request, from its ticket to its close.
 
     Attributes:
+        turn: its place among the requests of other processes; None if they share no limits.
         counted: the tokens that the answer itself reports.
+        is_sent: whether the request no longer waits.
         is_over: whether the stream has ended or was disposed.
         tasks: the running tasks that the stream started.
     """
@@ -160,7 +150,9 @@ class _Admission(Asked, abc.ObserverBase[T], abc.DisposableBase):
         self.limiter = limiter
         self.queue: Queue = limiter._queue  # pyright: ignore[reportPrivateUsage]
         self.servers = servers
+        self.turn = SharedTurn.of(limiter, tokens)
         self.counted = 0
+        self.is_sent: bool = False
         self.is_over: bool = False
         self.tasks: set[asyncio.Task[None]] = set()
         self.subscription = LockFreeSerialDisposable()
@@ -170,14 +162,15 @@ class _Admission(Asked, abc.ObserverBase[T], abc.DisposableBase):
         # Keeps a script alive that has only subscribed.
         self.release = scheduler.hold() if isinstance(scheduler, Scheduler) else None
 
-    def tell(self, error: RxllmError) -> None:
-        """Sets the error's request, and adds to its text that the request waited for the limiter."""
-        super().tell(error)
+    def complete(self, error: RxllmError) -> None:
+        """Set the error's request, and add to its text that the request waited for the limiter."""
+        super().complete(error)
         sentence = f"The request was not sent, because it waited for {self.limiter!r}."
-        error.args = (f"{error} {sentence}", *error.args[1:])
+        if sentence not in str(error):  # several requests may wait
+            error.args = (f"{error} {sentence}", *error.args[1:])
 
     def refused(self, seconds: float) -> None:
-        """Errors the stream, because the limiter refused the ticket."""
+        """End the stream, because the limiter refused the ticket."""
         ticket, limiter = self.ticket, self.limiter
         why = f"{', '.join(self.servers.names)} asks to wait" if ticket.held is not None else f"{limiter!r} is full"
         when = "." if seconds == inf else f", and it could start in {seconds:.3g} s at the earliest."
@@ -188,10 +181,27 @@ class _Admission(Asked, abc.ObserverBase[T], abc.DisposableBase):
             retry_after=None if seconds == inf else seconds,
             code="limiter",
         )
-        error.request = self.request
         self.on_error(error)
 
+    def report_wait(self) -> None:
+        """Emit `Queued`, if the request has to wait."""
+        if self.is_sent or self.is_over:
+            return
+        try:
+            notify(self.scheduler, lambda run: Queued(run=run))
+        except Exception as error:  # of a handler with raise_error
+            self.on_error(error)
+
     def start(self) -> None:
+        if self.turn is None:
+            self.send()
+        else:
+            self.subscription.disposable = self.turn.wait().subscribe(
+                lambda _: self.send(), self.on_error, scheduler=self.scheduler
+            )
+
+    def send(self) -> None:
+        self.is_sent = True
         self.ended()  # it no longer waits
         scheduler = self.scheduler
         if isinstance(scheduler, Scheduler):
@@ -200,6 +210,8 @@ class _Admission(Asked, abc.ObserverBase[T], abc.DisposableBase):
             def answered(place: str, status: int, headers: Mapping[str, str]) -> None:
                 self.servers.add(server_of(place))
                 self.queue.learn(server_of(place), status, headers, self.ticket.now())
+                if self.turn is not None:
+                    self.turn.heard(status, headers, self.scheduler)
                 outer(place, status, headers)
 
             around = scheduler.lifetime
@@ -207,11 +219,14 @@ class _Admission(Asked, abc.ObserverBase[T], abc.DisposableBase):
             lifetime = Lifetime(
                 self.tasks, around.handler_tasks, around.on_failure, keeps_alive=around.keeps_alive
             ).handled_also_by(self.broken)
+            admissions = (*_admissions(scheduler), self)
             scheduler = (
                 scheduler.evolve(lifetime=lifetime)
                 .with_baggage(ON_RESPONSE, answered)
-                .with_baggage(_ADMISSIONS, (*_admissions(scheduler), self))
+                .with_baggage(_ADMISSIONS, admissions)
             )
+            if scheduler.observation is None:  # else `enclosing` is set
+                scheduler = scheduler.with_variable(_around, admissions)
         try:
             self.subscription.disposable = connect(self.source(), self, scheduler)
         except Exception as error:
@@ -225,19 +240,35 @@ class _Admission(Asked, abc.ObserverBase[T], abc.DisposableBase):
         if isinstance(value, Chunk) and value.rest is not None and (usage := value.rest.usage) is not None:
             self.counted = (usage.input_tokens or 0) + (usage.output_tokens or 0)
             self.queue.count(self.ticket, max(self.ticket.tokens, self.counted))
-        self.observer.on_next(value)
+        if _around.get():
+            self.outside(self.observer.on_next, value)
+        else:
+            self.observer.on_next(value)
 
     def on_error(self, error: Exception) -> None:
+        if isinstance(error, RxllmError):
+            super().complete(error)  # not its own `complete`: the limiter is not the reason
         self.leave()
-        self.observer.on_error(error)
+        self.outside(self.observer.on_error, error)
 
     def on_completed(self) -> None:
         self.queue.count(self.ticket, self.counted or self.ticket.tokens)
+        if self.turn is not None and self.counted:
+            self.turn.count(self.counted, self.scheduler)
         self.leave()
-        self.observer.on_completed()
+        self.outside(self.observer.on_completed)
+
+    def outside(self, notify: Callable[..., None], *values: Any) -> None:
+        """Notify the observer, which is not the code of the model: what it asks is not within this admission."""
+        within = _around.get()
+        token = _around.set(within[: within.index(self)] if self in within else within)
+        try:
+            notify(*values)
+        finally:
+            _around.reset(token)
 
     def leave(self) -> None:
-        """Marks the stream as over, and gives its place back if no task of it runs."""
+        """Mark the stream as over, and give its place back if no task of it runs."""
         self.ended()
         self.let_go()
         self.is_over = True
@@ -246,12 +277,12 @@ class _Admission(Asked, abc.ObserverBase[T], abc.DisposableBase):
         call(self.scheduler, self.closed)
 
     def closed(self) -> None:
-        """Frees the place, once the stream is over and all of its tasks have ended."""
+        """Free the place, once the stream is over and all of its tasks have ended."""
         if self.is_over and not self.tasks:
             self.queue.leave(self.ticket)
 
     def broken(self, error: BaseException) -> None:
-        """Leaves after code around the request raised, or its loop ends. No other request can start on such a loop."""
+        """Leave after code around the request raised, or its loop ends. No other request can start on such a loop."""
         if isinstance(error, asyncio.CancelledError):
             call(self.scheduler, partial(self.queue.abandon, self.scheduler))
         self.leave()

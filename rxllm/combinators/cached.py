@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from typing import Any, ClassVar, cast
 
@@ -16,7 +15,7 @@ from ..operators.caching import Running, Store, kept
 from ..operators.message import one_chunk
 from ..values.chunk import Chunk
 from ..values.request import Request
-from ._combined import combined
+from ._combined import combined, model_of
 
 __all__ = ["cached"]
 
@@ -25,11 +24,6 @@ _log = logging.getLogger("rxllm")
 
 
 _NAME = "name "  # the prefix of an identity that the user chose by name=
-
-
-def _model_of(begin: Begin[Chunk]) -> LLM:
-    """The model whose stream `begin` creates."""
-    return cast("LLM", cast("functools.partial[Any]", begin).func)
 
 
 @frozen
@@ -41,7 +35,7 @@ class _Cached:
     running: Running = field(factory=dict[Any, Any], repr=False, eq=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles no running request and no identity, because the copy may use another API key."""
+        """Pickle no running request and no identity, because the copy may use another API key."""
         return _Cached, (self.store, self.chosen_identity if self.chosen_identity.startswith(_NAME) else "")
 
     def identity(self, of: tuple[str, ...]) -> str:
@@ -49,21 +43,21 @@ class _Cached:
         return self.chosen_identity or of[0]
 
     def __call__(self, begins: tuple[Begin[Chunk], ...], request: Request) -> Observable[Chunk]:
-        """Emits the stored answer, or asks the model."""
+        """Emit the stored answer, or ask the model."""
         from ..records import fingerprint
 
         try:
-            key = f"{self.chosen_identity or _model_of(begins[0]).identity()}:{fingerprint(request)}"
+            key = f"{self.chosen_identity or model_of(begins[0]).identity()}:{fingerprint(request)}"
         except MisuseError as error:
             _log.warning("cached() did not cache an answer. %s", error)
             return begins[0]()
         answer = kept(begins[0], self.store, key, self.running)
         # The stored or shared answer may have several chunks.
-        return answer.pipe(one_chunk) if request.stream is False else answer
+        return one_chunk(answer) if request.stream is False else answer
 
 
 def cached(llm: LLM, store: Store, *, name: str | None = None) -> LLM:
-    """Asks the model once for each request, and later emits the stored answer, chunk by chunk.
+    """Ask the model once for each request, and later emit the stored answer, chunk by chunk.
 
     ::
 

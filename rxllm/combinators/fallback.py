@@ -29,7 +29,7 @@ class _Fallback:
         return digest([self.name, of])
 
     def __call__(self, begins: tuple[Begin[T], ...], prompt: Any) -> Observable[T]:
-        """Asks the next model when one has failed."""
+        """Ask the next model when one has failed."""
         return tried(begins, self.when, None)
 
 
@@ -50,7 +50,7 @@ def fallback(
 
 
 def fallback(*llms: Stage[Any], when: Callable[[Exception], bool] = is_no_misuse) -> Any:
-    """Asks the next model when one fails before its first part.
+    """Ask the next model when one fails before its first part.
 
     ::
 

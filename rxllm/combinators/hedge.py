@@ -30,7 +30,7 @@ class _Hedge:
         return digest([self.name, of])
 
     def __call__(self, begins: tuple[Begin[T], ...], prompt: Any) -> Observable[T]:
-        """Asks the next model when one is slow or has failed."""
+        """Ask the next model when one is slow or has failed."""
         return tried(begins, is_no_misuse, self.after)
 
 
@@ -45,13 +45,13 @@ def hedge(*llms: Callable[[In], Observable[Out]], after: float) -> Pipeline[In, 
 
 
 def hedge(*llms: Stage[Any], after: float) -> Any:
-    """Asks the next model, too, when one emits nothing for `after` seconds or fails. The first to emit content wins.
+    """Ask the next model, too, when one emits nothing for `after` seconds or fails. The first to emit content wins.
 
     ::
 
-        a                     ------------x      (disposed as soon as b emits)
-        b                        ---Hel-lo-|
-        hedge(a, b, after=3)  ------Hel-lo-|
+        a                      ------/      disposed as soon as b emits
+        b                         ---Hel-lo-|
+        hedge(a, b, after=3)   ------Hel-lo-|
 
     The first part decides (reasoning counts), and so does a completion: an empty answer counts as an answer. The other
     requests are closed at once, which keeps hedging cheap. With ``after=0`` all models start at once; a failed model

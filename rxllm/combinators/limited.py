@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, ClassVar, cast, overload
 
-import attrs
 from attrs import field, frozen
 from reactivex import Observable
 
 from ..llm import LLM
 from ..misuse import MisuseError
+from ..operators.answering import CHARACTERS
 from ..operators.attempts import Begin
 from ..pipeline import Answers, Pipeline
-from ..surface import Surface
 from ..values.request import Request
-from ._combined import Answer, In, Out, Stage, T, combined
-from .admission import Servers, admitted, twice
+from ._combined import Answer, In, Out, Stage, T, combined, model_of, parts_of
+from .admission import admitted, twice
+from .asked import asked
 from .limiter import Limiter
+from .servers import Servers
 
 __all__ = ["limited"]
+
+_NO_REQUEST = Request(prompt="")  # for the models of a pipeline, whose prompts are not known yet
 
 
 @frozen
@@ -34,10 +37,11 @@ class _Limited:
         return of[0]
 
     def __call__(self, begins: tuple[Begin[T], ...], prompt: Any) -> Observable[T]:
-        """Asks the model when the limiter admits the request."""
+        """Ask the model when the limiter admits the request."""
         request = prompt if isinstance(prompt, Request) else None
         text = str(prompt) if request is None else request.text
-        tokens = len(text) // 4 + 1 + ((request and request.max_tokens) or 0)
+        requests = asked(model_of(begins[0]), request or _NO_REQUEST)
+        tokens = len(text) // CHARACTERS + 1 + max((each.max_tokens or 0 for _, each in requests), default=0)
         return admitted(begins[0], self.limiter, tokens, servers=self.servers, request=request)
 
 
@@ -50,7 +54,7 @@ def limited(llm: Callable[[In], Observable[Out]], limiter: Limiter) -> Pipeline[
 
 
 def limited(llm: Stage[Any], limiter: Limiter) -> Any:
-    """Sends each request when the limiter admits it, in the order of arrival. Disposing removes a waiting request.
+    """Send each request when the limiter admits it, in the order of arrival. Disposing removes a waiting request.
 
     ::
 
@@ -74,21 +78,9 @@ def limited(llm: Stage[Any], limiter: Limiter) -> Any:
         raise MisuseError(
             f"limited takes a Limiter, such as rxllm.Limiter(concurrency=4), not {type(limiter).__name__}."
         )
-    parts = tuple(_parts(llm))
+    parts = tuple(parts_of(llm))
     if any(isinstance(how := getattr(part, "how", None), _Limited) and how.limiter is limiter for part in parts):
         raise MisuseError(twice(limiter))
     services = (part.service(Request.ask("", part.parameters)) for part in parts if isinstance(part, LLM))
     places = {f"{service.address}:{service.port}" for service in services if service.address}
     return combined(_Limited(limiter, Servers(tuple(sorted(places)))), llm)
-
-
-def _parts(stage: object) -> Iterator[object]:
-    """Yields a stage, and all models and stages in its fields."""
-    yield stage
-    if isinstance(stage, Surface):
-        kind: Any = type(cast("object", stage))
-        for each in attrs.fields(kind):
-            held: object = getattr(cast("object", stage), each.name)
-            for part in cast("tuple[object, ...]", held) if isinstance(held, tuple) else (held,):
-                if isinstance(part, Surface):
-                    yield from _parts(cast("object", part))

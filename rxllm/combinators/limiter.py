@@ -10,6 +10,7 @@ from ..misuse import MisuseError, shown
 from ..public import Public
 from .pacing import Rate
 from .queueing import Counted, Queue
+from .redis_limits import RedisLimits
 
 __all__ = ["Limiter"]
 
@@ -43,6 +44,7 @@ class Limiter(metaclass=Public):
         max_wait: seconds that a request waits, for its turn and for a server, before it fails with `RateLimited`. 0
             rejects a request that cannot start at once. None waits for its turn without a limit, and for a server at
             most 60 s.
+        shared: `RedisLimits`, with which other processes keep the rates, too.
 
     Raises:
         MisuseError: an argument is out of its range.
@@ -57,6 +59,7 @@ class Limiter(metaclass=Public):
         requests_per_second: float | None = None,
         burst: int | None = None,
         max_wait: float | None = None,
+        shared: RedisLimits | None = None,
     ) -> None:
         whole = {
             "concurrency": concurrency,
@@ -89,6 +92,11 @@ class Limiter(metaclass=Public):
             raise MisuseError(
                 "burst= needs a rate that it applies to, but none was given. Add requests_per_minute= or another rate."
             )
+        if shared is not None and not isinstance(shared, RedisLimits):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise MisuseError(f"shared must be RedisLimits(url, name), not {type(shared).__name__}.")
+        if shared is not None and not rates:
+            raise MisuseError("shared= needs a rate to share, such as requests_per_minute=, but none was given.")
+        self._shared = shared
         self._limits = {**whole, "requests_per_second": requests_per_second, "max_wait": max_wait}
         self._queue = Queue(concurrency, tuple(rates), max_wait)
         _limiters.add(self)
@@ -97,7 +105,7 @@ class Limiter(metaclass=Public):
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Returns the same limiter: copies of a model ask the same server, so they share its limit."""
+        """Return the same limiter: copies of a model ask the same server, so they share its limit."""
         return self
 
     def __reduce__(self) -> NoReturn:
@@ -108,7 +116,7 @@ class Limiter(metaclass=Public):
 
     def __repr__(self) -> str:
         limits = ", ".join(f"{name}={limit}" for name, limit in self._limits.items() if limit is not None)
-        return f"Limiter({limits})"
+        return f"Limiter({limits})" if self._shared is None else f"Limiter({limits}, shared={self._shared!r})"
 
 
 def _is_number(value: object) -> bool:
@@ -116,7 +124,7 @@ def _is_number(value: object) -> bool:
 
 
 def _empty_queues() -> None:
-    """Empties the queues in a forked child, where the requests of the parent never end."""
+    """Empty the queues in a forked child, where the requests of the parent never end."""
     for limiter in _limiters:
         limiter._queue.reset()  # pyright: ignore[reportPrivateUsage]
 

@@ -9,7 +9,7 @@ __all__ = ["observe"]
 
 
 def observe(llm: LLM, *handlers: Listener) -> LLM:
-    """Attaches handlers to a model. Each gets the events of every run, from Started to Finished, Failed or Cancelled.
+    """Attach handlers to a model. Each gets the events of every run, from Started to Finished, Failed or Cancelled.
 
     ::
 

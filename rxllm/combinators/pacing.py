@@ -57,7 +57,7 @@ class Rate:
         self.due = 0.0  # the time when the average rate has caught up with all starts
 
     def wait(self, amount: float, now: float) -> float:
-        """Returns the seconds until this amount may start."""
+        """Return the seconds until this amount may start."""
         self._forget(now)
         cost = min(amount, self.limit) / self.per_second
         slack = max(0.0, self.seconds / 60 - cost) if self.burst is None else (self.burst - 1) * cost
@@ -71,7 +71,7 @@ class Rate:
         return wait
 
     def take(self, amount: float, now: float) -> Span:
-        """Counts an amount that starts now."""
+        """Count an amount that starts now."""
         spans = self.spans
         if not spans or now - spans[-1].first > self.seconds / SPANS:
             spans.append(Span(now))
@@ -82,7 +82,7 @@ class Rate:
         return span
 
     def change(self, span: Span, before: float, after: float) -> None:
-        """Corrects a counted amount."""
+        """Correct a counted amount."""
         self.due += (min(after, self.limit) - min(before, self.limit)) / self.per_second
         if self.spans and span.first >= self.spans[0].first:  # else the span has left the window
             span.amount += after - before
@@ -111,7 +111,7 @@ class ServerLimits:
         self.left: dict[str, tuple[float, float]] = {}
 
     def learn(self, status: int, headers: Mapping[str, str], now: float, believed: float) -> bool:
-        """Reads the headers of a response, and returns whether they contain an announcement.
+        """Read the headers of a response, and return whether they contain an announcement.
 
         ``retry-after`` counts only in a response that refuses the request. Each announcement counts for at most
         `believed` seconds.
@@ -127,7 +127,7 @@ class ServerLimits:
         return wait is not None or bool(announced)
 
     def wait(self, tokens: float, now: float) -> float:
-        """Returns the seconds until the server accepts a request of this many tokens."""
+        """Return the seconds until the server accepts a request of this many tokens."""
         wait = max(0.0, self.closed_until - now)
         for of, amount in (("requests", 1.0), ("tokens", tokens)):
             left, until = self.left.get(of, (amount, 0.0))
@@ -137,7 +137,7 @@ class ServerLimits:
         return wait
 
     def take(self, tokens: float, sign: int) -> None:
-        """Counts a request of this many tokens that starts (+1), or that does not start after all (-1)."""
+        """Count a request of this many tokens that starts (+1), or that does not start after all (-1)."""
         for of, amount in (("requests", 1.0), ("tokens", tokens)):
             if of in self.left:
                 left, until = self.left[of]

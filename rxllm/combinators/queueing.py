@@ -92,7 +92,7 @@ class Ticket:
         self.refused: float | None = None
 
     def amount(self, of: Counted) -> float:
-        """Returns its amount of requests or tokens."""
+        """Return its amount of requests or tokens."""
         return 1.0 if of == "requests" else self.tokens
 
 
@@ -105,13 +105,13 @@ class Line:
         waiting: the waiting tickets, in the order of arrival.
         called: the tickets that may start, or are refused, and that the loop has not processed yet.
         running: the tickets that have started.
-        asked: the `time.monotonic` at which the loop was asked to process `called`; None while it is not asked.
+        asked_at: the `time.monotonic` at which the loop was asked to process `called`; None while it is not asked.
         alarm: the timer that checks the line again.
         rings: the time of the timer, by the line's clock.
         wait: the seconds until the first waiting ticket may start, as of the last check.
     """
 
-    __slots__ = ("alarm", "asked", "called", "loop", "rings", "running", "servers", "wait", "waiting")
+    __slots__ = ("alarm", "asked_at", "called", "loop", "rings", "running", "servers", "wait", "waiting")
 
     def __init__(self, loop: Loop | None, servers: tuple[str, ...]) -> None:
         self.loop = loop
@@ -119,7 +119,7 @@ class Line:
         self.waiting: OrderedDict[Ticket, None] = OrderedDict()
         self.called: deque[Ticket] = deque()
         self.running: set[Ticket] = set()
-        self.asked: float | None = None
+        self.asked_at: float | None = None
         self.alarm = LockFreeSerialDisposable()
         self.rings = inf
         self.wait = inf
@@ -131,7 +131,7 @@ class Line:
 
     def is_silent(self) -> bool:
         """Whether the loop was asked and does not respond, because it is stopped, busy or closed."""
-        return self.asked is not None and time.monotonic() > self.asked + PATIENCE
+        return self.asked_at is not None and time.monotonic() > self.asked_at + PATIENCE
 
 
 class Queue:
@@ -155,13 +155,13 @@ class Queue:
         self.reset()
 
     def reset(self) -> None:
-        """Empties the queue, because in a forked child no ticket of the parent ever leaves."""
+        """Empty the queue, because in a forked child no ticket of the parent ever leaves."""
         self.lock = threading.Lock()
         self.lines: dict[object, Line] = {}
         self.busy = 0  # the number of called and running tickets
 
     def enter(self, ticket: Ticket) -> None:
-        """Adds a ticket, which starts when its turn comes."""
+        """Add a ticket, which starts when its turn comes."""
         with self.lock:
             self.entered += 1
             ticket.number = self.entered
@@ -169,7 +169,7 @@ class Queue:
         self.admit()
 
     def leave(self, ticket: Ticket) -> None:
-        """Removes a ticket that no longer waits, or whose request has closed."""
+        """Remove a ticket that no longer waits, or whose request has closed."""
         with self.lock:
             line = self._line(ticket)
             if ticket in line.running:
@@ -186,7 +186,7 @@ class Queue:
         self.admit()
 
     def abandon(self, scheduler: Timers) -> None:
-        """Drops the tickets that wait on a loop that ends."""
+        """Drop the tickets that wait on a loop that ends."""
         with self.lock:
             for line in self.lines.values():
                 if line.loop is not None and isinstance(scheduler, Scheduler) and line.loop is scheduler.loop:
@@ -194,7 +194,7 @@ class Queue:
                     line.waiting.clear()
 
     def learn(self, server: str, status: int, headers: Mapping[str, str], now: float) -> None:
-        """Reads a server's announcements of its limits from the headers of a response."""
+        """Read a server's announcements of its limits from the headers of a response."""
         with self.lock:
             existing = self.servers.get(server)
             limits = existing or ServerLimits()
@@ -204,7 +204,7 @@ class Queue:
                 self.servers[server] = limits
 
     def count(self, ticket: Ticket, tokens: float) -> None:
-        """Corrects the tokens of the ticket's request."""
+        """Correct the tokens of the ticket's request."""
         if tokens == ticket.tokens:
             return
         with self.lock:
@@ -216,22 +216,22 @@ class Queue:
             ticket.tokens = tokens
 
     def admit(self) -> None:
-        """Calls all tickets that may start now, and asks their loops to start them. The others get timers."""
+        """Call all tickets that may start now, and ask their loops to start them. The others get timers."""
         with self.lock:
             self._tidy()
             self._call_all()
-            asked: list[tuple[Line, Timers]] = []
+            idle: list[tuple[Line, Timers]] = []
             for line in self.lines.values():
                 self._set_alarm(line)
-                if line.called and line.asked is None:  # a loop that was asked processes all called tickets
-                    line.asked = time.monotonic()
-                    asked.append((line, line.called[0].scheduler))
+                if line.called and line.asked_at is None:  # a loop that was asked processes all called tickets
+                    line.asked_at = time.monotonic()
+                    idle.append((line, line.called[0].scheduler))
         # The loop of this thread comes last, because its tickets start right here, which takes time and may raise.
-        for line, scheduler in sorted(asked, key=lambda each: each[0].loop is None or in_loop(each[0].loop)):
+        for line, scheduler in sorted(idle, key=lambda each: each[0].loop is None or in_loop(each[0].loop)):
             call(scheduler, partial(self._begin, line))
 
     def _begin(self, line: Line) -> None:
-        """Starts or refuses the called tickets, on their loop."""
+        """Start or refuse the called tickets, on their loop."""
         try:
             while (ticket := self._next(line)) is not None:
                 if ticket.refused is None:
@@ -241,14 +241,14 @@ class Queue:
                     refuse(ticket.refused)
         finally:
             with self.lock:
-                line.asked = None
+                line.asked_at = None
             self.admit()
 
     def _next(self, line: Line) -> Ticket | None:
         with self.lock:
             if not line.called:
                 return None
-            line.asked = time.monotonic()
+            line.asked_at = time.monotonic()
             ticket = line.called.popleft()
             if ticket.refused is None:
                 line.running.add(ticket)
@@ -264,12 +264,12 @@ class Queue:
         return line
 
     def _tidy(self) -> None:
-        """Drops empty lines and lines of closed loops. The called tickets of a silent loop wait again."""
+        """Drop empty lines and lines of closed loops. The called tickets of a silent loop wait again."""
         for key, line in list(self.lines.items()):
             ended = line.loop is not None and line.loop.is_closed()
             if ended or line.is_silent():
                 self._take_back(line)
-            if ended or not (line.waiting or line.called or line.running or line.asked is not None):
+            if ended or not (line.waiting or line.called or line.running or line.asked_at is not None):
                 line.alarm.dispose()
                 self.busy -= len(line.running)
                 del self.lines[key]
@@ -282,7 +282,7 @@ class Queue:
             self._uncall(ticket)
 
     def _call_all(self) -> None:
-        """Calls the tickets that may start, in the order of arrival, and refuses those that wait too long."""
+        """Call the tickets that may start, in the order of arrival, and refuse those that wait too long."""
         lines = [line for line in self.lines.values() if line.waiting and not line.is_silent()]
         while lines := [line for line in lines if line.waiting]:
             open_lines: list[Line] = []
@@ -309,7 +309,7 @@ class Queue:
                 return
 
     def _refuse(self, line: Line) -> bool:
-        """Refuses the first ticket of the line, if it waits too long."""
+        """Refuse the first ticket of the line, if it waits too long."""
         ticket, wait = line.first, line.wait
         now = ticket.now()
         expected = 0.0 if wait == inf else wait
@@ -324,7 +324,7 @@ class Queue:
         return refused
 
     def _call(self, line: Line, now: float) -> None:
-        """Calls the first ticket of the line, and counts it."""
+        """Call the first ticket of the line, and count it."""
         ticket, _ = line.waiting.popitem(last=False)
         line.called.append(ticket)
         self.busy += 1
@@ -332,7 +332,7 @@ class Queue:
         self._take(ticket, +1)
 
     def _uncall(self, ticket: Ticket) -> None:
-        """Stops counting a called ticket that does not start."""
+        """Stop counting a called ticket that does not start."""
         if ticket.refused is not None:
             ticket.refused = None
             return
@@ -347,7 +347,7 @@ class Queue:
             limits.take(ticket.tokens, sign)
 
     def _server_wait(self, ticket: Ticket, now: float) -> float:
-        """Returns the seconds until one of the servers accepts the request."""
+        """Return the seconds until one of the servers accepts the request."""
         waits = [
             0.0 if limits is None else limits.wait(ticket.tokens, now)
             for limits in map(self.servers.get, ticket.servers)
@@ -355,13 +355,13 @@ class Queue:
         return min(waits, default=0.0)
 
     def _own_wait(self, ticket: Ticket, now: float) -> float:
-        """Returns the seconds until the program's limits admit the ticket; infinite while all places are taken."""
+        """Return the seconds until the program's limits admit the ticket; infinite while all places are taken."""
         if self.busy >= self.concurrency:
             return inf
         return max((rate.wait(ticket.amount(of), now) for of, rate in self.rates), default=0.0)
 
     def _set_alarm(self, line: Line) -> None:
-        """Sets the timer of the line to the time when its first ticket may start or must be refused, or sooner."""
+        """Set the timer of the line to the time when its first ticket may start or must be refused, or sooner."""
         if not line.waiting:
             if line.rings < inf:
                 line.rings = inf

@@ -34,7 +34,7 @@ class _Retry:
         return of[0]
 
     def __call__(self, begins: tuple[Begin[T], ...], prompt: Any) -> Observable[T]:
-        """Retries the stream."""
+        """Retry the stream."""
         restarts = self.mid_stream == "restart"
         within = self.timeout
         again = retried(begins[0], self.attempts, when=self.when, delay=self.delay, restarts=restarts, within=within)
@@ -83,12 +83,12 @@ def retry(
     mid_stream: Literal["restart"] | None = None,
     timeout: float | None = None,
 ) -> Any:
-    """Asks the model again after a failure that may pass, if the first chunk has not come yet.
+    """Ask the model again after a failure that may pass, if the first chunk has not come yet.
 
     ::
 
-        llm             --x     --x         ---Hel-lo-|
-        retry(llm, 3)   ---------------------Hel-lo-|
+        llm             --x   --x       ---Hel-lo-|
+        retry(llm, 3)   -------------------Hel-lo-|
 
     A model over HTTP retries by itself (``max_retries=2``). Within `retry` this is switched off, so N attempts send at
     most N requests. Use `retry` for more attempts, for other failures, for models of your own, and for pipelines.

@@ -19,7 +19,7 @@ __all__ = ["route"]
 
 
 def route(choose: Callable[[Request], LLM]) -> LLM:
-    """Asks the model that `choose` returns for the request.
+    """Ask the model that `choose` returns for the request.
 
     ::
 
@@ -43,7 +43,7 @@ class _Route:
     choose: Callable[[Request], LLM]
 
     def identity(self, of: tuple[str, ...]) -> str:
-        """Raises, because the model is unknown before `choose` is called.
+        """Raise, because the model is unknown before `choose` is called.
 
         Raises:
             MisuseError: always.
@@ -54,7 +54,7 @@ class _Route:
         )
 
     def __call__(self, begins: tuple[Begin[T], ...], request: Request) -> Observable[Any]:
-        """Asks the chosen model."""
+        """Ask the chosen model."""
 
         def subscribe(observer: abc.ObserverBase[Any], scheduler: abc.SchedulerBase | None) -> abc.DisposableBase:
             llm = self.choose(request)

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from ..misuse import MisuseError, shown
+from ..misuse import MisuseError
 from ..operators.caching import Store
 from ..records import of_json, to_json
 from ..runtime.forks import reset_in_child
 from ..runtime.scheduler import Scheduler
 from ..runtime.threads import in_thread
 from ..values.chunk import Chunk
+from .database import path_of, transaction
 
 __all__ = ["MemoryStore", "SQLiteStore", "Store"]
 
@@ -39,7 +38,7 @@ class MemoryStore(Store):
         reset_in_child(self._reset)
 
     def _reset(self) -> None:
-        """Replaces the lock, because in a forked child a lock that the parent held is never released."""
+        """Replace the lock, because in a forked child a lock that the parent held is never released."""
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -54,19 +53,22 @@ class MemoryStore(Store):
         reset_in_child(self._reset)
 
     def get(self, key: str, /) -> tuple[Chunk, ...] | None:
-        """Returns the chunks under the key; None if there are none."""
+        """Return the chunks under the key; None if there are none."""
         with self._lock:
             if key in self._answers:
                 self._answers.move_to_end(key)
             return self._answers.get(key)
 
     def put(self, key: str, chunks: Sequence[Chunk], /) -> None:
-        """Stores the chunks of a whole answer under the key."""
+        """Store the chunks of a whole answer under the key."""
         with self._lock:
             self._answers[key] = tuple(chunks)
             self._answers.move_to_end(key)
             if len(self._answers) > self._size:
                 self._answers.popitem(last=False)
+
+
+_TABLE = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, chunks TEXT NOT NULL)"
 
 
 class SQLiteStore(Store):
@@ -79,13 +81,7 @@ class SQLiteStore(Store):
     """
 
     def __init__(self, path: str | Path) -> None:
-        if not isinstance(path, (str, Path)) or "\0" in str(path):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise MisuseError(f"SQLiteStore needs the path of a file, as text or as a Path, not {shown(path)}.")
-        if str(path) in ("", ":memory:"):
-            raise MisuseError(
-                f"SQLiteStore needs the path of a file, not {str(path)!r}. Use MemoryStore to keep answers in memory."
-            )
-        self._path = Path(path)
+        self._path = path_of("SQLiteStore", path, "Use MemoryStore to keep answers in memory.")
 
     def __repr__(self) -> str:
         return f"SQLiteStore({str(self._path)!r})"
@@ -94,38 +90,20 @@ class SQLiteStore(Store):
         return type(self), (self._path,)
 
     async def get(self, key: str, /) -> list[Chunk] | None:
-        """Returns the chunks under the key; None if there are none."""
+        """Return the chunks under the key; None if there are none."""
         rows = await self._do("SELECT chunks FROM answers WHERE key = ?", key)
         return (
             [of_json(record) for record in msgspec.json.decode(rows[0][0], type=list[dict[str, Any]])] if rows else None
         )
 
     async def put(self, key: str, chunks: Sequence[Chunk], /) -> None:
-        """Stores the chunks of a whole answer under the key."""
+        """Store the chunks of a whole answer under the key."""
         records = msgspec.json.encode([to_json(chunk) for chunk in chunks]).decode()
         await self._do("INSERT OR REPLACE INTO answers (key, chunks) VALUES (?, ?)", key, records)
 
     async def _do(self, statement: str, *values: str) -> list[Any]:
         def work() -> list[Any]:
-            with closing(sqlite3.connect(self._path, timeout=30)) as database, database:
-                database.execute("PRAGMA journal_mode=WAL")
-                _check_version(database, self._path)
-                database.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, chunks TEXT NOT NULL)")
+            with transaction(self._path, _TABLE) as database:
                 return database.execute(statement, values).fetchall()
 
         return await in_thread(Scheduler(asyncio.get_running_loop()), work)
-
-
-_VERSION = 1  # of the file format, kept in the field user_version of SQLite
-
-
-def _check_version(database: sqlite3.Connection, path: Path) -> None:
-    """Writes the version into a new file, and raises MisuseError for another version."""
-    (version,) = database.execute("PRAGMA user_version").fetchone()
-    if version == 0:  # a new file, or one from before the versions, which has the same format
-        database.execute(f"PRAGMA user_version={_VERSION}")
-    elif version != _VERSION:
-        raise MisuseError(
-            f"The file {str(path)!r} has format version {version}, but this rxllm reads version {_VERSION}. Use "
-            "another file, or a later rxllm."
-        )

@@ -1,5 +1,1 @@
-"""Handlers: observers of runs, one module per handler."""
-
-from .stdout import StdoutHandler
-
-__all__ = ["StdoutHandler"]
+"""Handlers: observers of events, one file each. `rxllm` exports each of them."""

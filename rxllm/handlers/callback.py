@@ -31,6 +31,7 @@ from ._later import HookQueues, discard
 __all__ = ["CallbackHandler"]
 
 _MODELS = ("llm", "chat_model")
+_CHAINS = ("chain", "agent")
 
 
 class CallbackHandler(Handler):
@@ -177,7 +178,7 @@ def _started(handler: CallbackHandler, event: Started) -> Any:
         return handler.on_llm_start(_serialized(run), [event.request.text], **_ids(run))
     if run.kind == "chat_model":
         return handler.on_chat_model_start(_serialized(run), [list(event.request.messages)], **_ids(run))
-    if run.kind == "chain":
+    if run.kind in _CHAINS:
         return handler.on_chain_start(_serialized(run), event.input, **_ids(run))
     return _tool_started(handler, event)
 
@@ -193,13 +194,13 @@ def _finished(handler: CallbackHandler, event: Finished) -> Any:
     run = event.run
     if run.kind in _MODELS:
         return handler.on_llm_end(LLMResult.of([event.message]), **_ids(run))
-    end = handler.on_chain_end if run.kind == "chain" else handler.on_tool_end
+    end = handler.on_chain_end if run.kind in _CHAINS else handler.on_tool_end
     return end(event.output, **_ids(run))
 
 
 def _failed(handler: CallbackHandler, event: Failed) -> Any:
     run = _run_of(event)
-    hooks = {"chain": handler.on_chain_error, "tool": handler.on_tool_error}
+    hooks = {**dict.fromkeys(_CHAINS, handler.on_chain_error), "tool": handler.on_tool_error}
     return hooks.get(run.kind, handler.on_llm_error)(event.error, **_ids(run))
 
 

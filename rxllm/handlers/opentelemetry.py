@@ -30,9 +30,11 @@ from ..events import (
 from ..misuse import MisuseError, shown
 from ..values.message import Message
 from ..values.parts import (
+    Approval,
     CachePoint,
     FilePart,
     Part,
+    Pending,
     RawPart,
     ReasoningPart,
     RefusalPart,
@@ -57,7 +59,9 @@ class Names:
     PROVIDER: Final = "gen_ai.provider.name"
     CONVERSATION: Final = "gen_ai.conversation.id"
     WORKFLOW: Final = "gen_ai.workflow.name"
+    AGENT: Final = "gen_ai.agent.name"
     TOOL: Final = "gen_ai.tool.name"
+    TOOL_CALL: Final = "gen_ai.tool.call.id"
     TOOL_ARGUMENTS: Final = "gen_ai.tool.call.arguments"
     TOOL_RESULT: Final = "gen_ai.tool.call.result"
     MODEL: Final = "gen_ai.request.model"
@@ -100,6 +104,7 @@ class Names:
         "chat_model": "chat",
         "llm": "text_completion",
         "chain": "invoke_workflow",
+        "agent": "invoke_agent",
         "tool": "execute_tool",
     }
 
@@ -312,7 +317,9 @@ def _request_attributes(run: Run, value: object) -> dict[str, Any]:
     if isinstance(value, Request) and run.service:
         parameters = {name: getattr(value, field) for field, name in Names.PARAMETERS.items()}
         return _without_none({Names.STREAM: run.service.streaming, **parameters, **conversation})
-    return _without_none({Names.TOOL if run.kind == "tool" else Names.WORKFLOW: run.name, **conversation})
+    name = {"tool": Names.TOOL, "agent": Names.AGENT}.get(run.kind, Names.WORKFLOW)
+    call = run.metadata.get("tool_call_id") if run.kind == "tool" else None
+    return _without_none({name: run.name, Names.TOOL_CALL: call, **conversation})
 
 
 # ── content ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -364,12 +371,18 @@ def _part(part: Part) -> dict[str, Any]:
         case ToolResultPart(id=id):
             return {"type": "tool_call_response", "id": id, "response": part.text}
         case FilePart(media_type=media_type, data=data, url=url):
-            place = {"type": "uri", "uri": url} if data is None else {"type": "file", "size": len(data)}
+            place: dict[str, Any] = {"type": "uri", "uri": url}
+            if data is not None or part.path is not None:
+                place = {"type": "file", **({} if data is None else {"size": len(data)})}
             return {**place, "modality": media_type.partition("/")[0], "mime_type": media_type}
         case CachePoint():
             return {"type": "cache_point"}
         case RawPart(provider=provider):
             return {"type": "raw", "provider": provider}
+        case Pending(call=call):
+            return {"type": "pending", "id": call.id, "name": call.name}
+        case Approval(call=call, yes=yes):
+            return {"type": "approval", "id": call.id, "name": call.name, "approved": yes}
 
 
 def _parsed(text: str) -> Any:

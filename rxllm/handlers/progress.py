@@ -1,7 +1,8 @@
-"""`ProgressHandler`: the progress of many runs, as one live line on the terminal."""
+"""`ProgressHandler`: the progress of many runs, as one live line on the terminal or in a notebook."""
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import time
 from collections.abc import Callable
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING, Self
 
 from ..events import Cancelled, Event, Failed, Finished, Run, Started
 from ..misuse import MisuseError, shown
+from ..notebook import Output, in_notebook
 from ..runtime.forks import reset_in_child
 from ..values.message import Message
-from ._local import LocalHandler
+from .local import LocalHandler
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.live import Live
 
 __all__ = ["ProgressHandler"]
 
@@ -32,11 +35,12 @@ class ProgressHandler(LocalHandler):
 
     The handler counts only the outermost runs that it receives, of pipelines or of models. The tokens are the output
     tokens of all models that have ended, nested ones included. Runs may be in any number and in any threads. Without a
-    terminal, the handler writes the last state once, at the end. Other output appears above the line.
+    terminal, the handler writes the last state once, at the end. Other output appears above the line. In a notebook the
+    line is an output of its cell, and needs neither rich nor ipywidgets.
 
     Args:
         total: the expected number of runs. Without it, the line has no time left.
-        console: the console to write to; the default writes to standard error.
+        console: the console to write to; the default writes to standard error, or to the notebook.
         get_time: the clock, in seconds.
 
     Raises:
@@ -50,11 +54,6 @@ class ProgressHandler(LocalHandler):
         console: Console | None = None,
         get_time: Callable[[], float] = time.monotonic,
     ) -> None:
-        try:
-            from rich.console import Console
-            from rich.live import Live
-        except ImportError:
-            raise MisuseError("rich is not installed: pip install 'rxllm[progress]'.") from None
         if total is not None and (not isinstance(total, int) or isinstance(total, bool) or not 0 <= total < 2**63):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise MisuseError(f"total must be the expected number of runs, or None, not {shown(total)}.")
         self._total = total
@@ -64,7 +63,7 @@ class ProgressHandler(LocalHandler):
         self._ended = {Finished: 0, Failed: 0, Cancelled: 0}
         self._tokens = 0
         self._first_start: float | None = None
-        self._live = Live(console=console or Console(stderr=True), get_renderable=self._line)
+        self._live = _InNotebook(self._line) if console is None and in_notebook() else _on(console, self._line)
 
     def _reset(self) -> None:
         """Create a new lock: in a forked child no thread would release the parent's."""
@@ -78,6 +77,8 @@ class ProgressHandler(LocalHandler):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._live.stop()
+        if isinstance(self._live, _InNotebook):
+            return
         console = self._live.console
         if not console.is_terminal and not console.is_jupyter:  # for files, rich omits the final newline
             console.line()
@@ -122,6 +123,52 @@ class ProgressHandler(LocalHandler):
             if self._total is not None and ended:
                 facts.append(f"{_clock(elapsed * max(self._total - ended, 0) / ended)} left")
         return ", ".join(facts)
+
+
+class _InNotebook:
+    """The line as an output of a notebook. A thread draws it four times a second, if it has changed."""
+
+    def __init__(self, line: Callable[[], str]) -> None:
+        self._line = line
+        self._drawn = ""
+        self._output = Output()
+        self._stopped = threading.Event()
+        # Its context tells the kernel to which cell the output belongs.
+        self._thread = threading.Thread(target=contextvars.copy_context().run, args=(self._run,), daemon=True)
+
+    def start(self, *, refresh: bool) -> None:
+        if refresh:
+            self._draw()
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+        self._draw()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(0.25):
+            self._draw()
+
+    def _draw(self) -> None:
+        line = self._line()
+        if line != self._drawn:
+            self._drawn = line
+            self._output.put(line)
+
+
+def _on(console: Console | None, line: Callable[[], str]) -> Live:
+    """Return the live line on a console.
+
+    Raises:
+        MisuseError: rich is not installed.
+    """
+    try:
+        from rich.console import Console
+        from rich.live import Live
+    except ImportError:
+        raise MisuseError("rich is not installed: pip install 'rxllm[progress]'.") from None
+    return Live(console=console or Console(stderr=True), get_renderable=line)
 
 
 def _clock(seconds: float) -> str:

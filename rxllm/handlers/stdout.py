@@ -10,10 +10,10 @@ from typing import TextIO
 from ..events import Cancelled, Emitted, Event, Failed, Finished, Started
 from ..misuse import MisuseError, shown
 from ..runtime.forks import reset_in_child
-from ..terminal import one_line, printable
+from ..terminal import is_terminal, one_line, printable
 from ..values.chunk import Chunk
 from ..values.message import Message
-from ._local import LocalHandler
+from .local import LocalHandler
 
 __all__ = ["StdoutHandler"]
 
@@ -108,7 +108,7 @@ class StdoutHandler(LocalHandler):
             if chunk.reset:
                 self._end_line()
                 print(_styled("[started again]", _DIM, out), flush=True, file=out)
-            if _is_terminal(out) and (reasoning := chunk.reasoning):
+            if is_terminal(out) and (reasoning := chunk.reasoning):
                 if not self._in_reasoning:
                     self._end_line()
                 self._print(reasoning, _DIM)
@@ -134,11 +134,7 @@ class StdoutHandler(LocalHandler):
             self._in_line = False
 
 
-def _is_terminal(file: TextIO | None) -> bool:
-    return file is not None and file.isatty()
-
-
 def _styled(text: str, style: int, file: TextIO | None) -> str:
     """Return the text with a terminal style, where the file shows styles. Source: https://no-color.org."""
-    shows_styles = _is_terminal(file) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    shows_styles = is_terminal(file) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     return f"\x1b[{style}m{text}\x1b[0m" if shows_styles else text

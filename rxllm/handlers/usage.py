@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import threading
-from contextlib import suppress
-from datetime import UTC, datetime
 from decimal import Decimal
 
 from attrs import frozen
 
 from ..errors import ProviderError
 from ..events import Cancelled, Event, Failed, Finished, Run
-from ..misuse import MisuseError
+from ..prices import check_prices, has_prices, price_of
 from ..runtime.forks import reset_in_child
 from ..values.message import Message
 from ..values.usage import Usage
 from ._counts import counts
-from ._local import LocalHandler
+from .local import LocalHandler
 
 __all__ = ["UsageMeter"]
 
@@ -52,7 +49,7 @@ class UsageMeter(LocalHandler):
         self.requests = 0
         self._usage: dict[str, Usage] = {}
         reset_in_child(self._reset)
-        self._has_prices = importlib.util.find_spec("genai_prices") is not None
+        self._has_prices = has_prices()
         self._answers: list[_Answer] = []  # without a price so far: loading the prices is slow and happens later
         self._costs: dict[str, Decimal] = {}
         self._unpriced: dict[str, int] = {}
@@ -62,8 +59,8 @@ class UsageMeter(LocalHandler):
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        told = ", ".join(f"{name!r}: {usage!r}" for name, usage in self.usage.items())
-        return f"UsageMeter(requests={self.requests}, usage={{{told}}})"
+        counts = ", ".join(f"{name!r}: {usage!r}" for name, usage in self.usage.items())
+        return f"UsageMeter(requests={self.requests}, usage={{{counts}}})"
 
     @property
     def usage(self) -> dict[str, Usage]:
@@ -138,38 +135,11 @@ class UsageMeter(LocalHandler):
                     self._price_answers()
 
     def _price_answers(self) -> None:
-        if not self._has_prices:
-            raise MisuseError("genai-prices is not installed: pip install 'rxllm[prices]'.")
+        check_prices()
         answers, self._answers = self._answers, []
         for answer in answers:
-            price = _price(answer)
+            price = price_of(answer.name, counts(answer.usage), answer.provider, answer.address, answer.time)
             if price is None:
                 self._unpriced[answer.name] = self._unpriced.get(answer.name, 0) + 1
             else:
                 self._costs[answer.name] = self._costs.get(answer.name, Decimal(0)) + price
-
-
-def _price(answer: _Answer) -> Decimal | None:
-    """Return the price in US dollars; None if the price or a token count is unknown."""
-    from genai_prices import Usage as Tokens
-    from genai_prices import calc_price
-    from genai_prices.data_snapshot import get_snapshot
-
-    tokens_by_kind = counts(answer.usage)
-    if not {"input_tokens", "output_tokens"} <= tokens_by_kind.keys():
-        return None
-    tokens = Tokens(
-        input_tokens=tokens_by_kind["input_tokens"],
-        output_tokens=tokens_by_kind["output_tokens"],
-        cache_read_tokens=tokens_by_kind.get("cache_read_input_tokens"),
-        cache_write_tokens=tokens_by_kind.get("cache_creation_input_tokens"),
-    )
-    provider = answer.provider
-    if answer.address:
-        with suppress(LookupError):
-            provider = get_snapshot().find_provider(None, None, f"https://{answer.address}").id
-    try:
-        when = datetime.fromtimestamp(answer.time, UTC)
-        return calc_price(tokens, answer.name, provider_id=provider, genai_request_timestamp=when).total_price
-    except (LookupError, ValueError):
-        return None

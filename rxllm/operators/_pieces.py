@@ -50,7 +50,7 @@ class Pieces(OperatorObserver[str, str]):
         self.take(value, self.search)
 
     def take(self, value: str, search: Callable[[str, int], re.Match[str] | None]) -> None:
-        """Adds text, and cuts after each match of `search`."""
+        """Add text, and cut after each match of `search`."""
         held = self.held
         offset = 1 if held else 0
         window = held[-1][-1] + value if held else value
@@ -68,7 +68,7 @@ class Pieces(OperatorObserver[str, str]):
             held.append(value[start:] if start else value)
 
     def cut(self) -> None:
-        """Emits the held text as one piece; whitespace before the first word stays held."""
+        """Emit the held text as one piece; whitespace before the first word stays held."""
         held = self.held
         piece = held[0] if len(held) == 1 else "".join(held)
         if self.skips_blank:
@@ -80,7 +80,7 @@ class Pieces(OperatorObserver[str, str]):
         self.emit(piece)
 
     def end(self, notify: Callable[[], object]) -> None:
-        """Emits the rest of the text before the stream ends."""
+        """Emit the rest of the text before the stream ends."""
         held, self.held = self.held, []
         if held:
             self.emit("".join(held))

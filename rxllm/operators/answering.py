@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, MutableSequence
 from contextvars import ContextVar
 from itertools import groupby
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 
 import attrs
 from reactivex import Observable, abc
@@ -23,7 +23,7 @@ from ..values.request import Request
 from ..values.usage import Usage
 from .observer import ignore
 
-__all__ = ["Answered", "Arrived", "Asked", "answering", "asked_for", "estimated", "overhearing"]
+__all__ = ["CHARACTERS", "Answered", "Arrived", "PendingRequest", "answering", "estimated", "tracked", "tracking"]
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ def answering(
     observer: abc.ObserverBase[Chunk],
     scheduler: Scheduler,
 ) -> abc.DisposableBase:
-    """Subscribes to a provider's answer to the request, and turns its texts and Messages into Chunks."""
+    """Subscribe to a provider's answer to the request, and turn its texts and Messages into Chunks."""
     answer = _Answer(observer, request, scheduler)
     try:
         answer.subscription.disposable = connect(create(), answer, scheduler)
@@ -48,66 +48,72 @@ def answering(
     return answer
 
 
-class Asked:
-    """A running request. An operator that cuts it off asks it to complete the error."""
+class PendingRequest:
+    """A running request. An operator that ends it early calls `complete` with its error.
+
+    Attributes:
+        has_partial: whether it has a partial answer.
+    """
+
+    has_partial: ClassVar[bool] = False
 
     if not TYPE_CHECKING:  # a subclass declares the slots
         __slots__ = ()
 
-    overheard: tuple[Running, ...]
+    trackers: tuple[Running, ...]
     request: Request | None
 
     def begun(self, scheduler: Timers) -> None:
-        """Registers the request as running."""
-        self.overheard = scheduler.context.get(_overheard, ()) if isinstance(scheduler, Scheduler) else ()
-        for running in self.overheard:
+        """Register the request as running."""
+        self.trackers = scheduler.context.get(_trackers, ()) if isinstance(scheduler, Scheduler) else ()
+        for running in self.trackers:
             running[self] = None
 
     def ended(self) -> None:
-        """Removes the request from the running ones."""
-        for running in self.overheard:
+        """Remove the request from the running ones."""
+        for running in self.trackers:
             running.pop(self, None)
 
-    def tell(self, error: RxllmError) -> None:
-        """Sets the error's request, without secrets."""
+    def complete(self, error: RxllmError) -> None:
+        """Set the error's request, without secrets."""
         if error.request is None:
             error.request = self.request and self.request.without_secrets()
 
 
-Running = dict[Asked, None]
+Running = dict[PendingRequest, None]
 """Requests that have not ended, the oldest first."""
 
 # The scheduler's context carries it upstream to the models. Requests that those models make are registered, too, later.
-_overheard: ContextVar[tuple[Running, ...]] = ContextVar("rxllm_overheard", default=())
+_trackers: ContextVar[tuple[Running, ...]] = ContextVar("rxllm_trackers", default=())
 
 
-def overhearing(scheduler: Scheduler) -> tuple[Scheduler, Callable[[RxllmError], None]]:
-    """For an operator that may cut an answer off: the scheduler for its upstream, and a function to complete its error.
+def tracking(scheduler: Scheduler) -> tuple[Scheduler, Callable[[RxllmError], None]]:
+    """Return the scheduler for the upstream of an operator that may end an answer early, and a function for its error.
 
-    The function sets the request and the partial answer of the first answer that runs upstream. While no answer runs,
+    The function sets the request and the partial answer of the first answer that runs upstream. If no answer runs,
     as when a request waits for a limiter or for the next attempt, it sets the request only.
     """
     running: Running = {}
-    above = scheduler.with_variable(_overheard, (*scheduler.context.get(_overheard, ()), running))
+    above = scheduler.with_variable(_trackers, (*scheduler.context.get(_trackers, ()), running))
 
-    def tell(error: RxllmError) -> None:
-        if (answer := next((asked for asked in running if isinstance(asked, _Answer)), None)) is not None:
-            answer.tell(error)
+    def complete(error: RxllmError) -> None:
+        if (answer := next((request for request in running if request.has_partial), None)) is not None:
+            answer.complete(error)
             return
-        for asked in reversed(running):  # the innermost request first, because it knows most
-            asked.tell(error)
+        for request in reversed(running):  # the innermost request first, because it has the most facts
+            request.complete(error)
 
-    return above, tell
+    return above, complete
 
 
-def asked_for(request: Request, source: Observable[T]) -> Source[T]:
-    """The same stream. Operators that cut it off can name the request even while no model answers."""
+def tracked(request: Request, source: Observable[T]) -> Source[T]:
+    """Return the same stream. An operator that ends it early can name the request even while no model answers."""
 
     def subscribe(observer: abc.ObserverBase[T], requested: abc.SchedulerBase | None) -> abc.DisposableBase:
         scheduler = timers(requested)
-        if not (isinstance(scheduler, Scheduler) and scheduler.context.get(_overheard, ())):
+        if not (isinstance(scheduler, Scheduler) and scheduler.context.get(_trackers, ())):
             return connect(source, observer, scheduler)
-        observing = _KnownRequest(request, observer)
+        observing = _Tracked(request, observer)
         observing.begun(scheduler)
         observing.upstream.disposable = connect(source, observing, scheduler)
         return observing
@@ -115,7 +121,7 @@ def asked_for(request: Request, source: Observable[T]) -> Source[T]:
     return Source(subscribe)
 
 
-class _KnownRequest(Asked, abc.ObserverBase[T], abc.DisposableBase):
+class _Tracked(PendingRequest, abc.ObserverBase[T], abc.DisposableBase):
     def __init__(self, request: Request, observer: abc.ObserverBase[T]) -> None:
         self.request = request
         self.observer = observer
@@ -139,7 +145,7 @@ class _KnownRequest(Asked, abc.ObserverBase[T], abc.DisposableBase):
 
 
 class Arrived:
-    """Keeps what arrived of an answer, for the `partial` of an error; at most the first `PARTIAL_LIMIT` characters."""
+    """Keeps the beginning of an answer, at most `PARTIAL_LIMIT` characters, for the `partial` of an error."""
 
     __slots__ = ("bound", "kept", "size")
 
@@ -150,7 +156,7 @@ class Arrived:
         self.bound = 2**16
 
     def add(self, item: object) -> None:
-        """Keeps a Chunk or a text, and ignores any other value."""
+        """Keep a Chunk or a text, and ignore any other value."""
         if type(item) is Chunk:
             if item.rest is None:
                 item = item.text
@@ -173,7 +179,7 @@ class Arrived:
         return join(_chunks(self.kept))
 
     def compact(self) -> None:
-        """Joins the kept chunks to one, and stops keeping beyond the limit."""
+        """Join the kept chunks to one, and stop keeping beyond the limit."""
         folded = self._joined()
         self.size = _size(folded)
         self.kept = [folded]
@@ -184,7 +190,7 @@ class Arrived:
 
 
 def _chunks(kept: Iterable[Chunk | str]) -> Iterator[Chunk]:
-    """Joins consecutive texts to one chunk: a chunk for each text would cost more than reading them did."""
+    """Join consecutive texts to one chunk: a chunk for each text would cost more than reading them did."""
     for is_text, run in groupby(kept, lambda item: isinstance(item, str)):
         if is_text:
             yield text_chunk("".join(cast("Iterator[str]", run)))
@@ -192,13 +198,14 @@ def _chunks(kept: Iterable[Chunk | str]) -> Iterator[Chunk]:
             yield from cast("Iterator[Chunk]", run)
 
 
-class _Answer(Arrived, Asked, abc.ObserverBase[Answered], abc.DisposableBase):
+class _Answer(Arrived, PendingRequest, abc.ObserverBase[Answered], abc.DisposableBase):
     """Stands between a provider and its subscriber. It makes each value a Chunk, and sets the `partial` of errors.
 
     An exception of the subscriber ends here: the request is closed, and the provider does not see the exception.
     """
 
-    __slots__ = ("emit", "observer", "overheard", "request", "scheduler", "subscription")
+    has_partial = True
+    __slots__ = ("emit", "observer", "request", "scheduler", "subscription", "trackers")
 
     def __init__(self, observer: abc.ObserverBase[Chunk], request: Request, scheduler: Scheduler) -> None:
         super().__init__()
@@ -234,16 +241,16 @@ class _Answer(Arrived, Asked, abc.ObserverBase[Answered], abc.DisposableBase):
         self.emit = ignore
         self.dispose()
 
-    def tell(self, error: Exception) -> None:
-        """Sets the error's request and its partial answer."""
+    def complete(self, error: Exception) -> None:
+        """Set the error's request and its partial answer."""
         if isinstance(error, RxllmError):
-            super().tell(error)
+            super().complete(error)
             if error.partial is None and (partial := self.message()) is not None:
                 error.partial = estimated(partial, cast("Request", self.request))
 
     def on_error(self, error: Exception) -> None:
         self.ended()
-        self.tell(error)
+        self.complete(error)
         self.observer.on_error(error)
 
     def on_completed(self) -> None:
@@ -267,7 +274,7 @@ def _length(part: Part) -> int:
 
 
 class _Full(deque[Chunk | str]):
-    """The kept part of an answer beyond the limit. Appending does nothing."""
+    """The rest of an answer beyond the limit, which is not kept: `append` discards values."""
 
     def append(self, item: Chunk | str, /) -> None:
         pass
@@ -282,8 +289,8 @@ def estimated(partial: Message, request: Request) -> Message:
     output = -(-sum(map(_length, partial.parts)) // CHARACTERS)
     if reported.output_tokens is not None and reported.output_tokens >= output:
         return partial
-    asked = reported.input_tokens
-    if asked is None:
-        asked = -(-len(request.text) // CHARACTERS)
-    usage = attrs.evolve(reported, input_tokens=asked, output_tokens=output, estimated=True)
+    input_tokens = reported.input_tokens
+    if input_tokens is None:
+        input_tokens = -(-len(request.text) // CHARACTERS)
+    usage = attrs.evolve(reported, input_tokens=input_tokens, output_tokens=output, estimated=True)
     return attrs.evolve(partial, usage=usage)

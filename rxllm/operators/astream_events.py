@@ -109,7 +109,8 @@ class _Dicts(RefusingObserver[Event, dict[str, Any]]):
             case Started(run=run, input=run_input) | ToolStarted(run=run, input=run_input):
                 run_input = self.inputs[run.id] = _input(run, run_input)
                 # A pipeline that streams its input does not know it at its start.
-                self.emit_phase(run, "start", {} if run.parent_ids and run.kind == "chain" else {"input": run_input})
+                is_inner_chain = run.parent_ids and run.kind in ("chain", "agent")
+                self.emit_phase(run, "start", {} if is_inner_chain else {"input": run_input})
             case Emitted(run=run, value=item):
                 self.emit_phase(run, "stream", {"chunk": item})
             case Finished(run=run, output=output) | ToolFinished(run=run, output=output):
@@ -142,20 +143,21 @@ class _Dicts(RefusingObserver[Event, dict[str, Any]]):
                 return output
 
     def emit_phase(self, run: Run, phase: str, data: dict[str, Any]) -> None:
-        self.send(f"on_{run.kind}_{phase}", run.name, run, data, run.kind)
+        kind = "chain" if run.kind == "agent" else run.kind
+        self.send(f"on_{kind}_{phase}", run.name, run, data, kind)
 
     def send(self, event: str, name: str, run: Run, data: Any, kind: str) -> None:
         if self.chosen and not self.wanted(name, kind, run.tags):
             return
-        parents = list(run.parent_ids) if self.version == "v2" else []
+        parents = [*run.parent_ids] if self.version == "v2" else []
         self.observer.on_next(
             {
                 "event": event,
                 "name": name,
                 "run_id": run.id,
                 "parent_ids": parents,
-                "tags": list(run.tags),
-                "metadata": dict(run.metadata),
+                "tags": [*run.tags],
+                "metadata": {**run.metadata},
                 "data": data,
             }
         )
@@ -173,7 +175,7 @@ class _Dicts(RefusingObserver[Event, dict[str, Any]]):
 
 
 def _input(run: Run, run_input: Any) -> Any:
-    """The input of the root as it is; the input of a model within it as a list of one."""
+    """Return the input of the root unchanged, and the input of an inner model as a list with one item."""
     match run.kind, run_input:
         case (("llm" | "chat_model"), Request(prompt=prompt)) if not run.parent_ids:
             return prompt if isinstance(prompt, str) else list(prompt)

@@ -2,10 +2,10 @@
 
 All three make attempts until one of them emits content. An attempt has four states:
 
-* waiting: it has emitted nothing but facts (usage, model, id), which it holds back. It can be dropped unnoticed.
-* committed: its first part has come. Its values go straight to the subscriber, and other attempts are dropped.
-* failed or completed: it tells its owner, which makes the next attempt or ends the stream.
-* left: its owner has dropped it. It ignores what still comes.
+* waiting: it has emitted only facts (usage, model, id), which it holds back. Its owner can drop it unnoticed.
+* committed: it has emitted its first part. Its values go to the subscriber, and its owner drops all other attempts.
+* failed or completed: it calls its owner, which starts the next attempt or ends the stream.
+* dropped: it ignores all further events.
 
 Only the event loop of the stream changes these states. A subscriber that disposes on another thread calls that loop.
 """
@@ -20,7 +20,7 @@ from reactivex import Observable, abc
 
 from ..errors import RxllmError, Timeout
 from ..events import Retried
-from ..observation import observation_of
+from ..observation import notify
 from ..runtime.disposable import LockFreeSerialDisposable
 from ..runtime.scheduler import Baggage, Scheduler, Timers, call, clock, timers
 from ..runtime.source import Source, connect
@@ -30,13 +30,23 @@ from .backoff import USUAL_DELAY, Delay, is_retryable
 from .observer import ignore
 from .serialising import serialised
 
-__all__ = ["RETRIED_ABOVE", "Begin", "retried", "tried"]
+__all__ = ["REPEATED", "RETRIED_ABOVE", "Begin", "must_not_repeat", "retried", "tried"]
 
 T = TypeVar("T")
 Begin = Callable[[], Observable[T]]
 
 RETRIED_ABOVE = Baggage(default=False)
 """Whether an outer combinator already retries a failure, so that inner levels must not."""
+
+REPEATED = Baggage(default=False)
+"""Whether this subscription is a further attempt of an outer `retry` at the same request."""
+
+_DONE = "_rxllm_done"  # an attribute of an error
+
+
+def must_not_repeat(error: Exception) -> None:
+    """Mark the error of a request that must not be repeated, because it has had effects: tools have run."""
+    vars(error)[_DONE] = True
 
 
 def retried(
@@ -48,7 +58,7 @@ def retried(
     restarts: bool = False,
     within: float | None = None,
 ) -> Source[T]:
-    """Subscribes again after a failure, at most `attempts` times in all.
+    """Subscribe again after a failure, at most `attempts` times in all.
 
     ::
 
@@ -56,7 +66,8 @@ def retried(
         retried(begin, 2)
         ---------a-b-|
 
-    After the first part it does not retry, unless `restarts` is true. Then a chunk with ``reset`` takes back what came.
+    After the first part it does not retry, unless `restarts` is true. Then a chunk with ``reset`` discards the earlier
+    chunks.
 
     `within` limits the seconds until the first part, over all attempts and the waits between them. A wait that would
     pass this limit is not started. The first attempt must keep the limit by itself.
@@ -71,7 +82,7 @@ def retried(
 
 
 def tried(begins: Sequence[Begin[T]], when: Callable[[Exception], bool], after: float | None) -> Source[T]:
-    """Passes on the first of several streams that emits a part, or completes.
+    """Pass on the first of several streams that emits a part, or completes.
 
     ::
 
@@ -93,7 +104,7 @@ def tried(begins: Sequence[Begin[T]], when: Callable[[Exception], bool], after: 
 
 
 class _Trial(Protocol[T]):
-    """The owner of attempts, which decides what follows."""
+    """The owner of attempts. It starts the next attempt or ends the stream."""
 
     def committed(self, attempt: _Attempt[T]) -> None:
         """The attempt has emitted its first part."""
@@ -105,7 +116,7 @@ class _Trial(Protocol[T]):
 
 
 class _Attempt(abc.ObserverBase[T], Generic[T]):
-    """One attempt. It holds back the facts before the first part: those of a dropped attempt must reach nobody."""
+    """One attempt. It holds back the facts before its first part, because a dropped attempt must emit nothing."""
 
     __slots__ = ("held", "is_committed", "observer", "on_next", "over", "subscription", "trial")
 
@@ -130,7 +141,7 @@ class _Attempt(abc.ObserverBase[T], Generic[T]):
             self.on_error(error)
 
     def begun(self, value: T) -> None:
-        """Handles values before the first part: holds facts back, and commits at a part."""
+        """Handle values before the first part: hold facts back, and commit at a part."""
         if self.over or self.is_committed:  # while the source still calls the old method
             self.on_next(value)
         elif isinstance(value, Chunk) and not value.text and (value.rest is None or not value.rest.parts):
@@ -147,7 +158,7 @@ class _Attempt(abc.ObserverBase[T], Generic[T]):
         self.let_go()
 
     def let_go(self) -> None:
-        """Emits the held facts, also those of a failed attempt that has no successor."""
+        """Emit the held facts, also those of a failed attempt that has no successor."""
         held, self.held = self.held, None
         if held is not None:
             self.observer.on_next(held)
@@ -209,7 +220,10 @@ class _Retrying(abc.DisposableBase, Generic[T]):
         self.number += 1
         attempt = _Attempt(self, self.observer)
         self.current.disposable = attempt.subscription
-        attempt.begin(self.begin, _with_others(self.scheduler))
+        scheduler = _with_others(self.scheduler)
+        if self.number > 1 and isinstance(scheduler, Scheduler):
+            scheduler = scheduler.with_baggage(REPEATED, True)
+        attempt.begin(self.begin, scheduler)
 
     def committed(self, attempt: _Attempt[T]) -> None:
         if self.spoken:
@@ -238,19 +252,21 @@ class _Retrying(abc.DisposableBase, Generic[T]):
         self.observer.on_error(error)
 
     def pause(self, attempt: _Attempt[T], error: Exception) -> float | None:
-        """Returns the seconds until the next attempt, and emits `Retried`. None means that there is no next attempt."""
+        """Return the seconds until the next attempt, and emit `Retried`. None means that no attempt follows."""
+        if _DONE in vars(error):
+            return None
         if self.number >= self.attempts or (attempt.is_committed and not self.restarts) or not self.when(error):
             return None
         seconds = self.delay(error, self.number)
         scheduler = self.scheduler
         if seconds is not None and self.within is not None and not self.spoken:
             seconds = seconds if clock(scheduler)() + seconds < self.ends else None
-        if seconds is not None and (observation := observation_of(scheduler)) and observation.run is not None:
-            observation.tell(Retried(self.number, error, seconds, run=observation.run))
+        if seconds is not None:
+            notify(scheduler, lambda run: Retried(self.number, error, seconds, run=run))
         return seconds
 
     def late(self, error: Exception, *_: object) -> None:
-        """Times out, because no attempt emitted a part within the limit."""
+        """Time out, because no attempt emitted a part within the limit."""
         self.current.dispose()
         late = Timeout(f"No first chunk came within {self.within:g} s, in {self.number} attempts.")
         late.add_note(f"An earlier attempt failed: {type(error).__name__}: {error}")
@@ -309,7 +325,7 @@ class _Trying(abc.DisposableBase, Generic[T]):
         self.running.remove(attempt)
         self.errors.append(error)
         try:
-            goes_on = not attempt.is_committed and self.when(error)
+            goes_on = not attempt.is_committed and _DONE not in vars(error) and self.when(error)
         except Exception as raised:
             goes_on = False
             self.errors.append(raised)

@@ -19,17 +19,17 @@ Delay = Callable[[Exception, int], float | None]
 
 
 def is_retryable(error: Exception) -> bool:
-    """Whether a retry may help, as the error's `retryable` says."""
+    """Return whether a retry may help: the error's `retryable`."""
     return isinstance(error, RxllmError) and error.retryable
 
 
 def _chance() -> float:
-    """Returns ``random.random()``, whose own pickle would contain the state of its generator."""
+    """Return ``random.random()``, whose own pickle would contain the state of its generator."""
     return random.random()  # noqa: S311  (a wait is not a secret)
 
 
 def backoff(first: float = 0.5, most: float = 30.0, *, chance: Callable[[], float] = _chance) -> Delay:
-    """Doubles the wait after each attempt; uses the provider's ``Retry-After`` instead, if it sends one.
+    """Double the wait after each attempt; use the provider's ``Retry-After`` instead, if it sends one.
 
     Half of the wait is random, so that clients that failed together do not retry together. If the provider asks for
     more than a minute, there is no retry.
@@ -54,11 +54,11 @@ class _Backoff:
         return f"backoff({self.first}, {self.most})"
 
     def __call__(self, error: Exception, attempt: int) -> float | None:
-        """Returns the wait after this attempt."""
-        asked = error.retry_after if isinstance(error, ProviderError) else None
-        if asked is None:
+        """Return the wait after this attempt."""
+        requested = error.retry_after if isinstance(error, ProviderError) else None
+        if requested is None:
             return min(self.most, self.first * 2.0 ** min(attempt - 1, 64)) * (0.5 + self.chance() / 2)
-        return None if asked > MAX_WAIT else asked * (1 + self.chance() / 10)
+        return None if requested > MAX_WAIT else requested * (1 + self.chance() / 10)
 
 
 USUAL_DELAY = backoff()

@@ -55,13 +55,13 @@ def batch(
 def batch(
     stage: Answering[In, Any], *, max_concurrency: int = MAX_CONCURRENCY, return_exceptions: bool = False
 ) -> Callable[[Observable[In]], Observable[Any]]:
-    """Answers each prompt, at most `max_concurrency` at once, and emits the answers in the order of the prompts.
+    """Answer each prompt, at most `max_concurrency` at once, and emit the answers in the order of the prompts.
 
     ::
 
         -p-q-r-|
         batch(llm)
-        -----P-Q---R-|      an answer that is early waits for the ones before it
+        -----------(P,Q)---R|      an answer that is early waits for the ones before it
 
     Shape: one answer for each prompt. A prompt starts as soon as one slot is free. With `from_iter` and `from_aiter`
     the next prompt is pulled only then, so the source may be endless. At most three times `max_concurrency` answers
@@ -108,7 +108,7 @@ def batch_as_completed(
 
         -p-q-r-|
         batch_as_completed(llm)
-        -----(1,Q)-(0,P)---(2,R)-|
+        -----(1,Q)-(0,P)---(2,R)|
 
     Shape: emits ``(index, answer)``, with indices from 0.
 
@@ -204,7 +204,7 @@ class _Batch(abc.ObserverBase[In]):
         return running < self.max_concurrency and running + self.waiting <= AHEAD * self.max_concurrency
 
     def fill(self) -> None:
-        """Starts prompts while there is room, and opens the gate if more prompts could start."""
+        """Start prompts while there is room, and open the gate if more prompts could start."""
         while self.prompts and self.has_room and self.failure is None:
             self.ask(self.begun, self.prompts.popleft())
         if self.has_room and not self.prompts:
@@ -231,7 +231,7 @@ class _Batch(abc.ObserverBase[In]):
             self.news.set()
 
         def broken(error: BaseException) -> bool:
-            """Fails this answer, and not the others, when code of the pipeline raised."""
+            """Fail this answer, and not the others, when code of the pipeline raised."""
             if index not in self.running or not isinstance(error, Exception):
                 return self.scheduler.lifetime.on_failure(error)
             subscription.dispose()
@@ -267,7 +267,7 @@ class _Batch(abc.ObserverBase[In]):
         self.scheduler.call(fail)
 
     def broken(self, error: BaseException) -> bool:
-        """Fails the batch when the code that emits the prompts raised."""
+        """Fail the batch when the code that emits the prompts raised."""
         if not isinstance(error, Exception):
             return self.scheduler.lifetime.on_failure(error)
         self.on_error(error)

@@ -1,8 +1,8 @@
 """The operator behind `cached`.
 
-States of an answer: looking (the store is asked), asking (the model is asked), storing (the whole answer goes into the
-store), ended. Only the event loop of the request changes them. All readers of one key on one loop share one answer, see
-`Shared`; the entry in `Running` is removed when the answer ends or its last reader disposes.
+States of an answer: looking (the store looks up the key), running (the model answers), storing (the store gets the
+whole answer), ended. Only the event loop of the request changes them. All readers of one key on one loop share one
+answer, see `Shared`; the entry in `Running` is removed when the answer ends or its last reader disposes.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from typing import Any, TypeVar
 from reactivex import abc
 from reactivex.disposable import CompositeDisposable
 
+from ..events import Reused
+from ..observation import notify
 from ..runtime.disposable import LockFreeSerialDisposable
-from ..runtime.scheduler import Scheduler, Timers, call, timers
+from ..runtime.scheduler import Scheduler, Timers, call, daemon, timers
 from ..runtime.source import Source, connect, source
 from ..values.chunk import Chunk
-from ..values.message import FinishReason, is_whole
+from ..values.vocabulary import FinishReason, is_whole
 from .attempts import Begin
 from .share import Shared
 
@@ -40,20 +42,20 @@ class Store(ABC):
     """Keeps answers by their keys. Both methods may be ``async def``, or ``def`` if they do not block.
 
     A broken store costs money, but no answers: an exception is logged, and so is a call that takes longer than one
-    second. After that second, `get` is cancelled and the model is asked; `put` continues while the answer ends.
+    second. After that second, `get` is cancelled and the model gets the request; `put` continues while the answer ends.
     """
 
     @abstractmethod
     def get(self, key: str, /) -> Sequence[Chunk] | Awaitable[Sequence[Chunk] | None] | None:
-        """Returns the chunks under the key; None if there are none."""
+        """Return the chunks under the key; None if there are none."""
 
     @abstractmethod
     def put(self, key: str, chunks: Sequence[Chunk], /) -> Awaitable[None] | None:
-        """Stores the chunks of a whole answer under the key."""
+        """Store the chunks of a whole answer under the key."""
 
 
 def kept(begin: Begin[Chunk], store: Store, key: str, running: Running) -> Source[Chunk]:
-    """Emits the answer under the key: from the store, else from a running request on this loop, else from a new one.
+    """Emit the answer under the key: from the store, else from a running request on this loop, else from a new one.
 
     ::
 
@@ -69,6 +71,8 @@ def kept(begin: Begin[Chunk], store: Store, key: str, running: Running) -> Sourc
         def ask(observer: abc.ObserverBase[Chunk], requested: abc.SchedulerBase | None) -> abc.DisposableBase:
             return _Keeping(observer, timers(requested), begin, store, key, forget)
 
+        if place in running:
+            notify(scheduler, lambda run: Reused(running=True, run=run))
         shared = running.setdefault(place, Shared(Source(ask)))
 
         def forget() -> None:
@@ -81,7 +85,7 @@ def kept(begin: Begin[Chunk], store: Store, key: str, running: Running) -> Sourc
 
 
 class _Keeping(abc.ObserverBase[Chunk], abc.DisposableBase):
-    """Asks the store once, and the model if the store has no answer."""
+    """Looks up the key once, and sends the request if the store has no answer."""
 
     def __init__(
         self,
@@ -107,7 +111,7 @@ class _Keeping(abc.ObserverBase[Chunk], abc.DisposableBase):
         waiting.disposable = self.done(lambda: self.store.get(self.key), self.found)
 
     def done(self, work: Callable[[], Any], then: Callable[[Any], None]) -> abc.DisposableBase:
-        """Calls `then` with the result of the store; with None if the store raises or takes too long."""
+        """Call `then` with the result of the store; with None if the store raises or takes too long."""
         alarm = LockFreeSerialDisposable()
 
         def resume(value: Any) -> None:
@@ -132,15 +136,19 @@ class _Keeping(abc.ObserverBase[Chunk], abc.DisposableBase):
             return alarm
         scheduler = self.scheduler
         alarm.disposable = scheduler.schedule_relative(PATIENCE, late)
-        store_scheduler = scheduler.daemon() if isinstance(scheduler, Scheduler) else scheduler
         return CompositeDisposable(
-            source(lambda _: _value(result)).subscribe(resume, failed, scheduler=store_scheduler), alarm
+            source(lambda _: _value(result)).subscribe(resume, failed, scheduler=daemon(scheduler)), alarm
         )
 
     def found(self, chunks: Sequence[Chunk] | None) -> None:
         if chunks is None:
             self.current.disposable = waiting = LockFreeSerialDisposable()
             waiting.disposable = connect(self.begin(), self, self.scheduler)
+            return
+        try:
+            notify(self.scheduler, lambda run: Reused(running=False, run=run))
+        except Exception as error:  # of a handler with raise_error
+            self.on_error(error)
             return
         for chunk in chunks:  # into the shared log, which each reader reads at its own pace
             self.observer.on_next(chunk)

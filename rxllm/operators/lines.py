@@ -17,7 +17,7 @@ _LINE = r"\n|\r(?=[^\n])"
 
 @makes_operator(adds_up="list")
 def lines() -> Callable[[Texts], Observable[str]]:
-    r"""Emits the text line by line, for output such as JSON Lines, CSV or a list.
+    r"""Emit the text line by line, for output such as JSON Lines, CSV or a list.
 
     ::
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from reactivex import Observable
-from reactivex import operators as ops
 
 from ..values.chunk import Chunk, join
 from ..values.message import Message
@@ -18,7 +17,7 @@ __all__ = ["message", "one_chunk", "usage"]
 
 @makes_operator(adds_up="last")
 def message() -> Callable[[Observable[Chunk]], Observable[Message]]:
-    """Emits the whole answer at the end; an empty answer if there were no chunks.
+    """Emit the whole answer at the end; an empty answer if there were no chunks.
 
     ::
 
@@ -40,7 +39,7 @@ def _message(chunks: list[Chunk]) -> Message:
 
 @makes_operator(adds_up="last")
 def usage() -> Callable[[Observable[Chunk]], Observable[Usage]]:
-    """Emits the token usage of the answer at the end; ``Usage()`` if the provider sends none.
+    """Emit the token usage of the answer at the end; ``Usage()`` if the provider sends none.
 
     ::
 
@@ -61,5 +60,5 @@ def _usage(chunks: list[Chunk]) -> Usage:
 
 
 def one_chunk(source: Observable[str | Message | Chunk]) -> Observable[Chunk]:
-    """Joins texts, Messages and Chunks to one chunk."""
-    return folded(source.pipe(ops.map(Chunk.of)), join)
+    """Join texts, Messages and Chunks to one chunk."""
+    return folded(source, join, read=Chunk.of)

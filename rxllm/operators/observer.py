@@ -17,7 +17,7 @@ Out = TypeVar("Out")
 
 
 def ignore(value: object) -> None:
-    """Drops a value. An observer that has ended calls this in place of its subscriber's `on_next`."""
+    """Drop a value. An observer that has ended calls this in place of its subscriber's `on_next`."""
 
 
 class OperatorObserver(abc.ObserverBase[In], Generic[In, Out]):
@@ -41,15 +41,15 @@ class OperatorObserver(abc.ObserverBase[In], Generic[In, Out]):
         self.ended = False
 
     def on_error(self, error: Exception) -> None:
-        """Emit what is held back, and then the error."""
+        """Emit the held values, and then the error."""
         self.end(lambda: self.observer.on_error(error))
 
     def on_completed(self) -> None:
-        """Emit what is held back, and complete."""
+        """Emit the held values, and complete."""
         self.end(self.observer.on_completed)
 
     def end(self, notify: Callable[[], object]) -> None:
-        """Calls `notify`, which errors or completes the subscriber, unless the stream has ended already."""
+        """Call `notify`, which errors or completes the subscriber, unless the stream has ended already."""
         if not self.ended:
             self.ended = True
             notify()
@@ -69,14 +69,15 @@ class RefusingObserver(OperatorObserver[In, Out]):
         self.upstream = LockFreeSerialDisposable()
 
     def start(self, source: Observable[In], scheduler: abc.SchedulerBase | None) -> abc.DisposableBase:
-        """Subscribes to the source."""
+        """Subscribe to the source."""
         self.upstream.disposable = connect(source, self, scheduler)
         return self.upstream
 
     def refuse(self, error: Exception) -> None:
-        """Disposes the source, and ends the stream with an error of the operator's own.
+        """Dispose the source, and end the stream with an error of the operator's own.
 
-        The source is disposed first: the subscriber may handle the error slowly, and the model would go on meanwhile.
+        The source is disposed first: the subscriber may handle the error slowly, and the model would continue
+        meanwhile.
         """
         if not self.ended:
             self.ended = True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import BuiltinMethodType, MethodType
 from typing import Any, TypeVar, cast
 
@@ -20,10 +21,10 @@ from ..events import (
     Cancelled,
     Emitted,
     Event,
+    EventCallback,
     Failed,
     Finished,
     Handler,
-    Heard,
     Kind,
     Listener,
     Run,
@@ -44,7 +45,7 @@ from .adding_up import Fold, folded, keep_partial
 from .answering import estimated
 from .observer import ignore
 
-__all__ = ["Identity", "bound_listeners", "observed"]
+__all__ = ["Identity", "Observed", "bound_listeners", "observed"]
 
 T = TypeVar("T")
 
@@ -56,7 +57,7 @@ _METHODS = (MethodType, BuiltinMethodType)
 
 @frozen
 class Identity:
-    """What a run reports about itself before it starts."""
+    """The facts about a run that are set before it starts."""
 
     name: str
     kind: Kind
@@ -67,7 +68,7 @@ class Identity:
 
 
 def bound_listeners(handlers: Iterable[Listener | BoundListener]) -> tuple[BoundListener, ...]:
-    """The listeners of handlers, where a handler is a `Handler`, any observer, or a function of events.
+    """Return the listeners of handlers. A handler is a `Handler`, another observer, or a function of events.
 
     Raises:
         MisuseError: a handler is something else.
@@ -84,16 +85,16 @@ class _Isolated(BoundListener):
 
     @classmethod
     def of(cls, handler: Listener) -> BoundListener:
-        heard = cast("object", getattr(handler, "on_next", handler))
-        if not callable(heard):
+        callback = cast("object", getattr(handler, "on_next", handler))
+        if not callable(callback):
             raise MisuseError(f"A handler must be a Handler or a function of events, not {type(handler).__name__}.")
-        method = handler.on_event if isinstance(handler, Handler) else heard
+        method = handler.on_event if isinstance(handler, Handler) else callback
         if inspect.iscoroutinefunction(method):
             raise MisuseError(
                 f"{getattr(method, '__qualname__', method)} is async def, but a handler's function is never awaited. "
                 "Use def, or put the code into a hook of a CallbackHandler, which may be async def."
             )
-        return cls(cast("Heard", heard), None, handler, isinstance(handler, Handler) and handler.raise_error)
+        return cls(cast("EventCallback", callback), None, handler, isinstance(handler, Handler) and handler.raise_error)
 
     def notify(self, event: Event) -> None:
         try:
@@ -104,7 +105,7 @@ class _Isolated(BoundListener):
                 raise
 
     def failed(self, event: Event, error: Exception) -> None:
-        """Logs the exception, unless it fails the run."""
+        """Log the exception, unless it fails the run."""
         if not self.raises:
             sentence = (
                 "A handler raised on %s. The stream continues. Further exceptions of it in this run are not logged."
@@ -112,12 +113,12 @@ class _Isolated(BoundListener):
             _log.error(sentence, type(event).__name__, exc_info=error)
 
 
-def _united(heard: tuple[BoundListener, ...], more: tuple[BoundListener, ...]) -> tuple[BoundListener, ...]:
-    """Joins listeners without duplicates: a handler attached in several places hears each run once."""
+def _united(listeners: tuple[BoundListener, ...], more: tuple[BoundListener, ...]) -> tuple[BoundListener, ...]:
+    """Join listeners without duplicates: a handler attached in several places gets each event once."""
     for listener in more:
-        if not any(_same(_owner(listener), _owner(other)) for other in heard):
-            heard = (*heard, listener)
-    return heard
+        if not any(_same(_owner(listener), _owner(other)) for other in listeners):
+            listeners = (*listeners, listener)
+    return listeners
 
 
 def _owner(listener: BoundListener) -> object:
@@ -138,7 +139,7 @@ def observed(
     *,
     whole: bool = False,
 ) -> Source[Any]:
-    """Makes the stream a run, whose listeners get Started, an event for each value, and the event of its end.
+    """Make the stream a run, whose listeners get Started, an event for each value, and the event of its end.
 
     ::
 
@@ -151,7 +152,7 @@ def observed(
     Args:
         source: the stream.
         run_input: the input of the run.
-        identity: what the run reports about itself.
+        identity: the facts about the run.
         handlers: listeners of this run.
         fold: computes the output of the run from its values.
         whole: whether the subscriber gets the output instead of the values. It is computed once for both.
@@ -166,7 +167,15 @@ def observed(
         scheduler = scheduler_for(scheduler)  # handlers need an event loop
         return _Run(observer, scheduler, identity(), run_input, fold, whole=whole).start(source)
 
-    return Source(subscribe)
+    return Observed(subscribe, fold)
+
+
+class Observed(Source[Any]):
+    """The stream of a run. `fold` computes the output of the run from its values."""
+
+    def __init__(self, subscribe: abc.Subscription[Any], fold: Fold) -> None:
+        super().__init__(subscribe)
+        self.fold = fold
 
 
 class _Run(abc.ObserverBase[T], abc.DisposableBase):
@@ -204,11 +213,13 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         self.observation = cast("Observation", observation_of(self.scheduler))
         # A run's events happen on its loop, so listeners of that loop need no check of the thread.
         here = (None, self.scheduler.loop)
-        self.hears = [
+        self.callbacks = [
             listener.callback if listener.loop in here else listener.notify for listener in self.observation.listeners
         ]
-        self.emit = ignore if whole else observer.on_next
-        self.outside = self.observation.call_outside
+        emit = ignore if whole else observer.on_next
+        # The change of the context takes half of the time that a run takes for a chunk.
+        only_keeps = whole or getattr(observer, "only_keeps", False)
+        self.emit = emit if only_keeps else partial(self.observation.call_outside, emit)
         self.failing: set[int] = set()  # listeners whose failure has been logged
         self.run_input = run_input
         self.adds_up = fold
@@ -220,7 +231,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
 
     def start(self, source: Observable[T]) -> abc.DisposableBase:
         begun = ToolStarted if self.run.kind == "tool" else Started
-        failure = self.scheduler.context.run(self.tell, begun(self.run_input, run=self.run))
+        failure = self.scheduler.context.run(self.notify_all, begun(self.run_input, run=self.run))
         if failure is not None:
             self.on_error(failure)
             return self
@@ -232,21 +243,23 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
             self.on_error(error)
         return self
 
-    def tell(self, event: Event) -> Exception | None:
-        """Sends the event to all listeners. Returns the first exception of a listener with ``raise_error``."""
+    def notify_all(self, event: Event) -> Exception | None:
+        """Send the event to all listeners. Return the first exception of a listener with ``raise_error``."""
         failure: Exception | None = None
-        for hear in self.hears:
+        for callback in self.callbacks:
             try:
-                hear(event)
+                callback(event)
             except Exception as error:
-                raised = self.disturbed(hear, event, error)
+                raised = self.handle_exception(callback, event, error)
                 failure = failure or raised
         return failure
 
-    def disturbed(self, hear: Heard, event: Event, error: Exception) -> Exception | None:
-        """Handles a listener's exception. Returns it if the listener has ``raise_error``."""
+    def handle_exception(self, callback: EventCallback, event: Event, error: Exception) -> Exception | None:
+        """Handle a listener's exception. Return it if the listener has ``raise_error``."""
         listener = next(
-            listener for listener, other in zip(self.observation.listeners, self.hears, strict=True) if other is hear
+            listener
+            for listener, other in zip(self.observation.listeners, self.callbacks, strict=True)
+            if other is callback
         )
         if not isinstance(listener, _Isolated):  # the subscriber of events() raised
             raise error
@@ -265,20 +278,20 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         failure: Exception | None = None
         if isinstance(value, Chunk):
             event = run_chunk(value, self.run)
-            for hear in self.hears:  # inlined from `tell`, to save a call per chunk
+            for callback in self.callbacks:  # inlined from `notify_all`, to save a call per chunk
                 try:
-                    hear(event)
+                    callback(event)
                 except Exception as error:
-                    raised = self.disturbed(hear, event, error)
+                    raised = self.handle_exception(callback, event, error)
                     failure = failure or raised
                 if self.over:  # a listener disposed the run, and all listeners got its end
                     return
         elif self.run.kind != "tool":  # the value of a tool is its output
-            failure = self.tell(Emitted(value, run=self.run))
+            failure = self.notify_all(Emitted(value, run=self.run))
         if failure is not None:
             self.on_error(failure)
         else:
-            self.outside(self.emit, value)
+            self.emit(value)
 
     def on_error(self, error: Exception) -> None:
         if self.over:
@@ -287,7 +300,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         self.leave_upstream()
         if self.whole:
             keep_partial(error, self.values)
-        if (failure := self.tell(self.failed(error))) is not None:
+        if (failure := self.notify_all(self.failed(error))) is not None:
             _log.error("A handler raised while processing Failed.", exc_info=failure)
         self.observation.call_outside(self.observer.on_error, error)
 
@@ -308,7 +321,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         self.over = True
         self.leave_upstream()
         done = ToolFinished if self.run.kind == "tool" else Finished
-        failure = self.tell(done(total, run=self.run))
+        failure = self.notify_all(done(total, run=self.run))
         self.observation.call_outside(self.end, (failure, total))
 
     def end(self, outcome: tuple[Exception | None, Any]) -> None:
@@ -325,16 +338,16 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         self.scheduler.call(self.leave)
 
     def broken(self, error: BaseException) -> None:
-        """Ends the run after an exception that reaches no observer: code around the stream raised, or the loop ends."""
+        """End the run after an exception that reaches no observer: code around the stream raised, or the loop ends."""
         if self.over or not isinstance(error, Exception):
             self.leave()
             return
         self.over = True
         self.leave_upstream()
-        self.scheduler.context.copy().run(self.tell, self.failed(error))
+        self.scheduler.context.copy().run(self.notify_all, self.failed(error))
 
     def leave_upstream(self) -> None:
-        """Disposes the source, so that inner runs end before this one."""
+        """Dispose the source, so that inner runs end before this one."""
         if self.upstream is not None:
             self.upstream.dispose()
 
@@ -344,7 +357,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         self.over = True
         # A copy: the disposing code may run in the run's own context, which cannot be entered twice.
         cancelled = Cancelled(self.partial(), run=self.run)
-        failure = self.scheduler.context.copy().run(self.tell, cancelled)
+        failure = self.scheduler.context.copy().run(self.notify_all, cancelled)
         if failure is not None:
             _log.error("A handler raised while processing Cancelled.", exc_info=failure)
 
@@ -365,7 +378,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         return partial
 
     def shorten(self) -> None:
-        """Replaces many values by few, which saves the garbage collector work.
+        """Replace many values by few, which saves the garbage collector work.
 
         The next time comes later for longer values, so that the total cost of copying stays linear.
         """
@@ -376,4 +389,5 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
                 self.bound = _NEVER
             else:
                 last = self.values[-1]
-                self.bound = _FOLD_AT + (len(str(last)) // 64 if isinstance(last, (str, Chunk)) else 0)
+                at_least = _FOLD_AT + (len(str(last)) // 64 if isinstance(last, (str, Chunk)) else 0)
+                self.bound = max(at_least, 2 * len(self.values))

@@ -7,15 +7,15 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from ..values.chunk import Chunk, part_chunk, text_chunk, thawed
+from ..values.chunk import Chunk, mutable_class, part_chunk, text_chunk, with_parts
 from ..values.parts import Part, ReasoningPart, TextPart
 from .adding_up import no_chunk
 from .observer import RefusingObserver
 
-__all__ = ["Ending", "Sought"]
+__all__ = ["Ending", "Patterns"]
 
 
-class Sought:
+class Patterns:
     """Texts to find in a stream. An empty set of texts is never found.
 
     Attributes:
@@ -54,35 +54,35 @@ _NEVER = "(?!)"
 
 
 class Ending:
-    """Text in pieces that ends before the first of the sought texts.
+    """Text in pieces that ends before the first match of a pattern.
 
     Attributes:
-        held: text that may be the beginning of a sought text.
-        found: whether a sought text was found.
+        held: text that may be the beginning of a match.
+        found: whether a pattern has matched.
     """
 
-    __slots__ = ("found", "held", "sought")
+    __slots__ = ("found", "held", "patterns")
 
-    def __init__(self, sought: Sought) -> None:
-        self.sought = sought
+    def __init__(self, patterns: Patterns) -> None:
+        self.patterns = patterns
         self.held: str = ""
         self.found = False
 
     def read(self, text: str) -> str:
-        """Adds text, and returns what certainly precedes a sought text."""
+        """Add text, and return the text that certainly precedes a match."""
         text = self.held + text
-        size, found = self.sought.find(text)
+        size, found = self.patterns.find(text)
         self.found = found is not None
         self.held = "" if found else text[size:]
         return text[:size]
 
     def rest(self) -> str:
-        """Returns the held text at the end of the stream, up to a sought text within it.
+        """Return the held text at the end of the stream, up to a match within it.
 
-        Held text may contain a shorter sought text, when it began a longer one that did not come.
+        Held text may contain a match of a shorter pattern, if it began with a longer pattern that did not continue.
         """
         text, self.held = self.held, ""
-        found = self.sought.whole(text)
+        found = self.patterns.whole(text)
         self.found = found is not None
         return text[: found.start()] if found else text
 
@@ -96,15 +96,15 @@ class Rewriting(RefusingObserver[Chunk, Chunk]):
 
     @abstractmethod
     def read(self, text: str) -> list[Part]:
-        """Adds text, and returns the parts that are certain now."""
+        """Add text, and return the parts that are certain now."""
 
     @abstractmethod
     def rest(self) -> list[Part]:
-        """Returns the held text as parts, and holds nothing any more."""
+        """Return the held text as parts, and forget it."""
 
     @abstractmethod
     def forget(self) -> None:
-        """Drops the held text, because the answer starts again."""
+        """Drop the held text, because the answer starts again."""
 
     def rewritten(self, value: Chunk) -> list[Part]:
         """The parts that are certain after this chunk; none of them come after the end of the stream."""
@@ -131,10 +131,10 @@ class Rewriting(RefusingObserver[Chunk, Chunk]):
         if value.rest is None:
             self.emit_parts(parts)
         else:
-            self.emit(_with_parts(value, parts))
+            self.emit(with_parts(value, parts))
 
     def emit_parts(self, parts: list[Part]) -> None:
-        """Emits a chunk of the parts, if there are any."""
+        """Emit a chunk of the parts, if there are any."""
         only = parts[0] if len(parts) == 1 else None
         if type(only) is TextPart:
             self.emit(text_chunk(only.text))
@@ -144,32 +144,18 @@ class Rewriting(RefusingObserver[Chunk, Chunk]):
             self.emit(Chunk(parts=parts))
 
     def refuse_value(self, value: object) -> None:
-        """Ends the stream with an error, because the value is not a Chunk."""
+        """End the stream with an error, because the value is not a Chunk."""
         self.refuse(no_chunk(self.name, value))
 
     def end(self, notify: Callable[[], object]) -> None:
-        """Emits the held text before the stream ends."""
+        """Emit the held text before the stream ends."""
         if not self.ended:
             self.emit_parts(self.rest())
             super().end(notify)
 
 
-def _with_parts(chunk: Chunk, parts: list[Part]) -> Chunk:
-    """A copy of the chunk with other parts."""
-    return Chunk(
-        parts=parts,
-        usage=chunk.usage,
-        finish_reason=chunk.finish_reason,
-        raw_finish_reason=chunk.raw_finish_reason,
-        model=chunk.model,
-        id=chunk.id,
-        reset=chunk.reset,
-        logprobs=chunk.logprobs,
-    )
-
-
 # Most chunks of reasoning are one ReasoningPart, and the frozen __init__ of attrs takes three times as long.
-ThawedPart = thawed(ReasoningPart)
+MutablePart = mutable_class(ReasoningPart)
 
 
 new_object: Callable[[Any], Any] = object.__new__

@@ -18,13 +18,13 @@ OPENING = r"「『（《〈【〔［｛"
 
 @makes_operator(adds_up="text")
 def sentences() -> Callable[[Texts], Observable[str]]:
-    """Emits the text sentence by sentence, for speech, translation and moderation.
+    """Emit the text sentence by sentence, for speech, translation and moderation.
 
     ::
 
-        -He is Mr. -Smith. She-is not.-|
+        -He is Mr. -Smith. She- is not.-|
         sentences()
-        -----------He is Mr. Smith. ---She is not.|
+        ------------He is Mr. Smith. ---She is not.|
 
     Shape: takes chunks or strings; emits strings. A sentence includes the whitespace after it, and is emitted when the
     next one begins, the last one at the end. A sentence ends

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def serialised(unsafe: Observable[T], scheduler: Scheduler) -> Observable[T]:
-    """Emits the events of an Observable, which may come from any thread, in order on the scheduler's event loop."""
+    """Emit the events of an Observable, which may come from any thread, in order on the scheduler's event loop."""
 
     def subscribe(observer: abc.ObserverBase[T], requested: abc.SchedulerBase | None) -> abc.DisposableBase:
         waiting: deque[Callable[[], None]] = deque()

@@ -39,14 +39,14 @@ T = TypeVar("T")
 
 @makes_operator(SAME)
 def share() -> Callable[[Observable[T]], Observable[T]]:
-    """Makes one request for all subscribers. Each gets the whole answer from its beginning, however late it subscribes.
+    """Make one request for all subscribers. Each gets the whole answer from its beginning, however late it subscribes.
 
     ::
 
         -a-b-c-d-|
         share()
         -a-b-c-d-|
-               (abcd)-|     (a late one)
+              (a,b,c)-d-|     a late subscriber
 
     The answer is kept in one log. Each subscriber reads it at its own pace, and the source pauses only when all
     subscribers are full. A subscriber that disposes does not affect the others; the last one closes the request. A
@@ -79,7 +79,7 @@ class Shared(Generic[T]):
         reset_in_child(self._reset)
 
     def _reset(self) -> None:
-        """Keeps a whole answer only: in a forked child the parent's request never emits."""
+        """Keep a whole answer only: in a forked child the parent's request never emits."""
         self.lock = threading.Lock()
         if self.log is not None and not self.log.ended:
             self.log = None
@@ -141,7 +141,7 @@ class _Log(abc.ObserverBase[T]):
             self.on_error(error)
 
     def broken(self, error: BaseException) -> bool:
-        """Ends the log when the request fails outside the stream, or its loop ends. Its readers get the error."""
+        """End the log when the request fails outside the stream, or its loop ends. Its readers get the error."""
         is_lost = isinstance(error, asyncio.CancelledError)
         self.finish(self.stranded() if is_lost else cast("Exception", raisable(error)))
         return True
@@ -166,7 +166,7 @@ class _Log(abc.ObserverBase[T]):
             for reader in self.readers:
                 reader.wake()
         else:
-            self.tell()
+            self.notify_readers()
 
     def on_error(self, error: Exception) -> None:
         self.finish(error)
@@ -175,7 +175,7 @@ class _Log(abc.ObserverBase[T]):
         self.finish()
 
     def finish(self, error: Exception | None = None) -> None:
-        """Ends the log once, and disposes the source, which may still be running."""
+        """End the log once, and dispose the source, which may still be running."""
         with self.owner.lock:
             if self.ended:
                 return
@@ -184,16 +184,16 @@ class _Log(abc.ObserverBase[T]):
             if error is not None and self.owner.log is self:  # the next reader starts a new log
                 self.owner.log = None
         self.upstream.dispose()
-        self.tell()
+        self.notify_readers()
 
-    def tell(self) -> None:
+    def notify_readers(self) -> None:
         if isinstance(self.scheduler, Scheduler) and in_loop(self.scheduler.loop):
             self.thread = get_ident()
         for reader in self.readers:
             call(reader.scheduler, reader.drain)
 
     def pace(self) -> None:
-        """Pauses the source when all readers are full."""
+        """Pause the source when all readers are full."""
         if not isinstance(self.scheduler, Scheduler):
             return
         if self.hungry or self.ended:
@@ -241,7 +241,7 @@ class _Reader(abc.DisposableBase, Generic[T]):
         self.wake = self.drain if is_there else functools.partial(call, scheduler, self.drain)
 
     def drain(self) -> None:
-        """Emits the values so far, while the subscriber has room."""
+        """Emit the values so far, while the subscriber has room."""
         if self.is_busy or self.is_full:
             return
         self.is_busy = True
@@ -268,7 +268,7 @@ class _Reader(abc.DisposableBase, Generic[T]):
             self.is_busy = False
 
     def wait(self, scheduler: Scheduler) -> None:
-        """Resumes when the subscriber has room again."""
+        """Resume when the subscriber has room again."""
         self.is_full = True
         self.log.filled(hungry=-1)
         self.opening = scheduler.gate.opening(scheduler.loop)

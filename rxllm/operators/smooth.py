@@ -29,13 +29,13 @@ _MOMENT = 1e-6  # seconds, the resolution of datetime
 
 @makes_operator(SAME)
 def smooth(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
-    """Emits the same items at an even pace, so that bursts of text do not jump on the screen.
+    """Emit the same items at an even pace, so that bursts of text do not jump on the screen.
 
     ::
 
-        -abcdef-----------g-|
-        smooth(6)
-        -a-b-c-d-e-f------g-|
+        -(a,b,c,d)----e-|
+        smooth(15)
+        -a-b-c-d------e-|
 
     The first item, and each item after a pause, is emitted at once, so smoothing never delays the first token. The
     items of a burst are emitted at intervals, which are shorter for a larger burst. The pace follows the arrivals of
@@ -169,7 +169,7 @@ class _Pacer(abc.ObserverBase[T]):
             self.sleep(now)
 
     def finish(self, end: Callable[[], object]) -> None:
-        """Ends the stream after the waiting items, and disposes the source, which may still be running."""
+        """End the stream after the waiting items, and dispose the source, which may still be running."""
         if self.ended:
             return
         self.ended = True
@@ -204,7 +204,7 @@ class _Pacer(abc.ObserverBase[T]):
             self.release()
 
     def look(self, *_: object) -> None:
-        """Emits the items that are due, and sleeps until the next one is due."""
+        """Emit the items that are due, and sleep until the next one is due."""
         items = self.items
         now = self.clock()
         while items and self.due <= now + _MOMENT and not self.alarm.is_disposed:

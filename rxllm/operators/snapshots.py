@@ -16,7 +16,7 @@ __all__ = ["snapshots"]
 
 @makes_operator(adds_up="last")
 def snapshots() -> Callable[[Observable[Chunk]], Observable[Chunk]]:
-    """Emits the answer so far at each chunk, for a page that renders the whole text each time.
+    """Emit the answer so far at each chunk, for a page that renders the whole text each time.
 
     ::
 

@@ -11,7 +11,7 @@ from ..misuse import MisuseError
 from ..runtime.source import Source
 from ..values.chunk import Chunk, part_chunk
 from ..values.parts import Part, ReasoningPart, TextPart
-from .rewriting import Rewriting, Sought, ThawedPart, new_object
+from .rewriting import MutablePart, Patterns, Rewriting, new_object
 from .stage import makes_operator
 
 __all__ = ["split_reasoning"]
@@ -19,13 +19,13 @@ __all__ = ["split_reasoning"]
 
 @makes_operator(adds_up="message")
 def split_reasoning(start: str = "<think>", end: str = "</think>") -> Callable[[Observable[Chunk]], Observable[Chunk]]:
-    r"""Turns the text between the tags at the beginning of the answer into reasoning, and removes the tags.
+    r"""Turn the text between the tags at the beginning of the answer into reasoning, and remove the tags.
 
     ::
 
         -<thi-nk>Hm-m.</-think>\n-Yes.-|
         split_reasoning()
-        ---------Hm-m.-----------Yes.-|      the first two as ReasoningParts
+        ------Hm----m.------------Yes.-|      the first two as ReasoningParts
 
     For models whose server passes their reasoning on as tagged text, such as DeepSeek-R1 and Qwen3. Providers and
     servers with a reasoning parser need no such operator.
@@ -48,17 +48,17 @@ def split_reasoning(start: str = "<think>", end: str = "</think>") -> Callable[[
             "split_reasoning needs the tag that closes the reasoning, but end is empty. Pass the tag of your model, "
             'such as end="</think>".'
         )
-    sought = Sought([end])
+    patterns = Patterns([end])
 
     def operator(source: Observable[Chunk]) -> Observable[Chunk]:
-        return Source(lambda observer, scheduler: _Splitting(observer, start, end, sought).start(source, scheduler))
+        return Source(lambda observer, scheduler: _Splitting(observer, start, end, patterns).start(source, scheduler))
 
     return operator
 
 
 def _reasoning_chunk(text: str) -> Chunk:
     """A chunk of one ReasoningPart."""
-    part = new_object(ThawedPart)
+    part = new_object(MutablePart)
     part.text = text
     part.signature = part.index = part.id = part.provider = part.extra = None
     part.__class__ = ReasoningPart
@@ -66,7 +66,7 @@ def _reasoning_chunk(text: str) -> Chunk:
 
 
 def text_parts(text: str) -> list[Part]:
-    """The text as a list of one part; an empty text gives an empty list."""
+    """Return the text as a list with one part; an empty list for an empty text."""
     return [TextPart(text)] if text else []
 
 
@@ -78,15 +78,15 @@ _Stage = Literal["before", "reasoning", "gap", "answer"]
 
 
 class _Splitting(Rewriting):
-    __slots__ = ("blank", "first", "held", "opening", "sought", "stage")
+    __slots__ = ("blank", "first", "held", "opening", "patterns", "stage")
 
     name = "split_reasoning()"
 
-    def __init__(self, observer: abc.ObserverBase[Chunk], opening: str, end: str, sought: Sought) -> None:
+    def __init__(self, observer: abc.ObserverBase[Chunk], opening: str, end: str, patterns: Patterns) -> None:
         super().__init__(observer)
         self.opening = opening
         self.first = end[0]
-        self.sought = sought
+        self.patterns = patterns
         self.forget()
 
     def forget(self) -> None:
@@ -112,11 +112,11 @@ class _Splitting(Rewriting):
             super().on_next(value)
 
     def find(self, text: str) -> str:
-        """Returns the reasoning in the text, when no text is held.
+        """Return the reasoning in the text, when no text is held.
 
         When the text contains the closing tag, this method emits everything itself and returns an empty text.
         """
-        size, found = self.sought.find(text)
+        size, found = self.patterns.find(text)
         if found is None:
             self.held = text[size:]
             return text[:size]
@@ -129,7 +129,7 @@ class _Splitting(Rewriting):
             text = self.open(text)
         if self.stage == "reasoning":
             text = self.held + text
-            size, found = self.sought.find(text)
+            size, found = self.patterns.find(text)
             parts += _reasoning(text[:size])
             if found is None:
                 self.held = text[size:]
@@ -144,7 +144,7 @@ class _Splitting(Rewriting):
         return parts + text_parts(text)
 
     def open(self, text: str) -> str:
-        """Reads the beginning of the answer, and returns the text that belongs to the next stage."""
+        """Read the beginning of the answer, and return the text that belongs to the next stage."""
         if not self.held:
             word = text.lstrip()
             self.blank.append(text[: len(text) - len(word)])
@@ -168,6 +168,6 @@ class _Splitting(Rewriting):
         return text_parts(self.with_blank(text))
 
     def with_blank(self, text: str) -> str:
-        """Restores the whitespace of an answer that begins without a tag."""
+        """Restore the whitespace of an answer that begins without a tag."""
         blank, self.blank = self.blank, []
         return "".join([*blank, text])

@@ -49,11 +49,11 @@ class Operator(Generic[Source_contra, Value_co, Answer_co]):
         self._keywords = keywords
 
     def __call__(self, source: Source_contra, /) -> Observable[Value_co]:
-        """Applies the operator."""
+        """Apply the operator."""
         return self._apply(source)
 
     def answer(self, source: Source_contra, /) -> Observable[Answer_co]:
-        """Emits what the resulting stream adds up to, as one value."""
+        """Emit the fold of the resulting stream, as one value."""
         return folded(self._apply(source), self._fold.finish)
 
     def __eq__(self, other: object) -> bool:
@@ -92,7 +92,7 @@ def makes_operator(adds_up: Fold) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
 
 def makes_operator(adds_up: str | Fold) -> Callable[[Callable[P, Any]], Callable[P, Any]]:
-    """Marks a function that creates operators, and declares what the values of these operators add up to.
+    """Mark a function that creates operators, and declare what the values of these operators add up to.
 
     ::
 
@@ -149,7 +149,7 @@ def stage(
 
 
 def stage(operator: Callable[[Any], Observable[Any]], *, adds_up: Any) -> Operator[Any, Any, Any]:
-    """Declares what the values of a stage add up to: the answer of a pipeline that ends with this stage.
+    """Declare what the values of a stage add up to: the answer of a pipeline that ends with this stage.
 
     ::
 

@@ -11,7 +11,7 @@ from ..misuse import MisuseError
 from ..runtime.source import Source
 from ..values.chunk import Chunk
 from ..values.parts import Part
-from .rewriting import Ending, Rewriting, Sought
+from .rewriting import Ending, Patterns, Rewriting
 from .split_reasoning import text_parts
 from .stage import makes_operator
 
@@ -20,7 +20,7 @@ __all__ = ["stop_at"]
 
 @makes_operator(adds_up="message")
 def stop_at(*sequences: str) -> Callable[[Observable[Chunk]], Observable[Chunk]]:
-    r"""Ends the answer before the first of these texts, for providers without `stop_sequences`; any number of texts.
+    r"""End the answer before the first of these texts, for providers without `stop_sequences`; any number of texts.
 
     ::
 
@@ -30,7 +30,7 @@ def stop_at(*sequences: str) -> Callable[[Observable[Chunk]], Observable[Chunk]]
 
     Shape: takes and emits chunks. The last chunk has ``finish_reason="stop"``. The operator disposes the source when
     it finds a sequence, which closes the connection, so the usage that a server sends at the end is missing. It holds
-    back only text that may be the beginning of a sequence. Of several sequences, the one that begins first ends the
+    back only text that may be the beginning of a sequence. If several sequences match, the first match ends the
     answer. A sequence may run over several chunks, but not across a part of another kind, such as a tool call. A
     ``reset`` drops the held text.
 
@@ -38,10 +38,10 @@ def stop_at(*sequences: str) -> Callable[[Observable[Chunk]], Observable[Chunk]]
     """
     if not sequences or not all(isinstance(cast("object", sequence), str) and sequence for sequence in sequences):
         raise MisuseError(f"stop_at takes one or more texts that are not empty, but got {sequences!r}.")
-    sought = Sought(sequences)
+    patterns = Patterns(sequences)
 
     def operator(source: Observable[Chunk]) -> Observable[Chunk]:
-        return Source(lambda observer, scheduler: _Stopping(observer, sought).start(source, scheduler))
+        return Source(lambda observer, scheduler: _Stopping(observer, patterns).start(source, scheduler))
 
     return operator
 
@@ -51,10 +51,10 @@ class _Stopping(Rewriting):
 
     name = "stop_at()"
 
-    def __init__(self, observer: abc.ObserverBase[Chunk], sought: Sought) -> None:
+    def __init__(self, observer: abc.ObserverBase[Chunk], patterns: Patterns) -> None:
         super().__init__(observer)
-        self.begins = sought.begins
-        self.ending = Ending(sought)
+        self.begins = patterns.begins
+        self.ending = Ending(patterns)
 
     def on_next(self, value: Chunk) -> None:
         if self.ended:
@@ -72,7 +72,7 @@ class _Stopping(Rewriting):
             self.stop()
 
     def end(self, notify: Callable[[], object]) -> None:
-        """Ends as the source did, unless the held text contains a sequence."""
+        """End as the source did, unless the held text contains a sequence."""
         if self.ended:
             return
         self.emit_parts(self.rest())

@@ -18,7 +18,7 @@ __all__ = ["read", "text"]
 
 @makes_operator(adds_up="text")
 def text() -> Callable[[Observable[Chunk]], Observable[str]]:
-    """Emits the text of each chunk; chunks without text are left out.
+    """Emit the text of each chunk; chunks without text are left out.
 
     ::
 
@@ -28,7 +28,7 @@ def text() -> Callable[[Observable[Chunk]], Observable[str]]:
 
     Shape: takes chunks, strings and whole Messages; emits strings.
 
-    Errors: those of the source. `MisuseError` for a chunk with ``reset``, which takes back what came before: text that
+    Errors: those of the source. `MisuseError` for a chunk with ``reset``, which discards the earlier chunks: text that
     was emitted cannot be taken back. Use `message`, which honours a reset, or a model that does not restart.
     """
 
@@ -41,7 +41,7 @@ def text() -> Callable[[Observable[Chunk]], Observable[str]]:
 def read(
     source: Observable[Any], observer: abc.ObserverBase[str], scheduler: abc.SchedulerBase | None
 ) -> abc.DisposableBase:
-    """Subscribes to the text of chunks, strings and whole Messages."""
+    """Subscribe to the text of chunks, strings and whole Messages."""
     return _Texts(observer).start(source, scheduler)
 
 

@@ -11,11 +11,12 @@ from reactivex.disposable import CompositeDisposable
 
 from ..errors import Timeout
 from ..misuse import MisuseError
+from ..runtime.alarms import Alarm
 from ..runtime.disposable import LockFreeSerialDisposable
-from ..runtime.scheduler import Scheduler, Timers, clock, timers
+from ..runtime.scheduler import Scheduler, Timers, clock, daemon, timers
 from ..runtime.source import Source, connect
 from .adding_up import SAME
-from .answering import Arrived, overhearing
+from .answering import Arrived, tracking
 from .observer import OperatorObserver, ignore
 from .stage import makes_operator
 
@@ -27,7 +28,7 @@ LATE = 0.05  # seconds; a timer that fires later than this was delayed by a busy
 
 
 def check_seconds(what: str, seconds: object) -> None:
-    """Checks a number of seconds that the user passed as `what`.
+    """Check a number of seconds. `what` names the argument for the error.
 
     Raises:
         MisuseError: `seconds` is not a positive, finite number.
@@ -39,7 +40,7 @@ def check_seconds(what: str, seconds: object) -> None:
 
 @makes_operator(SAME)
 def first_chunk_timeout(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
-    """Times out when no item comes within `seconds` of the subscription.
+    """Time out when no item comes within `seconds` of the subscription.
 
     ::
 
@@ -63,13 +64,13 @@ def first_chunk_timeout(seconds: float) -> Callable[[Observable[T]], Observable[
 
 @makes_operator(SAME)
 def idle_timeout(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
-    """Times out when no item follows an item for `seconds`.
+    """Time out when no item follows an item for `seconds`.
 
     ::
 
         -a-b-----------c-|
         idle_timeout(3)
-        -a-b---x
+        -a-b--x
 
     The limit applies to each pause, not to the whole answer. A server's keep-alive comments do not count as items. The
     time during which the consumer pauses the stream (a closed gate) does not count.
@@ -86,7 +87,7 @@ def idle_timeout(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
 
 @makes_operator(SAME)
 def deadline(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
-    """Times out when the stream has not ended within `seconds` of the subscription.
+    """Time out when the stream has not ended within `seconds` of the subscription.
 
     ::
 
@@ -113,9 +114,7 @@ def deadline(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
                 observer.on_error(Timeout(f"The stream did not end within {seconds:g} s."))
                 upstream.dispose()  # after the error: a running request adds its facts to the error
 
-            alarm = (scheduler.daemon() if isinstance(scheduler, Scheduler) else scheduler).schedule_relative(
-                seconds, fail
-            )
+            alarm = daemon(scheduler).schedule_relative(seconds, fail)
             upstream.disposable = connect(source, observer, scheduler)
             return CompositeDisposable(upstream, alarm)
 
@@ -125,7 +124,7 @@ def deadline(seconds: float) -> Callable[[Observable[T]], Observable[T]]:
 
 
 def _describing(limit: Callable[[Observable[T]], Observable[T]]) -> Callable[[Observable[T]], Observable[T]]:
-    """Adds the request and the partial answer to the Timeouts of a limit, if the source is the answer of a model."""
+    """Add the request and the partial answer to the Timeouts of a limit, if the source is the answer of a model."""
 
     def operator(source: Observable[T]) -> Observable[T]:
         limited = limit(source)
@@ -134,7 +133,7 @@ def _describing(limit: Callable[[Observable[T]], Observable[T]]) -> Callable[[Ob
             scheduler = timers(requested)
             if not isinstance(scheduler, Scheduler):
                 return connect(limited, _Describing(observer, ignore), scheduler)
-            upstream, describe = overhearing(scheduler)
+            upstream, describe = tracking(scheduler)
             return connect(limited, _Describing(observer, describe), upstream)
 
         return Source(subscribe)
@@ -143,7 +142,7 @@ def _describing(limit: Callable[[Observable[T]], Observable[T]]) -> Callable[[Ob
 
 
 class _Describing(OperatorObserver[T, T]):
-    """Completes a Timeout by what the model upstream knows.
+    """Complete a Timeout with the request and the partial answer of the model upstream.
 
     Without a running model, as with a cached answer, the items that passed here are the partial answer.
     """
@@ -193,11 +192,10 @@ class Watch(abc.DisposableBase):
         upstream: the subscription to the source, disposed after a timeout.
     """
 
-    __slots__ = ("alarm", "alarms", "clock", "excused", "first", "idle", "last", "scheduler", "started", "upstream")
+    __slots__ = ("alarm", "clock", "excused", "first", "idle", "last", "scheduler", "started", "upstream")
 
     def __init__(self, scheduler: Timers, first: float | None, idle: float | None) -> None:
         self.scheduler = scheduler
-        self.alarms = scheduler.daemon() if isinstance(scheduler, Scheduler) else scheduler
         self.clock = clock(scheduler)
         self.first, self.idle = inf if first is None else first, inf if idle is None else idle
         self.started = False
@@ -208,20 +206,25 @@ class Watch(abc.DisposableBase):
         self.sleep(inf)
 
     def late(self, error: Timeout) -> None:
-        """Handles the timeout."""
+        """Handle the timeout."""
         raise NotImplementedError
 
     def sleep(self, seconds: float) -> None:
-        """Sets the timer, at most to the next limit.
+        """Set the timer, at most to the next limit.
 
         So no item needs to set the timer again, which would be most of the cost of this operator.
         """
         soonest = min(seconds, self.idle, inf if self.started else self.first)
         if soonest < inf:
-            self.alarm.disposable = self.alarms.schedule_relative(soonest, self.look)
+            scheduler = self.scheduler
+            self.alarm.disposable = (
+                Alarm(scheduler, soonest, self.look)
+                if isinstance(scheduler, Scheduler)
+                else scheduler.schedule_relative(soonest, self.look)
+            )
 
-    def look(self, _: abc.SchedulerBase, state: object = None) -> None:
-        """Times out if the limit has passed, else sleeps until it may pass."""
+    def look(self, *_: object) -> None:
+        """Time out if the limit has passed, else sleep until it may pass."""
         limit = self.idle if self.started else self.first
         opened_at = self.scheduler.opened_at() if isinstance(self.scheduler, Scheduler) else self.last
         left = max(self.last, opened_at or 0.0) + limit - self.clock()
@@ -239,7 +242,7 @@ class Watch(abc.DisposableBase):
             self.upstream.dispose()  # after the error: a running request adds its facts to the error
 
     def dispose(self) -> None:
-        """Stops the timer, and disposes the source."""
+        """Stop the timer, and dispose the source."""
         self.alarm.dispose()
         self.upstream.dispose()
 

@@ -30,13 +30,13 @@ _WORD = rf"\s(?=\S)|[^\s{OPENING}](?=[{OPENING}{_WITHOUT_SPACES}])"
 
 @makes_operator(adds_up="text")
 def words() -> Callable[[Texts], Observable[str]]:
-    r"""Emits the text word by word.
+    r"""Emit the text word by word.
 
     ::
 
         -Hel-lo wor-ld, this-|
         words()
-        -----Hello--world,---this|
+        -----Hello -world, --this|
 
     Shape: takes chunks or strings; emits strings. A word includes the whitespace after it, the first word also the
     whitespace before it. A word is emitted when the next one begins, the last word at the end. Chinese and Japanese

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -27,9 +27,11 @@ from reactivex.notification import OnCompleted, OnError, OnNext
 
 from .. import errors
 from ..errors import Interrupted
+from ..events import Event, Failed, Finished, Run, Started, run_chunk
 from ..misuse import MisuseError, shown
 from ..records import fingerprint, of_json
-from ..values.chunk import Chunk
+from ..terminal import shortened
+from ..values.chunk import Chunk, join
 from ..values.request import Request
 from .timed import Score, Timed
 
@@ -52,6 +54,21 @@ class _Take:
     @property
     def length(self) -> float:
         return self.score[-1][0] if self.score else 0.0
+
+    def events(self, name: str) -> Iterator[Event]:
+        """Yield the events of a run of this name that starts at the time 0."""
+        run, arrived = Run(name, name, "llm"), list[Chunk]()
+        yield Started(Request(prompt=self.asked), run=run, time=0.0)
+        for at, notification in self.score:
+            if isinstance(notification, OnNext):
+                arrived.append(notification.value)
+                event = run_chunk(notification.value, run)
+                object.__setattr__(event, "time", at)
+                yield event
+            elif isinstance(notification, OnError):
+                yield Failed(notification.exception, join(arrived).message() if arrived else None, run=run, time=at)
+            else:
+                yield Finished(join(arrived).message(), run=run, time=at)
 
     @property
     def has_end(self) -> bool:
@@ -116,6 +133,14 @@ class Cassette:
         self._played[key] += 1
         return takes[min(turn, len(takes) - 1)].score
 
+    def events(self) -> list[Event]:
+        """Return the recorded answers as events of runs, in the order of their times, for ``rxllm.Timeline.of``.
+
+        Each answer is a run that starts at the time 0, because a cassette does not tell when it was asked.
+        """
+        events = [event for number, take in enumerate(self._takes, 1) for event in take.events(f"answer {number}")]
+        return sorted(events, key=lambda event: cast("Finished", event).time)
+
 
 class _Line(msgspec.Struct):
     """The fields of a line, besides those of a chunk."""
@@ -154,7 +179,7 @@ def _read(line: bytes, takes: dict[str, _Take]) -> None:
 def described(request: Request) -> str:
     """Describe a request for an error message: an excerpt of its text, and the names of its parameters."""
     text = " ".join(request.text.split())
-    shown = repr(text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…")
+    shown = repr(shortened(text, _SHOWN))
     names = [name for name in attrs.fields_dict(Request) if name not in ("prompt", "stream", "extra")]
     parameters = {name: getattr(request, name) for name in names} | dict.fromkeys(request.extra, ...)
     plain = [

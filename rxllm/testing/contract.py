@@ -4,7 +4,7 @@
 ::
 
     class TestParrot(LLMContract):
-        def made(self):
+        def create_model(self):
             return Parrot()
 
     class TestMyProvider(ProviderContract):
@@ -51,9 +51,10 @@ from ..events import Cancelled, Event, Failed, Finished, RunChunk, Started
 from ..llm import LLM
 from ..misuse import MisuseError
 from ..values.chunk import Chunk
-from ..values.message import FinishReason, Message
+from ..values.message import Message
 from ..values.parameters import Settings
 from ..values.usage import Usage
+from ..values.vocabulary import FinishReason
 from .leaks import nothing_left_behind
 from .servers import End, Endless, Exchange, FakeServer, Received, Reply, Signal, Step
 
@@ -89,17 +90,17 @@ class LLMContract:
     """
 
     prompt: ClassVar[str] = "sparkling water"
-    patience: ClassVar[float] = 10.0
-    promptness: ClassVar[float] = 0.5
+    patience: ClassVar[float] = 60.0
+    promptness: ClassVar[float] = 5.0
 
-    def made(self) -> LLM:
+    def create_model(self) -> LLM:
         """Return the model to test. Override this."""
-        raise NotImplementedError(f"{type(self).__name__} must override made, which returns the model to test.")
+        raise NotImplementedError(f"{type(self).__name__} must override create_model, which returns the model to test.")
 
     @pytest.fixture
     def llm(self, request: pytest.FixtureRequest) -> LLM:
         """The model to test."""
-        return self.made()
+        return self.create_model()
 
     @pytest.fixture
     def first_streamed_then_whole(self, request: pytest.FixtureRequest) -> LLM:
@@ -159,8 +160,8 @@ class LLMContract:
     def test_model_is_an_operator(self, llm: LLM) -> None:
         """The model answers an observable's prompt, once or per item, with a plain Observable."""
         expected = llm.invoke(self.prompt).text
-        for asked in (llm(rx.of(self.prompt)), rx.of(self.prompt).pipe(ops.concat_map(llm))):
-            texts = asked.pipe(ops.map(str), stream())
+        for stream_of_texts in (llm(rx.of(self.prompt)), rx.of(self.prompt).pipe(ops.concat_map(llm))):
+            texts = stream_of_texts.pipe(ops.map(str), stream())
             assert expected == "".join(texts)
 
     # ── events ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -178,14 +179,14 @@ class LLMContract:
 
     def test_run_ends_once(self, llm: LLM) -> None:
         """A run that the subscriber cancels ends with one event: Cancelled, or Finished just before."""
-        heard: list[Event] = []
-        with llm.with_config(handlers=[heard.append]).stream(self.prompt) as chunks:
+        events: list[Event] = []
+        with llm.with_config(handlers=[events.append]).stream(self.prompt) as chunks:
             next(chunks)
         deadline = time.monotonic() + self.patience
-        while not (ends := _ends(_root_and_others(heard)[0])) and time.monotonic() < deadline:
+        while not (ends := _ends(_root_and_others(events)[0])) and time.monotonic() < deadline:
             time.sleep(0.001)
         assert 1 == len(ends)
-        root, _ = _root_and_others(heard)
+        root, _ = _root_and_others(events)
         assert isinstance(root[-1], (Finished, Cancelled))
 
     def test_subscribers_context_is_visible(self, llm: LLM) -> None:
@@ -195,8 +196,8 @@ class LLMContract:
 
         async def ask() -> None:
             mark.set("me")
-            heard = llm.with_config(handlers=[lambda _: seen.append(mark.get())])(self.prompt)
-            async for _ in heard.pipe(ops.do_action(lambda _: seen.append(mark.get())), astream()):
+            chunks = llm.with_config(handlers=[lambda _: seen.append(mark.get())])(self.prompt)
+            async for _ in chunks.pipe(ops.do_action(lambda _: seen.append(mark.get())), astream()):
                 pass
 
         self.run(ask())
@@ -219,15 +220,15 @@ class LLMContract:
         """A task that is cancelled between two chunks ends as cancelled."""
 
         async def cancel() -> None:
-            heard = asyncio.Event()
+            has_chunk = asyncio.Event()
 
             async def read() -> None:
                 async for _ in llm.astream(self.prompt):
-                    heard.set()
+                    has_chunk.set()
                     await asyncio.Event().wait()
 
             task = asyncio.create_task(read())
-            await heard.wait()
+            await has_chunk.wait()
             task.cancel()
             await asyncio.wait([task])
             assert task.cancelled()
@@ -238,11 +239,11 @@ class LLMContract:
         """A subscriber that disposes at once receives no notification."""
 
         async def leave() -> list[object]:
-            heard: list[object] = []
-            subscription = llm(self.prompt).subscribe(heard.append, heard.append, lambda: heard.append("the end"))
+            events: list[object] = []
+            subscription = llm(self.prompt).subscribe(events.append, events.append, lambda: events.append("the end"))
             subscription.dispose()
             await llm.ainvoke(self.prompt)
-            return heard
+            return events
 
         assert [] == self.run(leave())
 
@@ -270,9 +271,9 @@ class LLMContract:
 
 def _root_and_others(events: Sequence[Event]) -> tuple[list[Any], list[Any]]:
     """Return the events of the root run, and those of other runs."""
-    told = [event for event in events if not isinstance(event, Chunk) or isinstance(event, RunChunk)]
-    root = told[0].run.id
-    return [event for event in told if event.run.id == root], [event for event in told if event.run.id != root]
+    of_runs = [event for event in events if not isinstance(event, Chunk) or isinstance(event, RunChunk)]
+    root = of_runs[0].run.id
+    return [event for event in of_runs if event.run.id == root], [event for event in of_runs if event.run.id != root]
 
 
 def _ends(events: Sequence[Event]) -> list[Event]:
@@ -372,7 +373,7 @@ class ProviderContract(LLMContract):
                 return pieces[: index + 1], pieces[index + 1 :]
         pytest.fail(f"stream({text!r}) has no piece that contains {said!r}")
 
-    def heard(
+    def outcome(
         self, llm: LLM, *, then: Callable[[str], object] = bool, **parameters: Unpack[Settings]
     ) -> tuple[str, RxllmError | None]:
         """Return the received text, and the error that ended it or None; `then` is called with the text so far."""
@@ -391,7 +392,7 @@ class ProviderContract(LLMContract):
 
     def failed(self, llm: LLM, *, then: Callable[[str], object] = bool, **parameters: Unpack[Settings]) -> RxllmError:
         """Return the error; check that `partial` is the received text and `request` the request."""
-        text, error = self.heard(llm, then=then, **parameters)
+        text, error = self.outcome(llm, then=then, **parameters)
         assert error is not None, f"expected an error after {text!r}"
         assert error.request is not None
         assert self.prompt == error.request.text
@@ -453,7 +454,7 @@ class ProviderContract(LLMContract):
         """The bytes may be split within a unit and within a character."""
         body = b"".join(self.stream(["Hé", "llo 🌍"]))
         server.reply(self.streamed([body[at : at + size] for at in range(0, len(body), size)]))
-        assert ("Héllo 🌍", None) == self.heard(self.provider(server.url))
+        assert ("Héllo 🌍", None) == self.outcome(self.provider(server.url))
 
     # ── requests ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -597,21 +598,21 @@ class ProviderContract(LLMContract):
         server.reply(self.streamed([*before, End.HANG]))
 
         async def leave() -> None:
-            heard = asyncio.Event()
+            has_chunk = asyncio.Event()
             chunks = llm(self.prompt)
             if way == "dispose":
-                subscription = chunks.subscribe(lambda _: heard.set())
-                await heard.wait()
+                subscription = chunks.subscribe(lambda _: has_chunk.set())
+                await has_chunk.wait()
                 subscription.dispose()
             else:
                 iterator = chunks.pipe(astream())
 
                 async def read() -> None:
                     async for _ in iterator:
-                        heard.set()
+                        has_chunk.set()
 
                 task = asyncio.create_task(read())
-                await heard.wait()
+                await has_chunk.wait()
                 await iterator.aclose() if way == "aclose" else task.cancel()
                 await asyncio.wait([task])
             await asyncio.to_thread(self.closes, server.exchange(0))

@@ -6,12 +6,11 @@ import asyncio
 import gc
 import threading
 import time
-from collections.abc import Generator, Set
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
+from ..runtime.executor import EXECUTOR
 from ..runtime.loop_local import _loop_local  # pyright: ignore[reportPrivateUsage]  (only tests close it early)
 from ..runtime.portal import portal  # pyright: ignore[reportPrivateUsage]  (only tests close it early)
 
@@ -54,9 +53,8 @@ def nothing_left_behind(patience: float = 5.0) -> Generator[None]:
 
 def _left(threads: set[threading.Thread], sockets: set[str]) -> list[str]:
     """Describe the resources that exist now and did not exist at the start."""
-    loop: Any = portal()
-    pool = loop._default_executor  # its threads, which resolve host names, stay
-    lookups: Set[threading.Thread] = pool._threads if isinstance(pool, ThreadPoolExecutor) else frozenset()
+    loop = portal()
+    lookups = EXECUTOR._threads  # they stay  # pyright: ignore[reportPrivateUsage]
     threads_left = [thread for thread in threading.enumerate() if thread not in threads and thread not in lookups]
     tasks = [
         task for task in asyncio.all_tasks(loop) if getattr(task.get_coro(), "__qualname__", "") != "_Portal._wait"

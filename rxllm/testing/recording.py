@@ -12,8 +12,10 @@ from attrs import frozen
 from reactivex import Observable, abc
 
 from ..events import Listener
-from ..llm import LLM, asking
+from ..llm import LLM
 from ..misuse import MisuseError, shown
+from ..operators.prompting import asking
+from ..operators.reading import with_files
 from ..records import fingerprint, to_json
 from ..runtime.scheduler import Scheduler, Timers, call, clock, timers
 from ..runtime.source import Source, connect
@@ -71,10 +73,13 @@ class _Recorded(LLM):
         handlers = cast("tuple[Listener, ...]", self.handlers)
         llm = self.llm.with_config(tags=self.tags, metadata=self.metadata, run_name=self.run_name, handlers=handlers)
 
-        def subscribe(observer: abc.ObserverBase[Chunk], scheduler: abc.SchedulerBase | None) -> abc.DisposableBase:
-            return _Recording(observer, timers(scheduler), self.path).start(llm, request)
+        def recorded(whole: Request) -> Observable[Chunk]:
+            def subscribe(observer: abc.ObserverBase[Chunk], scheduler: abc.SchedulerBase | None) -> abc.DisposableBase:
+                return _Recording(observer, timers(scheduler), self.path).start(llm, whole)
 
-        return Source(subscribe)
+            return Source(subscribe)
+
+        return with_files(request, recorded)
 
 
 class _Recording(abc.ObserverBase[Chunk], abc.DisposableBase):

@@ -56,13 +56,13 @@ class Signal(threading.Event):
             if waiter.set_running_or_notify_cancel():
                 waiter.set_result(None)
 
-    def wait(self, timeout: float | None = 5.0) -> bool:
+    def wait(self, timeout: float | None = 30.0) -> bool:
         """Block until the signal is set; raise `TimeoutError` after `timeout` seconds."""
         if not super().wait(timeout):
             raise TimeoutError(f"the signal was not set within {timeout} seconds")
         return True
 
-    async def soon(self, timeout: float | None = 5.0) -> None:  # noqa: ASYNC109 (the twin of `wait`)
+    async def soon(self, timeout: float | None = 30.0) -> None:  # noqa: ASYNC109 (the twin of `wait`)
         """Await the signal, on any event loop; raise `TimeoutError` after `timeout` seconds."""
         waiter: Future[None] = Future()
         with self._lock:
@@ -170,17 +170,17 @@ class Exchange:
         """The time the connection closed, by `time.monotonic()`."""
         return self.closed.at
 
-    def wait_closed(self, since: float = 0.0, timeout: float | None = 5.0) -> float:
+    def wait_closed(self, since: float = 0.0, timeout: float | None = 30.0) -> float:
         """Block until the connection is closed; return the seconds from `since` (by `time.monotonic()`) until then."""
         self.closed.wait(timeout)
         return (self.closed.at or 0.0) - since
 
-    async def closed_soon(self, since: float = 0.0, timeout: float | None = 5.0) -> float:  # noqa: ASYNC109 (a twin)
+    async def closed_soon(self, since: float = 0.0, timeout: float | None = 30.0) -> float:  # noqa: ASYNC109 (a twin)
         """Await the end of the connection, like `wait_closed`, on any event loop."""
         await self.closed.soon(timeout)
         return (self.closed.at or 0.0) - since
 
-    def wait_stalled(self, quiet: float = 0.1, timeout: float = 5.0) -> int:
+    def wait_stalled(self, quiet: float = 0.1, timeout: float = 60.0) -> int:
         """Block until `bytes_sent` has been constant for `quiet` seconds, and return it."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:

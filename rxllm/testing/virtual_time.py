@@ -43,7 +43,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._now = 0.0
         self._scheduled: list[asyncio.TimerHandle] = []  # asyncio's own timers; its `__init__` creates it again
-        self._outside: set[Future[Any]] = set()
+        self._futures_of_threads: set[Future[Any]] = set()
         self._sockets = _Selector(self)
         super().__init__(self._sockets)
 
@@ -57,8 +57,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def expect(self, future: Future[T]) -> Future[T]:
         """Use real time until the future is done, because another thread will set its result."""
-        self._outside.add(future)
-        future.add_done_callback(self._outside.discard)
+        self._futures_of_threads.add(future)
+        future.add_done_callback(self._futures_of_threads.discard)
         return future
 
     def run_in_executor(self, executor: Any, func: Callable[[Unpack[Ts]], T], *args: *Ts) -> Future[T]:
@@ -78,7 +78,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if timeout is not None and timeout <= 0:
             return select(0)
         has_sockets = len(self._sockets.get_map()) > 1  # besides the loop's own wake-up socket
-        if timeout is None or has_sockets or self._outside:
+        if timeout is None or has_sockets or self._futures_of_threads:
             start = time.monotonic()
             events = select(timeout)
             if timeout is None or events:

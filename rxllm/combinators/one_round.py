@@ -1,0 +1,123 @@
+"""The model's answer in one round of an agent."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from reactivex import abc
+
+from ..values.chunk import Chunk, changed
+from ..values.joining import PartJoiner
+from ..values.parts import Part, ToolCallPart
+from ..values.usage import Usage
+from ..values.vocabulary import FinishReason
+
+if TYPE_CHECKING:
+    from .looping import Loop
+
+__all__ = ["PAUSED", "Round"]
+
+PAUSED = "pause_turn"
+"""Anthropic's word for an answer that goes on when it is sent back: a server tool takes long."""
+
+
+class Round(abc.ObserverBase[Chunk]):
+    """The model's answer in one round. It passes the chunks on, and collects the facts for the loop.
+
+    Attributes:
+        finish: the finish reason, and the provider's own word.
+        usage: the usage of this round alone.
+    """
+
+    __slots__ = ("append", "emit", "finish", "has_calls", "ids", "joiner", "loop", "texts", "usage")
+
+    def __init__(self, loop: Loop) -> None:
+        self.loop = loop
+        self.emit = loop.emit  # looked up once, because on_next is called for each chunk
+        self.texts: list[str] = []
+        self.append = self.texts.append
+        self.begin()
+
+    def begin(self) -> None:
+        """Discard the round, also when a chunk has `reset`."""
+        self.joiner = PartJoiner()
+        self.texts.clear()
+        self.usage: Usage | None = None
+        self.finish: tuple[FinishReason | None, str | None] = (None, None)
+        self.has_calls = False
+        self.ids: dict[int, str] = {}  # by the index of a call: the id of the call that is open
+
+    def on_next(self, value: Chunk) -> None:
+        """Pass a chunk on."""
+        if value.rest is None:  # plain text, as most chunks
+            self.append(value.text)
+            self.emit(value)
+        elif chunk := self.read(value):
+            self.emit(chunk)
+
+    def on_error(self, error: Exception) -> None:
+        """End the agent's answer."""
+        self.loop.fail(error)
+
+    def on_completed(self) -> None:
+        """Let the loop decide what follows."""
+        self.loop.answered(self)
+
+    def read(self, chunk: Chunk) -> Chunk:
+        """Add up a chunk that is more than text. Return the chunk for the subscriber."""
+        loop = self.loop
+        changes: dict[str, Any] = {}
+        if chunk.reset:
+            self.begin()
+            if loop.parts:  # the earlier rounds have not been taken back
+                loop.emit(Chunk(reset=True, parts=loop.parts, usage=loop.usage))
+                changes["reset"] = False
+        self.flush()
+        if chunk.rest is not None and chunk.rest.parts is not None:
+            parts = tuple(map(self.identified, chunk.parts))
+            if parts != chunk.parts:
+                changes["parts"] = parts
+            for part in parts:
+                self.joiner.add(part)
+        else:
+            self.joiner.add_text(chunk.text)
+        if chunk.usage is not None:
+            self.usage = self.usage.updated(chunk.usage) if self.usage else chunk.usage
+            changes["usage"] = self.total()
+        if chunk.finish_reason or chunk.raw_finish_reason:
+            self.finish = (chunk.finish_reason or self.finish[0], chunk.raw_finish_reason or self.finish[1])
+            if (
+                self.has_calls or chunk.raw_finish_reason == PAUSED or loop.inbox.messages
+            ):  # the stream continues after it
+                changes["finish_reason"] = changes["raw_finish_reason"] = None
+        return changed(chunk, **changes) if changes else chunk
+
+    def identified(self, part: Part) -> Part:
+        """Return the part. A call without an id gets one, because its result must name it."""
+        if not isinstance(part, ToolCallPart):
+            return part
+        self.has_calls = True
+        known = self.ids.get(part.index)
+        if part.id:
+            self.ids[part.index] = part.id
+        elif known is None:
+            self.ids[part.index] = identity = f"call_{uuid.uuid4().hex[:24]}"
+            return attrs.evolve(part, id=identity)
+        return part
+
+    def flush(self) -> None:
+        """Add up the texts so far."""
+        self.joiner.add_text("".join(self.texts))
+        self.texts.clear()
+
+    def total(self) -> Usage | None:
+        """Return the sum of this round and the earlier ones."""
+        earlier = self.loop.usage
+        return earlier + self.usage if earlier and self.usage else self.usage or earlier
+
+    def joined(self) -> tuple[Part, ...]:
+        """Return the content of the answer."""
+        self.flush()
+        return self.joiner.parts()
