@@ -14,14 +14,17 @@ import attrs
 import msgspec
 from msgspec import Struct
 
-from ..bounds import CALLS, CITATIONS, EVENT_BYTES, PARTS
+from ..bounds import CALLS, CITATIONS, PARTS
 from ..errors import ProtocolError, ProviderError
 from ..values.chunk import Chunk, text_chunk
 from ..values.parts import Part, RawPart, ReasoningPart, TextPart, ToolCallPart
 from ..values.usage import Usage
+from ..values.vocabulary import finish_of
+from ..wire.weights import check_weight
 from ._content import Tally, bounded
 from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, provider_error, text_of
-from ._finish import broken_off, finish_of, word_of
+from ._finish import broken_off, word_of
+from ._limits import DEFAULT, Limits
 
 __all__ = ["ClaudeDecoder", "whole_answer"]
 
@@ -57,29 +60,30 @@ class _Block:
     Growing texts are kept as lists of pieces and joined once, so that reading a block takes time linear in its size.
     """
 
-    __slots__ = ("citations", "data", "has_arguments", "size", "texts")
+    __slots__ = ("citations", "data", "has_arguments", "limits", "size", "texts", "values")
 
-    def __init__(self, data: dict[str, Any]) -> None:
+    def __init__(self, data: dict[str, Any], limits: Limits, values: int = 0) -> None:
         self.data = data
+        self.limits = limits
         self.has_arguments = False
         self.citations: list[object] = []
         self.texts: dict[str, list[str]] = {}
         self.size = 0
+        self.values = values  # as the decoder's tally counts them
 
     def add(self, delta: dict[str, Any], size: int) -> None:
         """Add a delta to a raw block; `size` is the size of the delta's event in bytes."""
         self.size += size
-        if self.size > EVENT_BYTES:
-            raise ProtocolError(f"A block of the response is larger than the limit of {EVENT_BYTES:,} bytes.")
+        self.limits.check_size(self.size, "A block")
         for name, value in delta.items():
             if name == "citation":  # a citations_delta brings one citation of the list
                 self.citations.append(value)
             elif name == "partial_json" and isinstance(value, str):
                 self.texts.setdefault(name, []).append(value)
             elif name != "type":
-                known = self.data.get(name)
-                if isinstance(known, str) and isinstance(value, str) and name != "signature":
-                    self.texts.setdefault(name, [known]).append(value)
+                before = self.data.get(name)
+                if isinstance(before, str) and isinstance(value, str) and name != "signature":
+                    self.texts.setdefault(name, [before]).append(value)
                 else:
                     self.data[name] = value
                     self.texts.pop(name, None)
@@ -90,7 +94,8 @@ class _Block:
             return None if arguments is None else ToolCallPart(arguments=arguments, index=index)
         text = "".join(self.texts.pop("partial_json", ()))
         if text:
-            whole = json_of(text.encode())
+            check_weight(body := text.encode(), self.limits.values)
+            whole = json_of(body)
             self.data["input"] = text if whole is None else whole
         self.data.update({name: "".join(pieces) for name, pieces in self.texts.items()})
         if self.citations:
@@ -119,7 +124,7 @@ class ClaudeDecoder:
         "finished",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits = DEFAULT) -> None:
         self.complete = False
         self.ended = False
         self.failure: ProviderError | None = None
@@ -127,7 +132,7 @@ class ClaudeDecoder:
         self._spoken = False  # a chunk was emitted
         self._is_plain = False  # the last part is a text, and the next text continues it
         self._apart: int | None = None  # the index of an empty text block that follows another text block
-        self._tally = Tally()
+        self._tally = Tally(limits)
         self._calls = 0
         self._reset = False  # the next chunk must discard all earlier chunks
         self._blocks: dict[int, _Block] = {}
@@ -157,7 +162,7 @@ class ClaudeDecoder:
             if delta.type == "text_delta" and self._is_plain and event.index not in self._blocks:
                 return text_chunk(delta.text) if delta.text and type(delta.text) is str else None
             part = self._grown(event.index, delta, data)
-            return self._said([part]) if part else None
+            return self._chunk_of([part]) if part else None
         return self._event(event, data)
 
     def rest(self) -> Chunk | None:
@@ -165,24 +170,24 @@ class ClaudeDecoder:
 
         Incomplete blocks are dropped, because the API would reject them in the next request.
         """
-        return None if self._spoken else self._said([], self._usage)
+        return None if self._spoken else self._chunk_of([], self._usage)
 
     def _event(self, event: _Event, data: bytes) -> Chunk | None:
         match event.type:
             case "content_block_start" if block := object_of(event.content_block):
-                return self._said(self._started(event.index, block))
+                return self._chunk_of(self._started(event.index, block, data))
             case "content_block_stop":
-                return self._said(self._stopped([event.index]))
+                return self._chunk_of(self._stopped([event.index]))
             case "message_start":
                 return self._begun(object_of(event.message))
             case "message_delta":
                 raw = word_of(event.delta.stop_reason) if event.delta else None
                 self.finished = self.finished or bool(raw)
                 self.failure = broken_off(raw)
-                return self._said([], self._counted(event.usage), raw)
+                return self._chunk_of([], self._counted(event.usage), raw)
             case "message_stop":
                 self.complete = self.ended = True
-                return self._said(self._stopped(sorted(self._blocks)))
+                return self._chunk_of(self._stopped(sorted(self._blocks)))
             case "error" | "" if event.error or event.type:
                 self.complete = False
                 raise provider_error(json_of(data), data)
@@ -195,12 +200,12 @@ class ClaudeDecoder:
         self.complete = self.finished = False
         self._reset = self._spoken
         self._spoken = self._is_plain = False
-        self._apart, self._tally, self._calls = None, Tally(), 0
+        self._apart, self._tally, self._calls = None, Tally(self._tally.limits), 0
         self._id = identity_of(message.get("id")) or None
         self._model = text_of(message.get("model")) or None
         self._counts = None
         self._usage = self._counted(message.get("usage"))
-        return self._said(_parts(message.get("content")), now=self._reset)
+        return self._chunk_of(_parts(message.get("content")), now=self._reset)
 
     def _counted(self, document: object) -> Usage | None:
         """Return the totals so far. An event leaves out the counts that have not changed."""
@@ -208,7 +213,7 @@ class ClaudeDecoder:
         self._counts = self._counts.updated(counts) if self._counts and counts else counts or self._counts
         return _whole_usage(self._counts) if counts else None
 
-    def _said(
+    def _chunk_of(
         self, parts: list[Part], usage: Usage | None = None, raw: str | None = None, *, now: bool = False
     ) -> Chunk | None:
         """Return a chunk, or None if it would be empty. The first chunk has the facts of ``message_start``.
@@ -235,7 +240,7 @@ class ClaudeDecoder:
         self._spoken, self._reset = True, False
         return chunk
 
-    def _started(self, index: int, block: dict[str, Any]) -> list[Part]:
+    def _started(self, index: int, block: dict[str, Any], data: bytes) -> list[Part]:
         match block.get("type"):
             case "text" | "thinking" as kind:
                 self._blocks.pop(index, None)
@@ -248,23 +253,24 @@ class ClaudeDecoder:
                 self._calls += 1
                 if self._calls > CALLS:
                     raise ProtocolError(f"The response has more than {CALLS:,} tool calls.")
-                self._blocks[index] = _Block(block)
+                self._blocks[index] = _Block(block, self._tally.limits)
                 return [ToolCallPart(identity_of(block.get("id")), text_of(block.get("name")), "", index)]
             case _:
                 if len(self._blocks) >= PARTS:
                     raise ProtocolError(f"The response has more than {PARTS:,} parts.")
-                self._blocks[index] = _Block(block)
+                self._blocks[index] = _Block(block, self._tally.limits, self._tally.hold(data))
                 return []
 
     def _grown(self, index: int, delta: _Delta, data: bytes) -> Part | None:
         block = self._blocks.get(index)
         if block and block.data.get("type") != "tool_use":
+            block.values += self._tally.hold(data)
             block.add(object_of(object_of(json_of(data)).get("delta")), len(data))
             return None
         match delta:
             case _Delta(type="text_delta", text=str(text)) if text:
                 return self._text(text)
-            case _Delta(type="citations_delta", citation=told) if citation := object_of(told):
+            case _Delta(type="citations_delta", citation=value) if citation := object_of(value):
                 return self._text("", citation)
             case _Delta(type="thinking_delta", thinking=str(text)) if text:
                 return ReasoningPart(text, index=index, provider="anthropic")
@@ -283,6 +289,7 @@ class ClaudeDecoder:
 
     def _stopped(self, indices: Iterable[int]) -> list[Part]:
         open_blocks = [(index, self._blocks.pop(index)) for index in indices if index in self._blocks]
+        self._tally.release(sum(block.values for _, block in open_blocks))
         return [part for index, block in open_blocks if (part := block.close(index)) is not None]
 
 
@@ -303,13 +310,15 @@ def whole_answer(body: bytes) -> Chunk:
     if not all(text_of(object_of(block).get("type")) for block in list_of(answer["content"])):
         raise ProtocolError("The response is not a message: its content has a block without a type.", frame=body)
     raw = word_of(answer.get("stop_reason")) or None
+    identity, model = identity_of(answer.get("id")) or None, text_of(answer.get("model")) or None
     chunk = Chunk(
         parts=_parts(answer["content"]),
         usage=_whole_usage(_usage(answer.get("usage"))),
         finish_reason=finish_of(raw) if raw else None,
         raw_finish_reason=raw,
-        id=identity_of(answer.get("id")) or None,
-        model=text_of(answer.get("model")) or None,
+        id=identity,
+        model=model,
+        provider="anthropic" if identity or model else None,
     )
     if failure := broken_off(raw):
         failure.partial = chunk.message()
@@ -332,9 +341,9 @@ def _whole(index: int, block: dict[str, Any], *, apart: bool) -> list[Part]:
     """
     match block.get("type"):
         case "text":
-            text, told = text_of(block.get("text")), list_of(block.get("citations"))
-            citations = filter(None, map(object_of, bounded(told, CITATIONS, "citations")))
-            return [TextPart(text, citations, index if apart else None)] if text or told else []
+            text, items = text_of(block.get("text")), list_of(block.get("citations"))
+            citations = filter(None, map(object_of, bounded(items, CITATIONS, "citations")))
+            return [TextPart(text, citations, index if apart else None)] if text or items else []
         case "thinking":
             text, signature = text_of(block.get("thinking")), text_of(block.get("signature")) or None
             return [ReasoningPart(text, signature, index, provider="anthropic")] if text or signature else []
@@ -345,8 +354,8 @@ def _whole(index: int, block: dict[str, Any], *, apart: bool) -> list[Part]:
             return [RawPart("anthropic", block)] if block else []
 
 
-def _arguments(given: object) -> str:
-    return given if isinstance(given, str) else msgspec.json.encode(given or {}).decode()
+def _arguments(value: object) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value or {}).decode()
 
 
 def _whole_usage(counts: Usage | None) -> Usage | None:

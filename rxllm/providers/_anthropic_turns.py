@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ..misuse import MisuseError, shown
-from ..values.message import Message, Role
+from ..misuse import MisuseError
+from ..values.message import Message
 from ..values.parameters import Parameters
 from ..values.parts import (
     CachePoint,
@@ -21,10 +20,13 @@ from ..values.parts import (
     ToolResultPart,
 )
 from ..values.tools import ResponseSchema, ToolSpec
+from ..values.vocabulary import Role
+from ._attachments import base64_of
 from ._documents import arguments_of
 from ._ids import valid_id
+from ._refusals import check_effort, check_fields, check_readable, foreign_tool, no_messages, unsupported_part
 
-__all__ = ["conversation_of", "output_config", "system_of", "told_choice", "told_tool"]
+__all__ = ["conversation_of", "output_config", "system_of", "tool_choice_of", "tool_definition"]
 
 MAKER = "anthropic"
 _ID = r"[A-Za-z0-9_-]+"
@@ -33,7 +35,7 @@ _EFFORTS = ("low", "medium", "high", "xhigh", "max")
 
 def system_of(messages: tuple[Message, ...]) -> str | list[dict[str, Any]] | None:
     """Return the system's messages, which the protocol keeps apart from the conversation."""
-    blocks = [block for message in messages if message.role == "system" for block in _content(message)]
+    blocks = [block for message in messages if message.role == "system" for block in _content("system", message.parts)]
     if len(blocks) == 1 and blocks[0].keys() == {"type", "text"}:
         return str(blocks[0]["text"])
     return blocks or None
@@ -49,30 +51,31 @@ def conversation_of(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
     """
     turns: list[dict[str, Any]] = []
     for message in messages:
-        if message.extra:
-            raise MisuseError(f"Anthropic's messages have no field {next(iter(message.extra))!r}.")
+        check_fields("Anthropic", message)
         if message.role == "system":
             continue
         role = "assistant" if message.role == "assistant" else "user"
-        content = _content(message)
+        content = _content(message.role, message.parts)
         if content and turns and turns[-1]["role"] == role:
             turns[-1]["content"] += content
         elif content:  # the API rejects empty turns
             turns.append({"role": role, "content": content})
     if not turns:
-        raise MisuseError("Anthropic needs at least one message that is not the system's, with something in it.")
+        raise no_messages("Anthropic")
+    if turns[-1]["role"] == "assistant" and "text" in (last := turns[-1]["content"][-1]):
+        last["text"] = last["text"].rstrip()  # the API rejects white space at the end of an answer to continue
     return turns
 
 
-def _content(message: Message) -> list[dict[str, Any]]:
+def _content(role: Role, parts: Iterable[Part]) -> list[dict[str, Any]]:
     blocks: list[dict[str, Any]] = []
-    for part in message.parts:
+    for part in parts:
         if isinstance(part, CachePoint):
             if not blocks:
                 raise MisuseError("A CachePoint caches the parts before it, but this one has none. Put it after them.")
             blocks[-1] = {**blocks[-1], "cache_control": _mark(part)}
         else:
-            blocks += _blocks(message.role, part)
+            blocks += _blocks(role, part)
     return blocks
 
 
@@ -83,8 +86,8 @@ def _mark(point: CachePoint) -> dict[str, str]:
 def _blocks(role: Role, part: Part) -> Iterator[dict[str, Any]]:
     match part:
         case TextPart() | RefusalPart():
-            # The models send texts of only white space before a call, and the API rejects them in a request.
-            if part.text and (role != "assistant" or not part.text.isspace()):
+            # The API rejects blank texts, although the models send them before a call.
+            if part.text and not part.text.isspace():
                 yield {"type": "text", "text": part.text, **_citations(role, part)}
         case ReasoningPart() if role == "assistant":
             # The API rejects reasoning without its own signature.
@@ -106,43 +109,42 @@ def _blocks(role: Role, part: Part) -> Iterator[dict[str, Any]]:
         case RawPart() if role == "assistant":
             pass  # it belongs to another provider
         case _:
-            raise MisuseError(f"Anthropic has no place for a {type(part).__name__} in a message of the role {role!r}.")
+            raise unsupported_part("Anthropic", part, role)
 
 
 def _result(part: ToolResultPart) -> dict[str, Any]:
-    is_text = all(isinstance(item, TextPart) for item in part.content)
-    content = part.text if is_text else [block for item in part.content for block in _blocks("user", item)]
-    failed = {"is_error": True} if part.is_error else {}
-    return {"type": "tool_result", "tool_use_id": valid_id(part.id, _ID), "content": content, **failed}
+    items = part.content
+    facts: dict[str, Any] = {"is_error": True} if part.is_error else {}
+    if items and isinstance(items[-1], CachePoint):  # the mark of the whole result
+        facts["cache_control"] = _mark(items[-1])
+        items = items[:-1]
+    content = part.text if all(isinstance(item, TextPart) for item in items) else _content("user", items)
+    return {"type": "tool_result", "tool_use_id": valid_id(part.id, _ID), "content": content, **facts}
 
 
 def _citations(role: Role, part: TextPart | RefusalPart) -> dict[str, Any]:
     """Return the text's citations that are in Anthropic's form. Those of other providers are left out."""
     if role != "assistant" or isinstance(part, RefusalPart) or not part.citations:
         return {}
-    known = [dict(each) for each in part.citations if str(each.get("type")).endswith("_location")]
-    return {"citations": known} if known else {}
+    accepted = [dict(each) for each in part.citations if str(each.get("type")).endswith("_location")]
+    return {"citations": accepted} if accepted else {}
 
 
 def _file(part: FilePart) -> dict[str, Any]:
     kind = part.media_type.partition("/")[0]
     block = "image" if kind == "image" else "document"
+    check_readable("Anthropic", part, MAKER)
+    source: dict[str, Any]
     if part.file_id is not None:
-        if part.provider not in (None, MAKER):
-            raise MisuseError(
-                f"The file {part.file_id!r} is stored at {part.provider}, so Anthropic cannot read it. Send its data."
-            )
         source = {"type": "file", "file_id": part.file_id}
     elif kind not in ("image", "text") and part.media_type != "application/pdf":
         raise MisuseError(f"Anthropic takes images, PDF documents and plain text, not {part.media_type}.")
     elif part.data is None:
-        if part.url is None:
-            raise MisuseError("This FilePart has no content. Pass data, url or file_id.")
         source = {"type": "url", "url": part.url}
     elif kind == "text":
         source = {"type": "text", "media_type": "text/plain", "data": part.data.decode("utf-8", "replace")}
     else:
-        source = {"type": "base64", "media_type": part.media_type, "data": base64.b64encode(part.data).decode()}
+        source = {"type": "base64", "media_type": part.media_type, "data": base64_of(part.data)}
     facts: dict[str, Any] = {}
     if block == "document":
         facts = {"title": part.title or part.name, "context": part.context}
@@ -150,24 +152,21 @@ def _file(part: FilePart) -> dict[str, Any]:
     return {"type": block, "source": source, **{name: fact for name, fact in facts.items() if fact is not None}}
 
 
-def told_tool(tool: ToolSpec | Mapping[str, Any]) -> Mapping[str, Any]:
+def tool_definition(tool: ToolSpec | Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the definition of a tool."""
     if not isinstance(tool, ToolSpec):
         if "function" in tool or "functionDeclarations" in tool or "parameters" in tool:
-            raise MisuseError(
-                f"This tool has fields that only another provider knows: {shown(tool)}. "
-                "Pass a rxllm.ToolSpec, which suits all providers."
-            )
+            raise foreign_tool(tool)
         return tool
-    told: dict[str, Any] = {"name": tool.name, "input_schema": tool.parameters}
+    definition: dict[str, Any] = {"name": tool.name, "input_schema": tool.parameters}
     if tool.description:
-        told["description"] = tool.description
+        definition["description"] = tool.description
     if tool.strict is not None:
-        told["strict"] = tool.strict
-    return told
+        definition["strict"] = tool.strict
+    return definition
 
 
-def told_choice(parameters: Parameters) -> Mapping[str, Any] | None:
+def tool_choice_of(parameters: Parameters) -> Mapping[str, Any] | None:
     """Return the tool choice, with the setting for parallel calls."""
     choice = parameters.tool_choice
     if choice is not None and not isinstance(choice, str):
@@ -192,16 +191,15 @@ def output_config(parameters: Parameters) -> dict[str, Any] | None:
     Raises:
         MisuseError: the protocol does not have this response format or effort.
     """
-    told: dict[str, Any] = {}
+    config: dict[str, Any] = {}
     form, effort = parameters.response_format, parameters.effort
     if form == "json":
         raise MisuseError(
             "Anthropic's models answer in JSON by a schema only. Pass a ResponseSchema as response_format."
         )
     if form is not None:
-        told["format"] = {"type": "json_schema", "schema": form.schema} if isinstance(form, ResponseSchema) else form
+        config["format"] = {"type": "json_schema", "schema": form.schema} if isinstance(form, ResponseSchema) else form
     if effort is not None and effort != "none":
-        if effort not in _EFFORTS:
-            raise MisuseError(f"Anthropic's models know the efforts {', '.join(_EFFORTS)}, not {effort!r}.")
-        told["effort"] = effort
-    return told or None
+        check_effort("Anthropic", effort, _EFFORTS)
+        config["effort"] = effort
+    return config or None

@@ -105,6 +105,8 @@ def check_extra(extra: Mapping[str, Any]) -> None:
                 f"extra can't contain {name!r}. Pass the messages as the prompt, as in llm.invoke([('user', 'hi')])."
             )
         parameter = "stop_sequences" if name == "stop" else name
+        if value is None and name in ("model", "stream"):
+            continue  # the provider leaves out the field
         if parameter in PARAMETERS:
             raise MisuseError(f"extra can't contain {name!r}, because it is a parameter. Write {parameter}=….")
         _check_numbers(f"extra[{name!r}]", value)

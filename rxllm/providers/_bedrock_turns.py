@@ -1,16 +1,15 @@
-"""Requests of Amazon Bedrock's Converse API: conversations, tools and files as it writes them."""
+"""The writer of requests for Amazon Bedrock's Converse API: conversations, tools and files."""
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 
-from ..misuse import MisuseError, shown
-from ..values.message import Message, Role
+from ..misuse import MisuseError
+from ..values.message import Message
 from ..values.parameters import Parameters
 from ..values.parts import (
     CachePoint,
@@ -24,8 +23,20 @@ from ..values.parts import (
     ToolResultPart,
 )
 from ..values.tools import ResponseSchema, ToolSpec
-from ._documents import UNREADABLE
+from ..values.vocabulary import Role
+from ._attachments import base64_of
+from ._documents import arguments_of
 from ._ids import valid_id
+from ._refusals import (
+    check_effort,
+    check_fields,
+    check_parallel,
+    check_readable,
+    foreign_tool,
+    no_messages,
+    unsupported_part,
+    unsupported_result,
+)
 
 __all__ = ["MAKER", "Conversation", "output_config", "tool_config"]
 
@@ -34,7 +45,7 @@ _ID = r"[a-zA-Z0-9_.:-]{1,64}"
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
 _NAME_CHARACTERS = 200  # of a document
 
-# Formats by media type; of a type that is not here, the part behind the slash may be a format.
+# The formats of media types whose part after the slash is not the format.
 _FORMATS = {
     "application/msword": "doc",
     "application/vnd.openxmlformats-officedocument.wordprocessingml.document": "docx",
@@ -56,89 +67,83 @@ _FORMATS = {
     "video/x-matroska": "mkv",
     "video/x-ms-wmv": "wmv",
 }
-_KNOWN = {
+_ACCEPTED = {
     "image": ["png", "jpeg", "gif", "webp"],
     "document": ["pdf", "csv", "doc", "docx", "xls", "xlsx", "html", "txt", "md"],
     "video": ["mkv", "mov", "mp4", "webm", "flv", "mpeg", "mpg", "wmv", "three_gp"],
     "audio": [
-        "mp3",
-        "opus",
-        "wav",
-        "aac",
-        "flac",
-        "mp4",
-        "ogg",
-        "mkv",
-        "mka",
-        "x-aac",
-        "m4a",
-        "mpeg",
-        "mpga",
-        "pcm",
-        "webm",
+        "mp3", "wav", "flac", "ogg", "opus", "aac", "x-aac", "m4a", "mka", "mkv", "mp4", "mpeg", "mpga", "pcm", "webm",
     ],
-}
+}  # fmt: skip
 
 
 class Conversation:
-    """What a request says: the system's texts, and the turns of the user and the assistant.
+    """The messages of a request in the protocol's form.
 
     Attributes:
         system: the blocks of the system's messages, which the protocol keeps apart.
-        turns: the other messages; turns of one role in a row are one turn.
-        calls: whether a call of a tool, or its result, is in it.
+        turns: the turns of the user and the assistant. Consecutive messages of one side become one turn.
+        calls: whether the conversation contains a tool call or a tool result.
 
     Raises:
-        MisuseError: the protocol has no place for something in it.
+        MisuseError: the protocol cannot carry a part, a file or a field of the messages.
     """
 
     def __init__(self, messages: tuple[Message, ...]) -> None:
         self.system: list[dict[str, Any]] = []
         self.turns: list[dict[str, Any]] = []
         self.calls = False
-        self._names: set[str] = set()  # of documents, which must differ
+        self._names: set[str] = set()  # the names of the documents, which must be unique
         for message in messages:
-            if message.extra:
-                raise MisuseError(f"Bedrock's messages have no field {next(iter(message.extra))!r}.")
+            check_fields("Bedrock", message)
             blocks = [block for part in message.parts for block in self._blocks(message, part)]
             if message.role == "system":
                 self.system += blocks
                 continue
             if any("document" in block for block in blocks) and not any("text" in block for block in blocks):
-                raise MisuseError("Bedrock takes a document only in a message that has a text, too.")
+                raise MisuseError("Bedrock accepts a document only in a message with text. Add a TextPart.")
             role = "assistant" if message.role == "assistant" else "user"
             if blocks and self.turns and self.turns[-1]["role"] == role:
                 self.turns[-1]["content"] += blocks
-            elif blocks:  # the API refuses empty ones
+            elif blocks:  # the API rejects empty turns
                 self.turns.append({"role": role, "content": blocks})
         if not self.turns:
-            raise MisuseError("Bedrock needs at least one message that is not the system's, with something in it.")
+            raise no_messages("Bedrock")
+        if self.turns[-1]["role"] == "assistant" and "text" in (last := self.turns[-1]["content"][-1]):
+            last["text"] = last["text"].rstrip()  # Claude rejects white space at the end of an answer to continue
 
     def _blocks(self, message: Message, part: Part) -> Iterator[dict[str, Any]]:
         role = message.role
         match part:
             case TextPart() | RefusalPart():
-                if part.text and not part.text.isspace():  # the API refuses blank texts
+                if part.text and not part.text.isspace():  # the API rejects blank texts
                     yield _text(role, part)
             case ReasoningPart() if role == "assistant":
                 yield from _reasoning(message, part)
             case ToolCallPart() if role == "assistant":
                 self.calls = True
-                yield {"toolUse": {"toolUseId": valid_id(part.id, _ID), "name": part.name, "input": _input(part)}}
+                yield {
+                    "toolUse": {
+                        "toolUseId": valid_id(part.id, _ID),
+                        "name": part.name,
+                        "input": arguments_of(part.arguments),
+                    }
+                }
             case ToolResultPart() if role in ("tool", "user"):
                 self.calls = True
                 yield {"toolResult": self._result(part)}
+                if part.content and isinstance(part.content[-1], CachePoint):
+                    yield _cache_point(part.content[-1])
             case FilePart() if role in ("tool", "user") or (role == "assistant" and part.provider == MAKER):
                 yield self._file(part)
             case CachePoint():
-                yield {"cachePoint": {"type": "default", **({"ttl": part.ttl} if part.ttl else {})}}
+                yield _cache_point(part)
             case RawPart(provider="aws.bedrock"):
                 yield dict(part.data)
             case RawPart() if role == "assistant":
-                pass  # another vendor made it, and only that vendor can read it
+                pass  # it belongs to another provider
             case _:
-                kind = f"{part.media_type} file" if isinstance(part, FilePart) else type(part).__name__
-                raise MisuseError(f"Bedrock takes no {kind} in a message of the role {role!r}.")
+                raise unsupported_part("Bedrock", part, role)
 
     def _result(self, part: ToolResultPart) -> dict[str, Any]:
         content: list[dict[str, Any]] = []
@@ -150,46 +155,55 @@ class Conversation:
                     content.append(self._file(item))
                 case RawPart(provider="aws.bedrock"):
                     content.append(dict(item.data))
+                case CachePoint() if item is part.content[-1]:
+                    pass  # it comes after the result
+                case CachePoint():
+                    raise MisuseError("Bedrock has no CachePoint within the result of a tool. Put it at the end of it.")
                 case _:
-                    what = item.media_type + " file" if isinstance(item, FilePart) else type(item).__name__
-                    raise MisuseError(f"Bedrock takes no {what} in the result of a tool.")
-        failed = {"status": "error"} if part.is_error else {}  # some models know no status
+                    raise unsupported_result("Bedrock", item)
+        failed = {"status": "error"} if part.is_error else {}  # some models reject the status "success"
         return {"toolUseId": valid_id(part.id, _ID), "content": content, **failed}
 
     def _file(self, part: FilePart) -> dict[str, Any]:
-        if part.file_id is not None:
-            raise MisuseError(f"Bedrock keeps no file {part.file_id!r}: give the FilePart's data, or an s3:// url.")
+        check_readable("Bedrock", part, None)
         if part.data is not None:
-            source: dict[str, Any] = {"bytes": base64.b64encode(part.data).decode()}
+            source: dict[str, Any] = {"bytes": base64_of(part.data)}
         elif part.url is not None and part.url.startswith("s3://"):
             source = {"s3Location": {"uri": part.url}}
         else:
-            raise MisuseError("Bedrock fetches files from s3:// urls only: give the FilePart's data.")
+            raise MisuseError("Bedrock reads files only from s3:// urls. Pass the FilePart's data.")
         kind, _, subtype = part.media_type.partition("/")
-        block = kind if kind in _KNOWN else "document"
-        form = _FORMATS.get(part.media_type, "txt" if kind == "text" and subtype not in _KNOWN["document"] else subtype)
-        if form not in _KNOWN[block]:
-            raise MisuseError(f"Bedrock takes {block} files in the formats {', '.join(_KNOWN[block])}, not {form}.")
-        told: dict[str, Any] = {"format": form, "source": source}
-        if block == "document":
-            told["name"] = self._name(part.title or part.name or "document")
-            if part.context is not None:
-                told["context"] = part.context
-            if part.citable:
-                told["citations"] = {"enabled": True}
-        return {block: told}
-
-    def _name(self, given: str) -> str:
-        """A name in the characters that the API allows, and that no other document has."""
-        plain = (
-            re.sub(r"\s+", " ", re.sub(r"[^A-Za-z0-9\s()\[\]-]", " ", given)).strip()[:_NAME_CHARACTERS] or "document"
+        block = kind if kind in _ACCEPTED else "document"
+        form = _FORMATS.get(
+            part.media_type, "txt" if kind == "text" and subtype not in _ACCEPTED["document"] else subtype
         )
+        if form not in _ACCEPTED[block]:
+            raise MisuseError(
+                f"Bedrock accepts {block} files in the formats {', '.join(_ACCEPTED[block])}, not {form}."
+            )
+        fields: dict[str, Any] = {"format": form, "source": source}
+        if block == "document":
+            fields["name"] = self._name(part.title or part.name or "document")
+            if part.context is not None:
+                fields["context"] = part.context
+            if part.citable:
+                fields["citations"] = {"enabled": True}
+        return {block: fields}
+
+    def _name(self, title: str) -> str:
+        """Return a unique name for a document, in the characters that the API allows."""
+        allowed = re.sub(r"\s+", " ", re.sub(r"[^A-Za-z0-9\s()\[\]-]", " ", title))
+        plain = allowed.strip()[:_NAME_CHARACTERS] or "document"
         name, number = plain, 1
         while name in self._names:
             number += 1
             name = f"{plain[: _NAME_CHARACTERS - 8]} ({number})"
         self._names.add(name)
         return name
+
+
+def _cache_point(part: CachePoint) -> dict[str, Any]:
+    return {"cachePoint": {"type": "default", **({"ttl": part.ttl} if part.ttl else {})}}
 
 
 def _text(role: Role, part: TextPart | RefusalPart) -> dict[str, Any]:
@@ -200,77 +214,70 @@ def _text(role: Role, part: TextPart | RefusalPart) -> dict[str, Any]:
 
 
 def _reasoning(message: Message, part: ReasoningPart) -> Iterator[dict[str, Any]]:
-    """A thought goes back to its maker. One without a signature may be cut, unless the answer came to its end."""
+    """Yield the reasoning, if Bedrock made it. Reasoning without a signature must come from a complete answer."""
     if part.provider not in (None, MAKER) or not (part.signature or (part.text and message.finish_reason)):
         return
     signature = {"signature": part.signature} if part.signature else {}
     yield {"reasoningContent": {"reasoningText": {"text": part.text, **signature}}}
 
 
-def _input(part: ToolCallPart) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(part.arguments or "{}", type=dict[str, Any])
-    except UNREADABLE:
-        return {"INVALID_JSON": part.arguments}  # the protocol wants an object
-
-
 def tool_config(parameters: Parameters, *, calls: bool) -> dict[str, Any] | None:
-    """The tools, and which of them to call. `calls`: whether the conversation has calls.
+    """Return the tools and the tool choice. `calls` states whether the conversation contains tool calls.
 
     Raises:
-        MisuseError: the protocol cannot say it.
+        MisuseError: the protocol has no such tool or tool choice.
     """
     choice, tools = parameters.tool_choice, parameters.tools
-    if parameters.parallel_tool_calls is False:
-        raise MisuseError("Bedrock's Converse API cannot forbid parallel calls of tools.")
+    check_parallel("Bedrock's Converse API", parameters)
     if choice == "none" and not calls:
         return None
     if not tools:
         if calls:
-            raise MisuseError("Bedrock wants to be told the tools of a conversation that has calls: give tools=….")
+            raise MisuseError("Bedrock requires the tools of a conversation with tool calls. Pass tools=….")
         return None
     if choice == "none":
-        raise MisuseError("Bedrock's Converse API cannot forbid calls in a conversation that has some.")
-    told: dict[str, Any] = {"tools": [_tool(tool) for tool in tools]}
+        raise MisuseError(
+            "Bedrock's Converse API has no tool_choice 'none' for a conversation with tool calls. Pass 'auto'."
+        )
+    config: dict[str, Any] = {"tools": [_tool(tool) for tool in tools]}
     if isinstance(choice, str):
-        named: dict[str, dict[str, str]] = {"auto": {}} if choice == "auto" else {"any": {}}
-        told["toolChoice"] = named if choice in ("auto", "required") else {"tool": {"name": choice}}
+        mode: dict[str, dict[str, str]] = {"auto": {}} if choice == "auto" else {"any": {}}
+        config["toolChoice"] = mode if choice in ("auto", "required") else {"tool": {"name": choice}}
     elif choice is not None:
-        told["toolChoice"] = choice
-    return told
+        config["toolChoice"] = choice
+    return config
 
 
 def _tool(tool: ToolSpec | Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(tool, ToolSpec):
         if not tool.keys() & {"toolSpec", "systemTool", "cachePoint"}:
-            raise MisuseError(f"This tool has fields that only another provider knows: {shown(tool)}.")
+            raise foreign_tool(tool)
         return tool
-    told: dict[str, Any] = {"name": tool.name, "inputSchema": {"json": tool.parameters}}
+    definition: dict[str, Any] = {"name": tool.name, "inputSchema": {"json": tool.parameters}}
     if tool.description:
-        told["description"] = tool.description
+        definition["description"] = tool.description
     if tool.strict is not None:
-        told["strict"] = tool.strict
-    return {"toolSpec": told}
+        definition["strict"] = tool.strict
+    return {"toolSpec": definition}
 
 
 def output_config(parameters: Parameters) -> dict[str, Any] | None:
-    """The form of the answer, and how hard to think.
+    """Return the response format and the effort.
 
     Raises:
-        MisuseError: the protocol knows no such form or effort.
+        MisuseError: the protocol does not have this response format or effort.
     """
-    told: dict[str, Any] = {}
+    config: dict[str, Any] = {}
     form, effort = parameters.response_format, parameters.effort
     if form == "json":
-        raise MisuseError("Bedrock's models answer in JSON by a schema only: give response_format one.")
+        raise MisuseError("Bedrock's models answer in JSON by a schema only. Pass a ResponseSchema as response_format.")
     if isinstance(form, ResponseSchema):
         described = {"name": form.name, "description": form.description}
         schema = {"schema": msgspec.json.encode(form.schema).decode(), **{k: v for k, v in described.items() if v}}
-        told["textFormat"] = {"type": "json_schema", "structure": {"jsonSchema": schema}}
+        config["textFormat"] = {"type": "json_schema", "structure": {"jsonSchema": schema}}
     elif form is not None:
-        told["textFormat"] = form
+        config["textFormat"] = form
     if effort is not None and effort != "none":
-        if effort not in _EFFORTS:
-            raise MisuseError(f"Bedrock's models know the efforts {', '.join(_EFFORTS)}, not {effort!r}.")
-        told["effort"] = effort
-    return told or None
+        check_effort("Bedrock", effort, _EFFORTS)
+        config["effort"] = effort
+    return config or None

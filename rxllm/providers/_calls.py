@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -112,7 +111,7 @@ class Calls:
         self._names: frozenset[str] | None = None  # the names that are surely whole; computed on first use
         self._by_index: dict[int, _Call] = {}
         self._by_id: dict[str, _Call] = {}
-        self._held: deque[_Call] = deque()  # the calls that are held back, in order
+        self._held: list[_Call] = []  # the calls that are held back, in order
         self._opened = 0
         self._active = -1  # the index of the latest call that has arguments
 
@@ -162,7 +161,7 @@ class Calls:
         """Return the calls that need not be held back any longer, in order."""
         held, released = self._held, list[ToolCallPart]()
         while held and (everything or self._is_known(held[0])):
-            call = held.popleft()
+            call = held.pop(0)
             if call.id or call.name or call.arguments:  # some servers send empty placeholders
                 released.append(call.part())
             call.is_held = False

@@ -1,4 +1,4 @@
-"""What comes back from Cohere's chat API, version 2, whole or as a stream of events."""
+"""The decoder of Cohere's chat API, version 2, for streams and for whole answers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ..errors import ProtocolError, ProviderError
 from ..values.chunk import Chunk, part_chunk, text_chunk
 from ..values.parts import Part, ReasoningPart, TextPart, ToolCallPart
 from ..values.usage import Usage
+from ..values.vocabulary import finish_of
 from ._cohere_turns import MAKER, PLAN
 from ._content import Tally, bounded
 from ._documents import (
@@ -25,7 +26,8 @@ from ._documents import (
     tells_error,
     text_of,
 )
-from ._finish import broken_off, finish_of
+from ._finish import broken_off, word_of
+from ._limits import DEFAULT, Limits
 
 __all__ = ["CohereDecoder", "whole_answer"]
 
@@ -58,7 +60,7 @@ _NOTHING = _Message()
 
 
 class CohereDecoder:
-    """One stream. Complete on ``message-end``, if it tells of no error."""
+    """Decodes one stream, which is complete after a ``message-end`` without an error."""
 
     __slots__ = (
         "_bare",
@@ -74,21 +76,21 @@ class CohereDecoder:
         "finished",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits = DEFAULT) -> None:
         self.complete = False
         self.ended = False
         self.failure: ProviderError | None = None
         self.finished = False
-        self._bare: set[int] = set()  # indices of calls that have no arguments yet
+        self._bare: set[int] = set()  # the indices of calls whose arguments have not arrived
         self._calls = 0
         self._id: str | None = None
         self._plans = False  # the last part is a plan
         self._spoken = False
-        self._tally = Tally()
+        self._tally = Tally(limits)
         self._text: int | None = -1  # the index of the block that plain text continues; -1 after anything else
 
     def chunk(self, data: bytes) -> Chunk | None:
-        """What an event says."""
+        """Return the content of an event as a chunk; None if it has no content."""
         if self.ended:
             return None
         try:
@@ -96,7 +98,9 @@ class CohereDecoder:
         except UNREADABLE as error:
             if data.strip() in (b"[DONE]", b""):
                 return None
-            raise ProtocolError(f"A frame is not an event of Cohere's chat API: {error}.", frame=data) from None
+            raise ProtocolError(
+                f"The server sent a frame that is not an event of Cohere's chat API: {error}.", frame=data
+            ) from None
         delta = event.delta
         if event.type == "content-delta" and delta is not None and delta.message is not None:
             content = object_of(delta.message.content)
@@ -107,7 +111,7 @@ class CohereDecoder:
         return self._event(event, data)
 
     def rest(self) -> Chunk | None:
-        """Nothing is held back."""
+        """Return None: the decoder holds back no content."""
         return None
 
     def _event(self, event: _Event, data: bytes) -> Chunk | None:
@@ -124,20 +128,20 @@ class CohereDecoder:
                 return self._call(event.index or 0, object_of(message.tool_calls), starts=event.type.endswith("start"))
             case "tool-call-end" if (event.index or 0) in self._bare:
                 self._bare.discard(event.index or 0)
-                return self._said([ToolCallPart(arguments="{}", index=event.index or 0)])
+                return self._chunk_of([ToolCallPart(arguments="{}", index=event.index or 0)])
             case "citation-start":
-                told = object_of(message.citations)
-                return self._said([TextPart("", (told,), provider=MAKER)]) if told else None
+                citation = object_of(message.citations)
+                return self._chunk_of([TextPart("", (citation,), provider=MAKER)]) if citation else None
             case "message-end":
                 return self._ended(event.delta or _Delta(), data)
             case _:
                 document = json_of(data)
-                if tells_error(document) or object_of(document).get("error"):
+                if tells_error(document):
                     raise provider_error(document, data)
                 return None
 
     def _ended(self, delta: _Delta, data: bytes) -> Chunk | None:
-        raw = text_of(delta.finish_reason) or None
+        raw = word_of(delta.finish_reason) or None
         self.failure = broken_off(raw)
         if delta.error:
             message = text_of(delta.error) or "The model failed in the middle of its answer."
@@ -145,14 +149,16 @@ class CohereDecoder:
         self.finished = self.complete = self.failure is None
         self.ended = True
         bare, self._bare = sorted(self._bare), set()
-        return self._said([ToolCallPart(arguments="{}", index=index) for index in bare], _usage(delta.usage), raw)
+        return self._chunk_of([ToolCallPart(arguments="{}", index=index) for index in bare], _usage(delta.usage), raw)
 
-    def _said(
+    def _chunk_of(
         self, parts: list[Part], usage: Usage | None = None, raw: str | None = None, logprobs: object = None
     ) -> Chunk | None:
         """Return a chunk, or None if it would be empty. Only the first chunk names the provider."""
         if parts:
             self._tally.add(parts)
+        if logprobs:
+            self._tally.hold_logprobs(logprobs)
         if not (parts or usage or raw):
             return None
         first, self._spoken = not self._spoken, True
@@ -168,10 +174,10 @@ class CohereDecoder:
 
     def _grown(self, index: int | None, content: dict[str, Any], logprobs: object = None) -> Chunk | None:
         if text := text_of(content.get("text")):
-            # A text that follows the text of another block stays apart, since each has its own citations.
+            # The text of a new block stays apart from the text before it, because each block has its own citations.
             apart = index if self._tally.ends_in_text and index != self._text else None
             self._text, self._plans = index, False
-            return self._said([TextPart(text, (), apart)], logprobs=logprobs)
+            return self._chunk_of([TextPart(text, (), apart)], logprobs=logprobs)
         if thought := text_of(content.get("thinking")):
             self._plans = False
             return self._fragment(ReasoningPart(thought, index=index, provider=MAKER))
@@ -184,8 +190,8 @@ class CohereDecoder:
         self._plans = True
         return self._fragment(ReasoningPart(text, **facts))
 
-    def _call(self, index: int, told: dict[str, Any], *, starts: bool) -> Chunk | None:
-        function = object_of(told.get("function"))
+    def _call(self, index: int, call: dict[str, Any], *, starts: bool) -> Chunk | None:
+        function = object_of(call.get("function"))
         arguments = text_of(function.get("arguments"))
         self._plans = False
         if arguments:
@@ -198,31 +204,33 @@ class CohereDecoder:
         if not arguments:
             self._bare.add(index)
         self._text = -1
-        return self._said([ToolCallPart(identity_of(told.get("id")), text_of(function.get("name")), arguments, index)])
+        return self._chunk_of(
+            [ToolCallPart(identity_of(call.get("id")), text_of(function.get("name")), arguments, index)]
+        )
 
     def _fragment(self, part: ReasoningPart | ToolCallPart) -> Chunk | None:
         self._text = -1
         if not self._spoken:
-            return self._said([part])
+            return self._chunk_of([part])
         self._tally.add((part,))
         return part_chunk(part)
 
 
 def whole_answer(body: bytes) -> Chunk:
-    """The answer that was not streamed.
+    """Return a whole answer as a chunk.
 
     Raises:
-        ProviderError: the body is an error, although its status was 200, or tells that the server gave up.
-        ProtocolError: the body is neither.
+        ProviderError: the body is an error although its status is 200, or the server stopped the answer.
+        ProtocolError: the body is neither an answer nor an error.
     """
     document = json_of(body)
     answer = object_of(document)
     message = object_of(answer.get("message"))
     if not message:
-        if tells_error(document) or answer.get("error"):
+        if tells_error(document):
             raise provider_error(document, body)
-        raise ProtocolError("The answer is not one of Cohere's chat API: it has no message.", frame=body)
-    raw = text_of(answer.get("finish_reason")) or None
+        raise ProtocolError("The answer is not a response of Cohere's chat API: it has no message.", frame=body)
+    raw = word_of(answer.get("finish_reason")) or None
     logprobs = list_of(answer.get("logprobs"))
     chunk = Chunk(
         parts=[*_parts(message), *_calls(message)],
@@ -240,17 +248,17 @@ def whole_answer(body: bytes) -> Chunk:
 
 
 def _parts(message: dict[str, Any]) -> list[Part]:
-    """The plan, the thoughts and the texts, each with its citations."""
+    """Return the plan, the reasoning and the texts, each text with its citations."""
     plan = text_of(message.get("tool_plan"))
     parts: list[Part] = [ReasoningPart(plan, provider=MAKER, extra=PLAN)] if plan else []
     content = message.get("content")
     blocks = [{"text": content}] if isinstance(content, str) else list_of(content)
-    told = [object_of(each) for each in bounded(list_of(message.get("citations")), CITATIONS, "citations")]
+    citations = [object_of(each) for each in bounded(list_of(message.get("citations")), CITATIONS, "citations")]
     texts = [index for index, block in enumerate(blocks) if text_of(object_of(block).get("text"))]
     for index, block in enumerate(map(object_of, bounded(blocks, PARTS, "parts"))):
         if text := text_of(block.get("text")):
-            # A citation that names no block, or none of these, is of the first text.
-            cited = [c for c in told if c and (c.get("content_index") == index or _is_stray(c, texts, index))]
+            # A citation that names no text block belongs to the first text.
+            cited = [c for c in citations if c and (c.get("content_index") == index or _is_stray(c, texts, index))]
             apart = index if parts and isinstance(parts[-1], TextPart) else None
             parts.append(TextPart(text, cited, apart, provider=MAKER if cited else None))
         elif thought := text_of(block.get("thinking")):
@@ -273,13 +281,13 @@ def _calls(message: dict[str, Any]) -> list[Part]:
 
 
 def _usage(document: object) -> Usage | None:
-    """The counts of tokens; of those that are billed, where there are no others."""
-    told = object_of(document)
-    if not told:
+    """Return the token counts; without them, the counts of billed tokens."""
+    counts = object_of(document)
+    if not counts:
         return None
-    place = "tokens" if object_of(told.get("tokens")) else "billed_units"
+    place = "tokens" if object_of(counts.get("tokens")) else "billed_units"
     return Usage(
-        input_tokens=count(told, place, "input_tokens"),
-        output_tokens=count(told, place, "output_tokens"),
-        cache_read_input_tokens=count(told, "cached_tokens"),
+        input_tokens=count(counts, place, "input_tokens"),
+        output_tokens=count(counts, place, "output_tokens"),
+        cache_read_input_tokens=count(counts, "cached_tokens"),
     )

@@ -1,12 +1,11 @@
-"""Requests of Cohere's chat API, version 2: messages, tools and forms of answers as it writes them."""
+"""The writer of requests for Cohere's chat API, version 2: messages, tools and response formats."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..misuse import MisuseError, shown
+from ..misuse import MisuseError
 from ..values.message import Message
 from ..values.parameters import Parameters
 from ..values.parts import (
@@ -21,23 +20,32 @@ from ..values.parts import (
     ToolResultPart,
 )
 from ..values.tools import ResponseSchema, ToolSpec
+from ._attachments import location_of
 from ._openai_turns import result_text
+from ._refusals import (
+    check_fields,
+    check_parallel,
+    check_readable,
+    foreign_tool,
+    foreign_value,
+    unsupported_part,
+    unsupported_result,
+)
 
 __all__ = ["MAKER", "PLAN", "response_format", "tools_and_choice", "turns"]
 
 MAKER = "cohere"
 PLAN: Mapping[str, Any] = {"kind": "tool_plan"}
-"""What tells a plan of calls from other reasoning, in `ReasoningPart.extra`."""
+"""The `ReasoningPart.extra` of a plan for tool calls. It distinguishes the plan from other reasoning."""
 
 
 def turns(message: Message) -> Iterator[dict[str, Any]]:
-    """The API's messages for one of ours: each tool's result is a message of its own.
+    """Yield the API's messages for one `Message`; each tool result becomes a message of its own.
 
     Raises:
-        MisuseError: the API has no place for a part.
+        MisuseError: the API cannot carry a part or a field of the message.
     """
-    if message.extra:
-        raise MisuseError(f"Cohere's messages have no field {next(iter(message.extra))!r}.")
+    check_fields("Cohere", message)
     if message.role == "assistant":
         yield from _answer(message)
         return
@@ -47,7 +55,7 @@ def turns(message: Message) -> Iterator[dict[str, Any]]:
             yield {"role": "tool", "tool_call_id": part.id, "content": _result(part)}
         else:
             content += _content(message, part)
-    if content:  # the API refuses empty ones
+    if content:  # the API rejects empty messages
         yield {"role": "system" if message.role == "system" else "user", "content": _plain(content)}
 
 
@@ -66,10 +74,9 @@ def _content(message: Message, part: Part) -> Iterator[dict[str, Any]]:
         case RawPart(provider="cohere"):
             yield dict(part.data)
         case CachePoint():
-            pass  # the API finds by itself what it can keep
+            pass  # the API caches prompts automatically
         case _:
-            kind = f"{part.media_type} file" if isinstance(part, FilePart) else type(part).__name__
-            raise MisuseError(f"Cohere takes no {kind} in a message of the role {message.role!r}.")
+            raise unsupported_part("Cohere", part, message.role)
 
 
 def _answer(message: Message) -> Iterator[dict[str, Any]]:
@@ -79,7 +86,7 @@ def _answer(message: Message) -> Iterator[dict[str, Any]]:
     plan = ""
     for part in message.parts:
         match part:
-            case ReasoningPart():  # only to its maker
+            case ReasoningPart():  # only its own provider gets it back
                 if part.provider == MAKER and part.extra == PLAN:
                     plan += part.text
                 elif part.provider in (None, MAKER) and part.text:
@@ -93,13 +100,13 @@ def _answer(message: Message) -> Iterator[dict[str, Any]]:
                 if isinstance(part, TextPart) and part.provider == MAKER:
                     citations += map(dict, part.citations)
             case RawPart() if part.provider != MAKER:
-                pass  # another vendor made it, and only that vendor can read it
+                pass  # it belongs to another provider
             case _:
                 content += _content(message, part)
-    told = {"content": _plain(content), "tool_plan": plan, "tool_calls": calls, "citations": citations}
-    told = {name: value for name, value in told.items() if value}
-    if told:
-        yield {"role": "assistant", **told}
+    fields = {"content": _plain(content), "tool_plan": plan, "tool_calls": calls, "citations": citations}
+    fields = {name: value for name, value in fields.items() if value}
+    if fields:
+        yield {"role": "assistant", **fields}
 
 
 def _result(part: ToolResultPart) -> str | list[dict[str, Any]]:
@@ -115,8 +122,7 @@ def _result(part: ToolResultPart) -> str | list[dict[str, Any]]:
             case FilePart(data=bytes(data)) if _is_text(item.media_type):
                 content.append({"type": "document", "document": _document(item, data)})
             case _:
-                kind = f"{item.media_type} file" if isinstance(item, FilePart) else type(item).__name__
-                raise MisuseError(f"Cohere takes text and text documents as the result of a tool, and no {kind}.")
+                raise unsupported_result("Cohere", item)
     if prefix := result_text(part, ""):
         content.insert(0, {"type": "text", "text": prefix.strip()})
     return content
@@ -128,73 +134,67 @@ def _is_text(media_type: str) -> bool:
 
 def _document(part: FilePart, data: bytes) -> dict[str, Any]:
     fields = {"title": part.title or part.name, "context": part.context, "text": data.decode("utf-8", "replace")}
-    told: dict[str, Any] = {"data": {name: value for name, value in fields.items() if value is not None}}
-    return {**told, "id": part.name} if part.name else told
+    document: dict[str, Any] = {"data": {name: value for name, value in fields.items() if value is not None}}
+    return {**document, "id": part.name} if part.name else document
 
 
 def _image(part: FilePart) -> dict[str, Any]:
     if not part.media_type.startswith("image/"):
-        raise MisuseError(f"Cohere takes text and images from the user, and no {part.media_type} file.")
-    if part.file_id is not None:
-        raise MisuseError(f"Cohere keeps no file {part.file_id!r}: give the FilePart's data or url.")
-    if part.data is None and part.url is None:
-        raise MisuseError("This FilePart has no content. Pass data or url.")
-    data = (
-        f"data:{part.media_type};base64,{base64.b64encode(part.data).decode()}" if part.data is not None else part.url
-    )
+        raise MisuseError(f"Cohere accepts text and images from the user, not this {part.media_type} file.")
+    check_readable("Cohere", part, None)
     detail = {"detail": part.detail} if part.detail else {}
-    return {"type": "image_url", "image_url": {"url": data, **detail}}
+    return {"type": "image_url", "image_url": {"url": location_of(part), **detail}}
 
 
 def tools_and_choice(parameters: Parameters) -> dict[str, Any]:
-    """The fields for tools, and which of them to call.
+    """Return the fields for the tools and the tool choice.
 
     Raises:
-        MisuseError: the API cannot say it.
+        MisuseError: the API has no such tool or tool choice.
     """
     choice, tools = parameters.tool_choice, parameters.tools
-    if parameters.parallel_tool_calls is False:
-        raise MisuseError("Cohere's API cannot forbid parallel calls of tools.")
-    told: dict[str, Any] = {}
+    check_parallel("Cohere's API", parameters)
+    fields: dict[str, Any] = {}
     if choice in ("required", "none"):
-        told["tool_choice"] = str(choice).upper()
-    elif isinstance(choice, str) and choice != "auto":  # the API knows no names: the tool is offered alone
-        told["tool_choice"] = "REQUIRED"
+        fields["tool_choice"] = str(choice).upper()
+    elif isinstance(choice, str) and choice != "auto":
+        # The API has no choice by name, so the request offers only this tool.
+        fields["tool_choice"] = "REQUIRED"
         tools = tuple(tool for tool in tools or () if isinstance(tool, ToolSpec) and tool.name == choice)
         if not tools:
-            raise MisuseError(f"tool_choice names {choice!r}, but there is no such tool.")
+            raise MisuseError(f"tool_choice names the tool {choice!r}, but the request has no such tool.")
     elif choice is not None and not isinstance(choice, str):
-        raise MisuseError(f"Cohere's tool_choice is 'auto', 'none', 'required' or a tool's name, not {shown(choice)}.")
+        raise foreign_value("tool_choice", choice)
     if tools:
-        told["tools"] = [_tool(tool) for tool in tools]
+        fields["tools"] = [_tool(tool) for tool in tools]
         strict = {tool.strict for tool in tools if isinstance(tool, ToolSpec)}
         if True in strict and strict != {True}:
-            raise MisuseError("At Cohere all tools are strict or none is: give all of them the same strict=….")
+            raise MisuseError("Cohere does not mix strict tools with others. Pass the same strict=… for all tools.")
         if True in strict:
-            told["strict_tools"] = True
-    return told
+            fields["strict_tools"] = True
+    return fields
 
 
 def _tool(tool: ToolSpec | Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(tool, ToolSpec):
         if "function" not in tool:
-            raise MisuseError(f"This tool has fields that only another provider knows: {shown(tool)}.")
+            raise foreign_tool(tool)
         return tool
     described = {"description": tool.description} if tool.description else {}
     return {"type": "function", "function": {"name": tool.name, **described, "parameters": tool.parameters}}
 
 
 def response_format(parameters: Parameters) -> Mapping[str, Any] | None:
-    """The form of the answer.
+    """Return the response format.
 
     Raises:
-        MisuseError: tools are offered, too.
+        MisuseError: the request has tools, too.
     """
     form = parameters.response_format
     if form is None:
         return None
     if parameters.tools:
-        raise MisuseError("Cohere's models take either tools or a response_format, not both.")
+        raise MisuseError("Cohere's models accept either tools or a response_format, not both. Leave one of them out.")
     if isinstance(form, ResponseSchema):
         return {"type": "json_object", "json_schema": form.schema}
     return {"type": "json_object"} if isinstance(form, str) else form

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..bounds import CITATIONS, EVENT_BYTES, PARTS
-from ..errors import ProtocolError
-from ..values.parts import FilePart, Part, RawPart, TextPart, ToolCallPart
-from ._documents import identity_of, list_of, object_of, text_of
+import msgspec
 
-__all__ = ["Files", "Tally", "bounded", "citations"]
+from ..bounds import CITATIONS, PARTS
+from ..errors import ProtocolError
+from ..misuse import MisuseError
+from ..values.content import file_of_url
+from ..values.parts import FilePart, Part, RawPart, TextPart, ToolCallPart
+from ..wire.weights import BYTES, weight_of
+from ._documents import identity_of, json_of, list_of, object_of, text_of
+from ._limits import DEFAULT, Limits
+
+__all__ = ["Files", "Tally", "bounded", "bytes_of", "citations", "sources"]
 
 _AUDIO_TYPES = {"mp3": "audio/mpeg", "opus": "audio/ogg", "pcm16": "audio/pcm"}
 _AUDIO_SIGNATURES = {
@@ -35,6 +40,18 @@ def bounded(items: list[Any], bound: int, what: str) -> list[Any]:
     return items
 
 
+def bytes_of(data: object, what: str) -> bytes:
+    """Return the bytes of base64 in an answer. `what` names them in the error.
+
+    Raises:
+        ProtocolError: the data is not valid base64.
+    """
+    try:
+        return base64.b64decode(text_of(data), validate=True)
+    except ValueError as error:
+        raise ProtocolError(f"{what} of the answer is not valid base64: {error}.") from None
+
+
 def citations(annotations: object) -> Iterator[TextPart]:
     """Yield the citations as an empty TextPart, which joins with the text before it."""
     found = tuple(item for item in map(object_of, bounded(list_of(annotations), CITATIONS, "citations")) if item)
@@ -42,12 +59,21 @@ def citations(annotations: object) -> Iterator[TextPart]:
         yield TextPart("", found)
 
 
+def sources(data: bytes) -> Iterator[TextPart]:
+    """Yield the sources that Perplexity and xAI list beside the choices, as citations of the text before them."""
+    if b'"search_results"' in data or b'"citations"' in data:
+        document = object_of(json_of(data))
+        urls = list_of(document.get("citations"))  # Perplexity sends both; its `search_results` say more
+        yield from citations(list_of(document.get("search_results")) or [{"url": url} for url in urls if url])
+
+
 class Files:
     """The files of one answer: pictures, which arrive whole, and audio, which arrives in pieces."""
 
-    __slots__ = ("_audio_id", "_audio_type", "_pieces", "_size")
+    __slots__ = ("_audio_id", "_audio_type", "_limits", "_pieces", "_size")
 
-    def __init__(self, audio_format: str = "") -> None:
+    def __init__(self, audio_format: str = "", limits: Limits = DEFAULT) -> None:
+        self._limits = limits
         self._audio_id = ""
         self._audio_type = _audio_type(audio_format)
         self._pieces: list[str] = []  # base64
@@ -68,7 +94,7 @@ class Files:
         """Add a piece of audio. Yield its transcript at once; `released` returns the audio when the answer ends.
 
         Raises:
-            ProtocolError: the audio is larger than an event may be.
+            ProtocolError: the audio is larger than `Limits.size`.
         """
         fields = object_of(sound)
         self._audio_id = self._audio_id or identity_of(fields.get("id"))
@@ -76,8 +102,7 @@ class Files:
         if piece := text_of(fields.get("data")):
             self._pieces.append(piece)
             self._size += len(piece)
-            if self._size > EVENT_BYTES:
-                raise ProtocolError(f"The audio of the answer is larger than {EVENT_BYTES:,} bytes of base64.")
+            self._limits.check_size(self._size, "The audio")
         if transcript := text_of(fields.get("transcript")):
             yield TextPart(transcript)
 
@@ -93,10 +118,7 @@ class Files:
         whole = "".join(pieces)
         # Some servers encode each piece separately, with padding; others cut one long base64 text into pieces.
         texts = pieces if "=" in whole.rstrip("=") else [whole]
-        try:
-            data = b"".join([base64.b64decode(text, validate=True) for text in texts])
-        except binascii.Error as error:
-            raise ProtocolError(f"The audio of the answer is not valid base64: {error}.") from None
+        data = b"".join([bytes_of(text, "The audio") for text in texts])
         kind = self._audio_type or next(
             (kind for start, kind in _AUDIO_SIGNATURES.items() if data.startswith(start)), "audio/*"
         )
@@ -108,23 +130,21 @@ def _audio_type(name: str) -> str:
 
 
 def _image(url: str) -> FilePart:
-    head, comma, data = url.partition(",")
-    kind = head.removeprefix("data:").removesuffix(";base64")
-    if comma and head.startswith("data:") and head.endswith(";base64") and "/" in kind:
-        try:
-            return FilePart(kind, base64.b64decode(data, validate=True))
-        except binascii.Error:
-            pass
-    return FilePart("image/*", url=url)
+    try:
+        return file_of_url(url, "image/*")
+    except MisuseError:  # a malformed data URL stays a URL
+        return FilePart("image/*", url=url)
 
 
 class Tally:
-    """Counts the parts and citations that one answer will have after joining. `Calls` counts the tool calls."""
+    """Counts what one answer will have after joining: parts, citations, values. `Calls` counts the tool calls."""
 
-    __slots__ = ("_citations", "_last", "_parts")
+    __slots__ = ("_citations", "_last", "_most", "_parts", "_values", "limits")
 
-    def __init__(self) -> None:
-        self._parts = self._citations = 0
+    def __init__(self, limits: Limits = DEFAULT) -> None:
+        self.limits = limits
+        self._most = limits.answer_values
+        self._parts = self._citations = self._values = 0
         self._last: tuple[type, int | None] | None = None
 
     def begin(self) -> None:
@@ -135,10 +155,15 @@ class Tally:
         """Count these parts. Return whether a plain text would join with the last part.
 
         Raises:
-            ProtocolError: the answer has too many parts or citations.
+            ProtocolError: the answer has too many parts, citations or values.
         """
         for part in parts:
             kind = type(part)
+            kept = part.data if isinstance(part, RawPart) else getattr(part, "extra", None)
+            if kept:
+                self.hold(kept)
+            elif isinstance(part, FilePart) and part.data:
+                self._count(len(part.data) // BYTES)
             place = kind, getattr(part, "index", None)
             if kind is TextPart and place[1] is None and self._last and self._last[0] is TextPart:
                 place = self._last
@@ -147,13 +172,44 @@ class Tally:
                 self._parts += 1
                 if self._parts > PARTS:
                     raise ProtocolError(f"The response has more than {PARTS:,} parts.")
-            # What follows a signed part is a part of its own.
+            # A fragment after a signed part begins a new part.
             self._last = None if getattr(part, "signature", None) else place
             if isinstance(part, TextPart) and part.citations:
                 self._citations += len(part.citations)
+                self.hold(part.citations)
                 if self._citations > CITATIONS:
                     raise ProtocolError(f"The response has more than {CITATIONS:,} citations.")
         return self.ends_in_text
+
+    def hold(self, data: object) -> int:
+        """Count the values of some JSON, which may be encoded. Return their number.
+
+        Raises:
+            ProtocolError: the answer has too many values.
+        """
+        return self._count(weight_of(data if isinstance(data, bytes) else msgspec.json.encode(data)))
+
+    def hold_logprobs(self, logprobs: object) -> None:
+        """Count log probabilities, unless the request asked for them.
+
+        Raises:
+            ProtocolError: the answer has too many values.
+        """
+        if self.limits.counts_logprobs:
+            self.hold(logprobs)
+
+    def release(self, values: int) -> None:
+        """Forget so many values of a block that was held; `add` counts the block when it is whole."""
+        self._values -= values
+
+    def _count(self, values: int) -> int:
+        self._values += values
+        if self._values > self._most:
+            raise ProtocolError(
+                f"The answer has more than {self._most:,} values beside its text: raw blocks, files, citations or log "
+                "probabilities; if that is expected, raise event_limit."
+            )
+        return values
 
     @property
     def ends_in_text(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import msgspec
 
-from ..errors import ProtocolError, ProviderError
+from ..errors import ProviderError
 from ..misuse import MisuseError
 from ..wire.rates import retry_after
 from ..wire.sse import BYTE_ORDER_MARK, valid_utf8
@@ -25,7 +25,6 @@ __all__ = [
     "json_of",
     "list_of",
     "merged",
-    "names_of_models",
     "object_of",
     "provider_error",
     "refuse_several",
@@ -132,9 +131,11 @@ def json_of(body: bytes) -> object:
 
 
 def tells_error(document: object) -> bool:
-    """Return whether a document without content is an error in a form other than ``{"error": …}``."""
+    """Return whether a document without content is an error, in a form that `provider_error` reads."""
+    if list_of(document):
+        return True
     fields = object_of(document)
-    names = ("message", "detail", "errors", "error_code", "error_message")
+    names = ("error", "message", "detail", "errors", "error_code", "error_message")
     return fields.get("object") == "error" or any(fields.get(name) for name in names) or bool(_refusal(fields))
 
 
@@ -234,29 +235,41 @@ def refuse_several(extra: Mapping[str, Any]) -> None:
             )
 
 
+def encoded(fields: Mapping[str, Any]) -> bytes:
+    """Return the body of a request as JSON.
+
+    Raises:
+        MisuseError: JSON cannot express a value.
+    """
+    try:
+        return msgspec.json.encode(fields)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise unwritable(error) from None
+
+
+def unwritable(error: Exception) -> MisuseError:
+    """Return the error for a request that JSON cannot express."""
+    if isinstance(error, UnicodeEncodeError):
+        return MisuseError(
+            f"The request has half a character, {error.object[error.start]!r}, which no encoding can express. It comes "
+            "from bytes that were decoded wrongly, or from a text that was cut within a character. "
+            "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace') replaces it."
+        )
+    return MisuseError(f"The request cannot be written as JSON: {error}.")
+
+
 def merged(body: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the body with the extra fields. Nested objects are merged; for other values, the extra field wins."""
+    """Return the body with the extra fields. Nested objects are merged; for other values, the extra field wins.
+
+    None removes a field.
+    """
     whole = dict(body)
     for name, value in extra.items():
-        known = whole.get(name)
-        if isinstance(known, dict) and isinstance(value, Mapping):
-            whole[name] = merged(cast("dict[str, Any]", known), cast("Mapping[str, Any]", value))
+        existing = whole.get(name)
+        if isinstance(existing, dict) and isinstance(value, Mapping):
+            whole[name] = merged(cast("dict[str, Any]", existing), cast("Mapping[str, Any]", value))
+        elif value is None:
+            whole.pop(name, None)
         else:
             whole[name] = value
     return whole
-
-
-def names_of_models(pieces: list[bytes]) -> tuple[str, ...]:
-    """The names in a server's list of its models, which comes in pieces.
-
-    Raises:
-        ProtocolError: it is no such list.
-    """
-    body = b"".join(pieces)
-    document = json_of(body)
-    fields = object_of(document)
-    items = list_of(fields.get("data")) or list_of(fields.get("models")) or list_of(document)
-    if not items and not any(isinstance(each, list) for each in (document, fields.get("data"), fields.get("models"))):
-        raise ProtocolError(f"The answer is not a list of models: {excerpt(body)}", frame=body[:1000])
-    names = [text_of(object_of(item).get("id")) or text_of(object_of(item).get("name")) for item in items]
-    return tuple(name.removeprefix("models/") for name in names if name)

@@ -1,7 +1,8 @@
-"""What comes back by Gemini's generateContent, as a stream of responses or as one.
+"""The decoder of Gemini's generateContent, for streams and for whole responses.
 
-Each event is a response with some parts of the answer. There is no end marker: an answer is complete when a candidate
-has said why it ended. A call comes whole, or at Vertex AI in pieces that name the places of their values.
+Each event is a response with some parts of the answer. The protocol has no end marker: an answer is complete when a
+candidate has a finish reason. A tool call arrives whole, or, on Vertex AI, in pieces that name the places of their
+values.
 """
 
 from __future__ import annotations
@@ -15,32 +16,24 @@ from msgspec import Struct
 from ..bounds import CALLS, PARTS
 from ..errors import ProtocolError, ProviderError
 from ..values.chunk import Chunk, join, text_chunk
-from ..values.message import FinishReason
 from ..values.parts import Part, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart
 from ..values.usage import Usage
+from ..values.vocabulary import FinishReason, finish_of
 from ._content import Tally, bounded
-from ._documents import (
-    UNREADABLE,
-    identity_of,
-    json_of,
-    list_of,
-    object_of,
-    provider_error,
-    tells_error,
-    text_of,
-)
-from ._finish import broken_off, finish_of
+from ._documents import UNREADABLE, identity_of, json_of, list_of, object_of, provider_error, tells_error, text_of
+from ._finish import broken_off, word_of
 from ._gemini_parts import Counts, file_of, sources_of, usage_of
+from ._limits import DEFAULT, WHOLE, Limits
 from ._partial_arguments import PartialArguments
 
 __all__ = ["GeminiDecoder", "whole_answer"]
 
 
-# What is read of the common frame, a piece of plain text; any other is read once more, as a document.
+# The fields of the common frame, a piece of plain text. The decoder decodes every other frame again, as a document.
 class _Part(Struct, gc=False):
     text: Any = None
     thought: Any = None
-    thoughtSignature: Any = None  # noqa: N815 (as the protocol has it)
+    thoughtSignature: Any = None  # noqa: N815 (the protocol's name)
 
 
 class _Content(Struct, gc=False):
@@ -69,7 +62,7 @@ _decode = msgspec.json.Decoder(_Response).decode
 
 
 class GeminiDecoder:
-    """One stream. Complete once a candidate, or the prompt's feedback, says why the answer ended, if no error came."""
+    """Decodes one stream, which is complete when a candidate or the prompt's feedback has the reason of the end."""
 
     __slots__ = (
         "_calls",
@@ -88,28 +81,28 @@ class GeminiDecoder:
         "failure",
     )
 
-    def __init__(self, maker: str = "gcp.gemini") -> None:
+    def __init__(self, maker: str = "gcp.gemini", limits: Limits = DEFAULT) -> None:
         self.complete = False
         self.ended = False
         self.failure: ProviderError | None = None
         self._maker = maker
         self._id = self._model = ""
-        self._is_plain = False  # the next text continues the last part, which is a text
-        self._spoken = False  # id and model went out with the first chunk
-        self._tally = Tally()
+        self._is_plain = False  # the last part is text, so the next text continues it
+        self._spoken = False  # a chunk with the id and the model was emitted
+        self._tally = Tally(limits)
         self._calls = 0
-        self._partial: PartialArguments | None = None  # of the call that is not yet whole
-        self._counts: Counts | None = None  # the latest, which are totals
-        self._raw = _NONE  # those of the latest text, which count only where none come later
-        self._sources: list[dict[str, Any]] = []  # what the text is based on, as the latest frame has it
+        self._partial: PartialArguments | None = None  # of the incomplete tool call
+        self._counts: Counts | None = None  # the latest counts, which are totals
+        self._raw = _NONE  # the latest counts of a plain text, not decoded yet
+        self._sources: list[dict[str, Any]] = []  # the sources of the text, in the latest frame
 
     @property
     def finished(self) -> bool:
-        """Whether the reason of the end came, and no error."""
+        """Whether the answer ended without an error."""
         return self.complete
 
     def chunk(self, data: bytes) -> Chunk | None:
-        """What a frame says."""
+        """Return the content of a frame as a chunk; None if it has no content."""
         try:
             frame = _decode(data)
         except UNREADABLE as error:
@@ -140,20 +133,22 @@ class GeminiDecoder:
         return self.read(json_of(data), data)
 
     def rest(self) -> Chunk | None:
-        """What was held back, when nothing more comes."""
-        return self._said([*self._closed(cut=True), *self._cited()], self._usage())
+        """Return the held-back content at the end of the stream: an incomplete tool call, sources and usage."""
+        return self._chunk_of([*self._closed(cut=True), *self._cited()], self._usage())
 
     def _other(self, data: bytes, error: Exception) -> Chunk | None:
         word = data.strip()
-        if not word or word == b"[DONE]":  # of gateways
+        if not word or word == b"[DONE]":  # gateways send these
             return None
         document = json_of(data)
         if list_of(document) or object_of(document).get("error"):
             raise provider_error(document, data)
-        raise ProtocolError(f"A frame is not a response of generateContent: {error}.", frame=data) from None
+        raise ProtocolError(
+            f"The server sent a frame that is not a response of generateContent: {error}.", frame=data
+        ) from None
 
     def read(self, document: object, data: bytes) -> Chunk | None:
-        """All that a response says."""
+        """Return the content of a whole response as a chunk; None if it has no content."""
         response = object_of(document)
         candidates = [each for each in map(object_of, list_of(response.get("candidates"))) if each]
         blocked = object_of(response.get("promptFeedback"))
@@ -168,24 +163,26 @@ class GeminiDecoder:
         for part in bounded(list_of(object_of(candidate.get("content")).get("parts")), PARTS, "parts"):
             parts += self._parts(object_of(part))
         self._sources = sources_of(candidate) or self._sources
-        raw = text_of(candidate.get("finishReason")) or None
+        raw = word_of(candidate.get("finishReason")) or None
         finish = finish_of(raw) if raw else None
-        if not candidates and (reason := text_of(blocked.get("blockReason"))):
+        if not candidates and (reason := word_of(blocked.get("blockReason"))):
             raw, finish = reason, "content_filter"
-            told = text_of(blocked.get("blockReasonMessage"))
-            parts += [RefusalPart(told)] if told else []
+            message = text_of(blocked.get("blockReasonMessage"))
+            parts += [RefusalPart(message)] if message else []
         if raw:
             self.complete = True
             parts += [*self._closed(), *self._cited()]
-            if finish == "stop" and self._calls:  # Gemini has no word of its own for it
+            if finish == "stop" and self._calls:  # Gemini has no finish reason for tool calls
                 finish = "tool_call"
             elif finish == "error":
                 self.complete = False
                 self.failure = broken_off(raw, text_of(candidate.get("finishMessage")))
+            elif finish == "content_filter" and (message := text_of(candidate.get("finishMessage"))):
+                parts.append(RefusalPart(message))
         logprobs = object_of(candidate.get("logprobsResult"))
-        return self._said(parts, self._usage() if self.complete or raw else None, finish, raw, logprobs)
+        return self._chunk_of(parts, self._usage() if self.complete or raw else None, finish, raw, logprobs)
 
-    def _said(
+    def _chunk_of(
         self,
         parts: Sequence[Part],
         usage: Usage | None = None,
@@ -196,6 +193,8 @@ class GeminiDecoder:
         """Return a chunk, or None if it would be empty. The first chunk has the id, the model and the provider."""
         if parts:
             self._is_plain = self._tally.add(parts)
+        if logprobs:
+            self._tally.hold_logprobs(logprobs)
         if not (parts or usage or raw or logprobs):
             return None
         first, self._spoken = not self._spoken, True
@@ -211,12 +210,12 @@ class GeminiDecoder:
         )
 
     def _count(self, document: object) -> None:
-        """Note the counts of a response, each of which has totals. Some tell only of the traffic."""
+        """Keep the token counts of a response, which are totals. Without a prompt count, the response has no counts."""
         if object_of(document).get("promptTokenCount") is not None:
             self._counts, self._raw = msgspec.convert(document, Counts), _NONE
 
     def _usage(self) -> Usage | None:
-        """The latest counts, if no chunk has told them."""
+        """Return the latest counts; None if a chunk with them was emitted."""
         self._count(json_of(bytes(self._raw)))
         counts, self._counts = self._counts, None
         return usage_of(counts) if counts else None
@@ -236,7 +235,7 @@ class GeminiDecoder:
         return (file or RawPart(self._maker, part),)
 
     def _called(self, call: dict[str, Any], signature: str | None) -> Sequence[Part]:
-        """A call, or a piece of one: its name at once, its arguments when they are whole."""
+        """Return the parts of a tool call or of a piece of one. The arguments follow when they are complete."""
         parts: list[Part] = []
         name = text_of(call.get("name"))
         if name or self._partial is None:
@@ -244,13 +243,13 @@ class GeminiDecoder:
             index, self._calls = self._calls, self._calls + 1
             if self._calls > CALLS:
                 raise ProtocolError(f"The response has more than {CALLS:,} tool calls.")
-            # Only some models give ids. One of ours names the response, so that no two turns have the same.
+            # Only some models send ids. A generated id contains the response's id, so it is unique in a conversation.
             identity = identity_of(call.get("id")) or f"call_{self._id}_{index}"
             arguments = ""
             if not call.get("willContinue") and "partialArgs" not in call:
                 arguments = msgspec.json.encode(object_of(call.get("args"))).decode()
             else:
-                self._partial = PartialArguments(object_of(call.get("args")))
+                self._partial = PartialArguments(object_of(call.get("args")), self._tally.limits)
             parts.append(ToolCallPart(identity, name, arguments, index, signature, self._maker))
         if self._partial is not None:
             for piece in list_of(call.get("partialArgs")):
@@ -260,7 +259,7 @@ class GeminiDecoder:
         return parts
 
     def _closed(self, *, cut: bool = False) -> Sequence[ToolCallPart]:
-        """The arguments of the call that came in pieces. Where the stream breaks off, their JSON does, too."""
+        """Return the arguments of an incomplete call. If the stream is cut, the JSON is cut, too."""
         partial, self._partial = self._partial, None
         if partial is None:
             return ()
@@ -273,24 +272,24 @@ class GeminiDecoder:
 
 
 def whole_answer(body: bytes, maker: str = "gcp.gemini") -> Chunk:
-    """The answer that was not streamed, or that was streamed as a JSON array, as it is without ``alt=sse``.
+    """Return a whole answer: one response, or a JSON array of responses, which the API sends without ``alt=sse``.
 
-    A document that could be read is whole, whether or not it says why it ended.
+    The answer counts as complete even if it has no finish reason, because its document is complete.
 
     Raises:
-        ProviderError: the body is an error, although its status was 200, or tells that the server gave up.
-        ProtocolError: the body is neither.
+        ProviderError: the body is an error although its status is 200, or the server stopped the answer.
+        ProtocolError: the body is neither an answer nor an error.
     """
     document = json_of(body)
-    decoder = GeminiDecoder(maker)
-    told: list[Chunk | None] = []
+    decoder = GeminiDecoder(maker, WHOLE)
+    chunks: list[Chunk | None] = []
     for response in map(object_of, list_of(document) or [document]):
-        known = any(response.get(name) for name in ("candidates", "promptFeedback", "error"))
-        if not known and not tells_error(response):
-            raise ProtocolError("The answer is not a response of generateContent: no candidates.", frame=body)
-        told.append(decoder.read(response, body))
-    told.append(decoder.rest())
-    chunk = join(filter(None, told))
+        is_response = any(response.get(name) for name in ("candidates", "promptFeedback", "error"))
+        if not is_response and not tells_error(response):
+            raise ProtocolError("The answer is not a response of generateContent: it has no candidates.", frame=body)
+        chunks.append(decoder.read(response, body))
+    chunks.append(decoder.rest())
+    chunk = join(filter(None, chunks))
     if decoder.failure:
         decoder.failure.partial = chunk.message()
         raise decoder.failure

@@ -1,46 +1,39 @@
-"""What Gemini's answers have beside text: files, the sources of the text, the counts of tokens."""
+"""Readers for the files, the sources and the token counts in Gemini's answers."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping
 from typing import Any
 
 from msgspec import Struct
 
 from ..bounds import CITATIONS
-from ..errors import ProtocolError
 from ..values.frozen import frozen_json
 from ..values.parts import FilePart
 from ..values.usage import Usage
-from ._content import bounded
+from ._content import bounded, bytes_of
 from ._documents import count, list_of, object_of, text_of
 
 __all__ = ["Counts", "file_of", "sources_of", "usage_of"]
 
 
 def file_of(part: dict[str, Any], signature: str | None, maker: str | None) -> FilePart | None:
-    """The file that a part of the answer is; None if it is none.
+    """Return the file in a part of the answer; None if the part is not a file.
 
     Raises:
-        ProtocolError: its data is not valid base64.
+        ProtocolError: the data is not valid base64.
     """
     data, place = object_of(part.get("inlineData")), object_of(part.get("fileData"))
     media_type = text_of((data or place).get("mimeType"))
     if "/" not in media_type:
         return None
     if data:
-        try:
-            content = base64.b64decode(text_of(data.get("data")), validate=True)
-        except binascii.Error as error:
-            raise ProtocolError(f"A file of the answer is not valid base64: {error}.") from None
-        return FilePart(media_type, content, signature=signature, provider=maker)
+        return FilePart(media_type, bytes_of(data.get("data"), "A file"), signature=signature, provider=maker)
     return FilePart(media_type, url=text_of(place.get("fileUri")) or None, signature=signature, provider=maker)
 
 
 def sources_of(candidate: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What the text is based on: each passage with its sources, as the latest response has them."""
+    """Return the sources of the text: each passage with its sources, or the sources alone."""
     grounding = object_of(candidate.get("groundingMetadata"))
     chunks = [
         frozen_json(object_of(each))
@@ -55,7 +48,7 @@ def sources_of(candidate: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 class Counts(Struct, gc=False, rename="camel"):
-    """The counts of a response, each of which is a total."""
+    """The token counts of a response. Each count is a total."""
 
     prompt_token_count: Any = None
     candidates_token_count: Any = None
@@ -64,12 +57,12 @@ class Counts(Struct, gc=False, rename="camel"):
 
 
 def usage_of(counts: Counts) -> Usage:
-    """The same counts as `Usage`, whose output includes the thoughts."""
+    """Return the counts as `Usage`, whose output tokens include the reasoning."""
     thoughts = count(counts.thoughts_token_count)
-    told = [each for each in (count(counts.candidates_token_count), thoughts) if each is not None]
+    output = [each for each in (count(counts.candidates_token_count), thoughts) if each is not None]
     return Usage(
         input_tokens=count(counts.prompt_token_count),
-        output_tokens=sum(told) if told else None,
+        output_tokens=sum(output) if output else None,
         cache_read_input_tokens=count(counts.cached_content_token_count),
         reasoning_output_tokens=thoughts,
     )

@@ -1,19 +1,19 @@
-"""Requests of generateContent: conversations, tools and settings as Gemini writes them."""
+"""The writer of Gemini's requests: conversations, tools and settings in the form of generateContent."""
 
 from __future__ import annotations
 
-import base64
 import mimetypes
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ..misuse import MisuseError, shown
+from ..misuse import MisuseError
 from ..values.message import Message
 from ..values.parameters import Parameters
 from ..values.parts import (
     CachePoint,
     FilePart,
     Part,
+    Pending,
     RawPart,
     ReasoningPart,
     RefusalPart,
@@ -22,22 +22,35 @@ from ..values.parts import (
     ToolResultPart,
 )
 from ..values.tools import ResponseSchema, ToolSpec
+from ..values.vocabulary import Role
+from ._attachments import base64_of
 from ._documents import arguments_of, object_of, text_of
 from ._openai_turns import result_text
+from ._refusals import (
+    check_effort,
+    check_fields,
+    check_parallel,
+    check_readable,
+    foreign_tool,
+    foreign_value,
+    no_messages,
+    unsupported_part,
+    unsupported_result,
+)
 
-__all__ = ["conversation_of", "generation_config", "system_of", "told_choice", "told_tools"]
+__all__ = ["conversation_of", "generation_config", "system_of", "tool_config", "tools_of"]
 
-# Gemini 3 refuses a turn whose first call has no signature. This word stands for that of another model:
+# Gemini 3 rejects a turn if its first call has no signature. This text replaces the missing signature:
 # https://ai.google.dev/gemini-api/docs/thought-signatures
 UNSIGNED = "skip_thought_signature_validator"
 
 _LEVELS = ("minimal", "low", "medium", "high")
-# Gemini 2.5 counts tokens instead. The figures are those of Google's OpenAI-compatible endpoint.
+# Gemini 2.5 takes a number of tokens instead. The numbers are those of Google's OpenAI-compatible endpoint.
 _BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24576}
 
 
 def system_of(messages: tuple[Message, ...]) -> dict[str, Any] | None:
-    """What the system says, which the protocol keeps apart from the conversation."""
+    """Return the system's messages, which the protocol keeps apart from the conversation."""
     texts: list[dict[str, str]] = []
     for message in messages:
         if message.role != "system":
@@ -46,46 +59,47 @@ def system_of(messages: tuple[Message, ...]) -> dict[str, Any] | None:
             if isinstance(part, TextPart):
                 texts += [{"text": part.text}] if part.text else []
             elif not isinstance(part, CachePoint):
-                raise MisuseError(f"Gemini takes no {type(part).__name__} in a message of the role 'system'.")
+                raise unsupported_part("Gemini", part, "system")
     return {"parts": texts} if texts else None
 
 
 def conversation_of(messages: tuple[Message, ...], maker: str) -> list[dict[str, Any]]:
-    """Contents of the user and the model. Results of tools are the user's, and all of one turn are in one content.
+    """Return the contents of the user and the model. Tool results belong to the user.
 
-    Signatures, thoughts and raw parts go back only if `maker`, the server that is asked, has made them.
+    Consecutive messages of one side become one content. `maker` is the provider name of the server. Signatures,
+    reasoning and raw parts of another provider are left out.
 
     Raises:
-        MisuseError: the protocol has no place for something in it.
+        MisuseError: the protocol cannot carry a part or a field of the messages.
     """
     names = {part.id: part.name for message in messages for part in message.tool_calls}
     contents: list[dict[str, Any]] = []
     for message in messages:
-        if message.extra:
-            raise MisuseError(f"Gemini's messages have no field {next(iter(message.extra))!r}.")
+        check_fields("Gemini", message)
         if message.role == "system":
             continue
         if message.role == "assistant":
-            role, parts = "model", list(_answered(message.parts, maker))
+            role, parts = "model", list(_model_parts(message.parts, maker))
         else:
-            role, parts = "user", [told for part in message.parts for told in _asked(message.role, part, names, maker)]
+            role = "user"
+            parts = [item for part in message.parts for item in _user_parts(message.role, part, names, maker)]
         if parts and contents and contents[-1]["role"] == role:
             contents[-1]["parts"] += parts
-        elif parts:  # the API refuses empty ones
+        elif parts:  # the API rejects empty contents
             contents.append({"role": role, "parts": parts})
     if not contents:
-        raise MisuseError("Gemini needs at least one message that is not the system's, with something in it.")
+        raise no_messages("Gemini")
     return contents
 
 
-def _answered(parts: Iterable[Part], maker: str) -> Iterator[dict[str, Any]]:
-    """The parts of the model's turn: each signature goes back in the part that it came in."""
+def _model_parts(parts: Iterable[Part], maker: str) -> Iterator[dict[str, Any]]:
+    """Yield the parts of the model's turn. Each signature goes back in the part in which it arrived."""
     is_first_call = True
     for part in parts:
         signature = _signature(part, maker)
         signed = {"thoughtSignature": signature} if signature else {}
         match part:
-            case TextPart() | RefusalPart() if part.text or signed:  # a signature may come in a part without text
+            case TextPart() | RefusalPart() if part.text or signed:  # a part without text may have a signature
                 yield {"text": part.text, **signed}
             case ReasoningPart(provider=provider) if provider == maker and (part.text or signed):
                 yield {"text": part.text, "thought": True, **signed}
@@ -98,9 +112,9 @@ def _answered(parts: Iterable[Part], maker: str) -> Iterator[dict[str, Any]]:
                 yield {**_file(part, maker), **signed}
             case RawPart(provider=provider) if provider == maker:
                 yield dict(part.data)
-            case ToolResultPart():
-                raise MisuseError("Gemini takes no ToolResultPart in a message of the role 'assistant'.")
-            case _:  # what another vendor wants back is of no use here, and Gemini finds by itself what it can keep
+            case ToolResultPart() | Pending():
+                raise unsupported_part("Gemini", part, "assistant")
+            case _:  # parts of another provider, and cache points: Gemini caches prompts automatically
                 pass
 
 
@@ -112,13 +126,13 @@ def _call(part: ToolCallPart) -> dict[str, Any]:
 def _signature(part: Part, maker: str) -> str | None:
     if not isinstance(part, (TextPart, ReasoningPart, ToolCallPart, FilePart)) or part.provider not in (None, maker):
         return None
-    if part.signature is None and isinstance(part, ToolCallPart) and part.extra:  # as the compatible endpoint sends it
+    if part.signature is None and isinstance(part, ToolCallPart) and part.extra:  # the form of the compatible endpoint
         google = object_of(object_of(part.extra.get("extra_content")).get("google"))
         return text_of(google.get("thought_signature")) or None
     return part.signature
 
 
-def _asked(role: str, part: Part, names: Mapping[str, str], maker: str) -> Iterator[dict[str, Any]]:
+def _user_parts(role: Role, part: Part, names: Mapping[str, str], maker: str) -> Iterator[dict[str, Any]]:
     match part:
         case TextPart() | RefusalPart():
             if part.text:
@@ -132,14 +146,14 @@ def _asked(role: str, part: Part, names: Mapping[str, str], maker: str) -> Itera
         case CachePoint():
             pass
         case _:
-            raise MisuseError(f"Gemini takes no {type(part).__name__} in a message of the role {role!r}.")
+            raise unsupported_part("Gemini", part, role)
 
 
 def _result(part: ToolResultPart, names: Mapping[str, str], maker: str) -> dict[str, Any]:
     name = part.name or names.get(part.id)
     if not name:
         raise MisuseError(
-            f"Gemini needs the name of the tool that gave the result {part.id!r}: no call of the conversation has this "
+            f"Gemini needs the name of the tool for the result {part.id!r}, and no call of the conversation has this "
             "id. Pass ToolResultPart(…, name=…)."
         )
     files: list[dict[str, Any]] = []
@@ -147,39 +161,30 @@ def _result(part: ToolResultPart, names: Mapping[str, str], maker: str) -> dict[
         if isinstance(item, FilePart):
             files.append(_file(item, maker))
         elif not isinstance(item, (TextPart, CachePoint)):
-            raise MisuseError(f"Gemini takes text and files as the result of a tool, not {type(item).__name__}.")
-    told = part.text if part.outcome in ("ok", "error") else result_text(part, part.text)
+            raise unsupported_result("Gemini", item)
+    text = part.text if part.outcome in ("ok", "error") else result_text(part, part.text)
     return {
         **({"id": part.id} if part.id else {}),
         "name": name,
-        "response": {"error" if part.is_error else "output": told},
+        "response": {"error" if part.is_error else "output": text},
         **({"parts": files} if files else {}),
     }
 
 
 def _file(part: FilePart, maker: str) -> dict[str, Any]:
-    if part.file_id is not None:
-        if part.provider not in (None, maker):
-            raise MisuseError(f"The file {part.file_id!r} is stored at {part.provider}, so Gemini cannot read it.")
-        return _place(part, part.file_id)
-    if part.data is None:
-        if part.url is None:
-            raise MisuseError("This FilePart has no content. Pass data, url or file_id.")
-        return _place(part, part.url)
-    if "*" in part.media_type:
-        raise MisuseError(
-            f"Gemini needs the exact media type of a file's data, such as image/png, not {part.media_type}."
-        )
-    return {"inlineData": {"mimeType": part.media_type, "data": base64.b64encode(part.data).decode()}}
+    check_readable("Gemini", part, maker)
+    if part.data is None or part.file_id is not None:
+        return _file_data(part, part.file_id or part.url or "")
+    return {"inlineData": {"mimeType": part.media_type, "data": base64_of(part.data)}}
 
 
-def _place(part: FilePart, uri: str) -> dict[str, Any]:
+def _file_data(part: FilePart, uri: str) -> dict[str, Any]:
     kind = mimetypes.guess_type(uri.partition("?")[0])[0] if "*" in part.media_type else part.media_type
     return {"fileData": {"fileUri": uri, **({"mimeType": kind} if kind else {})}}
 
 
-def told_tools(tools: tuple[ToolSpec | Mapping[str, Any], ...] | None) -> list[Mapping[str, Any]] | None:
-    """The definitions of tools: all functions in one entry, then those that only Gemini knows, as they are."""
+def tools_of(tools: tuple[ToolSpec | Mapping[str, Any], ...] | None) -> list[Mapping[str, Any]] | None:
+    """Return the definitions of tools: one entry with all functions, then Gemini's own tools, unchanged."""
     if not tools:
         return None
     functions: list[dict[str, Any]] = []
@@ -189,23 +194,22 @@ def told_tools(tools: tuple[ToolSpec | Mapping[str, Any], ...] | None) -> list[M
             described = {"description": tool.description} if tool.description else {}
             functions.append({"name": tool.name, **described, "parametersJsonSchema": tool.parameters})
         elif tool.keys() & {"type", "function", "input_schema", "parameters"}:
-            raise MisuseError(f"This tool has fields that only another provider knows: {shown(tool)}.")
+            raise foreign_tool(tool)
         else:
             others.append(tool)
     return [*([{"functionDeclarations": functions}] if functions else []), *others]
 
 
-def told_choice(parameters: Parameters) -> dict[str, Any] | None:
-    """Which tool to call. A strict tool has its arguments validated also where the model is free to call none."""
+def tool_config(parameters: Parameters) -> dict[str, Any] | None:
+    """Return the tool choice. With a strict tool, Gemini validates arguments even if the model may call no tool."""
     choice = parameters.tool_choice
-    if parameters.parallel_tool_calls is False:
-        raise MisuseError("Gemini can't be told to call one tool at a time: leave out parallel_tool_calls.")
+    check_parallel("Gemini", parameters)
     if choice is not None and not isinstance(choice, str):
         if "functionCallingConfig" in choice or "retrievalConfig" in choice:
             return dict(choice)
         if "mode" in choice:
             return {"functionCallingConfig": choice}
-        raise MisuseError(f"This tool_choice has fields that only another provider knows: {shown(choice)}.")
+        raise foreign_value("tool_choice", choice)
     is_strict = any(isinstance(tool, ToolSpec) and tool.strict for tool in parameters.tools or ())
     match choice:
         case None if not is_strict:
@@ -222,10 +226,10 @@ def told_choice(parameters: Parameters) -> dict[str, Any] | None:
 
 
 def generation_config(parameters: Parameters, model: str) -> dict[str, Any]:
-    """How to answer.
+    """Return the sampling parameters, the effort and the response format.
 
     Raises:
-        MisuseError: the model knows no such effort or form.
+        MisuseError: the model has no such effort, or the response format belongs to another vendor.
     """
     stops = parameters.stop_sequences
     optional = {
@@ -249,7 +253,7 @@ def _form(parameters: Parameters) -> Mapping[str, Any]:
     if isinstance(form, str):
         return {"responseMimeType": "application/json"}
     if not form.keys() <= {"responseMimeType", "responseSchema", "responseJsonSchema"}:
-        raise MisuseError(f"This response_format has fields that only another provider knows: {shown(form)}.")
+        raise foreign_value("response_format", form)
     return form
 
 
@@ -257,11 +261,10 @@ def _thinking(effort: str | None, model: str) -> dict[str, Any] | None:
     if effort is None:
         return None
     name = model.rpartition("/")[2]
-    if effort not in (*_LEVELS, "none"):
-        raise MisuseError(f"Gemini's models know the efforts none, {', '.join(_LEVELS)}, not {effort!r}.")
+    check_effort("Gemini", effort, ("none", *_LEVELS))
     if effort == "none":
         if name.startswith(("gemini-3", "gemini-2.5-pro")):
-            raise MisuseError(f"{name} always thinks: effort='minimal' comes nearest to none.")
+            raise MisuseError(f"{name} always thinks, so it has no effort 'none'. Pass effort='minimal'.")
         return {"thinkingBudget": 0}
     if name.startswith("gemini-2.5"):
         return {"thinkingBudget": _BUDGETS[effort], "includeThoughts": True}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from math import inf
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, Unpack
 from urllib.parse import urlsplit
 
 import attrs
@@ -17,20 +17,24 @@ from reactivex import Observable, abc
 from reactivex import operators as ops
 
 from ..bridges import astream, stream
-from ..errors import BadRequest, ProviderError, Timeout
+from ..errors import ProviderError, Timeout
 from ..events import Service
+from ..extensible import state_of
 from ..llm import LLM, Fields
 from ..misuse import MisuseError
 from ..operators.attempts import RETRIED_ABOVE, retried
 from ..operators.backoff import is_retryable
+from ..operators.reading import read_files
 from ..runtime.scheduler import scheduler_for
 from ..runtime.source import Source, connect
 from ..secrecy import is_secret
 from ..values.chunk import Chunk
 from ..values.parameters import Settings, number
+from ..values.preview import Preview
 from ..values.request import Prompt, Request
-from ..wire.http import Signing, Timeouts, address, post, timeouts_of
+from ..wire.http import Signing, address, post
 from ..wire.sse import DEFAULT_LIMIT, SSEDecoder
+from ..wire.timeouts import Timeouts, timeouts_of
 from ._arguments import (
     check_base,
     check_client,
@@ -38,16 +42,22 @@ from ._arguments import (
     check_given_headers,
     check_key,
     check_model,
+    key_from,
     without_credentials,
 )
-from ._documents import names_of_models
+from ._attachments import check_files
+from ._decoding import Decoder, Frames
+from ._documents import encoded, json_of, provider_error, unwritable
+from ._exchange import Exchange
+from ._models import listed
+from ._parameters import check_tools
 from ._pickling import check_key_again, pickled
-from ._reader import Again, Decoder, Frames, Reader, Rest
+from ._reader import Reader
 from ._secrets import Secrets
 
 if TYPE_CHECKING:
     from ..wire.clients import Client
-    from .preview import Preview
+    from ..wire.repeats import Sending
 
 __all__ = ["Decoder", "Frames", "HTTPProvider"]
 
@@ -55,8 +65,13 @@ T = TypeVar("T")
 
 
 class HTTPFields(Fields, total=False):
-    """The keywords that all HTTP providers add to those of an LLM."""
+    """The keywords that the constructors of all HTTP providers accept, besides `model`."""
 
+    api_key: str | None
+    base_url: str | None
+    client: Client | None
+    headers: Mapping[str, str] | None
+    timeout: Timeouts | float | None
     event_limit: int
     max_retries: int
 
@@ -76,7 +91,7 @@ class HTTPProvider(LLM):
         headers: further headers. They win over the provider's own headers.
         timeout: `Timeouts`. One number limits every wait; None disables all limits.
         event_limit: the maximum size of one event of a stream in bytes; 8 MiB by default. A larger value also raises
-            the limit of an answer that is not streamed. See the page on bounds.
+            the other limits on the size of an answer. See the page on bounds.
         max_retries: how often to retry a transient failure before the first chunk, as `retry` does. A `Timeout` is not
             retried. Inside `retry`, and for all but the last model of `fallback` and `hedge`, the provider does not
             retry, because the combinator does.
@@ -85,9 +100,8 @@ class HTTPProvider(LLM):
     _shared_by_copies: ClassVar[tuple[str, ...]] = (*LLM._shared_by_copies, "client")
     # The fields that the provider adds to the body on its own. It retries without those that a server rejects by name.
     _UNASKED: ClassVar[tuple[str, ...]] = ()
-    # What the list of providers tells: the environment variables of the key, and what a request may have.
-    _KEYS: ClassVar[tuple[str, ...]] = ()
-    _OFFERS: ClassVar[frozenset[str]] = frozenset()
+    # Whether errors keep the exceptions of the client as causes. A program that passes its own client knows them.
+    _KEEPS_CAUSES: ClassVar[bool] = False
 
     model: str = field(validator=check_model)
     api_key: str | None = field(default=None, kw_only=True, repr=False, validator=optional(check_key))
@@ -100,32 +114,28 @@ class HTTPProvider(LLM):
     event_limit: int = field(default=DEFAULT_LIMIT, kw_only=True, validator=number(1, whole=True))
     max_retries: int = field(default=2, kw_only=True, validator=number(0, whole=True))
 
-    def __init__(
-        self,
-        model: str,
-        *,
-        api_key: str | None = None,
-        base_url: str | None = None,
-        client: Client | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout: Timeouts | float | None = Timeouts(),
-        **settings: Unpack[HTTPFields],
-    ) -> None:
-        self._settle(
-            model=model,
-            api_key=api_key,
-            base_url=base_url,
-            client=client,
-            headers=headers,
-            timeout=timeout,
-            **settings,
-        )
+    def __init__(self, model: str, **settings: Unpack[HTTPFields]) -> None:
+        self._settle(model=model, **settings)
 
     def __getstate__(self) -> tuple[dict[str, Any] | None, dict[str, Any]]:
         """Return the state without the `api_key`. The unpickled model reads the environment variable."""
-        state: Any = object.__getstate__(self)
-        parts = cast("tuple[Any, Any]", state if isinstance(state, tuple) else (None, state))
-        return parts[0], pickled(type(self).__name__, parts[1])
+        values, fields = state_of(self)
+        return values, pickled(type(self).__name__, fields)
+
+    def kind(self, request: Request) -> Literal["llm", "chat_model"]:
+        """Return ``"chat_model"``: the protocol carries conversations."""
+        return "chat_model"
+
+    @property
+    def _own_headers(self) -> dict[str, str]:
+        """The user's headers, with their names in lower case."""
+        return {name.lower(): value for name, value in (self.headers or {}).items()}
+
+    def _key_or(self, *variables: str) -> str:
+        """Return the `api_key`, else the key in the first of these environment variables that is set, else ``""``."""
+        if self.api_key:
+            return self.api_key.strip()
+        return next((key for variable in variables if (key := key_from(variable))), "")
 
     def _url(self, request: Request) -> str:
         raise NotImplementedError
@@ -143,7 +153,7 @@ class HTTPProvider(LLM):
         """Return the framing of the stream: server-sent events, unless a provider overrides this method."""
         return SSEDecoder(limit=self.event_limit)
 
-    def _signing(self, request: Request) -> Signing | None:
+    def _signing(self, request: Request, method: str = "POST") -> Signing | None:
         """Return the function that signs a request before it is sent; None if a header carries the key."""
         return None
 
@@ -151,7 +161,11 @@ class HTTPProvider(LLM):
         raise NotImplementedError
 
     def _error(self, status: int, body: bytes, headers: Mapping[str, str]) -> ProviderError:
-        raise NotImplementedError
+        return provider_error(json_of(body), body, status=status, headers=headers)
+
+    def _pictures(self) -> tuple[str, tuple[str, ...]]:
+        """Return the name of the provider for error messages, and the subtypes of image/ that it reads."""
+        return type(self).__name__, self.declaration.pictures
 
     def _resumed(self, decoder: Decoder) -> str | None:
         """Return the URL of the rest of an answer after the connection broke; None if the server does not keep it."""
@@ -175,7 +189,7 @@ class HTTPProvider(LLM):
             own = self._headers(request)
         except MisuseError:  # the key is missing; the request raises for it
             own = {}
-        headers = {**own, **{name.lower(): value for name, value in (self.headers or {}).items()}}
+        headers = {**own, **self._own_headers}
         return self._digest({**dict.fromkeys(_HOW), "base_url": self._url(request), "headers": headers})
 
     def service(self, request: Request) -> Service:
@@ -191,42 +205,47 @@ class HTTPProvider(LLM):
         """The address, the headers and the body of a request."""
         url = self._url(request)
         address(url)  # raises MisuseError for an invalid URL
+        vendor, pictures = self._pictures()
+        request = check_files(request, vendor, pictures, self.declaration.picture_bytes)
         try:
             check_extra(request.extra)
             fields = self._body(request)
+            check_tools(request, vendor, self.declaration.tool_names)
         except (TypeError, ValueError, RecursionError) as error:
             if isinstance(error, MisuseError):
                 raise
-            raise MisuseError(f"The request cannot be written as JSON: {error}.") from None
+            raise unwritable(error) from None
         if request.extra:
             fields = {name: value for name, value in fields.items() if request.extra.get(name, value) is not None}
         headers = {
             "content-type": "application/json",
             "accept": "application/json" if request.stream is False else "text/event-stream",
             **self._headers(request),
-            **{name.lower(): value for name, value in (self.headers or {}).items()},
+            **self._own_headers,
         }
         if not self.api_key and self.api_key is not None:
             check_key_again(self.api_key, headers)
         return url, headers, fields
 
     def preview(self, prompt: Prompt, **settings: Unpack[Settings]) -> Preview:
-        """Return the HTTP request that this prompt becomes, without its secrets; nothing is sent.
+        """Return the HTTP request that this prompt becomes, without its secrets; nothing is sent. Files are read.
 
         Headers that only the HTTP client adds are not shown, and neither is a signature.
 
         Raises:
             MisuseError: the request can't be sent.
         """
-        from .preview import Preview
-
         llm = self.bind(**settings) if settings else self
-        request = Request.ask(prompt, llm.parameters)
+        prompt = prompt.updated(settings) if isinstance(prompt, Request) else prompt  # as in `invoke`
+        request = read_files(Request.ask(prompt, llm.parameters))
+        if request.shape is not None:
+            request = llm._plan(request).request
         url, headers, _ = self._written(request)
-        _, target, _ = address(url)
+        _, target, login = address(url)
+        headers = {**headers, **login}
         secrets = Secrets(request, headers, self.headers or ())
         shown = {name: "***" if is_secret(name) else secrets.blanked(value) for name, value in headers.items()}
-        body = msgspec.json.encode(self._written(request.without_secrets())[2])
+        body = encoded(self._written(request.without_secrets())[2])
         return Preview("POST", secrets.blanked(target), shown, msgspec.json.decode(body))
 
     def models(self) -> tuple[str, ...]:
@@ -250,61 +269,54 @@ class HTTPProvider(LLM):
     def _listed(self) -> Observable[tuple[str, ...]]:
         url = self._models_url()
         if url is None:
-            raise MisuseError(f"{type(self).__name__} has no list of its models here.")
-        request = Request.ask("", self.parameters)
-        own = {name.lower(): value for name, value in (self.headers or {}).items()}
-        headers = {"accept": "application/json", **self._headers(request), **own}
-        secrets = Secrets(request, headers, self.headers or ())
-        pieces = post(
+            raise MisuseError(f"{self._pictures()[0]} has no list of its models.")
+        return listed(self._fetched, url)
+
+    def _fetched(
+        self, url: str, body: bytes = b"", media_type: str = "", method: Literal["POST", "GET"] = "GET"
+    ) -> Observable[bytes]:
+        """Return the response to a request that asks for no answer of the model, such as for a list."""
+        request = Request.ask("", self.parameters.updated({"stream": False}))
+        headers = {"accept": "application/json", **self._headers(request), **self._own_headers}
+        if media_type:
+            headers["content-type"] = media_type
+        secrets = Secrets(request, headers, self.headers or (), keeps_causes=self._KEEPS_CAUSES)
+        signing = self._signing(request, method)
+        pieces = self._send(url, body, headers, self.timeout, secrets.send, signing, method, is_whole=True)
+        return pieces.pipe(ops.catch(lambda error, _: rx.throw(secrets.clean(error))))
+
+    def _send(
+        self,
+        url: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        timeouts: Timeouts,
+        sending: Sending,
+        signing: Signing | None,
+        method: Literal["POST", "GET"],
+        *,
+        is_whole: bool,
+    ) -> Observable[bytes]:
+        """Return the bytes of the response to a request, as `post` does. An adapter sends with another client."""
+        return post(
             url,
-            b"",
+            body,
             headers=headers,
             failure=self._error,
             client=self.client,
-            timeouts=_needed(self.timeout, streams=False),
-            sending=secrets.send,
-            method="GET",
-        )
-        return pieces.pipe(
-            ops.catch(lambda error, _: rx.throw(secrets.clean(error))), ops.to_list(), ops.map(names_of_models)
+            timeouts=timeouts,
+            sending=sending,
+            signing=signing,
+            method=method,
+            is_whole=is_whole,
         )
 
     def chunks(self, request: Request) -> Observable[Chunk]:
         """Stream the answer. If `request.stream` is False, request the whole answer, as one chunk."""
         url, headers, fields = self._written(request)
-        _, _, credentials = address(url)
-        try:
-            body = msgspec.json.encode(fields)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise MisuseError(f"The request cannot be written as JSON: {error}.") from None
         timeouts = _needed(self.timeout, streams=request.stream is not False)
-        secrets = Secrets(request, {**headers, **credentials}, self.headers or ())
-        asked = functools.partial(
-            post,
-            failure=self._error,
-            client=self.client,
-            timeouts=timeouts,
-            sending=secrets.send,
-            signing=self._signing(request),
-        )
-        send = functools.partial(asked, url, headers=headers)
-
-        def without_refused(error: BadRequest) -> Observable[bytes] | None:
-            """Repeat the request without those `_UNASKED` fields that the error names, if it names any."""
-            text = f"{error} {error.body}"
-            refused = {name for name in self._UNASKED if name in text and name in fields and name not in request.extra}
-            kept = {name: value for name, value in fields.items() if name not in refused}
-            return send(msgspec.json.encode(kept)) if refused else None
-
-        def rest(decoder: Decoder) -> Observable[bytes] | None:
-            """Request the rest of an answer after the connection broke, if the server keeps it."""
-            place = self._resumed(decoder)
-            if place is None:
-                return None
-            others = {name: value for name, value in headers.items() if name != "content-type"}
-            return asked(place, b"", headers=others, method="GET")
-
-        chunks = _read(send(body), self, request, secrets, without_refused, rest)
+        exchange = Exchange(self, request, url, headers, fields, timeouts)
+        chunks = _read(exchange.answer(), exchange)
         return _patient(chunks, self.max_retries, self.timeout.first_chunk) if self.max_retries else chunks
 
 
@@ -326,8 +338,8 @@ def _patient(chunks: Observable[Chunk], retries: int, within: float | None) -> S
     """Retry, unless an outer combinator does. The limit on the first chunk covers all attempts and waits."""
     again = retried(lambda: chunks, retries + 1, when=_is_passing, within=within)
 
-    def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
-        scheduler = scheduler_for(given)
+    def subscribe(observer: abc.ObserverBase[Chunk], requested: abc.SchedulerBase | None) -> abc.DisposableBase:
+        scheduler = scheduler_for(requested)
         return connect(chunks if scheduler.carried(RETRIED_ABOVE) else again, observer, scheduler)
 
     return Source(subscribe)
@@ -338,13 +350,11 @@ def _is_passing(error: Exception) -> bool:
     return is_retryable(error) and not isinstance(error, Timeout)
 
 
-def _read(
-    answer: Observable[bytes], llm: HTTPProvider, request: Request, secrets: Secrets, again: Again, rest: Rest
-) -> Observable[Chunk]:
+def _read(answer: Observable[bytes], exchange: Exchange) -> Source[Chunk]:
     """Return the chunks of a response."""
 
-    def subscribe(observer: abc.ObserverBase[Chunk], given: abc.SchedulerBase | None) -> abc.DisposableBase:
-        reader = Reader(observer, scheduler_for(given), llm, request, secrets, again, rest)
+    def subscribe(observer: abc.ObserverBase[Chunk], requested: abc.SchedulerBase | None) -> abc.DisposableBase:
+        reader = Reader(observer, scheduler_for(requested), exchange)
         reader.upstream.disposable = connect(answer, reader, reader.scheduler)
         return reader
 

@@ -1,27 +1,40 @@
-"""What comes back by Ollama's own protocol: JSON objects, one a line, of which the last says that it is done.
+"""The decoder of Ollama's own protocol: one JSON object per line. The last object has ``"done": true``.
 
-Answers of ``/api/generate`` have their text in another place, and are read, too.
+The decoder also reads answers of ``/api/generate``, which have their text in another field.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from ..bounds import CALLS
+from ..bounds import CALLS, PARTS
 from ..errors import Interrupted, ProtocolError, ProviderError, RxllmError
 from ..values.chunk import Chunk, join, text_chunk
-from ..values.message import FinishReason
-from ..values.parts import Part, ReasoningPart, TextPart, ToolCallPart
+from ..values.disk import type_of_bytes
+from ..values.parts import FilePart, Part, ReasoningPart, TextPart, ToolCallPart
 from ..values.usage import Usage
+from ..values.vocabulary import FinishReason, finish_of
 from ..wire.ndjson import NDJSONDecoder
-from ._content import Tally
-from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, provider_error, text_of
-from ._finish import broken_off, finish_of
+from ..wire.sse import is_json
+from ._content import Tally, bounded, bytes_of
+from ._documents import (
+    UNREADABLE,
+    count,
+    excerpt,
+    identity_of,
+    json_of,
+    list_of,
+    object_of,
+    provider_error,
+    tells_error,
+    text_of,
+)
+from ._finish import broken_off, word_of
 from ._ids import valid_id
+from ._limits import DEFAULT, WHOLE, Limits
 from ._ollama_turns import MAKER
 
 __all__ = ["OllamaDecoder", "whole_answer"]
@@ -31,6 +44,7 @@ class _Message(Struct, gc=False):
     content: Any = None
     thinking: Any = None
     tool_calls: Any = None
+    images: Any = None
 
 
 class _Line(Struct, gc=False):
@@ -39,11 +53,11 @@ class _Line(Struct, gc=False):
     error: Any = None
     logprobs: Any = None
     response: Any = None  # of /api/generate
-    thinking: Any = None  # likewise
+    thinking: Any = None  # of /api/generate
 
 
 class _Whole(_Line, gc=False):
-    """What the first line, the last one and those with calls say besides."""
+    """The further fields of the first line, of the last line and of lines with tool calls."""
 
     model: Any = None
     created_at: Any = None
@@ -54,46 +68,52 @@ class _Whole(_Line, gc=False):
 
 _decode_line = msgspec.json.Decoder(_Line).decode
 _decode_whole = msgspec.json.Decoder(_Whole).decode
+_FOREIGN = "The answer is not a response of Ollama's chat: it has no message. Check base_url."
 
 
 class OllamaDecoder:
-    """One stream. Complete on a line that is done, if no error came."""
+    """Decodes one stream, which is complete after a line with ``"done": true``, unless an error arrived."""
 
-    __slots__ = ("_calls", "_decode", "_is_plain", "_spoken", "_tally", "complete", "ended", "failure", "seen")
+    __slots__ = ("_calls", "_is_plain", "_spoken", "_tally", "complete", "ended", "failure", "seen")
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits = DEFAULT) -> None:
         self.complete = False
         self.ended = False
         self.failure: ProviderError | None = None
-        self.seen = False  # a line of the protocol came
+        self.seen = False  # a line of the protocol arrived
         self._calls = 0
-        self._decode: Callable[[bytes], _Line] = _decode_line
-        self._is_plain = False  # the next text continues the last part, which is a text
-        self._spoken = False  # the model's name went out with the first chunk
-        self._tally = Tally()
+        self._is_plain = False  # the last part is text, so the next text continues it
+        self._spoken = False  # a chunk with the model's name was emitted
+        self._tally = Tally(limits)
 
     @property
     def finished(self) -> bool:
-        """Whether the end came, and no error."""
+        """Whether the answer ended without an error."""
         return self.complete
 
     def chunk(self, data: bytes) -> Chunk | None:
-        """What a line says."""
+        """Return the content of a line as a chunk; None if it has no content."""
         if self.ended:
             return None
         try:
-            line = self._decode(data)
-            message = line.message
-            if self._is_plain and message is not None and not (line.done or line.error or line.logprobs):
-                text = message.content
-                if text and type(text) is str and not (message.thinking or message.tool_calls):
-                    return text_chunk(text)
+            if self._is_plain:
+                line = _decode_line(data)
+                message = line.message
+                if message is not None and not (line.done or line.error or line.logprobs):
+                    text = message.content
+                    if text and type(text) is str and not (message.thinking or message.tool_calls or message.images):
+                        return text_chunk(text)
             return self._read(_decode_whole(data), data)
         except UNREADABLE as error:
-            raise ProtocolError(f"A line is not a response of Ollama's chat: {error}.", frame=data) from None
+            if document := list_of(json_of(data)):
+                raise provider_error(document, data) from None
+            raise ProtocolError(
+                f"The server sent a line that is not a response of Ollama's chat: {error}. It begins: {excerpt(data)}",
+                frame=data,
+            ) from None
 
     def rest(self) -> Chunk | None:
-        """Nothing is held back."""
+        """Return None: the decoder holds back no content."""
         return None
 
     def _read(self, line: _Whole, data: bytes) -> Chunk | None:
@@ -101,18 +121,23 @@ class OllamaDecoder:
             self.complete = False
             raise provider_error(json_of(data), data)
         self.seen = self.seen or line.message is not None or line.response is not None
+        if not (self.seen or line.model or line.done) and object_of(document := json_of(data)):
+            raise provider_error(document, data) if tells_error(document) else ProtocolError(_FOREIGN, frame=data)
         message = line.message or _Message()
         parts: list[Part] = []
         if thought := text_of(message.thinking or line.thinking):
             parts.append(ReasoningPart(thought, provider=MAKER))
         if text := text_of(message.content or line.response):
             parts.append(TextPart(text))
+        parts += map(_image, bounded(list_of(message.images), PARTS, "pictures"))
         parts += [self._call(object_of(call), line.created_at) for call in list_of(message.tool_calls)]
         raw, finish = self._ended(line) if line.done else (None, None)
         if parts:
             self._is_plain = self._tally.add(parts)
         usage = _usage(line)
         logprobs = list_of(line.logprobs)
+        if logprobs:
+            self._tally.hold_logprobs(logprobs)
         if not (parts or finish or usage or logprobs):
             return None
         first, self._spoken = not self._spoken, True
@@ -128,15 +153,15 @@ class OllamaDecoder:
         )
 
     def _ended(self, line: _Whole) -> tuple[str | None, FinishReason]:
-        """The reason of the end; older servers give none."""
-        raw = text_of(line.done_reason) or None
+        """Return the reason of the end. Older servers send none."""
+        raw = word_of(line.done_reason) or None
         finish = finish_of(raw) if raw else "stop"
         self.failure = broken_off(raw)
         self.ended, self.complete = True, self.failure is None
         return raw, "tool_call" if finish == "stop" and self._calls else finish
 
     def _call(self, call: dict[str, Any], created: object) -> ToolCallPart:
-        """A call, which comes whole."""
+        """Return a tool call, which arrives whole."""
         index, self._calls = self._calls, self._calls + 1
         if self._calls > CALLS:
             raise ProtocolError(f"The response has more than {CALLS:,} tool calls.")
@@ -144,26 +169,31 @@ class OllamaDecoder:
         arguments = function.get("arguments")
         if not isinstance(arguments, str):
             arguments = msgspec.json.encode(object_of(arguments)).decode()
-        # Older servers give no ids. One that is made of the time differs from those of other turns.
+        # Older servers send no ids. A generated id contains the time, so that it is unique in a conversation.
         identity = identity_of(call.get("id")) or valid_id(f"{text_of(created)} {index}", r"\w+")
         return ToolCallPart(identity, text_of(function.get("name")), arguments, index, provider=MAKER)
 
 
+def _image(data: object) -> FilePart:
+    content = bytes_of(data, "A picture")
+    return FilePart(type_of_bytes(content) or "image/*", content, provider=MAKER)
+
+
 def _usage(line: _Whole) -> Usage | None:
-    told = Usage(input_tokens=count(line.prompt_eval_count), output_tokens=count(line.eval_count))
-    return told if told != Usage() else None
+    usage = Usage(input_tokens=count(line.prompt_eval_count), output_tokens=count(line.eval_count))
+    return usage if usage != Usage() else None
 
 
 def whole_answer(body: bytes) -> Chunk:
-    """The answer that was not streamed, or that came in lines all the same.
+    """Return a whole answer: one document, or lines, because some servers stream in any case.
 
     Raises:
-        ProviderError: the body is an error, although its status was 200.
-        ProtocolError: the body is neither.
-        Interrupted: the lines break off.
+        ProviderError: the body is an error although its status is 200.
+        ProtocolError: the body is neither an answer nor an error.
+        Interrupted: the last line is missing.
     """
-    decoder = OllamaDecoder()
-    is_document = json_of(body) is not None
+    decoder = OllamaDecoder(WHOLE)
+    is_document = is_json(body)
     frames = NDJSONDecoder(limit=len(body) + 1)
     lines = [body] if is_document else [line for _, line in (*frames.feed(body), *frames.flush())]
     chunks: list[Chunk] = []
@@ -172,7 +202,7 @@ def whole_answer(body: bytes) -> Chunk:
         if decoder.failure:
             raise decoder.failure
         if not decoder.seen:
-            raise ProtocolError("The answer is not a response of Ollama's chat: it has no message.", frame=body)
+            raise ProtocolError(_FOREIGN, frame=body)
         if not is_document and not decoder.complete:
             raise Interrupted("The answer ended before its last line.")
     except RxllmError as error:

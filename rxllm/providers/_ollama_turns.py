@@ -1,8 +1,7 @@
-"""Conversations as Ollama writes them: a message has its text, its thoughts, its images and its calls in fields."""
+"""The writer of Ollama's messages, which keep text, reasoning, images and tool calls in separate fields."""
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +10,6 @@ from ..values.message import Message
 from ..values.parts import (
     CachePoint,
     FilePart,
-    Part,
     RawPart,
     ReasoningPart,
     RefusalPart,
@@ -19,8 +17,10 @@ from ..values.parts import (
     ToolCallPart,
     ToolResultPart,
 )
+from ._attachments import base64_of
 from ._documents import arguments_of
 from ._openai_turns import result_text
+from ._refusals import check_fields, unsupported_part, unsupported_result
 
 __all__ = ["conversation_of"]
 
@@ -28,16 +28,15 @@ MAKER = "ollama"
 
 
 def conversation_of(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
-    """The protocol's messages. Each result of a tool is a message of its own.
+    """Return the protocol's messages; each tool result becomes a message of its own.
 
     Raises:
-        MisuseError: the protocol has no place for something in it.
+        MisuseError: the protocol cannot carry a part or a field of the messages.
     """
     names: dict[str, str] = {}
     turns: list[dict[str, Any]] = []
     for message in messages:
-        if message.extra:
-            raise MisuseError(f"Ollama's messages have no field {next(iter(message.extra))!r}.")
+        check_fields("Ollama", message)
         names.update((call.id, call.name) for call in message.tool_calls)
         turns += _turns(message, names)
     return turns
@@ -57,7 +56,7 @@ def _turns(message: Message, names: dict[str, str]) -> Iterator[dict[str, Any]]:
             case ToolResultPart() if message.role in ("tool", "user"):
                 has_results = True
                 yield _result(part, part.name or names.get(part.id, ""))
-            case FilePart() if message.role in ("user", "tool"):
+            case FilePart() if message.role in ("user", "tool") or part.provider == MAKER:
                 images.append(_image(part))
             case ToolCallPart() if is_answer:
                 function = {"index": len(calls), "name": part.name, "arguments": arguments_of(part.arguments)}
@@ -67,13 +66,13 @@ def _turns(message: Message, names: dict[str, str]) -> Iterator[dict[str, Any]]:
             case RawPart() if is_answer:
                 pass  # it belongs to another provider
             case CachePoint():
-                pass  # the server finds by itself what it can keep
+                pass  # the server caches prompts automatically
             case _:
-                raise MisuseError(f"Ollama takes no {type(part).__name__} in a message of the role {message.role!r}.")
-    fields = {"thinking": "".join(thoughts), "images": images, "tool_calls": calls}
-    told = {name: value for name, value in fields.items() if value}
-    if texts or told or not has_results:
-        yield {"role": message.role, "content": "".join(texts), **told}
+                raise unsupported_part("Ollama", part, message.role)
+    optional = {"thinking": "".join(thoughts), "images": images, "tool_calls": calls}
+    fields = {name: value for name, value in optional.items() if value}
+    if texts or fields or not has_results:
+        yield {"role": message.role, "content": "".join(texts), **fields}
 
 
 def _result(part: ToolResultPart, name: str) -> dict[str, Any]:
@@ -82,7 +81,7 @@ def _result(part: ToolResultPart, name: str) -> dict[str, Any]:
         if isinstance(item, FilePart):
             images.append(_image(item))
         elif not isinstance(item, (TextPart, CachePoint)):
-            raise MisuseError(f"Ollama takes text and images as the result of a tool, not {type(item).__name__}.")
+            raise unsupported_result("Ollama", item)
     return {
         "role": "tool",
         "content": result_text(part, part.text),
@@ -92,9 +91,9 @@ def _result(part: ToolResultPart, name: str) -> dict[str, Any]:
     }
 
 
-def _image(part: Part) -> str:
-    if not isinstance(part, FilePart) or part.data is None:
-        raise MisuseError("Ollama takes the data of an image only, not its url or its id.")
+def _image(part: FilePart) -> str:
+    if part.data is None:
+        raise MisuseError("Ollama reads an image only from its data, not from a url or a file_id. Pass data.")
     if not part.media_type.startswith("image/"):
-        raise MisuseError(f"Ollama takes images only, not {part.media_type}.")
-    return base64.b64encode(part.data).decode()
+        raise MisuseError(f"Ollama accepts only images, not this {part.media_type} file.")
+    return base64_of(part.data)

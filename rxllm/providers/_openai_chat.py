@@ -1,25 +1,24 @@
 """The reader of OpenAI's chat and completions responses, from OpenAI and from compatible servers.
 
-`ChatDecoder` reads both the frames of a stream (`_Frame`) and whole responses (`_Answer`), which differ in one word.
+`ChatDecoder` reads both the frames of a stream (`Frame`) and whole responses (`Answer`), which differ in one word.
 A comment marks each place where the reader handles another server's deviation. The reader ignores unknown fields.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 from ..bounds import CALLS, PARTS
 from ..errors import ProtocolError, ProviderError
 from ..values.chunk import Chunk, text_chunk
 from ..values.parts import Part, RawPart, ReasoningPart, RefusalPart, TextPart
 from ..values.usage import Usage
+from ..values.vocabulary import finish_of
 from ._calls import Calls
 from ._choices import Choices
-from ._content import Files, Tally, bounded, citations
+from ._content import Files, Tally, bounded, citations, sources
 from ._details import Details
 from ._documents import (
     UNREADABLE,
@@ -32,69 +31,22 @@ from ._documents import (
     tells_error,
     text_of,
 )
-from ._finish import broken_off, finish_of, word_of
+from ._finish import broken_off, word_of
+from ._limits import DEFAULT, WHOLE, Limits
+from ._openai_frames import (
+    NO_CHOICE,
+    Choice,
+    Delta,
+    FirstChoice,
+    FirstFrame,
+    Frame,
+    decode_answer,
+    decode_first,
+    decode_frame,
+    decode_plain,
+)
 
 __all__ = ["ChatDecoder", "whole_answer"]
-
-
-# The fields of a frame. A field that servers fill in different ways is Any; the reader checks its type only if it is
-# set. So the common frame, a delta of plain text, costs one decoding and one check.
-class _Delta(Struct, gc=False):
-    content: Any = None
-    reasoning_content: Any = None
-    reasoning: Any = None
-    refusal: Any = None
-    tool_calls: Any = None
-    function_call: Any = None
-    images: Any = None  # OpenRouter
-    audio: Any = None
-    annotations: Any = None
-    reasoning_details: Any = None  # OpenRouter
-
-
-class _Choice(Struct, gc=False):
-    delta: _Delta | None = None
-    text: Any = None  # the completions protocol
-    finish_reason: Any = None
-    usage: Any = None  # Moonshot
-    logprobs: Any = None
-    error: Any = None  # OpenRouter
-    index: Any = None  # usually 0, see `Choices`
-
-
-class _Frame(Struct, gc=False):
-    choices: list[_Choice | None] | None = None
-    usage: Any = None
-    error: Any = None
-    x_groq: Any = None
-
-
-class _FirstChoice(_Choice, gc=False):
-    message: Any = None  # some gateways send a whole response as a stream of one frame
-
-
-class _First(_Frame, gc=False):
-    """A frame before the first chunk. Only these frames are read for the id and the model."""
-
-    choices: list[_FirstChoice | None] | None = None  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleVariableOverride]
-    id: Any = None
-    model: Any = None
-
-
-# A whole response has "message" in place of "delta". (Perplexity sends both in each frame; its message repeats all the
-# text so far.)
-class _WholeChoice(_Choice, gc=False):
-    delta: _Delta | None = msgspec.field(default=None, name="message")
-
-
-class _Answer(_First, gc=False):
-    choices: list[_WholeChoice | None] | None = None  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleVariableOverride]
-
-
-_decode_frame = msgspec.json.Decoder(_Frame).decode
-_decode_first = msgspec.json.Decoder(_First).decode
-_decode_answer = msgspec.json.Decoder(_Answer).decode
-_NO_CHOICE = _Choice()
 
 
 class ChatDecoder:
@@ -103,11 +55,13 @@ class ChatDecoder:
     __slots__ = (
         "_calls",
         "_choices",
+        "_cited",
         "_decode",
         "_details",
         "_files",
         "_id",
         "_is_plain",
+        "_is_usual",
         "_maker",
         "_model",
         "_spoken",
@@ -117,18 +71,22 @@ class ChatDecoder:
         "failure",
     )
 
-    def __init__(self, tools: Iterable[str] = (), audio_format: str = "", maker: str = "openai") -> None:
+    def __init__(
+        self, tools: Iterable[str] = (), audio_format: str = "", maker: str = "openai", limits: Limits = DEFAULT
+    ) -> None:
         self.complete = False
         self.ended = False
         self.failure: ProviderError | None = None
         self._maker = maker
         self._calls = Calls(tools, maker)
         self._details: Details | None = None
-        self._choices = Choices[_Choice]()
-        self._files = Files(audio_format)
-        self._tally = Tally()
-        self._decode: Callable[[bytes], _Frame] = _decode_first
+        self._choices: Choices[Choice] = Choices()
+        self._files = Files(audio_format, limits)
+        self._tally = Tally(limits)
+        self._decode: Callable[[bytes], Frame] = decode_first
+        self._cited = False  # the sources of the answer were emitted; Perplexity repeats them in each frame
         self._is_plain = False  # the next frame with only text continues a text, so it needs no bookkeeping
+        self._is_usual = True  # `decode_plain` has not failed; a server may send frames that it cannot read
         self._spoken = False  # the first chunk, with id and model, was emitted
         self._id = ""
         self._model = ""
@@ -140,6 +98,11 @@ class ChatDecoder:
 
     def chunk(self, data: bytes) -> Chunk | None:
         """Return the content of a frame as a chunk; None if it has no content."""
+        if self._is_plain and self._is_usual:
+            try:
+                return text_chunk(decode_plain(data).choices[0].delta.content)
+            except UNREADABLE:
+                self._is_usual = False
         try:
             frame = self._decode(data)
         except UNREADABLE as error:
@@ -173,11 +136,11 @@ class ChatDecoder:
 
     def rest(self) -> Chunk | None:
         """Return the parts that the decoder held back. Call it after the last frame."""
-        parts, logprobs, raw = self._heard(self._choices.released())
+        parts, logprobs, raw = self._content_of(self._choices.released())
         parts += self._calls.released(everything=True)
         parts += self._files.released()
         parts += self._detailed()
-        return self._said(parts, None, raw, logprobs)
+        return self._chunk_of(parts, None, raw, logprobs)
 
     def _other(self, data: bytes, error: Exception) -> Chunk | None:
         word = data.strip()
@@ -193,15 +156,18 @@ class ChatDecoder:
             f"The server sent a frame that is not a chunk of a chat completion: {error}.", frame=data
         ) from None
 
-    def read(self, frame: _Frame, data: bytes) -> Chunk | None:
+    def read(self, frame: Frame, data: bytes) -> Chunk | None:
         """Return the content of a frame or a whole response as a chunk; None if it has no content."""
         if self.ended:
             return None
         self._identify(frame)
-        first = next((choice for choice in frame.choices or () if choice), _NO_CHOICE)
+        first = next((choice for choice in frame.choices or () if choice), NO_CHOICE)
         choices = self._choices.taken(frame.choices, speaks=_speaks(first))
         self._is_plain = self._is_plain and self._choices.is_plain
-        parts, logprobs, raw = self._heard(choices)
+        parts, logprobs, raw = self._content_of(choices)
+        if not self._cited and (raw is not None or not frame.choices) and (cited := [*sources(data)]):
+            parts += cited
+            self._cited = True
         groq = object_of(frame.x_groq)
         usage = _usage(frame.usage or first.usage or groq.get("usage"))
         self._fail(frame, frame.error or first.error or groq.get("error"), raw, data)
@@ -211,19 +177,19 @@ class ChatDecoder:
             parts += self._calls.released(everything=True)
             parts += self._files.released()
             parts += self._detailed()
-        chunk = self._said(parts, usage, raw, logprobs)
+        chunk = self._chunk_of(parts, usage, raw, logprobs)
         if chunk is None and self.failure:
             raise self.failure
         return chunk
 
-    def _heard(self, choices: Iterable[_Choice]) -> tuple[list[Part], dict[str, list[object]], str | None]:
+    def _content_of(self, choices: Iterable[Choice]) -> tuple[list[Part], dict[str, list[object]], str | None]:
         """Return the parts of the choices, their logprobs, and the last finish_reason."""
         parts: list[Part] = []
         logprobs: dict[str, list[object]] = {}
         raw: str | None = None
         for choice in choices:
-            if isinstance(choice, _FirstChoice) and choice.delta is None and choice.message:
-                choice.delta = msgspec.convert(choice.message, _Delta)
+            if isinstance(choice, FirstChoice) and choice.delta is None and choice.message:
+                choice.delta = msgspec.convert(choice.message, Delta)
             parts += self._parts(choice)
             parts += self._calls.released(everything=False)
             for name, each in object_of(choice.logprobs).items():
@@ -232,7 +198,7 @@ class ChatDecoder:
             raw = _finish_word(choice) or raw
         return parts, logprobs, raw
 
-    def _said(
+    def _chunk_of(
         self,
         parts: Sequence[Part],
         usage: Usage | None = None,
@@ -242,9 +208,11 @@ class ChatDecoder:
         """Return a chunk, or None if it would be empty. The first chunk has the id, the model and the provider."""
         if parts:
             self._is_plain = self._tally.add(parts) and self._choices.is_plain and not self.ended
+        if logprobs:
+            self._tally.hold_logprobs(logprobs)
         if not (parts or usage or raw or logprobs):
             return None
-        first, self._spoken, self._decode = not self._spoken, True, _decode_frame
+        first, self._spoken, self._decode = not self._spoken, True, decode_frame
         return Chunk(
             parts=parts,
             usage=usage,
@@ -256,23 +224,23 @@ class ChatDecoder:
             provider=self._maker if first and (self._id or self._model) else None,
         )
 
-    def _begun(self, text: str, frame: _Frame) -> Chunk:
+    def _begun(self, text: str, frame: Frame) -> Chunk:
         """Return the chunk with the first text. This is a faster `read` for a frame with nothing but text."""
         self._identify(frame)
         self._choices.begin()
         self._tally.begin()
         self._is_plain = self._spoken = True
-        self._decode = _decode_frame
+        self._decode = decode_frame
         provider = self._maker if self._id or self._model else None
         return Chunk(text, id=self._id or None, model=self._model or None, provider=provider)
 
-    def _identify(self, frame: _Frame) -> None:
-        if isinstance(frame, _First):
+    def _identify(self, frame: Frame) -> None:
+        if isinstance(frame, FirstFrame):
             # Azure sends an empty id in its first frame, Snowflake in every frame.
             self._id = self._id or identity_of(frame.id)
             self._model = self._model or text_of(frame.model)
 
-    def _fail(self, frame: _Frame, error: object, raw: str | None, data: bytes) -> None:
+    def _fail(self, frame: Frame, error: object, raw: str | None, data: bytes) -> None:
         """Record the error that a frame reports. The decoder emits the frame's other content first."""
         if error:
             self.failure = provider_error({"error": error}, data)
@@ -281,16 +249,15 @@ class ChatDecoder:
         elif failure := broken_off(raw):
             self.failure = failure
 
-    def _parts(self, choice: _Choice) -> Iterator[Part]:
+    def _parts(self, choice: Choice) -> Iterator[Part]:
         if choice.delta is None:  # Together sends its text in both places, so read only one
             yield from self._content(choice.text)
             return
         delta = choice.delta
         # OpenRouter repeats this text in `reasoning_details`.
         reasoning = delta.reasoning_content or delta.reasoning
-        if isinstance(reasoning, str) and reasoning:
-            # A server that sends reasoning_content expects it back in the next request.
-            yield ReasoningPart(reasoning, provider=self._maker if delta.reasoning_content else None)
+        if reasoning and (thought := _joined(reasoning)):
+            yield ReasoningPart(thought, provider=self._maker)  # its server expects it back in the next request
         if delta.reasoning_details:
             self._details = self._details or Details(self._maker)
             self._details.add(delta.reasoning_details)
@@ -322,14 +289,20 @@ class ChatDecoder:
             if content:
                 yield TextPart(content)
             return
-        for item in bounded(list_of(content), PARTS, "parts"):  # Mistral
+        items = list_of(content) or list(filter(None, [object_of(content)]))
+        for item in bounded(items, PARTS, "parts"):  # Mistral
             match item:
                 case str(text) if text:
                     yield TextPart(text)
-                case {"type": "text", "text": str(text)} if text:
+                case {"text": str(text)} if text and object_of(item).get("type") in (None, "text", "output_text"):
                     yield TextPart(text)
-                case {"type": "thinking"} if text := _joined(object_of(item).get("thinking")):
-                    yield ReasoningPart(text)
+                case {"type": "thinking"}:
+                    text, signature = (
+                        _joined(object_of(item).get("thinking")),
+                        text_of(object_of(item).get("signature")),
+                    )
+                    if text or signature:
+                        yield ReasoningPart(text, signature or None, provider=self._maker)
                 case {"type": "reasoning"} if text := _joined(object_of(item).get("summary")):  # Databricks
                     yield ReasoningPart(text)
                 case {"type": "image_url"}:
@@ -338,20 +311,22 @@ class ChatDecoder:
                     yield from self._files.audio(
                         object_of(item).get("input_audio") or object_of(item).get("audio") or item
                     )
+                case {"type": str(kind)} if kind not in ("text", "output_text", "thinking", "reasoning"):
+                    yield RawPart(self._maker, object_of(item))  # such as Mistral's references
                 case _:
-                    pass
+                    pass  # an empty text
 
 
-def _finish_word(choice: _Choice) -> str | None:
+def _finish_word(choice: Choice) -> str | None:
     word = word_of(choice.finish_reason)
     return word if word not in ("", "null") else None  # DashScope sends "null" until the end
 
 
-def _speaks(choice: _Choice) -> bool:
+def _speaks(choice: Choice) -> bool:
     """Whether a choice has content, and not only a role or a finish_reason."""
     delta = choice.delta
     if delta is None:
-        return bool(choice.text) or bool(isinstance(choice, _FirstChoice) and choice.message)
+        return bool(choice.text) or bool(isinstance(choice, FirstChoice) and choice.message)
     return bool(
         delta.content
         or choice.text
@@ -373,11 +348,12 @@ def whole_answer(body: bytes, audio_format: str = "", maker: str = "openai") -> 
             other content.
         ProtocolError: the body is neither a chat completion nor an error.
     """
-    decoder = ChatDecoder((), audio_format, maker)
+    decoder = ChatDecoder((), audio_format, maker, WHOLE)
     try:
-        answer = _decode_answer(body)
+        answer = decode_answer(body)
         chunk = decoder.read(answer, body)
-        if rest := decoder.rest():  # without a finish_reason, `read` released nothing
+        # Without a finish_reason, `read` has released nothing.
+        if (chunk is None or chunk.raw_finish_reason is None) and (rest := decoder.rest()):
             chunk = chunk + rest if chunk else rest
     except UNREADABLE as error:
         if document := list_of(json_of(body)):
@@ -388,27 +364,32 @@ def whole_answer(body: bytes, audio_format: str = "", maker: str = "openai") -> 
         raise decoder.failure
     if not answer.choices:
         raise ProtocolError("The response is not a chat completion: it has no choices.", frame=body)
-    told = [choice for choice in answer.choices if choice is not None]
-    silent = all(choice.delta is None and choice.text is None for choice in told)
+    choices = [choice for choice in answer.choices if choice is not None]
+    silent = all(choice.delta is None and choice.text is None for choice in choices)
     if silent and (chunk is None or chunk.finish_reason in (None, "stop")):  # other reasons explain an empty message
         raise ProtocolError("The response is not a chat completion: its choice has no message.", frame=body)
     return chunk or Chunk()
 
 
 def _joined(texts: object) -> str:
-    """Return a text as it is; join the texts of a list of objects."""
+    """Return a text as it is; return the text of an object, and join those of a list of objects."""
     if isinstance(texts, str):
         return texts
-    return "".join([text_of(object_of(item).get("text")) for item in list_of(texts)])
+    items = list_of(texts) or [texts]
+    return "".join([text_of(object_of(item).get("text") or object_of(item).get("content")) for item in items])
 
 
 def _usage(document: object) -> Usage | None:
     if not object_of(document):
         return None
-    return Usage(
-        input_tokens=count(document, "prompt_tokens"),
-        output_tokens=count(document, "completion_tokens"),
-        cache_read_input_tokens=count(document, "prompt_tokens_details", "cached_tokens"),
+    cached = count(document, "prompt_tokens_details", "cached_tokens")
+    for name in ("prompt_cache_hit_tokens", "cached_tokens"):  # DeepSeek's and Moonshot's names for it
+        cached = count(document, name) if cached is None else cached
+    asked, answered = count(document, "prompt_tokens"), count(document, "completion_tokens")
+    return Usage(  # some gateways use the names of the Responses protocol
+        input_tokens=count(document, "input_tokens") if asked is None else asked,
+        output_tokens=count(document, "output_tokens") if answered is None else answered,
+        cache_read_input_tokens=cached,
         cache_creation_input_tokens=count(document, "prompt_tokens_details", "cache_write_tokens"),
         reasoning_output_tokens=count(document, "completion_tokens_details", "reasoning_tokens"),
     )

@@ -1,13 +1,12 @@
-"""What comes back by the Responses protocol, from OpenAI and the servers compatible with it.
+"""The decoder of the Responses protocol, for OpenAI and compatible servers.
 
-https://platform.openai.com/docs/api-reference/responses-streaming: an answer is a row of items (messages, reasoning,
-calls, the work of the server's own tools), and each event names the item that it belongs to. OpenAI numbers the items
-and the events. Some servers change an item's id from event to event; llama.cpp sends ids and no numbers. So an event
-belongs to the item with its number, else to the item with its id, else to the item that was opened last.
+https://platform.openai.com/docs/api-reference/responses-streaming: an answer is a list of items (messages, reasoning,
+tool calls, the work of the server's own tools), and each event names its item. OpenAI numbers the items and the events.
+Some servers change an item's id from event to event; llama.cpp sends ids without numbers. So an event belongs to the
+item with its number; without a number, to the item with its id; without both, to the latest item.
 
-What the server wants back of an item stands in `extra` as ``{"item": {…}}``, because the same vendor's chat protocol
-has other fields. An item that no part of ours can hold is a `RawPart` of the same form.
-It is one room because every event is read against the items that were opened before.
+The server requires some fields of an item in the next request. `extra` keeps them as ``{"item": {…}}``, because the
+same vendor's chat protocol has other fields. An item that no other part can hold becomes a `RawPart` of this form.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from ..errors import ProtocolError, ProviderError
 from ..values.chunk import Chunk, text_chunk
 from ..values.parts import FilePart, Part, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart
 from ..values.usage import Usage
+from ..values.vocabulary import finish_of
 from ._content import Tally, bounded, citations
 from ._documents import (
     UNREADABLE,
@@ -37,13 +37,14 @@ from ._documents import (
     tells_error,
     text_of,
 )
-from ._finish import broken_off, finish_of, word_of
+from ._finish import broken_off, word_of
+from ._limits import DEFAULT, WHOLE, Limits
 
 __all__ = ["ResponsesDecoder", "whole_response"]
 
 
 class _Event(Struct, gc=False):
-    """What is read of an event of text. All other events are decoded once more, as a whole."""
+    """The fields of a text event. The decoder decodes every other event again, as a document."""
 
     type: Any = None
     delta: Any = None
@@ -57,7 +58,7 @@ _decode = msgspec.json.Decoder(_Event).decode
 _TEXT = "response.output_text.delta"
 _CITATION = "response.output_text.annotation.added"
 _SUMMARY_PART = "response.reasoning_summary_part.added"
-_KINDS = {  # of the items that events without an item of their own belong to
+_KINDS = {  # for each type of event, the type of its item
     _TEXT: "message",
     _CITATION: "message",
     "response.refusal.delta": "message",
@@ -67,31 +68,40 @@ _KINDS = {  # of the items that events without an item of their own belong to
     "response.function_call_arguments.delta": "function_call",
     "response.custom_tool_call_input.delta": "custom_tool_call",
 }
+# The events that repeat a text when it is whole: the kind of the item, and the field of the text.
+_WHOLE = {
+    "response.output_text.done": ("message", "text"),
+    "response.refusal.done": ("message", "refusal"),
+    "response.function_call_arguments.done": ("function_call", "arguments"),
+    "response.custom_tool_call_input.done": ("custom_tool_call", "input"),
+}
 _BEGINNINGS = ("response.created", "response.queued", "response.in_progress")
 _ENDS = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
-_IN_PARTS = {  # fields of items whose meaning has a place in our parts
+_IN_PARTS = {  # the fields of items that the attributes of parts carry
     "type", "status", "role", "content", "arguments", "input", "call_id", "name", "summary", "encrypted_content",
 }  # fmt: skip
 
 
 class _Item:
-    """An item that was opened.
+    """An item of the answer.
 
     Attributes:
-        kind: its type.
-        place: its place among the items of the answer.
-        said: the number of characters of it that were emitted.
-        source: the field of a reasoning item whose text is emitted; a server may send both.
-        facts: what its maker wants back besides the text; None until they are known.
-        call: its place among the calls; None until it was emitted as one.
+        kind: the type of the item.
+        place: the position of the item in the answer.
+        emitted: the number of emitted characters.
+        source: for reasoning, the field whose text is emitted; a server may send the same reasoning in two fields.
+        facts: the further fields that the server requires back; None until the item has arrived.
+        call: the position among the tool calls; None until the call is emitted.
+        has_citations: whether citations of the item were emitted.
+        has_gap: whether the next text of the item begins a new paragraph.
     """
 
-    __slots__ = ("call", "facts", "has_citations", "has_gap", "kind", "place", "said", "source")
+    __slots__ = ("call", "emitted", "facts", "has_citations", "has_gap", "kind", "place", "source")
 
     def __init__(self, kind: str, place: int) -> None:
         self.kind = kind
         self.place = place
-        self.said = 0
+        self.emitted = 0
         self.source = ""
         self.facts: dict[str, Any] | None = None
         self.call: int | None = None
@@ -99,12 +109,12 @@ class _Item:
 
 
 class ResponsesDecoder:
-    """One stream. Complete on ``response.completed`` or ``response.incomplete``.
+    """Decodes one stream, which is complete after ``response.completed`` or ``response.incomplete``.
 
     Attributes:
         id: the id of the response.
-        background: whether the server goes on with the response when the connection breaks.
-        seen: the number of the last event; None where the server does not number events.
+        background: whether the server continues the response after the connection broke.
+        seen: the number of the last event; None if the server does not number events.
     """
 
     __slots__ = (
@@ -118,6 +128,7 @@ class ResponsesDecoder:
         "_last",
         "_maker",
         "_model",
+        "_named",
         "_opened",
         "_spoken",
         "_tally",
@@ -130,7 +141,13 @@ class ResponsesDecoder:
         "seen",
     )
 
-    def __init__(self, maker: str = "openai", custom: Collection[str] = (), keeper: str = "openai") -> None:
+    def __init__(
+        self,
+        maker: str = "openai",
+        custom: Collection[str] = (),
+        keeper: str = "openai",
+        limits: Limits = DEFAULT,
+    ) -> None:
         self.complete = False
         self.ended = False
         self.failure: ProviderError | None = None
@@ -139,51 +156,54 @@ class ResponsesDecoder:
         self.seen: int | None = None
         self._maker = maker
         self._keeper = keeper  # provider name of the raw items; a gateway's maker may differ
-        self._custom = custom  # names of the program's tools that take text; servers have such tools of their own, too
+        self._custom = custom  # the names of the program's tools that take text instead of JSON
         self._model = ""
-        self._items: dict[int | str, _Item] = {}  # by the server's number, or else its id
+        self._named = False  # a chunk with the model's name was emitted; llama.cpp sends the name only at the end
+        self._items: dict[int | str, _Item] = {}  # by the server's number, or by the id if there is no number
         self._last: _Item | None = None
         self._opened = self._calls = 0
-        self._thought = ""  # id of the reasoning that the next item directly follows
-        self._tally = Tally()
+        self._thought = ""  # the id of the reasoning directly before the next item
+        self._tally = Tally(limits)
         self._spoken = False
-        self._floor = -1  # events up to this number were read before the connection broke
-        self._is_plain = False  # text of the item of the number `_index` continues the text that was emitted last
+        self._floor = -1  # events up to this number arrived before the connection broke
+        self._is_plain = False  # the last part is the text of item `_index`, so text of this item continues it
         self._index: Any = None
 
     @property
     def finished(self) -> bool:
-        """Whether the end came, and no error."""
+        """Whether the answer ended without an error."""
         return self.complete
 
     def chunk(self, data: bytes) -> Chunk | None:
-        """What an event says."""
+        """Return the content of an event as a chunk; None if it has no content."""
         try:
             event = _decode(data)
         except UNREADABLE as error:
-            if self.ended or data.strip() in (b"", b"[DONE]"):  # OpenAI sends no such mark
+            if self.ended or data.strip() in (b"", b"[DONE]"):  # other servers send this marker
                 self.ended = self.complete
                 return None
-            raise ProtocolError(f"A frame is not an event of a response: {error}.", frame=data) from None
+            raise ProtocolError(
+                f"The server sent a frame that is not an event of a response: {error}.", frame=data
+            ) from None
         if self._is_plain and event.type == _TEXT and event.output_index == self._index and not event.logprobs:
             text = event.delta
             if text and type(text) is str:
                 self.seen = event.sequence_number
                 return text_chunk(text)
-        return None if self.ended or self._is_known(event.sequence_number) else self._read(event, data)
+        return None if self.ended or self._is_repeated(event.sequence_number) else self._read(event, data)
 
     def rest(self) -> Chunk | None:
-        """Nothing is held back."""
+        """Return None: the decoder holds back no content."""
         return None
 
     def resume(self) -> bool:
-        """Prepare to go on in another stream of the same response; whether that is possible."""
+        """Prepare for another stream of the same response. Return False if the server cannot resume the response."""
         if not self.background or not self.id or type(self.seen) is not int:
             return False
         self._floor, self._is_plain = self.seen, False
         return True
 
-    def _is_known(self, number: object) -> bool:
+    def _is_repeated(self, number: object) -> bool:
         if type(number) is not int:
             return False
         if number <= self._floor:
@@ -199,15 +219,17 @@ class ResponsesDecoder:
         fields = object_of(document)
         if kind == "response.output_item.added":
             item = object_of(fields.get("item"))
-            return self._said(self._open(self._place(event, item), item))
+            return self._chunk_of(self._open(self._place(event, item), item))
         if kind == "response.output_item.done":
             item = object_of(fields.get("item"))
-            known = self._place(event, item)
-            logprobs = _logprobs(item) if not known.said else []
-            return self._said(self._close(known, item), logprobs=logprobs)
+            entry = self._place(event, item)
+            logprobs = _logprobs(item) if not entry.emitted else []
+            return self._chunk_of(self._close(entry, item), logprobs=logprobs)
+        if kind in _WHOLE:
+            return self._chunk_of(self._unheard(*_WHOLE[kind], event, fields))
         response = object_of(fields.get("response"))
         if kind in _BEGINNINGS:
-            if self.complete:  # some gateways answer with several responses in a row, as the server runs its tools
+            if self.complete:  # some gateways send several responses in a row
                 self.complete, self._last = False, None
                 self._items.clear()
             self._identify(response)
@@ -226,7 +248,7 @@ class ResponsesDecoder:
         self.background = self.background or response.get("background") is True
 
     def _place(self, event: _Event, item: Mapping[str, Any] | None = None, kind: str = "") -> _Item:
-        """The item that an event belongs to; a new one where none fits."""
+        """Return the item of an event; a new item if no existing item matches."""
         kind = kind or text_of((item or {}).get("type"))
         keys: list[int | str] = []
         if type(event.output_index) is int:
@@ -234,27 +256,27 @@ class ResponsesDecoder:
         else:
             names = (event.item_id, *((item or {}).get(name) for name in ("id", "call_id")))
             keys = [name for name in names if name and isinstance(name, str)]
-        known = next((self._items[key] for key in keys if key in self._items), None)
-        if known is None and not (keys and type(keys[0]) is int) and event.type != "response.output_item.added":
-            known = self._last
-        if known is None or known.kind != kind:
+        entry = next((self._items[key] for key in keys if key in self._items), None)
+        if entry is None and not (keys and type(keys[0]) is int) and event.type != "response.output_item.added":
+            entry = self._last
+        if entry is None or entry.kind != kind:
             self._opened += 1
             if self._opened > PARTS:
                 raise ProtocolError(f"The response has more than {PARTS:,} items.")
-            known = self._last = _Item(kind, self._opened - 1)
+            entry = self._last = _Item(kind, self._opened - 1)
             self._is_plain = False
-            self._items.update(dict.fromkeys(keys, known))
-        return known
+            self._items.update(dict.fromkeys(keys, entry))
+        return entry
 
     def _grow(self, kind: str, event: _Event, data: bytes) -> Chunk | None:
-        """What an event adds to an item."""
+        """Return the content that an event adds to an item."""
         item = self._place(event, kind=_KINDS[kind])
         text = text_of(event.delta)
         if kind == _CITATION:
             item.has_citations = True
-            return self._said([*citations([object_of(json_of(data)).get("annotation")])])
+            return self._chunk_of([*citations([object_of(json_of(data)).get("annotation")])])
         if kind == _SUMMARY_PART:
-            item.has_gap = bool(item.said)
+            item.has_gap = bool(item.emitted)
             return None
         if not text:
             return None
@@ -271,42 +293,56 @@ class ResponsesDecoder:
                 return None
             text, item.has_gap = ("\n\n" if item.has_gap else "") + text, False
             part = ReasoningPart(text, index=item.place)
-        elif item.call is None:  # its name is not known yet, or it is the server's own
+        elif item.call is None:  # the name has not arrived, or the server runs the call
             return None
         else:
             part = ToolCallPart("", "", text, item.call)
-        item.said += len(text)
-        return self._said([part], logprobs=list_of(event.logprobs) if kind == _TEXT else ())
+        item.emitted += len(text)
+        return self._chunk_of([part], logprobs=list_of(event.logprobs) if kind == _TEXT else ())
+
+    def _unheard(self, kind: str, field: str, event: _Event, fields: Mapping[str, Any]) -> list[Part]:
+        """Return the text that an event repeats, if it did not arrive in pieces."""
+        item, text = self._place(event, kind=kind), text_of(fields.get(field))
+        if item.call is not None:
+            text = text[item.emitted :]
+        elif item.emitted or kind != "message":
+            return []
+        if not text:
+            return []
+        item.emitted += len(text)
+        if item.call is not None:
+            return [ToolCallPart("", "", text, item.call)]
+        return [RefusalPart(text) if field == "refusal" else self._passage(item, text)]
 
     def _passage(self, item: _Item, text: str, cited: Sequence[Mapping[str, Any]] = ()) -> TextPart:
-        """Some text of a message; the first carries what the maker wants back with it."""
-        if item.said or not item.facts:
-            apart = item.place if not item.said and self._tally.ends_in_text else None
+        """Return a piece of text. The first piece of a message carries the fields that the server requires back."""
+        if item.emitted or not item.facts:
+            apart = item.place if not item.emitted and self._tally.ends_in_text else None
             return TextPart(text, cited, index=apart)
         index = item.place if self._tally.ends_in_text else None
         return TextPart(text, cited, index=index, provider=self._maker, extra=item.facts)
 
-    def _open(self, known: _Item, item: Mapping[str, Any]) -> list[Part]:
-        """Note the facts of an item; a call is emitted as soon as its name is known."""
-        if known.facts is None and known.kind != "reasoning":
-            known.facts = self._facts(item)
-        if known.kind == "function_call" or (known.kind == "custom_tool_call" and item.get("name") in self._custom):
+    def _open(self, entry: _Item, item: Mapping[str, Any]) -> list[Part]:
+        """Keep the further fields of an item. Return a tool call when its name has arrived."""
+        if entry.facts is None and entry.kind != "reasoning":
+            entry.facts = self._facts(item)
+        if entry.kind == "function_call" or (entry.kind == "custom_tool_call" and item.get("name") in self._custom):
             identity, name = identity_of(item.get("call_id") or item.get("id")), text_of(item.get("name"))
-            if known.call is None and identity and name:
+            if entry.call is None and identity and name:
                 if self._calls >= CALLS:
                     raise ProtocolError(f"The response has more than {CALLS:,} tool calls.")
-                known.call, self._calls = self._calls, self._calls + 1
+                entry.call, self._calls = self._calls, self._calls + 1
                 arguments = _arguments(item)
-                known.said = len(arguments)
-                facts = known.facts
-                if known.kind != "function_call":
-                    facts = {**(facts or {}), "item": {"type": known.kind, **(facts or {}).get("item", {})}}
+                entry.emitted = len(arguments)
+                facts = entry.facts
+                if entry.kind != "function_call":
+                    facts = {**(facts or {}), "item": {"type": entry.kind, **(facts or {}).get("item", {})}}
                 return [
                     ToolCallPart(
                         identity,
                         name,
                         arguments,
-                        known.call,
+                        entry.call,
                         provider=self._maker if facts else None,
                         extra=facts or None,
                     )
@@ -317,46 +353,46 @@ class ResponsesDecoder:
         facts = {name: fact for name, fact in item.items() if name not in _IN_PARTS and fact not in (None, "", [])}
         thought, self._thought = self._thought, ""
         if not thought:
-            facts.pop("id", None)  # ids matter only together
+            facts.pop("id", None)  # the server needs the id only after reasoning
         return {**({"item": facts} if facts else {}), **({"follows": thought} if thought else {})}
 
-    def _close(self, known: _Item, item: Mapping[str, Any]) -> list[Part]:
-        """What is known of an item at its end, and was not emitted yet."""
-        if known.kind == "reasoning":
-            return [self._reasoning(known, item)]
-        opened = self._open(known, item)
-        if known.call is not None:
-            missing = _arguments(item)[known.said :]
-            known.said += len(missing)
-            return [*opened, ToolCallPart("", "", missing, known.call)] if missing else opened
-        if known.kind == "message":
-            return self._message(known, item)
-        if known.kind == "image_generation_call" and (image := _image(item, self._keeper)):
+    def _close(self, entry: _Item, item: Mapping[str, Any]) -> list[Part]:
+        """Return the content of a complete item that was not emitted yet."""
+        if entry.kind == "reasoning":
+            return [self._reasoning(entry, item)]
+        opened = self._open(entry, item)
+        if entry.call is not None:
+            missing = _arguments(item)[entry.emitted :]
+            entry.emitted += len(missing)
+            return [*opened, ToolCallPart("", "", missing, entry.call)] if missing else opened
+        if entry.kind == "message":
+            return self._message(entry, item)
+        if entry.kind == "image_generation_call" and (image := _image(item, self._keeper)):
             return [image]
-        follows = {"follows": known.facts["follows"]} if known.facts and "follows" in known.facts else {}
+        follows = {"follows": entry.facts["follows"]} if entry.facts and "follows" in entry.facts else {}
         return [RawPart(self._keeper, {"item": item, **follows})]
 
-    def _message(self, known: _Item, item: Mapping[str, Any]) -> list[Part]:
+    def _message(self, entry: _Item, item: Mapping[str, Any]) -> list[Part]:
         parts: list[Part] = []
-        was_silent = not known.said
+        was_silent = not entry.emitted
         for content in map(object_of, bounded(list_of(item.get("content")), PARTS, "parts")):
             text, refusal = text_of(content.get("text")), text_of(content.get("refusal"))
             if was_silent and text:
-                parts.append(self._passage(known, text))
-                known.said += len(text)
+                parts.append(self._passage(entry, text))
+                entry.emitted += len(text)
             if was_silent and refusal:
                 parts.append(RefusalPart(refusal))
-            if not known.has_citations:
+            if not entry.has_citations:
                 parts += citations(content.get("annotations"))
         return parts
 
-    def _reasoning(self, known: _Item, item: Mapping[str, Any]) -> ReasoningPart:
-        """The end of a thought: its proof, and what its maker wants back that its text does not say."""
+    def _reasoning(self, entry: _Item, item: Mapping[str, Any]) -> ReasoningPart:
+        """Return the end of some reasoning: its signature and the further fields that the server requires back."""
         texts = {
             name: [text_of(object_of(each).get("text")) for each in list_of(item.get(name))]
             for name in ("summary", "content")
         }
-        source = known.source or ("summary" if any(texts["summary"]) else "content")
+        source = entry.source or ("summary" if any(texts["summary"]) else "content")
         whole = ("\n\n" if source == "summary" else "").join(texts[source])
         facts = {name: item[name] for name in ("summary", "content") if item.get(name)}
         if facts == {"summary": [{"type": "summary_text", "text": whole}]}:
@@ -364,23 +400,23 @@ class ResponsesDecoder:
         facts |= {name: fact for name, fact in self._facts(item).get("item", {}).items() if name != "id"}
         self._thought = identity_of(item.get("id"))
         return ReasoningPart(
-            whole if not known.said else "",
+            whole if not entry.emitted else "",
             signature=text_of(item.get("encrypted_content")) or None,
-            index=known.place,
+            index=entry.place,
             id=self._thought or None,
             provider=self._maker,
             extra={"item": facts} if facts else None,
         )
 
     def end(self, status: str, response: Mapping[str, Any], data: bytes) -> Chunk | None:
-        """The last event, or a whole answer."""
+        """Return the content of the last event, or of a whole answer."""
         self._identify(response)
         parts: list[Part] = []
         logprobs: list[object] = []
-        if not self._opened:  # nothing was streamed
+        if not self._opened:  # no event had content
             for place, item in enumerate(map(object_of, list_of(response.get("output")))):
-                known = self._place(_Event(output_index=place), item)
-                parts += self._close(known, item)
+                entry = self._place(_Event(output_index=place), item)
+                parts += self._close(entry, item)
                 logprobs += _logprobs(item)
         self._is_plain = False
         raw = word_of(object_of(response.get("incomplete_details")).get("reason")) or status
@@ -389,21 +425,28 @@ class ResponsesDecoder:
         else:
             self.failure = broken_off(raw)
         self.complete = self.failure is None
-        return self._said(parts, _usage(response.get("usage")), raw, logprobs)
+        return self._chunk_of(parts, _usage(response.get("usage")), raw, logprobs)
 
-    def _said(
+    def _chunk_of(
         self,
         parts: Sequence[Part],
         usage: Usage | None = None,
         raw: str | None = None,
         logprobs: Sequence[object] = (),
     ) -> Chunk | None:
-        """Return a chunk, or None if it would be empty. The first chunk has the id, the model and the provider."""
+        """Return a chunk, or None if it would be empty.
+
+        The first chunk has the id and the provider. The first chunk after the model's name has arrived has the name.
+        """
         if parts:
             self._is_plain = self._tally.add(parts)
+        if logprobs:
+            self._tally.hold_logprobs(logprobs)
         if not (parts or usage or raw or logprobs):
             return None
         first, self._spoken = not self._spoken, True
+        model = None if self._named else self._model or None
+        self._named = self._named or model is not None
         finish = finish_of(raw) if raw else None
         return Chunk(
             parts=parts,
@@ -412,28 +455,28 @@ class ResponsesDecoder:
             raw_finish_reason=raw,
             logprobs={"content": tuple(logprobs)} if logprobs else None,
             id=(self.id or None) if first else None,
-            model=(self._model or None) if first else None,
+            model=model,
             provider=self._maker if first and (self.id or self._model) else None,
         )
 
 
 def whole_response(body: bytes, maker: str = "openai", custom: Collection[str] = (), keeper: str = "openai") -> Chunk:
-    """The answer that was not streamed.
+    """Return a whole answer as a chunk.
 
     Raises:
-        ProviderError: the body is an error, or the response failed; what else it says is the error's `partial`.
-        ProtocolError: the body is neither.
+        ProviderError: the body is an error, or the response failed. `partial` has the content of a failed response.
+        ProtocolError: the body is neither an answer nor an error.
     """
     document = json_of(body)
     response = object_of(document)
     status = text_of(response.get("status"))
     if not isinstance(response.get("output"), list):
-        if list_of(document) or response.get("error") or tells_error(document):
+        if tells_error(document):
             raise provider_error(document, body)
         raise ProtocolError("The body is not a response of the Responses protocol: it has no output.", frame=body)
     if status in ("queued", "in_progress"):
-        raise ProtocolError(f"The answer is not finished: its status is {status}.", frame=body)
-    decoder = ResponsesDecoder(maker, custom, keeper)
+        raise ProtocolError(f"The answer is not complete: its status is {status!r}.", frame=body)
+    decoder = ResponsesDecoder(maker, custom, keeper, WHOLE)
     chunk = decoder.end(status or "completed", response, body)
     if decoder.failure:
         decoder.failure.partial = chunk.message() if chunk else None
@@ -454,7 +497,7 @@ def _logprobs(item: Mapping[str, Any]) -> list[object]:
 
 
 def _image(item: Mapping[str, Any], maker: str) -> FilePart | None:
-    """A picture that the server's tool has made, which goes back by its id."""
+    """Return a picture that the server's own tool made. The next request contains its id."""
     kind = f"image/{text_of(item.get('output_format')) or 'png'}"
     try:
         data = base64.b64decode(text_of(item.get("result")), validate=True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..misuse import MisuseError, shown
-from ..values.message import Message, Role
+from ..misuse import MisuseError
+from ..values.message import Message
 from ..values.parts import (
     CachePoint,
     FilePart,
@@ -20,8 +19,13 @@ from ..values.parts import (
     ToolResultPart,
 )
 from ..values.tools import ResponseSchema, ToolSpec
+from ..values.vocabulary import Role
+from ._attachments import base64_of, location_of
+from ._mistral_turns import MAKER as MISTRAL
+from ._mistral_turns import thinking
+from ._refusals import check_readable, foreign_tool, unsupported_part
 
-__all__ = ["result_text", "told_choice", "told_format", "told_tool", "turns"]
+__all__ = ["chat_choice", "chat_format", "chat_tool", "result_text", "turns"]
 
 _AUDIO_FORMATS = {"mpeg": "mp3", "x-wav": "wav", "wave": "wav", "vnd.wave": "wav"}
 _PREFIXES = {
@@ -45,7 +49,7 @@ def turns(message: Message, maker: str) -> Iterator[dict[str, Any]]:
     fields: dict[str, Any] = {}
     for part in message.parts:
         if isinstance(part, ToolResultPart) and message.role in ("tool", "user"):
-            name = {"name": part.name} if part.name and maker == "mistral_ai" else {}
+            name = {"name": part.name} if part.name and maker == MISTRAL else {}
             yield {"role": "tool", "tool_call_id": part.id, "content": _result(part, maker), **name}
         elif isinstance(part, ToolCallPart) and message.role == "assistant":
             function = {"name": part.name, "arguments": part.arguments or "{}"}
@@ -53,9 +57,7 @@ def turns(message: Message, maker: str) -> Iterator[dict[str, Any]]:
             extra = {} if "item" in extra or "follows" in extra else extra  # fields of the Responses protocol
             calls.append({"id": part.id, "type": "function", "function": function, **extra})
         elif isinstance(part, ReasoningPart) and message.role == "assistant":
-            # A server that sends reasoning_content expects it back with tool calls; OpenAI has no such field.
-            if maker != "openai" and part.provider in (None, maker) and part.text:
-                fields["reasoning_content"] = fields.get("reasoning_content", "") + part.text
+            _reasoning(part, content, fields, maker)
         elif isinstance(part, RawPart) and part.provider == maker and [*part.data] == ["reasoning_details"]:
             fields["reasoning_details"] = [*fields.get("reasoning_details", ()), *part.data["reasoning_details"]]
         elif isinstance(part, FilePart) and message.role == "assistant":
@@ -64,6 +66,8 @@ def turns(message: Message, maker: str) -> Iterator[dict[str, Any]]:
             content += _content(message.role, part, maker)
     if message.parts and not content and message.role in ("tool", "user"):
         return
+    if message.role == "assistant" and not (calls or fields or message.extra or any(map(_says, content))):
+        return  # some servers reject an answer without content
     turn: dict[str, Any] = {"role": message.role, "content": content, **fields}
     # A user's message with several texts stays a list. For other roles some servers accept only a string.
     if all(item["type"] == "text" for item in content) and (len(content) < 2 or message.role != "user"):
@@ -74,6 +78,10 @@ def turns(message: Message, maker: str) -> Iterator[dict[str, Any]]:
     if message.name is not None:
         turn["name"] = message.name
     yield {**turn, **(message.extra or {})}
+
+
+def _says(item: Mapping[str, Any]) -> bool:
+    return item["type"] != "text" or bool(item["text"])
 
 
 def _content(role: Role, part: Part, maker: str) -> Iterator[dict[str, Any]]:
@@ -91,14 +99,12 @@ def _content(role: Role, part: Part, maker: str) -> Iterator[dict[str, Any]]:
         case RawPart() if role == "assistant":
             pass  # it belongs to another provider
         case _:
-            raise MisuseError(
-                f"OpenAI's chat protocol has no place for a {type(part).__name__} in a message of the role {role!r}."
-            )
+            raise unsupported_part("OpenAI's chat protocol", part, role)
 
 
 def result_text(part: ToolResultPart, text: str) -> str:
     """Return the text of a tool's result. A prefix states the outcome, because the protocol has no field for it."""
-    return text if part.outcome == "error" and text.lower().startswith("error") else _PREFIXES[part.outcome] + text
+    return text if text.lower().startswith(part.outcome) else _PREFIXES[part.outcome] + text
 
 
 def _result(part: ToolResultPart, maker: str) -> str | list[dict[str, Any]]:
@@ -108,7 +114,19 @@ def _result(part: ToolResultPart, maker: str) -> str | list[dict[str, Any]]:
         raise MisuseError(
             "OpenAI's chat protocol takes only text as the result of a tool. Send the file in a user message instead."
         )
-    return [item for content in part.content for item in _content("user", content, maker)]
+    told = [item for content in part.content for item in _content("user", content, maker)]
+    prefix = result_text(part, "")
+    return [{"type": "text", "text": prefix.strip()}, *told] if prefix else told
+
+
+def _reasoning(part: ReasoningPart, content: list[dict[str, Any]], fields: dict[str, Any], maker: str) -> None:
+    """Write reasoning where its own server wants it back."""
+    if part.provider not in (None, maker) or maker == "openai":  # OpenAI's chat has no place for it
+        return
+    if maker == MISTRAL:
+        content += [thinking(part)] if part.text or part.signature else []
+    elif part.text:  # a server that sends reasoning_content expects it back with tool calls
+        fields["reasoning_content"] = fields.get("reasoning_content", "") + part.text
 
 
 def _echo(part: FilePart, fields: dict[str, Any], maker: str) -> None:
@@ -125,34 +143,33 @@ def _echo(part: FilePart, fields: dict[str, Any], maker: str) -> None:
 
 def _file(part: FilePart, maker: str) -> dict[str, Any]:
     kind, _, subtype = part.media_type.partition("/")
+    check_readable(maker, part, maker)
     if part.file_id is not None:
-        if part.provider not in (None, maker):
-            raise MisuseError(
-                f"The file {part.file_id!r} is stored at {part.provider}, so {maker} cannot read it. Send its data."
-            )
         return {"type": "file", "file": {"file_id": part.file_id}}
-    data = "" if part.data is None else base64.b64encode(part.data).decode()
-    location = f"data:{part.media_type};base64,{data}" if part.data is not None else part.url
-    if location is None:
-        raise MisuseError("This FilePart has no content. Pass data, url or file_id.")
+    location = location_of(part)
     if kind == "image":
         detail = {"detail": part.detail} if part.detail else {}
         return {"type": "image_url", "image_url": {"url": location, **detail}}
     if part.data is None and (maker == "openai" or kind == "audio"):
         raise MisuseError(f"OpenAI reads only images from a url. Pass the data of this {part.media_type} file.")
     if kind == "audio":
-        return {"type": "input_audio", "input_audio": {"data": data, "format": _AUDIO_FORMATS.get(subtype, subtype)}}
+        form = _AUDIO_FORMATS.get(subtype, subtype)
+        if maker == "openai" and form not in ("wav", "mp3"):
+            raise MisuseError(f"OpenAI takes audio as WAV or MP3, not {part.media_type}. Convert it first.")
+        return {"type": "input_audio", "input_audio": {"data": base64_of(part.data or b""), "format": form}}
+    if kind == "video":
+        raise MisuseError(
+            "OpenAI's chat protocol has no place for a video. If the server has one, pass it in the server's own form, "
+            "as in RawPart('openai', {'type': 'video_url', …})."
+        )
     return {"type": "file", "file": {"filename": part.name or f"file.{subtype}", "file_data": location}}
 
 
-def told_tool(tool: ToolSpec | Mapping[str, Any]) -> Mapping[str, Any]:
-    """Write the definition of a tool."""
+def chat_tool(tool: ToolSpec | Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the definition of a tool."""
     if not isinstance(tool, ToolSpec):
         if "input_schema" in tool or "functionDeclarations" in tool:
-            raise MisuseError(
-                f"This tool has fields that only another provider knows: {shown(tool)}. "
-                "Pass a rxllm.ToolSpec, which suits all providers."
-            )
+            raise foreign_tool(tool)
         return tool
     function: dict[str, Any] = {"name": tool.name, "parameters": tool.parameters}
     if tool.description:
@@ -162,15 +179,15 @@ def told_tool(tool: ToolSpec | Mapping[str, Any]) -> Mapping[str, Any]:
     return {"type": "function", "function": function}
 
 
-def told_choice(choice: str | Mapping[str, Any] | None) -> str | Mapping[str, Any] | None:
-    """Write the tool choice."""
+def chat_choice(choice: str | Mapping[str, Any] | None) -> str | Mapping[str, Any] | None:
+    """Return the tool choice."""
     if choice is None or not isinstance(choice, str) or choice in ("auto", "none", "required"):
         return choice
     return {"type": "function", "function": {"name": choice}}
 
 
-def told_format(form: str | ResponseSchema | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """Write the response format."""
+def chat_format(form: str | ResponseSchema | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return the response format."""
     if isinstance(form, str):
         return {"type": "json_object"}
     if not isinstance(form, ResponseSchema):

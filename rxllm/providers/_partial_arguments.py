@@ -1,4 +1,4 @@
-"""The arguments of a call that come as values for places: ``$.items[0].name`` is ``"Fresh"``, then ``" apple"``."""
+"""Arguments that arrive as values for paths: ``"Fresh"``, then ``" apple"``, for ``$.items[0].name``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import msgspec
 
-from ..bounds import EVENT_BYTES
 from ..errors import ProtocolError
 from ._documents import list_of, object_of, text_of
+from ._limits import Limits
 
 __all__ = ["PartialArguments"]
 
@@ -19,21 +19,22 @@ _VALUES = ("stringValue", "numberValue", "boolValue", "nullValue")
 
 
 class PartialArguments:
-    """An object that grows: each piece says a place, and a value or the next characters of a text there."""
+    """A growing object. Each piece has a path, and a value or the next characters of a text for this path."""
 
-    __slots__ = ("_pieces", "_place", "_root", "_size")
+    __slots__ = ("_limits", "_pieces", "_place", "_root", "_size")
 
-    def __init__(self, known: dict[str, Any]) -> None:
-        self._root = known
-        self._place = ""  # of the text that goes on
+    def __init__(self, root: dict[str, Any], limits: Limits) -> None:
+        self._limits = limits
+        self._root = root
+        self._place = ""  # the path of the incomplete text
         self._pieces: list[str] = []
         self._size = 0
 
     def add(self, piece: dict[str, Any]) -> None:
-        """Take one piece.
+        """Add one piece.
 
         Raises:
-            ProtocolError: its place can't be read or does not fit what came before, or the object grows too large.
+            ProtocolError: the path is malformed, or it contradicts an earlier path, or the object grows too large.
         """
         place = text_of(piece.get("jsonPath"))
         kind = next((name for name in _VALUES if name in piece), None)
@@ -41,8 +42,7 @@ class PartialArguments:
             return
         value = None if kind == "nullValue" else piece[kind]
         self._size += len(place) + (len(value) if isinstance(value, str) else 8)
-        if self._size > EVENT_BYTES:
-            raise ProtocolError(f"The arguments of a call are larger than {EVENT_BYTES:,} bytes.")
+        self._limits.check_size(self._size, "An argument")
         if kind == "stringValue" and self._pieces and place == self._place:
             self._pieces.append(text_of(value))
         else:
@@ -54,7 +54,7 @@ class PartialArguments:
             self._end()
 
     def text(self) -> str:
-        """The object as JSON text."""
+        """Return the object as JSON text."""
         self._end()
         return msgspec.json.encode(self._root).decode()
 
@@ -74,7 +74,7 @@ class PartialArguments:
 
 
 def _has(target: Any, step: str | int) -> bool:
-    """Whether there is something at the next step; what is neither a list nor an object is refused later."""
+    """Return whether the target has a value at this step. `_put` refuses targets that are not lists or objects."""
     if isinstance(step, int):
         return step < len(list_of(target))
     return step in object_of(target)
@@ -104,4 +104,4 @@ def _steps(place: str) -> list[str | int]:
 
 
 def _misplaced(place: str) -> ProtocolError:
-    return ProtocolError(f"An argument of a call has a place that does not fit the others: {place!r:.100}.")
+    return ProtocolError(f"An argument of a call has a path that does not fit the others: {place!r:.100}.")

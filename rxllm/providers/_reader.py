@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from math import inf
+from typing import TYPE_CHECKING, TypeVar
 
-from reactivex import Observable, abc
+from reactivex import abc
 
-from ..bounds import AFTER_FINISH, DOCUMENT_BYTES, DOCUMENT_BYTES_PER_VALUE
-from ..errors import BadRequest, Interrupted, ProtocolError, ProviderError, RxllmError, Timeout, TransportError
+from ..bounds import AFTER_FINISH, DOCUMENT_BYTES, DOCUMENT_BYTES_PER_VALUE, USAGE_AFTER_FINISH
+from ..errors import BadRequest, Interrupted, ProtocolError, RxllmError, Timeout, TransportError
 from ..operators.timeouts import Watch
 from ..runtime.scheduler import Scheduler
 from ..runtime.source import connect
 from ..values.chunk import Chunk, join
-from ..values.request import Request
-from ..wire.sse import BYTE_ORDER_MARK, DEFAULT_LIMIT, Frame, is_json, valid_utf8
+from ..wire.sse import BYTE_ORDER_MARK, DEFAULT_LIMIT, Frame, is_json, may_be_whole, valid_utf8
 from ..wire.weights import check_weight
 from ._documents import excerpt, is_cut, json_of, provider_error
 from ._mending import Halves, mended
-from ._secrets import Secrets
 
 if TYPE_CHECKING:
     import asyncio
 
-    from ._http import HTTPProvider
+    from ._exchange import Exchange
 
-__all__ = ["Again", "Decoder", "Frames", "Reader", "Rest"]
+__all__ = ["Reader"]
 
 T = TypeVar("T")
 
@@ -35,60 +34,6 @@ LINGER = 0.05  # seconds that the HTTP body may still take to end after the answ
 WHOLE_LIMIT = DOCUMENT_BYTES  # of an answer that is not streamed; a larger event_limit raises it
 
 
-class Decoder(Protocol):
-    """The state of one stream: frames in, chunks out.
-
-    Attributes:
-        complete: whether the end of the answer arrived without an error.
-        ended: whether the end marker arrived; the connection may still be open.
-        failure: the error in the last frame. The reader raises it after the chunk of that frame.
-    """
-
-    complete: bool
-    ended: bool
-    failure: ProviderError | None
-
-    @property
-    def finished(self) -> bool:
-        """Whether the finish reason arrived without an error; the end marker may still be missing."""
-        ...
-
-    def chunk(self, data: bytes) -> Chunk | None:
-        """Decode one frame; return None if it has no content.
-
-        Raises:
-            ProviderError: the frame describes an error.
-            ProtocolError: the frame violates the protocol.
-        """
-        ...
-
-    def rest(self) -> Chunk | None:
-        """Return the content that is still held back at the end of the stream, or None."""
-        ...
-
-
-class Frames(Protocol):
-    """The framing of a stream: bytes in, frames out. The cuts between the bytes do not matter."""
-
-    def feed(self, data: bytes) -> list[Frame]:
-        """Return the frames that `data` completes.
-
-        Raises:
-            ProtocolError: the bytes violate the framing, or a frame exceeds its limit.
-        """
-        ...
-
-    def flush(self) -> list[Frame]:
-        """Return, at the end of the stream, the last frame if only its end mark is missing."""
-        ...
-
-    def begins(self, beginning: bytes) -> bool:
-        """Return whether a stream may begin with these bytes, as opposed to a JSON document or something else."""
-        ...
-
-
-Again = Callable[[BadRequest], Observable[bytes] | None]
-Rest = Callable[[Decoder], Observable[bytes] | None]
 RESUMED = 3  # how often a stream is resumed without a new chunk
 
 
@@ -104,38 +49,32 @@ class Reader(Watch, abc.ObserverBase[bytes]):
     scheduler: Scheduler
 
     __slots__ = (
-        "again",
         "beginning",
-        "clean",
         "decode",
         "decoder",
         "document",
+        "ends_at",
+        "exchange",
         "frames",
         "halves",
+        "has_repeated",
         "linger",
         "llm",
         "observer",
-        "remaining",
         "request",
         "resumed",
+        "usual_idle",
+        "will_flush",
     )
 
-    def __init__(
-        self,
-        observer: abc.ObserverBase[Chunk],
-        scheduler: Scheduler,
-        llm: HTTPProvider,
-        request: Request,
-        secrets: Secrets,
-        again: Again | None = None,
-        remaining: Rest | None = None,
-    ) -> None:
+    def __init__(self, observer: abc.ObserverBase[Chunk], scheduler: Scheduler, exchange: Exchange) -> None:
         self.observer = observer
-        self.clean = secrets.clean
-        self.again = again
-        self.remaining = remaining
+        self.exchange = exchange
+        self.has_repeated = False  # the request, without the fields that the server refused
         self.resumed = 0
-        self.llm, self.request = llm, request
+        self.usual_idle = inf
+        self.llm = llm = exchange.llm
+        self.request = request = exchange.request
         self.begin()
         # This must be the last statement: from here on, `late` may run, in another thread.
         super().__init__(scheduler, llm.timeout.first_chunk, None if request.stream is False else llm.timeout.idle)
@@ -149,6 +88,8 @@ class Reader(Watch, abc.ObserverBase[bytes]):
         self.beginning: bytes | None = b""  # the first bytes, until the first frame
         self.document: bytearray | None = None
         self.linger: asyncio.TimerHandle | None = None
+        self.will_flush = False  # the timer will look for a frame without its end mark
+        self.ends_at: float | None = None  # set by the finish reason: when the stream ends in spite of further usage
 
     def on_next(self, value: bytes) -> None:
         if self.linger is not None:
@@ -159,13 +100,38 @@ class Reader(Watch, abc.ObserverBase[bytes]):
             self.fail(error)
         else:
             self.read(frames)
+            if not self.will_flush and self.may_flush():
+                self.will_flush = True
+                self.sleep(AFTER_FINISH)
+
+    def may_flush(self) -> bool:
+        """Return whether what arrived may be whole without its end mark."""
+        return self.frames.may_flush if self.document is None else may_be_whole(self.document)
+
+    def look(self, *_: object) -> None:
+        """Read what arrived without its end mark, if it is complete; then see to the limits."""
+        if self.will_flush:
+            self.will_flush = False
+            if self.may_flush() and not self.flush():
+                return
+        super().look()
+
+    def flush(self) -> bool:
+        """Read what arrived without its end mark, if it is complete. Return whether the stream goes on."""
+        if self.document is None:
+            return self.drain()
+        if not is_json(bytes(self.document)):
+            return True
+        if self.finish():
+            self.end()
+        return False
 
     def opened(self, data: bytes) -> list[Frame]:
         """Return the frames in the first bytes. A document returns none; the reader keeps it until it is whole."""
         if self.document is None:
             beginning = ((self.beginning or b"") + data).removeprefix(BYTE_ORDER_MARK).lstrip()
             if self.is_stream(beginning):
-                frames = self.frames.feed(data)
+                frames = self.first_frames(data, beginning)
                 self.beginning = None if frames else beginning[:BEGINNING]
                 if frames and self.request.stream is False and not isinstance(self.observer, _Joined):
                     self.observer = _Joined(self.observer)
@@ -179,6 +145,15 @@ class Reader(Watch, abc.ObserverBase[bytes]):
             text = f"The answer is longer than {limit >> 20} MiB, unpacked. To allow longer answers, raise event_limit."
             raise ProtocolError(text, frame=frame)
         return []
+
+    def first_frames(self, data: bytes, beginning: bytes) -> list[Frame]:
+        """Return the frames in the first bytes. If they are no stream at all, the error shows how they begin."""
+        try:
+            return self.frames.feed(data)
+        except ProtocolError:
+            if self.frames.begins(beginning):
+                raise
+            raise _other(beginning) from None
 
     def is_stream(self, beginning: bytes) -> bool:
         """Return whether a response that begins with these bytes is read as frames, not as one JSON document."""
@@ -202,7 +177,8 @@ class Reader(Watch, abc.ObserverBase[bytes]):
 
     def read(self, frames: list[Frame]) -> bool:
         """Emit the chunks of the frames. Return False after an error. Exceptions of the subscriber propagate."""
-        decoder, emit, upstream = self.decoder, self.observer.on_next, self.upstream
+        decoder, upstream = self.decoder, self.upstream
+        emit = self.observer.on_next if self.ends_at is None else self.after_finish
         decode, is_news = self.decode, True
         for name, data in frames:
             try:
@@ -237,14 +213,26 @@ class Reader(Watch, abc.ObserverBase[bytes]):
     def settle(self) -> None:
         """End the stream soon after the answer has ended."""
         decoder = self.decoder
-        if decoder.ended and decoder.complete:
+        finished = decoder.finished
+        is_over = finished and self.ends_at is not None and self.clock() > self.ends_at
+        if is_over or (decoder.ended and decoder.complete):
             # The HTTP body should end now, too, which frees the connection for the next request. If it does not end
             # within LINGER seconds, the reader closes the connection.
             self.alarm.dispose()
             self.linger = self.scheduler.loop.call_later(LINGER, self.end)
-        elif decoder.finished and self.idle > AFTER_FINISH:
-            self.started, self.last, self.idle = True, self.clock(), AFTER_FINISH
+        elif finished and self.ends_at is None:
+            self.started, self.last = True, self.clock()
+            self.usual_idle, self.idle = self.idle, min(self.idle, AFTER_FINISH)
+            self.ends_at = self.last + USAGE_AFTER_FINISH
             self.sleep(AFTER_FINISH)
+        elif self.ends_at is not None and not finished:  # some gateways go on with another response
+            self.ends_at, self.idle = None, self.usual_idle
+
+    def after_finish(self, chunk: Chunk) -> None:
+        """Emit a chunk after the finish reason. Only content, which usage is not, may go on for ever."""
+        if chunk.parts:
+            self.ends_at = self.clock() + USAGE_AFTER_FINISH
+        self.observer.on_next(chunk)
 
     def mend(self, data: bytes, error: ProtocolError) -> Chunk | None:
         """Decode a frame that is not valid JSON. From the first split character on, `joined` decodes each frame."""
@@ -265,7 +253,7 @@ class Reader(Watch, abc.ObserverBase[bytes]):
         return self.halves.joined(chunk) if self.halves else chunk
 
     def on_error(self, error: Exception) -> None:
-        if self.linger is None and not self.drain():
+        if self.linger is None and not self.flush():
             return
         # A connection that breaks after the end of the answer is not an error.
         if self.linger is not None or (self.decoder.complete and isinstance(error, Interrupted)):
@@ -280,22 +268,20 @@ class Reader(Watch, abc.ObserverBase[bytes]):
     def late(self, error: Timeout) -> None:
         """Handle a time limit. The answer may be whole nevertheless, without its end marker or its last blank line."""
         self.alarm.dispose()
-        if self.document is not None:
-            if is_json(bytes(self.document)) and self.finish():
-                return self.end()
-        elif not self.drain():
-            return None
-        elif self.decoder.finished or self.decoder.complete:
-            return self.end()
+        if not self.flush():
+            return
+        if self.document is None and (self.decoder.finished or self.decoder.complete):
+            self.end()
+            return
         if self.started:  # else a held fragment of a tool call would count as an answer and prevent a fallback
             self.say_rest()
-        self.observer.on_error(self.clean(error))
-        return None
+        self.observer.on_error(self.exchange.secrets.clean(error))
 
     def fail(self, error: Exception) -> None:
         """End the stream with an error, unless a retry without rejected fields or a resumption is possible."""
-        if isinstance(error, BadRequest) and error.status in (400, 422) and self.again and not self.started:
-            answer, self.again = self.again(error), None
+        if isinstance(error, BadRequest) and error.status in (400, 422) and not (self.has_repeated or self.started):
+            self.has_repeated = True
+            answer = self.exchange.without_refused(error, self.llm._UNASKED)  # pyright: ignore[reportPrivateUsage]
             if answer is not None:
                 self.begin()
                 self.upstream.disposable = connect(answer, self, self.scheduler)
@@ -304,13 +290,13 @@ class Reader(Watch, abc.ObserverBase[bytes]):
             return
         self.alarm.dispose()
         self.say_rest()
-        self.observer.on_error(self.clean(error))
+        self.observer.on_error(self.exchange.secrets.clean(error))
 
     def resume(self) -> bool:
         """Continue the answer where the connection broke, if the server keeps it. Return whether it does."""
-        if self.remaining is None or self.document is not None or self.resumed >= RESUMED:
+        if self.document is not None or self.resumed >= RESUMED:
             return False
-        answer = self.remaining(self.decoder)
+        answer = self.exchange.rest(self.decoder)
         if answer is None:
             return False
         self.resumed += 1
@@ -337,7 +323,7 @@ class Reader(Watch, abc.ObserverBase[bytes]):
 
     def finish(self) -> bool:
         """Emit the rest of the answer. Return whether the answer is whole."""
-        if self.document is None and self.request.stream is False and not self.beginning and self.beginning is not None:
+        if self.document is None and self.request.stream is False and self.beginning == b"":
             self.document = bytearray()  # the response was empty
         if self.document is not None:
             body = valid_utf8(bytes(self.document).removeprefix(BYTE_ORDER_MARK))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-from ..misuse import MisuseError, shown
+from ..misuse import MisuseError
 from ..values.message import Message
 from ..values.parameters import Parameters
 from ..values.parts import (
@@ -22,13 +21,15 @@ from ..values.parts import (
 )
 from ..values.request import Request
 from ..values.tools import ResponseSchema, ToolSpec
+from ._attachments import base64_of, location_of
 from ._ids import valid_id
 from ._openai_turns import result_text
+from ._refusals import check_readable, foreign_tool, unsupported_part
 
 __all__ = ["custom_names", "fits_responses", "response_fields"]
 
 _ID = r"(?s).{1,64}"
-# What only the chat protocol has.
+# The fields of the chat protocol that the Responses protocol does not have.
 _CHAT_FIELDS = {
     "audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs", "max_completion_tokens",
     "modalities", "n", "prediction", "presence_penalty", "reasoning_effort", "stream_options", "verbosity",
@@ -40,7 +41,7 @@ _ENCRYPTED = "reasoning.encrypted_content"
 
 
 def fits_responses(request: Request, model: str) -> bool:
-    """Whether the Responses protocol has all that a request asks for, and the model is served by it."""
+    """Return whether the Responses protocol serves the model and has every feature that the request needs."""
     if request.stop_sequences or request.seed is not None or any(word in model for word in _CHAT_MODELS):
         return False
     if request.extra and not _CHAT_FIELDS.isdisjoint(request.extra):
@@ -55,7 +56,7 @@ def fits_responses(request: Request, model: str) -> bool:
 
 
 def _fits(message: Message) -> bool:
-    """Whether the protocol has a place for all of a message: sound, and fields of chat messages, have none."""
+    """Return whether the protocol can carry a message. It cannot carry sound and the fields of chat messages."""
     if message.extra and set(message.extra) != {"phase"}:
         return False
     parts = [*message.parts]
@@ -74,41 +75,41 @@ def _is_chat_content(part: RawPart) -> bool:
 
 
 def response_fields(request: Request, model: str, maker: str, keeper: str) -> dict[str, Any]:
-    """The body of a request.
+    """Return the body of a request.
 
-    OpenAI does not keep the response unless `extra` has ``"store": True``, so its reasoning comes encrypted.
+    OpenAI stores the response only if `extra` has ``"store": True``. Otherwise the reasoning arrives encrypted.
 
     Args:
-        request: what is asked.
-        model: its name there.
-        maker: the server that is asked; what another one wants back is left out.
-        keeper: whose own items the server knows.
+        request: the request.
+        model: the model's name on the server.
+        maker: the provider name of the server. Parts with data for another provider go without the data.
+        keeper: the provider name whose raw items the server accepts back.
 
     Raises:
-        MisuseError: the protocol lacks something that the request asks for.
+        MisuseError: the protocol lacks a feature that the request needs.
     """
     extra = dict(request.extra)
     stored = extra.get("store") is True
     if request.stop_sequences is not None or request.seed is not None:
         lacking = "seed" if request.stop_sequences is None else "stop_sequences"
-        raise MisuseError(f"The Responses protocol has no {lacking}; leave it out, or pass OpenAI(…, api='chat').")
+        raise MisuseError(f"The Responses protocol has no {lacking}. Leave it out, or pass OpenAI(…, api='chat').")
     for name in ("background", "previous_response_id"):
         if extra.get(name) and not stored:
-            raise MisuseError(f"{name} needs a response that OpenAI keeps: add 'store': True to extra.")
+            raise MisuseError(f"{name} needs a response that OpenAI stores. Add 'store': True to extra.")
     if "input" in extra:
         raise MisuseError(
             "extra can't contain 'input'. Pass the messages as the prompt, as in llm.invoke([('user', 'hi')])."
         )
     streams = request.stream is not False or bool(extra.get("background"))  # only a stream can be resumed
-    form = _told_format(request.response_format)
+    form = _response_format(request.response_format)
     thinks = not model.removeprefix("ft:").startswith(_WITHOUT_REASONING)
     optional = {
         "max_output_tokens": request.max_tokens,
         "temperature": request.temperature,
         "top_p": request.top_p,
         "top_k": request.top_k,
-        "tools": None if request.tools is None else [_told_tool(tool) for tool in request.tools],
-        "tool_choice": _told_choice(request),
+        "tools": None if request.tools is None else [_tool_definition(tool) for tool in request.tools],
+        "tool_choice": _tool_choice(request),
         "parallel_tool_calls": request.parallel_tool_calls,
         "reasoning": _united("effort", request.effort, extra.pop("reasoning", None)),
         "text": _united("format", form, extra.pop("text", None)),
@@ -126,16 +127,16 @@ def response_fields(request: Request, model: str, maker: str, keeper: str) -> di
 
 
 def _united(name: str, value: object, others: object) -> object:
-    """One field of an object, with the others that `extra` gives."""
+    """Return an object with this field and the other fields from `extra`."""
     if not isinstance(others, Mapping):
         return others if value is None else {name: value}
     return {**cast("Mapping[str, Any]", others), **({} if value is None else {name: value})}
 
 
 def _input(request: Request, maker: str, keeper: str, *, stored: bool) -> str | list[dict[str, Any]]:
-    """The conversation; what another maker wants back is left out.
+    """Return the conversation.
 
-    `stored` tells whether the server keeps responses, so that it knows its reasoning by the id alone.
+    `stored` is True if the server stores responses. Then the id of its reasoning is enough.
     """
     if isinstance(request.prompt, str):
         return request.prompt
@@ -148,7 +149,7 @@ def _input(request: Request, maker: str, keeper: str, *, stored: bool) -> str | 
 def _items(message: Message, makers: tuple[str, str], custom: set[str], *, stored: bool) -> list[dict[str, Any]]:
     maker, keeper = makers
     items: list[dict[str, Any]] = []
-    follows: list[str | None] = []  # the id of the reasoning that the item of the same place was made after
+    follows: list[str | None] = []  # for each item, the id of the reasoning directly before it
 
     def add(item: dict[str, Any], after: str | None = None) -> None:
         items.append(item)
@@ -170,7 +171,7 @@ def _items(message: Message, makers: tuple[str, str], custom: set[str], *, store
                 kind = "custom_tool_call_output" if part.id in custom else "function_call_output"
                 add({"type": kind, "call_id": valid_id(part.id, _ID), "output": _output(part, maker)})
             case RawPart() if "item" in part.data:
-                if part.provider == keeper:  # what another vendor's tools did is of no use here
+                if part.provider == keeper:  # the server rejects items of other providers' tools
                     add(dict(part.data["item"]), part.data.get("follows"))
             case FilePart() if message.role == "assistant":
                 add(_picture(part, keeper))
@@ -182,13 +183,13 @@ def _items(message: Message, makers: tuple[str, str], custom: set[str], *, store
                         last["content"].append(content)
                     else:
                         add({"role": message.role, "content": [content], **own, **(message.extra or {})}, after)
-    return [*_consistent(items, follows)]
+    return [*_consistent(items, follows, maker)]
 
 
-def _consistent(items: list[dict[str, Any]], follows: list[str | None]) -> Iterator[dict[str, Any]]:
-    """The items, without the ids of reasoning and of what was made after it where one of the two is gone.
+def _consistent(items: list[dict[str, Any]], follows: list[str | None], maker: str) -> Iterator[dict[str, Any]]:
+    """Yield the items. An id is removed if its reasoning, or the item after that reasoning, is missing.
 
-    OpenAI refuses reasoning "without its required following item", and the item without its reasoning.
+    OpenAI rejects reasoning "without its required following item", and an item without its reasoning.
     """
     for place, item in enumerate(items):
         if item.get("type") == "reasoning":
@@ -200,24 +201,28 @@ def _consistent(items: list[dict[str, Any]], follows: list[str | None]) -> Itera
         elif (thought := follows[place]) and (place == 0 or items[place - 1].get("id") != thought):
             item.pop("id", None)
         if "role" in item:
-            yield _message(item)
+            yield _message(item, maker)
         else:
             yield item
 
 
-def _message(item: dict[str, Any]) -> dict[str, Any]:
+def _message(item: dict[str, Any], maker: str) -> dict[str, Any]:
     content = item["content"]
     is_answer = item["role"] == "assistant"
     plain = [each.keys() == {"type", "text"} or not each.get("annotations", True) for each in content]
     if "id" in item:
         return {"type": "message", **item, "status": "completed"}
-    if all(plain) and (is_answer or len(content) == 1):
+    # llama.cpp refuses an answer as a plain text: it takes only the form that it sends itself.
+    if all(plain) and (maker == "openai" if is_answer else len(content) == 1):
         return {**item, "content": "".join(each["text"] for each in content)}
     return {"type": "message", **item} if is_answer else item
 
 
 def _thought(part: ReasoningPart, *, stored: bool) -> dict[str, Any] | None:
-    """Reasoning goes back with its proof; without one, only to a server that keeps it, or wants its text."""
+    """Return the item of some reasoning; None if the server would not accept it.
+
+    The server needs the signature, the id of a stored response, or the reasoning's own content.
+    """
     facts = _item(part)
     if not (part.signature or (stored and part.id) or facts.get("content")):
         return None
@@ -229,7 +234,7 @@ def _thought(part: ReasoningPart, *, stored: bool) -> dict[str, Any] | None:
 
 
 def _item(part: ReasoningPart | ToolCallPart) -> Mapping[str, Any]:
-    """What of the part's extra facts belongs to its item."""
+    """Return the fields of the part's item, from the part's extra data."""
     facts: Mapping[str, Any] = (part.extra or {}).get("item") or {}
     return facts
 
@@ -239,9 +244,9 @@ def _content(message: Message, part: Part, maker: str) -> Iterator[dict[str, Any
     match part:
         case TextPart() if role == "assistant":
             own = [dict(each) for each in part.citations] if part.provider in (None, maker) else []
-            known = [each for each in own if str(each.get("type")).endswith(("_citation", "_path"))]
+            accepted = [each for each in own if str(each.get("type")).endswith(("_citation", "_path"))]
             if part.text:
-                yield {"type": "output_text", "text": part.text, "annotations": known}
+                yield {"type": "output_text", "text": part.text, "annotations": accepted}
         case TextPart() if role != "tool":
             yield {"type": "input_text", "text": part.text}
         case RefusalPart() if role == "assistant":
@@ -255,16 +260,16 @@ def _content(message: Message, part: Part, maker: str) -> Iterator[dict[str, Any
         case RawPart() if role == "assistant":
             pass  # it belongs to another provider or protocol
         case _:
-            raise MisuseError(f"OpenAI has no place for a {type(part).__name__} in a message of the role {role!r}.")
+            raise unsupported_part("OpenAI", part, role)
 
 
 def _output(part: ToolResultPart, maker: str) -> str | list[dict[str, Any]]:
     if all(isinstance(item, (TextPart, CachePoint)) for item in part.content):
         return result_text(part, part.text)
     user = Message("user")
-    told = [content for item in part.content for content in _content(user, item, maker)]
+    contents = [content for item in part.content for content in _content(user, item, maker)]
     prefix = result_text(part, "")
-    return [*([{"type": "input_text", "text": prefix}] if prefix else []), *told]
+    return [*([{"type": "input_text", "text": prefix}] if prefix else []), *contents]
 
 
 def _picture(part: FilePart, maker: str) -> dict[str, Any]:
@@ -273,7 +278,7 @@ def _picture(part: FilePart, maker: str) -> dict[str, Any]:
         raise MisuseError(
             f"OpenAI takes no {part.media_type} file in an assistant message. Send the file in a user message instead."
         )
-    result = {} if part.data is None else {"result": base64.b64encode(part.data).decode(), "status": "completed"}
+    result = {} if part.data is None else {"result": base64_of(part.data), "status": "completed"}
     return {"type": "image_generation_call", "id": part.file_id, **result}
 
 
@@ -281,51 +286,53 @@ def _file(part: FilePart, maker: str) -> dict[str, Any]:
     kind, _, subtype = part.media_type.partition("/")
     if kind == "audio":
         raise MisuseError("The Responses protocol takes no audio. Use OpenAI(…, api='chat').")
-    if part.file_id is not None and part.provider not in (None, maker):
-        raise MisuseError(f"The file {part.file_id!r} is stored at {part.provider}, so {maker} cannot read it.")
-    if part.file_id is None and part.data is None and part.url is None:
-        raise MisuseError("This FilePart has no content. Pass data, url or file_id.")
-    data = None if part.data is None else f"data:{part.media_type};base64,{base64.b64encode(part.data).decode()}"
+    if kind == "video":
+        raise MisuseError("The Responses protocol takes no video. Send pictures of it instead.")
+    check_readable(maker, part, maker)
     if kind == "image":
-        place = {"file_id": part.file_id} if part.file_id else {"image_url": data or part.url}
+        place = {"file_id": part.file_id} if part.file_id else {"image_url": location_of(part)}
         return {"type": "input_image", **place, "detail": part.detail or "auto"}
     if part.file_id:
         return {"type": "input_file", "file_id": part.file_id}
-    if data:
-        return {"type": "input_file", "filename": part.name or f"file.{subtype}", "file_data": data}
-    return {"type": "input_file", "file_url": part.url}
+    if part.data is None:
+        return {"type": "input_file", "file_url": part.url}
+    return {"type": "input_file", "filename": part.name or f"file.{subtype}", "file_data": location_of(part)}
 
 
-def _told_tool(tool: ToolSpec | Mapping[str, Any]) -> Mapping[str, Any]:
-    """The definition of a tool. Chat is not strict where nobody says so, and this protocol is; so it is told."""
+def _tool_definition(tool: ToolSpec | Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the definition of a tool.
+
+    The protocol's default for `strict` is True. The definition says False, because that is the default of `ToolSpec`.
+    """
     if isinstance(tool, ToolSpec):
-        told: dict[str, Any] = {"type": "function", "name": tool.name, "parameters": tool.parameters}
-        return {**told, **({"description": tool.description} if tool.description else {}), "strict": bool(tool.strict)}
+        described = {"description": tool.description} if tool.description else {}
+        function = {"name": tool.name, "parameters": tool.parameters, **described, "strict": bool(tool.strict)}
+        return {"type": "function", **function}
     if "input_schema" in tool or "functionDeclarations" in tool or "function" in tool:
-        raise MisuseError(f"This tool has fields that the Responses protocol does not know: {shown(tool)}.")
+        raise foreign_tool(tool)
     return tool
 
 
 def custom_names(parameters: Parameters) -> frozenset[str]:
-    """The names of the tools that take text instead of JSON."""
+    """Return the names of the tools that take text instead of JSON."""
     tools = [tool for tool in parameters.tools or () if not isinstance(tool, ToolSpec)]
     return frozenset(str(tool.get("name")) for tool in tools if tool.get("type") == "custom")
 
 
-def _told_choice(parameters: Parameters) -> str | Mapping[str, Any] | None:
-    """Which tool to call."""
+def _tool_choice(parameters: Parameters) -> str | Mapping[str, Any] | None:
+    """Return the tool choice."""
     choice = parameters.tool_choice
     if choice is None or not isinstance(choice, str) or choice in ("auto", "none", "required"):
         return choice
     return {"type": "custom" if choice in custom_names(parameters) else "function", "name": choice}
 
 
-def _told_format(form: str | ResponseSchema | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """The form of the answer."""
+def _response_format(form: str | ResponseSchema | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return the response format."""
     if isinstance(form, str):
         return {"type": "json_object"}
     if not isinstance(form, ResponseSchema):
         return form
-    told: dict[str, Any] = {"type": "json_schema", "name": form.name, "schema": form.schema}
-    told |= {} if form.description is None else {"description": form.description}
-    return told | {"strict": bool(form.strict)}
+    described = {} if form.description is None else {"description": form.description}
+    schema = {"name": form.name, "schema": form.schema, **described, "strict": bool(form.strict)}
+    return {"type": "json_schema", **schema}

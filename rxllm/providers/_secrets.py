@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextvars
 import logging
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -43,19 +42,33 @@ class Secrets:
     Args:
         request: the request. Its fields `extra` and `tools` may contain keys for the server.
         headers: the headers, by their names in lower case. The name tells whether the value is secret.
-        given: the names of the headers that the user set. All their long values count as secrets.
+        user_headers: the names of the headers that the user set. All their long values count as secrets.
+        keeps_causes: whether errors keep exceptions of other libraries as causes, unless they show a secret.
     """
 
-    def __init__(self, request: Request, headers: Mapping[str, str], given: Iterable[str]) -> None:
+    def __init__(
+        self,
+        request: Request,
+        headers: Mapping[str, str],
+        user_headers: Iterable[str],
+        *,
+        keeps_causes: bool = False,
+    ) -> None:
+        self._keeps_causes = keeps_causes
         self._request = request
         self._headers = headers
-        self._given = {name.lower() for name in given}
-        self._sent: deque[tuple[httpx.Request, httpx.AsyncClient]] = deque(maxlen=_MAX_SENT)
+        self._user_headers = user_headers
+        self._sent: list[tuple[httpx.Request, httpx.AsyncClient | None]] = []
 
-    def send(self, request: httpx.Request, client: httpx.AsyncClient) -> None:
-        """Remember an HTTP request before it is sent: a user's client adds headers, cookies, a query and a login."""
+    def send(self, request: httpx.Request, client: httpx.AsyncClient | None) -> None:
+        """Remember an HTTP request before it is sent: a user's client adds headers, cookies, a query and a login.
+
+        Only a user's client writes log records.
+        """
         self._sent.append((request, client))
-        _sending.set(self)
+        del self._sent[:-_MAX_SENT]
+        if client is not None:
+            _sending.set(self)
 
     def blanked(self, text: str) -> str:
         """Return the text with its secrets replaced."""
@@ -65,8 +78,8 @@ class Secrets:
         """Remove the secrets from the message, the attributes and the causes of an error, and return the error.
 
         The error keeps only the causes that are rxllm's errors or Python's own network errors. The exceptions of other
-        libraries may contain requests, proxies with passwords, and unread bytes of the server. A MisuseError keeps the
-        exceptions of the calling program if none of them shows a secret.
+        libraries may contain requests, proxies with passwords, and unread bytes of the server. A MisuseError, and with
+        `keeps_causes` every error, keeps all exceptions if none of them shows a secret.
         """
         if isinstance(error, (RxllmError, MisuseError)):
             self._clean(error, {*self._found()})
@@ -81,7 +94,7 @@ class Secrets:
         if isinstance(error, ProtocolError):
             error.frame = blanked(error.frame.decode("latin-1") + CUT, secrets)[:-1].encode("latin-1")
         causes = [*_causes(error)]
-        if isinstance(error, MisuseError):
+        if self._keeps_causes or isinstance(error, MisuseError):
             shown = "".join(f"{each} {each!r} {vars(each)}" for each in causes)
             if blanked(shown, secrets) == shown:
                 return
@@ -98,13 +111,14 @@ class Secrets:
         return None
 
     def _found(self) -> Iterator[str]:
-        yield from _in_headers(self._headers, self._given)
+        own = {name.lower() for name in self._user_headers}
+        yield from _in_headers(self._headers, own)
         yield from secrets_in(self._request.extra, keys=True)
         yield from secrets_in((self._request.tools, self._request.tool_choice))
         for proxy in getproxies().values():
             yield from _in_address(proxy)
         for request, client in self._sent:
-            yield from _in_headers(request.headers, self._given)
+            yield from _in_headers(request.headers, own)
             yield from _in_address(str(request.url))
             yield from _in_proxies(client)
 
@@ -118,10 +132,10 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__ or cause.__context__
 
 
-def _in_headers(headers: Mapping[str, str], given: set[str]) -> Iterator[str]:
+def _in_headers(headers: Mapping[str, str], user_headers: set[str]) -> Iterator[str]:
     for name, value in headers.items():
         named = any(word in name for word in _SECRET)
-        if named or name in given or name not in _ORDINARY:
+        if named or name in user_headers or name not in _ORDINARY:
             least = MIN_SECRET if named else _MIN_UNNAMED
             yield from (part for part in _parts(name, value) if len(part) >= least)
 

@@ -6,20 +6,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from attrs import frozen
 
-from ..errors import ProviderError
+from ..bounds import MIB
 from ..misuse import MisuseError
+from ..shapes.dialects import ANTHROPIC, ANY
+from ..shapes.modes import Offer
 from ..values.chunk import Chunk
+from ..values.declaration import Declaration
 from ..values.request import Request
 from ._anthropic_messages import ClaudeDecoder, whole_answer
-from ._anthropic_turns import conversation_of, output_config, system_of, told_choice, told_tool
+from ._anthropic_turns import conversation_of, output_config, system_of, tool_choice_of, tool_definition
 from ._arguments import base_from, key_from
-from ._documents import json_of, provider_error, refuse_several
+from ._documents import refuse_several
 from ._http import Decoder, HTTPProvider
+from ._limits import limits_of
+from ._parameters import check_claude
+from ._refusals import missing_key
 
 __all__ = ["Anthropic"]
 
@@ -37,12 +43,14 @@ class Anthropic(HTTPProvider):
     ``output_config``.
     """
 
-    _KEYS: ClassVar[tuple[str, ...]] = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
-    _OFFERS: ClassVar[frozenset[str]] = frozenset(("tools", "json_schema", "images", "files", "reasoning", "usage"))
-
-    def kind(self, request: Request) -> Literal["llm", "chat_model"]:
-        """Return ``"chat_model"``: the protocol carries conversations."""
-        return "chat_model"
+    declaration = Declaration(
+        tool_names=r"[a-zA-Z0-9_-]{1,128}",
+        keys=("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"),
+        default_model="claude-sonnet-4-6",
+        features=("tools", "json_schema", "images", "files", "reasoning", "usage"),
+        pictures=("jpeg", "png", "gif", "webp"),
+        picture_bytes=10 * MIB * 3 // 4,  # 10 MiB as base64
+    )
 
     @property
     def _base(self) -> str:
@@ -57,30 +65,30 @@ class Anthropic(HTTPProvider):
 
     def _headers(self, request: Request) -> dict[str, str]:
         version = {"anthropic-version": "2023-06-01"}
-        key = self.api_key.strip() if self.api_key else key_from("ANTHROPIC_API_KEY")
+        key = self._key_or("ANTHROPIC_API_KEY")
         if key:
             return {"x-api-key": key, **version}
         token = key_from("ANTHROPIC_AUTH_TOKEN")
         if token:
             return {"authorization": f"Bearer {token}", **version}
-        given = {name.lower() for name in self.headers or {}}
         host = urlsplit(self._base).hostname
-        if host == "api.anthropic.com" and not given & {"x-api-key", "authorization"}:
-            raise MisuseError(f"There is no key for {host}: set ANTHROPIC_API_KEY, or pass Anthropic(…, api_key=…).")
+        if host == "api.anthropic.com" and self._own_headers.keys().isdisjoint({"x-api-key", "authorization"}):
+            raise missing_key(host, "Anthropic", "ANTHROPIC_API_KEY")
         return version
 
     def _body(self, request: Request) -> dict[str, Any]:
         refuse_several(request.extra)
         if request.seed is not None:
             raise MisuseError("Anthropic's models take no seed. Use temperature=0 for the most repeatable answers.")
+        check_claude(request, request.model or self.model)
         optional = {
             "system": system_of(request.messages),
             "temperature": request.temperature,
             "top_p": request.top_p,
             "top_k": request.top_k,
             "stop_sequences": None if request.stop_sequences is None else list(request.stop_sequences),
-            "tools": None if request.tools is None else [told_tool(tool) for tool in request.tools],
-            "tool_choice": told_choice(request),
+            "tools": None if request.tools is None else [tool_definition(tool) for tool in request.tools],
+            "tool_choice": tool_choice_of(request),
             "thinking": {"type": "disabled"} if request.effort == "none" else None,
             "output_config": output_config(request),
         }
@@ -93,11 +101,15 @@ class Anthropic(HTTPProvider):
             **request.extra,
         }
 
+    def _offers(self, request: Request) -> tuple[Offer, ...]:
+        native = Offer("native", ANTHROPIC)
+        thinking = request.extra.get("thinking")
+        thinks = isinstance(thinking, Mapping) and cast("Mapping[str, Any]", thinking).get("type") != "disabled"
+        # The API rejects a forced call while the model thinks.
+        return (native,) if thinks else (native, Offer("tool", ANY, alone=True))
+
     def _decoder(self, request: Request) -> Decoder:
-        return ClaudeDecoder()
+        return ClaudeDecoder(limits_of(self.event_limit, request))
 
     def _whole(self, body: bytes, request: Request) -> Chunk:
         return whole_answer(body)
-
-    def _error(self, status: int, body: bytes, headers: Mapping[str, str]) -> ProviderError:
-        return provider_error(json_of(body), body, status=status, headers=headers)

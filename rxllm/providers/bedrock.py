@@ -1,7 +1,6 @@
 """Amazon Bedrock's Converse API, https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html.
 
-Requests are written in `_bedrock_turns.py`, what comes back is read in `_bedrock_converse.py`, signatures are made in
-`_aws.py`.
+`_bedrock_turns.py` writes the requests, `_bedrock_converse.py` reads the responses, `_aws.py` signs the requests.
 """
 
 from __future__ import annotations
@@ -10,34 +9,36 @@ import functools
 import os
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack, cast
+from typing import Any, Unpack
 from urllib.parse import quote, urlsplit
 
 import attrs
 from attrs import field, frozen
 from attrs.validators import optional as or_none
 
+from ..bounds import MIB
 from ..errors import ProviderError
 from ..events import Service
 from ..misuse import MisuseError, must_be
+from ..shapes.dialects import ANTHROPIC, ANY
+from ..shapes.modes import Offer
 from ..values.chunk import Chunk
+from ..values.declaration import Declaration
 from ..values.parameters import is_name
 from ..values.request import Request
 from ..wire.eventstream import EventStreamDecoder
-from ..wire.http import Signing, Timeouts
-from ._arguments import base_from, key_from
+from ..wire.http import Signing
+from ._arguments import base_from
 from ._aws import has_botocore, signed
 from ._bedrock_converse import ConverseDecoder, converse_error, whole_answer
 from ._bedrock_turns import MAKER, Conversation, output_config, tool_config
-from ._documents import json_of, refuse_several
+from ._documents import json_of, merged, refuse_several
 from ._http import Decoder, Frames, HTTPFields, HTTPProvider
-
-if TYPE_CHECKING:
-    from ..wire.clients import Client
+from ._limits import limits_of
+from ._parameters import check_claude
 
 __all__ = ["Bedrock"]
 
-_TIMEOUTS = Timeouts()
 _STREAM = "application/vnd.amazon.eventstream"
 _NAME = or_none(must_be("a name", is_name))
 
@@ -46,17 +47,19 @@ _NAME = or_none(must_be("a name", is_name))
 class Bedrock(HTTPProvider):
     """A model on Amazon Bedrock, by the Converse API.
 
-    The key is a Bedrock API key, from `api_key` or ``AWS_BEARER_TOKEN_BEDROCK``. Without one, requests are signed with
-    AWS credentials (``AWS_ACCESS_KEY_ID``, profiles, roles), which needs the extra ``bedrock``.
+    The key is a Bedrock API key, from `api_key` or ``AWS_BEARER_TOKEN_BEDROCK``. Without a key, rxllm signs the
+    requests with AWS credentials (``AWS_ACCESS_KEY_ID``, profiles, roles). Signing needs the extra ``bedrock``.
 
     Attributes:
-        region: the AWS region; None takes it from ``AWS_REGION``, ``AWS_DEFAULT_REGION`` or the address.
-        profile: the profile of AWS credentials; None takes the environment's.
+        region: the AWS region. None reads ``AWS_REGION``, ``AWS_DEFAULT_REGION`` or the address.
+        profile: the profile of AWS credentials; None selects the environment's profile.
     """
 
-    _KEYS: ClassVar[tuple[str, ...]] = ("AWS_BEARER_TOKEN_BEDROCK",)
-    _OFFERS: ClassVar[frozenset[str]] = frozenset(
-        ("tools", "json_schema", "images", "files", "audio", "reasoning", "usage")
+    declaration = Declaration(
+        tool_names=r"[a-zA-Z0-9_-]{1,64}",
+        keys=("AWS_BEARER_TOKEN_BEDROCK",),
+        features=("tools", "json_schema", "images", "files", "audio", "reasoning", "usage"),
+        picture_bytes=5 * MIB * 3 // 4,  # 3.75 MB, by the reference of Message
     )
 
     region: str | None = field(default=None, kw_only=True, validator=_NAME)
@@ -68,28 +71,9 @@ class Bedrock(HTTPProvider):
         *,
         region: str | None = None,
         profile: str | None = None,
-        api_key: str | None = None,
-        base_url: str | None = None,
-        client: Client | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout: Timeouts | float | None = _TIMEOUTS,
         **settings: Unpack[HTTPFields],
     ) -> None:
-        self._settle(
-            model=model,
-            region=region,
-            profile=profile,
-            api_key=api_key,
-            base_url=base_url,
-            client=client,
-            headers=headers,
-            timeout=timeout,
-            **settings,
-        )
-
-    def kind(self, request: Request) -> Literal["llm", "chat_model"]:
-        """Return ``"chat_model"``: the protocol carries conversations."""
-        return "chat_model"
+        self._settle(model=model, region=region, profile=profile, **settings)
 
     def service(self, request: Request) -> Service:
         """Return the provider and its address."""
@@ -109,34 +93,37 @@ class Bedrock(HTTPProvider):
         return super().identity()
 
     @property
-    def _given_base(self) -> str:
+    def _configured_base(self) -> str:
         return self.base_url or base_from("AWS_ENDPOINT_URL_BEDROCK_RUNTIME")
 
     @property
     def _region(self) -> str:
         region = self.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-        region = region or _region_of(self._given_base)
+        region = region or _region_of(self._configured_base)
         if not region:
-            raise MisuseError("There is no AWS region: set AWS_REGION, or pass Bedrock(…, region='us-east-1').")
+            raise MisuseError("There is no AWS region. Set AWS_REGION, or pass Bedrock(…, region='us-east-1').")
         if not region.replace("-", "").isalnum() or not region.isascii():
-            raise MisuseError(f"An AWS region is like us-east-1, not {region!r:.50}.")
+            raise MisuseError(f"An AWS region must be like us-east-1, not {region!r:.50}.")
         return region
 
     @property
     def _key(self) -> str:
-        return self.api_key.strip() if self.api_key else key_from("AWS_BEARER_TOKEN_BEDROCK")
+        return self._key_or("AWS_BEARER_TOKEN_BEDROCK")
 
     @property
     def _signs(self) -> bool:
-        return not self._key and "authorization" not in {name.lower() for name in self.headers or {}}
+        return not self._key and "authorization" not in self._own_headers
+
+    @property
+    def _base(self) -> str:
+        if base := self._configured_base.rstrip("/"):
+            return base
+        region = self._region
+        return f"https://bedrock-runtime.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"
 
     def _url(self, request: Request) -> str:
-        base = self._given_base.rstrip("/")
-        if not base:
-            region = self._region
-            base = f"https://bedrock-runtime.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"
         model = quote(request.model or self.model, safe="")
-        return f"{base}/model/{model}/converse{'' if request.stream is False else '-stream'}"
+        return f"{self._base}/model/{model}/converse{'' if request.stream is False else '-stream'}"
 
     def _headers(self, request: Request) -> dict[str, str]:
         accepted = {"accept": "application/json" if request.stream is False else _STREAM}
@@ -149,16 +136,23 @@ class Bedrock(HTTPProvider):
             )
         return accepted
 
-    def _signing(self, request: Request) -> Signing | None:
+    def _signing(self, request: Request, method: str = "POST") -> Signing | None:
         if not self._signs:
             return None
-        headers = {"content-type": "application/json"}
-        return functools.partial(signed, headers=headers, region=self._region, profile=self.profile)
+        headers = {"content-type": "application/json"} if method == "POST" else {}
+        return functools.partial(signed, headers=headers, region=self._region, profile=self.profile, method=method)
+
+    def _models_url(self) -> str | None:
+        """Return the address of the list, which another service of AWS has: ``bedrock``, not ``bedrock-runtime``."""
+        base = base_from("AWS_ENDPOINT_URL_BEDROCK") or self._base.replace("//bedrock-runtime", "//bedrock", 1)
+        return f"{base.rstrip('/')}/foundation-models?byOutputModality=TEXT"
 
     def _body(self, request: Request) -> dict[str, Any]:
         refuse_several(request.extra)
         if request.seed is not None:
-            raise MisuseError("The Converse API takes no seed. Use temperature=0 for the most repeatable answers.")
+            raise MisuseError("The Converse API has no seed. Use temperature=0 for the most repeatable answers.")
+        if "anthropic." in (request.model or self.model):
+            check_claude(request, request.model or self.model)
         conversation = Conversation(request.messages)
         inference = {
             "maxTokens": request.max_tokens,
@@ -174,22 +168,19 @@ class Bedrock(HTTPProvider):
             "additionalModelRequestFields": self._of_family(request),
         }
         body: dict[str, Any] = {"messages": conversation.turns, **{name: v for name, v in optional.items() if v}}
-        for name, value in request.extra.items():
-            both = isinstance(body.get(name), dict) and isinstance(value, Mapping)
-            body[name] = {**body[name], **cast("Mapping[str, Any]", value)} if both else value
-        return body
+        return merged(body, request.extra)
 
     def _of_family(self, request: Request) -> dict[str, Any]:
-        """What the API leaves to the families of models."""
+        """Return the fields that differ between the families of models."""
         model = request.model or self.model
-        told: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         if request.top_k is not None:
             if "amazon.nova" in model:
-                told["inferenceConfig"] = {"topK": request.top_k}
+                fields["inferenceConfig"] = {"topK": request.top_k}
             elif "anthropic." in model or "mistral." in model:
-                told["top_k"] = request.top_k
+                fields["top_k"] = request.top_k
             elif "cohere." in model:
-                told["k"] = request.top_k
+                fields["k"] = request.top_k
             else:
                 raise MisuseError(
                     f"Bedrock's Converse API has no top_k, and rxllm does not know the field of {model}. Pass "
@@ -197,15 +188,21 @@ class Bedrock(HTTPProvider):
                 )
         if request.effort == "none":
             if "anthropic." not in model:
-                raise MisuseError(f"Bedrock's Converse API cannot keep {model} from thinking.")
-            told["thinking"] = {"type": "disabled"}
-        return told
+                raise MisuseError(f"Bedrock's Converse API cannot switch off the reasoning of {model}.")
+            fields["thinking"] = {"type": "disabled"}
+        return fields
 
     def _frames(self, request: Request) -> Frames:
         return EventStreamDecoder(limit=self.event_limit)
 
+    def _offers(self, request: Request) -> tuple[Offer, ...]:
+        model = request.model or self.model
+        native = Offer("native", ANTHROPIC, on_request=True)  # few models have it
+        forces = re.search(r"anthropic|amazon\.nova|mistral", model)  # the models whose calls can be forced
+        return (Offer("tool", ANY), native) if forces else (native,)
+
     def _decoder(self, request: Request) -> Decoder:
-        return ConverseDecoder()
+        return ConverseDecoder(limits_of(self.event_limit, request))
 
     def _whole(self, body: bytes, request: Request) -> Chunk:
         return whole_answer(body)
@@ -216,7 +213,7 @@ class Bedrock(HTTPProvider):
 
 
 def _region_of(base: str) -> str | None:
-    """The region that an address of AWS names."""
+    """Return the region in an address of AWS."""
     host = urlsplit(base).hostname or ""
     found = re.search(r"bedrock-runtime(?:-fips)?\.([a-z0-9-]+)\.", host)
     return found[1] if found else None

@@ -1,58 +1,63 @@
 """Cohere's chat API, version 2, https://docs.cohere.com/reference/chat.
 
-Requests are written in `_cohere_turns.py`, what comes back is read in `_cohere_chat.py`.
+`_cohere_turns.py` writes the requests, `_cohere_chat.py` reads the responses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 from attrs import frozen
 
-from ..errors import ProviderError
 from ..misuse import MisuseError
+from ..shapes.dialects import ANY, COHERE
+from ..shapes.modes import Offer
 from ..values.chunk import Chunk
+from ..values.declaration import Declaration
 from ..values.request import Request
-from ._arguments import base_from, key_from
+from ._arguments import base_from
 from ._cohere_chat import CohereDecoder, whole_answer
 from ._cohere_turns import response_format, tools_and_choice, turns
-from ._documents import json_of, provider_error, refuse_several
+from ._documents import refuse_several
 from ._http import Decoder, HTTPProvider
+from ._limits import limits_of
+from ._refusals import missing_key
 
 __all__ = ["Cohere"]
 
 
 @frozen(init=False)
 class Cohere(HTTPProvider):
-    """A model of Cohere's.
+    """A model of Cohere.
 
     The key comes from `api_key` or ``CO_API_KEY``, the address from `base_url` or ``CO_API_URL``.
     """
 
-    _KEYS: ClassVar[tuple[str, ...]] = ("CO_API_KEY",)
-    _OFFERS: ClassVar[frozenset[str]] = frozenset(("tools", "json_schema", "images", "reasoning", "usage"))
-
-    def kind(self, request: Request) -> Literal["llm", "chat_model"]:
-        """Return ``"chat_model"``: the protocol carries conversations."""
-        return "chat_model"
+    declaration = Declaration(
+        keys=("CO_API_KEY",),
+        features=("tools", "json_schema", "images", "reasoning", "usage"),
+        pictures=("png", "jpeg", "webp", "gif"),
+    )
 
     @property
     def _base(self) -> str:
         base = self.base_url or base_from("CO_API_URL") or "https://api.cohere.com"
         return base.rstrip("/").removesuffix("/v2").removesuffix("/v1")
 
+    def _models_url(self) -> str | None:
+        return f"{self._base}/v1/models?endpoint=chat&page_size=1000"
+
     def _url(self, request: Request) -> str:
         return f"{self._base}/v2/chat"
 
     def _headers(self, request: Request) -> dict[str, str]:
-        key = self.api_key.strip() if self.api_key else key_from("CO_API_KEY")
+        key = self._key_or("CO_API_KEY")
         if key:
             return {"authorization": f"Bearer {key}"}
         host = urlsplit(self._base).hostname or ""
-        if host.startswith("api.cohere.") and "authorization" not in {name.lower() for name in self.headers or {}}:
-            raise MisuseError(f"There is no key for {host}: set CO_API_KEY, or pass Cohere(…, api_key=…).")
+        if host.startswith("api.cohere.") and "authorization" not in self._own_headers:
+            raise missing_key(host, "Cohere", "CO_API_KEY")
         return {}
 
     def _body(self, request: Request) -> dict[str, Any]:
@@ -64,7 +69,7 @@ class Cohere(HTTPProvider):
             )
         messages = [turn for message in request.messages for turn in turns(message)]
         if not messages:
-            raise MisuseError("Cohere needs at least one message with something in it.")
+            raise MisuseError("Cohere needs at least one message with content.")
         optional = {
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
@@ -84,11 +89,12 @@ class Cohere(HTTPProvider):
             **request.extra,
         }
 
+    def _offers(self, request: Request) -> tuple[Offer, ...]:
+        tool = Offer("tool", ANY)
+        return (tool,) if request.tools else (Offer("native", COHERE), tool)
+
     def _decoder(self, request: Request) -> Decoder:
-        return CohereDecoder()
+        return CohereDecoder(limits_of(self.event_limit, request))
 
     def _whole(self, body: bytes, request: Request) -> Chunk:
         return whole_answer(body)
-
-    def _error(self, status: int, body: bytes, headers: Mapping[str, str]) -> ProviderError:
-        return provider_error(json_of(body), body, status=status, headers=headers)

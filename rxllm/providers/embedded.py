@@ -37,11 +37,12 @@ from typing import Any, Unpack
 from attrs import frozen
 
 from ..llm import LLM, Fields
-from ..operators.rewriting import Ending, Sought
+from ..operators.rewriting import Ending, Patterns
 from ..values.chunk import Chunk, text_chunk
-from ..values.message import FinishReason
+from ..values.declaration import Declaration
 from ..values.request import Request
 from ..values.usage import Usage
+from ..values.vocabulary import FinishReason
 
 __all__ = ["Embedded"]
 
@@ -73,6 +74,8 @@ class Embedded(LLM):
     `response_format`. It reports usage in its own tokens.
     """
 
+    declaration = Declaration(takes_model=False, features=("usage",))
+
     def __init__(self, **settings: Unpack[Fields]) -> None:
         self._settle(**settings)
 
@@ -87,10 +90,10 @@ def _answer(request: Request) -> Iterator[Chunk]:
     dice = random.Random(request.seed)  # noqa: S311  (the toy's random numbers protect nothing)
     # The first chunk with text carries these facts. An empty chunk of their own would clutter printed chunks.
     facts: dict[str, Any] = {"model": "embedded", "id": f"embedded-{dice.getrandbits(64):016x}"}
-    asked = (message.text for message in reversed(request.messages) if message.role == "user")
-    tokens = _model().tokens(next(asked, request.text), request, dice)
+    prompts = (message.text for message in reversed(request.messages) if message.role == "user")
+    tokens = _model().tokens(next(prompts, request.text), request, dice)
     limit = _MAX_TOKENS if request.max_tokens is None else request.max_tokens
-    ending = Ending(Sought(request.stop_sequences or ()))
+    ending = Ending(Patterns(request.stop_sequences or ()))
     count, reason = 0, "length"
     while count < limit and not ending.found:
         token = next(tokens)
@@ -144,9 +147,9 @@ class _Model:
 
     def weights(self, prompt: str) -> list[float]:
         """Return how well each piece fits the prompt; the best piece has the weight 1."""
-        known = sorted(_words(prompt) & self.words.keys()) or ["unknown"]
+        words = sorted(_words(prompt) & self.words.keys()) or ["unknown"]
         scores = [0.0] * self.pieces
-        for word in known:
+        for word in words:
             rarity = math.log(self.pieces / len(self.words[word]))
             for piece, worth in self.words[word].items():
                 scores[piece] += rarity * (1 + math.log(worth))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 import attrs
@@ -16,14 +16,19 @@ from attrs import frozen
 from ..errors import ProviderError
 from ..events import Service
 from ..misuse import MisuseError
+from ..shapes.dialects import GEMINI, GEMINI_TOOL
+from ..shapes.modes import Offer
 from ..values.chunk import Chunk
+from ..values.declaration import Declaration
 from ..values.request import Request
 from ..wire.sse import Frame, SSEDecoder, is_json
 from ._arguments import base_from, key_from
 from ._documents import json_of, list_of, merged, object_of, provider_error, refuse_several, text_of
 from ._gemini_content import GeminiDecoder, whole_answer
-from ._gemini_turns import conversation_of, generation_config, system_of, told_choice, told_tools
+from ._gemini_turns import conversation_of, generation_config, system_of, tool_config, tools_of
 from ._http import Decoder, Frames, HTTPProvider
+from ._limits import limits_of
+from ._refusals import missing_key
 
 __all__ = ["Gemini"]
 
@@ -31,7 +36,7 @@ _HOST = "generativelanguage.googleapis.com"
 
 
 class _Frames(SSEDecoder):
-    """Server-sent events, and the JSON document, on lines of its own, by which Google tells of an error in a stream."""
+    """Server-sent events, and the JSON documents between them with which Google reports an error in a stream."""
 
     def _interpret(self, events: bytes) -> list[Frame]:
         frames = super()._interpret(events)
@@ -43,24 +48,23 @@ class _Frames(SSEDecoder):
 
 @frozen(init=False)
 class Gemini(HTTPProvider):
-    """A Gemini model, at Google AI Studio or at Vertex AI.
+    """A Gemini model, on Google AI Studio or on Vertex AI.
 
     The key comes from `api_key`, ``GOOGLE_API_KEY`` or ``GEMINI_API_KEY``, in this order; the address from `base_url`
-    or ``GOOGLE_GEMINI_BASE_URL``. Servers that are not Google's need no key.
+    or ``GOOGLE_GEMINI_BASE_URL``. Only Google's own servers require a key.
 
-    Vertex AI is a `base_url` that names a project, such as
-    ``https://us-central1-aiplatform.googleapis.com/v1/projects/mine/locations/us-central1/publishers/google``. Its
-    `api_key` is an access token, as ``gcloud auth print-access-token`` prints it.
+    For Vertex AI, pass a `base_url` that names a project, such as
+    ``https://us-central1-aiplatform.googleapis.com/v1/projects/mine/locations/us-central1/publishers/google``. The
+    `api_key` is then an access token, which ``gcloud auth print-access-token`` prints.
     """
 
-    _KEYS: ClassVar[tuple[str, ...]] = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
-    _OFFERS: ClassVar[frozenset[str]] = frozenset(
-        ("tools", "json_schema", "images", "files", "audio", "reasoning", "usage")
+    declaration = Declaration(
+        tool_names=r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,127}",
+        keys=("GOOGLE_API_KEY", "GEMINI_API_KEY"),
+        default_model="gemini-flash-latest",
+        features=("tools", "json_schema", "images", "files", "audio", "reasoning", "usage"),
+        pictures=("png", "jpeg", "webp", "heic", "heif"),
     )
-
-    def kind(self, request: Request) -> Literal["llm", "chat_model"]:
-        """Return ``"chat_model"``: the protocol carries conversations."""
-        return "chat_model"
 
     def service(self, request: Request) -> Service:
         """Return the provider and its address."""
@@ -77,7 +81,7 @@ class Gemini(HTTPProvider):
 
     @property
     def _maker(self) -> str:
-        """Whose signatures and files this server understands."""
+        """The provider name under which the server accepts signatures and files."""
         host = urlsplit(self._base).hostname or ""
         return "gcp.vertex_ai" if self._is_project or host.endswith("aiplatform.googleapis.com") else "gcp.gemini"
 
@@ -85,7 +89,10 @@ class Gemini(HTTPProvider):
         return request.model or self.model
 
     def _models_url(self) -> str | None:
-        return None if self._is_project else f"{self._base}/models?pageSize=1000"
+        if not self._is_project:
+            return f"{self._base}/models?pageSize=1000"
+        place = urlsplit(self._base)  # the list of Vertex AI belongs to no project
+        return f"{place.scheme}://{place.netloc}/v1beta1/publishers/google/models?pageSize=200"
 
     def _url(self, request: Request) -> str:
         model = self._model(request)
@@ -94,21 +101,20 @@ class Gemini(HTTPProvider):
         return f"{self._base}/{path}:{verb}"
 
     def _headers(self, request: Request) -> dict[str, str]:
-        key = self.api_key.strip() if self.api_key else ""
+        key = self._key_or()
         if key and self._is_project:
             return {"authorization": f"Bearer {key}"}
         key = key or ("" if self._is_project else key_from("GOOGLE_API_KEY") or key_from("GEMINI_API_KEY"))
         if key:
             return {"x-goog-api-key": key}
-        given = {name.lower() for name in self.headers or {}}
         host = urlsplit(self._base).hostname or ""
-        if host.endswith("googleapis.com") and not given & {"x-goog-api-key", "authorization"}:
-            advice = (
-                "say Gemini(…, api_key=…) with an access token, as gcloud auth print-access-token prints it"
-                if self._is_project
-                else "set GEMINI_API_KEY, or pass Gemini(…, api_key=…)"
+        if host.endswith("googleapis.com") and self._own_headers.keys().isdisjoint({"x-goog-api-key", "authorization"}):
+            if not self._is_project:
+                raise missing_key(host, "Gemini", "GEMINI_API_KEY")
+            raise MisuseError(
+                f"There is no key for {host}: pass Gemini(…, api_key=…) with an access token, which `gcloud auth "
+                "print-access-token` prints."
             )
-            raise MisuseError(f"There is no key for {host}: {advice}.")
         return {}
 
     def _body(self, request: Request) -> dict[str, Any]:
@@ -116,8 +122,8 @@ class Gemini(HTTPProvider):
         maker = self._maker
         optional = {
             "systemInstruction": system_of(request.messages),
-            "tools": told_tools(request.tools),
-            "toolConfig": told_choice(request),
+            "tools": tools_of(request.tools),
+            "toolConfig": tool_config(request),
             "generationConfig": generation_config(request, self._model(request)) or None,
         }
         body = {
@@ -126,14 +132,20 @@ class Gemini(HTTPProvider):
         }
         body = merged(body, request.extra)
         if object_of(body.get("generationConfig")).get("candidateCount") not in (None, 1):
-            raise MisuseError("candidateCount asks for several answers, but a stream has one; call llm.batch.")
+            raise MisuseError("candidateCount requests several answers, but a stream has one. Call llm.batch.")
         return body
 
     def _frames(self, request: Request) -> Frames:
         return _Frames(limit=self.event_limit)
 
+    def _offers(self, request: Request) -> tuple[Offer, ...]:
+        tool = Offer("tool", GEMINI_TOOL)
+        # The models before Gemini 3 take either tools or a schema.
+        is_older = re.match(r"gemini-[12]\b", self._model(request).rpartition("/")[2])
+        return (tool,) if request.tools and is_older else (Offer("native", GEMINI), tool)
+
     def _decoder(self, request: Request) -> Decoder:
-        return GeminiDecoder(self._maker)
+        return GeminiDecoder(self._maker, limits_of(self.event_limit, request))
 
     def _whole(self, body: bytes, request: Request) -> Chunk:
         return whole_answer(body, self._maker)
@@ -147,9 +159,9 @@ class Gemini(HTTPProvider):
 
 
 def _delay(document: object) -> str:
-    """The seconds that Google tells in a detail of the error, not in a header; empty if it tells none."""
+    """Return the seconds until a retry, which Google states in a detail of the error; empty if there is none."""
     document = next(iter(list_of(document)), document)
     for detail in list_of(object_of(object_of(document).get("error")).get("details")):
-        if (told := text_of(object_of(detail).get("retryDelay"))).endswith("s"):
-            return told[:-1]
+        if (delay := text_of(object_of(detail).get("retryDelay"))).endswith("s"):
+            return delay[:-1]
     return ""

@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack
+from typing import Any, Unpack
 from urllib.parse import urlsplit
 
+import attrs
 from attrs import field, frozen
 
-from ..errors import ProviderError
 from ..misuse import MisuseError, shown
+from ..shapes.dialects import GRAMMAR
+from ..shapes.modes import Offer
 from ..values.chunk import Chunk
+from ..values.declaration import Declaration
 from ..values.parameters import Parameters
 from ..values.request import Request
-from ..values.tools import ResponseSchema
-from ..wire.http import Timeouts
+from ..values.tools import ResponseSchema, ToolSpec
 from ..wire.ndjson import NDJSONDecoder
-from ._arguments import base_from, key_from
-from ._documents import json_of, merged, provider_error, refuse_several
+from ._arguments import base_from
+from ._documents import merged, refuse_several
 from ._http import Decoder, Frames, HTTPFields, HTTPProvider
+from ._limits import limits_of
 from ._ollama_chat import OllamaDecoder, whole_answer
 from ._ollama_turns import conversation_of
-from ._openai_turns import told_tool
-
-if TYPE_CHECKING:
-    from ..wire.clients import Client
+from ._openai_turns import chat_tool
+from ._refusals import check_effort, check_parallel, foreign_value, missing_key
 
 __all__ = ["Ollama"]
 
-_TIMEOUTS = Timeouts()
 _THINK: Mapping[str, bool | str] = {"none": False, "low": "low", "medium": "medium", "high": "high", "max": "max"}
-_HOME = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (a server's addresses, as a client reaches them)
+_CLIENT_ADDRESSES = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (a server's addresses, as a client reaches them)
 
 
 def _check_keep_alive(_: object, attribute: object, time: Any) -> None:
@@ -40,21 +40,23 @@ def _check_keep_alive(_: object, attribute: object, time: Any) -> None:
 
 @frozen(init=False)
 class Ollama(HTTPProvider):
-    """A model that an Ollama server runs, asked by Ollama's own protocol.
+    """A model on an Ollama server, by Ollama's own protocol.
 
-    The address comes from `base_url` or ``OLLAMA_HOST``, in all of its usual spellings; else it is
-    ``http://127.0.0.1:11434``. The key comes from `api_key` or ``OLLAMA_API_KEY``; only ollama.com needs one.
+    The address comes from `base_url` or ``OLLAMA_HOST``, in all of its usual forms; the default is
+    ``http://127.0.0.1:11434``. The key comes from `api_key` or ``OLLAMA_API_KEY``; only ollama.com requires a key.
 
     Settings of the runtime, such as the length of the context, go into `extra`:
     ``Ollama("qwen3", extra={"options": {"num_ctx": 16384}})``.
 
     Attributes:
-        keep_alive: how long the server keeps the model in memory afterwards: ``"10m"``, or seconds; 0 unloads it at
-            once, a negative number never. None leaves that to the server.
+        keep_alive: how long the server keeps the model in memory after the answer: ``"10m"``, or seconds. 0 unloads
+            the model at once, and a negative number never. None selects the server's default.
     """
 
-    _KEYS: ClassVar[tuple[str, ...]] = ("OLLAMA_API_KEY",)
-    _OFFERS: ClassVar[frozenset[str]] = frozenset(("tools", "json_schema", "images", "reasoning", "usage"))
+    declaration = Declaration(
+        keys=("OLLAMA_API_KEY",),
+        features=("tools", "json_schema", "images", "reasoning", "usage"),
+    )
 
     keep_alive: str | float | None = field(default=None, kw_only=True, validator=_check_keep_alive)
 
@@ -63,44 +65,28 @@ class Ollama(HTTPProvider):
         model: str,
         *,
         keep_alive: str | float | None = None,
-        api_key: str | None = None,
-        base_url: str | None = None,
-        client: Client | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout: Timeouts | float | None = _TIMEOUTS,
         **settings: Unpack[HTTPFields],
     ) -> None:
-        self._settle(
-            model=model,
-            keep_alive=keep_alive,
-            api_key=api_key,
-            base_url=base_url,
-            client=client,
-            headers=headers,
-            timeout=timeout,
-            **settings,
-        )
-
-    def kind(self, request: Request) -> Literal["llm", "chat_model"]:
-        """Return ``"chat_model"``: the protocol carries conversations."""
-        return "chat_model"
+        self._settle(model=model, keep_alive=keep_alive, **settings)
 
     @property
     def _base(self) -> str:
         base = self.base_url or base_from("OLLAMA_HOST", _address) or "http://127.0.0.1:11434"
         return base.rstrip("/").removesuffix("/v1").removesuffix("/api")
 
+    def _models_url(self) -> str | None:
+        return f"{self._base}/api/tags"
+
     def _url(self, request: Request) -> str:
         return f"{self._base}/api/chat"
 
     def _headers(self, request: Request) -> dict[str, str]:
         accepted = {} if request.stream is False else {"accept": "application/x-ndjson"}
-        key = self.api_key.strip() if self.api_key else key_from("OLLAMA_API_KEY")
+        key = self._key_or("OLLAMA_API_KEY")
         if key:
             return {"authorization": f"Bearer {key}", **accepted}
-        given = {name.lower() for name in self.headers or {}}
-        if urlsplit(self._base).hostname == "ollama.com" and "authorization" not in given:
-            raise MisuseError("There is no key for ollama.com: set OLLAMA_API_KEY, or pass Ollama(…, api_key=…).")
+        if urlsplit(self._base).hostname == "ollama.com" and "authorization" not in self._own_headers:
+            raise missing_key("ollama.com", "Ollama", "OLLAMA_API_KEY")
         return accepted
 
     def _body(self, request: Request) -> dict[str, Any]:
@@ -116,7 +102,7 @@ class Ollama(HTTPProvider):
         }
         options = {name: value for name, value in options.items() if value is not None}
         optional = {
-            "tools": [told_tool(tool) for tool in request.tools or ()] if _offers_tools(request) else None,
+            "tools": [_tool(tool) for tool in request.tools or ()] if _offers_tools(request) else None,
             "format": _form(request.response_format),
             "think": _think(request.effort),
             "options": options or None,
@@ -130,33 +116,42 @@ class Ollama(HTTPProvider):
         }
         return merged(body, request.extra)
 
+    def _offers(self, request: Request) -> tuple[Offer, ...]:
+        return (Offer("native", GRAMMAR),)  # the API can't force a call
+
     def _frames(self, request: Request) -> Frames:
         return NDJSONDecoder(limit=self.event_limit)
 
     def _decoder(self, request: Request) -> Decoder:
-        return OllamaDecoder()
+        return OllamaDecoder(limits_of(self.event_limit, request))
 
     def _whole(self, body: bytes, request: Request) -> Chunk:
         return whole_answer(body)
 
-    def _error(self, status: int, body: bytes, headers: Mapping[str, str]) -> ProviderError:
-        return provider_error(json_of(body), body, status=status, headers=headers)
-
 
 def _offers_tools(parameters: Parameters) -> bool:
-    """Whether the model is told of the tools. The protocol has no choice of tools but to offer none.
+    """Return whether the request contains the tools. The protocol has no tool choice, so ``"none"`` omits the tools.
 
     Raises:
-        MisuseError: the request asks for any other choice.
+        MisuseError: the request has another tool choice.
     """
     if parameters.tool_choice not in (None, "auto", "none"):
-        raise MisuseError(
-            f"Ollama can't be told which tool to call: tool_choice is 'auto' or 'none' there, not "
-            f"{shown(parameters.tool_choice)}."
-        )
-    if parameters.parallel_tool_calls is False:
-        raise MisuseError("Ollama can't be told to call one tool at a time: leave out parallel_tool_calls.")
+        raise MisuseError(f"Ollama's tool_choice must be 'auto' or 'none', not {shown(parameters.tool_choice)}.")
+    check_parallel("Ollama", parameters)
     return bool(parameters.tools) and parameters.tool_choice != "none"
+
+
+def _tool(tool: ToolSpec | Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the definition of a tool. Ollama ignores ``strict``.
+
+    Raises:
+        MisuseError: the tool must be strict.
+    """
+    if not isinstance(tool, ToolSpec):
+        return chat_tool(tool)
+    if tool.strict:
+        raise MisuseError(f"Ollama can't promise strict arguments. Leave strict=True out of the tool {tool.name!r}.")
+    return chat_tool(attrs.evolve(tool, strict=None))
 
 
 def _form(form: str | ResponseSchema | Mapping[str, Any] | None) -> str | Mapping[str, Any] | None:
@@ -164,28 +159,28 @@ def _form(form: str | ResponseSchema | Mapping[str, Any] | None) -> str | Mappin
         return form.schema
     if form is None or isinstance(form, str):
         return form
-    raise MisuseError(f"This response_format has fields that only another provider knows: {shown(form)}.")
+    raise foreign_value("response_format", form)
 
 
 def _think(effort: str | None) -> bool | str | None:
     if effort is None:
         return None
-    if effort not in _THINK:
-        raise MisuseError(f"Ollama's models know the efforts {', '.join(_THINK)}, not {effort!r}.")
+    check_effort("Ollama", effort, _THINK)
     return _THINK[effort]
 
 
-def _address(spelled: str) -> str:
-    """The URL that ``OLLAMA_HOST`` means, as Ollama's own programs read it: ``host``, ``host:port`` or a URL.
+def _address(text: str) -> str:
+    """Return the URL for a value of ``OLLAMA_HOST``: ``host``, ``host:port`` or a URL.
 
-    The addresses at which a server listens on all networks stand for this machine.
+    The rules are those of Ollama's own programs. An address at which a server listens on all networks becomes the
+    address of this machine.
 
     Raises:
-        MisuseError: its port is no number.
+        MisuseError: the port is not a number.
     """
-    spelled = spelled.strip().strip("\"'").strip()
-    scheme, has_scheme, rest = spelled.rpartition("://")
-    if not spelled:
+    text = text.strip().strip("\"'").strip()
+    scheme, has_scheme, rest = text.rpartition("://")
+    if not text:
         return ""
     place, _, path = rest.partition("/")
     login, at, place = place.rpartition("@")
@@ -196,11 +191,11 @@ def _address(spelled: str) -> str:
         port = port.removeprefix(":")
     elif place.count(":") == 1:
         host, _, port = place.partition(":")
-    else:  # a name, or an address of IPv6 without brackets
+    else:  # a name, or an IPv6 address without brackets
         host, port = place, ""
     if port and not (port.isascii() and port.isdigit()):
-        raise MisuseError(f"OLLAMA_HOST must be like 127.0.0.1:11434; {port!r} is no port.")
+        raise MisuseError(f"OLLAMA_HOST must be like 127.0.0.1:11434; the port {port!r} is not a number.")
     port = port or ("" if scheme else "11434")
-    host = _HOME.get(host, host)
+    host = _CLIENT_ADDRESSES.get(host, host)
     host = f"[{host}]" if ":" in host else host
     return f"{scheme or 'http'}://{login}{at}{host}{':' if port else ''}{port}/{path}".rstrip("/")

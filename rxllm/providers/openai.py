@@ -2,47 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack, get_args
 from urllib.parse import quote, urlsplit
 
 import attrs
 from attrs import field, frozen
 
-from ..errors import ProviderError
 from ..events import Service
 from ..misuse import MisuseError, shown
+from ..shapes.modes import Offer
 from ..values.chunk import Chunk
+from ..values.declaration import Declaration
 from ..values.request import Request
 from ..values.tools import ToolSpec
-from ..wire.http import Timeouts
-from ._arguments import base_from, key_from
-from ._documents import json_of, object_of, provider_error, refuse_several, text_of
+from ._arguments import base_from
+from ._documents import object_of, refuse_several, text_of
+from ._fitting import check_support, effort_fields, fit_messages, limit_field, offers_tools, tool_choice_for
 from ._http import Decoder, HTTPFields, HTTPProvider
+from ._limits import limits_of
 from ._openai_chat import ChatDecoder, whole_answer
 from ._openai_responses import ResponsesDecoder, whole_response
-from ._openai_turns import told_choice, told_format, told_tool, turns
+from ._openai_turns import chat_choice, chat_format, chat_tool, turns
+from ._parameters import check_openai, check_tools
+from ._refusals import missing_key, no_messages
 from ._responses_turns import custom_names, fits_responses, response_fields
-from .compatible import (
-    HOUSES,
-    OPENAI,
-    House,
-    choice_of,
-    fitted,
-    house_at,
-    house_named,
-    limit_of,
-    refuse_lacking,
-)
+from ._shape_offers import shape_offers
+from .compatible import OPENAI, SERVERS, Server, server_at, server_named
 
 if TYPE_CHECKING:
-    from ..wire.clients import Client
+    from ._openai_batches import OpenAIBatches
 
 __all__ = ["OpenAI"]
 
 Api = Literal["chat", "completions", "responses"]
 _PATHS: dict[Api, str] = {"chat": "chat/completions", "completions": "completions", "responses": "responses"}
-_TIMEOUTS = Timeouts()
 
 
 # The name of a dated model continues with "-" and the date, that of a fine-tuned one with ":" and its owner.
@@ -56,9 +50,9 @@ def _known_api(_: object, attribute: object, api: object) -> None:
         raise MisuseError(f"api must be 'chat', 'completions', 'responses' or None, got {shown(api)}.")
 
 
-def _known_house(_: object, attribute: object, house: Any) -> None:
-    if house is not None:
-        house_named(house if isinstance(house, str) else shown(house))
+def _known_server(_: object, attribute: object, server: Any) -> None:
+    if server is not None:
+        server_named(server if isinstance(server, str) else shown(server))
 
 
 @frozen(init=False)
@@ -69,7 +63,7 @@ class OpenAI(HTTPProvider):
     that rxllm does not know needs no key. `rxllm.providers.compatible` lists the known servers and their differences.
 
     Attributes:
-        house: the name of a known server, such as ``"groq"``. The name selects the server's address and the
+        server: the name of a known server, such as ``"groq"``. The name selects the server's address and the
             environment variable of its key. If it is None, rxllm looks the server up by the host of the address.
         api: the protocol: ``"chat"``, ``"completions"`` or ``"responses"``. If it is None, rxllm chooses for each
             request: ``"completions"`` for a model that only continues text; ``"responses"`` on OpenAI's own host,
@@ -77,57 +71,43 @@ class OpenAI(HTTPProvider):
             `extra`); otherwise ``"chat"``.
     """
 
-    _KEYS: ClassVar[tuple[str, ...]] = ("OPENAI_API_KEY",)
-    _OFFERS: ClassVar[frozenset[str]] = frozenset(
-        ("tools", "json_schema", "images", "files", "audio", "reasoning", "usage")
+    declaration = Declaration(
+        keys=("OPENAI_API_KEY",),
+        default_model="gpt-5-mini",
+        features=("tools", "json_schema", "images", "files", "audio", "reasoning", "usage"),
     )
 
     _UNASKED: ClassVar[tuple[str, ...]] = ("stream_options", "include", "store")
 
     api: Api | None = field(default=None, kw_only=True, validator=_known_api)
-    house: str | None = field(default=None, kw_only=True, validator=_known_house)
+    server: str | None = field(default=None, kw_only=True, validator=_known_server)
 
     def __init__(
         self,
         model: str,
         *,
         api: Api | None = None,
-        house: str | None = None,
-        api_key: str | None = None,
-        base_url: str | None = None,
-        client: Client | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout: Timeouts | float | None = _TIMEOUTS,
+        server: str | None = None,
         **settings: Unpack[HTTPFields],
     ) -> None:
-        self._settle(
-            model=model,
-            api=api,
-            house=house,
-            api_key=api_key,
-            base_url=base_url,
-            client=client,
-            headers=headers,
-            timeout=timeout,
-            **settings,
-        )
+        self._settle(model=model, api=api, server=server, **settings)
 
     @property
     def _base(self) -> str:
         if self.base_url:
             return self.base_url.rstrip("/")
-        if self.house is not None and self.house != OPENAI.name:
-            return house_named(self.house).address()
+        if self.server is not None and self.server != OPENAI.name:
+            return server_named(self.server).address()
         return (base_from("OPENAI_BASE_URL") or OPENAI.base_url).rstrip("/")
 
     @property
-    def _row(self) -> House:
+    def _row(self) -> Server:
         """The server's entry in the table of known servers: its address, its keys and its differences."""
-        return house_at(self._base) if self.house is None else house_named(self.house)
+        return server_at(self._base) if self.server is None else server_named(self.server)
 
     @property
     def _is_vendor(self) -> bool:
-        return (urlsplit(self._base).hostname or "").endswith("api.openai.com")  # eu.api.openai.com is OpenAI's, too
+        return _is_openai(self._base)
 
     @property
     def _maker(self) -> str:
@@ -141,7 +121,7 @@ class OpenAI(HTTPProvider):
         An unknown server may be a gateway to OpenAI, so it gets OpenAI's items back.
         """
         row = self._row
-        return row.maker if row.name in HOUSES else "openai"
+        return row.maker if row.name in SERVERS else "openai"
 
     def _completes(self, request: Request) -> bool:
         """Whether the request uses the older completions protocol, which continues a text."""
@@ -168,7 +148,7 @@ class OpenAI(HTTPProvider):
             row = self._row
         except MisuseError:  # `chunks` raises it again, so that the program sees it as the request's error
             return service
-        return attrs.evolve(service, provider=row.maker) if row.name in HOUSES else service
+        return attrs.evolve(service, provider=row.maker) if row.name in SERVERS else service
 
     def _model(self, request: Request) -> str:
         return request.model or self.model
@@ -176,52 +156,66 @@ class OpenAI(HTTPProvider):
     def _models_url(self) -> str | None:
         return None if "models" in self._row.lacks else f"{self._base}/models"
 
+    def batches(self) -> OpenAIBatches:
+        """Return the batch API of the account, for ``job(…, via="batch-api")``."""
+        from ._openai_batches import OpenAIBatches  # imported here, because only jobs need it
+
+        return OpenAIBatches(self)
+
     def _url(self, request: Request) -> str:
         return f"{self._base}/{_PATHS[self._api(request)]}"
 
     def _headers(self, request: Request) -> dict[str, str]:
         row = self._row
         # A program that points OPENAI_BASE_URL at another server keeps that server's key in OPENAI_API_KEY.
-        variables = (*row.keys, *(() if self.house else OPENAI.keys))
-        key = self.api_key.strip() if self.api_key else next((key for v in variables if (key := key_from(v))), "")
+        variables = (*row.keys, *(() if self.server else OPENAI.keys))
+        key = self._key_or(*variables)
         if key:
             return {row.header: f"Bearer {key}" if row.header == "authorization" else key}
-        if row.needs_key and {"authorization", row.header}.isdisjoint(name.lower() for name in self.headers or {}):
+        if row.needs_key and {"authorization", row.header}.isdisjoint(self._own_headers):
             wanted = " or ".join(row.keys) or "an api_key"
-            host = urlsplit(self._base).hostname
-            raise MisuseError(f"There is no key for {host}: set {wanted}, or pass OpenAI(…, api_key=…).")
+            raise missing_key(urlsplit(self._base).hostname, "OpenAI", wanted)
         return {}
 
     def _body(self, request: Request) -> dict[str, Any]:
         refuse_several(request.extra)
         row = self._row
-        refuse_lacking(row, request)
+        check_support(row, request, self._model(request))
+        if self._is_vendor:
+            check_openai(request, self._model(request))
+            check_tools(request, "OpenAI", r"[a-zA-Z0-9_-]{1,64}")
         api = self._api(request)
         if api == "responses":
             return response_fields(request, self._model(request), self._maker, self._keeper)
         completes = api == "completions"
         streams = request.stream is not False
-        told = {
-            "max_tokens" if completes else limit_of(row, self._model(request)): request.max_tokens,
+        optional = {
+            "max_tokens" if completes else limit_field(row, self._model(request)): request.max_tokens,
             "temperature": request.temperature,
             "top_p": request.top_p,
             "top_k": request.top_k,
             "stop": None if request.stop_sequences is None else list(request.stop_sequences),
             row.seed: request.seed,
-            "tools": None if request.tools is None else [told_tool(tool) for tool in request.tools],
-            "tool_choice": choice_of(row, told_choice(request.tool_choice)),
+            "tools": [chat_tool(tool) for tool in request.tools or ()] if offers_tools(row, request) else None,
+            "tool_choice": tool_choice_for(row, chat_choice(request.tool_choice)),
             "parallel_tool_calls": request.parallel_tool_calls,
-            row.effort: {"effort": request.effort} if row.effort == "reasoning" and request.effort else request.effort,
-            "response_format": told_format(request.response_format),
-            "stream_options": {"include_usage": True} if streams else None,
+            "response_format": chat_format(request.response_format),
+            "stream_options": {"include_usage": True} if streams and row.stream_options else None,
         }
         return {
             "model": self._model(request),
             **(self._completion_of(request) if completes else {"messages": self._conversation(request)}),
             "stream": streams,
-            **{name: value for name, value in told.items() if value is not None},
+            **{name: value for name, value in optional.items() if value is not None},
+            **effort_fields(row, request.effort),
             **request.extra,
         }
+
+    def _offers(self, request: Request) -> tuple[Offer, ...]:
+        api = self._api(request)
+        if api == "completions":
+            return ()
+        return tuple(shape_offers(self._row, request, self._model(request), is_response=api == "responses"))
 
     def _completion_of(self, request: Request) -> dict[str, str]:
         model = self._model(request)
@@ -242,13 +236,21 @@ class OpenAI(HTTPProvider):
         if isinstance(request.prompt, str):
             return [{"role": "user", "content": request.prompt}]
         row = self._row
-        return [*fitted(row, (turn for message in request.prompt for turn in turns(message, row.maker)))]
+        messages = [*fit_messages(row, (turn for message in request.prompt for turn in turns(message, row.maker)))]
+        if not messages:
+            raise no_messages("A chat")
+        return messages
 
     def _decoder(self, request: Request) -> Decoder:
+        limits = limits_of(self.event_limit, request)
         if self._api(request) == "responses":
-            return ResponsesDecoder(self._maker, custom_names(request), self._keeper)
+            return ResponsesDecoder(self._maker, custom_names(request), self._keeper, limits)
         names = [tool.name for tool in request.tools or () if isinstance(tool, ToolSpec)]
-        return ChatDecoder(names, _audio_format(request), self._maker)
+        return ChatDecoder(names, _audio_format(request), self._maker, limits)
+
+    def _pictures(self) -> tuple[str, tuple[str, ...]]:
+        row = self._row
+        return "OpenAI" if row is OPENAI else row.name, row.pictures
 
     def _resumed(self, decoder: Decoder) -> str | None:
         if not isinstance(decoder, ResponsesDecoder) or not decoder.resume():
@@ -260,8 +262,10 @@ class OpenAI(HTTPProvider):
             return whole_response(body, self._maker, custom_names(request), self._keeper)
         return whole_answer(body, _audio_format(request), self._maker)
 
-    def _error(self, status: int, body: bytes, headers: Mapping[str, str]) -> ProviderError:
-        return provider_error(json_of(body), body, status=status, headers=headers)
+
+@functools.lru_cache(256)
+def _is_openai(base_url: str) -> bool:
+    return (urlsplit(base_url).hostname or "").endswith("api.openai.com")  # eu.api.openai.com is OpenAI's, too
 
 
 def _audio_format(request: Request) -> str:
