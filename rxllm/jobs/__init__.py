@@ -1,0 +1,1 @@
+"""Jobs: many prompts, answered once each, with a journal that survives a crash."""

@@ -1,0 +1,48 @@
+"""Writing of files: `write_whole` adds a whole line or nothing of it, `new_file` makes a file that is on the disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+__all__ = ["TO_APPEND", "new_file", "write_whole"]
+
+TO_APPEND = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+"""The flags with which a file is opened for `write_whole`."""
+
+
+def write_whole(descriptor: int, line: bytes, end: int) -> None:
+    """Write a line at the end of a file. If the disk is full, nothing of it stays.
+
+    Args:
+        descriptor: the file.
+        line: the line.
+        end: the length of the file.
+
+    Raises:
+        OSError: the line cannot be written.
+    """
+    view = memoryview(line)
+    try:
+        while view:
+            view = view[os.write(descriptor, view) :]
+    except OSError:
+        os.ftruncate(descriptor, end)
+        raise
+
+
+@contextmanager
+def new_file(path: Path) -> Generator[IO[bytes]]:
+    """Yield a new file that only its owner may read. It is on the disk when the block ends.
+
+    Raises:
+        FileExistsError: there is a file at the path.
+        OSError: the file cannot be written.
+    """
+    with os.fdopen(os.open(path, TO_APPEND | os.O_EXCL, 0o600), "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())

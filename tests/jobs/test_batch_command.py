@@ -1,0 +1,441 @@
+"""``rxllm batch``: files in, a journal out, exit codes, and what Ctrl-C does."""
+
+import csv
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from commands import run_here
+from fake_batches import FakeBatches
+from job_models import PayingServer, held
+from pyarrow import parquet
+from terminals import PATIENCE
+
+import rxllm
+from rxllm.cli.draining import room_for_many
+from rxllm.jobs.intents import Intent, Intents, Noted
+from rxllm.testing import End, FakeServer, Reply
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def batch(*words, stdin="", **variables):
+    """Run the command in this process."""
+    return run_here(["batch", *words], stdin, variables)
+
+
+def write(name, *rows):
+    """Write a file of JSON lines."""
+    with Path(name).open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.fixture
+def server():
+    """A server, as the one of OpenAI's protocol that the environment names."""
+    with PayingServer() as server:
+        yield server
+
+
+def openai(server):
+    """The environment that names the server."""
+    return {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": server.url}
+
+
+MODEL = ("-m", "openai:gpt-4o-mini")
+
+
+def test_rows_are_answered_and_the_same_command_continues(server):
+    """The second run asks for the new rows only, and says how many were done before."""
+    write("in.jsonl", *({"custom_id": str(number), "prompt": f"p{number}"} for number in range(5)))
+    done = batch("in.jsonl", "-o", "out.jsonl", *MODEL, **openai(server))
+    assert (0, "", "rxllm: 5 answered, 0 failed, 0 left.\n") == (done.returncode, done.stdout, done.stderr)
+    write("in.jsonl", *({"custom_id": str(number), "prompt": f"p{number}"} for number in range(7)))
+    done = batch("in.jsonl", "-o", "out.jsonl", *MODEL, **openai(server))
+    assert "rxllm: 2 answered, 0 failed, 5 done before, 0 left.\n" == done.stderr
+    assert {f"p{number}": 1 for number in range(7)} == server.paid
+    assert {str(number): f"A p{number}" for number in range(7)} == held("out.jsonl")
+
+
+def test_csv_with_a_template_and_a_system_prompt(server):
+    """Columns fill the template; a byte order mark, quoted line ends and CRLF are read as CSV says."""
+    with Path("in.csv").open("wb") as file:
+        file.write('\ufeffkey,text\r\n1,"two\r\nlines"\r\n2,é\r\n'.encode())
+    words = ("in.csv", "-o", "out.jsonl", "--prompt", "Say {text}", "--id", "key", "--system", "Be brief.", *MODEL)
+    assert 0 == batch(*words, **openai(server)).returncode
+    assert {"1": "A Say two\r\nlines", "2": "A Say é"} == held("out.jsonl")
+
+
+def test_parquet_goes_in_and_out(server):
+    """Columns fill the template or are the messages; whole numbers are ids; nulls are left out; a table has types."""
+    table = pa.table({"key": [1, 2], "text": ["tea", "é"], "other": [None, 3]})
+    parquet.write_table(table, "in.parquet")
+    words = ("in.parquet", "-o", "out.jsonl", "--prompt", "Say {text}", "--id", "key", *MODEL)
+    assert 0 == batch(*words, **openai(server)).returncode
+    assert {"1": "A Say tea", "2": "A Say é"} == held("out.jsonl")
+    assert 0 == batch(*words, **openai(server)).returncode
+    assert 2 == server.paid.total()
+    messages = [[{"role": "user", "content": "hi"}], [{"role": "user", "content": "you", "name": "bob"}]]
+    parquet.write_table(pa.table({"messages": messages}), "chats.parquet")
+    assert 0 == batch("chats.parquet", "-o", "chats.jsonl", *MODEL, **openai(server)).returncode
+    assert {"A hi", "A you"} == set(held("chats.jsonl").values())
+    done = batch("export", "out.jsonl", "table.parquet")
+    assert (0, "rxllm: 2 rows written to table.parquet.\n") == (done.returncode, done.stderr)
+    rows = {row["custom_id"]: row for row in parquet.read_table("table.parquet").to_pylist()}
+    assert ("A Say é", "", "stop", None, 1) == tuple(
+        rows["2"][name] for name in ("text", "error", "finish_reason", "input_tokens", "row")
+    )
+    assert pa.int64() == parquet.read_schema("table.parquet").field("input_tokens").type
+
+
+def test_wrong_parquet_is_refused(server, monkeypatch):
+    """As a sentence, before anything is sent."""
+    Path("in.parquet").write_bytes(b"no parquet")
+    done = batch("in.parquet", "-o", "out.jsonl", *MODEL, **openai(server))
+    assert (2, True) == (done.returncode, "is not a Parquet file that can be read" in done.stderr)
+    write("in.jsonl", "a")
+    batch("in.jsonl", "-o", "out.jsonl", *MODEL, **openai(server))
+    assert "is for .csv" in batch("export", "out.jsonl", "table.parquet", "--escape-formulas").stderr
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    for words in (("in.parquet", "-o", "x.jsonl", *MODEL), ("export", "out.jsonl", "table.parquet")):
+        done = batch(*words, **openai(server))
+        assert (2, True) == (done.returncode, "pip install 'rxllm[parquet]'" in done.stderr)
+
+
+def test_standard_input_is_json_lines(server):
+    """For programs that make rows."""
+    rows = '"hi"\n\n{"messages": [{"role": "user", "content": "you"}]}\n'
+    done = batch("-", "-o", "out.jsonl", *MODEL, stdin=rows, **openai(server))
+    assert (0, "rxllm: 2 answered, 0 failed.\n") == (done.returncode, done.stderr)
+    assert {"hi", "you"} == set(server.paid)
+
+
+def test_failed_rows_give_exit_code_1_until_they_are_retried(server):
+    """A failure is recorded and stays; --retry-failed asks again."""
+    refusal = Reply.json({"error": {"message": "bad", "code": "c"}}, status=400)
+    write("in.jsonl", "a", "b")
+    with FakeServer(refusal) as refusing:
+        environment = {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": f"{refusing.url}/v1"}
+        done = batch("in.jsonl", "-o", "out.jsonl", *MODEL, **environment)
+        assert (1, "rxllm: 0 answered, 2 failed, 0 left.\n") == (done.returncode, done.stderr)
+    done = batch("in.jsonl", "-o", "out.jsonl", *MODEL, **openai(server))
+    assert (1, "rxllm: 0 answered, 0 failed, 2 done before, 0 left.\n") == (done.returncode, done.stderr)
+    assert 0 == batch("in.jsonl", "-o", "out.jsonl", "--retry-failed", *MODEL, **openai(server)).returncode
+    assert 0 == batch("in.jsonl", "-o", "out.jsonl", *MODEL, **openai(server)).returncode
+
+
+def test_storm_of_refusals_fails_no_row(server):
+    """A server that names the time after which it answers is obeyed."""
+    storm = [Reply.json({"error": {"message": "slow down"}}, status=429, headers={"retry-after": "0"})] * 4
+    answer = Reply.json({"id": "1", "choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}]})
+    write("in.jsonl", "a", "b", "c")
+    with FakeServer(*storm, answer) as flooded:
+        environment = {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": f"{flooded.url}/v1"}
+        done = batch("in.jsonl", "-o", "out.jsonl", *MODEL, **environment)
+    assert (0, "rxllm: 3 answered, 0 failed, 0 left.\n") == (done.returncode, done.stderr)
+
+
+def test_stopped_job_gives_exit_code_3():
+    """With --on-error stop, and when the key is wrong."""
+    write("in.jsonl", "a", "b")
+    for status, words in ((400, ("--on-error", "stop")), (401, ())):
+        with FakeServer(Reply.json({"error": {"message": "no"}}, status=status)) as refusing:
+            environment = {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": f"{refusing.url}/v1"}
+            done = batch("in.jsonl", "-o", f"{status}.jsonl", *words, *MODEL, **environment)
+        assert 3 == done.returncode
+    assert [] == list(rxllm.Journal("401.jsonl").results())
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "sentence"),
+    [
+        (b'"a"\n"b"\n{"c\n', "in.jsonl", "Line 3 of in.jsonl is not JSON"),
+        (b'"a"\n{"text": "b"}\n', "in.jsonl", "Row 2 of the input: The row has neither"),
+        (b'{"custom_id": 1, "prompt": "a"}\n{"custom_id": "1", "prompt": "b"}', "in.jsonl", "The id '1' came before"),
+        (b"a,b\n1,2,3\n", "in.csv", "Line 2 of in.csv has 3 values for 2 columns"),
+        (b"a,a\n1,2\n", "in.csv", "names a column twice"),
+        (b"a\n\xff\n", "in.csv", "is not CSV in UTF-8"),
+        (b"", "in.txt", "must end in .jsonl, .csv or .parquet"),
+        (None, "in.jsonl", "cannot be read: No such file"),
+    ],
+)
+def test_wrong_input_is_refused_before_anything_is_sent(server, content, name, sentence):
+    """With exit code 2, the place, and no output file."""
+    if content is not None:
+        Path(name).write_bytes(content)
+    done = batch(name, "-o", "out.jsonl", *MODEL, **openai(server))
+    assert 2 == done.returncode
+    assert sentence in done.stderr
+    assert {} == server.paid
+    assert not Path("out.jsonl").exists()
+
+
+def test_results_stand_in_the_order_of_the_rows_on_request(server):
+    """At the end, with one line a row; results of rows that are gone come last, and the file stays a journal."""
+    write("in.jsonl", *(f"p{number}" for number in range(9)))
+    batch("in.jsonl", "-o", "out.jsonl", *MODEL, **openai(server))
+    write("in.jsonl", *(f"p{number}" for number in range(9, 0, -1)))
+    done = batch("in.jsonl", "-o", "out.jsonl", "--order", "input", *MODEL, **openai(server))
+    assert 0 == done.returncode
+    ordered = [*(f"A p{number}" for number in range(9, 0, -1)), "A p0"]
+    assert ordered == [result.text for result in rxllm.Journal("out.jsonl").results()]
+    assert 0o600 == Path("out.jsonl").stat().st_mode & 0o777
+    batch("in.jsonl", "-o", "out.jsonl", *MODEL, **openai(server))
+    assert 10 == server.paid.total()
+    assert 2 == batch("-", "-o", "out.jsonl", "--order", "input", *MODEL, **openai(server)).returncode
+
+
+def test_shards_answer_each_row_once_in_any_order(server):
+    """The shard of a row follows from the row, not from its place."""
+    rows = [{"custom_id": str(number), "prompt": f"p{number}"} if number % 2 else f"p{number}" for number in range(20)]
+    write("in.jsonl", *rows)
+    batch("in.jsonl", "-o", "1.jsonl", "--shard", "1/2", *MODEL, **openai(server))
+    write("in.jsonl", *reversed(rows))
+    batch("in.jsonl", "-o", "2.jsonl", "--shard", "2/2", *MODEL, **openai(server))
+    assert {f"p{number}": 1 for number in range(20)} == server.paid
+    assert 0 < len(held("1.jsonl")) < 20
+
+
+def test_cost_without_a_bound_or_a_price_is_refused(server):
+    """A budget in dollars that cannot hold is refused before anything is sent."""
+    write("in.jsonl", "a")
+    done = batch("in.jsonl", "-o", "out.jsonl", "--max-cost", "1", *MODEL, **openai(server))
+    assert (2, True) == (done.returncode, "--max-cost needs --max-tokens" in done.stderr)
+    words = ("-m", "openai:no-such-model", "--max-tokens", "9")
+    done = batch("in.jsonl", "-o", "out.jsonl", "--max-cost", "1", *words, **openai(server))
+    assert (2, True) == (done.returncode, "price of the model is unknown" in done.stderr)
+    assert {} == server.paid
+
+
+def test_cost_is_kept_within_the_budget_and_the_job_continues_with_a_larger_one(server):
+    """Exit code 3 when the budget is spent; what was paid is written."""
+    write("in.jsonl", *(f"p{number}" for number in range(6)))
+    words = ("in.jsonl", "-o", "out.jsonl", "--max-tokens", "1000000", "--concurrency", "1")
+    server.usage = {"prompt_tokens": 1, "completion_tokens": 900_000}  # 0.54 dollars
+    done = batch(*words, "--max-cost", "1.5", *MODEL, **openai(server))
+    assert (3, 2) == (done.returncode, server.paid.total())
+    assert "is spent" in done.stderr
+    assert 0 == batch(*words, "--max-cost", "9", *MODEL, **openai(server)).returncode
+    assert 6 == server.paid.total()
+
+
+def test_full_disk_stops_the_job(server, monkeypatch):
+    """With exit code 3, because the same command continues it."""
+    write("in.jsonl", "a", "b")
+    words = ("in.jsonl", "-o", "out.jsonl", *MODEL)
+
+    def full(file, result):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rxllm.jobs.journal.OpenJournal.append", full)
+        done = batch(*words, **openai(server))
+    assert done.returncode == 3
+    assert "No space left on device" in done.stderr
+    assert 0 == batch(*words, **openai(server)).returncode
+
+
+def test_deleted_output_stops_the_job(server):
+    """With exit code 3 and one sentence, because the same command continues it."""
+    write("in.jsonl", "a", "b")
+    answer = Reply.json({"id": "1", "choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}]})
+
+    def reply(_):
+        Path("out.jsonl").unlink(missing_ok=True)
+        return answer
+
+    with FakeServer(reply) as deleting:
+        environment = {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": f"{deleting.url}/v1"}
+        done = batch("in.jsonl", "-o", "out.jsonl", *MODEL, **environment)
+    assert done.returncode == 3
+    assert f"The journal '{Path.cwd() / 'out.jsonl'}' was moved or deleted while the job wrote to it." in done.stderr
+    assert 0 == batch("in.jsonl", "-o", "out.jsonl", *MODEL, **openai(server)).returncode
+    assert {} == server.paid
+
+
+def test_results_are_exported_as_a_table(server):
+    """One line a row, the last result of each; formulas are escaped on request."""
+    write("in.jsonl", {"custom_id": "1", "prompt": "a,b"}, {"custom_id": "=2+3", "prompt": "x"})
+    batch("in.jsonl", "-o", "out.jsonl", *MODEL, **openai(server))
+    done = batch("export", "out.jsonl", "table.csv", "--escape-formulas")
+    assert (0, "rxllm: 2 rows written to table.csv.\n") == (done.returncode, done.stderr)
+    with Path("table.csv").open(encoding="utf-8", newline="") as file:
+        table = {row["custom_id"]: row["text"] for row in csv.DictReader(file)}
+    assert {"1": "A a,b", "'=2+3": "A x"} == table
+    assert 2 == batch("export", "out.jsonl", "table.xls").returncode
+    assert 2 == batch("export", "none.jsonl", "table.csv").returncode
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--on-error", "skip"),
+        ("--shard", "4/3"),
+        ("--shard", "x"),
+        ("--concurrency", "0"),
+        ("--rpm", "-1"),
+        ("--prompt", "{"),
+    ],
+)
+def test_wrong_options_are_refused(words):
+    """With exit code 2."""
+    write("in.jsonl", "a")
+    assert 2 == batch("in.jsonl", "-o", "out.jsonl", "-m", "embedded", *words).returncode
+
+
+def test_dry_run_says_what_the_job_would_do_and_cost(server):
+    """Nothing is sent and no file is made; what is answered already is not counted."""
+    write("in.jsonl", "abcdefgh", "b", "c")
+    words = ("in.jsonl", "-o", "out.jsonl", *MODEL)
+    done = batch(*words, "--max-tokens", "10", "--dry-run", **openai(server))
+    lines = dict(line.split(maxsplit=1) for line in done.stdout.replace(" tokens", "_tokens").splitlines())
+    assert ("3", "0", "about 4", "30") == tuple(
+        lines[name] for name in ("rows", "answered", "input_tokens", "output_tokens")
+    )
+    assert lines["cost"].startswith("0.0000 US dollars at most")
+    assert not Path("out.jsonl").exists()
+    write("part.jsonl", "b")
+    assert 0 == batch("part.jsonl", *words[1:], **openai(server)).returncode
+    done = batch(*words, "--dry-run", **openai(server))
+    assert "to ask        2\n" in done.stdout
+    assert "unknown, since a row has no max_tokens" in done.stdout
+    assert 1 == server.paid.total()
+
+
+@pytest.fixture
+def reports(monkeypatch):
+    """Return a list of functions that are called for the lines on standard error, one each."""
+    calls = []
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr("rxllm.cli.batch.report", lambda _: calls.pop(0)() if calls else None)
+    yield calls
+    signal.signal(signal.SIGINT, before)
+
+
+def interrupt():
+    """Press Ctrl-C."""
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_interrupt_waits_for_the_answers_in_flight(reports):
+    """SIGINT ends the rows, the answers that are paid are written, and the exit code is 130."""
+    released = rxllm.testing.Signal()
+    reports.append(released.set)
+    answer = b'{"id":"1","choices":[{"message":{"content":"hi"},"finish_reason":"stop"}]}'
+    arrived = []
+
+    def reply(received):
+        arrived.append(received)
+        if len(arrived) == 4:
+            interrupt()
+        return Reply([released, answer], content_type="application/json")
+
+    write("in.jsonl", *(f"p{number}" for number in range(50)))
+    with FakeServer(reply) as slow:
+        environment = {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": f"{slow.url}/v1"}
+        done = batch("in.jsonl", "-o", "out.jsonl", "--concurrency", "4", *MODEL, **environment)
+    assert 130 == done.returncode
+    assert len(arrived) == len(held("out.jsonl"))
+    assert 4 <= len(arrived) <= 6
+
+
+def test_second_interrupt_abandons_the_answers(reports):
+    """The command ends at once."""
+    reports.append(interrupt)
+
+    def reply(_):
+        interrupt()
+        return Reply([End.HANG])
+
+    write("in.jsonl", "a")
+    with FakeServer(reply) as silent:
+        environment = {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": f"{silent.url}/v1"}
+        assert 130 == batch("in.jsonl", "-o", "out.jsonl", *MODEL, **environment).returncode
+        silent.exchange(0).wait_closed()
+    assert {} == held("out.jsonl")
+
+
+@pytest.mark.parametrize("rows", [b"", b'"p1"\n'])
+def test_interrupt_ends_the_command_though_its_input_is_silent(server, rows):
+    """Another program keeps the pipe open and writes no further row. What was in flight is written."""
+    variables = {**os.environ, "PYTHONPATH": str(Path(rxllm.__file__).parents[1]), **openai(server)}
+    command = [sys.executable, "-W", "error", "-m", "rxllm", "batch", "-", "-o", "out.jsonl", *MODEL]
+    with subprocess.Popen(command, env=variables, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            process.stdin.write(rows)
+            process.stdin.flush()
+            while not Path("out.jsonl").exists() or len(held("out.jsonl")) < rows.count(b"\n"):
+                time.sleep(0.05)  # it reads rows once it has its journal
+            process.send_signal(signal.SIGINT)
+            said = process.stderr.read().decode()
+            assert process.wait(PATIENCE) == 130
+        finally:
+            process.kill()
+    assert "rxllm: waiting for the answers in flight" in said
+    assert "Fatal" not in said
+    assert rows.count(b"\n") == len(held("out.jsonl"))
+
+
+def test_batch_api_is_another_way_of_the_same_job(monkeypatch):
+    """The journal is the same, and a budget in dollars is refused."""
+    monkeypatch.setattr("rxllm.jobs.batching.POLL", (0.0,))
+    write("in.jsonl", "p1", "p2")
+    with FakeBatches() as server:
+        environment = {"OPENAI_API_KEY": "a-secret-key", "OPENAI_BASE_URL": server.url}
+        words = ("in.jsonl", "-o", "out.jsonl", "--via", "batch-api", *MODEL)
+        done = batch(*words, **environment)
+        assert (0, "rxllm: 2 answered, 0 failed, 0 left.\n") == (done.returncode, done.stderr)
+        assert 1 == len(server.made)
+        assert 2 == batch(*words, "--max-cost", "1", **environment).returncode
+    assert {"A p1", "A p2"} == set(held("out.jsonl").values())
+    assert 2 == batch("in.jsonl", "-o", "out.jsonl", "--via", "batch-api", "-m", "embedded").returncode
+
+
+def test_status_and_cancel_tell_of_the_batches_at_the_vendor():
+    """Batches whose results are in the journal are not named, and not cancelled. An error does not keep the others."""
+    with FakeBatches() as server:
+        environment = {"OPENAI_API_KEY": "a-secret-key", "OPENAI_BASE_URL": server.url}
+        intents = Intents(Path("out.jsonl"))
+        for name, ended in (("batch_0", False), ("batch_1", True)):
+            intents.write(Intent(name, 1.0, [Noted("k", "1", 0, "d", 1)], batch=name))
+            server.made[name] = {"id": name, "status": "cancelling"}
+            if ended:
+                intents.write(Intent(name, 1.0, ended=True))
+        done = batch("status", "out.jsonl")
+        assert "answered      0\nfailed        0\nbatch         batch_0, 1 rows\n" == done.stdout
+        done = batch("cancel", "out.jsonl", *MODEL, **environment)
+        assert (0, "rxllm: 1 batches cancelled.\n") == (done.returncode, done.stderr)
+        assert ["batch_0"] == server.cancelled
+        intents.write(Intent("0", 1.0, batch="batch_0"))
+        del server.made["batch_0"]
+        server.made["batch_2"] = {"id": "batch_2", "status": "cancelling"}
+        intents.write(Intent("2", 1.0, batch="batch_2"))
+        done = batch("cancel", "out.jsonl", *MODEL, **environment)
+        assert done.returncode == 1
+        assert "The batch batch_0 was not cancelled: unknown" in done.stderr
+        assert done.stderr.endswith("rxllm: 1 batches cancelled.\n")
+        assert ["batch_0", "batch_2"] == server.cancelled
+    assert 2 == batch("status", "none.jsonl").returncode
+
+
+def test_command_allows_as_many_connections_as_the_system():
+    """The limit of open files is raised while the job runs, and lowered afterwards."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[0] // 2, before[1]))
+    lowered = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        with room_for_many():
+            assert (before[1], before[1]) == resource.getrlimit(resource.RLIMIT_NOFILE)
+        assert lowered == resource.getrlimit(resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -1,0 +1,49 @@
+"""The memory of a job does not grow with its rows, but for some bytes each."""
+
+import gc
+import sys
+
+from job_models import Echo, run
+
+import rxllm
+from rxllm.jobs.index import Index, short_digest
+
+
+def test_index_of_many_rows_takes_at_most_60_bytes_a_row():
+    """Also while it grows, when it is there twice."""
+    count, index = 50_000, Index()
+    for number in range(count):
+        index.set(short_digest(str(number)), number + 1)
+    size = sys.getsizeof(index._digests) + sys.getsizeof(index._numbers)
+    assert size <= 60 * count
+    assert count == len(index)
+    assert 4712 == index.get(short_digest("4711"))
+
+
+def test_job_keeps_no_object_for_a_row_that_is_done(tmp_path):
+    """Nor for its answer: after many rows there are as many objects as after few."""
+    counts = []
+    rows = (f"p{number}" for number in range(1500))
+    job = rxllm.job(Echo(), rxllm.Journal(tmp_path / "out.jsonl"))
+    with rxllm.from_iter(rows).pipe(job, rxllm.stream()) as results:
+        for number, _ in enumerate(results):
+            if number in (300, 1300):
+                gc.collect()
+                counts.append(len(gc.get_objects()))
+    assert counts[1] - counts[0] < 500
+
+
+def test_journal_of_many_rows_is_opened_with_its_index_alone(tmp_path):
+    """50,000 lines are read in blocks, and none of them stays in memory."""
+    path, count = tmp_path / "out.jsonl", 50_000
+    run(["a"], path)
+    line = path.read_bytes()
+    name = rxllm.Journal(path).results().__next__().id
+    path.write_bytes(b"".join(line.replace(name.encode(), b"row-%d" % number, 1) for number in range(count)))
+    gc.collect()
+    before = len(gc.get_objects())
+    with rxllm.Journal(path).open() as file:
+        gc.collect()
+        assert count == len(file)
+        assert len(gc.get_objects()) - before < 500
+        assert file.find("row-49999") is not None
