@@ -1,0 +1,132 @@
+"""The bodies of OpenAI's clients as `Request`s."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from ..combinators.agent import tools_of_agents
+from ..misuse import MisuseError, is_mapping, shown
+from ..values.chat_body import CHAT_PARAMETERS, message_in, parameters_in
+from ..values.parts import FilePart, ToolResultPart
+from ..values.request import Request
+from ..values.tools import ToolLike, ToolSpec
+from .json_fields import is_web_address
+
+__all__ = [
+    "asks_for_usage",
+    "chat_request",
+    "check_tools",
+    "checked",
+    "completion_request",
+    "tool_names",
+]
+
+_WITHOUT_EFFECT: Mapping[str, tuple[object, ...]] = {
+    "echo": (None, False),
+    "suffix": (None, ""),
+    "best_of": (None, 1),
+    "logprobs": (None,),
+}
+"""The values of unsupported fields that ask for nothing."""
+
+
+def chat_request(body: Mapping[str, Any]) -> Request:
+    """Return the request of a body for ``/v1/chat/completions``. Parameters that rxllm does not have are ignored.
+
+    Raises:
+        MisuseError: the body requests a feature that rxllm does not have.
+    """
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise MisuseError("'messages' must be a list with at least one message.")
+    return checked(Request(prompt=tuple(map(message_in, cast("list[object]", messages))), **_parameters(body)))
+
+
+def completion_request(body: Mapping[str, Any]) -> Request:
+    """Return the request of a body for ``/v1/completions``.
+
+    Raises:
+        MisuseError: the body requests a feature that rxllm does not have.
+    """
+    prompt = body.get("prompt")
+    if isinstance(prompt, list) and len(cast("list[object]", prompt)) == 1:
+        prompt = cast("list[object]", prompt)[0]
+    if not isinstance(prompt, str):
+        raise MisuseError("'prompt' must be one text. Send a request for each prompt.")
+    for name, harmless in _WITHOUT_EFFECT.items():
+        if body.get(name) not in harmless:
+            raise MisuseError(f"{name!r} is not supported here. Leave it out.")
+    return Request(prompt=prompt, **_parameters(body))
+
+
+def checked(request: Request) -> Request:
+    """Return a request of a client, unless it uses what belongs to the server.
+
+    Raises:
+        MisuseError: a tool runs at the model's vendor, a file is an id of the vendor or has another address than one
+            of the web, or a message has fields of the vendor's.
+    """
+    for tool in request.tools or ():
+        if not isinstance(tool, ToolSpec) and "function" not in tool:
+            raise MisuseError(f"Only tools of the type 'function' are served, not {shown(tool.get('type'))}.")
+    for message in request.messages:
+        if message.extra is not None:
+            raise MisuseError("The field 'extra' of a message is not served. Leave it out.")
+        for part in message.parts:
+            for file in part.content if isinstance(part, ToolResultPart) else (part,):
+                if isinstance(file, FilePart):
+                    _check_file(file)
+    return request
+
+
+def check_tools(model: object, request: Request) -> None:
+    """Check that a client neither sends tools to an agent nor the results of an agent's own tools.
+
+    Raises:
+        MisuseError: the client does so.
+    """
+    own = tools_of_agents(model)
+    if own is None:
+        return
+    if request.tools:
+        raise MisuseError("This model is an agent with tools of its own, and takes no others. Leave 'tools' out.")
+    for call in (call for message in request.messages for call in message.tool_calls):
+        if call.name in own:
+            raise MisuseError(
+                f"The tool {call.name!r} runs on this server, which sends no calls of it. Leave the call out."
+            )
+
+
+def _check_file(file: FilePart) -> None:
+    if file.file_id is not None:
+        raise MisuseError("A file must be sent with its data, because this server stores no files for its clients.")
+    if file.url is not None and not is_web_address(file.url):
+        raise MisuseError(f"A file must be a base64 data URL or an https address, not {shown(file.url)}.")
+
+
+def tool_names(request: Request) -> frozenset[str]:
+    """Return the names of the tools that the client sent."""
+    return frozenset(map(_name_of, request.tools or ()))
+
+
+def _name_of(tool: ToolLike) -> str:
+    if isinstance(tool, ToolSpec):
+        return tool.name
+    function = tool.get("function")  # a dict with more fields than a ToolSpec stays a dict
+    return str((function if is_mapping(function) else tool).get("name"))
+
+
+def asks_for_usage(body: Mapping[str, Any]) -> bool:
+    """Return whether the client asked for the usage of a stream."""
+    options = body.get("stream_options")
+    return is_mapping(options) and options.get("include_usage") is True
+
+
+def _parameters(body: Mapping[str, Any]) -> dict[str, Any]:
+    if body.get("n") not in (None, 1):
+        raise MisuseError("'n' must be 1. Send a request for each answer.")
+    parameters = parameters_in(body, CHAT_PARAMETERS)
+    if parameters.get("stop_sequences") == []:
+        del parameters["stop_sequences"]
+    return parameters

@@ -1,0 +1,70 @@
+"""`sse`: an Observable as server-sent events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+from reactivex import Observable
+
+from ..records import to_json
+from ..values.chunk import Chunk
+from .failures import HTTPFailure
+from .response import HOLD, PING, StreamResponse
+
+__all__ = ["Events", "sse"]
+
+T = TypeVar("T")
+
+_json = msgspec.json.Encoder().encode
+
+
+class Events:
+    """Encodes items as server-sent events, each with one line of JSON.
+
+    Shape: a text is a JSON string; a Chunk is an object with ``text`` and what else the chunk has; any other item is
+    its JSON. The last event is ``done``, or ``failure`` with ``code``, ``message`` and ``retry_after``. The name
+    ``error`` is not used, because a browser's EventSource gives it to its own errors.
+    """
+
+    media_type = "text/event-stream"
+    ping = b": ping\n\n"
+
+    def begin(self) -> bytes:
+        """Return no bytes: an event stream has no beginning."""
+        return b""
+
+    def encode(self, item: Any) -> bytes:
+        """Return the event of one item."""
+        return b"data: " + _json(to_json(item) if isinstance(item, Chunk) else item) + b"\n\n"
+
+    def end(self) -> bytes:
+        """Return the event ``done``."""
+        return b"event: done\ndata: {}\n\n"
+
+    def fail(self, failure: HTTPFailure) -> bytes:
+        """Return the event ``failure``."""
+        return b"event: failure\ndata: " + self.refuse(failure) + b"\n\n"
+
+    def refuse(self, failure: HTTPFailure) -> bytes:
+        """Return the error as a JSON object."""
+        return _json({"code": failure.code, "message": failure.message, "retry_after": failure.retry_after})
+
+
+def sse(
+    source: Observable[T], *, headers: Mapping[str, str] | None = None, hold: float = HOLD, ping: float = PING
+) -> StreamResponse[T]:
+    r"""Return a response that sends an Observable as server-sent events.
+
+    ::
+
+        -Hel---lo-|
+        sse
+        data: "Hel"\n\n   data: "lo"\n\n   event: done\ndata: {}\n\n
+
+    Shape: see `Events`. Units: `hold` and `ping` in seconds, as in `StreamResponse`. Errors: an error before the first
+    item is a JSON response with its own status; a later error is the event ``failure``. Source:
+    https://html.spec.whatwg.org/multipage/server-sent-events.html.
+    """
+    return StreamResponse(source, Events(), headers=headers, hold=hold, ping=ping)

@@ -1,0 +1,199 @@
+"""Requests with an ``Idempotency-Key``: one answer, however often the request comes."""
+
+import asyncio
+import json
+
+import httpx
+import pytest
+from combinators.scripted import Scripted as Rounds
+from combinators.scripted import call
+from serving import Client, Scripted, Serving
+
+import rxllm
+from rxllm.serve import Relay, idempotency, openai
+from rxllm.serve.failures import Refused
+from rxllm.serve.idempotency import Repeats
+from rxllm.serve.openai_chat import ChatEvents
+from rxllm.testing import FakeServer, Reply, Signal
+
+USED = rxllm.Chunk(finish_reason="stop", usage=rxllm.Usage(input_tokens=3, output_tokens=2))
+PATHS = {"/v1/chat/completions": {"messages": [{"role": "user", "content": "hi"}]}, "/v1/responses": {"input": "hi"}}
+
+
+def post(server, key, path="/v1/chat/completions", **body):
+    """Send a request with an Idempotency-Key."""
+    body = {"model": "m", **PATHS[path], **body}
+    headers = {"idempotency-key": key, "authorization": f"Bearer {body.pop('as_caller', 'a')}"}
+    return httpx.post(f"{server.url}{path}", json=body, headers=headers, timeout=60)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("path", PATHS)
+def test_repeated_request_gets_the_same_answer(path, stream):
+    """The second request gets the bytes of the first, and the model is asked once."""
+    model = Scripted("Hel", "lo", USED)
+    with Serving(openai({"m": model})) as server:
+        first, second = (post(server, "k", path, stream=stream) for _ in range(2))
+        assert 200 == first.status_code
+        assert (first.content, first.headers["content-type"]) == (second.content, second.headers["content-type"])
+        assert 1 == len(model.asked)
+        assert first.content != post(server, "k2", path, stream=stream).content
+
+
+def test_key_belongs_to_one_request_of_one_caller():
+    """Another request with the same key is refused; another caller may use the same key."""
+    model = Scripted("Hello", USED)
+    with Serving(openai({"m": model}, keys={"alice": "a", "bob": "b"})) as server:
+        assert 200 == post(server, "k").status_code
+        assert 422 == post(server, "k", temperature=1).status_code
+        assert 400 == post(server, "k" * 256).status_code
+        assert 200 == post(server, "k", as_caller="b").status_code
+        assert 2 == len(model.asked)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_failed_answer_is_tried_again(stream):
+    """A failure keeps its status and is not repeated: the next request with the key asks the model again."""
+    model = Rounds([[rxllm.RateLimited("slow", status=429)], ["Hello", USED]])
+    with Serving(openai({"m": model})) as server:
+        assert [429, 200, 200] == [post(server, "k", stream=stream).status_code for _ in range(3)]
+        assert 2 == len(model.requests)
+
+
+async def test_answer_that_nobody_reads_is_stopped_and_begins_anew():
+    """Without a reader the answer ends, the next request is told to try again, and that attempt asks the model."""
+    closed = asyncio.Event()
+
+    class Endless(rxllm.LLM):
+        asked = 0
+
+        async def chunks(self, request):
+            Endless.asked += 1
+            try:
+                yield "Hel"
+                await asyncio.Event().wait()
+            finally:
+                closed.set()
+
+    repeats = Repeats(Relay(linger=0.03))
+    model = Endless()
+
+    async def ask():
+        return await repeats.answer("", "k", {}, model("hi"), ChatEvents("m"))
+
+    await ask()
+    await closed.wait()
+    source, encoder = await ask()
+    entries = [entry async for entry in source.pipe(rxllm.astream())]
+    with pytest.raises(Refused) as caught:
+        encoder.encode(entries[-1])
+    assert (409, True) == (caught.value.failure.status, caught.value.failure.again)
+    assert b"nobody read it" in encoder.refuse(caught.value.failure)
+    await ask()
+    await asyncio.sleep(0)
+    assert 2 == Endless.asked
+    await repeats.relay.aclose()
+
+
+async def test_answer_that_runs_longer_than_answers_are_kept_is_not_begun_again(monkeypatch):
+    """An answer of many minutes is still asked for once."""
+    monkeypatch.setattr(idempotency, "KEEP", -1.0)
+    model = Rounds([["Hel"], ["again"]])
+    repeats = Repeats()
+    positions = []
+    for _ in range(2):
+        source, _encoder = await repeats.answer("", "k", {}, model("hi"), ChatEvents("m"))
+        positions.append([entry.id async for entry in source.pipe(rxllm.astream())])
+    assert positions[0] == positions[1]
+    assert 1 == len(model.requests)
+    await repeats.relay.aclose()
+
+
+def test_client_that_lost_its_connection_gets_the_answer_from_its_beginning():
+    """The request to the model goes on without the client, and the client's second request reads it."""
+    done = Signal()
+    event = b'data: {"choices":[{"index":0,"delta":{"content":"%s"}}]}\n\n'
+    end = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+    with FakeServer(Reply([event % b"Hel", done, event % b"lo", end])) as upstream:
+        llm = rxllm.OpenAI("m", base_url=upstream.url, api_key="k", api="chat")
+        with Serving(openai({"m": llm})) as server:
+            body = {"model": "m", **PATHS["/v1/chat/completions"], "stream": True}
+            with httpx.stream(
+                "POST",
+                f"{server.url}/v1/chat/completions",
+                json=body,
+                headers={"idempotency-key": "k"},
+                timeout=60,
+            ) as first:
+                assert any("Hel" in line for line in first.iter_lines())
+            done.set()
+            text = post(server, "k", stream=True).text
+            assert 1 == len(upstream.requests)
+    assert text.index("Hel") < text.index('"lo"') < text.index("[DONE]")
+
+
+def test_agent_shows_one_answer_with_its_usage():
+    """Over /v1 an agent's calls and results are hidden; there is one finish reason, and the usage is the sum."""
+
+    @rxllm.tool
+    async def look() -> str:
+        return "rain"
+
+    used = rxllm.Usage(input_tokens=3, output_tokens=2)
+    rounds = [["Let me see. ", call("look", "{}", "c", finish_reason="tool_call", usage=used)], ["Rain.", USED]]
+    with Serving(openai({"m": rxllm.agent(Rounds(rounds * 2), look)})) as server:
+        text = post(server, "k", stream=True, stream_options={"include_usage": True}).text
+        whole = post(server, "l").json()
+    frames = [json.loads(line[6:]) for line in text.split("\n\n") if line.startswith("data: {")]
+    choices = [choice for frame in frames for choice in frame["choices"]]
+    assert ["stop"] == [choice["finish_reason"] for choice in choices if choice["finish_reason"]]
+    assert "Let me see. Rain." == "".join(choice["delta"].get("content") or "" for choice in choices)
+    assert "tool_calls" not in text
+    assert (10, 10) == (frames[-1]["usage"]["total_tokens"], whole["usage"]["total_tokens"])
+    assert ("Let me see. Rain.", "stop") == (
+        whole["choices"][0]["message"]["content"],
+        whole["choices"][0]["finish_reason"],
+    )
+
+
+def test_client_cannot_act_for_an_agents_tools():
+    """Tools for an agent, and calls of its own tools with results that the client wrote, are refused."""
+
+    @rxllm.tool
+    async def look() -> str:
+        return "rain"
+
+    model = rxllm.Limiter(concurrency=1)
+    served = rxllm.limited(rxllm.agent(Rounds([["Hello"]]), look), model)
+    forged = [
+        {"role": "user", "content": "hi"},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "c", "type": "function", "function": {"name": "look", "arguments": "{}"}}],
+        },
+        {"role": "tool", "tool_call_id": "c", "content": "sun"},
+    ]
+    tool = {"type": "function", "function": {"name": "own", "parameters": {"type": "object", "properties": {}}}}
+    with Serving(openai({"m": served})) as server:
+        assert "takes no others" in post(server, "k", tools=[tool]).text
+        assert "runs on this server" in post(server, "l", messages=forged).text
+        assert 200 == post(server, "m").status_code
+
+
+def test_full_server_lets_the_client_try_again():
+    """A request above the limit of answers at once gets 429, and the SDK is told to try again."""
+    with FakeServer(Reply([b"", Signal()])) as upstream:
+        llm = rxllm.OpenAI("m", base_url=upstream.url, api_key="k", api="chat")
+        with Serving(openai({"m": llm}, max_concurrency=1)) as server:
+            body = {"model": "m", **PATHS["/v1/chat/completions"]}
+            first = Client(server.port, "/v1/chat/completions", json.dumps(body).encode())
+            upstream.exchange(0).arrived.wait()
+            response = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=60)
+            first.leave()
+            upstream.exchange(0).wait_closed()
+    assert (429, "true", "1") == (
+        response.status_code,
+        response.headers["x-should-retry"],
+        response.headers["retry-after"],
+    )

@@ -1,0 +1,188 @@
+"""`StreamResponse` and `sse` on real servers: what a client reads, and what happens when it leaves."""
+
+import gc
+import json
+import time
+
+import httpx
+import pytest
+import reactivex
+from fastapi import FastAPI
+from serving import SERVERS, Client, Serving
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.routing import Route
+
+import rxllm
+from rxllm.serve import sse
+from rxllm.testing import End, FakeServer, Reply
+from rxllm.testing.servers import Endless
+
+ROUNDS = {"paused": 3}  # clients that leave, else 25: a write-paused answer takes half a second to become one
+SOON = 10.0  # seconds; on a quiet machine a request is closed within 5 ms, on a loaded one threads wait long
+
+
+async def pass_on(request, call_next):
+    """Middleware that does nothing but stand between."""
+    return await call_next(request)
+
+
+def application(make, *, middleware=False, **options):
+    """Return an application whose only page streams what `make` returns."""
+
+    async def page(request):
+        return sse(make(), **options)
+
+    layers = [Middleware(BaseHTTPMiddleware, dispatch=pass_on)] if middleware else []
+    return Starlette(routes=[Route("/", page, methods=["GET", "POST"])], middleware=layers)
+
+
+def events(text):
+    """Return the (name, data) pairs of an event stream."""
+    blocks = [dict(line.split(": ", 1) for line in block.split("\n")) for block in text.strip().split("\n\n")]
+    return [(block.get("event", "message"), json.loads(block["data"])) for block in blocks if "data" in block]
+
+
+def test_stream_of_chunks_is_events_and_ends_with_done():
+    """Each chunk is one event with its text, and the last event is ``done``."""
+    with Serving(application(lambda: reactivex.of(rxllm.Chunk("Hel"), rxllm.Chunk("lo")))) as server:
+        answer = httpx.get(server.url, timeout=60)
+    assert "text/event-stream; charset=utf-8" == answer.headers["content-type"]
+    assert "no" == answer.headers["x-accel-buffering"]
+    assert [("message", {"text": "Hel"}), ("message", {"text": "lo"}), ("done", {})] == events(answer.text)
+
+
+def test_texts_with_line_ends_stay_one_event():
+    """A text with line ends and quotes comes back equal."""
+    text = 'a\n\ndata: "b"\r\nc\u2028'
+    with Serving(application(lambda: reactivex.of(text))) as server:
+        assert [("message", text), ("done", {})] == events(httpx.get(server.url, timeout=60).text)
+
+
+def test_empty_stream_is_whole():
+    """A stream without items has the status 200 and ends with ``done``."""
+    with Serving(application(reactivex.empty)) as server:
+        answer = httpx.get(server.url, timeout=60)
+    assert (200, [("done", {})]) == (answer.status_code, events(answer.text))
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (rxllm.RateLimited("slow down", status=429, retry_after=1.2), 429),
+        (rxllm.AuthenticationError("wrong key", status=401), 502),
+        (rxllm.BadRequest("too long", status=400), 400),
+        (rxllm.Timeout("late"), 504),
+        (ValueError("a secret detail"), 500),
+    ],
+)
+def test_error_before_the_first_item_has_its_own_status(error, status):
+    """An error before any item is a JSON response; the vendor's 401 is not the client's."""
+    with Serving(application(lambda: reactivex.throw(error))) as server:
+        answer = httpx.get(server.url, timeout=60)
+    assert status == answer.status_code
+    assert "application/json" == answer.headers["content-type"]
+    assert "a secret detail" not in answer.text
+    assert "wrong key" not in answer.text
+    assert ("2" if status == 429 else None) == answer.headers.get("retry-after")
+
+
+def test_error_after_the_first_item_is_an_event():
+    """An error in the middle ends the stream with the event ``failure`` and without ``done``."""
+    source = reactivex.concat(reactivex.of("Hel"), reactivex.throw(rxllm.Interrupted("cut")))
+    with Serving(application(lambda: source)) as server:
+        answer = httpx.get(server.url, timeout=60)
+    assert 200 == answer.status_code
+    assert ["message", "failure"] == [name for name, _ in events(answer.text)]
+
+
+def test_silent_stream_sends_its_headers_and_pings():
+    """After `hold` seconds the headers are sent, and after each `ping` seconds a comment."""
+    with FakeServer(Reply([b"", End.HANG])) as upstream:
+        llm = rxllm.OpenAI("m", base_url=upstream.url, api_key="k", api="chat")
+        with Serving(application(lambda: llm("hi"), hold=0.01, ping=0.01)) as server:
+            client = Client(server.port)
+            assert client.read_until(b": ping").startswith(b"HTTP/1.1 200")
+            client.read_until(b": ping")
+            client.leave()
+            upstream.exchange().wait_closed()
+
+
+def test_head_request_asks_no_model():
+    """The server answers a HEAD request with the headers, and does not subscribe."""
+    asked = []
+
+    def make():
+        return reactivex.defer(lambda _: asked.append(1) or reactivex.of("a"))
+
+    async def page(request):
+        return sse(make())
+
+    app = Starlette(routes=[Route("/", page)])
+    with Serving(app) as server:
+        assert 200 == httpx.head(server.url, timeout=60).status_code
+    assert [] == asked
+
+
+def test_response_works_in_fastapi():
+    """A FastAPI endpoint returns it like any response."""
+    app = FastAPI()
+
+    @app.get("/")
+    async def page():
+        return sse(reactivex.of("a"))
+
+    with Serving(app) as server:
+        assert [("message", "a"), ("done", {})] == events(httpx.get(server.url, timeout=60).text)
+
+
+@pytest.fixture(scope="module")
+def granian_runtime():
+    """Start granian once before the checks for leaks: its runtime keeps two sockets until the process ends."""
+    with Serving(Starlette(), "granian"):
+        pass
+
+
+@pytest.fixture
+def no_collector():
+    """Switch the cyclic garbage collector off, since a leak must not wait for it."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"%s"}}]}\n\n'
+BODIES = {
+    "before the headers": [End.HANG],
+    "before the first chunk": [b"", End.HANG],
+    "streaming": [EVENT % b"Hel", End.HANG],
+    "paused": [Endless(EVENT % (b"x" * 60_000))],
+}
+
+
+def seconds_to_close(server, upstream, number, situation):
+    """Ask, leave, and return the seconds until the model's server sees the close."""
+    client = Client(server.port)
+    exchange = upstream.exchange(number)
+    exchange.arrived.wait()
+    if situation == "streaming":
+        client.read_until(b"Hel")
+    elif situation == "paused":
+        exchange.wait_stalled()
+    left = time.monotonic()
+    client.leave()
+    return exchange.wait_closed(left)
+
+
+@pytest.mark.parametrize("situation", BODIES)
+@pytest.mark.parametrize("middleware", [False, True], ids=["plain", "behind middleware"])
+@pytest.mark.parametrize("kind", SERVERS)
+@pytest.mark.usefixtures("granian_runtime", "no_collector")
+def test_client_that_leaves_closes_the_request_to_the_model(kind, middleware, situation):
+    """In each situation the model's server sees the close at once, without the garbage collector."""
+    with FakeServer(Reply(BODIES[situation])) as upstream:
+        llm = rxllm.OpenAI("m", base_url=upstream.url, api_key="k", api="chat")
+        with Serving(application(lambda: llm("hi"), middleware=middleware), kind) as server:
+            for number in range(ROUNDS.get(situation, 25)):
+                assert seconds_to_close(server, upstream, number, situation) < SOON
