@@ -1,0 +1,1 @@
+"""Pictures of what happened, drawn from events: timelines of runs."""
