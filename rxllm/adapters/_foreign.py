@@ -1,0 +1,30 @@
+"""`raise_known`: the exception of another library as an error of rxllm, with the exception as its cause."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+from ._failures import rxllm_error, with_causes
+
+__all__ = ["raise_known"]
+
+
+def raise_known(
+    error: Exception, *, has_begun: bool, secrets: Sequence[str] = (), known: Exception | None = None
+) -> NoReturn:
+    """Raise the error of rxllm for an exception of another library. An exception of another kind is raised as it is.
+
+    The exception becomes the cause, unless a traceback of it would show a secret.
+
+    Args:
+        error: the exception.
+        has_begun: whether a part of the answer has arrived.
+        secrets: the secrets that no message may show.
+        known: the error of rxllm, if the caller knows it; None for the one that `rxllm_error` finds.
+    """
+    known = known or rxllm_error(error, started=has_begun, secrets=secrets)
+    if known is error:
+        raise error
+    shows_secret = any(secret in str(each) for each in with_causes(error) for secret in secrets)
+    raise known from None if shows_secret else error

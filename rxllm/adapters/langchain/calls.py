@@ -1,0 +1,63 @@
+"""The calls of LangChain's models as requests of rxllm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
+
+from ...combinators.agent import tools_of_agents
+from ...events import Service
+from ...llm import LLM
+from ...misuse import MisuseError
+from ...values.message import Message
+from ...values.parameters import PARAMETERS
+from ...values.request import Request
+
+__all__ = ["identity_of", "request_of", "runs_tools", "service_of"]
+
+
+def request_of(
+    llm: LLM,
+    prompt: str | Sequence[Message],
+    stop: Sequence[str] | None,
+    settings: dict[str, Any],
+    prefix: str | None = None,
+) -> Request:
+    """Return the request for the keywords of a call. A keyword that rxllm does not know is a field of the body.
+
+    Args:
+        llm: the model.
+        prompt: the prompt.
+        stop: the texts at which the answer ends.
+        settings: the other keywords.
+        prefix: the name that made the model, ``provider:model``: a call may name another model of this provider so.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    extra = {**given.pop("extra", {})}
+    extra |= {name: given.pop(name) for name in given.keys() - PARAMETERS.keys()}
+    if stop:
+        given["stop_sequences"] = stop
+    if prefix and "model" in given:
+        given["model"] = given["model"].removeprefix(f"{prefix.partition(':')[0]}:")
+    if extra:
+        given["extra"] = extra
+    return Request(prompt=prompt, **given).over(llm.parameters)
+
+
+def identity_of(llm: LLM) -> str:
+    """Return a text that differs for models whose answers may differ, for LangChain's caches."""
+    try:
+        return llm.identity()
+    except MisuseError:  # a part of the model has no stable digest, so nothing may be shared
+        return uuid4().hex
+
+
+def service_of(llm: LLM) -> Service:
+    """Return the description of the service that answers a model's requests."""
+    return llm.service(Request.ask("", llm.parameters))
+
+
+def runs_tools(stage: object) -> bool:
+    """Return whether a model is an agent, or contains one."""
+    return tools_of_agents(stage) is not None
