@@ -10,6 +10,7 @@ import signal
 import loopback  # noqa: F401  (blocks connections to other machines)
 import pytest
 from hypothesis import settings
+from naming import name_of
 
 pytest_plugins = ["rxllm.testing.fixtures"]
 
@@ -34,11 +35,26 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_make_parametrize_id(config, val, argname):
+    """Name the values of parametrised tests."""
+    return name_of(val)
+
+
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
     """Remove keys, addresses and proxies from the environment; a test sets its own."""
     for name in (*SETTINGS, *CERTIFICATES, *PROXIES, *map(str.upper, PROXIES)):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def gated():
+    """Return a model whose second word waits, and let it go on at the end."""
+    from serving import Gated  # only these tests need the servers, which take long to import
+
+    model = Gated()
+    yield model
+    model.gate.set()
 
 
 @pytest.fixture(autouse=True)

@@ -18,4 +18,4 @@ class RunEnd(Handler):
 
     def wait(self):
         """Block until the run has ended."""
-        assert self.ended.wait(5.0), "the run did not end within 5 seconds"
+        assert self.ended.wait(30.0), "the run did not end within 30 seconds"

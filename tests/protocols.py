@@ -6,6 +6,7 @@ Each protocol has the same methods, so that one battery can ask all providers th
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import struct
@@ -17,6 +18,7 @@ from typing import Any, ClassVar
 from attrs import frozen
 
 __all__ = [
+    "EVERY",
     "PROTOCOLS",
     "Chat",
     "Cohere",
@@ -24,6 +26,7 @@ __all__ = [
     "Converse",
     "Generate",
     "Messages",
+    "MistralChat",
     "OllamaChat",
     "Protocol",
     "Responses",
@@ -58,9 +61,13 @@ class ToolCall:
 class _Answer:
     text: list[str]
     reasoning: list[str]
-    tool_call: ToolCall | None
+    tool_calls: list[ToolCall]
     usage: tuple[int, int] | None
     finish: str
+
+
+def _chat_call(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
 def sse(data: Any, event: str | None = None) -> bytes:
@@ -89,13 +96,14 @@ def aws_frame(headers: Mapping[str, str], payload: bytes) -> bytes:
 
 @frozen
 class Protocol(ABC):
-    """What the battery needs to know of a protocol.
+    """The facts of a protocol that the battery needs.
 
     Attributes:
         name: The id of a parametrised test.
         path: Where requests are posted.
         speaks: What it can carry besides text: ``reasoning``, ``tool_call``.
         finishes: Our finish reasons and the protocol's own words for them.
+        uses_sse: Whether its streams are server-sent events.
     """
 
     name: ClassVar[str]
@@ -103,6 +111,7 @@ class Protocol(ABC):
     terminal: ClassVar[bytes]
     speaks: ClassVar[frozenset[str]]
     finishes: ClassVar[Mapping[str, str]]
+    uses_sse: ClassVar[bool] = True
 
     id: str = "answer_1"
     model: str = "model-1"
@@ -112,7 +121,7 @@ class Protocol(ABC):
         text: Iterable[str] = (),
         *,
         reasoning: Iterable[str] = (),
-        tool_call: ToolCall | None = None,
+        tool_call: ToolCall | Sequence[ToolCall] = (),
         usage: tuple[int, int] | None = (3, 5),
         finish: str | None = None,
     ) -> list[bytes]:
@@ -121,7 +130,7 @@ class Protocol(ABC):
         Args:
             text: The pieces of text, an event each.
             reasoning: The pieces of reasoning that come before.
-            tool_call: A call that comes after.
+            tool_call: A call that comes after, or several.
             usage: Input and output tokens; without it the server says nothing of usage.
             finish: One of our finish reasons, or a raw one; by default ``tool_call`` after a call and else ``stop``.
         """
@@ -132,12 +141,24 @@ class Protocol(ABC):
         text: Iterable[str] = (),
         *,
         reasoning: Iterable[str] = (),
-        tool_call: ToolCall | None = None,
+        tool_call: ToolCall | Sequence[ToolCall] = (),
         usage: tuple[int, int] | None = (3, 5),
         finish: str | None = None,
     ) -> bytes:
         """The JSON body of the answer that means the same as `stream` of the same arguments."""
         return json.dumps(self._whole(self._answer(text, reasoning, tool_call, usage, finish))).encode()
+
+    def frame(self, data: bytes) -> bytes:
+        """One frame of a stream with this data."""
+        return b"data: %s\n\n" % data
+
+    def ping(self) -> bytes:
+        """A frame without content, which keeps a connection open."""
+        return b": ping\n\n"
+
+    def before(self, text: str, events: Iterable[bytes]) -> list[bytes]:
+        """The events before the first one with this text."""
+        return list(itertools.takewhile(lambda event: text.encode() not in event, events))
 
     @abstractmethod
     def error_frame(self, message: str = "The server had an error") -> bytes:
@@ -157,20 +178,21 @@ class Protocol(ABC):
         self,
         text: Iterable[str],
         reasoning: Iterable[str],
-        tool_call: ToolCall | None,
+        tool_call: ToolCall | Sequence[ToolCall],
         usage: tuple[int, int] | None,
         finish: str | None,
     ) -> _Answer:
         finish = finish or ("tool_call" if tool_call else "stop")
-        answer = _Answer(list(text), list(reasoning), tool_call, usage, self.finishes.get(finish, finish))
-        asked = {kind for kind in ("reasoning", "tool_call") if getattr(answer, kind)}
+        calls = [tool_call] if isinstance(tool_call, ToolCall) else list(tool_call)
+        answer = _Answer(list(text), list(reasoning), calls, usage, self.finishes.get(finish, finish))
+        asked = {kind for kind, told in (("reasoning", answer.reasoning), ("tool_call", calls)) if told}
         if asked - self.speaks:
             raise ValueError(f"{self.name} does not speak {asked - self.speaks}")
         return answer
 
 
 class OpenAIProtocol(Protocol):
-    """What OpenAI's protocols have in common: the end, the errors, the counts."""
+    """The common part of OpenAI's protocols: the end, the errors, the counts."""
 
     terminal = b"data: [DONE]\n\n"
     finishes: ClassVar = {"stop": "stop", "length": "length", "content_filter": "content_filter"}
@@ -206,19 +228,21 @@ class Chat(OpenAIProtocol):
     finishes: ClassVar = {**OpenAIProtocol.finishes, "tool_call": "tool_calls"}
 
     def _stream(self, answer: _Answer) -> list[bytes]:
-        deltas: list[dict[str, Any]] = [{"role": "assistant", "content": "", "refusal": None}]
-        deltas += [{"reasoning_content": piece} for piece in answer.reasoning]
-        deltas += [{"content": piece} for piece in answer.text]
-        if answer.tool_call:
-            function = {"name": answer.tool_call.name, "arguments": ""}
-            deltas += [
-                {"tool_calls": [{"index": 0, "id": answer.tool_call.id, "type": "function", "function": function}]}
-            ]
-            deltas += [{"tool_calls": [{"index": 0, "function": {"arguments": a}}]} for a in answer.tool_call.pieces]
-        chunks = [self._chunk([self._choice(delta, None)]) for delta in deltas]
+        chunks = [self._chunk([self._choice(delta, None)]) for delta in self._deltas(answer)]
         chunks += [self._chunk([self._choice({}, answer.finish)])]
         chunks += [self._chunk([], **self._usage(answer.usage))] if answer.usage else []
         return [*map(sse, chunks), self.terminal]
+
+    @staticmethod
+    def _deltas(answer: _Answer) -> list[dict[str, Any]]:
+        deltas: list[dict[str, Any]] = [{"role": "assistant", "content": "", "refusal": None}]
+        deltas += [{"reasoning_content": piece} for piece in answer.reasoning]
+        deltas += [{"content": piece} for piece in answer.text]
+        for index, call in enumerate(answer.tool_calls):
+            function = {"name": call.name, "arguments": ""}
+            deltas += [{"tool_calls": [{"index": index, "id": call.id, "type": "function", "function": function}]}]
+            deltas += [{"tool_calls": [{"index": index, "function": {"arguments": a}}]} for a in call.pieces]
+        return deltas
 
     def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
         return {
@@ -241,9 +265,8 @@ class Chat(OpenAIProtocol):
         message: dict[str, Any] = {"role": "assistant", "content": "".join(answer.text) or None, "refusal": None}
         if "".join(answer.reasoning):
             message["reasoning_content"] = "".join(answer.reasoning)
-        if answer.tool_call:
-            function = {"name": answer.tool_call.name, "arguments": answer.tool_call.arguments}
-            message["tool_calls"] = [{"id": answer.tool_call.id, "type": "function", "function": function}]
+        if answer.tool_calls:
+            message["tool_calls"] = [_chat_call(call) for call in answer.tool_calls]
         return {
             "id": self.id,
             "object": "chat.completion",
@@ -252,6 +275,34 @@ class Chat(OpenAIProtocol):
             "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish}],
             **self._usage(answer.usage),
         }
+
+
+class MistralChat(Chat):
+    """Mistral's chat completions: reasoning stands among the texts, and each call comes whole."""
+
+    name = "mistral"
+
+    @classmethod
+    def _deltas(cls, answer: _Answer) -> list[dict[str, Any]]:
+        calls = [{"index": index, **_chat_call(call)} for index, call in enumerate(answer.tool_calls)]
+        return [
+            {"role": "assistant", "content": ""},
+            *({"content": [cls._thought(piece)]} for piece in answer.reasoning),
+            *({"content": piece} for piece in answer.text),
+            *([{"tool_calls": calls}] if calls else []),
+        ]
+
+    def _whole(self, answer: _Answer) -> dict[str, Any]:
+        document = super()._whole(answer)
+        message = document["choices"][0]["message"]
+        if thought := message.pop("reasoning_content", None):
+            text = [{"type": "text", "text": message["content"]}] if message["content"] else []
+            message["content"] = [self._thought(thought), *text]
+        return document
+
+    @staticmethod
+    def _thought(text: str) -> dict[str, Any]:
+        return {"type": "thinking", "thinking": [{"type": "text", "text": text}]}
 
 
 class Completions(OpenAIProtocol):
@@ -326,9 +377,9 @@ class Messages(Protocol):
             blocks.append(
                 ({"type": "text", "text": ""}, [{"type": "text_delta", "text": piece} for piece in answer.text])
             )
-        if answer.tool_call:
-            deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in ("", *answer.tool_call.pieces)]
-            blocks.append((self._tool_use(answer.tool_call, {}), deltas))
+        for call in answer.tool_calls:
+            deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in ("", *call.pieces)]
+            blocks.append((self._tool_use(call, {}), deltas))
         counts = answer.usage and {"input_tokens": answer.usage[0], "output_tokens": 1}
         events = [self._event("message_start", message=self._message([], None, counts)), self._event("ping")]
         for index, (start, deltas) in enumerate(blocks):
@@ -345,8 +396,7 @@ class Messages(Protocol):
             content.append({"type": "thinking", "thinking": "".join(answer.reasoning), "signature": SIGNATURE})
         if "".join(answer.text):
             content.append({"type": "text", "text": "".join(answer.text)})
-        if answer.tool_call:
-            content.append(self._tool_use(answer.tool_call, json.loads(answer.tool_call.arguments or "{}")))
+        content += [self._tool_use(call, json.loads(call.arguments or "{}")) for call in answer.tool_calls]
         counts = answer.usage and {"input_tokens": answer.usage[0], "output_tokens": answer.usage[1]}
         return self._message(content, answer.finish, counts)
 
@@ -378,6 +428,7 @@ class Converse(Protocol):
 
     name = "converse"
     path = "/model/model-1/converse-stream"
+    uses_sse = False
     terminal = aws_event("metadata", {"metrics": {"latencyMs": 5}, "p": "abc"})
     speaks = frozenset({"reasoning", "tool_call"})
     finishes: ClassVar = {
@@ -386,6 +437,14 @@ class Converse(Protocol):
         "content_filter": "guardrail_intervened",
         "tool_call": "tool_use",
     }
+
+    def frame(self, data: bytes) -> bytes:
+        """A delta."""
+        return aws_event("contentBlockDelta", data)
+
+    def ping(self) -> bytes:
+        """An event that clients do not know yet."""
+        return aws_event("ping", {"p": "abc"})
 
     def error_frame(self, message: str = "The server had an error") -> bytes:
         """An exception, of a service that has no capacity."""
@@ -402,9 +461,9 @@ class Converse(Protocol):
             blocks.append((None, [*deltas, {"reasoningContent": {"signature": SIGNATURE}}]))
         if answer.text:
             blocks.append((None, [{"text": piece} for piece in answer.text]))
-        if answer.tool_call:
-            call = {"toolUseId": answer.tool_call.id, "name": answer.tool_call.name}
-            blocks.append(({"toolUse": call}, [{"toolUse": {"input": piece}} for piece in answer.tool_call.pieces]))
+        for call in answer.tool_calls:
+            start = {"toolUse": {"toolUseId": call.id, "name": call.name}}
+            blocks.append((start, [{"toolUse": {"input": piece}} for piece in call.pieces]))
         events = [aws_event("messageStart", {"role": "assistant", "p": "ab"})]
         for index, (start, deltas) in enumerate(blocks):
             place = {"contentBlockIndex": index, "p": "abcd"}
@@ -422,9 +481,9 @@ class Converse(Protocol):
             content.append({"reasoningContent": {"reasoningText": thought}})
         if "".join(answer.text):
             content.append({"text": "".join(answer.text)})
-        if answer.tool_call:
-            call = {"toolUseId": answer.tool_call.id, "name": answer.tool_call.name}
-            content.append({"toolUse": {**call, "input": json.loads(answer.tool_call.arguments or "{}")}})
+        for call in answer.tool_calls:
+            told = {"toolUseId": call.id, "name": call.name, "input": json.loads(call.arguments or "{}")}
+            content.append({"toolUse": told})
         message = {"role": "assistant", "content": content}
         return {"output": {"message": message}, "stopReason": answer.finish, **self._counts(answer.usage)}
 
@@ -460,7 +519,7 @@ class Generate(Protocol):
     def _stream(self, answer: _Answer) -> list[bytes]:
         parts = [*({"text": piece, "thought": True} for piece in answer.reasoning)]
         parts += [{"text": piece} for piece in answer.text]
-        parts += [self._call(answer.tool_call)] if answer.tool_call else []
+        parts += map(self._call, answer.tool_calls)
         responses = [self._response([part], None, answer.usage and (answer.usage[0], None)) for part in parts]
         responses.append(self._response([{"text": ""}], answer.finish, answer.usage))
         return [sse(response).replace(b"\n", b"\r\n") for response in responses]
@@ -469,7 +528,7 @@ class Generate(Protocol):
         thought, text = "".join(answer.reasoning), "".join(answer.text)
         parts: list[dict[str, Any]] = [{"text": thought, "thought": True}] if thought else []
         parts += [{"text": text}] if text else []
-        parts += [self._call(answer.tool_call)] if answer.tool_call else []
+        parts += map(self._call, answer.tool_calls)
         return self._response(parts, answer.finish, answer.usage)
 
     @staticmethod
@@ -511,34 +570,51 @@ class Responses(OpenAIProtocol):
         return sse({"type": "error", "code": "server_error", "message": message, "param": None}, event="error")
 
     def _stream(self, answer: _Answer) -> list[bytes]:
-        output = self._output(answer)
-        deltas = {
-            "reasoning": ("response.reasoning_summary_text.delta", {"summary_index": 0}, answer.reasoning),
-            "message": ("response.output_text.delta", {"content_index": 0, "logprobs": []}, answer.text),
-            "function_call": (
-                "response.function_call_arguments.delta",
-                {},
-                answer.tool_call.pieces if answer.tool_call else (),
-            ),
-        }
         started = {**self._response(None, None), "status": "in_progress"}
         events: list[tuple[str, dict[str, Any]]] = [
             ("response.created", {"response": started}),
             ("response.in_progress", {"response": started}),
         ]
-        for index, item in enumerate(output):
-            empty = {"reasoning": {"summary": []}, "message": {"content": []}, "function_call": {"arguments": ""}}
-            kind, more, pieces = deltas[item["type"]]
+        pieces_of = {call.id: call.pieces for call in answer.tool_calls}
+        for index, item in enumerate(self._output(answer)):
             place = {"output_index": index}
+            empty = {"reasoning": {"summary": []}, "message": {"content": []}, "function_call": {"arguments": ""}}
             begun = {**item, **empty[item["type"]], "status": "in_progress"}
             events.append(("response.output_item.added", {**place, "item": begun}))
-            events += [(kind, {**place, "item_id": item["id"], **more, "delta": piece}) for piece in pieces]
-            events.append(("response.output_item.done", {**place, "item": item}))
+            place["item_id"] = item["id"]
+            match item["type"]:
+                case "reasoning":
+                    [part] = item["summary"]
+                    events += self._grown("reasoning_summary", place | {"summary_index": 0}, part, answer.reasoning)
+                case "message":
+                    [part] = item["content"]
+                    more = place | {"content_index": 0}
+                    events += self._grown("output", more, part, answer.text, logprobs=[])
+                case _:
+                    kind = "response.function_call_arguments"
+                    pieces = pieces_of[item["call_id"]]
+                    events += [(f"{kind}.delta", {**place, "delta": piece}) for piece in pieces]
+                    named = {"arguments": item["arguments"], "name": item["name"]}
+                    events.append((f"{kind}.done", place | named))
+            events.append(("response.output_item.done", {"output_index": index, "item": item}))
         whole = self._whole(answer)
         events.append((f"response.{whole['status']}", {"response": whole}))
         return [
             sse({"type": kind, "sequence_number": number, **data}, event=kind)
             for number, (kind, data) in enumerate(events)
+        ]
+
+    @staticmethod
+    def _grown(
+        kind: str, place: dict[str, Any], part: dict[str, Any], pieces: list[str], **more: Any
+    ) -> list[tuple[str, dict[str, Any]]]:
+        """The events of a part: its beginning, its pieces, its text, its end."""
+        part_kind = "content_part" if kind == "output" else f"{kind}_part"
+        return [
+            (f"response.{part_kind}.added", {**place, "part": {**part, "text": ""}}),
+            *((f"response.{kind}_text.delta", {**place, "delta": piece, **more}) for piece in pieces),
+            (f"response.{kind}_text.done", {**place, "text": part["text"], **more}),
+            (f"response.{part_kind}.done", {**place, "part": part}),
         ]
 
     def _whole(self, answer: _Answer) -> dict[str, Any]:
@@ -549,22 +625,14 @@ class Responses(OpenAIProtocol):
         if "".join(answer.reasoning):
             summary = [{"type": "summary_text", "text": "".join(answer.reasoning)}]
             output.append({"type": "reasoning", "id": "rs_1", "summary": summary, "encrypted_content": SIGNATURE})
-        if "".join(answer.text) or not answer.tool_call:
+        if "".join(answer.text) or not answer.tool_calls:
             content = [{"type": "output_text", "text": "".join(answer.text), "annotations": [], "logprobs": []}]
             output.append(
                 {"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": content}
             )
-        if answer.tool_call:
-            call = {"call_id": answer.tool_call.id, "name": answer.tool_call.name}
-            output.append(
-                {
-                    "type": "function_call",
-                    "id": "fc_1",
-                    **call,
-                    "arguments": answer.tool_call.arguments,
-                    "status": "completed",
-                }
-            )
+        for number, call in enumerate(answer.tool_calls, 1):
+            named = {"call_id": call.id, "name": call.name, "arguments": call.arguments}
+            output.append({"type": "function_call", "id": f"fc_{number}", **named, "status": "completed"})
         return output
 
     def _response(self, finish: str | None, usage: tuple[int, int] | None) -> dict[str, Any]:
@@ -589,9 +657,18 @@ class OllamaChat(Protocol):
 
     name = "ollama"
     path = "/api/chat"
+    uses_sse = False
     terminal = b""
     speaks = frozenset({"reasoning", "tool_call"})
     finishes: ClassVar = {"stop": "stop", "length": "length", "tool_call": "stop"}
+
+    def frame(self, data: bytes) -> bytes:
+        """A line."""
+        return data + b"\n"
+
+    def ping(self) -> bytes:
+        """An empty line."""
+        return b"\n"
 
     def error_frame(self, message: str = "The server had an error") -> bytes:
         """A line with an error alone."""
@@ -604,14 +681,15 @@ class OllamaChat(Protocol):
     def _stream(self, answer: _Answer) -> list[bytes]:
         said: list[dict[str, Any]] = [{"thinking": piece} for piece in answer.reasoning]
         said += [{"content": piece} for piece in answer.text]
-        said += [{"tool_calls": [self._call(answer.tool_call)]}] if answer.tool_call else []
+        said += [{"tool_calls": [self._call(index, call)]} for index, call in enumerate(answer.tool_calls)]
         lines = [{**self._begun({"content": "", **each}), "done": False} for each in said]
-        return [*map(self._line, lines), self._line(self._whole(_Answer([], [], None, answer.usage, answer.finish)))]
+        return [*map(self._line, lines), self._line(self._whole(_Answer([], [], [], answer.usage, answer.finish)))]
 
     def _whole(self, answer: _Answer) -> dict[str, Any]:
         said: dict[str, Any] = {"content": "".join(answer.text)}
         said |= {"thinking": "".join(answer.reasoning)} if answer.reasoning else {}
-        said |= {"tool_calls": [self._call(answer.tool_call)]} if answer.tool_call else {}
+        calls = [self._call(index, call) for index, call in enumerate(answer.tool_calls)]
+        said |= {"tool_calls": calls} if calls else {}
         counts = answer.usage and {"prompt_eval_count": answer.usage[0], "eval_count": answer.usage[1]}
         ended = {"done": True, "done_reason": answer.finish, "total_duration": 4_883_583, "load_duration": 1_334}
         return {**self._begun(said), **ended, **(counts or {})}
@@ -620,18 +698,15 @@ class OllamaChat(Protocol):
         return {"model": self.model, "created_at": "2026-08-21T18:48:22.5Z", "message": {"role": "assistant", **said}}
 
     @staticmethod
-    def _call(call: ToolCall) -> dict[str, Any]:
+    def _call(index: int, call: ToolCall) -> dict[str, Any]:
         return {
             "id": call.id,
-            "function": {"index": 0, "name": call.name, "arguments": json.loads(call.arguments or "{}")},
+            "function": {"index": index, "name": call.name, "arguments": json.loads(call.arguments or "{}")},
         }
 
     @staticmethod
     def _line(document: dict[str, Any]) -> bytes:
         return json.dumps(document, ensure_ascii=False).encode() + b"\n"
-
-
-PROTOCOLS: tuple[Protocol, ...] = (Chat(), Completions(), Messages(), Responses())
 
 
 class Cohere(Protocol):
@@ -667,14 +742,13 @@ class Cohere(Protocol):
                     self._event("content-delta", index=index, **self._delta("content", {kind: p})) for p in pieces
                 ]
                 events.append(self._event("content-end", index=index))
-        if answer.tool_call:
-            function = {"name": answer.tool_call.name, "arguments": ""}
-            call = {"id": answer.tool_call.id, "type": "function", "function": function}
-            events.append(self._event("tool-call-start", index=0, **self._delta("tool_calls", call)))
-            for piece in answer.tool_call.pieces:
+        for index, call in enumerate(answer.tool_calls):
+            start = {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": ""}}
+            events.append(self._event("tool-call-start", index=index, **self._delta("tool_calls", start)))
+            for piece in call.pieces:
                 more = {"function": {"arguments": piece}}
-                events.append(self._event("tool-call-delta", index=0, **self._delta("tool_calls", more)))
-            events.append(self._event("tool-call-end", index=0))
+                events.append(self._event("tool-call-delta", index=index, **self._delta("tool_calls", more)))
+            events.append(self._event("tool-call-end", index=index))
         ended = {"finish_reason": answer.finish, **self._counts(answer.usage)}
         return [*events, self._event("message-end", delta=ended)]
 
@@ -682,9 +756,8 @@ class Cohere(Protocol):
         message: dict[str, Any] = {"role": "assistant", "content": []}
         for kind, text in (("thinking", "".join(answer.reasoning)), ("text", "".join(answer.text))):
             message["content"] += [{"type": kind, kind: text}] if text else []
-        if answer.tool_call:
-            function = {"name": answer.tool_call.name, "arguments": answer.tool_call.arguments}
-            message["tool_calls"] = [{"id": answer.tool_call.id, "type": "function", "function": function}]
+        if answer.tool_calls:
+            message["tool_calls"] = [_chat_call(call) for call in answer.tool_calls]
         return {"id": self.id, "message": message, "finish_reason": answer.finish, **self._counts(answer.usage)}
 
     @staticmethod
@@ -703,7 +776,11 @@ class Cohere(Protocol):
         return sse({"type": kind, **data}, event=kind)
 
 
-PROTOCOLS: tuple[Protocol, ...] = (Chat(), Completions(), Messages())
+EVERY: tuple[Protocol, ...] = (
+    *(Chat(), Completions(), Messages(), Responses()),
+    *(Generate(), OllamaChat(), Converse(), Cohere()),
+)
+PROTOCOLS = EVERY[:4]
 
 
 def split_events(body: bytes) -> list[bytes]:

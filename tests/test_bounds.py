@@ -1,6 +1,7 @@
-"""What a server can send without end is bounded, in bytes, in counts, in memory and in time of the event loop."""
+"""Bounds of everything that a server can send without end: bytes, counts, memory and time of the event loop."""
 
 import asyncio
+import gc
 import json
 import re
 import sys
@@ -11,13 +12,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from models import made
+from protocols import EVERY, aws_event
 
 import rxllm
 from rxllm import Anthropic, OpenAI, ProtocolError, bounds
-from rxllm.testing import FakeServer, Reply
+from rxllm.testing import Endless, FakeServer, Reply
 from rxllm.wire.ndjson import NDJSONDecoder
 from rxllm.wire.sse import SSEDecoder
-from rxllm.wire.weights import check_weight
+from rxllm.wire.weights import CONTAINER, check_weight
 
 MIB = 2**20
 DONE = b"data: [DONE]\n\n"
@@ -41,25 +44,114 @@ def calls(count):
 
 
 FULL = bounds.EVENT_BYTES - 1000
+VALUES = bounds.EVENT_BYTES // bounds.EVENT_BYTES_PER_VALUE - 100
+WHOLE_VALUES = bounds.DOCUMENT_BYTES // bounds.DOCUMENT_BYTES_PER_VALUE - 100
+NESTED = b'{"a":{"b":[{"c":""}]}}'  # four objects and lists, and a comma: the most costly values
+
+
+def nested(values):
+    """JSON that counts as so many values."""
+    return b"[" + b",".join([NESTED] * (values // (4 * CONTAINER + 1))) + b"]"
+
+
+def whole(message=b'"content":"a"', more=b""):
+    """A chat answer that is not streamed."""
+    return b'{"choices":[{"message":{%s}%s}]}' % (message, more)
+
+
+def block(content, *deltas, index=0):
+    """The events of one block of Anthropic's."""
+    events = [
+        b'{"type":"content_block_start","index":%d,"content_block":%s}' % (index, content),
+        *(b'{"type":"content_block_delta","index":%d,"delta":%s}' % (index, delta) for delta in deltas),
+        b'{"type":"content_block_stop","index":%d}' % index,
+    ]
+    return [b"data: %s\n\n" % event for event in events]
+
+
+ARGUMENTS = b'"tool_calls":[{"id":"c","function":{"name":"f","arguments":"'
+SOUND = filled(FULL, b"QUJD", b'"audio":{"data":"', b'"}')
+RESULT = b'{"type":"web_search_tool_result","content":%s}'
+INPUT = [b'{"type":"input_json_delta","partial_json":"%s"}' % (b"0," * 30_000) for _ in range(130)]
+ITEM = b'data: {"type":"response.output_item.done","output_index":%d,"item":{"type":"new","x":%s}}\n\n'
+CLAUDE = [b'data: {"type":"message_start","message":{"id":"1"}}\n\n'], [b'data: {"type":"message_stop"}\n\n']
+
+# By name: the protocol, and a body. One in pieces is a stream, one of bytes a whole answer.
 HEAVY = {
-    "text": frame(filled(FULL, b"a", b'"content":"', b'"')),
-    "text with one wide character": frame(filled(FULL, b"a", '"content":"😀'.encode(), b'"')),
-    "text of escapes": frame(filled(FULL, b"\\n", b'"content":"', b'"')),
-    "arguments that are JSON": frame(
-        filled(FULL, b'{\\"a\\":1},', b'"tool_calls":[{"id":"c","function":{"name":"f","arguments":"', b'"}}]')
+    "text": ("chat", [frame(filled(FULL, b"a", b'"content":"', b'"'))]),
+    "text with one wide character": ("chat", [frame(filled(FULL, b"a", '"content":"😀'.encode(), b'"'))]),
+    "text of escapes": ("chat", [frame(filled(FULL, b"\\n", b'"content":"', b'"'))]),
+    "arguments that are JSON": (
+        "chat",
+        [
+            frame(
+                filled(FULL, b'{\\"a\\":1},', b'"tool_calls":[{"id":"c","function":{"name":"f","arguments":"', b'"}}]')
+            )
+        ],
     ),
-    "calls": frame(calls(bounds.CALLS)),
-    "too many calls": frame(calls(30_000)),
-    "too many parts": frame(filled(MIB, b'{"a":0},', b'"images":[', b"]")),
-    "values": frame(filled(8 * 32_000, b'{"a":0},', b'"content":"a"},"logprobs":{"content":[', b"]")),
-    "too many values": frame(filled(FULL, b"[],", b'"content":[', b"]")),
-    "too many texts": frame(filled(FULL, b'"",', b'"content":[', b"]")),
-    "a sound": frame(filled(FULL, b"QUJD", b'"audio":{"data":"', b'"}')),
+    "calls": ("chat", [frame(calls(bounds.CALLS))]),
+    "too many calls": ("chat", [frame(calls(30_000))]),
+    "too many parts": ("chat", [frame(filled(MIB, b'{"a":0},', b'"images":[', b"]"))]),
+    "log probabilities": ("chat", [frame(b'"content":"a"},"logprobs":{"content":%s' % nested(VALUES))]),
+    "too many log probabilities": ("chat", [frame(b'"content":"a"},"logprobs":{"content":%s' % nested(VALUES))] * 40),
+    "too many values": ("chat", [frame(filled(FULL, b"[],", b'"content":[', b"]"))]),
+    "too many texts": ("chat", [frame(filled(FULL, b'"",', b'"content":[', b"]"))]),
+    "a sound": ("chat", [frame(SOUND)]),
+    "a whole text": ("chat", whole(filled(FULL, b"a", b'"content":"', b'"'))),
+    "a whole sound": ("chat", whole(SOUND)),
+    "whole calls": ("chat", whole(calls(bounds.CALLS))),
+    "whole log probabilities": ("chat", whole(more=b',"logprobs":{"content":%s}' % nested(WHOLE_VALUES))),
+    "a raw block": ("messages", [*CLAUDE[0], *block(RESULT % nested(VALUES)), *CLAUDE[1]]),
+    "too many raw blocks": (
+        "messages",
+        [*CLAUDE[0], *(piece for n in range(40) for piece in block(RESULT % nested(VALUES), index=n)), *CLAUDE[1]],
+    ),
+    "open raw blocks, too many": (
+        "messages",
+        [*CLAUDE[0], *(block(RESULT % nested(VALUES), index=n)[0] for n in range(40)), *CLAUDE[1]],
+    ),
+    "the input of a raw block, too many": (
+        "messages",
+        [*CLAUDE[0], *block(b'{"type":"server_tool_use","id":"c","name":"f","input":{}}', *INPUT), *CLAUDE[1]],
+    ),
+    "a whole raw block": ("messages", b'{"content":[%s]}' % (RESULT % nested(WHOLE_VALUES))),
+    "whole blocks": (
+        "messages",
+        b'{"content":[%s]}' % b",".join([b'{"type":"tool_use","id":"c","name":"f","input":{}}'] * bounds.CALLS),
+    ),
+    "too many raw items": ("responses", [ITEM % (n, nested(VALUES)) for n in range(40)]),
+    "a whole raw item": (
+        "responses",
+        b'{"status":"completed","output":[{"type":"new","x":%s}]}' % nested(WHOLE_VALUES),
+    ),
+    "a whole raw part": (
+        "generate",
+        b'{"candidates":[{"content":{"parts":[{"new":%s}]},"finishReason":"STOP"}]}' % nested(WHOLE_VALUES),
+    ),
+    "whole arguments": (
+        "ollama",
+        b'{"message":{"tool_calls":[{"function":{"name":"f","arguments":{"a":%s}}}]},"done":true}'
+        % nested(WHOLE_VALUES),
+    ),
 }
+ALL = {protocol.name: protocol for protocol in EVERY}
+
+
+async def answered(name):
+    """Ask for the heavy answer; it must be whole, unless it has too many values."""
+    protocol, body = HEAVY[name]
+    reply = Reply.json(body) if isinstance(body, bytes) else Reply([*body, DONE])
+    with FakeServer(reply) as server:
+        llm = made(ALL[protocol], server.url, stream=isinstance(body, list))
+        if "too many" in name:
+            with pytest.raises(ProtocolError, match="more than"):
+                await llm.ainvoke("hi")
+        else:
+            assert (await llm.ainvoke("hi")).parts
 
 
 @pytest.fixture
-def turns(monkeypatch):
+def turns(monkeypatch, no_old_objects):
     """The CPU seconds of each turn of this thread's event loop."""
     spent, run, thread = [], asyncio.Handle._run, threading.get_ident()
 
@@ -71,6 +163,15 @@ def turns(monkeypatch):
 
     monkeypatch.setattr(asyncio.Handle, "_run", timed)
     return spent
+
+
+@pytest.fixture
+def no_old_objects():
+    """Exclude the objects of earlier tests from garbage collection, which would take longer with them."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def unit():
@@ -89,12 +190,7 @@ async def test_no_answer_holds_up_the_event_loop(turns, name):
     """A turn takes about 100 ms; the bound leaves room for slow machines, and a busy one gets three tries."""
     for _ in range(3):
         turns.clear()
-        with FakeServer(Reply([HEAVY[name], DONE])) as server:
-            llm = OpenAI("m", base_url=server.url, max_retries=0)
-            try:
-                await llm.ainvoke("hi")
-            except ProtocolError:
-                assert "too many" in name
+        await answered(name)
         limit = max(0.15, 18 * unit())
         if "coverage" in sys.modules:  # which slows Python code, but not the decoder
             limit *= 2
@@ -106,18 +202,47 @@ async def test_no_answer_holds_up_the_event_loop(turns, name):
 @pytest.mark.parametrize("name", HEAVY)
 async def test_no_answer_takes_much_memory(name):
     """At most 150 MB."""
-    body = HEAVY[name]
-    with FakeServer(Reply([body, DONE])) as server:
-        llm = OpenAI("m", base_url=server.url, max_retries=0)
-        tracemalloc.start()
-        try:
-            await llm.ainvoke("hi")
-        except ProtocolError:
-            assert "too many" in name
-        finally:
-            peak = tracemalloc.get_traced_memory()[1]
-            tracemalloc.stop()
+    tracemalloc.start()
+    try:
+        await answered(name)
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
     assert peak < 150e6
+
+
+LONG = {
+    "arguments": ("chat", HEAVY["arguments that are JSON"][1][0]),
+    "log probabilities": ("chat", HEAVY["log probabilities"][1][0]),
+    "raw blocks": ("messages", b"".join(block(RESULT % nested(VALUES)))),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize("way", ["time limit", "cancellation"])
+@pytest.mark.usefixtures("no_old_objects")
+async def test_a_time_limit_and_a_cancellation_hold_between_long_frames(name, way):
+    """A stream of long frames without end is left soon, and its request is closed."""
+    protocol, piece = LONG[name]
+    heard = asyncio.Event()
+    with FakeServer(Reply([Endless(piece)])) as server:
+        llm = made(ALL[protocol], server.url)
+
+        async def read():
+            async for _ in llm.astream("hi"):
+                heard.set()
+
+        reading = asyncio.ensure_future(read())
+        await heard.wait()
+        left = time.thread_time()
+        if way == "cancellation":
+            reading.cancel()
+        else:
+            reading = asyncio.ensure_future(asyncio.wait_for(reading, 0.05))
+        with pytest.raises((TimeoutError, asyncio.CancelledError)):
+            await reading
+        await asyncio.to_thread(server.exchange(0).wait_closed)
+        assert time.thread_time() - left < max(0.5, 60 * unit())
 
 
 @pytest.mark.parametrize("above", [False, True])
@@ -212,10 +337,10 @@ def test_a_name_is_bounded(above):
 
 @pytest.mark.parametrize("value", [b"0", b"[]", b"{}", b'""', b'"\\"{[,"', b'"\\\\"', b'{"a":1}'])
 def test_values_are_counted_as_json_has_them(value):
-    """Not the marks within texts; each opening bracket and each comma stands for one value."""
+    """Not the marks within texts; an object or a list counts as several."""
     count = 100_000
     document = b"[" + b",".join([value] * count) + b"]"
-    marks = count + count * (value[:1] in b"[{")
+    marks = count - 1 + CONTAINER * (1 + count * (value[:1] in b"[{"))
     check_weight(document, marks)
     with pytest.raises(ProtocolError, match="raise event_limit"):
         check_weight(document, marks - 1)
@@ -224,7 +349,8 @@ def test_values_are_counted_as_json_has_them(value):
 @pytest.mark.parametrize("above", [False, True])
 def test_values_of_an_event_are_bounded(above):
     """By its limit in bytes, which raises both."""
-    values = b"[" + b",".join([b"0"] * (bounds.EVENT_BYTES // bounds.EVENT_BYTES_PER_VALUE + above)) + b"]"
+    count = bounds.EVENT_BYTES // bounds.EVENT_BYTES_PER_VALUE - CONTAINER + 1 + above
+    values = b"[" + b",".join([b"0"] * count) + b"]"
     body = b"data: " + values + b"\n\n"
     if not above:
         assert [("message", values)] == SSEDecoder().feed(body)
@@ -237,7 +363,8 @@ def test_values_of_an_event_are_bounded(above):
 @pytest.mark.parametrize("above", [False, True])
 def test_values_of_a_line_are_bounded(above):
     """A line of JSON may have as many values as an event may; a larger limit raises that, too."""
-    values = b"[" + b",".join([b"0"] * (bounds.EVENT_BYTES // bounds.EVENT_BYTES_PER_VALUE + above)) + b"]"
+    count = bounds.EVENT_BYTES // bounds.EVENT_BYTES_PER_VALUE - CONTAINER + 1 + above
+    values = b"[" + b",".join([b"0"] * count) + b"]"
     body = values + b"\n{}\n"
     if not above:
         assert [("message", values), ("message", b"{}")] == NDJSONDecoder().feed(body)
@@ -250,7 +377,7 @@ def test_values_of_a_line_are_bounded(above):
 @pytest.mark.parametrize("above", [False, True])
 def test_values_of_a_whole_answer_are_bounded(above):
     """Here of its logprobs."""
-    count = bounds.DOCUMENT_BYTES // bounds.DOCUMENT_BYTES_PER_VALUE - 6 + above
+    count = bounds.DOCUMENT_BYTES // bounds.DOCUMENT_BYTES_PER_VALUE - 6 * CONTAINER + above
     body = b'{"choices":[{"message":{"content":"a"},"logprobs":{"content":[%s]}}]}' % b",".join([b"0"] * count)
     with FakeServer(Reply.json(body)) as server:
         llm = OpenAI("m", base_url=server.url, max_retries=0, stream=False)
@@ -259,6 +386,86 @@ def test_values_of_a_whole_answer_are_bounded(above):
                 llm.invoke("hi")
             llm = OpenAI("m", base_url=server.url, stream=False, event_limit=32 * MIB)
         assert count == len(llm.invoke("hi").logprobs["content"])
+
+
+def heavy_event(protocol):
+    """An event of this protocol, and a number that it counts as beside its text, about."""
+    values = b"[%s]" % b",".join([b"0"] * 193)
+    if protocol.name == "converse":
+        start = {"contentBlockIndex": 0, "start": {"toolResult": {"toolUseId": "t", "x": [0] * 193}}}
+        return aws_event("contentBlockStart", start)
+    return {
+        "chat": b'data: {"choices":[{"index":0,"delta":{"content":"a"},"logprobs":{"content":%s}}]}\n\n',
+        "completions": b'data: {"choices":[{"index":0,"text":"a","logprobs":{"tokens":%s}}]}\n\n',
+        "messages": b"".join(block(RESULT)),
+        "responses": b'data: {"type":"response.output_text.delta","delta":"a","logprobs":%s}\n\n',
+        "generate": b'data: {"candidates":[{"content":{"parts":[{"text":"a"}]},"logprobsResult":{"a":%s}}]}\n\n',
+        "ollama": b'{"message":{"content":"a"},"logprobs":%s,"done":false}\n',
+        "cohere": b'data: {"type":"content-delta","delta":{"message":{"content":{"text":"a"}}},"logprobs":%s}\n\n',
+    }[protocol.name] % values
+
+
+@pytest.mark.parametrize("times", [1, 3])
+@pytest.mark.parametrize("protocol", EVERY, ids=lambda protocol: protocol.name)
+def test_values_beside_the_text_are_bounded(protocol, times, monkeypatch):
+    """A larger event_limit raises the number in proportion, as the error says."""
+    monkeypatch.setattr("rxllm.providers._limits.ANSWER_VALUES", 1000)
+    first, *rest = protocol.stream(["Hi"])
+    for more, is_read in ((4 * times, True), (5 * times + 1, False)):
+        body = first + heavy_event(protocol) * more + b"".join(rest)
+        with FakeServer(Reply(body)) as server:
+            llm = made(protocol, server.url, event_limit=times * bounds.EVENT_BYTES)
+            if is_read:
+                assert "Hi" in llm.invoke("hi").text
+            else:
+                with pytest.raises(ProtocolError, match=rf"more than {1000 * times:,} values.*raise event_limit"):
+                    llm.invoke("hi")
+
+
+ASKED = {
+    "chat": {"logprobs": True, "top_logprobs": 20},
+    "completions": {"logprobs": 5},
+    "responses": {"include": ["message.output_text.logprobs"]},
+    "generate": {"generationConfig": {"responseLogprobs": True}},
+    "ollama": {"logprobs": True},
+    "cohere": {"logprobs": True},
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_log_probabilities_that_were_asked_for_end_with_the_text(name, monkeypatch):
+    """They are no reason to end a long answer."""
+    monkeypatch.setattr("rxllm.providers._limits.ANSWER_VALUES", 1000)
+    first, *rest = ALL[name].stream(["Hi"])
+    with FakeServer(Reply(first + heavy_event(ALL[name]) * 50 + b"".join(rest))) as server:
+        answer = made(ALL[name], server.url).invoke("hi", extra=ASKED[name])
+    assert "Hi" in answer.text
+    assert 50 * 193 == sum(map(len, answer.logprobs.values())) or 50 == len(answer.logprobs["content"])
+
+
+@pytest.mark.parametrize("protocol", ["chat", "messages", "converse"])
+def test_what_grows_over_many_events_is_bounded(protocol, monkeypatch):
+    """Audio and raw blocks, by event_limit if it is larger."""
+    monkeypatch.setattr("rxllm.providers._limits.EVENT_BYTES", 2**14)
+    piece = b"QUJD" * 1000
+    sound = frame(b'"audio":{"data":"%s"}' % piece)
+    grown = b'{"type":"text_delta","text":"%s"}' % piece
+    tool = {"contentBlockIndex": 0, "start": {"toolUse": {"toolUseId": "t", "name": "f", "type": "server_tool_use"}}}
+    pieces = {"contentBlockIndex": 0, "delta": {"toolUse": {"input": piece.decode()}}}
+    body = {
+        "chat": [sound] * 6 + [DONE],
+        "messages": [*CLAUDE[0], *block(b'{"type":"new","text":""}', *[grown] * 6), *CLAUDE[1]],
+        "converse": [
+            aws_event("contentBlockStart", tool),
+            *[aws_event("contentBlockDelta", pieces)] * 6,
+            aws_event("contentBlockStop", {"contentBlockIndex": 0}),
+            aws_event("messageStop", {"stopReason": "end_turn"}),
+        ],
+    }[protocol]
+    with FakeServer(Reply(b"".join(body)), Reply(b"".join(body))) as server:
+        with pytest.raises(ProtocolError, match=r"larger than 16,385 bytes.*raise event_limit"):
+            made(ALL[protocol], server.url, event_limit=2**14 + 1).invoke("hi")
+        assert made(ALL[protocol], server.url, event_limit=2**15).invoke("hi").parts
 
 
 def test_mending_is_bounded():

@@ -1,4 +1,4 @@
-"""The command line, run as a separate process."""
+"""The command line, in this process, and where the process matters in one of its own."""
 
 import contextlib
 import io
@@ -12,42 +12,37 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import COMMAND, environment, openai, run_here
 from protocols import PROTOCOLS, Chat, Generate, Messages, ToolCall
 
 import rxllm
 from rxllm import cli
+from rxllm.cli import console
+from rxllm.cli.screen import Screen
 from rxllm.testing import End, Endless, FakeServer, Reply
 
 TOY_HINT = (
-    "rxllm: the embedded toy model answers; for a real model set OPENAI_API_KEY or ANTHROPIC_API_KEY, or use -m NAME.\n"
+    "rxllm: the embedded toy model answers; for a real model set its key, as `rxllm models` lists, or use -m NAME.\n"
 )
 CHAT = Chat()
 HEL_LO = CHAT.stream(["Hel", "lo"])
 UNTIL_HEL = HEL_LO[:2]  # the first event has no text
 
 
-def environment(**more):
-    """This process's environment, which `conftest` has cleared, with the package on the path."""
-    return {**os.environ, "PYTHONPATH": str(Path(rxllm.__file__).parents[1]), "PYTHONIOENCODING": "utf-8", **more}
-
-
-def openai(server):
-    """The environment variables that make the server OpenAI's."""
-    return {"OPENAI_API_KEY": "a-secret-key", "OPENAI_BASE_URL": f"{server.url}/v1"}
-
-
-COMMAND = [sys.executable, "-W", "error", "-m", "rxllm"]
-
-
 def run(*arguments, stdin="", **variables):
-    """Run the command to its end."""
+    """Run the command to its end, in this process."""
+    return run_here(arguments, stdin, variables)
+
+
+def run_apart(*arguments, stdin="", **variables):
+    """Run the command to its end, in a process of its own, where a warning is an error."""
     return subprocess.run(
         [*COMMAND, *arguments],
         input=stdin,
         env=environment(**variables),
         capture_output=True,
         encoding="utf-8",
-        timeout=30,
+        timeout=100,
         check=False,
     )
 
@@ -90,7 +85,7 @@ def server():
 
 def test_without_key_the_embedded_model_answers():
     """Without a model and a key the toy answers on stdout, and one line on stderr says how to get a real model."""
-    done = run("Write me a song about sparkling water.")
+    done = run_apart("Write me a song about sparkling water.", "--seed", "7")
     assert done.returncode == 0
     assert done.stderr == TOY_HINT
     assert done.stdout.strip()
@@ -99,8 +94,8 @@ def test_without_key_the_embedded_model_answers():
 
 def test_named_embedded_model_prints_no_hint():
     """``-m embedded`` answers without the hint on stderr."""
-    assert run("-m", "embedded", "hi").stderr == ""
-    assert run("hi", RXLLM_MODEL="embedded").stderr == ""
+    assert run("-m", "embedded", "--seed", "7", "hi").stderr == ""
+    assert run("hi", "--seed", "7", RXLLM_MODEL="embedded").stderr == ""
 
 
 def test_seed_determines_the_toy_models_answer():
@@ -121,7 +116,7 @@ def test_several_words_form_one_prompt(server):
 
 def test_system_and_sampling_options_are_sent(server):
     """The request has the system prompt and the sampling options."""
-    run("hi", "--system", "Be brief.", "--max-tokens", "9", "--seed", "3", "-m", "openai:m", **openai(server))
+    run_apart("hi", "--system", "Be brief.", "--max-tokens", "9", "--seed", "3", "-m", "openai:m", **openai(server))
     body = server.requests[0].json
     assert body["messages"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
     assert (body["max_tokens"], body["seed"], body["model"]) == (9, 3, "m")
@@ -140,6 +135,22 @@ def test_everything_after_two_dashes_is_prompt(server, arguments, prompt):
     done = run(*arguments, **openai(server))
     assert (0, "Hello\n") == (done.returncode, done.stdout)
     assert prompt == server.requests[0].json["messages"][0]["content"]
+
+
+def test_command_takes_precedence_over_a_prompt(server):
+    """The first argument decides; after ``--``, or behind another word, it is a word like any other."""
+    assert "| `openai` |" in run("models", **openai(server)).stdout
+    assert [] == server.requests
+    for arguments in (("--", "models"), ("all", "models"), ("-m", "openai:m", "models")):
+        assert "Hello\n" == run(*arguments, **openai(server)).stdout
+    assert ["models", "all models", "models"] == [each.json["messages"][0]["content"] for each in server.requests]
+
+
+def test_command_with_further_words_is_a_usage_error():
+    """The message says how to ask with these words."""
+    done = run("models", "of", "the", "world")
+    assert (2, "", 1) == (done.returncode, done.stdout, done.stderr.count("\n"))
+    assert "to ask with these words, write rxllm -- models …" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [(), ("-",)])
@@ -214,6 +225,20 @@ def test_usage_is_printed_on_stderr(server):
     assert done.stderr == "rxllm: 3 input tokens, 5 output tokens, stop.\n"
 
 
+def test_timeline_is_drawn_on_stderr(server):
+    """--timeline draws the run after the answer, and leaves stdout unchanged."""
+    done = run("hi", "--timeline", **openai(server))
+    assert done.stdout == "Hello\n"
+    assert re.search(r"^OpenAI -.*\|  .*, 5 tokens", done.stderr)
+
+
+def test_timeline_is_drawn_after_a_failure(server):
+    """It shows what happened, also when the answer failed; without a run there is nothing to draw."""
+    server.reply(Reply.json({"error": {"message": "No."}}, status=400))
+    assert "x  BadRequest 400 after" in run("hi", "--timeline", **openai(server)).stderr
+    assert "runs" not in run("hi", "--timeline", "--tools", "nowhere:to", **openai(server)).stderr
+
+
 def test_missing_usage_is_reported_as_missing(server):
     """If the provider reports no tokens, the line has no number."""
     server.reply(Reply(CHAT.stream(["hi"], usage=None)))
@@ -242,7 +267,7 @@ def test_json_prints_one_line_per_chunk(server):
 def test_narrow_encoding_replaces_characters(server):
     """A character that stdout's encoding lacks becomes a question mark; the rest of the answer stays."""
     server.reply(Reply(CHAT.stream(["caf", "é ⚡"])))
-    done = run("hi", **openai(server), PYTHONIOENCODING="ascii")
+    done = run_apart("hi", **openai(server), PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stdout) == (0, "caf? ?\n")
 
 
@@ -274,9 +299,7 @@ def test_control_characters_are_escaped(server, sent, shown):
     """A model's control characters, split ones included, reach the terminal only with --raw."""
     server.reply(Reply(CHAT.stream([*sent])))
     assert f"{shown}\n" == run("hi", **openai(server)).stdout
-    raw = subprocess.run([*COMMAND, "--raw", "hi"], env=environment(**openai(server)), capture_output=True, check=True,
-                         stdin=subprocess.DEVNULL)  # fmt: skip
-    assert f"{sent}\n".encode() == raw.stdout
+    assert f"{sent}\n" == run("--raw", "hi", **openai(server)).stdout
     lines = run("hi", "--json", "--raw", **openai(server)).stdout
     assert sent == "".join(json.loads(line).get("text", "") for line in lines.splitlines())
     assert {"\n"} == {character for character in lines if ord(character) < 32 or 127 <= ord(character) < 160}
@@ -329,7 +352,7 @@ def test_finish_reason_error_exits_with_1(capsys, monkeypatch):
             yield rxllm.Chunk("Hel")
             yield rxllm.Chunk(finish_reason="error", raw_finish_reason="abort\x1b")
 
-    monkeypatch.setattr(cli, "_model", lambda name: Breaks())
+    monkeypatch.setattr(console, "_model", lambda name: Breaks())
     monkeypatch.setattr(sys, "stdin", None)
     assert 1 == cli.main(["hi"])
     assert ("Hel\n", "rxllm: the answer is incomplete: the provider failed (abort\\u001b).\n") == capsys.readouterr()
@@ -337,7 +360,7 @@ def test_finish_reason_error_exits_with_1(capsys, monkeypatch):
 
 def test_restarted_answer_starts_a_new_line(capsys):
     """Printed text cannot be removed, so a restarted answer begins on a new line, and stderr says so."""
-    screen = cli._Screen(as_json=False)
+    screen = Screen(as_json=False)
     for chunk in (rxllm.Chunk("Hel"), rxllm.Chunk("Good", reset=True), rxllm.Chunk("bye")):
         screen.show(chunk)
     screen.end()
@@ -388,12 +411,12 @@ def test_usage_error_is_one_line(arguments, hint):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8:surrogateescape"])
-@pytest.mark.parametrize("arguments", [(), ("Summarise:",), ("Summarise:", "-")])
+@pytest.mark.parametrize("arguments", [(), ("Summarise:",), ("Summarise:", "-"), ("chat", "--no-history")])
 def test_undecodable_stdin_is_a_usage_error(arguments, encoding):
     """Bytes that are not text exit with 2 and a message, even in locales where Python accepts them."""
     variables = environment(PYTHONIOENCODING=encoding)
     done = subprocess.run(
-        [*COMMAND, "-m", "embedded", *arguments], input=b"caf\xff", env=variables, capture_output=True, check=False
+        [*COMMAND, *arguments, "-m", "embedded"], input=b"caf\xff", env=variables, capture_output=True, check=False
     )
     assert (2, b"") == (done.returncode, done.stdout)
     assert (
@@ -420,7 +443,7 @@ def test_terminal_without_prompt_is_a_usage_error():
     """At a terminal, a missing prompt is an error; the command does not wait for input."""
     ours, theirs = os.openpty()
     try:
-        done = subprocess.run(COMMAND, stdin=theirs, env=environment(), capture_output=True, timeout=30, check=False)
+        done = subprocess.run(COMMAND, stdin=theirs, env=environment(), capture_output=True, timeout=100, check=False)
     finally:
         os.close(ours)
         os.close(theirs)
@@ -473,7 +496,7 @@ def test_ctrl_c_in_the_middle_of_an_answer(server, start):
     process = start("hi", **openai(server))
     assert process.stdout.read(3) == b"Hel"
     process.send_signal(signal.SIGINT)
-    rest, errors = process.communicate(timeout=10)
+    rest, errors = process.communicate(timeout=100)
     assert (process.returncode, rest, errors) == (130, b"\n", b"")
     server.exchange().wait_closed()
     assert server.exchange().aborted
@@ -483,9 +506,9 @@ def test_ctrl_c_before_the_answer(server, start):
     """Ctrl-C while the server is silent also exits with 130 and closes the request."""
     server.reply(Reply([End.HANG]))
     process = start("hi", **openai(server))
-    server.exchange().arrived.wait(20)
+    server.exchange().arrived.wait()
     process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=10) == (b"", b"")
+    assert process.communicate(timeout=100) == (b"", b"")
     assert process.returncode == 130
     server.exchange().wait_closed()
 
@@ -497,7 +520,7 @@ def test_closed_pipe_exits_with_0(server, start):
     assert process.stdout.read(3) == b"Hel"
     process.stdout.close()
     assert process.stderr.read() == b""
-    assert process.wait(timeout=10) == 0
+    assert process.wait(timeout=100) == 0
     server.exchange().wait_closed()
     assert server.exchange().aborted
 
@@ -507,10 +530,10 @@ def test_closed_pipe_is_detected_while_the_model_is_silent(server, start):
     """The request is closed although the command writes nothing."""
     server.reply(Reply([End.HANG]))
     process = start("hi", **openai(server))
-    server.exchange().arrived.wait(20)
+    server.exchange().arrived.wait()
     process.stdout.close()
     assert b"" == process.stderr.read()
-    assert 0 == process.wait(timeout=10)
+    assert 0 == process.wait(timeout=100)
     server.exchange().wait_closed()
     assert server.exchange().aborted
 

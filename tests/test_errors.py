@@ -24,6 +24,8 @@ def test_error_classes_form_the_documented_tree():
         errors.Overloaded: errors.ProviderError,
         errors.ProtocolError: errors.RxllmError,
         errors.ParseError: errors.RxllmError,
+        errors.LimitReached: errors.RxllmError,
+        errors.ToolFailure: errors.RxllmError,
         errors.RxllmError: Exception,
         errors.MisuseError: TypeError,
     }

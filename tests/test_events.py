@@ -10,6 +10,7 @@ import reactivex as rx
 from attrs import field, frozen
 from endings import RunEnd
 from protocols import Chat
+from raising import Raises
 from reactivex import operators as ops
 
 import rxllm
@@ -330,26 +331,12 @@ def test_call_may_have_handlers():
     assert (1, 2) == (told(mine.heard).count("Letters Started"), told(its.heard).count("Letters Started"))
 
 
-class Raises(Handler):
-    """Raises at events of a class."""
-
-    raise_error = True
-
-    def __init__(self, kind):
-        self.kind = kind
-
-    def on_event(self, event):
-        """Raise an error."""
-        if isinstance(event, self.kind):
-            raise ValueError("the handler's")
-
-
 @pytest.mark.parametrize("kind", [Started, RunChunk, Finished], ids=lambda kind: kind.__name__)
 def test_handler_with_raise_error_fails_the_run(kind):
     """The handler's exception is the run's error; the other handlers receive one end, and nothing after it."""
     before, after = Listener(), Listener()
     with pytest.raises(ValueError, match="the handler's"):
-        Letters(handlers=[before, Raises(kind), after]).invoke("ab")
+        Letters(handlers=[before, Raises(kind, ValueError("the handler's")), after]).invoke("ab")
     assert told(before.heard) == told(after.heard)
     ends = [event for event in before.heard if isinstance(event, ENDS)]
     assert [before.heard[-1]] == ends
@@ -362,10 +349,10 @@ def test_handler_cannot_fail_a_run_that_has_ended(kind, caplog):
     with caplog.at_level(logging.ERROR, "rxllm"):
         if kind is Failed:
             with pytest.raises(Interrupted):
-                Breaks(handlers=[Raises(kind)]).invoke("x")
+                Breaks(handlers=[Raises(kind, ValueError("the handler's"))]).invoke("x")
         else:
             end = RunEnd()
-            with Hangs(handlers=[Raises(kind), end]).stream("x") as stream:
+            with Hangs(handlers=[Raises(kind, ValueError("the handler's")), end]).stream("x") as stream:
                 next(stream)
             end.wait()
             rxllm.Embedded().invoke("now the loop has logged the exception, after it called the handlers")

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import typing
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -23,33 +24,50 @@ FILES = sorted(ROOT.rglob("*.py"))
 MODULES = [".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__") for path in FILES]
 FLOORS = {
     **dict.fromkeys(("errors", "bounds", "terminal", "secrecy", "showing", "extensible", "exact", "runtime"), 0),
-    **dict.fromkeys(("public", "misuse", "values", "events", "records", "results", "observation"), 0),
+    **dict.fromkeys(
+        (
+            "public",
+            "prices",
+            "misuse",
+            "graph",
+            "notebook",
+            "values",
+            "shapes",
+            "events",
+            "records",
+            "results",
+            "observation",
+        ),
+        0,
+    ),
     **dict.fromkeys(("wire", "operators", "bridges"), 1),
-    **dict.fromkeys(("surface", "keywords", "llm", "pipeline", "tools"), 2),
-    **dict.fromkeys(("providers", "combinators", "handlers"), 3),
-    **dict.fromkeys(("testing", "cli", "__init__", "__main__"), 4),
+    **dict.fromkeys(("surface", "stages", "keywords", "llm", "pipeline", "branches", "prompts", "tools"), 2),
+    **dict.fromkeys(("providers", "local", "combinators", "handlers"), 3),
+    **dict.fromkeys(("adapters", "serve", "jobs", "pictures"), 4),
+    **dict.fromkeys(("testing", "cli", "__init__", "__main__"), 5),
 }
 LARGE = {  # lines that these modules may have: one state machine, or one list, that cannot be divided well
-    "cli.py": 325,
+    "__init__.py": 450,  # one line a public name
     "combinators/queueing.py": 425,
+    "events.py": 350,  # one class an event
     "handlers/opentelemetry.py": 425,
     "operators/attempts.py": 375,
     "operators/observing.py": 425,
     "providers/_anthropic_messages.py": 400,
     "providers/_bedrock_converse.py": 375,
-    "providers/compatible.py": 400,
+    "providers/compatible.py": 350,
     "providers/_http.py": 375,
     "providers/_reader.py": 425,
     "providers/_openai_chat.py": 450,
-    "providers/_openai_responses.py": 500,
+    "providers/_openai_responses.py": 525,
     "providers/_responses_turns.py": 375,
-    "surface.py": 450,
+    "shapes/reading.py": 350,
+    "surface.py": 475,
     "testing/contract.py": 700,
     "testing/servers.py": 450,
-    "values/chunk.py": 400,
+    "values/chunk.py": 425,
 }
 BELOW = "import asyncio, logging, attrs, reactivex, reactivex.operators"
-COST = 0.120  # seconds of CPU that `import rxllm` may add to the start of the interpreter
 HEAVY = {"httpx", "aiohttp", "httpx_aiohttp", "rxllm.wire.http", "rxllm.providers", "rxllm.cli", "argparse"}
 
 
@@ -158,6 +176,21 @@ def test_imports_go_down_only(path, module):
         assert same_room or not private, f"{module} imports {other}, which is private to its room"
 
 
+def test_design_page_names_every_room():
+    """A reader finds each room in the table of the floors."""
+    page = (ROOT.parent / "docs" / "design.md").read_text("utf-8")
+    rooms = page.partition("## Rooms")[2].partition("\n## ")[0]
+    assert [] == [name for name in FLOORS if f"`{name}`" not in rooms and f"`{name}/`" not in rooms]
+
+
+def test_no_modules_import_each_other():
+    """The imports contain no circle, not even one that an import inside a function hides."""
+    below = {module: {*imports(path, module)} - {module} for path, module in zip(FILES, MODULES, strict=True)}
+    while leaves := {module for module, others in below.items() if not others & below.keys()}:
+        below = {module: others for module, others in below.items() if module not in leaves}
+    assert {} == below
+
+
 def run(program):
     """Run a program with warnings as errors, and return its output."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT.parent)}
@@ -184,10 +217,13 @@ def test_importing_starts_nothing():
     assert "None\n" == run("import rxllm; from rxllm.runtime import portal; print(portal._portal)")
 
 
-def test_importing_is_cheap():
-    """Importing rxllm costs less than 120 ms of CPU, in the best of several runs.
+@pytest.mark.parametrize(
+    ("statement", "limit", "share"), [("import rxllm", 0.03, 0.4), ("import rxllm; rxllm.LLM", 0.12, 1.6)]
+)
+def test_importing_is_cheap(statement, limit, share):
+    """The package costs less than 30 ms of CPU, and the base of all models 120 ms, in the best of several runs.
 
-    On a slow or busy machine it costs less than 1.6 times what the libraries below it cost.
+    On a slow or busy machine they cost less than a share of what the libraries below a model cost.
     """
 
     def cost(statement):
@@ -196,10 +232,10 @@ def test_importing_is_cheap():
 
     bare = cost("pass")
     for _ in range(4):
-        ours, below = cost("import rxllm") - bare, cost(BELOW) - bare
-        if ours < max(COST, 1.6 * below):
+        ours, below = cost(statement) - bare, cost(BELOW) - bare
+        if ours < max(limit, share * below):
             return
-    pytest.fail(f"import rxllm costs {ours:.3f} s, and the libraries below it {below:.3f} s")
+    pytest.fail(f"{statement} costs {ours:.3f} s, and the libraries below it {below:.3f} s")
 
 
 # ── rooms ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -210,6 +246,12 @@ def test_module_keeps_within_its_limit_of_lines(path):
     """A module of more than 300 lines is two modules, except those that are listed with a limit of their own."""
     lines = len(path.read_text("utf-8").splitlines())
     assert lines <= LARGE.get(path.relative_to(ROOT).as_posix(), 300)
+
+
+def test_test_files_have_names_of_their_own():
+    """Two files with one name cannot be imported by pytest."""
+    names = Counter(path.name for path in Path(__file__).parent.rglob("test_*.py"))
+    assert [] == [name for name, count in names.items() if count > 1]
 
 
 @pytest.mark.parametrize("path", FILES, ids=MODULES)

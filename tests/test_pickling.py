@@ -1,4 +1,4 @@
-"""What may leave the process, and what a copy shares with its original."""
+"""Pickling: objects that may leave the process, and the state that a copy shares with its original."""
 
 import copy
 import multiprocessing
@@ -97,11 +97,20 @@ STAGES = {
 
 
 @pytest.mark.parametrize("stage", STAGES.values(), ids=STAGES.keys())
-@pytest.mark.parametrize("made", [lambda s: pickle.loads(pickle.dumps(s)), copy.copy, copy.deepcopy])  # noqa: S301
-def test_a_stage_is_the_same_after_a_journey(stage, made):
+@pytest.mark.parametrize("round_trip", [lambda s: pickle.loads(pickle.dumps(s)), copy.copy, copy.deepcopy])  # noqa: S301
+def test_a_stage_is_the_same_after_a_round_trip(stage, round_trip):
     """Equal, and shown equally."""
-    assert stage == made(stage)
-    assert repr(stage) == repr(made(stage))
+    assert stage == round_trip(stage)
+    assert repr(stage) == repr(round_trip(stage))
+
+
+def test_a_view_is_pickled():
+    """Alone, and with the model that has it."""
+    view = rxllm.trim(50)
+    history = (Message("user", "x" * 400), Message("assistant", "ok"), Message("user", "hi"))
+    twin = pickle.loads(pickle.dumps(view))  # noqa: S301
+    assert view(history) == twin(history) != history
+    assert pickle.dumps(rxllm.remember(EMBEDDED, rxllm.Conversation(), view=view))
 
 
 def ask(stage):
@@ -121,9 +130,9 @@ def test_cached_is_pickled_with_what_its_store_has():
     """And asks no model for it again."""
     llm = rxllm.cached(EMBEDDED, rxllm.MemoryStore(size=3), name="e")
     answer = llm.invoke("tea")
-    for made in pickle.loads(pickle.dumps(llm)), copy.copy(llm), copy.deepcopy(llm):  # noqa: S301
+    for twin in pickle.loads(pickle.dumps(llm)), copy.copy(llm), copy.deepcopy(llm):  # noqa: S301
         runs = []
-        assert answer == made.invoke("tea", handlers=[runs.append])
+        assert answer == twin.invoke("tea", handlers=[runs.append])
         assert {"cached"} == {event.name for event in runs}
 
 
@@ -185,9 +194,9 @@ def test_copies_share_the_limiter_and_the_handlers():
     limiter, heard = rxllm.Limiter(concurrency=2), []
     meter = rxllm.UsageMeter()
     llm = rxllm.observe(rxllm.limited(EMBEDDED, limiter), heard.append, meter)
-    for made in copy.copy(llm), copy.deepcopy(llm):
-        assert limiter is made.how.limiter
-        made.invoke("tea")
+    for twin in copy.copy(llm), copy.deepcopy(llm):
+        assert limiter is twin.how.limiter
+        twin.invoke("tea")
     assert (2, 2) == (
         len([event for event in heard if isinstance(event, rxllm.Finished) and not event.parent_ids]),
         meter.requests,
@@ -241,10 +250,10 @@ VALUES = [
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
-@pytest.mark.parametrize("made", [lambda v: pickle.loads(pickle.dumps(v)), copy.copy, copy.deepcopy])  # noqa: S301
-def test_values_are_the_same_after_a_journey(value, made):
+@pytest.mark.parametrize("round_trip", [lambda v: pickle.loads(pickle.dumps(v)), copy.copy, copy.deepcopy])  # noqa: S301
+def test_values_are_the_same_after_a_round_trip(value, round_trip):
     """Equal, and of the same class."""
-    assert (value, type(value)) == (made(value), type(made(value)))
+    assert (value, type(value)) == (round_trip(value), type(round_trip(value)))
 
 
 ARGUMENTS = {
@@ -255,8 +264,8 @@ ARGUMENTS = {
 
 
 @pytest.mark.parametrize("name", [name for name in errors.__all__ if name != "MisuseError"])
-@pytest.mark.parametrize("made", [lambda v: pickle.loads(pickle.dumps(v)), copy.copy, copy.deepcopy])  # noqa: S301
-def test_errors_keep_their_facts(name, made):
+@pytest.mark.parametrize("round_trip", [lambda v: pickle.loads(pickle.dumps(v)), copy.copy, copy.deepcopy])  # noqa: S301
+def test_errors_keep_their_facts(name, round_trip):
     """Also one that a handler of this process has heard of."""
     kind = getattr(errors, name)
     error = kind(
@@ -265,6 +274,6 @@ def test_errors_keep_their_facts(name, made):
     error.request, error.partial = Request(prompt="x"), Message("assistant", "a")
     error.add_note("seen")
     rxllm.StdoutHandler().on_next(rxllm.Failed(error, run=RUN))
-    loaded = made(error)
+    loaded = round_trip(error)
     told = {name: value for name, value in vars(error).items() if not name.startswith("_rxllm_")}
     assert (kind, "no", told) == (type(loaded), str(loaded), vars(loaded))

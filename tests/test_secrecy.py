@@ -1,4 +1,4 @@
-"""How a secret is found in a text that repeats it."""
+"""The search for a secret in a text that repeats it."""
 
 import base64
 import json

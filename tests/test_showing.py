@@ -52,6 +52,10 @@ class Plain(rxllm.LLM):
         (rxllm.Run("1", "a", "llm", tags=("t",)), "Run('1', 'a', 'llm', tags=('t',))"),
         (rxllm.Service("openai", port=3), "Service('openai', port=3)"),
         (rxllm.Embedded(), "Embedded()"),
+        (rxllm.Embedded()("hi"), "<Observable; to read it: .subscribe(print), or .pipe(rxllm.stream())>"),
+        (rxllm.Embedded().stream("hi"), "<SyncStream; to read it: for item in …>"),
+        (rxllm.Embedded().astream("hi"), "<AsyncStream; to read it: async for item in …>"),
+        (rxllm.StdoutHandler(), "StdoutHandler()"),
         (rxllm.Embedded(seed=1, extra={"a": 1}, run_name="r"), "Embedded(run_name='r', seed=1, extra={'a': 1})"),
         (rxllm.OpenAI("m", api_key="sk-secret", headers={"a": "b"}, temperature=0), "OpenAI('m', temperature=0)"),
         (rxllm.OpenAI("m", base_url="http://u:secret@h/v1"), "OpenAI('m', base_url='http://***@h/v1')"),
@@ -65,6 +69,10 @@ class Plain(rxllm.LLM):
         (rxllm.fallback(Plain(), Parrot("u")), "fallback(Plain(), Parrot('u'))"),
         (rxllm.hedge(Plain(), Plain(), after=3), "hedge(Plain(), Plain(), after=3)"),
         (rxllm.route(outline), "route(choose=outline)"),
+        (
+            rxllm.budgeted(Plain(), rxllm.Budget("b.sqlite", tokens=5)),
+            "budgeted(Plain(), budget=Budget('b.sqlite', 'budget', tokens=5, period='day'))",
+        ),
         (
             rxllm.limited(Plain(), rxllm.Limiter(concurrency=2)),
             "limited(Plain(), limiter=Limiter(concurrency=2))",
@@ -97,20 +105,6 @@ def test_repr_of_usage_meter_shows_counts_by_model():
     meter = rxllm.UsageMeter()
     rxllm.observe(rxllm.Embedded(seed=1, max_tokens=3), meter).invoke("tea")
     assert "UsageMeter(requests=1, usage={'embedded': Usage(input_tokens=1, output_tokens=3)})" == repr(meter)
-
-
-@pytest.mark.parametrize(
-    ("message", "expected"),
-    [
-        (Message("assistant", "# A\n* b"), "# A\n* b"),
-        (Message("assistant", [TextPart("a"), ToolCallPart("1", "f", "{}")]), "a\n\n`f({})`"),
-        (Message("assistant", [rxllm.RefusalPart("no")]), "no"),
-        (Message("assistant"), ""),
-    ],
-)
-def test_notebook_shows_message_as_markdown(message, expected):
-    """Most models write Markdown. Tool calls are shown as code."""
-    assert expected == message._repr_markdown_()
 
 
 def test_repr_shows_field_whose_comparison_raises():

@@ -11,13 +11,18 @@ import pytest
 SOAK = Path(__file__).with_name("soak")
 SIZES = {
     "cuts": 150,
+    "conversations": 1,
     "crowd": 40,
+    "disconnects": 8,
     "forks": 8,
     "frames": 150,
     "graphs": 150,
     "interrupts": 30,
+    "jobs": 1000,
     "kills": 1,
     "leaks": 120,
+    "relays": 2,
+    "tabs": 20,
     "whatwg": 2000,
 }
 

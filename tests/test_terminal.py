@@ -1,4 +1,4 @@
-"""`printable` and `one_line`: the characters that terminals and logs never receive."""
+"""`printable` and `one_line`: the characters that terminals and logs never receive. `shortened`: what fits."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rxllm import MisuseError, ProviderError, RxllmError
-from rxllm.terminal import one_line, printable
+from rxllm.terminal import one_line, printable, shortened
 
 BIDIRECTIONAL = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
@@ -41,6 +41,11 @@ def test_one_line_has_no_line_break(text):
     """Neither a terminal nor `str.splitlines` finds a second line in any text."""
     assert len(one_line(text).splitlines()) <= 1
     assert printable(one_line(text)) == one_line(text)
+
+
+def test_shortened_text_shows_that_it_is_cut():
+    """A text that fits stays whole."""
+    assert ["abc", "ab…", "…"] == [shortened(text, width) for text, width in [("abc", 3), ("abcd", 3), ("abc", 1)]]
 
 
 @pytest.mark.parametrize("kind", [RxllmError, ProviderError, MisuseError])

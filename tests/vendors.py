@@ -23,7 +23,7 @@ CITIES = ("Paris", "Rome")
 
 
 class Refused(Exception):
-    """What the vendor's server does not accept, which it answers with status 400."""
+    """A fault of the request, which the vendor's server answers with status 400."""
 
 
 def require(condition: object, sentence: str) -> None:
@@ -54,7 +54,7 @@ class Vendor(ABC):
         """The answers, in the form in which they come back."""
 
     @abstractmethod
-    def made(self, url: str, **settings: Any) -> LLM:
+    def create_model(self, url: str, **settings: Any) -> LLM:
         """The provider that asks the server at this address."""
 
     @abstractmethod
@@ -90,7 +90,7 @@ class Vendor(ABC):
         return self.reply(self.script[place], streams=self.streams(request))
 
     def check(self, body: Any) -> int:
-        """How many of its own answers the history has.
+        """Return the number of its own answers in the history.
 
         Raises:
             Refused: something in it is wrong.
@@ -119,7 +119,7 @@ class Vendor(ABC):
         return own
 
     def plain(self, answer: Any) -> Any:
-        """What must come back of an answer."""
+        """Return the parts of an answer that must come back."""
         return bare(answer, *self.dropped)
 
     def _is(self, turn: Any, answer: Any) -> bool:
@@ -144,7 +144,7 @@ class Chat(Vendor):
             {"role": "assistant", "content": "Chat: bye."},
         ]
 
-    def made(self, url: str, **settings: Any) -> LLM:
+    def create_model(self, url: str, **settings: Any) -> LLM:
         return OpenAI("m", base_url=url.replace("127.0.0.1", "localhost") + "/v1", api="chat", **settings)
 
     def turns(self, body: Any) -> list[tuple[str, Any]]:
@@ -171,12 +171,60 @@ class Chat(Vendor):
     def reply(self, answer: Any, *, streams: bool) -> Reply:
         finish = "tool_calls" if "tool_calls" in answer else "stop"
         if not streams:
-            return Reply.json({"id": "a", "choices": [{"index": 0, "message": answer, "finish_reason": finish}]})
+            facts = {"id": "a", "object": "chat.completion", "created": 1, "model": "m"}
+            usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+            choice = {"index": 0, "message": answer, "finish_reason": finish}
+            return Reply.json({**facts, "choices": [choice], "usage": usage})
         indexed = [{"index": index, **call} for index, call in enumerate(answer.get("tool_calls") or ())]
         fields = [{name: value} for name, value in {**answer, "tool_calls": indexed}.items() if value]
         frames = [{"id": "a", "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in fields]
         frames.append({"id": "a", "choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
         return Reply([*map(sse, frames), b"data: [DONE]\n\n"])
+
+
+class MistralChat(Chat):
+    """Mistral, which refuses every field that it does not know, and wants ids of nine letters and digits."""
+
+    name = "mistral"
+    id_pattern = r"[A-Za-z0-9]{9}"
+    ids = ("Abc123def", "Abc123deg")
+    dropped = ("index", "prefix")
+    wants_reasoning = False
+    fields: ClassVar = {
+        "system": {"role", "content"},
+        "user": {"role", "content"},
+        "assistant": {"role", "content", "tool_calls", "prefix"},
+        "tool": {"role", "content", "tool_call_id", "name"},
+    }
+
+    @property
+    def script(self) -> list[Any]:
+        calls = super().script[0]["tool_calls"]
+        return [
+            {"role": "assistant", "content": self._content("thinks.", "I look."), "tool_calls": calls},
+            {"role": "assistant", "content": self._content("knows.", "Mistral: wet.")},
+            {"role": "assistant", "content": "Mistral: bye."},
+        ]
+
+    @staticmethod
+    def _content(thought: str, text: str) -> list[Any]:
+        thinking = [{"type": "text", "text": f"Mistral {thought}"}]
+        return [{"type": "thinking", "thinking": thinking}, {"type": "text", "text": text}]
+
+    def create_model(self, url: str, **settings: Any) -> LLM:
+        return OpenAI("m", base_url=url + "/v1", server="mistral", **settings)
+
+    def check(self, body: Any) -> int:
+        require("stream_options" not in body, "mistral: stream_options is not permitted")
+        for message in body["messages"]:
+            unknown = message.keys() - self.fields[message["role"]]
+            require(not unknown, f"mistral: {unknown} of a message is not permitted")
+        return super().check(body)
+
+    def foreign(self, answer: Any) -> None:
+        content = answer.get("content") or ()
+        thinks = isinstance(content, list) and any(item["type"] == "thinking" for item in content)
+        require(not thinks, f"mistral: thoughts of another vendor: {answer!r}")
 
 
 class Blocks(Vendor):
@@ -238,7 +286,7 @@ class Messages(Blocks):
             [{"type": "text", "text": "Claude: bye."}],
         ]
 
-    def made(self, url: str, **settings: Any) -> LLM:
+    def create_model(self, url: str, **settings: Any) -> LLM:
         return Anthropic("m", base_url=url, **settings)
 
     def is_result(self, block: Any) -> bool:
@@ -311,7 +359,7 @@ class Converse(Blocks):
             [{"text": "Bedrock: bye."}],
         ]
 
-    def made(self, url: str, **settings: Any) -> LLM:
+    def create_model(self, url: str, **settings: Any) -> LLM:
         return Bedrock("m", base_url=url, **settings)
 
     def streams(self, request: Received) -> bool:
@@ -381,7 +429,7 @@ class Generate(Vendor):
             [{"text": "Gemini: bye."}],
         ]
 
-    def made(self, url: str, **settings: Any) -> LLM:
+    def create_model(self, url: str, **settings: Any) -> LLM:
         return Gemini("m", base_url=url, **settings)
 
     def streams(self, request: Received) -> bool:
@@ -439,7 +487,7 @@ class OllamaChat(Vendor):
             {"role": "assistant", "content": "Ollama: bye."},
         ]
 
-    def made(self, url: str, **settings: Any) -> LLM:
+    def create_model(self, url: str, **settings: Any) -> LLM:
         return Ollama("m", base_url=url, **settings)
 
     def turns(self, body: Any) -> list[tuple[str, Any]]:
@@ -486,7 +534,7 @@ class CohereChat(Vendor):
             {"role": "assistant", "content": "Cohere: bye."},
         ]
 
-    def made(self, url: str, **settings: Any) -> LLM:
+    def create_model(self, url: str, **settings: Any) -> LLM:
         return Cohere("m", base_url=url, **settings)
 
     def turns(self, body: Any) -> list[tuple[str, Any]]:
@@ -560,7 +608,7 @@ class Responses(Vendor):
         content = [{"type": "output_text", "text": text, "annotations": []}]
         return {"type": "message", "id": f"msg_{place}", "role": "assistant", "content": content}
 
-    def made(self, url: str, **settings: Any) -> LLM:
+    def create_model(self, url: str, **settings: Any) -> LLM:
         return OpenAI("m", base_url=url + "/v1", api="responses", **settings)
 
     def turns(self, body: Any) -> list[tuple[str, Any]]:
@@ -626,4 +674,5 @@ VENDORS: tuple[Vendor, ...] = (
     OllamaChat(),
     Converse(),
     CohereChat(),
+    MistralChat(),
 )

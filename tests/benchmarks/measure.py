@@ -31,7 +31,7 @@ async def cpu(read: contestants.Read, model: str, streams: int) -> float:
         if inspect.isawaitable(reading):
             await reading
 
-    await one("burst-1000")
+    await one(model if model.startswith("whole") else "burst-1000")
     end = time.perf_counter() + LONG_ENOUGH
     start = time.process_time()
     while len(received) == 1 or time.perf_counter() < end:
@@ -61,10 +61,16 @@ def compare(pieces: list[str], model: str) -> None:
 
 
 async def main(kind: str, name: str, model: str, count: str, address: str) -> None:
-    """Measures, and prints the figure."""
+    """Measures, and prints the figure. A name with "-uvloop" names the client before it, on uvloop."""
+    name = name.removesuffix("-uvloop")
     read: contestants.Read = getattr(contestants, name.replace("-", "_"))(address)
     print(await {"cpu": cpu, "first": first}[kind](read, model, int(count)))
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    if sys.argv[2].endswith("-uvloop"):
+        import uvloop
+
+        uvloop.run(main(*sys.argv[1:]))
+    else:
+        asyncio.run(main(*sys.argv[1:]))

@@ -1,8 +1,8 @@
 """A local provider with a minimal cost: its answers are built in advance, and the model's name selects their form.
 
-``burst-10000`` is 10,000 tokens back to back; ``paced-2000-1ms`` is 2,000 tokens, each in its own packet, 1 ms apart.
-It serves ``POST /v1/chat/completions`` and ``POST /v1/messages``, prints its port, and ends when its stdin does, so
-that it never outlives its parent.
+``burst-10000`` is 10,000 tokens back to back; ``paced-2000-1ms`` is 2,000 tokens, each in its own packet, 1 ms apart;
+``whole-20`` is one JSON document with a text of 20 tokens. It serves ``POST /v1/chat/completions`` and
+``POST /v1/messages``, prints its port, and ends when its stdin does, so that it never outlives its parent.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import sys
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n"
 NOT_FOUND = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
-MODEL = re.compile(rb'"model": *"((?:burst|paced)-\d+(?:-(\d+)ms)?)"')
+MODEL = re.compile(rb'"model": *"((?:burst|paced|whole)-\d+(?:-(\d+)ms)?)"')
 
 
 @functools.cache
 def tokens(model: str) -> list[str]:
-    """The tokens of a model's answer, all different."""
-    return [f"w{number} " for number in range(int(model.split("-")[1]))]
+    """The tokens of a model's answer, all different; one text for a whole answer."""
+    words = [f"w{number} " for number in range(int(model.split("-")[1]))]
+    return ["".join(words)] if model.startswith("whole") else words
 
 
 def _chat(model: str) -> list[bytes]:
@@ -48,6 +49,23 @@ def _chat(model: str) -> list[bytes]:
         *(event({"content": token}) for token in tokens(model)),
         event({}, "stop") + _event(frame | {"choices": [], "usage": usage}) + _chunk(b"data: [DONE]\n\n"),
     ]
+
+
+def _whole(path: bytes, model: str) -> bytes:
+    """The response with an answer that is not streamed."""
+    facts: dict[str, object]
+    if path == b"/v1/messages":
+        text = {"type": "text", "text": tokens(model)[0]}
+        facts = {"id": "msg_1", "type": "message", "role": "assistant", "model": model, "content": [text]}
+        facts |= {"stop_reason": "end_turn", "stop_sequence": None, "usage": {"input_tokens": 1, "output_tokens": 20}}
+    else:
+        message = {"role": "assistant", "content": tokens(model)[0], "refusal": None}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 1, "completion_tokens": 20, "total_tokens": 21}
+        facts = {"id": f"chatcmpl-{'x' * 29}", "object": "chat.completion", "created": 1_700_000_000, "model": model}
+        facts |= {"choices": [choice], "usage": usage}
+    body = json.dumps(facts, separators=(",", ":")).encode()
+    return b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
 
 
 def _messages(model: str) -> list[bytes]:
@@ -80,6 +98,8 @@ PROTOCOLS = {b"/v1/chat/completions": _chat, b"/v1/messages": _messages}
 @functools.cache
 def packets(path: bytes, model: str) -> list[bytes]:
     """The packets of an answer: one for a burst, else one for each token. The first and last also contain its frame."""
+    if model.startswith("whole"):
+        return [_whole(path, model)]
     first, *deltas, last = PROTOCOLS[path](model)
     deltas[0] = HEAD + first + deltas[0]
     deltas[-1] += last + b"0\r\n\r\n"

@@ -3,7 +3,8 @@
     python tests/benchmarks/run.py                       about ten minutes
     python tests/benchmarks/run.py --quick               about two minutes, for a first look
     python tests/benchmarks/run.py --only burst,openai   some workloads, clients or both
-    pip install openai anthropic langchain-openai        adds these clients
+    pip install openai anthropic langchain-openai litellm 'pydantic-ai-slim[openai]' uvloop    adds these clients
+    npm install --no-package-lock --prefix tests/benchmarks/node    adds clients of Node
 
 Each figure comes from a fresh process, and the clients take turns. Ratios are computed within a repetition, so they are
 valid on a busy machine, too. The tables show medians, and the least and greatest ratio. CPU is the client's user and
@@ -17,6 +18,7 @@ import argparse
 import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,17 +29,27 @@ from pathlib import Path
 from statistics import median
 
 HERE = Path(__file__).resolve().parent
-DISTRIBUTIONS = ("rxllm", "reactivex", "httpx", "aiohttp", "msgspec", "openai", "anthropic", "langchain-openai")
-PEERS = {"openai": "openai", "anthropic": "anthropic", "langchain": "langchain_openai"}
+PEERS = {
+    "openai": "openai",
+    "anthropic": "anthropic",
+    "langchain": "langchain_openai",
+    "litellm": "litellm",
+    "pydantic-ai": "pydantic_ai",
+}
+DISTRIBUTIONS = ("rxllm", "reactivex", "httpx", "aiohttp", "msgspec", "uvloop", *PEERS.values())
+NODE = ("node-http", "node-openai", "node-ai")
+NODE_PROGRAM = shutil.which("node") or ""
+STREAMING = ("floor", "rxllm", "rxllm-uvloop", "protocol", "aiohttp", *PEERS, *NODE)
 IMPORTS = {
     "python": "time",
     "floor": "httpx, httpx_aiohttp, msgspec",
     "rxllm": "rxllm",
+    "rxllm-model": "rxllm.providers.openai",
     "rxllm-asking": "rxllm.providers.openai, httpx_aiohttp",
     **PEERS,
 }
 KEPT = ("HOME", "LD_LIBRARY_PATH", "PATH")  # no keys, proxies or tracing
-PATIENCE = 300  # seconds for one figure
+PATIENCE = 1_200  # seconds for one figure
 FILES = 4096  # open files; each stream needs one
 
 
@@ -51,9 +63,10 @@ class Workload:
     model: str = ""
     tokens: int = 0
     count: int = 1
-    contestants: tuple[str, ...] = ("floor", "rxllm", *PEERS)
+    contestants: tuple[str, ...] = STREAMING
 
 
+OBSERVED = ("rxllm-handler", "rxllm-timeline", "rxllm-events", "rxllm-dicts")
 CPU, WALL = "CPU µs per token", "µs by the clock"
 WORKLOADS = {
     "burst": Workload("{:,} tokens back to back", CPU, "cpu", "burst-{}", 10_000),
@@ -61,6 +74,11 @@ WORKLOADS = {
     "first": Workload("from the call to the first token, warm client", WALL, "first", "paced-{}-1ms", 2, 200),
     "streams-200": Workload("200 streams at once, {} tokens each", CPU, "cpu", "paced-{}-20ms", 200, 200),
     "streams-1000": Workload("1,000 streams at once, {} tokens each", CPU, "cpu", "paced-{}-100ms", 100, 1_000),
+    "whole": Workload(
+        "answers of {} tokens that are not streamed, 100 at a time; the unit is CPU µs per answer",
+        *("CPU", "cpu", "whole-{}", 20, 100),
+        ("floor-whole", "rxllm-whole", "rxllm-whole-uvloop", "aiohttp-whole", *PEERS),
+    ),
     "mapped": Workload(
         "{:,} tokens back to back, through three async generators or three ops.map",
         *(CPU, "cpu", "burst-{}", 10_000, 1, ("floor-mapped", "rxllm-mapped")),
@@ -70,8 +88,8 @@ WORKLOADS = {
         *(CPU, "cpu", "burst-{}", 10_000, 1, ("rxllm", "rxllm-sync")),
     ),
     "observed": Workload(
-        "{:,} tokens back to back, with a handler, as typed events, as dicts",
-        *(CPU, "cpu", "burst-{}", 10_000, 1, ("rxllm", "rxllm-handler", "rxllm-events", "rxllm-dicts")),
+        "{:,} tokens back to back, with a handler, with a timeline, as typed events, as dicts",
+        *(CPU, "cpu", "burst-{}", 10_000, 1, ("rxllm", *OBSERVED)),
     ),
     "import": Workload("import, the interpreter's start included", "CPU ms", "import", contestants=tuple(IMPORTS)),
 }
@@ -104,13 +122,13 @@ def provider() -> Iterator[str]:
 def figure(workload: Workload, contestant: str, tokens: int, address: str) -> float:
     """Measures one figure in a new process."""
     if workload.kind == "import":
-        command = ["-c", f"import {IMPORTS[contestant]}\nimport time\nprint(time.process_time() * 1e3)"]
+        command = [sys.executable, "-c", f"import {IMPORTS[contestant]}\nimport time\nprint(time.process_time() * 1e3)"]
     else:
-        model = workload.model.format(tokens)
-        command = [HERE / "measure.py", workload.kind, contestant, model, str(workload.count), address]
-    done = subprocess.run(
-        [sys.executable, *command], capture_output=True, text=True, timeout=PATIENCE, env=environment(), check=False
-    )
+        program, name = [sys.executable, HERE / "measure.py"], contestant
+        if contestant in NODE:
+            program, name = [NODE_PROGRAM, HERE / "node" / "measure.mjs"], contestant.removeprefix("node-")
+        command = [*program, workload.kind, name, workload.model.format(tokens), str(workload.count), address]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=environment(), check=False)
     if done.returncode:
         raise SystemExit(f"{contestant} failed:\n{done.stderr}")
     return float(done.stdout)
@@ -129,6 +147,14 @@ def table(workload: Workload, contestants: list[str], tokens: int, repetitions: 
         yield f"  {name:13} {median(figures[name]):9,.1f} {median(ratios):8.2f} x{spread}"
 
 
+def is_installed(contestant: str) -> bool:
+    """Whether a client can be measured here."""
+    if contestant in NODE:
+        return NODE_PROGRAM != "" and (HERE / "node" / "node_modules").exists()
+    module = "uvloop" if contestant.endswith("-uvloop") else PEERS.get(contestant)
+    return module is None or util.find_spec(module) is not None
+
+
 def main() -> None:
     """Measures the selected workloads, and prints the tables."""
     compared = {name for workload in WORKLOADS.values() for name in workload.contestants[1:]}
@@ -141,11 +167,17 @@ def main() -> None:
     if unknown := only - compared - WORKLOADS.keys():
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     workloads = only & WORKLOADS.keys() or WORKLOADS.keys()
-    chosen = (only & compared or compared) - {name for name, module in PEERS.items() if util.find_spec(module) is None}
+    chosen = (only & compared or compared) - {name for name in compared if not is_installed(name)}
     repetitions = options.repetitions or (1 if options.quick else 3)
 
-    found = [name for name in DISTRIBUTIONS if util.find_spec(name.replace("-", "_"))]
+    owners = metadata.packages_distributions()
+    found = [owners.get(name, [name])[0] for name in DISTRIBUTIONS if util.find_spec(name)]
     print(f"Python {platform.python_version()}", *(f"{name} {metadata.version(name)}" for name in found), sep=", ")
+    if chosen & {*NODE}:
+        print(
+            "Node",
+            subprocess.run([NODE_PROGRAM, "--version"], capture_output=True, text=True, check=True).stdout.strip(),
+        )
     resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     with provider() as address:
         for workload in (workload for name, workload in WORKLOADS.items() if name in workloads):

@@ -110,7 +110,7 @@ async def test_aclose_in_another_task_ends_a_waiting_loop():
         reader = asyncio.create_task(read())
         await first.wait()
         await chunks.aclose()
-        await asyncio.wait_for(reader, 5)
+        await asyncio.wait_for(reader, 30)
         assert ["Hel"] == received
         await server.exchange().closed.soon()
 
@@ -181,7 +181,7 @@ async def test_items_of_another_thread_wake_the_reader():
         await asyncio.to_thread(subject.on_next, number)
         await asyncio.sleep(0)
     await asyncio.to_thread(subject.on_completed)
-    assert [0, 1, 2] == await asyncio.wait_for(reading, 5)
+    assert [0, 1, 2] == await asyncio.wait_for(reading, 30)
 
 
 async def test_item_between_check_and_wait_wakes_the_reader():
@@ -193,7 +193,7 @@ async def test_item_between_check_and_wait_wakes_the_reader():
     sink.items.clear()
     waiting = sink.wait()
     sink.on_completed()
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, 30)
     await asyncio.wait_for(sink.wait(), 5)
 
 
@@ -215,6 +215,23 @@ async def test_gate_reopens_after_a_burst_of_another_thread():
     assert [*range(100)] == [await first] + [await anext(stream) for _ in range(99)]
     assert homes[0].gate.is_open
     await stream.aclose()
+
+
+async def test_roused_burst_returns_without_items_and_loses_none():
+    """`rouse` ends the wait of `burst`; the next burst gets what came since."""
+    subject = Subject()
+    async with subject.pipe(rxllm.astream()) as stream:
+        waiting = asyncio.ensure_future(stream.burst())
+        await asyncio.sleep(0)
+        stream.rouse()
+        stream.rouse()
+        assert [] == await waiting
+        waiting = asyncio.ensure_future(stream.burst())
+        await asyncio.sleep(0)
+        subject.on_next(1)
+        subject.on_next(2)
+        stream.rouse()
+        assert [1, 2] == await waiting
 
 
 async def collected(items):

@@ -62,3 +62,24 @@ def test_other_methods_of_a_callback_handler_are_allowed():
             """Do nothing."""
 
     assert Own()
+
+
+async def _all(items):
+    return [item async for item in items]
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        lambda llm: llm.ainvoke("hi"),
+        lambda llm: _all(llm.astream("hi")),
+        lambda llm: llm.abatch(["hi"]),
+        lambda llm: _all(llm.abatch_as_completed(["hi"])),
+        lambda llm: _all(llm.astream_events("hi", version="v2")),
+        lambda llm: _all(llm("hi").pipe(rxllm.astream())),
+    ],
+)
+def test_asynchronous_methods_without_asyncio_say_what_to_do(begin):
+    """As under trio, which drives coroutines itself."""
+    with pytest.raises(MisuseError, match=r"no asyncio event loop here.*in a thread"):
+        begin(rxllm.Embedded(seed=1)).send(None)

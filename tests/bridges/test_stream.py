@@ -271,7 +271,7 @@ print(*words)
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         env={**os.environ, "PYTHONPATH": str(Path(rxllm.__file__).parents[1])},
         check=False,
     )
@@ -298,9 +298,9 @@ def test_exception_while_building_the_graph_reaches_the_reader():
         list(CallerStream([1], operator))
 
 
-@pytest.mark.parametrize("made", [lambda llm: llm("hi"), lambda llm: llm.stream("hi")])
-async def test_async_for_over_a_plain_stream_names_the_right_method(made):
+@pytest.mark.parametrize("create_stream", [lambda llm: llm("hi"), lambda llm: llm.stream("hi")])
+async def test_async_for_over_a_plain_stream_names_the_right_method(create_stream):
     """The error names the method to use."""
     with pytest.raises(rxllm.MisuseError, match=r"llm.astream\(prompt\)"):
-        async for _ in made(rxllm.Embedded()):
+        async for _ in create_stream(rxllm.Embedded()):
             pass

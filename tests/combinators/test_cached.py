@@ -25,8 +25,9 @@ TIMEOUT = 5.0  # seconds for what comes at once
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-def store(request, tmp_path):
-    """Each kind of store."""
+def store(request, tmp_path, monkeypatch):
+    """Each kind of store. An answer waits for it, however busy the machine is."""
+    monkeypatch.setattr(keeping, "PATIENCE", 60)
     return MemoryStore() if request.param == "memory" else SQLiteStore(tmp_path / "answers.db")
 
 
@@ -83,7 +84,7 @@ async def test_whole_answer_and_stream_share_a_running_request(store):
 class TestContract(LLMContract):
     """A cached model passes the contract of all models, also when the answers come from the store."""
 
-    def made(self):
+    def create_model(self):
         """The model, with its own store."""
         return cached(rxllm.Embedded(seed=1, max_tokens=20), MemoryStore())
 
@@ -275,7 +276,7 @@ def test_all_fields_with_equality_are_part_of_the_identity():
 def test_local_classes_have_no_common_identity():
     """Classes that a function creates have the same name, but may answer differently."""
 
-    def made(answer):
+    def create_model(answer):
         class Made(LLM):
             async def complete(self, request):
                 return answer
@@ -283,8 +284,8 @@ def test_local_classes_have_no_common_identity():
         return Made()
 
     store = MemoryStore()
-    assert ["a", "b"] == [cached(made(answer), store).invoke("x").text for answer in "ab"]
-    one = made("c")
+    assert ["a", "b"] == [cached(create_model(answer), store).invoke("x").text for answer in "ab"]
+    one = create_model("c")
     assert one.identity() == one.identity()
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import contextvars
 import gc
+import pickle
 import subprocess
 import sys
 import threading
@@ -13,9 +14,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import reactivex as rx
+from attrs import frozen
 from hypothesis import given
 from hypothesis import strategies as st
 from protocols import Chat
+from reactivex import operators as ops
 from reactivex.scheduler import VirtualTimeScheduler
 
 import rxllm
@@ -121,13 +124,22 @@ def test_usage_of_the_answer_corrects_the_tokens():
     assert [0, 60] == counted(100)
 
 
-def test_max_tokens_count_towards_the_estimate():
-    """The answer may take them."""
+@pytest.mark.parametrize(
+    "limit",
+    [
+        lambda llm, limiter: limited(llm, limiter).bind(max_tokens=60),
+        lambda llm, limiter: limited(llm.bind(max_tokens=60), limiter),
+        lambda llm, limiter: limited(rxllm.retry(llm.bind(max_tokens=60)), limiter).bind(temperature=0),
+        lambda llm, limiter: limited(rxllm.fallback(llm.bind(max_tokens=5), llm.bind(max_tokens=60)), limiter),
+        lambda llm, limiter: limited(rxllm.pipe(llm.bind(max_tokens=60), rxllm.text()), limiter),
+    ],
+)
+def test_max_tokens_count_towards_the_estimate(limit):
+    """The answer may take them, wherever they are bound. Of several models the largest number counts."""
     scheduler, times = VirtualTimeScheduler(), []
-    llm = limited(MarbleLLM("x-|"), Limiter(tokens_per_minute=100))
+    llm = limit(MarbleLLM("x-|"), Limiter(tokens_per_minute=100))
     for _ in range(2):
-        answer = llm.bind(max_tokens=60)("hi")
-        answer.subscribe(lambda _: times.append(scheduler.now.timestamp()), scheduler=scheduler)
+        llm("hi").subscribe(lambda _: times.append(scheduler.now.timestamp()), scheduler=scheduler)
     scheduler.start()
     assert [0, 60] == times
 
@@ -443,7 +455,7 @@ llm = rxllm.limited(rxllm.Embedded(seed=1), rxllm.Limiter(concurrency=1))
 for _ in range(3):
     llm("hi").pipe(rxllm.message()).subscribe(lambda answer: print(bool(answer.text)))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=True)
     assert ["True"] * 3 == done.stdout.split()
     assert "" == done.stderr
 
@@ -630,6 +642,23 @@ def test_max_wait_bounds_the_wait():
     assert expected == refusals("abc", Limiter(concurrency=1, max_wait=6), "x---|")
 
 
+def test_refused_request_tells_no_secret():
+    """The error has the request, without the keys in its extra fields and tools."""
+    key, heard, scheduler = "canary-0123456789abcdef", [], VirtualTimeScheduler()
+    tools = [{"type": "mcp", "authorization": key}]
+    request = rxllm.Request(prompt="hi", extra={"api_key": key, "effort": "low"}, tools=tools)
+    llm = limited(MarbleLLM("x---|"), Limiter(concurrency=1, max_wait=0))
+    for _ in range(2):
+        llm(request).subscribe(lambda _: None, heard.append, scheduler=scheduler)
+    scheduler.start()
+    [error] = heard
+    assert ({"api_key": "***", "effort": "low"}, "***") == (
+        error.request.extra,
+        error.request.tools[0]["authorization"],
+    )
+    assert key not in f"{error} {error!r} {vars(error)} {pickle.dumps(error)!r}"
+
+
 def test_refused_request_does_not_affect_the_others():
     """It neither counts nor holds a place."""
     limiter = Limiter(concurrency=1, requests_per_minute=60, max_wait=0)
@@ -731,7 +760,7 @@ if child == 0:
     os._exit(0)
 os.waitpid(child, 0)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=True)
     assert ("x\n", "") == (done.stdout, done.stderr)
 
 
@@ -766,3 +795,34 @@ def test_value_that_is_no_limiter_is_refused():
     with pytest.raises(MisuseError, match="takes a Limiter"):
         limited(MarbleLLM("x|"), 5)
     assert "Limiter(concurrency=2)" == repr(Limiter(concurrency=2))
+
+
+@frozen
+class Asking(rxllm.LLM):
+    """A model of one's own that asks another model."""
+
+    llm: rxllm.LLM
+    blocks: bool = False
+
+    def complete(self, request):
+        """Return the other model's answer, or an awaitable of it."""
+        return self.llm.invoke(request.prompt) if self.blocks else self.llm.ainvoke(request.prompt)
+
+
+@pytest.mark.parametrize("handlers", [[], [rxllm.LoggingHandler()]])
+@pytest.mark.parametrize("blocks", [False, True])
+async def test_a_limiter_around_a_model_that_asks_within_it_is_refused(blocks, handlers):
+    """The inner request would wait for the outer one for ever."""
+    limiter = rxllm.Limiter(concurrency=1)
+    inner = rxllm.limited(rxllm.Embedded(seed=1), limiter)
+    with pytest.raises(MisuseError, match="limits a request and also a request within it"):
+        await asyncio.wait_for(rxllm.limited(Asking(inner, blocks), limiter).ainvoke("hi", handlers=handlers), 30)
+
+
+@pytest.mark.parametrize("handlers", [[], [rxllm.LoggingHandler()]])
+async def test_what_follows_from_an_answer_may_use_its_limiter(handlers):
+    """A request that an answer's end or its chunks lead to is not within the answer's request."""
+    llm = rxllm.limited(rxllm.Embedded(seed=1), rxllm.Limiter(concurrency=1)).with_config(handlers=handlers)
+    ends = ops.filter(lambda chunk: chunk.finish_reason is not None)
+    follows = llm("hi").pipe(ends, ops.flat_map(lambda _: llm("more")), rxllm.message(), rxllm.astream())
+    assert [(await llm.ainvoke("more")).text] == [answer.text async for answer in follows]

@@ -16,12 +16,12 @@ import pytest
 from attrs import field, frozen
 from protocols import split_events, split_every, with_line_ends, with_pings
 
-from rxllm import Anthropic, Bedrock, Gemini, Message, Ollama, OpenAI
+from rxllm import Anthropic, Bedrock, Cohere, Gemini, Message, Ollama, OpenAI
 from rxllm.errors import Interrupted, ProviderError
 from rxllm.testing import FakeServer, Reply
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-SPOKEN = ("chat", "completions", "converse", "gemini", "messages", "ollama", "responses")
+SPOKEN = ("chat", "cohere", "completions", "converse", "gemini", "messages", "ollama", "responses")
 
 
 @frozen
@@ -37,7 +37,7 @@ class Recording:
         """Whether the answer was not streamed."""
         return self.path.suffix == ".json"
 
-    def made(self, url, **settings):
+    def create_model(self, url, **settings):
         """Return the provider that speaks its protocol."""
         if self.expected["protocol"] == "messages":
             return Anthropic("m", base_url=url, api_key="sk-test", max_retries=0, **settings)
@@ -47,6 +47,8 @@ class Recording:
             return Ollama("m", base_url=url, api_key="sk-test", max_retries=0, **settings)
         if self.expected["protocol"] == "gemini":
             return Gemini("m", base_url=url, api_key="sk-test", max_retries=0, **settings)
+        if self.expected["protocol"] == "cohere":
+            return Cohere("m", base_url=url, api_key="sk-test", max_retries=0, **settings)
         return OpenAI(
             "m", base_url=url + "/v1", api=self.expected["protocol"], api_key="sk-test", max_retries=0, **settings
         )
@@ -206,12 +208,12 @@ async def test_recording_gives_the_expected_answer(recording):
     body = recording.path.read_bytes()
     ways = {"at once": [body]} if recording.whole else variants(body)
     with FakeServer(*(Reply(pieces) for pieces in ways.values())) as server:
-        llm = recording.made(server.url, stream=not recording.whole)
+        llm = recording.create_model(server.url, stream=not recording.whole)
         answers = {way: await answer_of(llm) for way in ways}
     if not recording.whole:
         reply = httpx.MockTransport(lambda _: httpx.Response(200, stream=Bytewise(body)))
         async with httpx.AsyncClient(transport=reply) as client:
-            answers["a byte each"] = await answer_of(recording.made(server.url, client=client))
+            answers["a byte each"] = await answer_of(recording.create_model(server.url, client=client))
     expected = stated(recording.expected)
     assert dict.fromkeys(answers, expected) == {
         way: said(message, error, recording.expected) for way, (message, error) in answers.items()

@@ -40,9 +40,9 @@ def vendor(request):
     return request.param
 
 
-def made(vendor, server, **settings):
+def create_model(vendor, server, **settings):
     """The vendor's provider, with a tool."""
-    return vendor.made(server.url, api_key="sk-test", max_retries=0, tools=TOOLS, **settings)
+    return vendor.create_model(server.url, api_key="sk-test", max_retries=0, tools=TOOLS, **settings)
 
 
 def results(answer):
@@ -63,7 +63,7 @@ def rounds(llm, history, *, ask, **parameters):
 def test_conversation_goes_back_to_its_vendor(vendor, stream):
     """Reasoning, signatures, two parallel calls and their results come back as they were, over several turns."""
     with FakeServer(vendor.answer) as server:
-        llm = made(vendor, server, stream=stream)
+        llm = create_model(vendor, server, stream=stream)
         history = rounds(llm, [("system", "Be brief.")], ask=Message("user", ["How wet is it?", IMAGE]))
         assert history[-1].text.endswith(": wet.")
         last = llm.invoke([*history, ("user", "Thanks.")])
@@ -74,7 +74,7 @@ def test_conversation_goes_back_to_its_vendor(vendor, stream):
 def test_stored_conversation_goes_back_to_its_vendor(vendor):
     """Nothing that the vendor wants is lost in the JSON form."""
     with FakeServer(vendor.answer) as server:
-        llm = made(vendor, server)
+        llm = create_model(vendor, server)
         history = rounds(llm, [], ask=Message("user", "How wet is it?"))
         stored = [Message.from_json(message.to_json()) for message in history]
         assert llm.invoke([*stored, ("user", "Thanks.")]).text.endswith(": bye.")
@@ -84,7 +84,7 @@ def test_stored_conversation_goes_back_to_its_vendor(vendor):
 def test_conversation_moves_between_vendors(first, second):
     """To another vendor and back: texts, an image, calls and results move; the first gets its own facts back."""
     with FakeServer(first.answer) as one, FakeServer(second.answer) as other:
-        here, there = made(first, one), made(second, other)
+        here, there = create_model(first, one), create_model(second, other)
         history = rounds(here, [("system", "Be brief.")], ask=Message("user", ["How wet is it?", IMAGE]))
         history = rounds(there, history, ask=Message("user", "Ask again."))
         assert ENCODED in other.requests[-1].body.decode()
@@ -126,7 +126,7 @@ def test_servers_refuse_a_wrong_history(vendor, change):
     if change is without_reasoning and not vendor.wants_reasoning:
         pytest.skip("this vendor takes a call without the thoughts before it")
     with FakeServer(vendor.answer) as server:
-        llm = made(vendor, server)
+        llm = create_model(vendor, server)
         history = rounds(llm, [], ask=Message("user", "How wet is it?"))
         with pytest.raises((BadRequest, MisuseError)):
             llm.invoke([*spoiled(history, change), ("user", "Thanks.")])
@@ -146,7 +146,11 @@ def test_what_a_stranger_made_is_dropped_or_renamed(vendor):
     """Reasoning, server tools, signatures and citations are left out; ids that the vendor refuses are replaced."""
     with FakeServer(vendor.answer) as server:
         answer = Message("assistant", FOREIGN, provider="someone")
-        assert made(vendor, server).invoke([("user", "hi"), answer, results(answer), ("user", "Go on.")]).tool_calls
+        assert (
+            create_model(vendor, server)
+            .invoke([("user", "hi"), answer, results(answer), ("user", "Go on.")])
+            .tool_calls
+        )
         sent = server.requests[0].body.decode()
         assert [] == [word for word in ("Someone thinks", "ws_1", "from_elsewhere", '"sig"') if word in sent]
         assert all(word in sent for word in ("It is wet.", "Oslo"))
@@ -159,7 +163,7 @@ def test_sound_of_an_answer_is_refused(vendor):
         if vendor.name == "gemini":
             pytest.skip("Gemini takes sound in its own turns")
         with pytest.raises(MisuseError, match=r"audio|FilePart"):
-            made(vendor, server).invoke([("user", "hi"), spoken, ("user", "Go on.")])
+            create_model(vendor, server).invoke([("user", "hi"), spoken, ("user", "Go on.")])
         assert [] == server.requests
 
 
@@ -168,5 +172,38 @@ def test_file_that_another_vendor_keeps_is_refused(vendor):
     with FakeServer(vendor.answer) as server:
         kept = FilePart("image/png", file_id="file-1", provider="someone")
         with pytest.raises(MisuseError):
-            made(vendor, server).invoke([Message("user", ["Look", kept])])
+            create_model(vendor, server).invoke([Message("user", ["Look", kept])])
         assert [] == server.requests
+
+
+STRICT = [each for each in VENDORS if each.name in ("messages", "converse", "chat", "mistral")]
+
+
+@pytest.mark.parametrize("vendor", STRICT, ids=name_of)
+@pytest.mark.parametrize("blank", ["", " ", "\n\n", "\u00a0"])
+def test_blank_texts_are_not_sent_where_they_are_refused(vendor, blank):
+    """Claude refuses them in every message; Mistral and others refuse an answer without content."""
+    llm = vendor.create_model("http://127.0.0.1:1", api_key="k", tools=TOOLS)
+    asked = [Message("user", [TextPart(blank), TextPart("hi")]), Message("assistant", ""), Message("user", "go")]
+    if vendor.name in ("messages", "converse"):
+        asked = [Message("system", blank), *asked[:1], Message("assistant", blank), *asked[2:]]
+    texts = [*texts_in(llm.preview(asked).json)]
+    assert ["hi", "go"] == [text for text in texts if text.strip()]
+    if vendor.name in ("messages", "converse"):
+        assert ["hi", "go"] == texts
+        assert "Sure:" == [*texts_in(llm.preview([("user", "hi"), ("assistant", f"Sure:{blank}")]).json)][-1]
+    else:
+        assert "assistant" not in [message["role"] for message in llm.preview(asked).json["messages"]]
+
+
+def texts_in(value):
+    """Yield the texts of messages, in their order."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if name in ("text", "content", "system") and isinstance(item, str):
+                yield item
+            elif name in ("messages", "content", "system"):
+                yield from texts_in(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from texts_in(item)

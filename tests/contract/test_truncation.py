@@ -15,7 +15,7 @@ from protocols import split_events
 from rxllm import Anthropic, OpenAI
 from rxllm.errors import Interrupted, Timeout
 from rxllm.testing import End, FakeServer, Reply, Signal
-from rxllm.wire.http import Timeouts
+from rxllm.wire.timeouts import Timeouts
 
 TEXTS = ("Hé", "llo 🌍")
 
@@ -34,7 +34,7 @@ class Short:
         """Return its events, each with its blank line."""
         return split_events(self.body)
 
-    def made(self, server):
+    def create_model(self, server):
         """Return the provider that speaks it."""
         if self.api == "messages":
             return Anthropic("m", base_url=server.url, api_key="sk-test", max_retries=0)
@@ -120,7 +120,7 @@ async def test_clean_end_at_each_byte_is_whole_or_interrupted(short):
         for cut in cuts
     ]
     with FakeServer(*(Reply(short.body[:cut], chunked=False) for cut in cuts)) as server:
-        actual = [await outcome(short.made(server)) for _ in cuts]
+        actual = [await outcome(short.create_model(server)) for _ in cuts]
     assert [short.expected(frames) for frames in arrived] == actual
 
 
@@ -142,8 +142,8 @@ async def test_broken_connection_after_each_frame_is_whole_or_interrupted(short,
         if not known:
             heard_all.set()
         with FakeServer(Reply([short.body[: len(head) + more], heard_all, end])) as server:
-            async with asyncio.timeout(10):
-                assert expected == await outcome(short.made(server), heard_all, known)
+            async with asyncio.timeout(30):
+                assert expected == await outcome(short.create_model(server), heard_all, known)
 
 
 @pytest.mark.parametrize("short", STREAMS, ids=lambda short: short.name)
@@ -151,7 +151,7 @@ async def test_silence_after_the_finish_reason_times_out(short):
     """Usage may still arrive; until then the answer is not whole."""
     before = short.frames[:-1]
     with FakeServer(Reply([*before, End.HANG])) as server:
-        llm = attrs.evolve(short.made(server), timeout=Timeouts(read=0.1))
+        llm = attrs.evolve(short.create_model(server), timeout=Timeouts(read=0.1))
         with pytest.raises(Timeout) as caught:
             await llm.ainvoke("hi")
     assert short.expected(before)[0] == caught.value.partial.text
@@ -171,6 +171,6 @@ async def test_document_cut_at_each_byte_is_interrupted(short, stream):
     body = WHOLE[short.api]
     cuts = range(1, len(body))
     with FakeServer(*(Reply.json(body[:cut]) for cut in cuts)) as server:
-        llm = short.made(server).bind(stream=stream)
+        llm = short.create_model(server).bind(stream=stream)
         actual = [await outcome(llm) for _ in cuts]
     assert [("", False)] * len(cuts) == actual

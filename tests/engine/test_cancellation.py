@@ -27,7 +27,7 @@ from rxllm import BadRequest, Cancelled, from_iter, observe
 from rxllm.testing import End, Endless, FakeServer, Reply, Signal
 
 AT_ONCE = 0.05  # seconds from leaving the stream to the closed connection
-TRIES = 3
+TRIES = 10
 HEL = Chat().stream(["Hel"])[1]
 ENDLESS = Reply([Endless(HEL)])
 HANGING = Reply([HEL, End.HANG])
@@ -637,7 +637,7 @@ def test_left_flat_map_closes_all_its_requests():
             with prompts.pipe(ops.flat_map(served.llm), rxllm.stream()) as chunks:
                 next(chunks)
                 for number in range(50):
-                    server.exchange(first + number).arrived.wait(20)
+                    server.exchange(first + number).arrived.wait()
                 return time.monotonic()
 
         assert served.closed_at_once(leave, requests=50)
@@ -746,10 +746,10 @@ def test_ctrl_c_closes_the_request(name, hanging):
             env=environment,
         ) as process:
             assert "Hel\n" == process.stdout.readline()
-            exchange.arrived.wait(20)
+            exchange.arrived.wait()
             since = time.monotonic()
             process.send_signal(signal.SIGINT)
-            _, complaints = process.communicate(timeout=20)
+            _, complaints = process.communicate(timeout=100)
         quiet = name == "a subscription"
         assert (130 if quiet else -signal.SIGINT) == process.returncode  # a shell shows 130 for both
         assert ("" if quiet else "KeyboardInterrupt") == (complaints.splitlines() or [""])[-1]
@@ -860,7 +860,7 @@ def test_source_that_never_waits_can_be_disposed(source):
     """Another thread may dispose of it, and other tasks of that loop get their turn."""
     begun = threading.Event()
     subscription = source().subscribe(lambda item: begun.set())
-    assert begun.wait(5)
+    assert begun.wait(30)
     subscription.dispose()
     assert "tea" == "".join(from_iter("tea").pipe(rxllm.stream()))
 

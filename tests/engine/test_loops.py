@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import os
+import queue
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from reactivex import operators as ops
 
 import rxllm
 from rxllm import LLM, Chunk, MisuseError, observe
+from rxllm.runtime.interrupts import wait_for
 from rxllm.runtime.portal import portal
 from rxllm.testing import End, FakeServer, Reply, Signal
 
@@ -82,7 +84,7 @@ def test_threads_stream_at_once(hello):
     start = threading.Barrier(8)
 
     def read(_):
-        start.wait(5)
+        start.wait(30)
         return ["".join(map(str, llm.stream("p"))) for _ in range(5)]
 
     with ThreadPoolExecutor(8) as threads:
@@ -95,7 +97,7 @@ def test_loops_stream_at_once(hello):
     start = threading.Barrier(8)
 
     def read(_):
-        start.wait(5)
+        start.wait(30)
         return asyncio.run(text_of(llm))
 
     with ThreadPoolExecutor(8) as threads:
@@ -324,7 +326,7 @@ def run(script, url, *, ignore=()):
         [sys.executable, *options, "-c", PRELUDE + script, url],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         env={**os.environ, "PYTHONPATH": str(Path(rxllm.__file__).parents[1])},
         check=False,
     )
@@ -417,11 +419,18 @@ LATE_CALLS = {
     "an answer": "print(llm.invoke('p'))",
     "a subscription": "llm('p').subscribe(lambda chunk: print(chunk, end=''), on_completed=print)",
     "a blocking model": "print(Blocking().invoke('p'))",
+    "a loop of its own": "print(asyncio.run(llm.ainvoke('p')))",
 }
 
 
 @pytest.mark.parametrize(
-    ("call", "host"), [("an answer", "localhost"), ("a subscription", "127.0.0.1"), ("a blocking model", "localhost")]
+    ("call", "host"),
+    [
+        ("an answer", "localhost"),
+        ("a subscription", "127.0.0.1"),
+        ("a blocking model", "localhost"),
+        ("a loop of its own", "localhost"),
+    ],
 )
 def test_first_call_after_the_main_thread_has_ended_streams_or_raises(call, host, hello):
     """The first call after the end of the main thread works, or the error says that Python starts no thread."""
@@ -445,7 +454,7 @@ threading.Thread(target=read).start()
         assert "starts no thread after that" in said
 
 
-@pytest.mark.parametrize("call", ["an answer", "a subscription"])
+@pytest.mark.parametrize("call", ["an answer", "a subscription", "a loop of its own"])
 def test_later_call_after_the_main_thread_has_ended_streams(call, hello):
     """If the main thread has asked before, another thread may ask after its end, with a host name, on each Python."""
     script = f"""
@@ -456,6 +465,26 @@ def read():
 threading.Thread(target=read).start()
 """
     assert "Hello\n" == run(script, hello.url.replace("127.0.0.1", "localhost"))
+
+
+def test_own_client_after_the_main_thread_has_ended_gets_a_sentence(hello):
+    """The transport of httpx looks names up in Python's executor, which has ended: the error says what to do."""
+    script = """
+own = attrs.evolve(llm, client=httpx.AsyncClient)
+async def ask():
+    try:
+        await own.ainvoke("p")
+    except rxllm.MisuseError as error:
+        print(error)
+def read():
+    threading.main_thread().join()
+    with contextlib.suppress(RuntimeError):  # Python 3.12.1 cannot end the loop that has begun an executor
+        asyncio.run(ask())
+threading.Thread(target=read).start()
+"""
+    said = run("import attrs, contextlib, httpx\n" + script, hello.url.replace("127.0.0.1", "localhost"))
+    assert "client=" in said
+    assert "join()" in said
 
 
 def test_executor_runs_its_jobs_after_the_main_thread_has_ended():
@@ -628,3 +657,41 @@ print(asyncio.run(llm.ainvoke("p")))
         said, answer = run(script, server.url).splitlines()
     assert advice in said
     assert "Hello" == answer
+
+
+def test_a_stream_of_a_closed_loop_is_freed_quietly():
+    """Asyncio logs the task that the program left behind; closing the stream's iterator adds nothing to that."""
+    program = """
+import asyncio, gc, rxllm
+class Waits(rxllm.LLM):
+    async def chunks(self, request):
+        yield "a"
+        await asyncio.Event().wait()
+async def begin():
+    heard = asyncio.Event()
+    Waits()("hi").subscribe(lambda chunk: heard.set())
+    await heard.wait()
+loop = asyncio.new_event_loop()
+loop.run_until_complete(begin())
+loop.close()
+gc.collect()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=False)
+    assert ("", 0) == (done.stdout, done.returncode)
+    first, second = done.stderr.splitlines()
+    assert "Task was destroyed but it is pending!" == first
+    assert second.startswith("task: <Task pending")
+
+
+def test_ctrl_c_is_noticed_soon():
+    """The main thread waits in short pieces, because a signal does not end its wait."""
+
+    class Wakeups:
+        def get(self, timeout):
+            waited.append(timeout)
+            raise queue.Empty
+
+    waited = []
+    wait_for(Wakeups())
+    assert len(waited) == 1
+    assert waited[0] <= 0.1

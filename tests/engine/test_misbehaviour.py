@@ -115,7 +115,7 @@ class Limited(Count):
 Limited()("x").subscribe(print)
 Count()("x").pipe(careless, rxllm.idle_timeout(300), rxllm.first_chunk_timeout(600)).subscribe(print)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=True)
     assert ["0 ", "0 "] == sorted(done.stdout.splitlines())
     assert 2 == done.stderr.count("ValueError: careless")
 

@@ -17,6 +17,7 @@ from reactivex.testing import TestScheduler
 
 import rxllm
 from rxllm import LLM, Interrupted, MisuseError
+from rxllm.runtime.executor import DaemonExecutor
 from rxllm.runtime.lifetime import settled
 from rxllm.runtime.loop_local import loop_local
 from rxllm.runtime.portal import portal
@@ -534,7 +535,7 @@ names()
 
 def test_background_loop_is_stopped_when_the_program_ends():
     """It closes the open streams, and its thread ends before the interpreter is finalised."""
-    done = subprocess.run([sys.executable, "-c", LEFT_OPEN], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([sys.executable, "-c", LEFT_OPEN], capture_output=True, text=True, timeout=100, check=False)
     assert (0, "begun\nTrue\nclosed\nFalse\n", "") == (done.returncode, done.stdout, done.stderr)
 
 
@@ -554,3 +555,17 @@ def test_exception_while_subscribing_reaches_on_error():
     with pytest.raises(ValueError, match="no"):
         Source(ends_and_fails).subscribe(on_error=received.append)
     assert [failure] == received
+
+
+def test_a_call_without_any_thread_raises_and_waits_for_a_busy_one_otherwise(monkeypatch):
+    """If no further thread can be started, a thread that exists takes the call later."""
+
+    def fail():
+        raise RuntimeError("can't start new thread")
+
+    executor = DaemonExecutor()
+    monkeypatch.setattr(executor, "_add_thread", fail)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        executor.submit(int)
+    executor._threads.add(threading.current_thread())
+    assert not executor.submit(int).done()

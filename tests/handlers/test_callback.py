@@ -21,7 +21,7 @@ from rxllm.runtime.portal import portal
 from rxllm.testing import FakeServer, Reply, Signal
 from rxllm.values.request import Request
 
-PATIENCE = 5.0  # seconds; a limit for steps that take milliseconds
+PATIENCE = 30.0  # seconds; a limit for steps that take milliseconds
 HOOKS = (
     *("on_llm_start", "on_chat_model_start", "on_llm_new_token", "on_llm_end", "on_llm_error"),
     *("on_chain_start", "on_chain_end", "on_chain_error", "on_tool_start", "on_tool_end", "on_tool_error"),
@@ -84,8 +84,8 @@ def recorder(*names):
     def init(self):  # does not call the base's, like many handlers written for langchain
         self.calls = []
 
-    made = type("Recorder", (CallbackHandler,), {"__init__": init, **{name: hook(name) for name in names}})
-    return made()
+    kind = type("Recorder", (CallbackHandler,), {"__init__": init, **{name: hook(name) for name in names}})
+    return kind()
 
 
 def names(handler):

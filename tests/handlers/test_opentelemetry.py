@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
-from protocols import Chat, Messages
+from protocols import Chat, Messages, ToolCall
 from reactivex import operators as ops
 
 import rxllm
@@ -40,10 +40,10 @@ from rxllm import (
     ToolStarted,
     Usage,
 )
-from rxllm.testing import FakeServer, Reply, Signal
+from rxllm.testing import FakeServer, MarbleLLM, Reply, Signal
 
 KEY = "sk-do-not-show-this-to-anybody"
-PATIENCE = 5.0  # seconds; a limit for steps that take milliseconds
+PATIENCE = 30.0  # seconds; a limit for steps that take milliseconds
 BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 DURATION = "gen_ai.client.operation.duration"
 FIRST_CHUNK = "gen_ai.client.operation.time_to_first_chunk"
@@ -296,6 +296,62 @@ def test_tool_has_an_execute_tool_span(telemetry):
     assert {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "weather"} == dict(span.attributes)
     assert inside(span, workflow)
     assert {} == telemetry.metrics  # only models have metrics
+
+
+def test_agent_has_an_invoke_agent_span_around_its_rounds_and_tools(telemetry):
+    """The spans of the model's rounds and of the tools are its children. A tool's span has the id of its call."""
+
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    model = MarbleLLM(
+        ["-c|", "-3|"], values={"c": Chunk(parts=[ToolCallPart("call-1", "add", '{"a":1,"b":2}')])}, timespan=0.001
+    )
+    with_calls = rxllm.agent(model, add).with_config(run_name="adder", handlers=[telemetry.handler])
+    assert "3" == with_calls.invoke("hi").text
+    names = [span.name for span in telemetry.spans]
+    assert ["invoke_agent adder", "text_completion MarbleLLM", "execute_tool add", "text_completion MarbleLLM"] == names
+    outer, *inner = telemetry.spans
+    assert {outer.context.span_id} == {span.parent.span_id for span in inner}
+    assert {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "adder"} == dict(outer.attributes)
+    assert "call-1" == inner[1].attributes["gen_ai.tool.call.id"]
+
+
+@pytest.mark.parametrize("has_content", [False, True])
+def test_spans_of_an_agent_over_http_nest(telemetry, open_telemetry, server, has_content):
+    """A model that a tool asks is within the tool. Without `capture_content` nothing of what was said is exported."""
+    heard, expert = open_telemetry if has_content else telemetry, []
+
+    @rxllm.tool
+    async def ask(question: str) -> str:
+        """Ask an expert."""
+        return (await expert[0].ainvoke(question)).text
+
+    def call(index):
+        return ToolCall(f"call-{index}", "ask", [json.dumps({"question": f"secret question {index}"})])
+
+    plan = Chat().stream(["secret plan"], tool_call=[call(0), call(1)])
+    server.reply(*map(Reply, [plan, *[Chat().stream(["secret advice"])] * 2, Chat().stream(["secret answer"])]))
+    llm = rxllm.OpenAI("gpt-5-mini", api_key=KEY, base_url=f"{server.url}/v1", api="chat")
+    expert.append(llm)
+    agent = rxllm.agent(llm, ask).with_config(run_name="boss", handlers=[heard.handler])
+    assert "secret plansecret answer" == agent.invoke("secret prompt").text
+    outer, *others = heard.spans
+    assert ("invoke_agent boss", None) == (outer.name, outer.parent)
+    names = {span.context.span_id: span.name for span in heard.spans}
+    assert sorted([(span.name, names[span.parent.span_id]) for span in others]) == [
+        ("chat gpt-5-mini", "execute_tool ask"),
+        ("chat gpt-5-mini", "execute_tool ask"),
+        ("chat gpt-5-mini", "invoke_agent boss"),
+        ("chat gpt-5-mini", "invoke_agent boss"),
+        ("execute_tool ask", "invoke_agent boss"),
+        ("execute_tool ask", "invoke_agent boss"),
+    ]
+    assert {SpanKind.CLIENT} == {span.kind for span in others if span.name.startswith("chat")}
+    assert all(span.parent.span_id in names and span.context.trace_id == outer.context.trace_id for span in others)
+    for said in "prompt", "plan", "question 1", "advice", "answer":
+        assert has_content == (f"secret {said}" in heard.written)
+    assert KEY not in heard.written
 
 
 def test_tool_with_both_kinds_of_events_has_one_span(telemetry):

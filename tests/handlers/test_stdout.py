@@ -13,7 +13,7 @@ import rxllm
 from rxllm import LLM, Chunk, Interrupted, ReasoningPart, RunChunk, StdoutHandler
 from rxllm.testing import FakeServer, Reply
 
-PATIENCE = 5.0  # seconds; a limit for steps that take milliseconds
+PATIENCE = 30.0  # seconds; a limit for steps that take milliseconds
 DIM, RED, PLAIN = "\x1b[2m", "\x1b[31m", "\x1b[0m"
 
 

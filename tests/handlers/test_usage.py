@@ -28,7 +28,7 @@ from rxllm import (
 from rxllm.handlers import usage as meters
 from rxllm.testing import FakeServer, Reply
 
-PATIENCE = 5.0  # seconds; a limit for steps that take milliseconds
+PATIENCE = 30.0  # seconds; a limit for steps that take milliseconds
 TOKENS = Usage(input_tokens=1_000_000, output_tokens=100_000)
 
 

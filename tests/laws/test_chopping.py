@@ -1,4 +1,4 @@
-"""How a stream is chopped into pieces says nothing: the same bytes give the same frames."""
+"""The same bytes give the same frames, however the stream is chopped into pieces."""
 
 import json
 import re
@@ -31,7 +31,7 @@ streams = st.one_of(
 
 @st.composite
 def chopped(draw, whole=streams):
-    """A stream and the pieces it comes in, some of them empty."""
+    """A stream, and its pieces, some of which are empty."""
     stream = draw(whole)
     cuts = sorted(draw(st.lists(st.integers(0, len(stream)), max_size=len(stream) + 2)))
     return stream, [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
@@ -43,13 +43,13 @@ def in_bytes(stream: bytes) -> list[bytes]:
 
 
 def outcome(decoder, pieces):
-    """All that a decoder tells of a stream."""
+    """Return the frames and the error of a decoder for a stream."""
     frames = [frame for piece in pieces for frame in decoder.feed(piece)] + decoder.flush()
     return frames, decoder.last_event_id, decoder.retry
 
 
 def whole(data: str) -> bool:
-    """Whether data tells itself that nothing of it is missing."""
+    """Return whether data is complete by itself: JSON or the end marker."""
     try:
         json.loads(data)
     except ValueError:
@@ -100,7 +100,7 @@ def standard(stream: bytes):
 
 @given(chopped())
 def test_events_are_those_of_the_standard_however_chopped(given):
-    """Chopped at random, in single bytes or not at all, a stream gives what a plain reading of the standard gives."""
+    """However it is chopped, a stream gives the frames of a literal reading of the standard."""
     stream, pieces = given
     expected = standard(stream)
     assert expected == outcome(SSEDecoder(), [stream])
@@ -110,7 +110,7 @@ def test_events_are_those_of_the_standard_however_chopped(given):
 
 @given(chopped())
 def test_an_event_comes_with_the_byte_that_completes_it(given):
-    """After each piece, all events that are complete so far have been given: nothing is held back."""
+    """After each piece, the decoder has returned all events that are complete."""
     _, pieces = given
     decoder = SSEDecoder()
     fed, frames = b"", []
@@ -122,7 +122,7 @@ def test_an_event_comes_with_the_byte_that_completes_it(given):
 
 @given(chopped())
 def test_lines_are_the_same_however_chopped(given):
-    """NDJSON: each line that is not blank is a frame, and nothing but LF ends one."""
+    """NDJSON: each line that is not blank is a frame, and only LF ends a line."""
     stream, pieces = given
     *lines, rest = [
         each.strip(" \t\r") for each in stream.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace").split("\n")
@@ -137,7 +137,7 @@ def test_lines_are_the_same_however_chopped(given):
 @pytest.mark.parametrize("decoder", [SSEDecoder, NDJSONDecoder])
 @given(given=chopped(), limit=st.integers(1, 40))
 def test_a_limit_refuses_the_same_streams_however_chopped(decoder, given, limit):
-    """Whether something is too large depends on the stream and on nothing else."""
+    """The limit depends only on the stream, not on its pieces."""
 
     def result(pieces):
         try:
@@ -154,7 +154,7 @@ def test_a_limit_refuses_the_same_streams_however_chopped(decoder, given, limit)
     end=st.sampled_from(["\n", "\r", "\r\n"]),
 )
 def test_what_is_written_is_read(events, end):
-    """Any text without line ends comes back as it was sent, under its name."""
+    """Any text without line ends is decoded to the same text, with its event name."""
     events = [(name, re.sub("[\r\n]", "", data)) for name, data in events]
     stream = "".join((f"event:{name}{end}" if name else "") + f"data: {data}{end}{end}" for name, data in events)
     expected = [(name or "message", data.encode()) for name, data in events]

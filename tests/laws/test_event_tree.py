@@ -1,6 +1,6 @@
-"""The tree of events, whatever is nested in what and whenever somebody leaves.
+"""The tree of events, for all nestings of runs and for a dispose at any time.
 
-What holds, for who hears all runs:
+These laws hold for a handler of all runs:
 
 1. Each run has one Started, which is the first of its events, and one end, which is the last. No two share an id.
 2. A parent's Started comes before its children's; its id is the last of their `parent_ids`, after its own.
@@ -47,7 +47,7 @@ class Fails(LLM):
 
 
 class Asks(LLM):
-    """Asks another in its own code."""
+    """A model that calls another model in its own code."""
 
     async def complete(self, request):
         """The other's answer."""
@@ -55,7 +55,7 @@ class Asks(LLM):
 
 
 def row(stages):
-    """Each asked with the whole answer of the one before."""
+    """A chain: the prompt of each model is the whole answer of the model before it."""
     return rxllm.pipe(
         *[part for stage in stages for part in (stage, ops.map(str), ops.reduce(lambda a, b: a + b, "x"))]
     )
@@ -111,7 +111,7 @@ GRAPHS = st.recursive(
 
 
 async def heard_of(graph, patience):
-    """What a handler hears, if its subscriber leaves after so many turns of the loop, or stays."""
+    """Return the events of a run whose subscriber disposes after this many turns of the loop, or never."""
     heard = []
     scheduler = rxllm.scheduler()
     over = asyncio.Event()
@@ -126,6 +126,7 @@ async def heard_of(graph, patience):
     subscription.dispose()
     while scheduler.lifetime.tasks:
         await settled(scheduler.lifetime.tasks)
+        await asyncio.sleep(0)  # a task leaves the set one turn after its end
     return heard
 
 

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from rxllm.misuse import MisuseError
 from rxllm.values.chunk import Chunk, join
+from rxllm.values.message import Message
 from rxllm.values.parts import FilePart, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
 from rxllm.values.usage import Usage
 
@@ -242,3 +244,10 @@ def test_text_joins_only_with_adjacent_text():
     chunk = Chunk("a") + Chunk("b", parts=[FilePart("image/png", b"1"), TextPart("c")]) + Chunk("d")
     assert expected == chunk.parts
     assert "abcd" == str(chunk)
+
+
+@pytest.mark.parametrize("wrong", ["a text", None, Message("assistant", "hi")])
+def test_only_chunks_are_joined(wrong):
+    """Anything else is named."""
+    with pytest.raises(MisuseError, match=r"join takes Chunks, not (None|'a text'|Message)"):
+        join([Chunk("a"), wrong])

@@ -210,7 +210,7 @@ def test_stop_closes_the_models_connection():
 
     answer = rxllm.pipe(Endless(), stop_at("STOP"), rxllm.message()).invoke("x")
     assert ("la ", "stop") == (answer.text, answer.finish_reason)
-    assert closed.wait(5)
+    assert closed.wait(30)
 
 
 # ── split_reasoning ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -94,7 +94,7 @@ def test_attribute_error_within_a_chunk_is_not_reinterpreted():
     broken = Chunk(parts=[RawPart("p", {})], usage=USAGE)
     object.__setattr__(broken, "rest", object())
     with pytest.raises(AttributeError, match="reset"):
-        joined("message()", [broken])
+        joined("message()", [broken, broken])
 
 
 def test_message_honours_resets():

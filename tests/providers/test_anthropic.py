@@ -1,4 +1,4 @@
-"""Anthropic's protocol: what is sent, and what is made of the events."""
+"""Anthropic's protocol: the requests, and the decoding of the events."""
 
 import json
 from typing import ClassVar
@@ -10,7 +10,7 @@ from rxllm.misuse import MisuseError
 from rxllm.providers.anthropic import Anthropic
 from rxllm.values.chunk import Chunk, join
 from rxllm.values.message import Message
-from rxllm.values.parts import FilePart, RawPart, ReasoningPart, TextPart, ToolCallPart, ToolResultPart
+from rxllm.values.parts import CachePoint, FilePart, RawPart, ReasoningPart, TextPart, ToolCallPart, ToolResultPart
 from rxllm.values.request import Request
 from rxllm.values.usage import Usage
 
@@ -33,7 +33,7 @@ def body_of(prompt="hi", **parameters):
 
 
 class Heard:
-    """What a decoder makes of events."""
+    """The chunks of a decoder for these events."""
 
     def __init__(self, *events):
         self.decoder = Anthropic("claude")._decoder(asked())
@@ -76,7 +76,7 @@ def end(reason="end_turn", **usage):
 
 
 class TestRequest:
-    """What is sent."""
+    """The requests."""
 
     def test_a_prompt_is_asked_with_a_limit(self):
         """The protocol requires max_tokens."""
@@ -96,11 +96,11 @@ class TestRequest:
             top_k=3,
             max_tokens=9,
             stop_sequences=("a",),
-            tools=[{"name": "f"}],
+            tools=[{"name": "f", "parameters": {"type": "object", "properties": {}}}],
             tool_choice="any",
             response_format={"type": "json_schema", "schema": {}},
             stream=False,
-            extra={"thinking": {"type": "adaptive"}, "max_tokens": 10},
+            extra={"thinking": {"type": "disabled"}, "max_tokens": 10},
         )
         expected = {
             "temperature": 0,
@@ -112,12 +112,12 @@ class TestRequest:
             "tool_choice": {"type": "any"},
             "output_config": {"format": {"type": "json_schema", "schema": {}}},
             "stream": False,
-            "thinking": {"type": "adaptive"},
+            "thinking": {"type": "disabled"},
         }
         assert expected == {name: body[name] for name in expected}
 
-    def test_what_it_has_not_is_refused(self):
-        """There is no seed, and one answer only."""
+    def test_what_the_protocol_lacks_is_refused(self):
+        """A seed, and several answers."""
         with pytest.raises(MisuseError, match="seed"):
             body_of(seed=1)
         with pytest.raises(MisuseError, match=r"llm\.batch"):
@@ -180,6 +180,23 @@ class TestRequest:
         ]
         assert expected == body_of(conversation)["messages"]
 
+    def test_cache_point_at_the_end_of_a_result_marks_the_result(self):
+        """One between its parts marks the part before it."""
+        image, hour = FilePart("image/png", b"p"), {"type": "ephemeral", "ttl": "1h"}
+        results = (
+            ToolResultPart("c1", ["rain", CachePoint()]),
+            ToolResultPart("c2", ["rain", CachePoint("1h"), image, CachePoint()]),
+        )
+        mark = {"cache_control": {"type": "ephemeral"}}
+        rain, seen = {"type": "text", "text": "rain"}, {"type": "base64", "media_type": "image/png", "data": "cA=="}
+        content = [{**rain, "cache_control": hour}, {"type": "image", "source": seen}]
+        assert [
+            {"type": "tool_result", "tool_use_id": "c1", "content": "rain", **mark},
+            {"type": "tool_result", "tool_use_id": "c2", "content": content, **mark},
+        ] == body_of([Message("tool", results)])["messages"][0]["content"]
+        with pytest.raises(MisuseError, match="caches the parts before it, but this one has none"):
+            body_of([Message("tool", ToolResultPart("c1", [CachePoint(), "rain"]))])
+
     def test_files_become_images_and_documents(self):
         """A file goes as its bytes or as its address."""
         files = (
@@ -211,16 +228,16 @@ class TestRequest:
         ],
     )
     def test_what_the_protocol_cannot_say_is_refused(self, message):
-        """Nothing of a prompt is dropped in silence."""
+        """A part that the protocol cannot carry raises MisuseError."""
         with pytest.raises(MisuseError):
             body_of(message)
 
 
 class TestKey:
-    """Who asks, and where."""
+    """The key, the version and the address of the request."""
 
     def test_the_key_or_the_token(self, monkeypatch):
-        """The key wins over the token, the given one over the environment's."""
+        """The key wins over the token, and the argument over the environment."""
         version = {"anthropic-version": "2023-06-01"}
         monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "token")
         assert {"authorization": "Bearer token", **version} == Anthropic("x")._headers(asked())
@@ -246,8 +263,8 @@ class TestKey:
 class TestStream:
     """Events to chunks."""
 
-    def test_the_first_chunk_tells_what_the_start_told(self):
-        """Id, model and input usage go out with the first chunk; the later usage replaces what it repeats."""
+    def test_first_chunk_has_the_facts_of_message_start(self):
+        """The id, the model and the input usage. A later usage replaces the repeated counts."""
         heard = Heard(start(), {"type": "ping"}, *block(0, *text("Hel", "lo"), type="text", text=""), *end())
         expected = [
             Chunk("Hel", id="msg_1", model="claude-1", usage=Usage(input_tokens=5, output_tokens=1)),
@@ -286,7 +303,7 @@ class TestStream:
         assert not Heard(start(), *block(0, *text("a"), type="text"), end()[0]).decoder.complete
 
     def test_usage_in_detail(self):
-        """What message_delta omits keeps the value of message_start; the input includes what the cache took or gave."""
+        """A count that message_delta omits keeps its value; input_tokens includes the cached tokens."""
         usage = {"cache_read_input_tokens": 3, "cache_creation_input_tokens": 4, "input_tokens": 5, "output_tokens": 1}
         later = {"output_tokens": 9, "input_tokens": None, "output_tokens_details": {"thinking_tokens": 2}}
         expected = Usage(
@@ -365,7 +382,7 @@ class TestStream:
         assert 1 == len(Heard(start(), *events, *end()).whole.parts)
 
     def test_the_unknown_is_ignored(self):
-        """Events and deltas yet to be invented say nothing, whatever their fields are."""
+        """Unknown events and deltas are ignored, whatever their fields are."""
         events = [
             {"type": "new_event", "delta": "text", "index": "zero"},
             {"type": "new_event", "message": "text"},
@@ -379,12 +396,12 @@ class TestStream:
 
     @pytest.mark.parametrize("data", [b"{", b"[]", b'{"type":"content_block_delta","delta":1}'])
     def test_other_bytes_are_a_protocol_error(self, data):
-        """What is no event is an error that shows it."""
+        """A frame that is not an event raises an error that contains the frame."""
         with pytest.raises(ProtocolError) as caught:
             Heard().decoder.chunk(data)
         assert data == caught.value.frame
 
-    def test_a_second_start_takes_back_the_first(self):
+    def test_second_message_start_resets_the_answer(self):
         """A proxy that asks again starts a new message in the same stream."""
         heard = Heard(
             start(),
@@ -405,14 +422,14 @@ class TestStream:
         )
         assert expected == heard.whole
 
-    def test_a_second_start_before_any_content_takes_nothing_back(self):
-        """Nothing was said, so nothing is to be forgotten."""
+    def test_second_message_start_before_any_content_resets_nothing(self):
+        """No content was emitted, so no reset is needed."""
         heard = Heard(start(), start(id="msg_2"), *block(0, *text("a"), type="text"))
         assert (False, "msg_2") == (heard.whole.reset, heard.whole.id)
 
 
 class TestFailure:
-    """How answers fail."""
+    """Failures of answers."""
 
     @pytest.mark.parametrize(
         ("name", "kind", "status", "retryable"),
@@ -479,12 +496,12 @@ class TestWhole:
         assert streamed.whole.message() == Anthropic("x")._whole(body, asked()).message()
 
     def test_an_error_with_status_200_raises(self):
-        """An error is one whatever its status."""
+        """An error document raises an error, whatever the status."""
         with pytest.raises(Overloaded):
             Anthropic("x")._whole(b'{"type":"error","error":{"type":"overloaded_error","message":"m"}}', asked())
 
     @pytest.mark.parametrize("content", ["[null]", '["a"]', "[{}]", '[{"type":"text","text":"a"},5]', '[{"type":5}]'])
-    def test_a_block_that_is_none_makes_no_answer(self, content):
+    def test_block_without_a_type_is_a_protocol_error(self, content):
         """It is not left out in silence."""
         body = b'{"type":"message","content":%s,"stop_reason":"end_turn"}' % content.encode()
         with pytest.raises(ProtocolError, match="not a message: its content has a block without a type") as caught:
@@ -499,7 +516,7 @@ class TestWhole:
 
     @pytest.mark.parametrize("stop", ["", ',"stop_reason":null'])
     def test_a_whole_answer_needs_no_stop_reason(self, stop):
-        """A document that could be read is whole."""
+        """A complete document is a whole answer."""
         body = b'{"content":[{"type":"text","text":"a"}]%s}' % stop.encode()
         assert Chunk("a") == Anthropic("x")._whole(body, asked())
 
@@ -511,7 +528,7 @@ class TestWhole:
 
     @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"event: ping"])
     def test_other_bodies_are_protocol_errors(self, body):
-        """What is no answer is never an empty one."""
+        """A body that is not an answer raises an error instead of giving an empty answer."""
         with pytest.raises(ProtocolError):
             Anthropic("x")._whole(body, asked())
 
@@ -523,7 +540,7 @@ def cited(place):
 
 
 class TestCitations:
-    """They are heard with the text that they are of, and go back with it."""
+    """Citations arrive with their text, and go back with it."""
 
     BLOCKS: ClassVar = [
         {"type": "text", "text": "Grass is "},
@@ -553,13 +570,13 @@ class TestCitations:
         assert self.EXPECTED == heard.whole.parts
         assert "Grass is green, sky is blue" == "".join(chunk.text for chunk in heard.chunks)
 
-    def test_a_whole_answer_is_the_same(self):
-        """As the stream of it."""
+    def test_whole_answer_keeps_blocks_apart(self):
+        """As the stream of it does."""
         body = json.dumps({"content": self.BLOCKS, "stop_reason": "end_turn"}).encode()
         assert self.EXPECTED == Anthropic("claude")._whole(body, asked()).parts
 
-    def test_they_go_back_as_they_came(self):
-        """Block by block; a user's text has none, and other vendors' stay out."""
+    def test_cited_texts_go_back_as_they_came(self):
+        """Block by block; a user's text has no citations, and those of other vendors stay out."""
         answer = Message("assistant", self.EXPECTED)
         foreign = TextPart("x", [{"type": "url_citation", "url": "u"}])
         sent = body_of(
@@ -577,13 +594,14 @@ class TestCitations:
 
 @pytest.mark.parametrize("white", [" ", "\n\n", "\t \u2003"])
 def test_a_text_of_white_space_before_a_call_is_left_out(white):
-    """The API refuses it, though its models send it; a user's own is sent."""
+    """The API refuses it, though its models send it. A user who sends nothing else gets an error before the request."""
     answer = Message("assistant", [TextPart(white), ToolCallPart("c", "f", "{}")])
     call = {"type": "tool_use", "id": "c", "name": "f", "input": {}}
     assert [call] == body_of([("user", "a"), answer, Message("tool", ToolResultPart("c", "1"))])["messages"][1][
         "content"
     ]
-    assert white == body_of([("user", white)])["messages"][0]["content"][0]["text"]
+    with pytest.raises(MisuseError, match="at least one message with content"):
+        body_of([("user", white)])
 
 
 def test_numbers_are_ids():

@@ -1,4 +1,4 @@
-"""What a constructor is given: each mistake is a sentence, as early as can be, and before anything is sent."""
+"""The arguments of constructors: each mistake raises MisuseError as early as possible, before anything is sent."""
 
 import functools
 import pickle
@@ -8,7 +8,7 @@ import httpx
 import pytest
 from attrs import frozen, mutable
 
-from rxllm import Anthropic, MisuseError, OpenAI, Parameters, Timeouts, pipe, retry, text
+from rxllm import Anthropic, Gemini, MisuseError, OpenAI, Parameters, Timeouts, pipe, retry, text
 from rxllm.testing import FakeServer, Reply
 
 LOCAL = "http://localhost:8000/v1"
@@ -100,15 +100,15 @@ class Unhashable(list):
         ("run_name", 5, "run_name must be text"),
     ],
 )
-def test_a_mistake_is_told_when_the_model_is_made(provider, name, value, sentence):
-    """In a sentence, which repeats nothing that may be secret."""
+def test_wrong_argument_is_refused_when_the_model_is_created(provider, name, value, sentence):
+    """The sentence repeats nothing that may be secret."""
     with pytest.raises(MisuseError, match=sentence) as caught:
         provider("m", **{name: value})
     assert "secr" not in str(caught.value)
 
 
 def test_the_password_of_a_bad_address_is_not_shown():
-    """Only what comes after it."""
+    """The sentence shows the address without its login."""
     for url in "http://user:secret@ex..ample", "http://user:secret@x/v1?a", "http://user:secret@x/messages":
         with pytest.raises(MisuseError) as caught:
             OpenAI("m", base_url=url)
@@ -117,8 +117,8 @@ def test_the_password_of_a_bad_address_is_not_shown():
 
 @every
 @pytest.mark.parametrize("model", [5, "", None, b"m"])
-def test_a_name_is_text(provider, model):
-    """The model's."""
+def test_name_of_a_model_must_be_text(provider, model):
+    """Any other value is refused."""
     with pytest.raises(MisuseError, match="A model's name must be text such as 'gpt-5-mini', not"):
         provider(model)
 
@@ -135,13 +135,13 @@ def test_a_name_is_text(provider, model):
         {"base_url": "http://under_score.local./chat"},
     ],
 )
-def test_what_is_right_is_taken(provider, settings):
-    """As it is."""
+def test_valid_arguments_are_kept_unchanged(provider, settings):
+    """In each spelling that the constructors accept."""
     assert settings.get("headers") == provider("m", **settings).headers
 
 
-def test_a_query_is_the_clients():
-    """Azure's classic address has one; the sentence that refuses it in base_url says what works."""
+def test_query_of_an_address_belongs_to_the_client():
+    """Azure's classic address has a query; the sentence that refuses it in base_url says what works."""
     with pytest.raises(MisuseError, match=r"client=lambda: httpx\.AsyncClient\(params=\{'api-version': …\}\)"):
         OpenAI("m", base_url="https://x.openai.azure.com/openai/deployments/d?api-version=1")
     with FakeServer(Reply(b'data: {"choices":[{"delta":{"content":"ok"},"finish_reason":"stop"}]}\n\n')) as server:
@@ -156,8 +156,8 @@ def test_a_query_is_the_clients():
     assert ("/openai/deployments/d/chat/completions", "api-version=2024-10-21") == (request.path, request.query)
 
 
-async def test_an_open_client_is_taken():
-    """Of one's own."""
+async def test_open_client_is_accepted():
+    """The model keeps the client of the program."""
     async with httpx.AsyncClient() as client:
         assert client is OpenAI("m", client=client).client
 
@@ -171,15 +171,15 @@ async def test_an_open_client_is_taken():
         (lambda: coroutine_factory(), "client= must return an httpx.AsyncClient, not coroutine"),
     ],
 )
-def test_a_factory_must_make_a_client(provider, client, sentence):
-    """Which is known when it is first called: nothing is sent."""
+def test_factory_must_return_a_client(provider, client, sentence):
+    """The first request calls it; a wrong return value is refused before anything is sent."""
     with FakeServer() as server, pytest.raises(MisuseError, match=sentence):
         provider("m", base_url=server.url, client=client).invoke("hi")
     assert [] == server.requests
 
 
-async def test_a_closed_client_is_told():
-    """Of one's own, or of a function that hands out the same again."""
+async def test_closed_client_is_refused():
+    """As an instance, and from a function that returns the same client again."""
     client = httpx.AsyncClient()
     await client.aclose()
     for given in client, lambda: client:
@@ -188,8 +188,8 @@ async def test_a_closed_client_is_told():
 
 
 @pytest.mark.parametrize("value", [object(), "deep", "round"])
-def test_what_json_cannot_say_is_told(value):
-    """An `extra` field that is nested too deeply, or in itself, too."""
+def test_value_that_json_cannot_express_is_refused(value):
+    """Also a field of `extra` that is nested too deeply, or in itself."""
     if value == "deep":
         for _ in range(100_000):
             value = [value]
@@ -208,8 +208,8 @@ VARIABLES = {
 
 @every
 @pytest.mark.parametrize("key", ["sec\nret", "secr\xe9t", "secr\x00t"])
-def test_a_bad_key_of_the_environment_is_told_by_its_name(provider, key, monkeypatch):
-    """And is not shown."""
+def test_bad_key_in_the_environment_is_refused_with_its_variable(provider, key, monkeypatch):
+    """The sentence does not show the key."""
     variable = VARIABLES[provider][0]
     found = {variable: key}
     monkeypatch.setattr("os.environ", found)
@@ -221,8 +221,8 @@ def test_a_bad_key_of_the_environment_is_told_by_its_name(provider, key, monkeyp
         provider("m", api_key=key)
 
 
-def test_a_bad_token_of_the_environment_is_told_by_its_name(monkeypatch):
-    """The bearer token, too."""
+def test_bad_token_in_the_environment_is_refused_with_its_variable(monkeypatch):
+    """The bearer token is checked as the key is."""
     monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "sec\nret")
     with pytest.raises(MisuseError, match="ANTHROPIC_AUTH_TOKEN has characters"):
         Anthropic("m").invoke("hi")
@@ -237,8 +237,8 @@ def test_a_bad_token_of_the_environment_is_told_by_its_name(monkeypatch):
         ("http://x/v1/chat/completions", "must not contain /chat/completions"),
     ],
 )
-def test_a_bad_address_of_the_environment_is_told_by_its_name(provider, url, sentence, monkeypatch):
-    """As an argument's is; also where somebody listens."""
+def test_bad_address_in_the_environment_is_refused_with_its_variable(provider, url, sentence, monkeypatch):
+    """With the sentence for an argument, and handlers get the failure."""
     key, variable = VARIABLES[provider]
     monkeypatch.setenv(key, "k")
     monkeypatch.setenv(variable, url)
@@ -262,11 +262,23 @@ def test_a_bad_address_of_the_environment_is_told_by_its_name(provider, url, sen
         ({"a": {"b": [1, float("-inf")]}}, r"extra\['a'\]\['b'\]\[1\] is -inf, which JSON cannot express"),
     ],
 )
-def test_what_is_nothing_extra_is_told(provider, extra, sentence):
-    """Before anything is sent, by the name of the parameter that says it."""
+def test_extra_cannot_contain_a_parameter(provider, extra, sentence):
+    """The sentence names the parameter, before anything is sent."""
     with FakeServer() as server, pytest.raises(MisuseError, match=sentence):
         provider("m", base_url=server.url).invoke("hi", extra=extra)
     assert [] == server.requests
+
+
+def test_none_removes_a_field_that_the_provider_adds():
+    """At the top of the body, and in an object that the provider writes."""
+    chat = OpenAI("m", base_url="http://x/v1", api_key="k", api="chat").preview(
+        "hi", extra={"stream": None, "model": None}
+    )
+    assert {"messages", "stream_options"} == chat.json.keys()
+    gemini = Gemini("m", api_key="k", temperature=0.5, seed=1)
+    assert {"seed": 1} == gemini.preview("hi", extra={"generationConfig": {"temperature": None}}).json[
+        "generationConfig"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -288,8 +300,8 @@ def test_what_is_nothing_extra_is_told(provider, extra, sentence):
         ({"name": "x"}, "Did you mean run_name=…"),
     ],
 )
-def test_what_a_call_does_not_take_is_told_with_its_place(given, sentence):
-    """And never is `extra` said to be the place."""
+def test_argument_in_the_wrong_call_is_refused_with_the_right_place(given, sentence):
+    """The sentence never sends the reader to `extra`."""
     for ask in OpenAI("m", base_url=LOCAL).bind, functools.partial(OpenAI("m", base_url=LOCAL).stream, "hi"):
         with pytest.raises(MisuseError, match=sentence) as caught:
             ask(**given)
@@ -310,22 +322,22 @@ def test_what_a_call_does_not_take_is_told_with_its_place(given, sentence):
         ({"n": 3}, r"Call llm\.batch\(\[prompt\] \* 3\)"),
     ],
 )
-def test_a_misnamed_parameter_is_told_with_the_nearest(given, sentence):
-    """Wherever parameters are taken."""
+def test_misspelt_parameter_is_refused_with_the_nearest_name(given, sentence):
+    """In each call that takes parameters."""
     llm = OpenAI("m", base_url=LOCAL)
     for ask in (llm.bind, functools.partial(llm.stream, "hi"), functools.partial(OpenAI, "m"), pipe(llm, text()).bind):
         with pytest.raises(MisuseError, match=sentence):
             ask(**given)
 
 
-def test_one_answer_is_what_there_is():
-    """``n=1`` is what everybody gets, and is not sent."""
+def test_n_of_one_is_not_sent():
+    """One answer is what every request gets."""
     llm = OpenAI("m", base_url=LOCAL, n=1)
     assert llm == OpenAI("m", base_url=LOCAL) == llm.bind(n=1)
 
 
-def test_a_combined_model_tells_it_of_models_over_http():
-    """What is within is not asked."""
+def test_combined_model_refuses_arguments_of_the_constructor():
+    """The sentence names the constructor of a model over HTTP."""
     with pytest.raises(
         MisuseError,
         match=r"timeout is a keyword for the constructor of a model over HTTP\. Write OpenAI\(…, timeout=4\)",
@@ -355,8 +367,8 @@ class Forgetful(OpenAI):
 
 
 @pytest.mark.parametrize("kind", [Changeable, Regional])
-def test_a_provider_made_of_ours_takes_parameters(kind):
-    """Although attrs' constructor knows none."""
+def test_subclass_made_by_attrs_takes_parameters(kind):
+    """Although the constructor that attrs writes has none."""
     made = kind("m", "us", temperature=0, api_key="k", parameters=Parameters(seed=3, temperature=1))
     assert ("m", "us", "k", 0, 3) == (
         made.model,
@@ -371,8 +383,8 @@ def test_a_provider_made_of_ours_takes_parameters(kind):
         kind("m", temprature=0)
 
 
-def test_a_constructor_that_forgets_ours_is_told():
-    """When the field is wanted that has no default; the others have theirs."""
+def test_constructor_that_skips_the_base_is_refused_at_the_request():
+    """The model is missing; the other fields have their defaults."""
     made = Forgetful("us")
     assert ("us", 2, Timeouts()) == (made.region, made.max_retries, made.timeout)
     with pytest.raises(MisuseError, match=r"This Forgetful has no model: .* super\(\).__init__\(model=…\)"):
@@ -391,8 +403,8 @@ class Mine(OpenAI):
 
 
 @pytest.mark.parametrize("settings", [{"tags": ["b"]}, {"metadata": {"k": 1}, "run_name": "r"}])
-def test_a_provider_of_ones_own_can_be_copied(settings):
-    """Whatever its constructor takes."""
+def test_subclass_with_its_own_constructor_can_be_copied(settings):
+    """Whatever the constructor takes."""
     copied = Mine("us").with_config(**settings)
     assert (Mine, "us", LOCAL) == (type(copied), copied.region, copied.base_url)
     assert settings.get("run_name") == copied.run_name

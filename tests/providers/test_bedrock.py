@@ -1,4 +1,4 @@
-"""Amazon Bedrock: the contract of a provider, its requests, its signatures, and what its events become."""
+"""Amazon Bedrock: the contract of a provider, the requests, the signatures, and the decoding of the events."""
 
 import base64
 import hashlib
@@ -8,6 +8,7 @@ import re
 from urllib.parse import quote
 
 import pytest
+from contracts import ProtocolContract
 from protocols import SIGNATURE, Converse, ToolCall, aws_event, split_every
 
 import rxllm
@@ -25,8 +26,7 @@ from rxllm import (
     Usage,
 )
 from rxllm.errors import AuthenticationError, Interrupted, Overloaded, ProtocolError, ProviderError, RateLimited
-from rxllm.testing import FakeServer, ProviderContract, Reply
-from rxllm.wire.http import Timeouts
+from rxllm.testing import FakeServer, Reply
 
 KEY = "sk-do-not-show-this-to-anybody"
 STREAM = "application/vnd.amazon.eventstream"
@@ -34,8 +34,8 @@ MAKER = "aws.bedrock"
 PROTOCOL = Converse()
 
 
-def made(server, model="m", **settings):
-    """Bedrock at this server, which it asks once."""
+def create_model(server, model="m", **settings):
+    """Return a model at this server, without retries."""
     url = server if isinstance(server, str) else server.url
     return Bedrock(model, **{"base_url": url, "api_key": KEY, "max_retries": 0, **settings})
 
@@ -46,48 +46,29 @@ def streamed(*events):
 
 
 def body_of(prompt, model="m", **parameters):
-    """What would be sent."""
+    """Return the body of the request."""
     request = rxllm.Request.ask(prompt, rxllm.Parameters(**parameters))
-    return made("http://localhost", model)._body(request)
+    return create_model("http://localhost", model)._body(request)
 
 
 @pytest.fixture
 def server():
-    """A local server, which is told what to answer."""
+    """A local server. Each test sets its replies."""
     with FakeServer() as server:
         yield server
 
 
-class TestContract(ProviderContract):
-    """What any provider must do."""
+class TestContract(ProtocolContract):
+    """The contract of every provider."""
 
     finishes = ("stop", "length", "content_filter", "tool_call")
     key = KEY
+    protocol = PROTOCOL
     content_type = STREAM
 
     def provider(self, url):
-        """Asks there."""
-        return made(url)
-
-    def impatient(self, url, seconds):
-        """Not for long."""
-        return made(url, timeout=Timeouts(first_chunk=seconds, idle=seconds))
-
-    def stream(self, text, *, usage=None, finish="stop"):
-        """Binary events."""
-        return PROTOCOL.stream(text, usage=usage, finish=finish)
-
-    def whole(self, text, *, usage=None, finish="stop"):
-        """The document."""
-        return PROTOCOL.whole(text, usage=usage, finish=finish)
-
-    def error_body(self, status, message):
-        """A message alone."""
-        return PROTOCOL.error_body(status, message)
-
-    def error_frame(self, message):
-        """An exception."""
-        return PROTOCOL.error_frame(message)
+        """Return a model at this URL."""
+        return create_model(url)
 
 
 def test_answer_of_each_kind_of_part(server):
@@ -95,7 +76,7 @@ def test_answer_of_each_kind_of_part(server):
     answer = {"reasoning": ["Let me", " see"], "text": ["I", "'ll look"], "tool_call": ToolCall()}
     server.reply(streamed(*PROTOCOL.stream(**answer)), Reply.json(PROTOCOL.whole(**answer)))
     for stream in (True, False):
-        message = made(server).invoke("hi", stream=stream)
+        message = create_model(server).invoke("hi", stream=stream)
         thought, text, call = message.parts
         assert ("Let me see", SIGNATURE, MAKER) == (thought.text, thought.signature, thought.provider)
         assert TextPart("I'll look") == text
@@ -107,8 +88,8 @@ def test_answer_of_each_kind_of_part(server):
 def test_model_id_is_one_segment_of_the_path(server):
     """Its colon and slashes are percent-encoded, and stay so on their way."""
     server.reply(streamed(*PROTOCOL.stream(["a"])), Reply.json(PROTOCOL.whole(["a"])))
-    made(server, "anthropic.claude-v1:0").invoke("hi")
-    made(server, "arn:aws:bedrock:eu-west-1:1:inference-profile/eu.x-v1:0").invoke("hi", stream=False)
+    create_model(server, "anthropic.claude-v1:0").invoke("hi")
+    create_model(server, "arn:aws:bedrock:eu-west-1:1:inference-profile/eu.x-v1:0").invoke("hi", stream=False)
     encoded = quote("arn:aws:bedrock:eu-west-1:1:inference-profile/eu.x-v1:0", safe="")
     assert ["/model/anthropic.claude-v1%3A0/converse-stream", f"/model/{encoded}/converse"] == [
         request.path for request in server.requests
@@ -131,8 +112,8 @@ def test_model_id_is_one_segment_of_the_path(server):
         ({"base_url": "http://localhost:2"}, {"AWS_REGION": "us-east-1"}, "http://localhost:2/"),
     ],
 )
-def test_address(monkeypatch, settings, variables, expected):
-    """The region and the address are taken from the arguments, else from the environment."""
+def test_region_and_address_are_read_from_arguments_then_the_environment(monkeypatch, settings, variables, expected):
+    """The arguments win."""
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL_BEDROCK_RUNTIME"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
@@ -213,7 +194,7 @@ def test_every_kind_of_block_comes_and_goes_back(server):
     whole = {"output": output, "stopReason": "tool_use", "usage": usage, "trace": trace}
     body = b"".join(RICH)
     server.reply(streamed(*RICH), streamed(*split_every(11, body)), streamed(body), Reply.json(whole))
-    answers = [made(server).invoke("hi", stream=stream) for stream in (True, True, True, False)]
+    answers = [create_model(server).invoke("hi", stream=stream) for stream in (True, True, True, False)]
     facts = {(m.text, m.usage, m.model, m.finish_reason) for m in answers}
     counts = Usage(input_tokens=125, output_tokens=7, cache_read_input_tokens=100, cache_creation_input_tokens=20)
     assert {("Two, I say. Seas", counts, "arn:of-the-model", "tool_call")} == facts
@@ -236,34 +217,34 @@ EXCEPTIONS = [
 
 
 @pytest.mark.parametrize(("name", "fields", "kind", "retryable"), EXCEPTIONS)
-def test_exception_in_the_stream(server, name, fields, kind, retryable):
-    """It is the error that its name stands for, with what had arrived."""
+def test_exception_in_the_stream_raises_its_error(server, name, fields, kind, retryable):
+    """By its name, with the partial answer."""
     told = aws_event(name, {"message": "Sorry", **fields}, "exception")
     server.reply(streamed(*PROTOCOL.stream(["Hel"])[:2], told))
     with pytest.raises(ProviderError, match="Sorry") as caught:
-        made(server).invoke("hi")
+        create_model(server).invoke("hi")
     error = caught.value
     assert (kind, name, retryable, "Hel") == (type(error), error.code, error.retryable, error.partial.text)
 
 
-def test_error_by_header(server):
-    """The exception's name stands in a header, with or without an address behind it."""
+def test_header_names_the_exception(server):
+    """With or without an address behind the name."""
     headers = {"x-amzn-errortype": "ThrottlingException:http://internal.amazon.com/coral/"}
     server.reply(Reply.json({"Message": "Slow down"}, status=429, headers=headers))
     with pytest.raises(RateLimited, match="Slow down") as caught:
-        made(server).invoke("hi")
+        create_model(server).invoke("hi")
     assert "ThrottlingException" == caught.value.code
 
 
 @pytest.mark.parametrize("reason", ["malformed_model_output", "malformed_tool_use"])
-def test_answer_that_the_service_gave_up(server, reason):
-    """It is an error with what had arrived, streamed and whole."""
+def test_answer_that_the_service_broke_off_is_an_error(server, reason):
+    """With the partial answer, streamed and whole."""
     events = [*PROTOCOL.stream(["Hel"])[:3], aws_event("messageStop", {"stopReason": reason})]
     whole = {"output": {"message": {"content": [{"text": "Hel"}]}}, "stopReason": reason}
     server.reply(streamed(*events), Reply.json(whole))
     for stream in True, False:
         with pytest.raises(ProviderError, match=reason) as caught:
-            made(server).invoke("hi", stream=stream)
+            create_model(server).invoke("hi", stream=stream)
         assert "Hel" == caught.value.partial.text
 
 
@@ -273,18 +254,18 @@ def test_stream_without_its_end(server):
     for cut in (b"".join(frames[:-2]), b"".join(frames)[: -len(frames[-1]) - 5]):
         server.reply(Reply(cut, content_type=STREAM))
         with pytest.raises(Interrupted) as caught:
-            made(server).invoke("hi")
+            create_model(server).invoke("hi")
         assert "Hello" == caught.value.partial.text
     server.reply(streamed(*frames[:-1]))
-    assert ("Hello", None) == ((answer := made(server).invoke("hi")).text, answer.usage)
+    assert ("Hello", None) == ((answer := create_model(server).invoke("hi")).text, answer.usage)
 
 
 def test_damaged_frame_ends_the_stream(server):
-    """What came before it is kept."""
+    """The error keeps the partial answer."""
     frames = PROTOCOL.stream(["Hel", "lo"])
     server.reply(streamed(*frames[:2], frames[2][:-1] + b"\0"))
     with pytest.raises(ProtocolError, match="checksum") as caught:
-        made(server).invoke("hi")
+        create_model(server).invoke("hi")
     assert "Hel" == caught.value.partial.text
 
 
@@ -327,8 +308,8 @@ FORM = {"schema": '{"type":"object","properties":{}}', "name": "answer"}
         ),
     ],
 )
-def test_parameters(parameters, expected):
-    """Each by the API's name for it; fields of `extra` join those of ours."""
+def test_parameters_have_the_names_of_the_api(parameters, expected):
+    """Fields of `extra` join those of rxllm."""
     plain = {"messages": [{"role": "user", "content": [{"text": "hi"}]}]}
     assert {**plain, **expected} == body_of("hi", "eu.anthropic.claude-x-v1:0", **parameters)
 
@@ -369,7 +350,18 @@ def test_conversation_with_files_and_marks():
     )
 
 
-def test_thought_that_broke_off_is_left_out():
+def test_cache_point_at_the_end_of_a_result_comes_after_it():
+    """The API has none within a result."""
+    answer = Message("assistant", [ToolCallPart("c1", "now", "{}")])
+    told = body_of([("user", "hi"), answer, ("tool", [ToolResultPart("c1", ["a", CachePoint("1h")])])], tools=[TOOL])
+    result = {"toolResult": {"toolUseId": "c1", "content": [{"text": "a"}]}}
+    assert [result, {"cachePoint": {"type": "default", "ttl": "1h"}}] == told["messages"][-1]["content"]
+    between = Message("tool", [ToolResultPart("c1", ["a", CachePoint(), "b"])])
+    with pytest.raises(MisuseError, match="Put it at the end"):
+        body_of([("user", "hi"), answer, between], tools=[TOOL])
+
+
+def test_reasoning_that_broke_off_is_left_out():
     """It has no signature; whole answers of models that sign nothing keep theirs."""
     thought = ReasoningPart("Hm", provider=MAKER)
     turns = [Message("assistant", [thought, TextPart("a")], finish_reason=reason) for reason in (None, "stop")]
@@ -391,15 +383,15 @@ CALLED = [
     [
         ("hi", {"seed": 1}, "no seed"),
         ("hi", {"top_k": 1}, "no top_k"),
-        ("hi", {"effort": "none"}, "thinking"),
+        ("hi", {"effort": "none"}, "cannot switch off the reasoning"),
         ("hi", {"effort": "minimal"}, "efforts"),
         ("hi", {"response_format": "json"}, "schema"),
         ("hi", {"tools": [TOOL], "parallel_tool_calls": False}, "parallel"),
         ("hi", {"tools": [{"type": "web_search_20250305", "name": "w"}]}, "another provider"),
         (CALLED, {}, "tools="),
-        (CALLED, {"tools": [TOOL], "tool_choice": "none"}, "cannot forbid"),
+        (CALLED, {"tools": [TOOL], "tool_choice": "none"}, "no tool_choice 'none'"),
         ([Message("user", [FilePart("image/png", url="https://x/y")])], {}, "s3://"),
-        ([Message("user", [FilePart("image/png", file_id="f")])], {}, "keeps no file"),
+        ([Message("user", [FilePart("image/png", file_id="f")])], {}, "stores no files"),
         ([Message("user", [FilePart("image/tiff", b"1")])], {}, "tiff"),
         ([Message("user", [FilePart("application/pdf", b"1")])], {}, "document only"),
         ([Message("assistant", [FilePart("audio/wav", b"1")])], {}, "audio/wav"),
@@ -407,8 +399,8 @@ CALLED = [
         ([Message("user")], {}, "at least one message"),
     ],
 )
-def test_what_bedrock_cannot_do(prompt, parameters, sentence):
-    """It is refused before anything is sent."""
+def test_what_bedrock_cannot_do_is_refused(prompt, parameters, sentence):
+    """Before anything is sent."""
     with pytest.raises(MisuseError, match=sentence):
         body_of(prompt, **parameters)
 
@@ -417,7 +409,7 @@ def test_what_bedrock_cannot_do(prompt, parameters, sentence):
 
 
 def signature_of(request, secret, region):
-    """What AWS would compute of a request as it has come, by the description of version 4."""
+    """Return the signature that AWS would compute for a received request, by the description of version 4."""
     scheme, *fields = re.split(r",? ", request.headers["authorization"])
     told = dict(field.split("=", 1) for field in fields)
     names = told["SignedHeaders"].split(";")
@@ -460,7 +452,7 @@ def credentials(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_request_is_signed_with_the_credentials_of_the_environment(server, credentials, stream):
-    """AWS computes the same signature of what has come; each attempt is signed."""
+    """AWS computes the same signature from the received request; each attempt is signed."""
     reply = streamed(*PROTOCOL.stream(["a"])) if stream else Reply.json(PROTOCOL.whole(["a"]))
     server.reply(Reply.json({}, status=503), reply)
     llm = Bedrock("anthropic.claude-v1:0", base_url=server.url, max_retries=1)
@@ -484,7 +476,7 @@ def test_request_is_signed_with_a_profile(server, credentials, monkeypatch):
 
 
 def test_signed_requests_show_no_secret(server, credentials):
-    """A server that repeats what it got shows neither the token nor the signature in the error."""
+    """The error of a server that echoes the request contains neither the token nor the signature."""
     server.reply(lambda request: Reply.json({"message": json.dumps(dict(request.headers))}, status=400))
     with pytest.raises(rxllm.BadRequest) as caught:
         Bedrock("m", base_url=server.url, max_retries=0).invoke("hi")
@@ -494,7 +486,7 @@ def test_signed_requests_show_no_secret(server, credentials):
 
 
 def test_missing_credentials_are_a_sentence(server, credentials, monkeypatch):
-    """It says which variables to set, and nothing is sent."""
+    """The message names the environment variables, and nothing is sent."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name)
     for settings in {}, {"profile": "nobodys"}:
@@ -511,8 +503,8 @@ def test_missing_extra_is_named(server, credentials, monkeypatch):
     assert [] == server.requests
 
 
-def test_cache_asks_for_a_name_where_credentials_say_who_asks(credentials):
-    """A key is a digest's part, credentials are not."""
+def test_cached_asks_for_a_name_when_credentials_sign(credentials):
+    """A key has a digest; credentials have none."""
     with pytest.raises(MisuseError, match="name="):
         Bedrock("m", base_url="http://localhost").identity()
     keys = [Bedrock("m", base_url="http://localhost", api_key=key).identity() for key in ("a", "b", "b")]

@@ -1,4 +1,4 @@
-"""Calls of tools whose id or name comes late: nothing of them is lost, however the answer ends."""
+"""Tool calls whose id or name arrives late: no part of them is lost, however the answer ends."""
 
 import json
 
@@ -59,7 +59,7 @@ def heard(*steps, **parameters):
     ],
 )
 def test_an_id_or_a_name_may_come_late(fragments):
-    """The first id that is not empty counts, and the first name, in whatever fragment they come."""
+    """The first id and the first name that are not empty count, in whatever fragment they arrive."""
     for ending in ([FINISH, DONE], [FINISH], [DONE]):
         calls, answered, error = heard(*map(event, fragments), *ending)
         assert (WHOLE, None) == (answered, error)
@@ -68,15 +68,15 @@ def test_an_id_or_a_name_may_come_late(fragments):
 
 def offered(*names):
     """Tools of these names."""
-    return [{"type": "function", "function": {"name": name}} for name in names]
+    return [{"type": "function", "function": {"name": name, "parameters": {"type": "object"}}} for name in names]
 
 
 @pytest.mark.parametrize(
     ("tools", "heard_of"),
     [(offered("f", "g"), ["", '{"x"', ":1}"]), (offered("f", "f_2"), ['{"x"', ":1}"]), (None, ['{"x"', ":1}"])],
 )
-def test_a_call_is_told_as_soon_as_its_name_is_known(tools, heard_of):
-    """At once where it is a tool's name that no other begins with; else its arguments show that the name has ended."""
+def test_call_is_emitted_as_soon_as_its_name_is_whole(tools, heard_of):
+    """At once, if no other tool's name begins with it; else when the arguments show that the name has ended."""
     pieces = [fragment("", name="f", id="call_1"), fragment('{"x"'), fragment(":1}")]
     calls, answered, _ = heard(*map(event, pieces), FINISH, **({"tools": tools} if tools else {}))
     assert heard_of == [call.arguments for call in calls]
@@ -101,13 +101,13 @@ def test_a_call_is_told_as_soon_as_its_name_is_known(tools, heard_of):
     ids=["pieces", "id in each", "with arguments", "grown", "letters", "repeated"],
 )
 def test_a_name_may_come_in_pieces(fragments, tools):
-    """Pieces are joined; a name that is repeated, or sent again with more letters, is not doubled."""
+    """Pieces are joined; a name that the server repeats, or sends again with more letters, is not doubled."""
     _, answered, error = heard(*map(event, fragments), FINISH, **({"tools": tools} if tools else {}))
     assert (["get_weather"], None) == ([call.name for call in answered], error)
 
 
 def test_a_call_without_arguments_does_not_hold_back_the_next():
-    """The next call's arguments show that the name before has ended."""
+    """The arguments of the next call show that the name before has ended."""
     calls, answered, _ = heard(
         event(fragment("", name="now", id="call_1")),
         event(fragment("", name="f", id="call_2", index=1)),
@@ -140,7 +140,7 @@ def test_numbers_are_ids_of_whole_answers_too(stream):
 
 
 def test_calls_keep_their_order():
-    """One that is complete waits for an earlier one that is not."""
+    """A complete call waits for an earlier one that is incomplete."""
     _, answered, _ = heard(
         event(fragment("{}", name="f"), fragment("", name="g", index=1, id="call_2")),
         event(fragment('{"y":2}', index=1)),
@@ -151,7 +151,7 @@ def test_calls_keep_their_order():
 
 
 def test_two_calls_may_wait_for_their_ids():
-    """Each gets its own."""
+    """Each gets its own id."""
     _, answered, _ = heard(
         event(fragment("{}", name="f"), fragment("{}", name="f", index=1)),
         event(fragment(index=1, id="call_2"), fragment(id="call_1")),
@@ -161,22 +161,22 @@ def test_two_calls_may_wait_for_their_ids():
 
 
 @pytest.mark.parametrize("finish", [[FINISH, DONE], [FINISH], [DONE], [DONE, End.HANG], [FINISH, End.FIN]])
-def test_a_server_without_ids_loses_nothing(finish):
-    """The call comes when the answer ends, with what there is."""
+def test_calls_without_ids_are_emitted_at_the_end(finish):
+    """With what has arrived."""
     calls, answered, error = heard(event(fragment('{"x"', name="f")), event(fragment(":1}")), *finish)
     expected = [ToolCallPart("", "f", '{"x":1}', 0)]
     assert (expected, expected, None) == (calls, answered, error)
 
 
-def test_the_reason_does_not_come_before_the_call():
-    """Who hears why the answer ended has heard the answer."""
+def test_finish_reason_comes_after_the_held_calls():
+    """So that the last chunk ends a whole answer."""
     with FakeServer(Reply([event(fragment("{}", name="f")), FINISH, DONE])) as server:
         *_, last = OpenAI("m", base_url=server.url).stream("hi")
     assert ([ToolCallPart("", "f", "{}", 0)], "tool_call") == (list(last.tool_calls), last.finish_reason)
 
 
 def test_the_older_form_never_has_an_id():
-    """So that its fragments need not wait for one."""
+    """So its fragments need not wait for one."""
     pieces = [{"name": "f", "arguments": ""}, {"arguments": "{"}, {"arguments": "}"}]
     events = [
         b"data: %s\n\n" % json.dumps({"choices": [{"delta": {"function_call": each}}]}).encode() for each in pieces
@@ -186,7 +186,7 @@ def test_the_older_form_never_has_an_id():
 
 
 def test_another_name_at_the_same_index():
-    """With an id of its own it is another call; without, a server has changed its mind, and the first name counts."""
+    """With an id of its own it is another call; without one the first name counts."""
     opening = event(fragment("{}", name="f"))
     _, answered, _ = heard(opening, event(fragment("{}", name="g", id="call_2")), DONE)
     assert [ToolCallPart("", "f", "{}", 0), ToolCallPart("call_2", "g", "{}", 1)] == answered
@@ -194,8 +194,8 @@ def test_another_name_at_the_same_index():
     assert [ToolCallPart("", "f", "{}", 0)] == answered
 
 
-def test_a_call_that_begins_after_the_reason_is_not_lost():
-    """Some say late what they call."""
+def test_call_after_the_finish_reason_is_emitted():
+    """Some servers send their calls late."""
     _, answered, error = heard(event(finish="tool_calls"), event(fragment('{"x":1}', name="f")))
     assert ([ToolCallPart("", "f", '{"x":1}', 0)], None) == (answered, error)
 
@@ -212,8 +212,8 @@ def test_a_call_that_begins_after_the_reason_is_not_lost():
     ],
     ids=["clean", "FIN", "RST", "error", "finish_reason error", "garbage"],
 )
-def test_a_stream_that_breaks_meanwhile_loses_nothing(ending):
-    """What was held back is heard before the error, and is in its partial."""
+def test_broken_stream_emits_the_held_calls(ending):
+    """Before the error, and its partial contains them."""
     calls, partial, error = heard(event(fragment('{"x"', name="f")), event(fragment(":1")), *ending)
     expected = [ToolCallPart("", "f", '{"x":1', 0)]
     assert (expected, expected, True) == (calls, partial, error is not None)
@@ -221,7 +221,7 @@ def test_a_stream_that_breaks_meanwhile_loses_nothing(ending):
 
 @pytest.mark.parametrize("finish", ["tool_calls", None])
 def test_a_whole_answer_may_have_a_call_without_an_id(finish):
-    """Whether or not it says why it ended."""
+    """With and without a finish reason."""
     call = {"function": {"name": "f", "arguments": '{"x":1}'}}
     document = {"choices": [{"message": {"tool_calls": [call]}, "finish_reason": finish}]}
     _, answered, error = heard(json.dumps(document).encode(), stream=False)

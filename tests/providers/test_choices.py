@@ -1,4 +1,4 @@
-"""Which choices of a chat server's frames are the answer."""
+"""The choices of a chat server's frames that are the answer."""
 
 import json
 
@@ -45,7 +45,7 @@ def asked(choice, *frames):
     ids=["counts up", "counts from 5", "counts each second", "1", "-1", "none", "0, then 1"],
 )
 def test_one_choice_a_frame_is_the_answer(choice, index, count, finish, ending):
-    """Whatever its index says; and the reason of the end is heard."""
+    """Whatever its index is; and its finish reason counts."""
     frames = [choice(index(n), f"{n},") for n in range(count)]
     if finish == "alone":
         frames.append(choice(index(count), finish="length"))
@@ -60,7 +60,7 @@ def test_one_choice_a_frame_is_the_answer(choice, index, count, finish, ending):
 @pytest.mark.parametrize("answers", [2, 3, 5])
 @pytest.mark.parametrize("opening", [True, False], ids=["with roles", "without roles"])
 def test_of_answers_in_turns_the_first_counts(choice, first, answers, opening):
-    """Several answers that nobody asked for come in turns: the one that spoke first is the answer."""
+    """When several answers that the request did not ask for alternate, the first one to have content counts."""
     order = [first, *(n for n in range(answers) if n != first)]
     turns = [choice(n, f"{n}{place}") for place in "abc" for n in order]
     ends = [choice(n, finish="stop" if n == first else "length") for n in reversed(order)]
@@ -71,7 +71,7 @@ def test_of_answers_in_turns_the_first_counts(choice, first, answers, opening):
 
 @BOTH
 def test_of_answers_one_after_another_the_first_counts(choice):
-    """What follows the first answer's end belongs to another."""
+    """Frames after the end of the first answer belong to another answer."""
     frames = [choice(0, "a"), choice(0, finish="length"), choice(1, "b"), choice(1, "c"), choice(1, finish="stop")]
     answer = asked(choice, *map(frame, frames), DONE)
     assert ("a", "length") == (answer.text, answer.finish_reason)
@@ -91,16 +91,16 @@ def test_of_answers_in_one_frame_the_first_counts(choice):
     assert ("abc", "length") == (answer.text, answer.finish_reason)
 
 
-def test_a_server_that_counts_is_heard_as_it_speaks():
-    """Once its way is known, each frame is a chunk at once."""
+def test_frames_with_counted_indices_are_emitted_at_once():
+    """Once the decoder knows that the server counts its frames up."""
     frames = [frame(chat(n, f"{n},")) for n in range(20)]
     with FakeServer(Reply([*frames, DONE])) as server:
         chunks = [chunk.text for chunk in OpenAI("m", base_url=server.url).stream("hi")]
     assert ["0,", "1,2,3,4,5,6,7,8,", *(f"{n}," for n in range(9, 20))] == chunks
 
 
-def test_calls_and_thoughts_have_counted_indices_too():
-    """They are held back and told in their order."""
+def test_calls_and_reasoning_may_have_counted_indices():
+    """They are held back, and emitted in their order."""
     call = {"id": "c", "function": {"name": "f", "arguments": "{}"}}
     deltas = [{"reasoning": "Hm"}, {"reasoning": "m."}, {"content": "So"}, {"tool_calls": [call]}, {}]
     choices = [{"index": n, "delta": delta, "finish_reason": None} for n, delta in enumerate(deltas)]

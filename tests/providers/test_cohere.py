@@ -1,8 +1,9 @@
-"""Cohere: the contract of a provider, its requests, and what its events become."""
+"""Cohere: the contract of a provider, the requests, and the decoding of the events."""
 
 import json
 
 import pytest
+from contracts import ProtocolContract
 from protocols import Cohere as Protocol
 from protocols import ToolCall, sse
 
@@ -22,61 +23,41 @@ from rxllm import (
     Usage,
 )
 from rxllm.errors import Interrupted, ProviderError
-from rxllm.testing import FakeServer, ProviderContract, Reply
-from rxllm.wire.http import Timeouts
+from rxllm.testing import FakeServer, Reply
 
 KEY = "sk-do-not-show-this-to-anybody"
 PROTOCOL = Protocol()
 PLAN = {"kind": "tool_plan"}
 
 
-def made(server, **settings):
-    """Cohere at this server, which it asks once."""
+def create_model(server, **settings):
+    """Return a model at this server, without retries."""
     url = server if isinstance(server, str) else server.url
     return Cohere("m", **{"base_url": url, "api_key": KEY, "max_retries": 0, **settings})
 
 
 def body_of(prompt, **parameters):
-    """What would be sent."""
-    return made("http://localhost")._body(rxllm.Request.ask(prompt, rxllm.Parameters(**parameters)))
+    """Return the body of the request."""
+    return create_model("http://localhost")._body(rxllm.Request.ask(prompt, rxllm.Parameters(**parameters)))
 
 
 @pytest.fixture
 def server():
-    """A local server, which is told what to answer."""
+    """A local server. Each test sets its replies."""
     with FakeServer() as server:
         yield server
 
 
-class TestContract(ProviderContract):
-    """What any provider must do."""
+class TestContract(ProtocolContract):
+    """The contract of every provider."""
 
     finishes = ("stop", "length", "content_filter", "tool_call")
     key = KEY
+    protocol = PROTOCOL
 
     def provider(self, url):
-        """Asks there."""
-        return made(url)
-
-    def impatient(self, url, seconds):
-        """Not for long."""
-        return made(url, timeout=Timeouts(first_chunk=seconds, idle=seconds))
-
-    def stream(self, text, *, usage=None, finish="stop"):
-        """Named events."""
-        return PROTOCOL.stream(text, usage=usage, finish=finish)
-
-    def whole(self, text, *, usage=None, finish="stop"):
-        """The document."""
-        return PROTOCOL.whole(text, usage=usage, finish=finish)
-
-    def error_body(self, status, message):
-        """A message and an id."""
-        return PROTOCOL.error_body(status, message)
-
-    def error_frame(self, message):
-        """The end of a message that failed."""
-        return PROTOCOL.error_frame(message)
+        """Return a model at this URL."""
+        return create_model(url)
 
 
 def event(kind, message=None, **fields):
@@ -86,7 +67,6 @@ def event(kind, message=None, **fields):
 
 
 CITATION = {"start": 0, "end": 3, "text": "Wet", "sources": [{"type": "document", "id": "d1"}], "content_index": 0}
-BILLED = {"billed_units": {"input_tokens": 7}}
 PLANNED = [
     event("message-start", {"role": "assistant", "content": []}, id="a1"),
     event("tool-plan-delta", {"tool_plan": "I will "}),
@@ -124,9 +104,9 @@ CITED = [
 
 
 def test_plan_and_parallel_calls(server):
-    """The plan is one thought; a call without arguments has an empty object; billed units stand in for tokens."""
+    """The plan is reasoning; a call without arguments has an empty object; billed units stand in for tokens."""
     server.reply(Reply(PLANNED))
-    answer = made(server).invoke("hi")
+    answer = create_model(server).invoke("hi")
     plan, *calls = answer.parts
     assert (ReasoningPart("I will look.", extra=PLAN), "cohere") == (plan, plan.provider)
     assert [ToolCallPart("c1", "now", "{}", 0), ToolCallPart("c2", "look", '{"at":"sea"}', 1)] == calls
@@ -135,8 +115,8 @@ def test_plan_and_parallel_calls(server):
     )  # fmt: skip
 
 
-def test_citations_are_heard_as_they_stream(server):
-    """They are of the text so far, in Cohere's form; the whole answer has the same; cached tokens are input."""
+def test_citations_are_emitted_as_they_stream(server):
+    """They belong to the text so far, in Cohere's form; the whole answer has the same ones."""
     message = {"content": [{"type": "text", "text": "Wet!"}], "citations": [CITATION]}
     usage = {"tokens": {"input_tokens": 9, "output_tokens": 4}, "cached_tokens": 5}
     whole = {"id": "a2", "message": message, "finish_reason": "COMPLETE", "usage": usage}
@@ -149,13 +129,13 @@ def test_citations_are_heard_as_they_stream(server):
         raw_finish_reason="COMPLETE",
         id="a2",
     )
-    assert [expected] * 2 == [made(server).invoke("hi", stream=stream) for stream in (True, False)]
+    assert [expected] * 2 == [create_model(server).invoke("hi", stream=stream) for stream in (True, False)]
 
 
 def test_answer_goes_back_as_it_came(server):
-    """Plan, calls, thoughts, texts and citations, each in its own field."""
+    """Plan, calls, reasoning, texts and citations, each in its own field."""
     server.reply(Reply(PLANNED), Reply(CITED))
-    planned, cited = made(server).batch(["a", "b"], max_concurrency=1)
+    planned, cited = create_model(server).batch(["a", "b"], max_concurrency=1)
     thinking = Message("assistant", [ReasoningPart("Hm", provider="cohere"), TextPart("Ah")])
     results = [ToolResultPart("c1", "noon"), ToolResultPart("c2", "No sea", outcome="error")]
     turns = body_of([("user", "hi"), planned, Message("tool", results), cited, ("user", "so?"), thinking])["messages"]
@@ -189,7 +169,7 @@ def test_what_another_vendor_made_is_left_out():
 
 
 def test_files_and_documents():
-    """Pictures of the user are URLs; text files in a result are documents; marks for a cache are not needed."""
+    """Pictures of the user are URLs; text files in a result are documents; a CachePoint is left out."""
     image = FilePart("image/png", b"\x01", detail="low")
     far = FilePart("image/png", url="https://example.org/a.png")
     report = FilePart("text/plain", "Wet é".encode(), name="r1", title="Report")
@@ -249,8 +229,8 @@ TOLD = {"type": "function", "function": TOOL}
         ({"extra": {"safety_mode": "OFF"}}, {"safety_mode": "OFF"}),
     ],
 )
-def test_parameters(parameters, expected):
-    """Each by Cohere's name for it."""
+def test_parameters_have_coheres_names(parameters, expected):
+    """Each goes by the name that the API has for it."""
     plain = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": True}
     assert {**plain, **expected} == body_of("hi", **parameters)
 
@@ -265,36 +245,36 @@ def test_parameters(parameters, expected):
         ("hi", {"tools": [TOOL], "response_format": "json"}, "not both"),
         ("hi", {"tools": [{"type": "web_search_20250305", "name": "w"}]}, "another provider"),
         ([Message("user", [FilePart("audio/wav", b"1")])], {}, "audio/wav"),
-        ([Message("user", [FilePart("image/png", file_id="f")])], {}, "keeps no file"),
+        ([Message("user", [FilePart("image/png", file_id="f")])], {}, "stores no files"),
         ([Message("tool", [ToolResultPart("c", [FilePart("image/png", b"1")])])], {}, "image/png"),
         ([Message("system", [FilePart("image/png", b"1")])], {}, "system"),
         ([Message("assistant", [FilePart("audio/wav", b"1")])], {}, "audio/wav"),
         ([Message("assistant")], {}, "at least one message"),
     ],
 )
-def test_what_cohere_cannot_do(prompt, parameters, sentence):
-    """It is refused before anything is sent."""
+def test_what_cohere_cannot_do_is_refused(prompt, parameters, sentence):
+    """Before anything is sent."""
     with pytest.raises(MisuseError, match=sentence):
         body_of(prompt, **parameters)
 
 
 @pytest.mark.parametrize("reason", ["ERROR", "TIMEOUT"])
-def test_answer_that_the_server_gave_up(server, reason):
-    """It is an error with what had arrived, streamed and whole."""
+def test_answer_that_the_server_broke_off_is_an_error(server, reason):
+    """With the partial answer, streamed and whole."""
     end = {"type": "message-end", "delta": {"finish_reason": reason, "error": "out of luck"}}
     whole = {"id": "a", "message": {"content": [{"type": "text", "text": "Hel"}]}, "finish_reason": reason}
     server.reply(Reply([*PROTOCOL.stream(["Hel"])[:3], sse(end)]), Reply.json(whole))
     for stream, said in (True, "out of luck"), (False, reason):
         with pytest.raises(ProviderError, match=said) as caught:
-            made(server).invoke("hi", stream=stream)
+            create_model(server).invoke("hi", stream=stream)
         assert ("Hel", True) == (caught.value.partial.text, caught.value.retryable)
 
 
-def test_stream_that_ends_before_its_message(server):
-    """It is interrupted, and what had arrived is kept."""
+def test_stream_without_its_end_is_interrupted(server):
+    """With the partial answer."""
     server.reply(Reply(PROTOCOL.stream(["Hel", "lo"])[:-1]))
     with pytest.raises(Interrupted) as caught:
-        made(server).invoke("hi")
+        create_model(server).invoke("hi")
     assert "Hello" == caught.value.partial.text
 
 
@@ -302,16 +282,24 @@ def test_reasoning_text_and_call_are_the_same_streamed_and_whole(server):
     """Thinking has the index of its block."""
     answer = {"reasoning": ["Let me", " see"], "text": ["I", "'ll look"], "tool_call": ToolCall()}
     server.reply(Reply(PROTOCOL.stream(**answer)), Reply.json(PROTOCOL.whole(**answer)))
-    streamed, whole = (made(server).invoke("hi", stream=stream) for stream in (True, False))
+    streamed, whole = (create_model(server).invoke("hi", stream=stream) for stream in (True, False))
     assert streamed == whole
     assert ("Let me see", "I'll look") == (whole.reasoning, whole.text)
     assert {"city": "Paris"} == json.loads(whole.tool_calls[0].arguments)
 
 
 def test_log_probabilities(server):
-    """They come with their text, and are asked for by an extra field."""
+    """They arrive with their text; a field of `extra` requests them."""
     item = {"text": "Hi", "token_ids": [1], "logprobs": [-0.5]}
     stream = PROTOCOL.stream(["Hi"])
     stream[2] = event("content-delta", {"content": {"text": "Hi"}}, index=1, logprobs=item)
     server.reply(Reply(stream))
-    assert {"content": [item]} == made(server).invoke("hi", extra={"logprobs": True}).logprobs
+    assert {"content": [item]} == create_model(server).invoke("hi", extra={"logprobs": True}).logprobs
+
+
+def test_missing_key_is_a_sentence_before_anything_is_sent(monkeypatch):
+    """At Cohere's own address; another server may need none."""
+    monkeypatch.delenv("CO_API_KEY", raising=False)
+    with pytest.raises(MisuseError, match="set CO_API_KEY"):
+        Cohere("command-a").preview("hi")
+    assert "authorization" not in Cohere("m", base_url="http://127.0.0.1:1").preview("hi").headers

@@ -2,34 +2,47 @@
 
 import attrs
 import pytest
+from protocols import sse
 
 import rxllm
-from rxllm import FilePart, Message, MisuseError, OpenAI, ToolCallPart, ToolResultPart
-from rxllm.providers.compatible import HOUSES, House
+from rxllm import (
+    FilePart,
+    Message,
+    MisuseError,
+    OpenAI,
+    ReasoningPart,
+    RefusalPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+    ToolSpec,
+)
+from rxllm.providers.compatible import SERVERS, Server
+from rxllm.testing import FakeServer, Reply
 from rxllm.values.request import Request
 
 SCHEMA = {"type": "object", "properties": {}}
-PDF = FilePart("application/pdf", b"x")
 TOOL = {"name": "now", "parameters": SCHEMA}
+STRICT = ToolSpec("now", parameters=SCHEMA, strict=True)
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
     """No key and no address but those that a test sets; registered rows are forgotten."""
-    for house in HOUSES.values():
-        for variable in house.keys:
+    for server in SERVERS.values():
+        for variable in server.keys:
             monkeypatch.delenv(variable, raising=False)
     for variable in ("OPENAI_BASE_URL", "AZURE_OPENAI_ENDPOINT"):
         monkeypatch.delenv(variable, raising=False)
-    before = dict(HOUSES)
+    before = dict(SERVERS)
     yield
-    HOUSES.clear()
-    HOUSES.update(before)
+    SERVERS.clear()
+    SERVERS.update(before)
 
 
-def body_of(house, prompt="hi", **parameters):
-    """What is sent to it by chat."""
-    llm = OpenAI("m", house=house, api="chat", base_url="http://localhost:1/v1")
+def body_of(server, prompt="hi", **parameters):
+    """Requests of the chat protocol."""
+    llm = OpenAI("m", server=server, api="chat", base_url="http://localhost:1/v1")
     return llm._body(Request(prompt=Request.ask(prompt).prompt, **parameters))
 
 
@@ -44,8 +57,8 @@ def body_of(house, prompt="hi", **parameters):
         ("azure", "https://mine.openai.azure.com/openai/v1", "AZURE_OPENAI_API_KEY", {"api-key": "k"}),
     ],
 )
-def test_a_house_is_found_by_its_name(name, url, variable, header, monkeypatch):
-    """Its address and its key's variable are known."""
+def test_a_server_is_found_by_its_name(name, url, variable, header, monkeypatch):
+    """Its row has its address, its key variable and its header."""
     monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", "https://mine.openai.azure.com/")
     monkeypatch.setenv(variable, "k")
     llm = rxllm.model(f"{name}:some/model:free")
@@ -57,21 +70,21 @@ def test_a_house_is_found_by_its_name(name, url, variable, header, monkeypatch):
     )
 
 
-def test_a_key_of_openai_goes_to_no_house_that_was_named(monkeypatch):
-    """The missing key is a sentence with the house's own variable."""
+def test_named_server_does_not_get_the_key_of_openai(monkeypatch):
+    """Without its own key, a sentence names its own variable."""
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     with pytest.raises(MisuseError, match=r"There is no key for api\.groq\.com: set GROQ_API_KEY"):
         rxllm.model("groq:m").invoke("hi")
 
 
-def test_a_missing_address_is_told_by_its_variable():
-    """Azure's address is each customer's own."""
-    with pytest.raises(MisuseError, match="address of azure is not known: set AZURE_OPENAI_ENDPOINT"):
+def test_missing_address_is_refused_with_its_variable():
+    """Each customer of Azure has another address."""
+    with pytest.raises(MisuseError, match=r"address of azure is unknown\. Set AZURE_OPENAI_ENDPOINT"):
         rxllm.model("azure:m", api_key="k").invoke("hi")
 
 
 @pytest.mark.parametrize(
-    ("house", "model", "field"),
+    ("server", "model", "field"),
     [
         ("azure", "gpt-5", "max_completion_tokens"),
         ("azure", "Mistral-Large", "max_tokens"),
@@ -81,41 +94,150 @@ def test_a_missing_address_is_told_by_its_variable():
         ("ollama", "m", "max_tokens"),
     ],
 )
-def test_the_limit_has_the_name_that_the_house_knows(house, model, field):
+def test_the_limit_has_the_name_that_the_server_knows(server, model, field):
     """Azure and OpenAI refuse the older name for models that reason."""
-    assert 9 == body_of(house, model=model, max_tokens=9)[field]
+    assert 9 == body_of(server, model=model, max_tokens=9)[field]
 
 
-def test_effort_seed_and_choice_have_the_words_of_the_house():
-    """They are data of the row."""
+def test_effort_seed_and_choice_have_the_words_of_the_server():
+    """The row of the server has them."""
     assert {"effort": "low"} == body_of("openrouter", effort="low")["reasoning"]
     assert "low" == body_of("groq", effort="low")["reasoning_effort"]
     assert "reasoning" not in body_of("openrouter")
     assert 3 == body_of("mistral", seed=3)["random_seed"]
     assert "any" == body_of("mistral", tools=[TOOL], tool_choice="required")["tool_choice"]
     assert "tool_choice" not in body_of("ollama", tools=[TOOL], tool_choice="auto")
+    assert "required" == body_of("lmstudio", tools=[TOOL], tool_choice="now")["tool_choice"]  # the only tool
 
 
 @pytest.mark.parametrize(
-    ("house", "asked", "sentence"),
+    ("server", "asked", "sentence"),
     [
-        ("perplexity", {"tools": [TOOL]}, "perplexity has no tools"),
-        ("perplexity", {"stop_sequences": ["END"]}, "perplexity has no stop_sequences"),
-        ("perplexity", {"seed": 1}, "perplexity has no seed"),
-        ("deepseek", {"response_format": SCHEMA}, "deepseek has no JSON schema .*'json' works"),
-        ("ollama", {"tools": [TOOL], "tool_choice": "now"}, "ollama has no tool_choice"),
-        ("moonshot", {"tools": [TOOL], "tool_choice": "required"}, "moonshot has no tool_choice that forces"),
+        ("perplexity", {"tools": [TOOL]}, "perplexity does not support tools"),
+        ("perplexity", {"stop_sequences": ["END"]}, "perplexity does not support stop_sequences"),
+        ("perplexity", {"seed": 1}, "perplexity does not support seed"),
+        ("deepseek", {"response_format": SCHEMA}, "deepseek does not support a JSON schema .*'json' works"),
+        ("ollama", {"tools": [TOOL], "tool_choice": "now"}, "ollama does not support tool_choice"),
+        ("moonshot", {"tools": [TOOL], "tool_choice": "required"}, "moonshot does not support the tool_choice 'requ"),
+        ("moonshot", {"tools": [TOOL], "tool_choice": "now"}, "moonshot does not support a tool_choice that forces"),
+        ("zai", {"tools": [TOOL], "tool_choice": "now"}, "zai does not support tool_choice"),
+        ("zai", {"seed": 1}, "zai does not support seed"),
+        ("zai", {"stop_sequences": ["a", "b"]}, r"zai takes 1 stop sequence, not 2\. .*rxllm\.stop_at"),
+        ("openai", {"stop_sequences": ["END"] * 5}, "openai takes 4 stop sequences, not 5"),
+        ("zai", {"response_format": SCHEMA}, "zai does not support a JSON schema"),
+        ("zai", {"tools": [STRICT]}, "zai does not support strict tools"),
+        ("xai", {"tools": [STRICT]}, "xai does not support strict tools"),
+        (
+            "xai",
+            {"model": "grok-4.1-fast-reasoning", "stop_sequences": ["END"]},
+            r"has no stop .*rxllm\.stop_at",
+        ),
+        ("lmstudio", {"response_format": "json"}, r"lmstudio does not support response_format='json' \(a JSON schema"),
+        ("perplexity", {"response_format": "json"}, "perplexity does not support response_format='json'"),
+        ("fireworks", {"tools": [TOOL], "response_format": "json"}, "fireworks does not support tools together with a"),
+        ("fireworks", {"effort": "max"}, "fireworks knows the efforts none, low, medium, high, not 'max'"),
+        ("deepseek", {"tools": [TOOL], "tool_choice": "required"}, "call while the model thinks .*effort='none' works"),
+        (
+            "lmstudio",
+            {"tools": [TOOL, ToolSpec("then", parameters=SCHEMA)], "tool_choice": "now"},
+            "lmstudio does not support a tool_choice that forces a certain tool",
+        ),
         (
             "alibaba",
             {"prompt": [Message("user", [FilePart("application/pdf", b"x")])]},
-            "alibaba has no place for files",
+            "alibaba does not support files",
+        ),
+        (
+            "perplexity",
+            {"prompt": [Message("user", [FilePart("application/pdf", b"x")])]},
+            "perplexity does not support files",
         ),
     ],
 )
-def test_what_a_house_lacks_is_refused(house, asked, sentence):
-    """Before it is sent."""
+def test_what_a_server_lacks_is_refused(server, asked, sentence):
+    """Before anything is sent."""
     with pytest.raises(MisuseError, match=sentence):
-        body_of(house, **asked)
+        body_of(server, **asked)
+
+
+@pytest.mark.parametrize(
+    ("server", "asked"),
+    [
+        ("xai", {"model": "grok-4-fast-non-reasoning", "stop_sequences": ["END"]}),
+        ("xai", {"model": "grok-3", "stop_sequences": ["END"]}),
+        ("xai", {"tools": [ToolSpec("now", parameters=SCHEMA)]}),
+        ("deepseek", {"tools": [TOOL], "tool_choice": "required", "effort": "none"}),
+        ("deepseek", {"tools": [TOOL], "tool_choice": "required", "extra": {"thinking": {"type": "disabled"}}}),
+        ("deepseek", {"tools": [TOOL], "tool_choice": "none"}),
+        ("alibaba", {"tools": [TOOL], "tool_choice": "required"}),
+        ("zai", {"stop_sequences": ["END"]}),
+        ("fireworks", {"response_format": "json"}),
+        ("lmstudio", {"response_format": SCHEMA}),
+    ],
+)
+def test_what_a_server_supports_is_sent(server, asked):
+    """The rows refuse nothing else."""
+    assert body_of(server, **asked)
+
+
+def test_reasoning_is_switched_off_in_the_word_of_the_server():
+    """Other efforts go into the usual field."""
+    for server in "deepseek", "zai":
+        off, high = body_of(server, effort="none"), body_of(server, effort="high")
+        assert ({"type": "disabled"}, "reasoning_effort" in off) == (off["thinking"], False)
+        assert ("high", "thinking" in high) == (high["reasoning_effort"], False)
+    assert body_of("alibaba", effort="none")["enable_thinking"] is False
+    assert "low" == body_of("alibaba", effort="low")["reasoning_effort"]
+
+
+def test_a_server_without_a_tool_choice_is_not_offered_tools_that_may_not_be_called():
+    """Such a server would call them."""
+    for server in "zai", "ollama":
+        assert "tools" not in body_of(server, tools=[TOOL], tool_choice="none")
+        assert "tools" in body_of(server, tools=[TOOL])
+    assert "none" == body_of("groq", tools=[TOOL], tool_choice="none")["tool_choice"]
+
+
+@pytest.mark.parametrize(
+    ("server", "field"),
+    [
+        ("groq", "reasoning"),
+        ("cerebras", "reasoning"),
+        ("openrouter", "reasoning"),
+        ("deepseek", "reasoning_content"),
+        ("moonshot", "reasoning_content"),
+        ("zai", "reasoning_content"),
+    ],
+)
+@pytest.mark.parametrize("received", ["reasoning", "reasoning_content"])
+def test_reasoning_goes_back_in_the_field_that_the_server_reads(server, field, received):
+    """Groq refuses reasoning_content, DeepSeek wants it back; no server gets another's."""
+    deltas = {received: "Hm."}, {"content": "Tea."}
+    stream = b"".join(sse({"choices": [{"delta": delta}]}) for delta in deltas)
+    with FakeServer(Reply(stream + b"data: [DONE]\n\n")) as fake:
+        answer = OpenAI("m", server=server, base_url=fake.url, api_key="k").invoke("hi")
+    assert "Hm." == answer.reasoning
+    talk = [("user", "hi"), answer, ("user", "more")]
+    sent = body_of(server, talk)["messages"][1]
+    assert ("Hm.", {"role", "content", field}) == (sent[field], sent.keys())
+    assert {"role", "content"} == body_of("vllm", talk)["messages"][1].keys()
+
+
+def test_names_of_authors_are_left_out_where_the_server_refuses_them():
+    """Other servers get them."""
+    prompt = [Message("user", "hi", name="Ann")]
+    assert {"role": "user", "content": "hi"} == body_of("xai", prompt)["messages"][0]
+    assert {"role": "user", "content": "hi"} == body_of("zai", prompt)["messages"][0]
+    assert "Ann" == body_of("groq", prompt)["messages"][0]["name"]
+
+
+def test_alibaba_takes_audio_as_a_data_uri():
+    """Without a media type; OpenAI takes the base64 alone."""
+    prompt = [Message("user", [FilePart("audio/mpeg", b"abc"), "What is said?"])]
+    sound, text = body_of("alibaba", prompt)["messages"][0]["content"]
+    assert {"type": "input_audio", "input_audio": {"data": "data:;base64,YWJj", "format": "mp3"}} == sound
+    assert {"type": "text", "text": "What is said?"} == text
+    assert "YWJj" == body_of("vllm", prompt)["messages"][0]["content"][0]["input_audio"]["data"]
 
 
 def test_mistral_takes_short_ids_and_names_of_results():
@@ -127,15 +249,69 @@ def test_mistral_takes_short_ids_and_names_of_results():
     assert (9, True, "now") == (len(identity), identity.isalnum(), told["name"])
 
 
-def test_a_house_without_nulls_gets_none():
-    """Groq refuses null as the content of a message that calls tools."""
+def test_mistral_is_sent_nothing_that_it_does_not_know():
+    """Its API answers 422 to every unknown field: https://github.com/yetone/avante.nvim/issues/2347."""
+    sent = body_of(
+        "mistral", [Message("user", "hi", name="Ada"), Message("assistant", [RefusalPart("No.")], name="Bob")]
+    )
+    assert "stream_options" not in sent
+    assert [{"role": "user", "content": "hi"}, {"role": "assistant", "content": [{"type": "text", "text": "No."}]}] == (
+        sent["messages"]
+    )
+
+
+def test_mistral_gets_files_in_its_own_form():
+    """Documents are URLs, sound is bare base64."""
+    files = [
+        FilePart("application/pdf", b"%PDF", name="a.pdf"),
+        FilePart("application/pdf", url="https://example.com/a.pdf", name="a.pdf"),
+        FilePart("application/pdf", file_id="file-1"),
+        FilePart("audio/wav", b"RIFF"),
+    ]
+    assert [
+        {"type": "document_url", "document_url": "data:application/pdf;base64,JVBERg==", "document_name": "a.pdf"},
+        {"type": "document_url", "document_url": "https://example.com/a.pdf", "document_name": "a.pdf"},
+        {"type": "file", "file_id": "file-1"},
+        {"type": "input_audio", "input_audio": "UklGRg=="},
+    ] == body_of("mistral", [Message("user", files)])["messages"][0]["content"]
+
+
+def test_mistral_gets_its_reasoning_back_among_the_texts():
+    """Streamed or whole, with the signature; no other server gets it."""
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}], "signature": "sig"}
+    message = {"role": "assistant", "content": [thought, {"type": "text", "text": "Hello."}]}
+    document = {"id": "a", "model": "m", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+    pieces = [{**thought, "signature": None}, {**thought, "thinking": []}, {"type": "text", "text": "Hello."}]
+    frames = [{"id": "a", "choices": [{"index": 0, "delta": {"content": [piece]}}]} for piece in pieces]
+    frames.append({"id": "a", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
+    with FakeServer(Reply.json(document), Reply([*map(sse, frames), sse("[DONE]")])) as server:
+        llm = OpenAI("m", server="mistral", base_url=server.url, api_key="k")
+        answers = [llm.invoke("hi", stream=False), llm.invoke("hi")]
+    for answer in answers:
+        assert (ReasoningPart("Hm.", "sig"), TextPart("Hello.")) == answer.parts
+        history = [("user", "hi"), answer, ("user", "more")]
+        assert message == llm.preview(history).json["messages"][1]
+        assert "Hm." not in str(OpenAI("m", server="deepseek", api_key="k").preview(history).json)
+
+
+def test_outcome_of_a_result_with_an_image_is_sent_as_text():
+    """The protocol has no field for it."""
+    call = Message("assistant", [ToolCallPart("call_1", "look", "{}")])
+    result = Message("tool", [ToolResultPart("call_1", [FilePart("image/png", b"x")], "error")])
+    told = body_of("openrouter", [("user", "hi"), call, result])["messages"][2]["content"]
+    assert {"type": "text", "text": "Error:"} == told[0]
+    assert "image_url" == told[1]["type"]
+
+
+def test_groq_gets_no_null_content():
+    """It refuses null as the content of a message with tool calls."""
     call = Message("assistant", [ToolCallPart("call_1", "now", "{}")])
     assert "content" not in body_of("groq", [("user", "hi"), call])["messages"][1]
     assert body_of("xai", [("user", "hi"), call])["messages"][1]["content"] is None
 
 
 def test_a_program_adds_a_row_in_one_line(monkeypatch):
-    """It is found by its name, and by its host."""
+    """`model` finds it by its name and by its host."""
     rxllm.register_provider("mine", "https://llm.example.com/v1", "MINE_API_KEY", limit="max_completion_tokens")
     monkeypatch.setenv("MINE_API_KEY", "k")
     llm = rxllm.model("mine:m", max_tokens=5)
@@ -148,31 +324,32 @@ def test_a_program_adds_a_row_in_one_line(monkeypatch):
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        (("groq", "https://x.example/v1"), "There is a provider 'groq' already"),
-        (("Mine!", "https://x.example/v1"), "A provider's name is in lower case"),
+        (("groq", "https://x.example/v1"), "There already is a provider 'groq'"),
+        (("Mine!", "https://x.example/v1"), "A provider's name must be in lower case"),
     ],
 )
-def test_a_bad_row_is_refused(given, sentence):
-    """A shipped row is not replaced."""
+def test_bad_row_is_refused(given, sentence):
+    """A program cannot replace a row of rxllm."""
     with pytest.raises(MisuseError, match=sentence):
         rxllm.register_provider(*given)
 
 
-def test_a_misspelt_quirk_is_refused():
-    """It is named."""
+def test_misspelt_quirk_is_refused():
+    """The sentence names it."""
     with pytest.raises(MisuseError, match="limits"):
         rxllm.register_provider("mine", "https://x.example/v1", limits="max_tokens")
 
 
-def test_a_misspelt_house_names_the_nearest():
-    """Of the constructor, too."""
+def test_misspelt_server_is_refused_with_the_nearest_name():
+    """In `model` and in the constructor."""
     with pytest.raises(MisuseError, match="Did you mean groq"):
-        OpenAI("m", house="grok")
+        OpenAI("m", server="grok")
     with pytest.raises(MisuseError, match="Did you mean deepseek:x"):
         rxllm.model("deepsek:x")
 
 
 def test_every_row_is_whole():
-    """Each has a name, an address and the fields of a House."""
-    assert all(isinstance(house, House) and name == house.name and house.base_url for name, house in HOUSES.items())
-    assert attrs.evolve(HOUSES["groq"]) == HOUSES["groq"]
+    """Each has a name, an address and valid fields."""
+    assert all(isinstance(server, Server) and server.base_url for server in SERVERS.values())
+    assert [*SERVERS] == [server.name for server in SERVERS.values()]
+    assert attrs.evolve(SERVERS["groq"]) == SERVERS["groq"]

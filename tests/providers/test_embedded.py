@@ -54,7 +54,7 @@ async def test_different_seeds_give_different_answers():
 
 
 async def test_without_a_seed_answers_differ():
-    """Nobody asked for the same, so ids are never the same, and the texts seldom."""
+    """No two ids are equal, and texts seldom are."""
     answers = [await answer_of(WATER) for _ in range(20)]
     assert len(answers) == len({answer.id for answer in answers})
     assert len({answer.text for answer in answers}) > 1
@@ -108,7 +108,7 @@ async def test_a_narrow_choice_gives_fewer_answers():
 
 @pytest.mark.parametrize("limit", [1, 2, 7, 12])
 async def test_max_tokens_is_exact(limit):
-    """An answer cut short has exactly so many tokens, is a beginning of the whole one, and says why it ended."""
+    """A cut answer has exactly that many tokens, is a beginning of the whole one, and has the finish reason length."""
     whole = await tokens_of(WATER, seed=2)
     cut = await chunks_of(WATER, seed=2, max_tokens=limit)
     assert whole[:limit] == [chunk.text for chunk in cut if chunk.text]
@@ -117,14 +117,14 @@ async def test_max_tokens_is_exact(limit):
 
 
 async def test_an_answer_is_at_most_128_tokens_unless_asked():
-    """The default limit holds for all, and answers usually end by themselves before it."""
+    """That is the default limit; most answers end before it."""
     answers = [await answer_of(WATER, seed=seed, temperature=1) for seed in range(60)]
     assert max(answer.usage.output_tokens for answer in answers) <= 128
     assert sum(answer.finish_reason == "stop" for answer in answers) > 50
 
 
 async def test_usage_counts_the_tokens():
-    """Output tokens are the pieces that came; input tokens are counted in the same way, files and blanks not at all."""
+    """Output tokens are the emitted pieces; input tokens are counted in the same way, without files and spaces."""
     words_and_marks = ["Two", " fish", ",", "\n", "please", "!"]
     chunks = await chunks_of("".join(words_and_marks), seed=1)
     usage = chunks[-1].usage
@@ -141,8 +141,8 @@ async def test_a_token_is_a_word_a_mark_or_the_end_of_a_line():
     assert "".join(tokens) == await text_of(WATER, temperature=0, max_tokens=6)
 
 
-async def test_the_first_chunk_says_who_answers_and_the_last_why_it_ended():
-    """Facts come once: model and id first, with the first text; the reason and the usage last."""
+async def test_first_chunk_has_model_and_id_and_the_last_the_finish_reason():
+    """Each fact comes once; the usage comes last."""
     first, *middle, last = await chunks_of(WATER, seed=1)
     assert first.text
     assert f"{first.model}-{int(first.id[-16:], 16):016x}" == first.id
@@ -180,7 +180,7 @@ async def test_the_text_never_contains_a_stop_sequence(stop_sequences, seed):
 
 
 async def test_the_stop_sequence_that_begins_first_ends_the_answer():
-    """Although another, inside of it, is there before it is."""
+    """Although another one, within it, is complete earlier."""
     text = await text_of(WATER, seed=1)
     around = text[8:40]
     inside = next(text[at : at + 3] for at in range(9, 30) if text.index(text[at : at + 3]) == at)
@@ -188,8 +188,8 @@ async def test_the_stop_sequence_that_begins_first_ends_the_answer():
     assert text[: text.index(inside)] == await text_of(WATER, seed=1, stop_sequences=[inside, around + "#"])
 
 
-async def test_what_only_began_like_a_stop_sequence_is_not_lost():
-    """Text held back comes when the answer ends, by itself or by its limit."""
+async def test_held_text_is_emitted_when_no_stop_sequence_follows():
+    """At the end of the answer, or at its limit."""
     whole = await text_of(WATER, seed=1)
     cut = await text_of(WATER, seed=1, max_tokens=5)
     assert whole == await text_of(WATER, seed=1, stop_sequences=[whole[-6:] + "and more"])

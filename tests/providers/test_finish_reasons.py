@@ -1,14 +1,15 @@
 """Why an answer ended, in every protocol, streamed and whole."""
 
 import pytest
-from protocols import PROTOCOLS
+from models import made
+from protocols import EVERY
 
-from rxllm import Anthropic, OpenAI, ProviderError
+from rxllm import ProviderError
 from rxllm.testing import FakeServer, Reply
-from rxllm.values.message import is_whole
+from rxllm.values.vocabulary import is_whole
 
 BOTH = pytest.mark.parametrize("stream", [True, False])
-EACH = pytest.mark.parametrize("protocol", PROTOCOLS, ids=lambda protocol: protocol.name)
+EACH = pytest.mark.parametrize("protocol", EVERY, ids=lambda protocol: protocol.name)
 
 STOPS = ["stop", "STOP", "end_turn", "eos", "eos_token", "stop_sequence", "COMPLETE"]
 LENGTHS = ["length", "max_tokens", "MAX_TOKENS", "model_length", "model_context_window_exceeded"]
@@ -23,11 +24,7 @@ def asked(protocol, finish, *, stream):
         Reply(protocol.stream(["Hel"], finish=finish)) if stream else Reply.json(protocol.whole(["Hel"], finish=finish))
     )
     with FakeServer(reply) as server:
-        if protocol.name == "messages":
-            llm = Anthropic("m", base_url=server.url, max_retries=0)
-        else:
-            llm = OpenAI("m", base_url=server.url + "/v1", api=protocol.name, max_retries=0)
-        return llm.invoke("hi", stream=stream)
+        return made(protocol, server.url).invoke("hi", stream=stream)
 
 
 @BOTH
@@ -42,7 +39,7 @@ def asked(protocol, finish, *, stream):
     ],
 )
 def test_words_of_all_vendors_mean_the_same_in_every_protocol(protocol, raw, reason, stream):
-    """A known word has our reason, an unknown one is ``other``; the server's word is kept."""
+    """A known word has a finish reason, an unknown one is ``other``; the raw word is kept."""
     answer = asked(protocol, raw, stream=stream)
     raw = protocol.finishes.get(raw, raw)
     assert ("Hel", reason, raw) == (answer.text, answer.finish_reason, answer.raw_finish_reason)
@@ -52,7 +49,7 @@ def test_words_of_all_vendors_mean_the_same_in_every_protocol(protocol, raw, rea
 @EACH
 @pytest.mark.parametrize("raw", [5, 1.5, True])
 def test_a_reason_that_is_not_text_is_an_unknown_one(protocol, raw, stream):
-    """The answer is not taken for a whole one."""
+    """It does not make the answer whole."""
     answer = asked(protocol, raw, stream=stream)
     assert ("Hel", "other", repr(raw)) == (answer.text, answer.finish_reason, answer.raw_finish_reason)
 
@@ -60,8 +57,8 @@ def test_a_reason_that_is_not_text_is_an_unknown_one(protocol, raw, stream):
 @BOTH
 @EACH
 @pytest.mark.parametrize("raw", FAILURES)
-def test_an_answer_that_the_server_gave_up_is_an_error(protocol, raw, stream):
-    """The error tells the reason; its partial has what came, and why it ended."""
+def test_answer_that_the_server_broke_off_is_an_error(protocol, raw, stream):
+    """The error names the reason; its partial has the content and the finish reason."""
     with pytest.raises(ProviderError, match="failed in the middle of its answer") as caught:
         asked(protocol, raw, stream=stream)
     partial = caught.value.partial
@@ -85,6 +82,6 @@ def test_an_answer_that_the_server_gave_up_is_an_error(protocol, raw, stream):
         ("other", False),
     ],
 )
-def test_only_an_answer_that_ended_as_meant_is_whole(reason, whole):
-    """A model that gives no reason ends as it means to."""
+def test_cached_keeps_whole_answers_only(reason, whole):
+    """A model of the program that gives no finish reason ends normally."""
     assert whole == is_whole(reason)

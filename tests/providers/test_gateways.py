@@ -1,4 +1,4 @@
-"""What gateways and lesser servers send and the vendors do not: read all the same, however it is cut."""
+"""Deviations of gateways and small servers from the vendors' protocols: they are read, however the stream is cut."""
 
 import json
 
@@ -93,8 +93,8 @@ SIZES = pytest.mark.parametrize("size", [1, 7, 2**20])
         ),
     ],
 )
-def test_a_text(frames, text, size):
-    """It is what a reader of the first answer would have."""
+def test_text_of_a_deviating_stream_is_read(frames, text, size):
+    """It is the text of the first answer."""
     answer = asked([*frames, DONE], size)
     assert text == answer.text
     assert answer.raw_finish_reason in ("stop", None)
@@ -137,7 +137,7 @@ def test_a_text(frames, text, size):
         ),
     ],
 )
-def test_calls(frames, calls, size):
+def test_calls_of_a_deviating_stream_are_read(frames, calls, size):
     """Each is a call of its own, and none is made up."""
     answer = asked([*frames, CALLED, DONE], size)
     assert calls == [(call.id, call.name, call.arguments) for call in answer.tool_calls]
@@ -156,8 +156,8 @@ def test_calls(frames, calls, size):
         b"event: error\n" + sse({"what": "boom"}),
     ],
 )
-def test_an_error_in_a_form_of_its_own(frame, size):
-    """A marker of the end after it does not make half an answer whole."""
+def test_error_in_a_deviating_form_is_raised(frame, size):
+    """An end marker after it does not make half an answer whole."""
     with pytest.raises(ProviderError, match="boom") as caught:
         asked([said({"content": "Hel"}), frame, DONE], size)
     assert "Hel" == caught.value.partial.text
@@ -180,7 +180,7 @@ def test_an_error_in_a_form_of_its_own(frame, size):
         ),
     ],
 )
-def test_a_whole_answer(document, expected):
+def test_deviating_whole_answer_is_read(document, expected):
     """It is whole, too."""
     answer = asked([json.dumps(document).encode()], 2**20, stream=False)
     assert expected == (answer.text, answer.finish_reason, answer.raw_finish_reason)
@@ -208,27 +208,27 @@ CLAUDE = [f"event: {event['type']}\n".encode() + sse(event) for event in CLAUDE]
     ],
     ids=["DONE after the end", "DONE instead of the end", "an error after the end", "a ping of text"],
 )
-def test_messages(frames, size):
-    """What comes after the end takes nothing away, and it has another name at some."""
+def test_deviating_stream_of_messages_is_read(frames, size):
+    """Frames after the end take nothing away; some gateways name the end otherwise."""
     assert "Hello" == asked(frames, size, Anthropic).text
 
 
 @SIZES
-def test_messages_that_say_done_too_early(size):
-    """Without a stop_reason that is a cut."""
+def test_messages_without_a_stop_reason_are_interrupted(size):
+    """Although [DONE] came."""
     with pytest.raises(Interrupted):
         asked([*CLAUDE[:-2], DONE], size, Anthropic)
 
 
 @SIZES
-def test_messages_with_an_error_in_a_form_of_its_own(size):
-    """Its event says that it is one."""
+def test_error_in_a_deviating_stream_of_messages_is_raised(size):
+    """The name of its event says that it is an error."""
     with pytest.raises(ProviderError, match="boom"):
         asked([*CLAUDE[:3], b"event: error\n" + sse({"message": "boom"})], size, Anthropic)
 
 
-def test_messages_that_fail_at_once_tell_what_they_took():
-    """The start has counted what was asked; to ask again is free to do so."""
+def test_messages_that_fail_at_once_keep_their_usage():
+    """message_start has counted the input; another attempt may still be sent."""
     failing = [CLAUDE[0], b"event: error\n" + sse({"type": "error", "error": {"type": "overloaded_error"}})]
     with FakeServer(Reply(failing), Reply(failing), Reply(CLAUDE)) as server:
         llm = Anthropic("m", base_url=server.url, api_key="none", max_retries=0)

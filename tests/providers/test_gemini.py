@@ -1,4 +1,4 @@
-"""Gemini's protocol: what is sent, what is made of the responses, and conversations that a strict server accepts."""
+"""Gemini's protocol: the requests, the decoding of the responses, and conversations for a strict server."""
 
 import base64
 import json
@@ -39,7 +39,7 @@ def environment(monkeypatch):
 
 @pytest.fixture
 def server():
-    """A local server, which is told what to answer."""
+    """A local server. Each test sets its replies."""
     with FakeServer() as server:
         yield server
 
@@ -100,18 +100,18 @@ def test_parameters_have_gemini_names():
 
 
 def test_extra_fields_are_united_with_the_settings():
-    """An object in extra adds to the object that is sent, at any depth, and wins where both say something."""
+    """An object in extra is merged into the request at any depth, and its fields win."""
     extra = {"generationConfig": {"topK": 3, "thinkingConfig": {"includeThoughts": False}}, "cachedContent": "c/1"}
     body = body_of(temperature=0, top_k=7, effort="low", extra=extra)
     thinking = {"thinkingLevel": "low", "includeThoughts": False}
     assert {"temperature": 0, "topK": 3, "thinkingConfig": thinking} == body["generationConfig"]
     assert "c/1" == body["cachedContent"]
-    with pytest.raises(MisuseError, match="candidateCount asks for several answers"):
+    with pytest.raises(MisuseError, match="candidateCount requests several answers"):
         body_of(extra={"generationConfig": {"candidateCount": 2}})
 
 
 def test_tools_go_into_one_entry_with_their_json_schemas():
-    """Definitions of Gemini's own tools follow as they are; those of other vendors are refused."""
+    """Gemini's own tools follow unchanged; those of other vendors are refused."""
     search = {"googleSearch": {}}
     tools = [ToolSpec("weather", "Tells it", SCHEMA), search, {"name": "now", "input_schema": {"type": "object"}}]
     functions = [
@@ -135,12 +135,12 @@ def test_tools_go_into_one_entry_with_their_json_schemas():
     ],
 )
 def test_tool_choice_becomes_a_mode(choice, config):
-    """Neutral choices are translated; a dict in Gemini's own form is sent as it is."""
+    """Neutral choices are translated; a dict in Gemini's own form is sent unchanged."""
     assert {"functionCallingConfig": config} == body_of(tools=[ToolSpec("weather")], tool_choice=choice)["toolConfig"]
 
 
 def test_strict_tools_have_their_arguments_validated():
-    """The model is free to call none; a mode that validates anyway stays."""
+    """The model may call none; a mode that validates anyway stays."""
     tools = [ToolSpec("weather", strict=True)]
     assert "VALIDATED" == body_of(tools=tools)["toolConfig"]["functionCallingConfig"]["mode"]
     assert "ANY" == body_of(tools=tools, tool_choice="required")["toolConfig"]["functionCallingConfig"]["mode"]
@@ -174,15 +174,18 @@ def test_effort_becomes_a_level_or_a_budget(model, effort, thinking):
     ("parameters", "sentence"),
     [
         ({"effort": "max"}, "know the efforts none, minimal, low, medium, high, not 'max'"),
-        ({"effort": "none"}, "always thinks: effort='minimal' comes nearest"),
+        ({"effort": "none"}, "always thinks, so it has no effort 'none'"),
         ({"effort": "none", "model": "gemini-2.5-pro"}, "always thinks"),
-        ({"parallel_tool_calls": False}, "leave out parallel_tool_calls"),
+        ({"parallel_tool_calls": False}, "Leave out parallel_tool_calls"),
         ({"tool_choice": {"type": "tool", "name": "a", "disable_parallel_tool_use": True}}, "only another provider"),
         ({"response_format": {"type": "json_schema", "x": 1}}, "only another provider knows"),
-        ({"prompt": [("system", "Be brief.")]}, "at least one message that is not the system's"),
+        ({"prompt": [("system", "Be brief.")]}, "at least one message with content that is not the system's"),
         ({"prompt": [Message("user", extra={"a": 1})]}, "no field 'a'"),
-        ({"prompt": [Message("system", [FilePart("image/png", b"x")])]}, "no FilePart in a message of the role 'syst"),
-        ({"prompt": [Message("user", [FilePart("image/*", b"x")])]}, "needs the exact media type of a file's data"),
+        (
+            {"prompt": [Message("system", [FilePart("image/png", b"x")])]},
+            "this image/png file in a message of the role 'system'",
+        ),
+        ({"prompt": [Message("user", [FilePart("image/*", b"x")])]}, "The exact media type of a file is unknown"),
         ({"prompt": [Message("user", [FilePart("image/png")])]}, "Pass data, url or file_id"),
         ({"prompt": [Message("user", [FilePart("a/b", file_id="f", provider="openai")])]}, "is stored at openai"),
         ({"prompt": [Message("tool", [ToolResultPart("call_9", "x")])]}, "needs the name of the tool"),
@@ -198,7 +201,7 @@ def test_what_gemini_cannot_do_is_refused_before_sending(server, parameters, sen
 
 
 def test_files_go_inline_or_by_their_place():
-    """Bytes inline, addresses and the ids of uploaded files as fileData; a wildcard type is read off the address."""
+    """Bytes inline, addresses and the ids of uploaded files as fileData; the address tells a wildcard type."""
     parts = [
         FilePart("image/png", b"\x89PNG"),
         FilePart("application/pdf", url="https://host/a.pdf"),
@@ -272,7 +275,7 @@ def test_the_address_names_the_model_and_the_method(server, base, model, path):
 
 
 def test_a_project_at_vertex_takes_a_bearer_token(server, monkeypatch):
-    """A key of the environment, which is none of a project, is not sent there; the maker is Vertex."""
+    """A key of the environment belongs to no project, so it is not sent there; the provider is Vertex."""
     monkeypatch.setenv("GOOGLE_API_KEY", "google-key")
     server.reply(Reply([sse(response({"text": "ok"}, finish="STOP"))]))
     answer = Gemini("m", base_url=server.url + VERTEX, api_key="token-1").invoke("hi")
@@ -287,7 +290,7 @@ def test_a_project_at_vertex_takes_a_bearer_token(server, monkeypatch):
     [(None, "set GEMINI_API_KEY"), (f"https://aiplatform.googleapis.com{VERTEX}", "gcloud auth print-access-token")],
 )
 def test_a_missing_key_is_a_sentence(base, sentence):
-    """It says what to do, before anything is sent."""
+    """The message contains the remedy, and nothing is sent."""
     with pytest.raises(MisuseError, match=sentence):
         Gemini("m", base_url=base).invoke("hi")
 
@@ -296,7 +299,7 @@ def test_a_missing_key_is_a_sentence(base, sentence):
 
 
 def test_signed_parts_stay_apart_and_plain_text_is_joined(server):
-    """A signature holds for exactly its part; one without text is a part, too."""
+    """A signature belongs to exactly its part; a signature without text is a part, too."""
     answer = asked(
         server,
         response({"text": "Let me ", "thought": True}),
@@ -327,7 +330,7 @@ def test_signed_parts_are_counted():
 
 
 def test_calls_have_ids_that_no_other_turn_has(server):
-    """Gemini's own where it gives some; else they name the response. The reason of the end is tool_call."""
+    """Gemini's own id if there is one; else the id contains that of the response. The finish reason is tool_call."""
     calls = [
         {"functionCall": {"name": "a", "args": {"x": 1}}, "thoughtSignature": "S"},
         {"functionCall": {"name": "b", "args": {}}},
@@ -363,14 +366,14 @@ def test_a_call_in_pieces_is_put_together(server):
 
 
 @pytest.mark.parametrize("path", ["", "a", "$", "$.a[1]", "$.a[x]", "$..", "$[0]", "$" + ".a" * 200])
-def test_a_place_that_fits_nothing_is_a_protocol_error(server, path):
+def test_a_path_that_fits_nothing_is_a_protocol_error(server, path):
     """A list can't have holes, and a path has an end."""
-    with pytest.raises(ProtocolError, match="has a place that does not fit"):
+    with pytest.raises(ProtocolError, match="has a path that does not fit"):
         asked(server, response({"functionCall": {"name": "a", "partialArgs": [{"jsonPath": path, "numberValue": 1}]}}))
 
 
 def test_a_call_that_breaks_off_has_broken_arguments(server):
-    """So that nobody runs it."""
+    """So that no agent runs it."""
     server.reply(
         Reply(
             [
@@ -435,8 +438,8 @@ def test_sources_become_citations_of_the_text(server):
 
 
 @pytest.mark.parametrize("reason", ["SAFETY", "PROHIBITED_CONTENT", "OTHER", "NEW_REASON"])
-def test_a_blocked_prompt_is_an_answer_that_was_filtered(server, reason):
-    """Without text; what Gemini says about it is the refusal."""
+def test_blocked_prompt_is_a_filtered_answer(server, reason):
+    """Without text; Gemini's explanation is the refusal."""
     blocked = {"promptFeedback": {"blockReason": reason, "blockReasonMessage": "Not this."}, "responseId": "r1"}
     answer = asked(server, blocked)
     assert ((RefusalPart("Not this."),), "content_filter", reason) == (
@@ -446,8 +449,23 @@ def test_a_blocked_prompt_is_an_answer_that_was_filtered(server, reason):
     )
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_explanation_of_a_filtered_answer_is_its_refusal(server, stream):
+    """The text before it stays; an explanation of an ordinary end is no refusal."""
+    filtered, ended = response({"text": "Hm"}, finish="SAFETY"), response({"text": "Hm"}, finish="STOP")
+    for each in (filtered, ended):
+        each["candidates"][0]["finishMessage"] = "Not this."
+    answers = []
+    for each in (filtered, ended):
+        server.reply(Reply([sse(each)]) if stream else Reply.json(each))
+        answers.append(Gemini("m", base_url=server.url).invoke("hi", stream=stream))
+    assert [("Hm", "Not this.", "content_filter"), ("Hm", "", "stop")] == [
+        (each.text, each.refusal, each.finish_reason) for each in answers
+    ]
+
+
 def test_a_malformed_call_is_an_error_with_what_gemini_says(server):
-    """What came before it is the error's partial; streamed and whole."""
+    """With the partial answer, streamed and whole."""
     broken = response({"text": "Hm"}, finish="MALFORMED_FUNCTION_CALL")
     broken["candidates"][0]["finishMessage"] = "print(x"
     server.reply(Reply([sse(broken)]), Reply.json(broken))
@@ -476,15 +494,15 @@ def test_an_error_as_bare_json_in_the_stream_is_raised(server, size, end, listed
 
 
 def test_an_answer_as_a_json_array_is_joined(server):
-    """As it comes where a proxy drops alt=sse."""
+    """Proxies that drop alt=sse send such an array."""
     responses = [response({"text": "Hel"}), response({"text": "lo"}, finish="STOP", counts={"promptTokenCount": 3})]
     server.reply(Reply.json(json.dumps(responses, indent=2).encode()))
     answer = Gemini("m", base_url=server.url).invoke("hi")
     assert ("Hello", "stop", 3) == (answer.text, answer.finish_reason, answer.usage.input_tokens)
 
 
-def test_the_wait_that_an_error_tells_is_retry_after(server):
-    """Google tells it in a detail of the error; a header wins."""
+def test_delay_in_an_error_is_retry_after(server):
+    """Google states it in a detail of the error; a header wins."""
     info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.5s"}
     error = {"error": {"code": 429, "message": "Slow down", "status": "RESOURCE_EXHAUSTED", "details": [info]}}
     for body, headers, seconds in (
@@ -519,7 +537,7 @@ class Strict:
         return Reply([*(sse(response(*parts)) for parts in before), sse(response(*last, finish="STOP"))])
 
     def wrong(self, content, following):
-        """What is wrong with a content, before the one that follows it."""
+        """Return the fault of a content that stands before another content."""
         parts = content["parts"]
         if content["role"] == "user":
             return next((f"{part} is empty" for part in parts if part.get("text") == ""), None)
@@ -577,8 +595,8 @@ def test_a_conversation_with_thoughts_and_tools_is_accepted(server):
     ],
     ids=["another signature", "no signature", "another text"],
 )
-def test_the_strict_server_notices(damage):
-    """What it would refuse of ours."""
+def test_strict_server_refuses_wrong_histories(damage):
+    """So that the tests of histories prove something."""
     strict = Strict(*TURNS)
     assert strict.wrong({"role": "model", "parts": list(map(damage, TURNS[0]))}, None)
     results = [{"functionResponse": {"id": each, "name": "weather"}} for each in ("c1", "c2")]
@@ -599,7 +617,7 @@ FOREIGN = Message(
 
 
 def test_what_another_vendor_has_made_is_accepted(server):
-    """Its text, calls and results move over; its thoughts and signatures do not, and its first call says so."""
+    """Its text, calls and results move over; its reasoning and signatures do not. Its first call is marked."""
     server.reply(Strict(*TURNS[2:]))
     history = [
         Message("user", "Weather?"),
@@ -618,7 +636,7 @@ def test_what_another_vendor_has_made_is_accepted(server):
 
 
 def test_the_signature_of_the_compatible_endpoint_is_understood():
-    """A call that came by OpenAI's protocol from Google has it among its further fields."""
+    """A call that came from Google by OpenAI's protocol has it among its further fields."""
     extra = {"extra_content": {"google": {"thought_signature": "S"}}}
     answer = Message("assistant", [ToolCallPart("1", "a", "{}", provider=MAKER, extra=extra)])
     assert "S" == contents_of(Message("user", "hi"), answer)[1]["parts"][0]["thoughtSignature"]

@@ -1,4 +1,4 @@
-"""What importing a provider costs."""
+"""The cost of importing a provider."""
 
 import subprocess
 import sys
@@ -18,6 +18,6 @@ print(sorted({name for name in made if name.startswith(("rxllm.providers", "rxll
 
 
 def test_no_regular_expression_is_compiled():
-    """They are for errors and odd headers, which most programs do not meet."""
+    """They are for errors and odd headers, which few programs meet."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     assert "[]\n" == done.stdout

@@ -1,4 +1,4 @@
-"""Ollama's own protocol: what is sent, what is made of the lines, and where the server is."""
+"""Ollama's own protocol: the requests, the decoding of the lines, and the server's address."""
 
 import base64
 import json
@@ -26,7 +26,7 @@ def environment(monkeypatch):
 
 @pytest.fixture
 def server():
-    """A local server, which is told what to answer."""
+    """A local server. Each test sets its replies."""
     with FakeServer() as server:
         yield server
 
@@ -61,6 +61,17 @@ def asked(server, *lines):
     return streamed
 
 
+def test_pictures_of_an_answer_are_files(server):
+    """Their bytes tell the media type, and they go back as the message's images."""
+    picture = b"\x89PNG\r\n\x1a\n..."
+    answer = asked(server, line(content="Here"), line(images=[base64.b64encode(picture).decode()]), line(done=True))
+    assert (TextPart("Here"), FilePart("image/png", picture, provider="ollama")) == answer.parts
+    assert base64.b64encode(picture).decode() == messages_of(answer)[0]["images"][0]
+    for data in ("???", "é"):  # Python has two exceptions
+        with pytest.raises(ProtocolError, match="not valid base64"):
+            asked(server, line(images=[data]), line(done=True))
+
+
 # ── requests ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -93,7 +104,7 @@ def test_parameters_have_ollama_names():
     ("effort", "think"), [("none", False), ("low", "low"), ("medium", "medium"), ("high", "high"), ("max", "max")]
 )
 def test_effort_becomes_think(effort, think):
-    """None of it switches thinking off."""
+    """The effort none switches thinking off."""
     assert think == body_of(effort=effort)["think"]
 
 
@@ -109,22 +120,27 @@ def test_tools_are_offered_unless_the_choice_is_none():
     offered = [{"type": "function", "function": function}]
     assert [offered, offered] == [body_of(tools=tools, tool_choice=choice)["tools"] for choice in (None, "auto")]
     assert "tools" not in body_of(tools=tools, tool_choice="none")
+    assert offered == body_of(tools=[ToolSpec("weather", "Tells it", SCHEMA, strict=False)])["tools"]
 
 
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
     [
-        ({"tool_choice": "required"}, "tool_choice is 'auto' or 'none' there, not 'required'"),
+        ({"tool_choice": "required"}, "tool_choice must be 'auto' or 'none', not 'required'"),
         ({"tool_choice": "weather"}, "not 'weather'"),
-        ({"parallel_tool_calls": False}, "leave out parallel_tool_calls"),
+        ({"parallel_tool_calls": False}, "Leave out parallel_tool_calls"),
         ({"effort": "xhigh"}, "know the efforts none, low, medium, high, max, not 'xhigh'"),
         ({"response_format": {"type": "json_schema", "x": 1}}, "only another provider knows"),
         ({"tools": [{"type": "bash_20250124", "name": "bash", "input_schema": {}}]}, "only another provider knows"),
-        ({"prompt": [Message("user", [FilePart("image/png", url="https://host/a.png")])]}, "data of an image only"),
-        ({"prompt": [Message("user", [FilePart("audio/wav", b"x")])]}, "takes images only, not audio/wav"),
-        ({"prompt": [Message("user", [RawPart("openai", {})])]}, "no RawPart in a message of the role 'user'"),
+        ({"prompt": [Message("user", [FilePart("image/png", url="https://host/a.png")])]}, "only from its data"),
+        ({"prompt": [Message("user", [FilePart("audio/wav", b"x")])]}, "accepts only images, not this audio/wav"),
+        ({"prompt": [Message("user", [RawPart("openai", {})])]}, "this RawPart in a message of the role 'user'"),
         ({"prompt": [Message("user", extra={"a": 1})]}, "no field 'a'"),
-        ({"prompt": [Message("tool", [ToolResultPart("1", [ReasoningPart("x")])])]}, "text and images as the result"),
+        (
+            {"prompt": [Message("tool", [ToolResultPart("1", [ReasoningPart("x")])])]},
+            "this ReasoningPart in the result of a tool",
+        ),
+        ({"tools": [ToolSpec("now", strict=True)]}, "Leave strict=True out of the tool 'now'"),
         ({"extra": {"n": 2}}, "requests several answers"),
     ],
 )
@@ -137,13 +153,13 @@ def test_what_ollama_cannot_do_is_refused_before_sending(server, parameters, sen
 
 
 def test_keep_alive_is_text_or_a_number():
-    """Anything else is refused when the model is made."""
+    """Any other value raises MisuseError in the constructor."""
     with pytest.raises(MisuseError, match="keep_alive must be text such as '10m', or seconds, not True"):
         Ollama("qwen3", keep_alive=True)
 
 
 def test_messages_carry_images_thoughts_calls_and_results():
-    """Ollama's own thoughts go back to it, foreign ones and raw parts do not; each result is a message."""
+    """Ollama's own reasoning goes back, that of others and raw parts do not; each result is a message."""
     picture = base64.b64encode(b"\x89PNG").decode()
     answer = Message(
         "assistant",
@@ -204,22 +220,22 @@ def test_messages_carry_images_thoughts_calls_and_results():
     ],
 )
 def test_ollama_host_is_read_as_ollama_reads_it(monkeypatch, spelling, url):
-    """With or without a scheme, a port and a path; what listens everywhere is on this machine."""
+    """With or without a scheme, a port and a path; an address for all interfaces means this machine."""
     monkeypatch.setenv("OLLAMA_HOST", spelling)
     assert f"{url}/api/chat" == Ollama("m")._url(Request.ask("hi"))
 
 
 @pytest.mark.parametrize("spelling", ["example:port", "unix:///run/ollama"])
-def test_an_ollama_host_that_is_no_address_is_a_sentence(monkeypatch, spelling):
-    """It names the variable."""
+def test_bad_ollama_host_is_refused(monkeypatch, spelling):
+    """The sentence names the variable."""
     monkeypatch.setenv("OLLAMA_HOST", spelling)
     with pytest.raises(MisuseError, match="OLLAMA_HOST"):
         Ollama("m").invoke("hi")
 
 
 @pytest.mark.parametrize("path", ["", "/", "/v1", "/api", "/v1/"])
-def test_the_base_may_name_one_of_its_protocols(server, path):
-    """As it is written for OpenAI's clients."""
+def test_base_url_may_end_with_v1(server, path):
+    """As for OpenAI's protocol on the same server."""
     server.reply(Reply(lines_of(line(done=True, content="ok"))))
     assert "ok" == Ollama("qwen3", base_url=server.url + path).invoke("hi").text
     assert ["/api/chat"] == [request.path for request in server.requests]
@@ -246,8 +262,8 @@ def test_the_key_is_a_bearer_token_and_only_the_cloud_needs_one(server, monkeypa
 # ── responses ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_thoughts_calls_counts_and_the_end(server):
-    """Calls come whole, over several lines; the reason of the end is tool_call though the server says stop."""
+def test_reasoning_calls_usage_and_finish_reason_are_read(server):
+    """Calls come whole, on several lines; the finish reason is tool_call although the server says stop."""
     calls = [{"id": name, "function": {"index": 0, "name": name, "arguments": {"a": 1}}} for name in ("x", "y")]
     answer = asked(
         server,
@@ -274,8 +290,8 @@ def test_thoughts_calls_counts_and_the_end(server):
     )
 
 
-def test_calls_without_ids_get_some(server):
-    """Of older servers; two calls and two turns have different ones, and the same bytes the same."""
+def test_calls_without_ids_get_ids(server):
+    """Older servers send none; two calls and two turns have different ids, and equal bytes equal ids."""
     call = {"function": {"name": "a", "arguments": {}}}
     first = asked(server, line(tool_calls=[call, call]), line(done=True))
     later = asked(server, {**line(tool_calls=[call]), "created_at": "2026-08-21T18:49:00Z"}, line(done=True))
@@ -286,14 +302,14 @@ def test_calls_without_ids_get_some(server):
 @pytest.mark.parametrize(
     ("reason", "ours"), [(None, "stop"), ("length", "length"), ("load", "other"), ("new", "other")]
 )
-def test_why_it_ended(server, reason, ours):
-    """Older servers give no reason; an unknown one is not a plain end."""
+def test_finish_reasons(server, reason, ours):
+    """Older servers give none; an unknown one is not stop."""
     answer = asked(server, line(content="ok"), {**line(done=True), "done_reason": reason})
     assert (ours, reason) == (answer.finish_reason, answer.raw_finish_reason)
 
 
 def test_logprobs_are_joined(server):
-    """Those of each line."""
+    """Those of all lines."""
     told = [{"token": each, "logprob": -0.5} for each in "ab"]
     lines = [{**line(content=each["token"]), "logprobs": [each]} for each in told]
     assert {"content": tuple(told)} == dict(asked(server, *lines, line(done=True)).logprobs)
@@ -301,7 +317,7 @@ def test_logprobs_are_joined(server):
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_an_error_line_ends_the_answer(server, stream):
-    """With what came before it; also where lines come though one document was asked for."""
+    """Its partial has what came before; also if lines come although one document was requested."""
     server.reply(Reply(lines_of(line(content="Yes"), line(content="."), {"error": "the runner has stopped"})))
     with pytest.raises(ProviderError, match="the runner has stopped") as caught:
         Ollama("m", base_url=server.url, max_retries=0).invoke("hi", stream=stream)
@@ -311,7 +327,7 @@ def test_an_error_line_ends_the_answer(server, stream):
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("size", [1, 10_000])
 def test_lines_that_break_off_are_interrupted(server, stream, size):
-    """No line says that it is done."""
+    """The last line is missing."""
     body = b"".join(lines_of(line(content="Yes"), line(content="."))) + b'{"model":'
     server.reply(Reply([body[at : at + size] for at in range(0, len(body), size)]))
     with pytest.raises(Interrupted) as caught:
@@ -320,7 +336,7 @@ def test_lines_that_break_off_are_interrupted(server, stream, size):
 
 
 def test_an_error_before_the_answer_has_its_status(server):
-    """A model that is not there, with Ollama's own words."""
+    """For a missing model, with Ollama's own words."""
     server.reply(Reply.json({"error": "model 'qwen9' not found"}, status=404))
     with pytest.raises(BadRequest, match="model 'qwen9' not found") as caught:
         Ollama("qwen9", base_url=server.url).invoke("hi")
@@ -329,8 +345,8 @@ def test_an_error_before_the_answer_has_its_status(server):
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("body", [b"<html>Welcome</html>", b'{"status": "Ollama is running"}', b"Ollama is running"])
-def test_what_is_no_answer_is_an_error(server, stream, body):
-    """Never an empty answer."""
+def test_other_bodies_are_protocol_errors(server, stream, body):
+    """An empty answer never stands for them."""
     server.reply(Reply(body))
     with pytest.raises((ProtocolError, Interrupted)):
         Ollama("m", base_url=server.url, max_retries=0).invoke("hi", stream=stream)
@@ -346,7 +362,7 @@ def test_a_document_on_several_lines_is_a_whole_answer(server):
 
 
 def test_a_conversation_with_tools_goes_on_there_and_elsewhere(server):
-    """Results name their calls; another vendor gets text, calls and results, and none of the thoughts."""
+    """Results name their calls; another vendor gets text, calls and results, and no reasoning."""
 
     def reply(request):
         sent = request.json["messages"]

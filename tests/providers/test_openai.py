@@ -1,4 +1,4 @@
-"""OpenAI's protocols: what is sent, and what is made of the frames of all the servers that speak them."""
+"""OpenAI's protocols: the requests, and the decoding of the frames of all servers that speak them."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -46,7 +46,7 @@ def frame(delta=None, *, finish=None, **fields):
 
 
 class Heard:
-    """What a decoder makes of frames, as the base class would use it."""
+    """The chunks of a decoder for these frames, as the base class calls it."""
 
     def __init__(self, *frames):
         self.decoder = OpenAI("gpt-5-mini", api="chat")._decoder(asked())
@@ -71,7 +71,7 @@ class Heard:
 
 
 class TestRequest:
-    """What is sent by the chat protocol."""
+    """The requests of the chat protocol."""
 
     def test_a_chat_is_asked_with_messages_and_its_usage(self):
         """A streamed chat always asks for usage."""
@@ -83,14 +83,15 @@ class TestRequest:
         }
         assert expected == body_of()
 
-    def test_an_answer_at_once_has_no_stream_options(self):
-        """stream_options are refused by OpenAI where nothing is streamed."""
+    def test_whole_answer_is_requested_without_stream_options(self):
+        """OpenAI refuses them there."""
         assert {"model", "messages", "stream"} == body_of(stream=False).keys()
         assert body_of(stream=False)["stream"] is False
 
     def test_parameters_have_the_protocols_names(self):
         """Each parameter goes by the name that the protocol has for it."""
         body = body_of(
+            model="gpt-4.1",
             temperature=0,
             top_p=0.5,
             max_tokens=9,
@@ -115,14 +116,14 @@ class TestRequest:
         assert expected == {name: body[name] for name in expected}
 
     def test_other_servers_get_max_tokens_and_top_k(self):
-        """max_completion_tokens is OpenAI's alone, top_k all others'."""
+        """Only OpenAI has max_completion_tokens, and only OpenAI lacks top_k."""
         body = body_of(base_url=LOCAL, max_tokens=9, top_k=4)
         assert (9, 4, False) == (body["max_tokens"], body["top_k"], "max_completion_tokens" in body)
         with pytest.raises(MisuseError, match="top_k"):
             body_of(top_k=4)
 
     def test_mistral_calls_the_seed_random_seed(self):
-        """Mistral refuses a field seed."""
+        """Mistral refuses a field named seed."""
         assert body_of(base_url="https://api.mistral.ai/v1", seed=3)["random_seed"] == 3
 
     @pytest.mark.parametrize("extra", [{"n": 2}, {"best_of": 2}])
@@ -196,7 +197,7 @@ class TestRequest:
         ],
     )
     def test_what_the_protocol_cannot_say_is_refused(self, message):
-        """Nothing of a prompt is dropped in silence."""
+        """A part that the protocol cannot carry raises MisuseError."""
         with pytest.raises(MisuseError):
             body_of(message)
 
@@ -224,7 +225,7 @@ class TestCompletions:
         ],
     )
     def test_the_model_decides_the_protocol(self, model, path):
-        """Only the models that know nothing else are asked by the older protocol."""
+        """Models that know only the older protocol get that."""
         assert f"https://api.openai.com/v1/{path}" == OpenAI("x")._url(asked(model=model))
 
     def test_api_overrides_the_model(self):
@@ -246,7 +247,7 @@ class TestCompletions:
         assert expected == body
 
     def test_messages_and_tools_are_refused(self):
-        """What the older protocol cannot express is one sentence."""
+        """One sentence refuses each field that the older protocol cannot express."""
         with pytest.raises(MisuseError, match="takes a text, not messages"):
             body_of([("user", "hi")], model="davinci-002")
         with pytest.raises(MisuseError, match="no tools"):
@@ -266,10 +267,10 @@ class TestCompletions:
 
 
 class TestKey:
-    """Who asks."""
+    """The key and the headers of the request."""
 
-    def test_the_key_is_given_or_of_the_environment(self, monkeypatch):
-        """The given key wins, and blanks around a key are no part of it."""
+    def test_key_comes_from_the_argument_or_the_environment(self, monkeypatch):
+        """The argument wins, and white space around a key is ignored."""
         monkeypatch.setenv("OPENAI_API_KEY", "from-environment")
         assert {"authorization": "Bearer from-environment"} == OpenAI("x")._headers(asked())
         assert {"authorization": "Bearer given"} == OpenAI("x", api_key="given\n")._headers(asked())
@@ -279,8 +280,8 @@ class TestKey:
         with pytest.raises(MisuseError, match="OPENAI_API_KEY"):
             OpenAI("x")._headers(asked())
 
-    def test_other_servers_need_none(self, monkeypatch):
-        """A local server is asked without authorization."""
+    def test_local_server_needs_no_key(self, monkeypatch):
+        """The request has no authorization."""
         assert {} == OpenAI("x", base_url=LOCAL)._headers(asked())
         monkeypatch.setenv("OPENAI_BASE_URL", LOCAL)
         assert {} == OpenAI("x")._headers(asked())
@@ -293,8 +294,8 @@ class TestKey:
 class TestStream:
     """Frames to chunks."""
 
-    def test_the_first_chunk_tells_id_and_model(self):
-        """A frame with a role alone is no chunk; the first chunk tells who answers, the others are plain."""
+    def test_first_chunk_has_the_id_and_the_model(self):
+        """A frame with only a role gives no chunk."""
         heard = Heard(
             frame({"role": "assistant", "content": ""}),
             frame({"content": "Hel"}),
@@ -329,7 +330,7 @@ class TestStream:
         ],
     )
     def test_finish_reasons(self, raw, reason):
-        """Each reason has our word, and keeps the provider's."""
+        """Each has the neutral word, and the raw one."""
         message = Heard(frame({"content": "a"}, finish=raw)).message
         assert (reason, raw) == (message.finish_reason, message.raw_finish_reason)
 
@@ -358,13 +359,14 @@ class TestStream:
         assert (ReasoningPart("hm"),) == Heard(frame({"content": "x"}), frame(delta)).chunks[1].parts
 
     def test_content_may_be_a_list(self):
-        """Mistral sends text and thinking as a list, in order; unknown items are ignored."""
+        """Mistral sends text and thinking as a list, in order; unknown items are kept as they are."""
         content = [
             {"type": "thinking", "thinking": "hm"},
             {"type": "text", "text": "yes"},
             {"type": "reference", "reference_ids": [1]},
         ]
-        assert (ReasoningPart("hm"), TextPart("yes")) == Heard(frame({"content": content})).message.parts
+        expected = (ReasoningPart("hm"), TextPart("yes"), RawPart("openai", content[2]))
+        assert expected == Heard(frame({"content": content})).message.parts
 
     def test_text_in_two_places_counts_once(self):
         """Together fills the choice's text and the delta's."""
@@ -377,12 +379,12 @@ class TestStream:
         assert Heard(frame({"content": "a"}), frame(choices=choices)).message.text == "ab"
 
     def test_refusals_are_not_text(self):
-        """A refusal is a part of its own; an empty one is none."""
+        """A refusal is a RefusalPart; an empty one is left out."""
         message = Heard(frame({"content": "a", "refusal": ""}), frame({"refusal": "no"})).message
         assert (TextPart("a"), RefusalPart("no")) == message.parts
 
     def test_nulls_and_absent_fields_are_tolerated(self):
-        """Null where an object is expected says nothing."""
+        """Null in place of an object is ignored."""
         odd = [
             {"choices": None},
             {"choices": [None]},
@@ -395,7 +397,7 @@ class TestStream:
 
     @pytest.mark.parametrize("data", [b"{", b"[]x", b"1", b'{"choices":{}}', b'{"choices":[{"delta":1}]}'])
     def test_other_bytes_are_a_protocol_error(self, data):
-        """What is no frame is an error that shows it."""
+        """Data that is not a frame raises an error that contains the data."""
         with pytest.raises(ProtocolError) as caught:
             Heard(data)
         assert data == caught.value.frame
@@ -414,7 +416,7 @@ class TestStream:
         assert ("ab", Usage(input_tokens=3, output_tokens=2)) == (message.text, message.usage)
 
     def test_usage_in_detail(self):
-        """Cached and reasoning tokens are told; what is not, stays None."""
+        """Cached and reasoning tokens are counted; missing counts are None."""
         usage = {
             "prompt_tokens": 9,
             "completion_tokens": 8,
@@ -491,7 +493,7 @@ class TestToolCalls:
 
 
 class TestFailure:
-    """How answers fail."""
+    """Failures of answers."""
 
     @pytest.mark.parametrize(
         ("document", "kind", "status", "retryable"),
@@ -520,8 +522,8 @@ class TestFailure:
         assert not heard.complete
 
     @pytest.mark.parametrize("place", ["frame", "choice"])
-    def test_what_comes_with_an_error_is_heard_first(self, place):
-        """OpenRouter's errors come in a frame with content; the finish before does not make it whole."""
+    def test_content_beside_an_error_is_emitted_first(self, place):
+        """OpenRouter sends errors in a frame with content; a finish reason before it does not make the answer whole."""
         error = {"code": 400, "message": "m"}
         choice = {"delta": {"content": "b"}, "finish_reason": "length"}
         last = {"choices": [choice], "error": error} if place == "frame" else {"choices": [{**choice, "error": error}]}
@@ -529,8 +531,8 @@ class TestFailure:
         assert ("ab", "length", False) == (heard.message.text, heard.message.finish_reason, heard.complete)
         assert isinstance(heard.failure, BadRequest)
 
-    def test_the_finish_reason_error_is_one(self):
-        """Mistral ends a failed answer so; it is heard, and then it fails."""
+    def test_finish_reason_error_is_an_error(self):
+        """Mistral ends a failed answer so; its content is emitted first."""
         heard = Heard(frame({"content": "a"}, finish="error"))
         assert ("a", "error", False) == (heard.message.text, heard.message.finish_reason, heard.complete)
         assert (ProviderError, True) == (type(heard.failure), heard.failure.retryable)
@@ -549,8 +551,8 @@ class TestFailure:
             (400, "x", {"x-should-retry": "true"}, True),
         ],
     )
-    def test_what_may_be_asked_again(self, status, code, headers, retryable):
-        """The status says whether to retry, the provider's header overrides it, an empty account both."""
+    def test_retryable_errors(self, status, code, headers, retryable):
+        """The status decides, a header of the provider overrides it, and an empty account overrides both."""
         body = json.dumps({"error": {"message": "m", "code": code}}).encode()
         error = OpenAI("x")._error(status, body, headers)
         assert (ProviderError.class_for_status(status), status, code, retryable, body.decode()) == (
@@ -561,8 +563,8 @@ class TestFailure:
             error.body,
         )
 
-    def test_a_spend_limit_is_not_waited_out(self):
-        """A spend limit is a 429 that time does not heal."""
+    def test_spend_limit_is_not_retryable(self):
+        """It is a 429 that time does not lift."""
         body = b'{"error":{"message":"You reached your monthly spend limit.","type":"requests"}}'
         assert OpenAI("x")._error(429, body, {}).retryable is False
 
@@ -579,8 +581,8 @@ class TestFailure:
             ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
         ],
     )
-    def test_how_long_to_wait(self, headers, seconds):
-        """retry-after-ms beats retry-after, a date of the past is now."""
+    def test_retry_after_is_read(self, headers, seconds):
+        """retry-after-ms beats retry-after, and a date in the past is 0."""
         assert seconds == OpenAI("x")._error(429, b"", headers).retry_after
 
     def test_retry_after_may_be_a_date(self):
@@ -590,7 +592,7 @@ class TestFailure:
 
     @pytest.mark.parametrize("body", [b"", b"<html>Bad gateway</html>", b"[]", b'"no"', b'{"detail":[{"loc":1}]}'])
     def test_any_body_is_an_error(self, body):
-        """A body that is no error document is shown, not stumbled over."""
+        """The message contains the beginning of a body that is not an error document."""
         assert "HTTP 502" in str(OpenAI("x")._error(502, body, {}))
 
 
@@ -649,27 +651,27 @@ class TestWhole:
             ('[{"message":5}]', "Expected `object"),
         ],
     )
-    def test_an_answer_without_a_message_is_none(self, choices, sentence):
-        """It is not taken for silence; the frame is the body."""
+    def test_answer_without_a_message_is_a_protocol_error(self, choices, sentence):
+        """It is not an empty answer; the error's frame is the body."""
         body = b'{"id":"c","choices":%s,"usage":{"prompt_tokens":1}}' % choices.encode()
         with pytest.raises(ProtocolError, match=f"not a chat completion.*{sentence}") as caught:
             OpenAI("x", api="chat")._whole(body, asked())
         assert body == caught.value.frame
 
     @pytest.mark.parametrize("choice", ['{"message":{"content":""}}', '{"message":{}}', '{"text":""}'])
-    def test_silence_is_an_answer(self, choice):
-        """A message that says nothing is one."""
+    def test_empty_message_is_a_whole_answer(self, choice):
+        """A model may have nothing to say."""
         assert "" == OpenAI("x", api="chat")._whole(b'{"choices":[%s]}' % choice.encode(), asked()).text
 
     @pytest.mark.parametrize("finish", ["", ',"finish_reason":null', ',"finish_reason":""'])
     def test_a_whole_answer_needs_no_finish_reason(self, finish):
-        """Some servers never give one, and a document that could be read is whole."""
+        """Some servers never send one, and a document that could be read is whole."""
         body = b'{"choices":[{"message":{"content":"a"}%s}]}' % finish.encode()
         assert Chunk("a") == OpenAI("x", api="chat")._whole(body, asked())
 
     @pytest.mark.parametrize("body", [b"", b"data: {}", b"{}", b"[]"])
     def test_other_bodies_are_protocol_errors(self, body):
-        """What is no answer is never an empty one."""
+        """A body that is not an answer raises an error instead of giving an empty answer."""
         with pytest.raises(ProtocolError):
             OpenAI("x", api="chat")._whole(body, asked())
 
@@ -686,6 +688,6 @@ class TestWhole:
         (LOCAL, "openai"),
     ],
 )
-def test_handlers_are_told_whose_service_it_is(base_url, provider):
-    """By the host where it is known, else by the protocol."""
+def test_events_name_the_provider(base_url, provider):
+    """By the host if rxllm knows it, else by the protocol."""
     assert provider == OpenAI("m", base_url=base_url).service(Request(prompt="hi")).provider

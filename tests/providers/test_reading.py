@@ -1,4 +1,4 @@
-"""What every provider over HTTP makes of bytes, and whose fault is what."""
+"""The reading of bytes by every provider over HTTP, and the class of each error."""
 
 import asyncio
 
@@ -9,9 +9,9 @@ from reactivex import abc
 
 from rxllm import Chunk, Interrupted, ProtocolError, Request, RxllmError, Timeout, Timeouts
 from rxllm.operators.timeouts import Watch
+from rxllm.providers._exchange import Exchange
 from rxllm.providers._http import HTTPProvider
 from rxllm.providers._reader import Reader
-from rxllm.providers._secrets import Secrets
 from rxllm.runtime.scheduler import scheduler
 from rxllm.runtime.source import connect
 from rxllm.testing import End, FakeServer, Reply
@@ -66,8 +66,8 @@ def letterbox(server, **settings):
 
 
 @pytest.mark.parametrize(("data", "kind"), [(b"key", KeyError), (b"type", TypeError)])
-async def test_a_decoder_that_stumbles_is_an_error_of_the_protocol(data, kind):
-    """It has the frame and what had arrived, and names the decoder's own error; the connection is closed."""
+async def test_exception_of_a_decoder_becomes_a_protocol_error(data, kind):
+    """It has the frame and the partial answer, and names the exception; the connection is closed."""
     with FakeServer(Reply([b"data: a\n\ndata: " + data + b"\n\n", End.HANG])) as server:
         with pytest.raises(ProtocolError, match=f"decoder raised {kind.__name__}") as caught:
             await letterbox(server).ainvoke("hi")
@@ -107,8 +107,8 @@ class Recorder(abc.ObserverBase):
         (b"data: a\n\ndata: key\n\n", ["a", ProtocolError]),
     ],
 )
-async def test_it_ends_once(body, expected):
-    """Whatever is found in what is left at the end."""
+async def test_stream_ends_once(body, expected):
+    """Whatever the rest of the bytes contains."""
     recorder = Recorder()
     with FakeServer(Reply([body])) as server:
         connect(letterbox(server, timeout=None).chunks(Request(prompt="hi")), recorder, scheduler())
@@ -121,8 +121,8 @@ async def test_it_ends_once(body, expected):
 
 
 @pytest.mark.parametrize(("body", "kind"), [(b"key", KeyError), (b"type", TypeError)])
-async def test_a_whole_answer_that_nobody_can_read(body, kind):
-    """The error names what the decoder raised."""
+async def test_exception_of_the_reader_of_whole_answers_becomes_a_protocol_error(body, kind):
+    """It names the exception."""
     named = pytest.raises(ProtocolError, match=f"decoder raised {kind.__name__}")
     with FakeServer(Reply(body)) as server, named as caught:
         await letterbox(server, stream=False).ainvoke("hi")
@@ -131,8 +131,8 @@ async def test_a_whole_answer_that_nobody_can_read(body, kind):
 
 @pytest.mark.parametrize("raised", [LookupError("mine"), RxllmError("mine"), ProtocolError("mine")])
 @pytest.mark.parametrize("stream", [True, False])
-async def test_what_a_subscriber_raises_is_its_own(raised, stream):
-    """It is no failure of the provider: it goes to the loop's handler as it is, and the connection is closed."""
+async def test_exception_of_a_subscriber_is_no_failure_of_the_provider(raised, stream):
+    """It goes unchanged to the exception handler of the loop, and the connection is closed."""
     reported, failures = asyncio.Queue(), []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.put_nowait(context["exception"]))
 
@@ -150,7 +150,7 @@ async def test_what_a_subscriber_raises_is_its_own(raised, stream):
 
 
 async def test_nothing_follows_an_error():
-    """Neither another chunk nor an end, although both were in the same piece."""
+    """Neither a chunk nor an end, although both were in the same piece of bytes."""
     heard = []
     with FakeServer(Reply([b"data: a\n\ndata: key\n\ndata: b\n\ndata: end\n\n"])) as server:
         done = asyncio.Event()
@@ -166,8 +166,8 @@ async def test_nothing_follows_an_error():
 
 
 @pytest.mark.parametrize("end", [b"end", b"key"])
-async def test_nothing_follows_what_a_subscriber_raised(end):
-    """Neither the end nor an error, although they were in the same piece."""
+async def test_nothing_follows_an_exception_of_the_subscriber(end):
+    """Neither the end nor an error, although they were in the same piece of bytes."""
     reported, heard = asyncio.Queue(), []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.put_nowait(context["exception"]))
 
@@ -182,8 +182,8 @@ async def test_nothing_follows_what_a_subscriber_raised(end):
     assert (["a"], True) == (heard, reported.empty())
 
 
-async def test_what_it_takes_to_hear_a_piece_is_no_silence():
-    """Time is counted from when all of it had been heard."""
+async def test_time_of_a_slow_subscriber_is_no_silence():
+    """A limit on silence counts from the return of the subscriber."""
     now = 0.0
 
     class Slow(Recorder):
@@ -192,17 +192,16 @@ async def test_what_it_takes_to_hear_a_piece_is_no_silence():
             now += 1.0
 
     with FakeServer() as server:
-        reader = Reader(
-            Slow(), scheduler(), letterbox(server), Request(prompt="hi"), Secrets(Request(prompt="hi"), {}, ())
-        )
+        exchange = Exchange(letterbox(server), Request(prompt="hi"), "http://host", {}, {}, Timeouts())
+        reader = Reader(Slow(), scheduler(), exchange)
         reader.clock = lambda: now
         reader.on_next(b"data: a\n\ndata: b\n\ndata: c\n\n")
         reader.dispose()
     assert 3.0 == reader.last
 
 
-async def test_a_limit_may_be_over_at_once(monkeypatch):
-    """Even before the reader is subscribed to anything."""
+async def test_time_limit_may_pass_during_the_subscription(monkeypatch):
+    """Even before the reader has its upstream."""
     monkeypatch.setattr(Watch, "sleep", lambda reader, seconds: reader.late(Timeout("late")))
     recorder = Recorder()
     with FakeServer() as server:
@@ -223,8 +222,8 @@ async def test_a_limit_may_be_over_at_once(monkeypatch):
         (Timeouts(read=5.0, idle=None), True, 5.0),
     ],
 )
-async def test_the_limit_of_bytes_is_left_to_those_of_chunks_where_they_are_as_short(timeouts, stream, read):
-    """No timer is set for each packet where it could tell nothing new; any other limit is kept."""
+async def test_read_limit_needs_no_timer_where_a_limit_on_chunks_is_as_short(timeouts, stream, read):
+    """A timer per packet would tell nothing new; any other limit is kept."""
     sent = []
 
     async def look(request):

@@ -1,4 +1,4 @@
-"""The Responses protocol: when it is chosen, what is sent, what goes back, and how a broken stream is resumed."""
+"""The Responses protocol: its choice, its requests, the items that go back, and the resuming of a broken stream."""
 
 import json
 from urllib.parse import parse_qs
@@ -15,8 +15,13 @@ VENDOR = "https://api.openai.com/v1"
 
 
 def model(server, **settings):
-    """A model that is asked by this protocol."""
+    """Return a model with this protocol."""
     return OpenAI("gpt-5-mini", base_url=f"{server.url}/v1", api="responses", max_retries=0, **settings)
+
+
+def output_text(text):
+    """The text of an answer, in the form in which the servers send it."""
+    return {"type": "output_text", "text": text, "annotations": []}
 
 
 def api_of(prompt="hi", *, name="gpt-5-mini", base_url=VENDOR, **parameters):
@@ -28,7 +33,7 @@ def api_of(prompt="hi", *, name="gpt-5-mini", base_url=VENDOR, **parameters):
     "asked",
     [
         {},
-        {"tools": [{"name": "now", "parameters": {}}]},
+        {"tools": [{"name": "now", "parameters": {"type": "object"}}]},
         {"tools": [{"type": "web_search"}]},
         {"response_format": "json"},
         {"effort": "low"},
@@ -37,8 +42,8 @@ def api_of(prompt="hi", *, name="gpt-5-mini", base_url=VENDOR, **parameters):
         {"extra": {"store": True}},
     ],
 )
-def test_openai_is_asked_by_responses(asked):
-    """On OpenAI's own host, where the request needs nothing that the protocol lacks."""
+def test_openai_is_asked_by_the_responses_protocol(asked):
+    """On OpenAI's own host, if the request needs nothing that the protocol lacks."""
     assert "responses" == api_of(**asked)
 
 
@@ -56,8 +61,8 @@ def test_openai_is_asked_by_responses(asked):
         {"prompt": [Message("user", "hi", extra={"prefix": True})]},
     ],
 )
-def test_what_only_chat_has_is_asked_by_chat(asked):
-    """Stop sequences, a seed, sound and fields of chat; and all that other servers are asked."""
+def test_features_of_chat_select_chat(asked):
+    """Stop sequences, a seed, sound and fields of chat; and every request to another server."""
     assert "chat" == api_of(**asked)
 
 
@@ -78,8 +83,8 @@ def test_what_the_protocol_lacks_is_refused(settings, sentence):
     assert [] == server.requests
 
 
-def test_nothing_is_stored_unless_that_is_said():
-    """Then the reasoning is asked for encrypted; models that do not reason refuse that."""
+def test_nothing_is_stored_by_default():
+    """The reasoning is then requested encrypted; models that do not reason refuse that."""
     with FakeServer(*[Reply(Responses().stream(["ok"]))] * 3) as server:
         llm = model(server)
         llm.invoke("hi")
@@ -144,7 +149,7 @@ def test_reasoning_calls_and_results_go_back():
     assert thought == server.requests[2].json["input"][1]
 
 
-def test_what_another_maker_wants_back_is_left_out():
+def test_facts_of_other_vendors_are_left_out():
     """Text, calls and results move over; foreign reasoning and items do not."""
     answer = Message(
         "assistant",
@@ -158,7 +163,7 @@ def test_what_another_maker_wants_back_is_left_out():
     with FakeServer(Reply(Responses().stream(["ok"]))) as server:
         model(server).invoke([("user", "hi"), answer, Message("tool", [ToolResultPart("c" * 80, "noon")])])
     _, text, call, result = server.requests[0].json["input"]
-    assert {"role": "assistant", "content": "Let me see."} == text
+    assert {"type": "message", "role": "assistant", "content": [output_text("Let me see.")]} == text
     assert ("function_call", "now", "{}") == (call["type"], call["name"], call["arguments"])
     assert call["call_id"] == result["call_id"]
     assert len(call["call_id"]) <= 64
@@ -169,8 +174,8 @@ def event(kind, **data):
     return sse({"type": f"response.{kind}", **data}, event=f"response.{kind}")
 
 
-def test_the_work_of_server_tools_goes_back_by_its_id():
-    """And only to the protocol that it came from."""
+def test_items_of_server_tools_go_back_by_their_id():
+    """And only to the protocol that they came from."""
     item = {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search", "query": "x"}}
     body = [event("output_item.added", item=item), event("output_item.done", item=item)]
     with FakeServer(Reply([*body, *Responses().stream(["Found."])]), Reply(Responses().stream(["ok"]))) as server:
@@ -178,7 +183,8 @@ def test_the_work_of_server_tools_goes_back_by_its_id():
         answer = llm.invoke("hi")
         llm.invoke([("user", "hi"), answer, ("user", "more")])
     assert RawPart("openai", {"item": item}) == answer.parts[0]
-    assert [item, {"role": "assistant", "content": "Found."}] == server.requests[1].json["input"][1:3]
+    found = {"type": "message", "role": "assistant", "content": [output_text("Found.")]}
+    assert [item, found] == server.requests[1].json["input"][1:3]
     with FakeServer(Reply.json(b'{"choices":[{"message":{"content":"ok"},"finish_reason":"stop"}]}')) as server:
         OpenAI("m", base_url=server.url, api="chat").invoke([answer, ("user", "more")], stream=False)
     assert {"role": "assistant", "content": "Found."} == server.requests[0].json["messages"][0]
@@ -218,7 +224,7 @@ def test_a_server_without_numbers_is_understood():
 
 
 def test_a_server_may_change_the_ids_of_its_items():
-    """Then the numbers tell which item an event belongs to."""
+    """Then the numbers show which item an event belongs to."""
     ids = iter(f"id_{number}" for number in range(99))
     frames = []
     for data in Responses().stream(["Hel", "lo"], reasoning=["H", "m."], tool_call=ToolCall()):
@@ -246,7 +252,7 @@ def background(**settings):
 @pytest.mark.parametrize("end", [End.FIN, End.RST, End.CLEAN])
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_background_response_is_resumed(end, stream):
-    """The text comes exactly once, however often the connection breaks, also where the server repeats events."""
+    """The text comes exactly once, however often the connection breaks, and although the server repeats events."""
     events = background()
 
     def reply(request):
@@ -262,8 +268,8 @@ def test_a_background_response_is_resumed(end, stream):
     assert f"/v1/responses/{Responses().id}" == server.requests[1].path
 
 
-def test_a_resumed_response_without_news_is_given_up():
-    """After some tries; the error has what came."""
+def test_resuming_stops_after_tries_without_news():
+    """The error has the partial answer."""
     events = background()
 
     def reply(request):
@@ -276,7 +282,27 @@ def test_a_resumed_response_without_news_is_given_up():
 
 
 def test_a_response_in_the_foreground_is_interrupted():
-    """The server does not go on with it."""
+    """The server does not continue the response."""
     with FakeServer(Reply([*Responses().stream(TEXTS)[:5], End.FIN])) as server, pytest.raises(rxllm.Interrupted):
         model(server).invoke("hi")
     assert 1 == len(server.requests)
+
+
+def test_an_answer_goes_back_as_text_to_openai_and_as_an_item_to_other_servers():
+    """llama.cpp refuses the short form, which OpenAI's types demand for an answer without an id."""
+    history = [("user", "hi"), ("assistant", "Hello."), ("user", "more")]
+    at_openai = OpenAI("gpt-5-mini", api_key="k").preview(history).json["input"][1]
+    assert {"role": "assistant", "content": "Hello."} == at_openai
+    elsewhere = OpenAI("m", base_url="http://localhost:9/v1", api="responses").preview(history).json["input"][1]
+    assert {"type": "message", "role": "assistant", "content": [output_text("Hello.")]} == elsewhere
+
+
+def test_name_of_the_model_may_come_last():
+    """llama.cpp sends it in the last event only."""
+    events = Responses(model="tiny").stream(["Hel", "lo"])
+    begun = [event.replace(b'"model": "tiny", ', b"") for event in events[:-1]]
+    assert events[:-1] != begun
+    with FakeServer(Reply([*begun, events[-1]])) as server:
+        chunks = list(model(server).stream("hi"))
+    assert ["tiny"] == [chunk.model for chunk in chunks if chunk.model]
+    assert "tiny" == sum(chunks, rxllm.Chunk()).message().model

@@ -56,7 +56,8 @@ def reply(request: Received) -> Reply:
     """The response of the server."""
     protocol = next(each for each in PROTOCOLS if each.path == request.path)
     asked = request.json
-    number = int(asked["prompt"] if "prompt" in asked else _text(asked["messages"][-1]["content"]))
+    prompt = asked.get("prompt") or asked.get("input")  # the first is of completions, the second of Responses
+    number = int(prompt or _text(asked["messages"][-1]["content"]))
     kind, pieces, at = fate(number)
     events = protocol.stream(pieces)
     begun = events[: -(len(pieces) - at + 3)]

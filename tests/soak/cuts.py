@@ -11,15 +11,25 @@ import asyncio
 from collections.abc import Iterator
 
 from attrs import frozen
-from soaking import PROTOCOLS, Protocol, Soak, ToolCall, asking, run, split_events
+from soaking import EVERY, Protocol, Soak, ToolCall, asking, run
 
 from rxllm import LLM, Interrupted, Message, RxllmError
 from rxllm.testing import End, FakeServer, Reply
 
 TEXTS = ("Hé", "llo 🌍", ' \\ "quoted"\n', "bye")
 THOUGHTS = ("Let me ", "think…")
-ENDERS = {"messages": (b'"message_stop"',), "chat": (b'"finish_reason": "', b"[DONE]")}
-ENDERS["completions"] = ENDERS["chat"]
+ENDERS = {
+    "chat": (b'"finish_reason": "', b"[DONE]"),
+    "completions": (b'"finish_reason": "', b"[DONE]"),
+    "messages": (b'"message_stop"',),
+    "responses": (b'"type": "response.completed"',),
+    "generate": (b'"finishReason": "',),
+    "ollama": (b'"done": true',),
+    "converse": (b"messageStop",),
+    "cohere": (b'"message-end"',),
+}
+# The bytes of the mark that ends an event; by default, a blank line.
+MARKS = {"generate": 4, "ollama": 1, "converse": 0}
 
 
 @frozen
@@ -27,13 +37,19 @@ class Case:
     """A reply that is cut.
 
     Attributes:
+        events: the stream's events, or the document alone.
         way: ``pieces``, ``end`` and ``FIN`` of a stream, or ``document``.
     """
 
     protocol: Protocol
-    body: bytes
+    events: tuple[bytes, ...]
     cut: int
     way: str
+
+    @property
+    def body(self) -> bytes:
+        """All bytes, uncut."""
+        return b"".join(self.events)
 
     def reply(self) -> Reply:
         """The response of the server."""
@@ -52,26 +68,26 @@ class Case:
         """The expected text, and whether it is the whole answer."""
         if self.way == "document":
             return "", False
-        return arrived(self.protocol, self.body, len(self.body) if self.way == "pieces" else self.cut)
+        return arrived(self.protocol, self.events, len(self.body) if self.way == "pieces" else self.cut)
 
 
 def cases() -> Iterator[Case]:
     """Yields all cases."""
-    for protocol in PROTOCOLS:
+    for protocol in EVERY:
         shapes = [{}, {"reasoning": THOUGHTS}, {"tool_call": ToolCall()}] if "reasoning" in protocol.speaks else [{}]
         for shape in shapes:
-            stream, document = b"".join(protocol.stream(TEXTS, **shape)), protocol.whole(TEXTS, **shape)
-            for way, body in [*((way, stream) for way in ("pieces", "end", "FIN")), ("document", document)]:
-                yield from (Case(protocol, body, cut, way) for cut in range(1, len(body)))
+            stream, document = (*protocol.stream(TEXTS, **shape),), (protocol.whole(TEXTS, **shape),)
+            for way, events in [*((way, stream) for way in ("pieces", "end", "FIN")), ("document", document)]:
+                yield from (Case(protocol, events, cut, way) for cut in range(1, sum(map(len, events))))
 
 
-def arrived(protocol: Protocol, body: bytes, cut: int) -> tuple[str, bool]:
+def arrived(protocol: Protocol, events: tuple[bytes, ...], cut: int) -> tuple[str, bool]:
     """The text of the events before the cut, and whether one of them ends the answer."""
     text, ended, end = "", False, 0
     spoken = list(TEXTS)
-    for event in split_events(body):
+    for event in events:
         end += len(event)
-        if end - len(b"\n\n") > cut:
+        if end - MARKS.get(protocol.name, len(b"\n\n")) > cut:
             break
         if spoken and escaped(spoken[0]) in event:
             text += spoken.pop(0)
@@ -111,7 +127,7 @@ def work(soak: Soak) -> None:
                 soak.fault(f"{case}: expected {expected!r}, got {actual!r}")
 
     with FakeServer() as server:
-        models = {protocol.name: asking(protocol, server.url) for protocol in PROTOCOLS}
+        models = {protocol.name: asking(protocol, server.url) for protocol in EVERY}
         asyncio.run(ask())
 
 

@@ -7,20 +7,15 @@ process reads the reported answers back, and checks the file.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import multiprocessing
-import sqlite3
 import tempfile
-import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from soaking import Soak, run
+from soaking import Soak, check_database, killed, run
 
 from rxllm import Chunk, SQLiteStore, Usage
 
 AT_ONCE = 8  # concurrent puts in each process
-CONTEXT = multiprocessing.get_context("spawn")
 
 
 def answer(key: str) -> list[Chunk]:
@@ -46,29 +41,6 @@ def write(parent: Connection, path: str, name: str) -> None:
     asyncio.run(together())
 
 
-def killed(soak: Soak, path: Path, number: int) -> list[str]:
-    """Kills two writers. Returns the keys that they reported."""
-    pipes, processes = [], []
-    for name in ("a", "b"):
-        here, there = CONTEXT.Pipe(duplex=False)
-        process = CONTEXT.Process(target=write, args=[there, str(path), f"{name}{number}"])
-        process.start()
-        there.close()
-        pipes.append(here)
-        processes.append(process)
-    keys = [pipe.recv() for pipe in pipes]  # waits until both write
-    time.sleep(soak.random.random() * 0.1)
-    for process in processes:
-        process.kill()
-    for pipe, process in zip(pipes, processes, strict=True):
-        with contextlib.suppress(EOFError, OSError):
-            while True:
-                keys.append(pipe.recv())
-        process.join()
-        pipe.close()
-    return keys
-
-
 async def check(soak: Soak, path: Path, keys: list[str]) -> None:
     """Reads all answers back."""
     store = SQLiteStore(path)
@@ -76,10 +48,7 @@ async def check(soak: Soak, path: Path, keys: list[str]) -> None:
         kept = await store.get(key)
         if kept is None or list(kept) != answer(key):
             soak.fault(f"{key} was acknowledged, but the file has {kept!r}")
-    with contextlib.closing(sqlite3.connect(path)) as database:
-        (state,) = database.execute("PRAGMA integrity_check").fetchone()
-    if state != "ok":
-        soak.fault(f"the integrity check of the file failed: {state}")
+    check_database(soak, path)
 
 
 def work(soak: Soak) -> None:
@@ -88,7 +57,7 @@ def work(soak: Soak) -> None:
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "answers.db"
         for number in soak.cases():
-            keys = killed(soak, path, number)
+            keys, _ = killed(soak, write, path, number, seconds=0.1)
             asyncio.run(check(soak, path, keys))
             acknowledged += keys
         asyncio.run(check(soak, path, soak.random.sample(acknowledged, min(2000, len(acknowledged)))))

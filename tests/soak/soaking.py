@@ -1,4 +1,4 @@
-"""The common part of the programs in this directory: command line, result line and servers.
+"""The common part of the programs in this directory: command line, result line, servers and killed processes.
 
 A program states its law in its docstring, and calls `run` with a function that counts and collects faults. It exits
 with status 1 if there is a fault.
@@ -7,23 +7,39 @@ with status 1 if there is a fault.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import multiprocessing
 import random
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for `protocols`, which programs get from here
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for `models` and `protocols`, which programs get from here
 
-from protocols import PROTOCOLS, Protocol, ToolCall, split_events
+from models import made
+from protocols import EVERY, PROTOCOLS, Protocol, ToolCall
 
-from rxllm import LLM, Anthropic, OpenAI
+from rxllm import LLM
 
-__all__ = ["PROTOCOLS", "Protocol", "Soak", "ToolCall", "asking", "run", "split_events"]
+__all__ = [
+    "EVERY",
+    "PROTOCOLS",
+    "Protocol",
+    "Soak",
+    "ToolCall",
+    "asking",
+    "check_database",
+    "killed",
+    "run",
+]
 
 T = TypeVar("T")
 SHOWN = 10  # faults to print
+CONTEXT = multiprocessing.get_context("spawn")
 
 
 class Soak:
@@ -94,6 +110,41 @@ def run(work: Callable[[Soak], None], count: int, seconds: float = 300) -> None:
 
 def asking(protocol: Protocol, url: str, **fields: object) -> LLM:
     """The model that speaks this protocol with this server."""
-    if protocol.name == "messages":
-        return Anthropic("m", base_url=url, api_key="sk-test", max_retries=0, **fields)
-    return OpenAI("m", base_url=url + "/v1", api=protocol.name, api_key="sk-test", max_retries=0, **fields)
+    return made(protocol, url, **fields)
+
+
+def killed(
+    soak: Soak, work: Callable[[Connection, str, str], None], path: Path, case: int, seconds: float
+) -> tuple[list[Any], float]:
+    """Kills two processes within these seconds, at a random moment. Returns their reports, and the time of the kill.
+
+    Each process runs `work` with the pipe for its reports, the path and a name of its own.
+    """
+    pipes, processes = [], []
+    for name in ("a", "b"):
+        here, there = CONTEXT.Pipe(duplex=False)
+        process = CONTEXT.Process(target=work, args=[there, str(path), f"{name}{case}"])
+        process.start()
+        there.close()
+        pipes.append(here)
+        processes.append(process)
+    reports = [pipe.recv() for pipe in pipes]  # waits until both have begun
+    time.sleep(soak.random.random() * seconds)
+    at = time.time()
+    for process in processes:
+        process.kill()
+    for pipe, process in zip(pipes, processes, strict=True):
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                reports.append(pipe.recv())
+        process.join()
+        pipe.close()
+    return reports, at
+
+
+def check_database(soak: Soak, path: Path) -> None:
+    """Checks that a file of SQLite is valid."""
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        (state,) = database.execute("PRAGMA integrity_check").fetchone()
+    if state != "ok":
+        soak.fault(f"the integrity check of the file failed: {state}")

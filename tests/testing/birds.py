@@ -196,6 +196,6 @@ class EchoContract(LLMContract):
     patience = 1.0
     fault = ""
 
-    def made(self):
+    def create_model(self):
         """Return the model."""
         return Echo(self.fault)

@@ -125,7 +125,7 @@ def test_unrecorded_request_is_refused(path):
     """The message lists the recorded requests: excerpts of the prompts, and the differing parameters."""
     llm = record(MarbleLLM("a|"), path)
     heard(llm, "one")
-    heard(llm.bind(temperature=0.5, model="m", tools=[{"name": "now"}], extra={"user": "secret"}), "a " * 100)
+    heard(llm.bind(temperature=0.5, model="m", tools=[rxllm.ToolSpec("now")], extra={"user": "secret"}), "a " * 100)
     replay = Replay(path)
     with pytest.raises(MisuseError) as caught:
         replay.invoke("one", seed=1)

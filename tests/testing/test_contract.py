@@ -55,7 +55,7 @@ class Upper(rxllm.LLM):
 class TestHedge(LLMContract):
     """A combinator with inner runs passes, too."""
 
-    def made(self):
+    def create_model(self):
         """Hedge, with an unused second model."""
         return rxllm.hedge(Upper(), Echo(), after=1)
 
@@ -63,7 +63,7 @@ class TestHedge(LLMContract):
 class TestFallback(LLMContract):
     """A streaming combinator passes, too."""
 
-    def made(self):
+    def create_model(self):
         """Fall back, with an unused second model."""
         return rxllm.fallback(rxllm.retry(Echo()), Upper())
 

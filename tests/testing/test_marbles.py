@@ -153,14 +153,14 @@ def test_disposal_on_virtual_time():
 
 
 def test_ten_minutes_of_silence_take_no_time():
-    """Under 50 ms of processor time, with rxllm's operators and with those of reactivex."""
+    """Under 1 s of processor time, with rxllm's operators and with those of reactivex."""
     stall = "-a" + "-" * 600 + "b|"
     for limit in (rxllm.idle_timeout(300), ops.timeout(300.0)):
         began = time.thread_time()
         observer = TestScheduler().start(lambda limit=limit: MarbleLLM(stall)("hi").pipe(limit), disposed=2000)
         took = time.thread_time() - began
         assert [(201.0, "N"), (501.0, "E")] == [(record.time, record.value.kind) for record in observer.messages]
-        assert took < 0.05
+        assert took < 1
     assert Timeout is type(
         failure(TestScheduler().start(lambda: MarbleLLM(stall)("hi").pipe(rxllm.idle_timeout(300))).messages)[0]
     )

@@ -19,7 +19,7 @@ from laws.test_monoid import chunks
 import rxllm
 from rxllm import Chunk, FilePart, Message, MisuseError, RawPart, Request, TextPart, ToolCallPart, Usage
 from rxllm.records import fingerprint, of_json, to_json
-from rxllm.values.parts import CachePoint, ReasoningPart, RefusalPart, ToolResultPart
+from rxllm.values.parts import Approval, CachePoint, Pending, ReasoningPart, RefusalPart, ToolResultPart
 
 TOKENS = {"content": [{"token": "a", "logprob": -0.5, "top_logprobs": []}]}
 WHOLE = Chunk(
@@ -33,6 +33,8 @@ WHOLE = Chunk(
         ToolCallPart("call_1", "now", '{"a": 1}', 2),
         ToolResultPart("call_1", ["noon", FilePart("image/png", b"clock")], "denied", name="now"),
         CachePoint("1h"),
+        Pending(ToolCallPart("call_2", "pay", "{}"), "signed"),
+        Approval(ToolCallPart("call_2", "pay", "{}"), True, "Yes.", "signed"),
     ],
     usage=Usage(input_tokens=1, output_tokens=0, cache_read_input_tokens=2, reasoning_output_tokens=3, estimated=True),
     finish_reason="tool_call",
@@ -144,7 +146,7 @@ def test_different_requests_have_different_fingerprints():
     asked += [
         attrs.evolve(asked[0], **one) for one in ({"temperature": 0}, {"seed": 0}, {"model": "m"}, {"extra": {"a": 1}})
     ]
-    asked += [attrs.evolve(asked[0], tools=[{"name": name}]) for name in "ab"]
+    asked += [attrs.evolve(asked[0], tools=[rxllm.ToolSpec(name)]) for name in "ab"]
     assert len({fingerprint(request) for request in asked}) == len(asked)
 
 

@@ -109,7 +109,7 @@ async def test_clock_waits_for_threads():
         assert "rxllm-worker" == (await Blocking().ainvoke("hi")).text
         assert 3 == await asyncio.to_thread(lambda: Blocking().complete(None) and 3)
     assert 40 > now()
-    assert not asyncio.get_running_loop()._outside
+    assert not asyncio.get_running_loop()._futures_of_threads
 
 
 @on_virtual_time

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any, Literal, assert_type
 
 from attrs import frozen
@@ -22,6 +23,12 @@ from rxllm import Chunk, Message, Pipeline, Request, Usage
 def outline(topic: str) -> str:
     """A template is a function."""
     return f"An outline about {topic}."
+
+
+def photo() -> rxllm.FilePart:
+    """A part for a file on disk."""
+    assert_type(rxllm.file("photo.jpg", detail="low").read(), rxllm.FilePart)
+    return rxllm.file(Path("photo.jpg"), "image/jpeg")
 
 
 def shout(piece: str) -> str:
@@ -54,6 +61,14 @@ class Parrot(rxllm.LLM):
     async def complete(self, request: Request) -> str:
         """The prompt."""
         return request.text
+
+
+@frozen
+class Place:
+    """A type to ask for."""
+
+    name: str
+    at: tuple[float, float]
 
 
 @frozen
@@ -90,12 +105,13 @@ class Listener(rxllm.Handler):
 
 
 def asked(llm: rxllm.LLM) -> None:
-    """What a model gives."""
+    """Types of a model's results."""
     assert_type(llm("x"), Observable[Chunk])
     assert_type(llm.invoke("x"), Message)
     assert_type(llm.invoke([("system", "a"), {"role": "user", "content": "b"}]), Message)
     assert_type(llm.invoke(Request(prompt="x")), Message)
     assert_type(llm.batch(["x", "y"]), list[Message])
+    assert_type(rxllm.from_iter(["x"]).pipe(rxllm.job(llm, rxllm.Journal("x.jsonl"))), Observable[rxllm.Result])
     for chunk in llm.stream("x", temperature=0, stop_sequences=["\n"]):
         assert_type(chunk, Chunk)
         assert_type(chunk.usage, Usage | None)
@@ -123,7 +139,7 @@ async def awaited(llm: rxllm.LLM) -> None:
 
 
 async def awaited_with_exceptions(llm: rxllm.LLM, wanted: bool) -> None:
-    """They take the place of answers, so whoever asks for them must tell them apart."""
+    """They take the place of answers, so a program that requests them must distinguish them."""
     assert_type(await llm.abatch(["x"], return_exceptions=True), list[Message | Exception])
     assert_type(await llm.abatch(["x"], return_exceptions=wanted), list[Message | Exception])
     asked = llm.abatch_as_completed(["x"], return_exceptions=True)
@@ -144,7 +160,7 @@ def exceptions_as_values(llm: rxllm.LLM, topics: Observable[str]) -> None:
 
 
 def composed(llm: rxllm.LLM, topics: Observable[str]) -> None:
-    """What pipelines and operators give."""
+    """Types of the results of pipelines and operators."""
     talk = rxllm.pipe(outline, llm, rxllm.text())
     assert_type(talk, Pipeline[str, str])
     assert_type(talk.invoke("x"), str)
@@ -166,6 +182,7 @@ def composed(llm: rxllm.LLM, topics: Observable[str]) -> None:
     assert_type(rxllm.pipe(llm, rxllm.message()).invoke("x"), Message)
     assert_type(rxllm.pipe(llm, rxllm.usage()).invoke("x"), Usage)
     assert_type(rxllm.pipe(llm, rxllm.snapshots()).invoke("x"), Chunk)
+    assert_type(rxllm.pipe(llm, rxllm.call_drafts()).invoke("x"), rxllm.CallDraft)
     assert_type(rxllm.pipe(llm, rxllm.smooth(1)).invoke("x"), Message)
     assert_type(rxllm.pipe(llm, rxllm.text(), rxllm.smooth(1)).invoke("x"), str)
     assert_type(rxllm.pipe(outline, talk, llm).invoke("x"), Message)
@@ -188,6 +205,48 @@ def composed(llm: rxllm.LLM, topics: Observable[str]) -> None:
     assert_type(llm("x").pipe(rxllm.idle_timeout(3), rxllm.first_chunk_timeout(3)), Observable[Chunk])
     assert_type(llm("x").pipe(rxllm.stream()), rxllm.SyncStream[Chunk])
     assert_type(llm("x").pipe(rxllm.text(), rxllm.astream()), rxllm.AsyncStream[str])
+
+
+def grown(llm: rxllm.LLM) -> None:
+    """Drafts are plain data; items are values of the type."""
+    assert_type(llm("x").pipe(rxllm.drafts(list[Place])), Observable[Any])
+    assert_type(rxllm.pipe(outline, llm, rxllm.drafts()).invoke("x"), Any)
+    places = rxllm.pipe(outline, llm, rxllm.items(Place))
+    assert_type(places, Pipeline[str, Place, list[Place]])
+    assert_type(places.batch(["x"]), list[list[Place]])
+    for place in places.stream("x"):
+        assert_type(place, Place)
+    assert_type(rxllm.pipe(llm, rxllm.text(), rxllm.items(int | str, "numbers")).invoke("x"), list[int | str])
+    assert_type(rxllm.pipe(llm, rxllm.items(Literal["a", "b"])).invoke("x"), list[Literal["a", "b"]])
+    assert_type(llm("x").pipe(rxllm.items(dict[str, Place])), Observable[dict[str, Place]])
+
+
+def filled(llm: rxllm.LLM) -> None:
+    """A template is a stage, alone and in a pipeline."""
+    ask = rxllm.template(("system", "Be {mood}."), Message("user", "Hi"), "{question}", mood="brief")
+    assert_type(ask({"question": "Why?"}), tuple[Message, ...])
+    assert_type(ask.given(mood="kind"), rxllm.Template)
+    talk = rxllm.pipe(ask, llm, rxllm.text())
+    assert_type(talk.invoke({"question": "Why?"}), str)
+    assert_type(talk.invoke("Why?"), str)
+    assert_type(rxllm.pipe(rxllm.template("{a}"), llm).batch(["x", {"a": 1}]), list[Message])
+    assert_type(rxllm.pipe(llm, rxllm.text(), ops.map(ask), llm).invoke("x"), Message)
+
+
+def branched(llm: rxllm.LLM) -> None:
+    """Branches give dicts."""
+    both = rxllm.parallel(a=rxllm.pipe(outline, llm), b=rxllm.pipe(outline, llm, rxllm.text()))
+    assert_type(both, rxllm.Parallel[str])
+    assert_type(both.invoke("x"), dict[str, Any])
+    assert_type(both.batch(["x"]), list[dict[str, Any]])
+    for item in both.stream("x", temperature=0):
+        assert_type(item, dict[str, Any])
+    ask = rxllm.template("Compare {a} and {b}.")
+    assert_type(rxllm.pipe(both.answer, ops.map(ask), llm, rxllm.text()).invoke("x"), str)
+    print(rxllm.pipe(outline, rxllm.parallel(a=llm)).invoke("x")["a"])  # of a stage with Any, mypy infers Any
+    more = rxllm.assign(b=rxllm.pipe(rxllm.template("{a}"), llm))
+    assert_type(more.invoke({"a": 1}), dict[str, Any])
+    print(rxllm.pipe(both.answer, more).invoke("x")["b"])
 
 
 def copied(parrot: Parrot) -> None:
@@ -218,6 +277,9 @@ def written(topics: list[str]) -> None:
         assert_type(song, str)
         assert_type(usage, Usage | None)
     assert_type(rxllm.retry(llm).invoke("x", handlers=[log]).text, str)
+    talk = rxllm.remember(llm, rxllm.Conversation([("system", "Be brief.")]))
+    assert_type(talk, rxllm.LLM)
+    assert_type(rxllm.pipe(outline, talk, rxllm.text()).invoke("x"), str)
 
 
 class Plain(rxllm.LLM):
@@ -257,3 +319,110 @@ def values() -> None:
         Blocking(),
     ]
     assert everything
+
+
+@rxllm.tool
+async def weather(city: str, days: int = 1) -> str:
+    """A tool of one argument."""
+    return city * days
+
+
+@rxllm.tool(timeout=3, name="path")
+def route(start: str, end: str) -> str:
+    """A tool with options."""
+    return start + end
+
+
+@rxllm.tool
+async def download(url: str) -> AsyncIterator[int]:
+    """A tool that reports progress."""
+    yield len(url)
+
+
+async def tools() -> None:
+    """A tool keeps the types of its function."""
+    llm = Stream()
+    assert_type(weather, rxllm.Tool[str, str])
+    assert_type(weather("Oslo", days=3), Observable[str])
+    assert_type(await weather.ainvoke("Oslo"), str)
+    assert_type(download, rxllm.Tool[str, int])
+    rxllm.pipe(llm, rxllm.message(), ops.map(str), ops.flat_map(weather))
+    await route.ainvoke({"start": "a", "end": "b"})
+    await llm.ainvoke("hi", tools=[weather, rxllm.ToolSpec("x"), {"type": "web_search"}])
+
+
+async def agents(llm: rxllm.LLM, inbox: Observable[str]) -> None:
+    """An agent is a model; it takes tools, functions and dicts."""
+
+    def later(number: int, request: Request) -> Request | None:
+        return request if number > 1 else None
+
+    agent = rxllm.agent(
+        llm,
+        weather,
+        route,
+        outline,
+        {"type": "web_search"},
+        rounds=3,
+        concurrency=2,
+        approve=lambda name, arguments: name == "path" and "start" in arguments,
+        prepare=later,
+        errors="raise",
+        limits=rxllm.Limits(tokens=1000, cost=0.5, seconds=60),
+        secret="a secret of the server",
+    )
+    assert_type(agent, rxllm.LLM)
+    assert_type(agent("hi"), Observable[Chunk])
+    answer = agent.bind(inbox=inbox, temperature=0).invoke("hi")
+    assert_type(answer, Message)
+    assert_type(answer.pending, tuple[rxllm.Pending, ...])
+    decisions = [answer.pending[0].approve(), answer.pending[0].deny("no"), rxllm.Approval.from_json({})]
+    await agent.ainvoke([answer, Message("user", decisions)], inbox=inbox)
+    assert_type(rxllm.shaped(agent, Recipe).invoke("hi"), Recipe)
+    assert_type(rxllm.pipe(agent, rxllm.call_drafts()).invoke("x"), rxllm.CallDraft)
+    async with rxllm.mcp("http://localhost/mcp", headers={}, approve=lambda hints: "x" in hints) as found:
+        assert_type(found, tuple[rxllm.Tool[Any, Any], ...])
+    with rxllm.mcp(["uvx", "server"], prefix="a_", approve=True, timeout=3) as tools:
+        rxllm.agent(llm, *tools, *found)
+
+
+@frozen
+class Recipe:
+    """A class to ask for."""
+
+    title: str
+
+
+Mood = Literal["good", "bad"]
+
+
+async def shapes(llm: rxllm.LLM, source: Observable[Chunk]) -> None:
+    """Values of a type: one signature for classes, unions and literals."""
+    recipes = rxllm.shaped(llm, Recipe)
+    pipeline: Pipeline[rxllm.Prompt | Observable[Any], Recipe] = recipes
+    assert_type(pipeline.invoke("Soup"), Recipe)
+    assert_type(recipes.invoke("Soup"), Recipe)
+    assert_type(await recipes.ainvoke("Soup"), Recipe)
+    assert_type(recipes.batch(["Soup"]), list[Recipe])
+    for recipe in recipes.stream("Soup"):
+        assert_type(recipe, Recipe)
+    assert_type(rxllm.shaped(llm, Literal["good", "bad"]).invoke("?"), Mood)
+    assert_type(rxllm.shaped(llm, int | str).invoke("?"), int | str)
+    assert_type(rxllm.shaped(llm, Recipe | None, attempts=3, mode="tool").invoke("?"), Recipe | None)
+    assert_type(rxllm.shaped(llm, list[Recipe]).batch(["?"]), list[list[Recipe]])
+    assert_type(rxllm.shaped(llm, dict[str, int]).invoke("?"), dict[str, int])
+
+    assert_type(source.pipe(rxllm.parse(Recipe)), Observable[Recipe])
+    assert_type(source.pipe(rxllm.text(), rxllm.parse(list[int])), Observable[list[int]])
+    assert_type(rxllm.pipe(llm.bind(shape=Recipe), rxllm.parse(Recipe)).invoke("?"), Recipe)
+    assert_type(
+        rxllm.pipe(llm.bind(shape=Mood | None, shape_mode="native"), rxllm.parse(int | None)).invoke("?"), int | None
+    )
+    assert_type(rxllm.pipe(outline, llm, rxllm.text(), recipes).invoke("Soup"), Recipe)
+    assert_type(rxllm.pipe(outline, llm, rxllm.text(), rxllm.shaped(llm, Recipe)).batch(["Soup"]), list[Recipe])
+    assert_type(rxllm.pipe(recipes, ops.map(titled), llm, rxllm.text()).invoke("Soup"), str)
+
+
+def titled(recipe: Recipe) -> str:
+    """For `ops.map`."""
+    return recipe.title

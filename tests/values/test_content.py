@@ -83,6 +83,14 @@ PIXELS = "data:image/png;base64,UE5H"
             (ToolResultPart("c", [FilePart("image/png", b"PNG")]),),
         ),
         ({"type": "refusal", "refusal": "no"}, (RefusalPart("no"),)),
+        (
+            {"type": "server_tool_use", "id": "s", "input": {"q": "tea"}, "cache_control": None},
+            (RawPart("anthropic", {"type": "server_tool_use", "id": "s", "input": {"q": "tea"}}),),
+        ),
+        (
+            {"type": "search_result", "title": "t", "cache_control": {"type": "ephemeral"}},
+            (RawPart("anthropic", {"type": "search_result", "title": "t"}), CachePoint()),
+        ),
     ],
 )
 def test_content_dict_keeps_every_field(item, expected):

@@ -36,21 +36,25 @@ def test_tool_dict_of_any_vendor_becomes_the_same_tool_spec(spelling):
     [tool] = asked(tools=[spelling]).tools
     assert tool == WEATHER
     function = {"name": "weather", "parameters": SCHEMA, "description": "Tells the weather."}
-    assert {"type": "function", "function": function} == openai.told_tool(tool)
+    assert {"type": "function", "function": function} == openai.chat_tool(tool)
     assert {
         "name": "weather",
         "input_schema": SCHEMA,
         "description": "Tells the weather.",
-    } == anthropic.told_tool(tool)
+    } == anthropic.tool_definition(tool)
 
 
 @pytest.mark.parametrize(
     ("tool", "refuses", "takes"),
     [
-        ({"type": "web_search_20250305", "name": "web_search"}, None, anthropic),
-        ({"name": "f", "input_schema": {}, "cache_control": {"type": "ephemeral"}}, openai, anthropic),
-        ({"type": "function", "function": {"name": "f"}, "x": 1}, anthropic, openai),
-        ({"functionDeclarations": []}, openai, None),
+        ({"type": "web_search_20250305", "name": "web_search"}, None, anthropic.tool_definition),
+        (
+            {"name": "f", "input_schema": {}, "cache_control": {"type": "ephemeral"}},
+            openai.chat_tool,
+            anthropic.tool_definition,
+        ),
+        ({"type": "function", "function": {"name": "f"}, "x": 1}, anthropic.tool_definition, openai.chat_tool),
+        ({"functionDeclarations": []}, openai.chat_tool, None),
     ],
 )
 def test_tool_with_vendor_fields_is_sent_to_that_vendor_only(tool, refuses, takes):
@@ -58,10 +62,10 @@ def test_tool_with_vendor_fields_is_sent_to_that_vendor_only(tool, refuses, take
     [kept] = asked(tools=tool).tools
     assert kept is tool
     if takes:
-        assert takes.told_tool(kept) is tool
+        assert takes(kept) is tool
     if refuses:
         with pytest.raises(MisuseError, match="only another provider knows"):
-            refuses.told_tool(kept)
+            refuses(kept)
 
 
 @pytest.mark.parametrize(
@@ -92,15 +96,15 @@ def test_tool_choice_is_translated_for_each_provider(choice, neutral, chat, mess
     request = asked(tools=[WEATHER], tool_choice=choice)
     assert (neutral, chat, messages) == (
         request.tool_choice,
-        openai.told_choice(request.tool_choice),
-        anthropic.told_choice(request),
+        openai.chat_choice(request.tool_choice),
+        anthropic.tool_choice_of(request),
     )
 
 
 def test_parallel_tool_calls_can_be_disabled():
     """OpenAI has a field of its own for this; Anthropic has a flag within the tool choice."""
     request = asked(tools=[WEATHER], parallel_tool_calls=False)
-    assert {"type": "auto", "disable_parallel_tool_use": True} == anthropic.told_choice(request)
+    assert {"type": "auto", "disable_parallel_tool_use": True} == anthropic.tool_choice_of(request)
     assert False is rxllm.OpenAI("m", base_url="http://x/v1")._body(request)["parallel_tool_calls"]
 
 
@@ -126,7 +130,7 @@ def test_parallel_tool_calls_can_be_disabled():
 def test_response_format_is_translated(form, neutral, chat):
     """A bare JSON schema is enough. A format that rxllm does not know is sent unchanged."""
     request = asked(response_format=form)
-    assert (neutral, chat) == (request.response_format, openai.told_format(request.response_format))
+    assert (neutral, chat) == (request.response_format, openai.chat_format(request.response_format))
 
 
 def test_anthropic_accepts_schema_and_its_own_efforts():
@@ -144,11 +148,15 @@ def test_anthropic_accepts_schema_and_its_own_efforts():
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
     [
-        ({"tools": [WEATHER, {"name": "weather"}]}, "Two tools have the name 'weather'"),
+        ({"tools": [WEATHER, {"name": "weather", "parameters": SCHEMA}]}, "Two tools have the name 'weather'"),
         ({"tools": [{"name": "none"}]}, "can't have the name 'none'"),
         ({"tools": [{"name": ""}]}, "name must be a name"),
         ({"tools": [{"name": "f", "parameters": "x"}]}, "parameters must be a JSON schema"),
-        ({"tools": [5]}, "tools must be one or more ToolSpecs or dicts"),
+        ({"tools": [{"name": "f", "parameters": {"type": "string"}}]}, "parameters must be a JSON schema of an object"),
+        ({"tools": [{"name": "f", "input_schema": {}}]}, "parameters must be a JSON schema of an object"),
+        ({"tools": [{"name": "f"}]}, "The tool 'f' has no JSON schema"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "The tool 'f' has no JSON schema"),
+        ({"tools": [5]}, "tools must be one or more tools, ToolSpecs or dicts"),
         ({"effort": "huge"}, "effort must be one of none, minimal, low"),
         ({"parallel_tool_calls": 1}, "parallel_tool_calls must be True, False or None"),
         ({"response_format": 5}, "response_format must be 'json' or a JSON schema"),

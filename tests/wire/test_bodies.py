@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 import rxllm
-from rxllm.errors import ProtocolError, ProviderError
-from rxllm.testing import FakeServer, Reply
+from rxllm.errors import ProtocolError, ProviderError, TransportError
+from rxllm.testing import End, FakeServer, Reply
 from rxllm.wire.http import post
 
 MIB = 2**20
@@ -37,7 +37,7 @@ async def client(request):
 
 
 def failure(status, body, headers):
-    """An error that shows all it was given."""
+    """An error whose attributes are the arguments of `failure`."""
     return ProviderError("failed", status=status, body=body.decode())
 
 
@@ -55,7 +55,7 @@ def raw_deflate(data):
 
 
 class TestCompression:
-    """What a request asks for is understood; all else is refused."""
+    """A body in an accepted encoding is unpacked; any other encoding raises ProtocolError."""
 
     @pytest.mark.parametrize(
         ("encoding", "compress"),
@@ -84,21 +84,21 @@ class TestCompression:
 
     @pytest.mark.parametrize("encoding", ["gzip, gzip", "gzip,deflate", "br", "zstd", "compress", "aes128gcm", "é" * 9])
     async def test_other_compression_is_refused(self, server, client, encoding):
-        """One sentence says what came; nothing is unpacked."""
+        """The message names the encoding, and the body is not unpacked."""
         server.reply(Reply(gzip.compress(gzip.compress(bytes(MIB))), headers={"content-encoding": encoding}))
         with pytest.raises(ProtocolError, match=f"{server.url} compressed its answer"):
             await asked(server, client=client)
 
     @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
     async def test_compression_that_was_not_asked_for_is_refused(self, server, encoding):
-        """By default plain bytes are asked for: what is compressed comes in lumps."""
+        """By default the request accepts only plain bytes, because compressed bytes arrive in blocks."""
         server.reply(Reply(gzip.compress(b"Hello"), headers={"content-encoding": encoding}))
-        with pytest.raises(ProtocolError, match="asked for plain bytes"):
+        with pytest.raises(ProtocolError, match="accepts only plain bytes"):
             await asked(server)
 
     @pytest.mark.parametrize("header", ["identity", "", "identity, identity"])
     async def test_identity_is_no_compression(self, server, client, header):
-        """Servers may say that they did nothing."""
+        """A server may state the encoding `identity`."""
         server.reply(Reply(b"Hello", headers={"content-encoding": header}))
         assert b"Hello" == await asked(server, client=client)
 
@@ -117,11 +117,11 @@ def bombs():
 
 
 class TestBounds:
-    """Every limit counts what was unpacked, while it is unpacked."""
+    """The limits count the unpacked bytes while they are unpacked."""
 
     @pytest.fixture(autouse=True)
     def little_memory(self, bombs):
-        """A body of 100 MiB never stands in memory."""
+        """A body of 100 MiB is never in memory at once."""
         tracemalloc.start()
         yield
         peak = tracemalloc.get_traced_memory()[1]
@@ -131,7 +131,7 @@ class TestBounds:
     @pytest.mark.parametrize("stream", [True, False])
     @pytest.mark.parametrize("size", [100, 10**6])
     async def test_a_document_over_the_limit(self, server, bombs, monkeypatch, stream, size):
-        """Also where a stream was asked for, and in packets of any size."""
+        """This also holds for a requested stream, and for packets of any size."""
         monkeypatch.setattr("rxllm.providers._reader.WHOLE_LIMIT", 2 * MIB)
         bomb = bombs[b"{"]
         pieces = [bomb[at : at + size] for at in range(0, min(len(bomb), 100 * size), size)]
@@ -150,7 +150,7 @@ class TestBounds:
                 await llm.ainvoke("hi")
 
     async def test_an_error_over_the_limit(self, server, client, bombs):
-        """64 KiB of it are kept, though its compression was not asked for."""
+        """The error keeps 64 KiB of it, although the request did not accept its compression."""
         server.reply(Reply(bombs[b"no"], status=500, headers={"content-encoding": "gzip"}))
         with pytest.raises(ProviderError) as caught:
             await asked(server, client=client)
@@ -187,7 +187,7 @@ class TestRedirects:
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
     @pytest.mark.parametrize("follow", [False, True])
     async def test_to_another_server_it_is_a_sentence(self, server, status, follow):
-        """The sentence says where it leads; the other server is not asked, whatever the client would do."""
+        """The message names the target. The other server gets no request, whatever the client's own setting is."""
         with FakeServer() as elsewhere:
             location = elsewhere.url.replace("http://", "http://user:word@") + "/v1/x?token=secret"
             server.reply(Reply(b"", status=status, headers={"location": location}))
@@ -210,11 +210,25 @@ class TestRedirects:
         assert 1 == len(server.requests)
 
     async def test_in_a_circle_it_ends(self, server, client):
-        """Five redirects are followed."""
+        """Five redirects are followed. The message does not claim that the address got no request."""
         server.reply(Reply(b"", status=307, headers={"location": "/v1/x"}))
-        with pytest.raises(ProviderError, match="redirects the request"):
+        with pytest.raises(ProviderError, match=f"again and again, the last time to {server.url}/v1/x .HTTP 307."):
             await asked(server, client=client)
         assert 6 == len(server.requests)
+
+    async def test_a_refused_redirect_to_the_same_address_is_not_said_to_have_got_nothing(self, server, client):
+        """A server that answers a POST with a redirect to the same address has got the request."""
+        server.reply(Reply(b"", status=301, headers={"location": "/v1/x"}))
+        with pytest.raises(ProviderError, match="rxllm does not follow that redirect"):
+            await asked(server, client=client)
+        assert 1 == len(server.requests)
+
+    async def test_a_connection_that_breaks_after_a_redirect_is_not_a_broken_answer(self, server, client):
+        """No byte of the answer has arrived, so the error is not `Interrupted`."""
+        server.reply(Reply(b"", status=307, headers={"location": "/v2/x"}, chunked=False), Reply([End.RST]))
+        with pytest.raises(TransportError, match="No answer from") as caught:
+            await asked(server, client=client)
+        assert not isinstance(caught.value, rxllm.Interrupted)
 
     async def test_a_model_follows_it(self, server, client):
         """And its error, where it does not, is of the status, with the request."""

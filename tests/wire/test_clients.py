@@ -1,4 +1,4 @@
-"""How many clients there are, and when they are closed."""
+"""The number of clients, and the moment that closes each."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import sys
 
 import httpx
 import pytest
+from protocols import Chat
 
 import rxllm
 from rxllm.misuse import MisuseError
-from rxllm.testing import FakeServer, Reply, Signal
+from rxllm.testing import Endless, FakeServer, Reply, Signal
 
 ANSWER = Reply.json({"choices": [{"index": 0, "message": {"content": "Hello"}, "finish_reason": "stop"}]})
 
@@ -24,11 +25,11 @@ def server():
 
 
 class TestFunctions:
-    """``client=`` given as a function."""
+    """A function as ``client=``."""
 
     @pytest.mark.parametrize("kind", ["lambda", "method", "partial"])
     def test_a_function_that_is_gone_leaves_no_client(self, server, kind):
-        """A model with a lambda, made in a function, made for each call: the connections are closed with it."""
+        """If each call creates a model with a lambda, the connections close with the lambda."""
 
         class Factory:
             def make(self):
@@ -67,7 +68,7 @@ class TestFunctions:
         assert (1, 1) == (factory.made, server.open_connections)
 
     async def test_a_client_lives_as_long_as_its_request(self, server):
-        """The model and its function are gone while the answer is on its way."""
+        """The model and its function are garbage-collected while the answer arrives."""
         released = Signal()
         server.reply(Reply([b'data: {"choices": [{"delta": {"content": "Hel"}}]}\n\n', released, b"data: [DONE]\n\n"]))
         stream = rxllm.OpenAI("m", base_url=server.url, client=lambda: httpx.AsyncClient()).astream("hi")
@@ -99,7 +100,7 @@ class TestFunctions:
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_loop_may_be_closed_without_a_word(server, stream):
-    """`loop.close()` without `shutdown_asyncgens`: nothing is logged, and the connections are closed."""
+    """`loop.close()` without `shutdown_asyncgens` closes the connections and logs nothing."""
     program = f"""
 import asyncio, gc, rxllm
 llm = rxllm.OpenAI("m", base_url={server.url!r})
@@ -113,3 +114,45 @@ for _ in range(3):
     assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
     for exchange in server.exchanges:
         exchange.wait_closed()
+
+
+def test_a_loop_may_be_closed_right_after_a_stream_was_left():
+    """`shutdown_asyncgens` gives the stream the turns of the loop that it needs; leaving ``async with`` needs none."""
+    first = Chat().stream(["x"])[1]
+    with FakeServer(Reply([first, Endless(first)])) as server:
+        program = f"""
+import asyncio, gc, rxllm
+llm = rxllm.OpenAI("m", base_url={server.url!r}, api="chat")
+async def leave():
+    async for chunk in llm.astream("hi"):
+        break
+async def leave_with():
+    async with llm.astream("hi") as stream:
+        await anext(stream)
+async def dispose():
+    heard = asyncio.Event()
+    subscription = llm("hi").subscribe(lambda chunk: heard.set())
+    await heard.wait()
+    subscription.dispose()
+async def cancel():
+    heard = asyncio.Event()
+    async def read():
+        async for chunk in llm.astream("hi"):
+            heard.set()
+            await asyncio.Event().wait()
+    task = asyncio.ensure_future(read())
+    await heard.wait()
+    task.cancel()
+for way in (leave, leave_with, dispose, cancel):
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(way())
+    if way is not leave_with:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+    gc.collect()
+"""
+        command = [sys.executable, "-W", "error", "-c", program]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=50)
+        assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
+        for exchange in server.exchanges:
+            exchange.wait_closed()

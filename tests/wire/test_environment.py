@@ -1,15 +1,17 @@
-"""What the environment says about the way to a server: proxies, certificates, netrc."""
+"""The environment variables of a connection: proxies, certificates, netrc."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import re
 
 import httpx
 import pytest
 from wire_raw import CERTIFICATE, RawServer, ok
 
 import rxllm
-from rxllm.errors import ProviderError, TransportError
+from rxllm.errors import ProviderError, RxllmError, TransportError
 from rxllm.misuse import MisuseError
 from rxllm.testing import FakeServer, Reply
 from rxllm.wire.http import post
@@ -27,7 +29,7 @@ def server():
 
 
 def failure(status, body, headers):
-    """An error that shows all it was given."""
+    """An error whose attributes are the arguments of `failure`."""
     return ProviderError(body.decode(), status=status, body=body.decode())
 
 
@@ -43,7 +45,7 @@ class TestProxies:
     @pytest.mark.parametrize("form", ["http://{}", "{}", "HTTP://{}/", "  http://{}\t", "http://{}/path?query"])
     @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
     async def test_a_plain_request_goes_to_the_proxy(self, server, monkeypatch, form, name):
-        """The proxy gets the whole address, and the key with it, for there is no encryption anyway."""
+        """The proxy gets the whole address and the key, because the connection is not encrypted."""
         monkeypatch.setenv(name, form.format(server.url.removeprefix("http://")))
         assert b"Hello" == await asked("http://model.invalid/v1/x?y=1", headers={"x-api-key": KEY})
         request = server.requests[0]
@@ -64,7 +66,7 @@ class TestProxies:
         assert ["Basic bWU6cEBzcw=="] * 2 + [None] == told
 
     async def test_a_tunnel_hides_the_key_from_the_proxy(self, monkeypatch):
-        """For https:// the proxy is asked for a tunnel; what it answers is an error that names no password."""
+        """For https:// the request to the proxy is a tunnel. Its refusal becomes an error without the password."""
         with RawServer([b"HTTP/1.1 407 Who are you\r\ncontent-length: 0\r\n\r\n"]) as proxy:
             monkeypatch.setenv("HTTPS_PROXY", proxy.url.replace("http://", "me:password@"))
             with pytest.raises(TransportError, match="the proxy answered with status 407") as caught:
@@ -117,7 +119,7 @@ class TestProxies:
         "form", ["socks5://me:word@127.0.0.1:1", "http://", "ftp://x", "http://x:port", "http://x:0"]
     )
     async def test_a_proxy_that_cannot_be_used_is_a_sentence(self, monkeypatch, name, form):
-        """It names the variable and the ways out, and no password; nothing is sent."""
+        """The message names the variable and the remedies, without the password. Nothing is sent."""
         monkeypatch.setenv(name, form)
         with pytest.raises(MisuseError, match=f"{name} must be like http://host:port to reach model.invalid") as caught:
             await asked("http://model.invalid/v1")
@@ -153,13 +155,35 @@ class TestCertificates:
         return None if request.param == "default" else lambda: httpx.AsyncClient()
 
     async def test_an_untrusted_certificate_is_a_sentence_and_not_tried_again(self, client):
-        """It says what to do."""
+        """The message contains the remedy."""
         with RawServer(*[[ok(ANSWER)]] * 3, tls=True) as server:
             llm = rxllm.OpenAI("m", base_url=server.url, api_key=KEY, client=client)
             with pytest.raises(TransportError, match=r"certificate.*SSL_CERT_FILE") as caught:
                 await llm.ainvoke("hi")
             assert (False, 1, []) == (caught.value.retryable, server.connections, server.requests)
             assert "ssl:" not in str(caught.value)
+
+    @pytest.mark.parametrize("scheme", ["http", "https"])
+    @pytest.mark.parametrize("said", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])
+    async def test_a_server_without_tls_is_a_sentence(self, client, scheme, said):
+        """It is not tried again, because each attempt would fail alike; a server that only hangs up is."""
+        connections = []
+
+        def hang_up(_, writer):
+            connections.append(writer)
+            writer.write(said)
+            writer.close()
+
+        async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+            url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            llm = rxllm.OpenAI("m", base_url=url, api_key=KEY, client=client, max_retries=1)
+            with pytest.raises(RxllmError) as caught:
+                await llm.ainvoke("hi")
+        if said and scheme == "https":
+            assert ("does not speak TLS there" in str(caught.value), len(connections)) == (True, 1)
+        elif not said:
+            assert (caught.value.retryable, len(connections)) == (True, 2)
+            assert re.search("closed the connection|disconnected", str(caught.value))
 
     async def test_a_certificate_is_trusted_by_its_file(self, client, monkeypatch):
         """SSL_CERT_FILE counts; the connection is kept."""
@@ -198,7 +222,7 @@ class TestCertificates:
         assert b"Hello" == await asked(server.url)
 
     async def test_a_refused_connection_is_told_in_plain_words(self, client):
-        """Nothing about TLS, where there is none."""
+        """The message does not mention TLS for a plain connection."""
         with RawServer() as gone:
             pass
         with pytest.raises(TransportError) as caught:

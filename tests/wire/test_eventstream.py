@@ -46,14 +46,14 @@ def test_a_frame_is_emitted_with_its_last_byte():
 
 @pytest.mark.parametrize("cut", range(len(EVENTS[1])))
 def test_a_frame_that_was_cut_is_dropped(cut):
-    """Half a frame tells nothing."""
+    """Half a frame gives no frame."""
     assert FRAMES[:1] == fed(EVENTS[0] + EVENTS[1][:cut], 1000)
 
 
 @pytest.mark.parametrize("place", range(len(EVENTS[1])))
 @pytest.mark.parametrize("mask", [1, 0x80])
 def test_each_flipped_bit_is_noticed(place, mask):
-    """Wherever it is: in the sizes, in a checksum, in the headers or in the payload."""
+    """The wrong byte may be in the sizes, in a checksum, in the headers or in the payload."""
     damaged = bytearray(EVENTS[1])
     damaged[place] ^= mask
     with pytest.raises(ProtocolError, match="checksum"):
@@ -61,7 +61,7 @@ def test_each_flipped_bit_is_noticed(place, mask):
 
 
 def test_an_exception_is_an_error_document_with_its_name():
-    """Whatever else its payload says; a payload that is not JSON is its message."""
+    """The exception's name is its type. A payload that is not JSON becomes the message."""
     told = {"message": "Too many requests", "originalStatusCode": 429}
     frames = [aws_event("throttlingException", each, "exception") for each in (told, b"Slow down", b"")]
     expected = [
@@ -81,7 +81,7 @@ def test_an_error_is_told_by_its_headers():
 
 
 def test_headers_of_every_type_are_passed_over():
-    """A name and a value whose length the type tells, or its first two bytes."""
+    """A header is a name and a value; the type or the first two bytes of the value determine its length."""
     values = {
         0: b"",
         1: b"",
@@ -129,7 +129,7 @@ def test_invalid_utf8_is_replaced():
 
 @pytest.mark.parametrize("page", [b"Service Unavailable, try again", b"data: {}\n\n" * 2])
 def test_what_is_no_stream_of_events(page):
-    """A sentence that says what to look at, with the beginning of what came."""
+    """The message names base_url, and the error keeps the beginning of the body."""
     with pytest.raises(ProtocolError, match="base_url") as caught:
         fed(page, 1000)
     assert page == caught.value.frame

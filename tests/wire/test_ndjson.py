@@ -15,7 +15,7 @@ def fed(decoder, stream: bytes, size: int) -> list[tuple[str, bytes]]:
 
 
 def messages(*data: bytes) -> list[tuple[str, bytes]]:
-    """Frames, which have no other name; none of them for silence."""
+    """Return frames with the name `message`; empty lines give none."""
     return [("message", each) for each in data]
 
 
@@ -43,7 +43,7 @@ def test_blank_lines_and_white_space_around_a_line_are_dropped(end):
 
 @pytest.mark.parametrize("text", ["\u2028", "\u2029", "\u0085", "\x0b", "\x0c", "\x1c", "\x1e", "\r", "é", "水", "🫧"])
 def test_only_lf_ends_a_line(text):
-    """What Python calls a line end stays in its line."""
+    """Other characters that Python treats as line ends stay in their line."""
     data = b'{"a": "' + text.encode() + b'"}'
     assert messages(data, data) == frames_of(data + b"\n" + data + b"\n")
 
@@ -68,7 +68,7 @@ def test_invalid_utf8_becomes_the_replacement_character():
 
 
 def test_it_has_the_attributes_of_a_decoder_of_events():
-    """So that one can stand for the other."""
+    """The decoders are interchangeable."""
     lines, events = NDJSONDecoder(), SSEDecoder()
     assert (events.last_event_id, events.retry) == (lines.last_event_id, lines.retry)
 
@@ -76,7 +76,7 @@ def test_it_has_the_attributes_of_a_decoder_of_events():
 @pytest.mark.parametrize("size", [1, 7, 64, 1000])
 @pytest.mark.parametrize("line", [b"x" * 99, b"\xff" * 99])
 def test_a_line_over_the_limit_is_refused(line, size):
-    """However it is chopped, with an end or without, after other lines; the error says the limit and what to do."""
+    """This holds however the line is chopped. The message contains the limit and the remedy."""
     stream = b"0\n" * 50 + line + b"x\n"
     for sent in (stream, stream[:-1]):
         decoder = NDJSONDecoder(limit=99)

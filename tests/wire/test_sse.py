@@ -4,6 +4,8 @@ import time
 import tracemalloc
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rxllm.errors import ProtocolError
 from rxllm.wire.sse import SSEDecoder
@@ -23,7 +25,7 @@ def fed(decoder, stream: bytes, size: int) -> list[tuple[str, bytes]]:
 
 
 def messages(*data: bytes) -> list[tuple[str, bytes]]:
-    """Frames without an event name; none of them for silence."""
+    """Return frames without an event name; silence gives none."""
     return [("message", each) for each in data]
 
 
@@ -58,7 +60,7 @@ def messages(*data: bytes) -> list[tuple[str, bytes]]:
     ],
 )
 def test_the_examples_of_the_standard_hold(stream, expected):
-    """The examples of WHATWG HTML 9.2.6, with the results that it gives for them."""
+    """The examples of WHATWG HTML 9.2.6 give the results that the standard states."""
     assert expected == frames_of(stream)
 
 
@@ -76,6 +78,19 @@ def test_line_ends_may_be_mixed(first, second):
     """A line end of one kind and a blank line of another complete an event; only CR LF is one end, not two."""
     expected = messages(b"1\n2") if (first, second) == (CR, LF) else messages(b"1", b"2")
     assert expected == frames_of(b"data: 1" + first + second + b"data: 2\n\n")
+
+
+PIECES = ("data: 1", "data: ", "data:2", "id: 3", "event: a", ": ping", "data:  é", "data: 1\rid: 9", "\n", "\r", "x")
+
+
+@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=6))
+def test_whole_events_with_crlf_are_read_as_byte_by_byte(pieces):
+    """The fast path for events of one line gives the same frames and the same last id as the general path."""
+    stream = "".join(f"{piece}\r\n\r\n" for piece in pieces).encode()
+    at_once, slowly = SSEDecoder(), SSEDecoder()
+    expected = [frame for at in range(len(stream)) for frame in slowly.feed(stream[at : at + 1])]
+    assert expected == at_once.feed(b": begin\n\n") + at_once.feed(stream)
+    assert slowly.last_event_id == at_once.last_event_id
 
 
 def test_a_cr_at_the_end_of_a_chunk_ends_its_line_at_once():
@@ -101,7 +116,7 @@ def test_one_lf_only_belongs_to_a_cr():
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100])
 def test_one_byte_order_mark_is_dropped(size):
-    """A leading byte order mark is no part of the first field's name, in however many pieces it comes."""
+    """A leading byte order mark is not part of the first field's name, however the stream is chopped."""
     decoder = SSEDecoder()
     stream = b"\xef\xbb\xbfdata: 1\n\n"
     frames = fed(decoder, stream, size)
@@ -137,7 +152,7 @@ def test_other_byte_order_marks_are_text(stream, expected):
     ],
 )
 def test_exactly_one_space_after_the_colon_is_dropped(line, data):
-    """Nothing else of a value is touched; a line of data with nothing in it is still one."""
+    """Other characters of a value stay, and an empty line of data counts as a line."""
     assert messages(data) == frames_of(line + b"\n\n")
 
 
@@ -145,7 +160,7 @@ def test_exactly_one_space_after_the_colon_is_dropped(line, data):
     "line", [b": ping", b":", b"::", b"other: 1", b"DATA: 1", b" data: 1", b"data : 1", b"datas", b"\xff: 1"]
 )
 def test_comments_and_unknown_fields_are_ignored(line):
-    """They neither make an event nor change the one that they stand in, before, between or after its lines."""
+    """Comments and unknown fields create no event and do not change the event around them."""
     assert messages() == frames_of(line + b"\n\n")
     assert messages(b"1\n2") == frames_of(b"\n".join([line, b"data: 1", line, b"data: 2", line, b"", b""]))
     assert messages(b"1", b"2") == frames_of(b"data: 1\n\n" + line + b"\n\ndata: 2\n\n")
@@ -216,7 +231,7 @@ def test_retry_takes_only_digits(value, retry):
     "text", ["\u2028", "\u2029", "\u0085", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x00", "é", "水", "🫧", "\ufeff"]
 )
 def test_only_lf_and_cr_end_a_line(text):
-    """What Python calls a line end, and any other character, stays in the data."""
+    """Other characters that Python treats as line ends stay in the data."""
     data = b'{"a": "' + text.encode() + b'"}'
     assert messages(data, data) == frames_of(b"data: " + data + b"\n\ndata:" + data + b"\n\n")
 
@@ -232,7 +247,7 @@ def test_only_lf_and_cr_end_a_line(text):
     ],
 )
 def test_invalid_utf8_becomes_the_replacement_character(data, expected):
-    """The stream is UTF-8 whatever a header says, and what is not does not end it or touch other events."""
+    """The stream is UTF-8 whatever a header states. Invalid bytes neither end the stream nor change other events."""
     stream = "data: é\n\n".encode() + b"data: " + data + b"\ndata: x\n\n" + "data: é\n\n".encode()
     assert messages("é".encode(), expected.encode() + b"\nx", "é".encode()) == frames_of(stream)
 
@@ -248,7 +263,7 @@ def test_a_character_may_be_chopped():
 @pytest.mark.parametrize("data", [b'{"a": 1}', b"[DONE]", b"[]", b"12", b'"x"', b"null", b'{"a":\ndata: 1}'])
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r", b"\r\n"])
 def test_an_event_without_its_blank_line_is_flushed_if_it_is_whole(data, end):
-    """Real bodies end so; JSON and `[DONE]` tell themselves whether they are whole."""
+    """Real bodies end without a blank line. JSON and `[DONE]` show whether they are complete."""
     decoder = SSEDecoder()
     assert messages(b"0") == decoder.feed(b"data: 0\n\nid: 7\nevent: a\ndata: " + data + end)
     expected = [("a", data.replace(b"data: ", b""))], "7"
@@ -288,7 +303,7 @@ def test_nothing_gives_nothing(stream):
 @pytest.mark.parametrize("size", [1, 7, 64, 1000])
 @pytest.mark.parametrize("event", [b"data: " + b"x" * 93, b"data:" + b"\xff" * 94, b"data: 1\n" * 12 + b"xxx"])
 def test_an_event_over_the_limit_is_refused(event, size):
-    """However it is chopped, with an end or without, after other events; the error says the limit and what to do."""
+    """This holds however the event is chopped. The message contains the limit and the remedy."""
     stream = b"data: 0\n\n" * 50 + event + b"\n\n"
     for sent in (stream, stream[:-1]):
         decoder = SSEDecoder(limit=99)
@@ -324,7 +339,7 @@ def test_the_end_marker_is_within_the_limit_however_chopped(limit):
 
 
 def test_the_limit_bounds_the_memory():
-    """An event without end is refused as soon as it passes the limit, and what was kept of it is let go."""
+    """An endless event raises an error as soon as it exceeds the limit, and the decoder frees its bytes."""
     limit = 2**20
     decoder = SSEDecoder(limit=limit)
     tracemalloc.start()

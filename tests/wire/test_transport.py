@@ -1,4 +1,4 @@
-"""The default transport, beside httpx's own: whatever a network and a server do, both give the same."""
+"""The default transport and httpx's own give the same results, whatever the network and the server do."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def client(request):
 
 
 def failure(status, body, headers):
-    """An error that shows all it was given."""
+    """An error whose attributes are the arguments of `failure`."""
     return ProviderError(body.decode(), status=status, body=body.decode(), retryable=status >= 500)
 
 
@@ -47,13 +47,13 @@ async def asked(server, **settings):
 
 
 async def noticed():
-    """Lets the loop read what has been sent to it."""
+    """Let the loop read the bytes that have arrived."""
     for _ in range(5):
         await asyncio.sleep(0)
 
 
 class TestKeptConnections:
-    """A kept connection is used again only while nothing unread has come over it."""
+    """A kept connection is used again only if it has no unread bytes."""
 
     @pytest.mark.parametrize(
         "surplus",
@@ -79,7 +79,7 @@ class TestKeptConnections:
             assert (2, 2) == (len(server.requests), server.connections)
 
     async def test_junk_right_behind_a_response_is_never_an_answer(self):
-        """The packet is no HTTP, which is an error; the second request gets its own answer."""
+        """The packet is not HTTP, which is an error. The second request gets its own answer."""
         with RawServer([ok(b"one") + b"x"], [ok(b"two")]) as server:
             with pytest.raises(TransportError, match="the response is not HTTP"):
                 await asked(server)
@@ -111,12 +111,12 @@ class TestKeptConnections:
 
 
 class TestRetries:
-    """What is sent again, and by whom: docs/retries.md."""
+    """The cases in which the transport repeats a request: docs/retries.md."""
 
     @pytest.mark.parametrize("seen", [True, False])
     @pytest.mark.parametrize("end", [fin, rst])
     async def test_a_connection_that_was_closed_while_idle_is_replaced(self, client, end, seen):
-        """Nothing was sent over it, so the request is sent once, over another."""
+        """No byte was sent over it, so the request goes over another connection, once."""
         with RawServer([ok(b"one"), end], [ok(b"two")]) as server:
             assert b"one" == await asked(server, client=client)
             await server.answered[0].soon()
@@ -143,7 +143,7 @@ class TestRetries:
 
     @pytest.mark.parametrize("end", [fin, rst])
     async def test_a_response_that_breaks_is_not_asked_for_again(self, client, end):
-        """Its first bytes have come; what follows is the caller's decision."""
+        """After the first bytes, a retry is the caller's decision."""
         with RawServer([ok(b"Hello")[:-2], end], [ok(b"no")]) as server:
             with pytest.raises(Interrupted):
                 await asked(server, client=client)
@@ -189,7 +189,7 @@ class TestUploads:
                 assert {} == client._transport._connector._conns
 
     async def test_dispose_stops_the_upload(self):
-        """What was not sent is not sent any more."""
+        """The rest of the request is not sent."""
         received = []
 
         def read(connection):
@@ -236,11 +236,11 @@ class Deaf:
 
 
 class TestBreaks:
-    """What has arrived is read before the error of the connection is raised."""
+    """The reader gets all bytes that arrived before the error of the connection."""
 
     @pytest.mark.parametrize("end", [fin, rst])
     async def test_a_paused_reader_gets_all_that_arrived(self, client, end):
-        """The connection breaks while the reader stands still; it gets every byte, and then hears of it."""
+        """The connection breaks while the reader pauses. The reader gets every byte, and then the error."""
         body = b"x" * 60_000
         with RawServer([chunked(body, end=b""), end]) as server:
             heard: list[bytes] = []
@@ -257,7 +257,7 @@ class TestBreaks:
 
     @pytest.mark.parametrize("end", [fin, rst])
     async def test_an_answer_that_came_whole_is_whole(self, client, end):
-        """Its end marker has arrived; that the HTTP body never ended takes nothing away."""
+        """The answer is complete, because its end marker arrived, although the HTTP body never ended."""
         word = b'data: {"choices": [{"index": 0, "delta": {"content": "word "}}]}\n\n'
         body = word * 800 + b"data: [DONE]\n\n"
         with RawServer([chunked(body, end=b""), end]) as server:
@@ -284,7 +284,7 @@ class TestHeaders:
         ids=["longer", "endless", "many"],
     )
     async def test_a_header_over_the_limit_is_one_sentence(self, client, headers):
-        """It is over at 64 KiB; asking again would not help, so nobody does."""
+        """The response ends at 64 KiB. The error is not retryable, because a retry would not help."""
         with RawServer(*[[ok(b"one", **headers)]] * 3) as server:
             with pytest.raises(TransportError, match=r"header of the answer .* is longer than 64 KiB") as caught:
                 await rxllm.OpenAI("m", base_url=server.url, client=client).ainvoke("hi")

@@ -1,0 +1,2 @@
+export { lastAssistantMessageIsCompleteWithApprovalResponses } from "ai6";
+export { useChat } from "react6";

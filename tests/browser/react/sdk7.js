@@ -1,0 +1,2 @@
+export { lastAssistantMessageIsCompleteWithApprovalResponses } from "ai7";
+export { useChat } from "react7";
