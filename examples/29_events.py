@@ -1,7 +1,4 @@
-"""What happens in a run, as a stream: `events` of a pipeline with a model and a tool, told apart by `match`.
-
-A `UsageMeter` listens beside it. It runs on rxllm's background loop, since a script has none: `stream` reads there.
-"""
+"""The `events` of a pipeline with a model and a tool, distinguished by `match`; a `UsageMeter` listens, too."""
 
 from reactivex import operators as ops
 
@@ -26,4 +23,6 @@ for event in poet.events("Write me a song about tea.", handlers=[meter]).pipe(rx
             print("chunk", repr(text))
         case rxllm.Started(run=run) | rxllm.Finished(run=run):
             print(type(event).__name__, run.name)
+        case _:
+            pass
 print(meter.requests, "request,", meter.total.output_tokens, "tokens")

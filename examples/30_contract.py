@@ -20,7 +20,7 @@ class Shouter(rxllm.LLM):
 class TestShouter(LLMContract):
     """All that it inherits."""
 
-    def made(self) -> rxllm.LLM:
+    def create_model(self) -> rxllm.LLM:
         """The model to try."""
         return Shouter()
 
