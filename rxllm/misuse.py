@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeGuard
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeGuard, cast
 
 from .terminal import printable
 
-__all__ = ["MisuseError", "is_mapping", "is_text", "must_be", "shown"]
+__all__ = ["MisuseError", "check_numbers", "is_mapping", "is_text", "must_be", "shown"]
 
 
 class MisuseError(TypeError):
@@ -49,3 +50,20 @@ def is_text(value: object) -> bool:
 def is_mapping(value: object) -> TypeGuard[Mapping[str, Any]]:
     """Return whether the value is a Mapping, such as a dict; a check for `must_be`."""
     return isinstance(value, Mapping)
+
+
+def check_numbers(place: str, value: object) -> None:
+    """Check that JSON can express all numbers in a value. Encoders write others as null, without an error.
+
+    Raises:
+        MisuseError: a number is infinite or not a number. The message has its place, which begins with `place`.
+    """
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise MisuseError(f"{place} is {value}, which JSON cannot express. Pass a finite number or None.")
+    elif isinstance(value, Mapping):
+        for key, item in cast("Mapping[object, object]", value).items():
+            check_numbers(f"{place}[{key!r}]", item)
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(cast("Sequence[object]", value)):
+            check_numbers(f"{place}[{index}]", item)

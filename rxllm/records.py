@@ -23,7 +23,7 @@ from .misuse import MisuseError
 from .values.chunk import Chunk
 from .values.message import Message
 from .values.parts import FilePart, Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
-from .values.persisted import FACTS, PART_NAMES, part_of_record, part_record, plain_fields
+from .values.persisted import FACTS, PART_NAMES, part_of_record, part_record, plain, plain_fields
 from .values.request import Request
 from .values.usage import Usage
 from .values.vocabulary import FinishReason, Logprobs
@@ -67,7 +67,7 @@ def to_json(chunk: Chunk) -> dict[str, Any]:
         record["parts"] = [part_record(part) for part in chunk.parts]
     for name in FACTS:
         if (fact := getattr(chunk, name)) is not None:
-            record[name] = plain_fields(fact) if name == "usage" else msgspec.to_builtins(fact)
+            record[name] = plain_fields(fact) if name == "usage" else plain(name, fact)
     if chunk.reset:
         record["reset"] = True
     return record

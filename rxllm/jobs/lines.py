@@ -18,7 +18,7 @@ import msgspec
 from ..misuse import MisuseError
 from ..values.message import Message
 from ..values.parts import Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart
-from ..values.persisted import message_fields, message_record, plain_fields
+from ..values.persisted import message_fields, message_record, plain, plain_fields
 from ..values.usage import Usage
 from ..values.vocabulary import FinishReason, Logprobs
 from .result import UNNUMBERED, Failure, Result
@@ -222,7 +222,7 @@ def _body(answer: Message) -> dict[str, Any]:
         ]
     choice: dict[str, Any] = {"index": 0, "message": message, "finish_reason": _reason(answer)}
     if answer.logprobs is not None:
-        choice["logprobs"] = msgspec.to_builtins(answer.logprobs)
+        choice["logprobs"] = plain("logprobs", answer.logprobs)
     body = {
         "id": answer.id,
         "object": "chat.completion",
@@ -282,7 +282,7 @@ def _answer(body: _Body, facts: _Facts) -> Message:
 
 
 def _usage(body: _Body, facts: _Facts) -> Usage | None:
-    if facts.usage:
+    if facts.usage is not None:
         return msgspec.convert(facts.usage, Usage)
     if (counts := body.usage) is None:
         return None

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 import os
 import sys
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from ..misuse import MisuseError, is_text, shown
+from ..misuse import MisuseError, check_numbers, is_text, shown
 from ..values.parameters import PARAMETERS, is_name
 from ..wire.http import address, check_headers
 
@@ -109,18 +108,7 @@ def check_extra(extra: Mapping[str, Any]) -> None:
             continue  # the provider leaves out the field
         if parameter in PARAMETERS:
             raise MisuseError(f"extra can't contain {name!r}, because it is a parameter. Write {parameter}=….")
-        _check_numbers(f"extra[{name!r}]", value)
-
-
-def _check_numbers(place: str, value: Any) -> None:
-    if isinstance(value, float) and not math.isfinite(value):
-        raise MisuseError(f"{place} is {value}, which JSON cannot express. Pass a finite number or None.")
-    if isinstance(value, Mapping):
-        for key, item in cast("dict[Any, Any]", value).items():
-            _check_numbers(f"{place}[{key!r}]", item)
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(cast("Sequence[Any]", value)):
-            _check_numbers(f"{place}[{index}]", item)
+        check_numbers(f"extra[{name!r}]", value)
 
 
 def check_given_headers(_: object, attribute: object, headers: Any) -> None:

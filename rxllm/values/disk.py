@@ -5,7 +5,7 @@ from __future__ import annotations
 import mimetypes
 import os
 import stat
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import IO
 
 from ..bounds import FILE_BYTES, IMAGE_BYTES, MIB
@@ -110,7 +110,8 @@ def content_of(path: str) -> bytes:
     except IsADirectoryError:
         reason = "it is a directory"
     except PermissionError:
-        reason = "it is a directory" if Path(path).is_dir() else "this user may not read it"
+        # Path.is_dir raises for a file in a directory that this user may not enter.
+        reason = "it is a directory" if os.path.isdir(path) else "this user may not read it"  # noqa: PTH112
     except OSError as error:
         reason = error.strerror or str(error)
     raise MisuseError(f"The file {path!r} cannot be sent: {reason}.") from None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import attrs
 import msgspec
 
-from ..misuse import MisuseError
+from ..misuse import MisuseError, check_numbers
 from .parts import (
     Approval,
     CachePoint,
@@ -32,7 +32,16 @@ from .vocabulary import FinishReason, Logprobs, Role
 if TYPE_CHECKING:
     from .message import Message
 
-__all__ = ["FACTS", "PART_NAMES", "message_fields", "message_record", "part_of_record", "part_record", "plain_fields"]
+__all__ = [
+    "FACTS",
+    "PART_NAMES",
+    "message_fields",
+    "message_record",
+    "part_of_record",
+    "part_record",
+    "plain",
+    "plain_fields",
+]
 
 VERSION = 1  # of the persisted form
 
@@ -84,11 +93,11 @@ def message_record(message: Message) -> dict[str, Any]:
         if message.name is not None:
             record["name"] = message.name
         if message.extra:
-            record["extra"] = message.extra
+            record["extra"] = plain("extra", message.extra)
         for name in _MESSAGE_FACTS:
             if (fact := getattr(message, name)) not in (None, False):
-                record[name] = plain_fields(fact) if name == "usage" else msgspec.to_builtins(fact)
-    except MisuseError:  # a file cannot be read
+                record[name] = plain_fields(fact) if name == "usage" else plain(name, fact)
+    except MisuseError:  # a file cannot be read, or a number is not finite
         raise
     except (TypeError, ValueError) as error:
         raise MisuseError(f"The message can't be written as JSON: {error}.") from None
@@ -160,7 +169,27 @@ class _ResultRecord(msgspec.Struct):
 
 
 def plain_fields(value: Part | Usage) -> dict[str, Any]:
-    """Return the fields that differ from their defaults, as plain values."""
-    plain = msgspec.to_builtins(value)
+    """Return the fields that differ from their defaults, as plain values.
+
+    Raises:
+        TypeError: a field holds an object that JSON cannot express.
+        MisuseError: a field holds a number that JSON cannot express.
+    """
+    fields = msgspec.to_builtins(value)
     defaults = ((field.name, field.default) for field in attrs.fields(type(value)))
-    return {name: plain[name] for name, default in defaults if plain[name] != default}
+    differing = {name: fields[name] for name, default in defaults if fields[name] != default}
+    for name, field in differing.items():
+        check_numbers(name, field)
+    return differing
+
+
+def plain(name: str, value: object) -> Any:
+    """Return the value of a field as plain values.
+
+    Raises:
+        TypeError: the value holds an object that JSON cannot express.
+        MisuseError: the value holds a number that JSON cannot express.
+    """
+    builtins = msgspec.to_builtins(value)
+    check_numbers(name, builtins)
+    return builtins

@@ -160,6 +160,8 @@ def test_bad_row_of_many_fails_alone(path):
     [
         rxllm.Message("assistant", "\ud800"),
         rxllm.Message("assistant", [rxllm.RawPart("mine", {"value": object()})]),
+        rxllm.Message("assistant", [rxllm.RawPart("mine", {"value": float("nan")})]),
+        rxllm.Message("assistant", "x", logprobs={"content": [{"logprob": float("-inf")}]}),
         rxllm.Message("assistant", "x", usage=rxllm.Usage(input_tokens=object())),
     ],
 )

@@ -294,6 +294,7 @@ def test_answer_returns_from_its_line_as_it_was():
         ),
         rxllm.Message("assistant", [TextPart("a"), rxllm.ReasoningPart("b"), rxllm.FilePart("image/png", b"\x00")]),
         rxllm.Message("assistant", "", id="x", logprobs={"content": [{"token": "a"}]}),
+        rxllm.Message("assistant", "a", usage=rxllm.Usage()),  # of a server that reports no count
         rxllm.Message("assistant", "a", provider="anthropic", usage=rxllm.Usage(input_tokens=3, estimated=True)),
         rxllm.Message("assistant", "a", usage=attrs.evolve(usage, cache_creation_input_tokens=1, last_round=usage)),
         rxllm.Message("assistant", "a", name="bob", extra={"mood": "fine"}, metadata={"id": 1}),

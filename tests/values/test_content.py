@@ -242,3 +242,18 @@ def test_value_outside_json_raises_misuse_error():
     """`to_json` raises for a value that JSON cannot express."""
     with pytest.raises(MisuseError, match="can't be written as JSON"):
         Message("user", RawPart("x", {"a": object()})).to_json()
+
+
+@pytest.mark.parametrize(
+    ("message", "place"),
+    [
+        (Message("user", RawPart("x", {"a": [1.0, float("nan")]})), r"data\['a'\]\[1\] is nan"),
+        (Message("user", "x", extra={"a": float("inf")}), r"extra\['a'\] is inf"),
+        (Message("user", "x", metadata={"a": float("-inf")}), r"metadata\['a'\] is -inf"),
+        (Message("assistant", "x", logprobs={"content": [{"logprob": float("-inf")}]}), r"logprobs\['content'\]\[0\]"),
+    ],
+)
+def test_number_that_json_lacks_raises_misuse_error(message, place):
+    """Encoders write such a number as null, so that it would be lost without a word."""
+    with pytest.raises(MisuseError, match=f"^{place}.*, which JSON cannot express"):
+        message.to_json()
