@@ -6,31 +6,22 @@ causes: most libraries pass on the exceptions of the vendors' SDKs, or keep them
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
-from ..errors import Interrupted, ProviderError, RxllmError, Timeout, TransportError
+import msgspec
+
+from ..errors import Interrupted, ProtocolError, ProviderError, RxllmError, Timeout, TransportError
 from ..misuse import MisuseError, is_mapping
 from ..secrecy import blanked
-from ..wire.rates import retry_after
+from ..wire.error_documents import provider_error
 
-__all__ = ["rxllm_error", "with_causes"]
+__all__ = ["rxllm_error", "shown_with", "unreadable", "with_causes"]
+
+T = TypeVar("T")
 
 _STATUSES = ("status_code", "status", "http_status", "code")
 _DEPTH = 5  # causes
-_BODY = 64 * 1024
-_STATUS_OF = {  # the words in the type of an error that came in the middle of a stream
-    "rate_limit": 429,
-    "overloaded": 529,
-    "authentication": 401,
-    "permission": 403,
-    "not_found": 404,
-    "invalid_request": 400,
-    "timeout": 504,
-    "server_error": 500,
-    "api_error": 500,
-}
-_SPENT = ("insufficient_quota", "billing_error")
 _NETWORK = {  # classes of HTTP libraries and SDKs, by name, because the libraries need not be installed
     "APIConnectionError",
     "ClientConnectionError",
@@ -42,25 +33,32 @@ _NETWORK = {  # classes of HTTP libraries and SDKs, by name, because the librari
 }
 
 
-def rxllm_error(error: Exception, *, started: bool, secrets: Iterable[str] = ()) -> Exception:
+def rxllm_error(
+    error: Exception,
+    *,
+    started: bool,
+    secrets: Iterable[str] = (),
+    causes: Sequence[BaseException] = (),
+) -> Exception:
     """Return the error to raise for an exception of another library; the exception itself if it is not of a request.
 
     Args:
         error: the exception. It becomes the cause of the error: raise the error ``from`` it.
         started: whether a part of the answer had arrived.
         secrets: texts that the error must not show.
+        causes: the exceptions that may tell what happened, the one that knows best first. By default these are the
+            exception and its causes.
     """
     if isinstance(error, (RxllmError, MisuseError)):
         return error
-    for each in with_causes(error):
-        status = _status_of(each)
-        if status is not None:
-            return _provider_error(each, status, secrets)
+    causes = causes or [*with_causes(error)]
     text = blanked(f"{type(error).__name__}: {error}", secrets).rstrip(".")
-    for each in with_causes(error):
+    for each in causes:
+        status = _status_of(each)
         names = {kind.__name__ for kind in type(each).__mro__}
-        if "APIError" in names and not names & _NETWORK:  # an error in the middle of a stream has no status
-            return _provider_error(each, None, secrets)
+        # An error in the middle of a stream has no status.
+        if status is not None or ("APIError" in names and not names & _NETWORK):
+            return _provider_error(error, causes, status, secrets)
         if isinstance(each, TimeoutError) or any("Timeout" in name for name in names):
             return Timeout(f"The request timed out: {text}.")
         if isinstance(each, ConnectionError) or names & _NETWORK:
@@ -68,6 +66,18 @@ def rxllm_error(error: Exception, *, started: bool, secrets: Iterable[str] = ())
             where = "in the middle of the answer" if started else "before an answer came"
             return kind(f"The connection broke {where}: {text}.")
     return error
+
+
+def unreadable(library: str, error: BaseException, secrets: Iterable[str]) -> ProtocolError:
+    """Return the error for a response that another library could not read.
+
+    Args:
+        library: the name of the library.
+        error: the exception that it raised.
+        secrets: texts that the error must not show.
+    """
+    text = str(error) if type(error).__module__ != "builtins" else f"{type(error).__name__}: {error}"
+    return ProtocolError(blanked(f"{library} could not read the response: {text}", secrets))
 
 
 def with_causes(error: BaseException) -> Iterator[BaseException]:
@@ -78,6 +88,16 @@ def with_causes(error: BaseException) -> Iterator[BaseException]:
             return
         yield cause
         cause = cause.__cause__
+
+
+def shown_with(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception, and the others that a traceback shows with it."""
+    seen: set[int] = set()
+    shown: BaseException | None = error
+    while shown is not None and id(shown) not in seen:
+        seen.add(id(shown))
+        yield shown
+        shown = shown.__cause__ or (None if shown.__suppress_context__ else shown.__context__)
 
 
 def _status_of(error: object) -> int | None:
@@ -95,40 +115,57 @@ def _status_of(error: object) -> int | None:
     return None
 
 
-def _provider_error(error: BaseException, status: int | None, secrets: Iterable[str]) -> ProviderError:
-    response = getattr(error, "response", None)
-    headers: object = getattr(response, "headers", None) or getattr(error, "headers", None)
-    lower = {str(name).lower(): str(value) for name, value in cast("Mapping[Any, Any]", headers or {}).items()}
-    details = _details_of(error)
-    names = [details.get("code"), getattr(error, "code", None), details.get("type"), getattr(error, "type", None)]
-    code = next((name for name in names if name and isinstance(name, str)), None)
-    message = str(details.get("message") or error)
-    if status is not None:
-        message = f"{message} (HTTP {status})"
+def _provider_error(
+    error: Exception, causes: Sequence[BaseException], status: int | None, secrets: Iterable[str]
+) -> ProviderError:
+    """Return the error of a provider: its document, if an exception carries it, else the words of the exception."""
+    body = (_first(_body_of, causes) or "").encode()
+    document = _first(_document_of, causes)
+    if document is None:
+        document = {"message": str(error), "code": _first(_code_of, causes)}
     else:
-        status = next((number for word, number in _STATUS_OF.items() if word in (code or "")), None)
-    passing = status is not None and (status in (408, 409, 429) or status >= 500)
-    return ProviderError.class_for_status(status)(
-        blanked(message, secrets),
-        status=status,
-        body=blanked(_text_of(response)[:_BODY], secrets),
-        retry_after=retry_after(lower),
-        code=code,
-        retryable=passing and code not in _SPENT,
-    )
+        body = body or msgspec.json.encode(document)
+    headers = _first(_headers_of, causes)
+    found = provider_error(document, body, status=status, headers=headers)
+    found.args = (blanked(str(found.args[0]), secrets),)
+    found.body = blanked(found.body, secrets)
+    found.code = found.code and blanked(found.code, secrets)
+    return found
 
 
-def _details_of(error: BaseException) -> Mapping[str, Any]:
-    """Return the fields of the vendor's error, which the SDKs keep as the body."""
-    body: object = getattr(error, "body", None)
-    inner: object = body.get("error", body) if is_mapping(body) else None
-    return inner if is_mapping(inner) else {}
+def _first(fact: Callable[[BaseException], T | None], causes: Iterable[BaseException]) -> T | None:
+    """Return the fact of the first exception that has it."""
+    return next((found for cause in causes if (found := fact(cause))), None)
 
 
-def _text_of(response: object) -> str:
+def _document_of(error: BaseException) -> Mapping[str, Any] | None:
+    """Return the vendor's document, which exceptions keep as a dict or as JSON; None if there is none."""
+    for kept in (getattr(error, "body", None), _body_of(error), getattr(error, "message", None)):
+        document: object = kept
+        if isinstance(kept, (str, bytes)):
+            try:
+                document = msgspec.json.decode(kept)
+            except (ValueError, RecursionError):
+                continue
+        if is_mapping(document) and document:
+            return document
+    return None
+
+
+def _code_of(error: BaseException) -> str | None:
+    names = (getattr(error, "code", None), getattr(error, "type", None))
+    return next((name for name in names if name and isinstance(name, str)), None)
+
+
+def _headers_of(error: BaseException) -> Mapping[str, str]:
+    headers: object = getattr(getattr(error, "response", None), "headers", None) or getattr(error, "headers", None)
+    return {str(name).lower(): str(value) for name, value in cast("Mapping[Any, Any]", headers or {}).items()}
+
+
+def _body_of(error: BaseException) -> str:
     """Return the body of a response, if it has been read."""
     try:
-        text = getattr(response, "text", "")
+        text = getattr(getattr(error, "response", None), "text", "")
     except Exception:  # httpx raises if the body is still unread
         return ""
     return text if isinstance(text, str) else ""

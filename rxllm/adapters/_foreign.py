@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NoReturn
 
-from ._failures import rxllm_error, with_causes
+from ..secrecy import blanked
+from ._failures import rxllm_error, shown_with
 
 __all__ = ["raise_known"]
 
@@ -26,5 +27,5 @@ def raise_known(
     known = known or rxllm_error(error, started=has_begun, secrets=secrets)
     if known is error:
         raise error
-    shows_secret = any(secret in str(each) for each in with_causes(error) for secret in secrets)
-    raise known from None if shows_secret else error
+    shown = "".join(f"{each} {each!r}" for each in shown_with(error))
+    raise known from None if blanked(shown, secrets) != shown else error

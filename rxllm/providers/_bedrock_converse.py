@@ -21,10 +21,11 @@ from ..values.chunk import Chunk, part_chunk, text_chunk
 from ..values.parts import FilePart, Part, RawPart, ReasoningPart, TextPart, ToolCallPart
 from ..values.usage import Usage
 from ..values.vocabulary import finish_of
+from ..wire.error_documents import provider_error
 from ..wire.weights import check_weight
 from ._bedrock_turns import MAKER
 from ._content import Tally, bounded, bytes_of
-from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, provider_error, text_of
+from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, text_of
 from ._finish import broken_off, word_of
 from ._limits import DEFAULT, Limits
 

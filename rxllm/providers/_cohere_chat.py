@@ -13,19 +13,10 @@ from ..values.chunk import Chunk, part_chunk, text_chunk
 from ..values.parts import Part, ReasoningPart, TextPart, ToolCallPart
 from ..values.usage import Usage
 from ..values.vocabulary import finish_of
+from ..wire.error_documents import provider_error, tells_error
 from ._cohere_turns import MAKER, PLAN
 from ._content import Tally, bounded
-from ._documents import (
-    UNREADABLE,
-    count,
-    identity_of,
-    json_of,
-    list_of,
-    object_of,
-    provider_error,
-    tells_error,
-    text_of,
-)
+from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, text_of
 from ._finish import broken_off, word_of
 from ._limits import DEFAULT, Limits
 

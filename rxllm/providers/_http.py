@@ -32,6 +32,7 @@ from ..values.chunk import Chunk
 from ..values.parameters import Settings, number
 from ..values.preview import Preview
 from ..values.request import Prompt, Request
+from ..wire.error_documents import provider_error
 from ..wire.http import Signing, address, post
 from ..wire.sse import DEFAULT_LIMIT, SSEDecoder
 from ..wire.timeouts import Timeouts, timeouts_of
@@ -47,7 +48,7 @@ from ._arguments import (
 )
 from ._attachments import check_files
 from ._decoding import Decoder, Frames
-from ._documents import encoded, json_of, provider_error, unwritable
+from ._documents import encoded, json_of, unwritable
 from ._exchange import Exchange
 from ._models import listed
 from ._parameters import check_tools

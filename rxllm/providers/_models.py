@@ -10,7 +10,8 @@ from reactivex import Observable
 from reactivex import operators as ops
 
 from ..errors import ProtocolError
-from ._documents import excerpt, json_of, list_of, object_of, text_of
+from ..wire.error_documents import excerpt
+from ._documents import json_of, list_of, object_of, text_of
 
 __all__ = ["listed"]
 

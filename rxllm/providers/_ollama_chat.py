@@ -17,21 +17,11 @@ from ..values.disk import type_of_bytes
 from ..values.parts import FilePart, Part, ReasoningPart, TextPart, ToolCallPart
 from ..values.usage import Usage
 from ..values.vocabulary import FinishReason, finish_of
+from ..wire.error_documents import excerpt, provider_error, tells_error
 from ..wire.ndjson import NDJSONDecoder
 from ..wire.sse import is_json
 from ._content import Tally, bounded, bytes_of
-from ._documents import (
-    UNREADABLE,
-    count,
-    excerpt,
-    identity_of,
-    json_of,
-    list_of,
-    object_of,
-    provider_error,
-    tells_error,
-    text_of,
-)
+from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, text_of
 from ._finish import broken_off, word_of
 from ._ids import valid_id
 from ._limits import DEFAULT, WHOLE, Limits

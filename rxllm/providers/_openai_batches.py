@@ -19,10 +19,12 @@ from ..bridges import AsyncStream
 from ..errors import ProtocolError, ProviderError, RxllmError
 from ..values.message import Message
 from ..values.request import Request
-from ._documents import excerpt, json_of, object_of, text_of
+from ._documents import json_of, object_of, text_of
 
 if TYPE_CHECKING:
     from .openai import OpenAI
+
+from ..wire.error_documents import excerpt
 
 __all__ = ["OpenAIBatches"]
 

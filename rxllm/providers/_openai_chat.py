@@ -16,21 +16,12 @@ from ..values.chunk import Chunk, text_chunk
 from ..values.parts import Part, RawPart, ReasoningPart, RefusalPart, TextPart
 from ..values.usage import Usage
 from ..values.vocabulary import finish_of
+from ..wire.error_documents import provider_error, tells_error
 from ._calls import Calls
 from ._choices import Choices
 from ._content import Files, Tally, bounded, citations, sources
 from ._details import Details
-from ._documents import (
-    UNREADABLE,
-    count,
-    identity_of,
-    json_of,
-    list_of,
-    object_of,
-    provider_error,
-    tells_error,
-    text_of,
-)
+from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, text_of
 from ._finish import broken_off, word_of
 from ._limits import DEFAULT, WHOLE, Limits
 from ._openai_frames import (

@@ -25,18 +25,9 @@ from ..values.chunk import Chunk, text_chunk
 from ..values.parts import FilePart, Part, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart
 from ..values.usage import Usage
 from ..values.vocabulary import finish_of
+from ..wire.error_documents import provider_error, tells_error
 from ._content import Tally, bounded, citations
-from ._documents import (
-    UNREADABLE,
-    count,
-    identity_of,
-    json_of,
-    list_of,
-    object_of,
-    provider_error,
-    tells_error,
-    text_of,
-)
+from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, text_of
 from ._finish import broken_off, word_of
 from ._limits import DEFAULT, WHOLE, Limits
 

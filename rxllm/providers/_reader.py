@@ -15,9 +15,10 @@ from ..operators.timeouts import Watch
 from ..runtime.scheduler import Scheduler
 from ..runtime.source import connect
 from ..values.chunk import Chunk, join
+from ..wire.error_documents import excerpt, provider_error
 from ..wire.sse import BYTE_ORDER_MARK, DEFAULT_LIMIT, Frame, is_json, may_be_whole, valid_utf8
 from ..wire.weights import check_weight
-from ._documents import excerpt, is_cut, json_of, provider_error
+from ._documents import is_cut, json_of
 from ._mending import Halves, mended
 
 if TYPE_CHECKING:

@@ -21,9 +21,10 @@ from ..shapes.modes import Offer
 from ..values.chunk import Chunk
 from ..values.declaration import Declaration
 from ..values.request import Request
+from ..wire.error_documents import provider_error
 from ..wire.sse import Frame, SSEDecoder, is_json
 from ._arguments import base_from, key_from
-from ._documents import json_of, list_of, merged, object_of, provider_error, refuse_several, text_of
+from ._documents import json_of, list_of, merged, object_of, refuse_several, text_of
 from ._gemini_content import GeminiDecoder, whole_answer
 from ._gemini_turns import conversation_of, generation_config, system_of, tool_config, tools_of
 from ._http import Decoder, Frames, HTTPProvider

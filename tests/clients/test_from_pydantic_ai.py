@@ -15,6 +15,7 @@ from rxllm.testing import End, FakeServer, LLMContract, Reply
 pytest.importorskip("pydantic_ai", reason="the extra 'clients' is not installed")
 
 from pydantic_ai.models.anthropic import AnthropicModel
+from pydantic_ai.models.function import FunctionModel
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.models.test import TestModel
 from pydantic_ai.providers.anthropic import AnthropicProvider
@@ -231,6 +232,37 @@ def test_key_in_an_unreadable_answer_is_never_shown():
     assert (None, True) == (raised.value.__cause__, raised.value.__suppress_context__)
     assert KEY not in str(raised.value)
     assert "***" in str(raised.value)
+
+
+@pytest.mark.parametrize("document", [{"choices": 7}, {"content": [7]}, []])
+def test_unreadable_document_raises(way, document):
+    """Pydantic AI stumbles over it with an exception of Python's, which is the cause."""
+    with FakeServer(Reply.json(document)) as server, pytest.raises(rxllm.ProtocolError, match="could not read"):
+        way[1](server.url).invoke("hi", stream=False)
+
+
+def test_mistake_in_a_function_stays_as_it_is():
+    """The TypeError of a program's own function tells nothing of a response."""
+
+    async def answer(messages, info):
+        return 1 + "one"
+
+    with pytest.raises(TypeError, match="unsupported operand"):
+        from_pydantic_ai(FunctionModel(answer)).invoke("hi", stream=False)
+
+
+@pytest.mark.parametrize("model", [over_openai, lambda url: made(Chat(), url, max_retries=0)], ids=["adapter", "own"])
+@pytest.mark.parametrize(("code", "retryable"), [("rate_limit_exceeded", True), ("insufficient_quota", False)])
+def test_advice_of_the_server_counts(model, code, retryable):
+    """A spent quota and the server's own advice decide on a retry, as with rxllm's providers."""
+    body = {"error": {"message": "no", "type": "x", "code": code}}
+    for headers, expected in ({}, retryable), ({"x-should-retry": "false"}, False):
+        with (
+            FakeServer(Reply.json(body, status=429, headers=headers)) as server,
+            pytest.raises(rxllm.RateLimited) as raised,
+        ):
+            model(server.url).invoke("hi")
+        assert (429, code, expected) == (raised.value.status, raised.value.code, raised.value.retryable)
 
 
 def test_broken_connections_and_answers_raise(way):

@@ -6,6 +6,7 @@ import asyncio
 import functools
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from importlib import import_module
+from traceback import walk_tb
 from typing import Any, Literal, Unpack, cast
 
 import attrs
@@ -15,7 +16,6 @@ from ...errors import Interrupted, ProtocolError
 from ...events import Service
 from ...llm import LLM, Fields
 from ...misuse import MisuseError, shown
-from ...secrecy import blanked
 from ...shapes.dialects import ANY
 from ...shapes.modes import Offer
 from ...values.chunk import Chunk, text_chunk
@@ -23,6 +23,7 @@ from ...values.parts import FilePart, Part, RawPart, ReasoningPart, TextPart, To
 from ...values.request import Request
 from ...values.usage import Usage
 from ...wire.clients import of_loop
+from .._failures import unreadable
 from .._foreign import raise_known
 from .reading import raw_part
 from .writing import history_of, parameters_of, settings_for
@@ -31,6 +32,7 @@ __all__ = ["from_pydantic_ai"]
 
 # The systems that always send a finish reason. Pydantic AI takes a stream that broke off before it for a whole answer.
 _ENDING = ("anthropic", "azure", "openai")
+_OF_DATA = (AssertionError, AttributeError, LookupError, TypeError)  # what Python raises for data of a wrong shape
 
 
 @frozen
@@ -141,10 +143,20 @@ def _secrets(model: Any) -> list[str]:
 
 
 def _unreadable(error: Exception, secrets: Iterable[str]) -> ProtocolError | None:
-    """Return the error for a response that Pydantic AI could not read; None for any other exception."""
-    if not isinstance(error, import_module("pydantic_ai.exceptions").UnexpectedModelBehavior):
-        return None
-    return ProtocolError(blanked(f"Pydantic AI could not read the response: {error}", secrets))
+    """Return the error for a response that Pydantic AI could not read; None for any other exception.
+
+    Pydantic AI also raises Python's own exceptions for such a response. Those of a program's function stay as they are.
+    """
+    kind = import_module("pydantic_ai.exceptions").UnexpectedModelBehavior
+    if isinstance(error, kind) or (isinstance(error, _OF_DATA) and _place_of(error) == "pydantic_ai"):
+        return unreadable("Pydantic AI", error, secrets)
+    return None
+
+
+def _place_of(error: BaseException) -> str:
+    """Return the package whose function raised an exception."""
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    return str(frames[-1].f_globals.get("__name__", "")).partition(".")[0] if frames else ""
 
 
 def _parts(event: Any, system: str) -> Iterator[Part]:

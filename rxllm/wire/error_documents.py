@@ -1,0 +1,148 @@
+"""`provider_error`: the error that a provider's JSON document describes.
+
+The tables serve each protocol of each vendor, and the exceptions of other libraries, which carry such documents.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, cast
+
+import msgspec
+
+from ..errors import ProviderError
+from ..misuse import is_mapping
+from ..secrecy import CUT
+from .rates import retry_after
+
+__all__ = ["excerpt", "provider_error", "tells_error"]
+
+_BODY_LIMIT = 64 * 1024
+_EXCERPT = 200  # characters
+_MESSAGES = ("message", "detail", "msg", "error_message")
+
+# Words in an error's type or code, without case and punctuation, and the status that each stands for. The first match
+# counts. Inside a stream the HTTP status is 200, so only the type and the code distinguish the errors.
+_STATUS_OF = {
+    "quota": 429,
+    "ratelimit": 429,
+    "toomanyrequests": 429,
+    "throttl": 429,
+    "overloaded": 529,
+    "unavailable": 503,
+    "authentication": 401,
+    "unauthorized": 401,
+    "apikey": 401,
+    "permission": 403,
+    "accessdenied": 403,
+    "billing": 402,
+    "notfound": 404,
+    "toolarge": 413,
+    "invalidrequest": 400,
+    "badrequest": 400,
+    "validation": 400,
+    "contextlength": 400,
+    "timeout": 504,
+    "servererror": 500,
+    "internalserver": 500,
+    "apierror": 500,
+}
+# Errors of a spent quota, which a retry does not solve. These are texts, not compiled patterns, to keep imports cheap.
+_SPENT = "insufficientquota|billing|spendlimit|spendinglimit"
+_SPENT_BY_MESSAGE = "(?i:spend(ing)?[ _-]limit)"
+
+
+def provider_error(
+    document: object,
+    body: bytes,
+    *,
+    status: int | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> ProviderError:
+    """Return the error that a decoded `document` describes.
+
+    Args:
+        document: the decoded JSON of the body or frame; None if it is not JSON.
+        body: the undecoded body or frame.
+        status: the HTTP status. If it is None or a success, the words in the document decide.
+        headers: the headers of the HTTP response.
+    """
+    error = _fields_of(document)
+    names = [name for key in ("type", "code", "status") if isinstance(name := error.get(key), str) and name]
+    plain = [re.sub("[^a-z]", "", name.lower()) for name in names]
+    found = next((value for name in _MESSAGES if (value := error.get(name))), "")
+    message = found if isinstance(found, str) else msgspec.json.encode(found).decode()
+    lower = {name.lower(): value for name, value in (headers or {}).items()}
+    if status is None or status < 300:
+        status = _status_of(error, plain)
+        message = message or "The provider reports an error: " + (excerpt(body) or "it gives no details.")
+    else:
+        message = f"{message or excerpt(body) or 'The provider gives no details'} (HTTP {status})"
+    spent = any(re.search(_SPENT, name) for name in plain) or bool(re.search(_SPENT_BY_MESSAGE, message))
+    advice = lower.get("x-should-retry", "").lower()
+    passing = status is not None and (status in (408, 409, 429) or status >= 500)
+    return ProviderError.class_for_status(status)(
+        message,
+        status=status,
+        body=_shown(body),
+        retry_after=retry_after(lower),
+        code=next((name for key in ("code", "type") if isinstance(name := error.get(key), str) and name), None),
+        retryable=not spent and (advice == "true" or (passing and advice != "false")),
+    )
+
+
+def _fields_of(document: object) -> Mapping[str, Any]:
+    """Return the object with the message, type and code: ``{"error": {…}}``, ``{"error": "…"}``, or the document."""
+    if isinstance(document, list):  # Gemini's compatible endpoint sends its errors in a list
+        document = next(iter(cast("list[object]", document)), None)
+    if isinstance(document, str):
+        return {"message": document}
+    fields = _object(document)
+    error = fields.get("error") or next(iter(_list(fields.get("errors"))), None)
+    if error and isinstance(error, str):
+        return {"message": error, **fields}
+    return _object(error) or _refusal(fields) or fields
+
+
+def tells_error(document: object) -> bool:
+    """Return whether a document without content is an error, in a form that `provider_error` reads."""
+    if _list(document):
+        return True
+    fields = _object(document)
+    names = ("error", "message", "detail", "errors", "error_code", "error_message")
+    return fields.get("object") == "error" or any(fields.get(name) for name in names) or bool(_refusal(fields))
+
+
+def _refusal(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the error that MiniMax sends in ``base_resp``."""
+    base = _object(fields.get("base_resp"))
+    return {"message": base.get("status_msg"), "code": str(base["status_code"])} if base.get("status_code") else {}
+
+
+def _status_of(error: Mapping[str, Any], names: list[str]) -> int | None:
+    for key in ("status_code", "code", "status"):
+        number = error.get(key)
+        if isinstance(number, str) and number.isdecimal() and len(number) == 3:
+            number = int(number)
+        if isinstance(number, int) and 400 <= number < 600:
+            return number
+    return next((status for word, status in _STATUS_OF.items() if any(word in name for name in names)), None)
+
+
+def _shown(body: bytes) -> str:
+    return body[:_BODY_LIMIT].decode("utf-8", "replace")
+
+
+def excerpt(body: bytes) -> str:
+    """Return the beginning of a body, short enough for an error message."""
+    text = _shown(body).strip()
+    return text if len(text) <= _EXCERPT else text[:_EXCERPT] + CUT
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    return value if is_mapping(value) else {}
+
+
+def _list(value: object) -> list[object]:
+    return cast("list[object]", value) if isinstance(value, list) else []
