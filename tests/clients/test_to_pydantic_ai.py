@@ -216,6 +216,24 @@ async def test_fallback_model_asks_the_next_one():
         assert "HI" == (await Agent(model).run("hi")).output
 
 
+class Forgetful(rxllm.LLM):
+    """A model that begins its answer again."""
+
+    async def chunks(self, request):
+        """Take the first answer back."""
+        yield "Hel"
+        yield rxllm.Chunk("Good day", reset=True)
+
+
+async def test_answer_that_begins_again():
+    """A whole answer is the second one. A stream fails, because Pydantic AI has the text of the first one."""
+    agent = Agent(to_pydantic_ai(Forgetful()))
+    assert "Good day" == (await agent.run("hi")).output
+    with pytest.raises(ModelAPIError, match="began its answer again") as raised:
+        await agent.run("hi", event_stream_handler=drained)
+    assert rxllm.Interrupted is type(raised.value.__cause__)
+
+
 def test_several_event_loops():
     """One model answers each event loop, and synchronous code."""
     with FakeServer(Reply.json(Chat().whole(["hi"]))) as server:

@@ -24,13 +24,13 @@ from ...providers import model as model_named
 from ...values.message import Message
 from ...values.request import Request
 from ...values.tools import Effort, ToolSpec
+from .._written import written
 from .answers import message_of
 from .calls import identity_of, request_of, runs_tools, service_of
 from .generations import ChatWriter
 from .messages import prompt_of
 from .structured import Method, Schema, structured
 from .tools import choice_of, tools_of
-from .written import written
 
 __all__ = ["ChatRxllm"]
 

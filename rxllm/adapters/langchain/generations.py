@@ -8,7 +8,6 @@ from typing import Any
 from langchain_core.messages import AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk, GenerationChunk
 
-from ...errors import Interrupted
 from ...values.chunk import Chunk, join, with_parts
 from ...values.parts import (
     Part,
@@ -18,18 +17,11 @@ from ...values.parts import (
     ToolCallPart,
     ends_round,
 )
+from .._written import Writer, refused_reset
 from .answers import V1, in_blocks, is_plain, metadata_of, usage_metadata
 from .blocks import Block, annotation_of, block_of, facts_of
-from .written import Writer
 
 __all__ = ["ChatWriter", "TextWriter"]
-
-
-def _refused_reset() -> Interrupted:
-    """Return the error for an answer that begins again, which LangChain cannot take back."""
-    return Interrupted(
-        "The model began its answer again after a part of it had reached LangChain, which cannot take text back."
-    )
 
 
 class _Block:
@@ -100,7 +92,7 @@ class ChatWriter(Writer[Chunk, ChatGenerationChunk]):
         if value.rest is None:
             return self._write(TextPart(value.text)) if self._in_blocks else self._write_text(value.text)
         if value.reset and self._last is not None:
-            raise _refused_reset()
+            raise refused_reset("LangChain")
         facts = with_parts(value, ())
         if facts:
             self._facts.append(facts)
@@ -246,7 +238,7 @@ class TextWriter(Writer[Chunk, GenerationChunk]):
     def write(self, value: Chunk) -> Iterable[GenerationChunk]:
         """Return the text of a chunk."""
         if value.reset and self._has_text:
-            raise _refused_reset()
+            raise refused_reset("LangChain")
         if value.rest is not None and (facts := with_parts(value, ())):
             self._facts.append(facts)
         if not value.text:

@@ -17,12 +17,12 @@ from ...bridges import AsyncStream, SyncStream
 from ...events import Emitted, Event, Finished, RunChunk, Started
 from ...pipeline import Pipeline
 from ...values.chunk import Chunk
+from .._written import Writer, written
 from .answers import converted
 from .calls import runs_tools
 from .generations import ChatWriter
 from .messages import prompt_of
 from .run_events import RunEvents
-from .written import Writer, written
 
 __all__ = ["RxllmRunnable"]
 

@@ -17,9 +17,9 @@ from ...bridges import AsyncStream, SyncStream
 from ...llm import LLM
 from ...values.message import Message
 from ...values.request import Request
+from .._written import written
 from .calls import identity_of, request_of, service_of
 from .generations import TextWriter
-from .written import written
 
 __all__ = ["TextRxllm"]
 

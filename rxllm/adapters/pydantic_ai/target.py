@@ -9,16 +9,19 @@ from datetime import UTC, datetime
 from importlib import import_module
 from typing import Any, cast
 
+from ...bridges import AsyncStream
 from ...combinators.agent import tools_of_agents
 from ...errors import ProtocolError, ProviderError, RxllmError
 from ...llm import LLM
 from ...misuse import MisuseError, shown
+from ...operators.message import one_chunk
 from ...values.chunk import Chunk, join
 from ...values.parts import FilePart, Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
 from ...values.request import Request
 from ...values.usage import Usage
 from .._echo import ECHO, echo_of
 from .._places import Places
+from .._written import refused_reset
 from .reading import messages_of, settings_of
 
 __all__ = ["to_pydantic_ai"]
@@ -36,7 +39,7 @@ def to_pydantic_ai(llm: LLM) -> Any:
     details of the response. The calls that an agent of rxllm answers itself are native tool calls.
 
     Errors: an error of the provider is a `ModelHTTPError` with its status, any other a `ModelAPIError`; the error of
-    rxllm is its cause.
+    rxllm is its cause. A stream that begins its answer again fails so, because Pydantic AI cannot take text back.
 
     Raises:
         MisuseError: the value is no model, or Pydantic AI is not installed.
@@ -109,9 +112,8 @@ class _Model:
         settings, parameters = self.prepare_request(settings, parameters)
         prompt = messages_of(messages, self._get_instruction_parts(messages, parameters) or ())
         asked = settings_of(settings or {}, parameters)
-        if not stream:
-            asked["stream"] = False
-        async with self.llm.astream(prompt, **asked) as chunks:
+        answer = self.llm.bind(**asked)(prompt) if stream else one_chunk(self.llm.bind(**asked, stream=False)(prompt))
+        async with AsyncStream(answer) as chunks:
             yield _classes()[1](self, parameters, chunks)
 
 
@@ -131,6 +133,8 @@ class _Stream:
         chunks: list[Chunk] = []
         try:
             async for chunk in self._chunks:
+                if chunk.reset and self._parts_manager.get_parts():
+                    raise refused_reset("Pydantic AI")
                 chunks.append(chunk)
                 for event in events.of(chunk):
                     yield event

@@ -1,4 +1,7 @@
-"""`written`: an operator that turns a stream into the items of another library, by a `Writer`."""
+"""`written`: an operator that turns a stream into the items of another library, by a `Writer`.
+
+`refused_reset` is the error for a stream that begins again: no library can take items back.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,11 @@ from typing import Generic, TypeVar
 
 from reactivex import Observable, abc
 
-from ...errors import RxllmError
-from ...operators.observer import RefusingObserver
-from ...runtime.source import Source
+from ..errors import Interrupted, RxllmError
+from ..operators.observer import RefusingObserver
+from ..runtime.source import Source
 
-__all__ = ["Writer", "written"]
+__all__ = ["Writer", "refused_reset", "written"]
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -67,3 +70,10 @@ class _Writing(RefusingObserver[In, Out]):
             for item in self.writer.end():
                 self.emit(item)
         super().on_completed()
+
+
+def refused_reset(library: str) -> Interrupted:
+    """Return the error for an answer that begins again after the other library has got a part of it."""
+    return Interrupted(
+        f"The model began its answer again after a part of it had reached {library}, which cannot take text back."
+    )
