@@ -11,7 +11,7 @@ from typing import IO
 from ..bounds import FILE_BYTES, IMAGE_BYTES, MIB
 from ..misuse import MisuseError
 
-__all__ = ["UNKNOWN", "check_size", "content_of", "media_type_of", "type_of_bytes", "type_of_name"]
+__all__ = ["TYPES", "UNKNOWN", "check_size", "content_of", "media_type_of", "type_of_bytes", "type_of_name"]
 
 UNKNOWN = "*/*"  # the media type of a file, until it is read, if its name has no known ending
 
@@ -44,6 +44,9 @@ _TYPES = {
     "webm": "video/webm",
     **dict.fromkeys(("mpg", "mpeg"), "video/mpeg"),
 }
+
+TYPES = frozenset(_TYPES.values())
+"""The media types that rxllm knows by the ending of a name."""
 
 _BEGINNINGS = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),

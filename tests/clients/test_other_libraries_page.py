@@ -18,12 +18,12 @@ PROGRAMS = BLOCK.findall(PAGE.read_text("utf-8"))
 
 
 @pytest.mark.parametrize(("program", "said"), PROGRAMS, ids=range(len(PROGRAMS)))
-def test_program_of_the_page_runs(program, said):
+def test_program_of_the_page_runs(program, said, tmp_path):
     """It runs against a local server in place of the vendors, and prints the output that the page shows."""
     for library in re.findall(r"^import (\w+)", program, re.MULTILINE):
         pytest.importorskip(library, reason="the extra 'clients' is not installed")
     with FakeServer(answer) as server:
-        keys = {"OPENAI_API_KEY": "k", "ANTHROPIC_API_KEY": "k"}
+        keys = {"OPENAI_API_KEY": "k", "ANTHROPIC_API_KEY": "k", "LLM_USER_PATH": str(tmp_path)}
         addresses = {"OPENAI_BASE_URL": f"{server.url}/v1", "ANTHROPIC_BASE_URL": server.url}
         done = subprocess.run(
             [sys.executable, "-c", program],
