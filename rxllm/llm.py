@@ -23,7 +23,7 @@ from .operators.observing import Identity, observed
 from .operators.prompting import asking
 from .operators.reading import with_files
 from .operators.serialising import serialised
-from .runtime.scheduler import Scheduler, scheduler_for
+from .runtime.scheduler import Baggage, Scheduler, scheduler_for
 from .runtime.source import Source, source
 from .runtime.threads import Worker, pull, result_of
 from .surface import Surface
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .shapes.modes import Offer, Plan
     from .values.preview import Preview
 
-__all__ = ["LLM"]
+__all__ = ["ELSEWHERE", "LLM"]
 
 
 _parameters = must_be("Parameters", lambda value: isinstance(value, Parameters))
@@ -242,11 +242,17 @@ def _identity_of(value: object) -> str | None:
     return value.identity() if isinstance(value, LLM) else None
 
 
+ELSEWHERE: Baggage[Callable[[LLM, Request], Observable[Chunk]] | None] = Baggage(None)
+"""Asks a model in place of its own method, in another process. Combinators still run in this process."""
+
 _is_generator = functools.lru_cache(256)(inspect.isgeneratorfunction)
 
 
 def _answer_stream(llm: LLM, request: Request, scheduler: Scheduler) -> Observable[Answered]:
     """Return what the overridden method emits; with ``stream=False``, as one chunk."""
+    elsewhere = scheduler.carried(ELSEWHERE)
+    if elsewhere is not None:
+        return elsewhere(llm, request)
     if request.stream is False and type(llm).chunks is not LLM.chunks:
         return one_chunk(_streamed(llm, request, scheduler))
     return _streamed(llm, request, scheduler)

@@ -69,6 +69,7 @@ def run(words: Sequence[str]) -> int:
         retry_failed=options.retry_failed,
         dedupe=options.dedupe,
         via=options.via,
+        workers=options.workers,
     )
     progress = Progress(planned, report)
     draining = Draining(report, waits=options.via == "stream")  # a batch goes on without this process
@@ -115,6 +116,9 @@ def _parser() -> argparse.ArgumentParser:
         choices=["stream", "batch-api"],
         default="stream",
         help="stream: a request for each row (the default); batch-api: files that the vendor answers within a day",
+    )
+    parser.add_argument(
+        "--workers", metavar="N", type=int, default=0, help="processes that send the requests; 0, the default, is none"
     )
     parser.add_argument("--rpm", metavar="N", type=float, help="requests per minute")
     parser.add_argument("--tpm", metavar="N", type=float, help="tokens per minute")

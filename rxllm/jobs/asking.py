@@ -8,11 +8,13 @@ from typing import Any, cast
 import attrs
 import reactivex as rx
 from reactivex import Observable, abc
+from reactivex import operators as ops
 
 from ..combinators.budgeted import MAY_WAIT
 from ..errors import AuthenticationError, LimitReached, RateLimited
-from ..llm import LLM
+from ..llm import ELSEWHERE, LLM
 from ..misuse import MisuseError
+from ..operators.attempts import may_repeat
 from ..operators.observer import RefusingObserver
 from ..operators.share import Shared
 from ..runtime.scheduler import scheduler_for
@@ -22,11 +24,15 @@ from ..values.request import Prompt, Request
 from ..wire.repeats import IDEMPOTENCY_KEY
 from .intents import Noted
 from .journal import OpenJournal
-from .models import digest_of
+from .models import as_whole, digest_of
+from .pool import Pool, WorkerDied
+from .processes import NoWorker
 from .result import Failure, Result
 from .rows import Row, id_of
 
 __all__ = ["Asking"]
+
+_DEATHS = 3  # of worker processes while they answered one row; the row may be the reason
 
 
 class Asking:
@@ -34,6 +40,7 @@ class Asking:
 
     Attributes:
         file: the journal; `_Job` sets it.
+        pool: the worker processes that ask; None if this process asks. `_Job` sets it.
         failure: the error with which the job ends; None while the job takes rows.
     """
 
@@ -49,12 +56,13 @@ class Asking:
         retry_failed: bool = False,
         dedupe: bool = False,
     ) -> None:
-        self.llm = llm.bind(stream=False) if llm.parameters.stream is None else llm
+        self.llm = as_whole(llm)
         self.make = make
         self.id_column = id_column
         self.limit = limit
         self.retry_failed = retry_failed
         self.dedupe = dedupe
+        self.pool: Pool | None = None
         self.failure: Exception | None = None
         self._read = 0
         self._begun = 0
@@ -141,13 +149,24 @@ class Asking:
         """Ask for a row. `batch` numbers the answers in the order of these calls."""
         self.begin(row)
         if not self.dedupe:
-            return self._asked(row)
+            return self._surely_asked(row)
         if (equal := self.file.answer_to(row.digest)) is not None:
             return rx.of(equal)
         shared = self._shared.get(row.digest)
         if shared is None:
-            shared = self._shared[row.digest] = Shared(self._asked(row))
+            shared = self._shared[row.digest] = Shared(self._surely_asked(row))
         return shared.stream()
+
+    def _surely_asked(self, row: Row, deaths: int = 0) -> Observable[Message]:
+        """Return the answer of the model. If the worker process that asks dies, another one asks again."""
+
+        def again(error: Exception, _: object) -> Observable[Message]:
+            if isinstance(error, WorkerDied) and may_repeat(error) and deaths + 1 < _DEATHS:
+                return self._surely_asked(row, deaths + 1)
+            return rx.throw(error)
+
+        answer = self._asked(row)
+        return answer if self.pool is None else answer.pipe(ops.catch(again))
 
     def _asked(self, row: Row) -> Source[Message]:
         """Return the answer of the model. A server that honours idempotency keys is paid once for it."""
@@ -155,6 +174,8 @@ class Asking:
 
         def subscribe(observer: abc.ObserverBase[Message], requested: abc.SchedulerBase | None) -> abc.DisposableBase:
             scheduler = scheduler_for(requested).with_baggage(IDEMPOTENCY_KEY, key).with_baggage(MAY_WAIT, True)
+            if self.pool is not None:
+                scheduler = scheduler.with_baggage(ELSEWHERE, self.pool.ask)
             return connect(self.llm.answer(row.request), observer, scheduler)
 
         return Source(subscribe)
@@ -192,7 +213,7 @@ def _concerns_all(error: Exception) -> bool:
     """Return whether every row would fail with this error, so that it says nothing about its row."""
     spent = isinstance(error, RateLimited) and not error.retryable
     over_budget = isinstance(error, LimitReached) and error.limit == "budget"
-    return spent or over_budget or isinstance(error, AuthenticationError)
+    return spent or over_budget or isinstance(error, (AuthenticationError, NoWorker))
 
 
 def _at(number: int, error: object) -> MisuseError:

@@ -29,6 +29,9 @@ from .asking import Asking
 from .batching import Answered, BatchAPI, Batching, api_of, in_parts
 from .intents import Intents
 from .journal import Journal, OpenJournal
+from .models import Factory, Shipment, as_model, as_whole
+from .pool import Pool
+from .processes import check_workers
 from .result import Result
 from .rows import Row, filled, prompt_of
 
@@ -43,9 +46,10 @@ _NO_NUMBER = -1  # of a batch of an earlier run
 
 @makes_operator(adds_up="list")
 def job(
-    llm: LLM,
+    llm: LLM | Factory,
     journal: Journal,
     *,
+    workers: int = 0,
     concurrency: int = MAX_CONCURRENCY,
     prompt: str | Callable[[Any], Prompt] = prompt_of,
     id: str = "custom_id",
@@ -79,7 +83,8 @@ def job(
         is there now. An OSError if the journal cannot be written; it cancels the other requests.
 
     Args:
-        llm: a model. ``retry(limited(llm, limiter))`` sends requests again and keeps the limits of an account.
+        llm: a model. ``retry(limited(llm, limiter))`` sends requests again and keeps the limits of an account. For
+            `workers` it must be picklable, or a function of a module that returns a model.
         journal: where the results are.
         concurrency: the maximum number of requests at the same time.
         prompt: a template of the columns, such as ``"Translate: {text}"``, or a function from a row to a prompt. By
@@ -90,6 +95,9 @@ def job(
             such as 0.05 stops when more than this share of the rows failed.
         retry_failed: whether to ask again for rows whose result in the journal is a failure.
         dedupe: whether to ask equal requests once. Each row gets a result of its own.
+        workers: the number of processes that ask, for more requests a second than one processor can handle; 0 asks in
+            this process. The combinators in `llm`, the rows and the journal stay in this process, so limits, budgets
+            and retries count for all workers together.
         via: ``"stream"`` sends a request for each row. ``"batch-api"`` sends files of rows to the vendor's batch API,
             which answers within a day at a lower price; `concurrency` is then the number of files. Both write the same
             journal.
@@ -97,8 +105,7 @@ def job(
     Raises:
         MisuseError: an argument has a wrong type or value.
     """
-    if not isinstance(cast("object", llm), LLM):
-        raise MisuseError(f"job takes a model, not {type(llm).__name__}.")
+    model, factory = as_model(llm)
     if not isinstance(cast("object", journal), Journal):
         raise MisuseError(f"job takes a Journal, such as rxllm.Journal('answers.jsonl'), not {type(journal).__name__}.")
     is_share = isinstance(on_error, (int, float)) and not isinstance(on_error, bool) and 0 < on_error < 1
@@ -106,15 +113,22 @@ def job(
         raise MisuseError(f"on_error must be 'record', 'stop' or a share such as 0.05, not {shown(on_error)}.")
     if via not in get_args(Via):
         raise MisuseError(f"via must be 'stream' or 'batch-api', not {shown(via)}.")
-    api = api_of(llm) if via == "batch-api" else None
+    api = api_of(model) if via == "batch-api" else None
     if api is not None and dedupe:
         raise MisuseError("dedupe=True needs via='stream': a batch API is asked for each row.")
+    check_workers(workers)
+    if api is not None and workers:
+        raise MisuseError("workers= needs via='stream': a batch API does its work at the vendor.")
+    model = as_whole(model)
+    shipment = Shipment(model, factory) if workers else None
     make = filled(prompt) if isinstance(prompt, str) else prompt
     limit = {"record": 1.0, "stop": 0.0}.get(cast("str", on_error), cast("float", on_error))
 
     def operator(rows: Observable[Any]) -> Source[Result]:
         def subscribe(observer: abc.ObserverBase[Result], requested: abc.SchedulerBase | None) -> abc.DisposableBase:
-            asking = Asking(llm, make, id, limit=limit, retry_failed=retry_failed, dedupe=dedupe)
+            asking = Asking(model, make, id, limit=limit, retry_failed=retry_failed, dedupe=dedupe)
+            if shipment is not None:
+                asking.pool = Pool(min(workers, concurrency), shipment, asking.stop)
             open_rows = asking.open_rows(rows)
             if api is None:
                 each = batch_as_completed(asking, max_concurrency=concurrency, return_exceptions=True)
@@ -125,7 +139,7 @@ def job(
 
         return Source(subscribe)
 
-    batch_as_completed(llm, max_concurrency=concurrency)  # raises for a wrong number now, not at the subscription
+    batch_as_completed(model, max_concurrency=concurrency)  # raises for a wrong number now, not at the subscription
     return operator
 
 
@@ -161,6 +175,7 @@ class _Job(abc.ObserverBase[tuple[int, Any]], abc.DisposableBase):
         self.asking = asking
         self.answers = answers
         self.journal = journal
+        self.pool = asking.pool
         self.file: OpenJournal | None = None
         self.read: deque[Answered] = deque()
         self.ending = threading.Lock()
@@ -174,6 +189,13 @@ class _Job(abc.ObserverBase[tuple[int, Any]], abc.DisposableBase):
             file.close()
 
     def opened(self, _: object) -> None:
+        """Start the worker processes, if the job has some."""
+        if self.pool is None:
+            self.begin(None)
+        else:
+            self.current.disposable = self.pool.started().subscribe(self.begin, self.on_error, scheduler=self.scheduler)
+
+    def begin(self, _: object) -> None:
         """Ask for the open rows."""
         self.current.disposable = self.answers.subscribe(self, scheduler=self.scheduler)
 
@@ -195,12 +217,16 @@ class _Job(abc.ObserverBase[tuple[int, Any]], abc.DisposableBase):
                 self.read.popleft().end()
 
     def finish(self) -> None:
-        """Close the journal, in a thread."""
+        """Close the journal, in a thread, and wait for the ends of the worker processes."""
         try:
             self.end_batches()
         finally:
-            self.asking.file.close()
-            self.file = None
+            try:
+                self.asking.file.close()
+            finally:
+                self.file = None
+                if self.pool is not None:
+                    self.pool.join()
 
     def write(self, number: int, answer: Any) -> bool:
         """Write an answer, and emit it. Return whether the job goes on."""
@@ -234,6 +260,8 @@ class _Job(abc.ObserverBase[tuple[int, Any]], abc.DisposableBase):
 
     def close(self, then: Callable[[object], None]) -> None:
         """Close the journal, and then go on."""
+        if self.pool is not None:
+            self.pool.close()
         self.current = LockFreeSerialDisposable()
         self.current.disposable = from_thread(self.finish).subscribe(
             then, self.observer.on_error, scheduler=self.scheduler
@@ -246,6 +274,8 @@ class _Job(abc.ObserverBase[tuple[int, Any]], abc.DisposableBase):
     def leave(self) -> None:
         """Cancel the requests in flight, and close the journal in a thread."""
         self.current.dispose()
+        if self.pool is not None:
+            self.pool.close()
         if self.file is not None:
             from_thread(self.finish).subscribe(on_error=self.lost, scheduler=self.scheduler)
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 import secrets
 import subprocess
-import sys
 import weakref
 from collections.abc import Mapping
 from functools import partial
@@ -23,6 +21,7 @@ from attrs import field, frozen
 
 from ..errors import ProviderError
 from ..misuse import MisuseError
+from ..runtime.interpreters import interpreter, same_environment
 from ._lazy import Lazy, shared
 
 if TYPE_CHECKING:
@@ -134,11 +133,11 @@ def _started(path: Path, settings: Mapping[str, Any]) -> LlamaProcess:
     key = secrets.token_urlsafe()
     own = {"model.path": str(path), "model_alias": [path.stem], "api_keys": [key]}
     process = subprocess.Popen(  # noqa: S603  (this very interpreter)
-        [sys.executable, "-P", str(_PROGRAM)],
+        interpreter(str(_PROGRAM)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         encoding="utf-8",
-        env={**_ENVIRONMENT, **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env=same_environment(_ENVIRONMENT),
     )
     assert process.stdin is not None  # noqa: S101  (for type checkers)
     assert process.stdout is not None  # noqa: S101

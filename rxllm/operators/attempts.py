@@ -30,7 +30,7 @@ from .backoff import USUAL_DELAY, Delay, is_retryable
 from .observer import ignore
 from .serialising import serialised
 
-__all__ = ["REPEATED", "RETRIED_ABOVE", "Begin", "must_not_repeat", "retried", "tried"]
+__all__ = ["REPEATED", "RETRIED_ABOVE", "Begin", "may_repeat", "must_not_repeat", "retried", "tried"]
 
 T = TypeVar("T")
 Begin = Callable[[], Observable[T]]
@@ -47,6 +47,11 @@ _DONE = "_rxllm_done"  # an attribute of an error
 def must_not_repeat(error: Exception) -> None:
     """Mark the error of a request that must not be repeated, because it has had effects: tools have run."""
     vars(error)[_DONE] = True
+
+
+def may_repeat(error: Exception) -> bool:
+    """Return whether the request that failed with this error had no effects."""
+    return _DONE not in vars(error)
 
 
 def retried(
@@ -253,9 +258,9 @@ class _Retrying(abc.DisposableBase, Generic[T]):
 
     def pause(self, attempt: _Attempt[T], error: Exception) -> float | None:
         """Return the seconds until the next attempt, and emit `Retried`. None means that no attempt follows."""
-        if _DONE in vars(error):
+        if not may_repeat(error) or self.number >= self.attempts:
             return None
-        if self.number >= self.attempts or (attempt.is_committed and not self.restarts) or not self.when(error):
+        if (attempt.is_committed and not self.restarts) or not self.when(error):
             return None
         seconds = self.delay(error, self.number)
         scheduler = self.scheduler
@@ -325,7 +330,7 @@ class _Trying(abc.DisposableBase, Generic[T]):
         self.running.remove(attempt)
         self.errors.append(error)
         try:
-            goes_on = not attempt.is_committed and _DONE not in vars(error) and self.when(error)
+            goes_on = not attempt.is_committed and may_repeat(error) and self.when(error)
         except Exception as raised:
             goes_on = False
             self.errors.append(raised)

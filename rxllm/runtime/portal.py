@@ -24,14 +24,14 @@ from .executor import EXECUTOR, start_thread
 from .interrupts import INTERRUPTED, ExitStatus, closing_dropped, wait_for
 from .loops import Loop, report
 
-__all__ = ["portal"]
+__all__ = ["loop_factory", "portal"]
 
 
 async def _nothing_to_shut_down(_: float | None = None) -> None:
     """Return at once: the executor's threads end with the process. asyncio would start a thread that waits for them."""
 
 
-def _loop_factory() -> Callable[[], Loop] | None:
+def loop_factory() -> Callable[[], Loop] | None:
     """Return uvloop's, if it is installed (the extra ``uvloop``): it needs a third less CPU for a packet."""
     try:
         return cast("Callable[[], Loop]", importlib.import_module("uvloop").new_event_loop)
@@ -85,7 +85,7 @@ class _Portal:
             self._released.put(None)
 
     def _run(self) -> None:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner, closing_dropped():
+        with asyncio.Runner(loop_factory=loop_factory()) as runner, closing_dropped():
             self.loop = runner.get_loop()
             EXECUTOR.start()
             self.loop.set_default_executor(EXECUTOR)
