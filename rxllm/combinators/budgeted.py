@@ -125,7 +125,9 @@ class _Spending(abc.ObserverBase[Chunk], abc.DisposableBase):
 
     def begin_reserving(self) -> None:
         """Reserve what the request will take, in a thread."""
-        self.current.disposable = from_thread(self.reserve).subscribe(
+        # The event loop's thread may reserve, and send the request, before `subscribe` returns here.
+        self.current.disposable = reserving = LockFreeSerialDisposable()
+        reserving.disposable = from_thread(self.reserve).subscribe(
             self.reserved, self.refused, scheduler=self.scheduler
         )
 

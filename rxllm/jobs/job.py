@@ -180,7 +180,9 @@ class _Job(abc.ObserverBase[tuple[int, Any]], abc.DisposableBase):
         self.read: deque[Answered] = deque()
         self.ending = threading.Lock()
         self.current = LockFreeSerialDisposable()
-        self.current.disposable = from_thread(self.open).subscribe(self.opened, observer.on_error, scheduler=scheduler)
+        # The event loop's thread may open the journal, and go on, before `subscribe` returns here.
+        self.current.disposable = opening = LockFreeSerialDisposable()
+        opening.disposable = from_thread(self.open).subscribe(self.opened, observer.on_error, scheduler=scheduler)
 
     def open(self) -> None:
         """Open the journal, in a thread; close it again if the subscriber has left meanwhile."""

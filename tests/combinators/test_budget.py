@@ -10,8 +10,11 @@ from contextlib import suppress
 from decimal import Decimal
 
 import pytest
+import reactivex as rx
 from attrs import field, frozen
 from combinators.scripted import Scripted
+from reactivex import operators as ops
+from reactivex.scheduler import ImmediateScheduler
 
 import rxllm
 from rxllm import Budget, LimitReached, MisuseError, budgeted
@@ -353,6 +356,25 @@ async def test_request_waits_no_longer_for_one_whose_event_loop_has_ended(path):
     waits.set()
     assert "budget" == (await heard.get()).limit
     await asyncio.to_thread(other.join)
+
+
+def test_request_is_sent_though_it_has_its_reservation_before_subscribe_returns(path, monkeypatch):
+    """The event loop's thread may be that much faster."""
+    heard, subscribed = queue.SimpleQueue(), threading.Event()
+
+    def at_once(function):
+        return rx.from_iterable([None], ImmediateScheduler()).pipe(ops.map(lambda _: function()))
+
+    class Waiting(rxllm.LLM):
+        async def complete(self, request):
+            await asyncio.to_thread(subscribed.wait)
+            return "hi"
+
+    monkeypatch.setattr("rxllm.combinators.budgeted.from_thread", at_once)
+    stream = budgeted(Waiting(), Budget(path, tokens=1000))("a")
+    stream.subscribe(lambda chunk: heard.put(chunk.text), heard.put, lambda: heard.put("|"))
+    subscribed.set()
+    assert ["hi", "|"] == [heard.get(timeout=60), heard.get(timeout=60)]
 
 
 def test_failed_answer_settles(path):

@@ -9,6 +9,7 @@ import pytest
 import reactivex as rx
 from job_models import Echo, held, run
 from reactivex import operators as ops
+from reactivex.scheduler import ImmediateScheduler
 from reactivex.subject import Subject
 
 import rxllm
@@ -419,6 +420,20 @@ def test_job_ends_though_python_starts_no_thread_any_more(path, tmp_path, monkey
         assert ["a", "b", "|"] == [heard.get(), heard.get(), heard.get()]
     with rxllm.Journal(path).open() as file:  # it waits for the lock of the job
         assert len(file) == (0 if is_disposed else 2)
+
+
+def at_once(function):
+    """As `from_thread`, but the function runs within `subscribe`."""
+    return rx.from_iterable([None], ImmediateScheduler()).pipe(ops.map(lambda _: function()))
+
+
+def test_job_goes_on_though_its_journal_is_open_before_subscribe_returns(path, monkeypatch):
+    """The event loop's thread may be that much faster. The subscription to the opening must not end what follows."""
+    heard = queue.SimpleQueue()
+    monkeypatch.setattr("rxllm.jobs.job.from_thread", at_once)
+    job = rx.from_(["a"]).pipe(rxllm.job(Echo(), rxllm.Journal(path)))
+    job.subscribe(lambda result: heard.put(result.text), heard.put, lambda: heard.put("|"))
+    assert ["a", "|"] == [heard.get(timeout=60), heard.get(timeout=60)]
 
 
 def test_template_is_filled_with_the_columns(path):
