@@ -95,10 +95,12 @@ class Processes:
             self._is_closed = True
 
     def join(self) -> None:
-        """Wait for the ends of all processes. Their sockets must be closed."""
+        """Wait for the ends of all processes. Connections over their sockets must be closed."""
         with self._lock:
-            running = [*self._running]
-        for process in running:
+            running = [*self._running.items()]
+        for _, connection in running:
+            connection.close()  # of a process that was started too late for a connection
+        for process, _ in running:
             self.end_of(process)
 
 

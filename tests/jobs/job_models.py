@@ -1,12 +1,17 @@
 """Models and helpers for the tests of jobs."""
 
 import collections
+import contextlib
 import os
 import signal
 import threading
+import warnings
+from pathlib import Path
 
 import aiohttp  # noqa: F401  (imported once, before the processes are forked)
 import httpx  # noqa: F401
+from waiting import wait_until
+from worker_models import Pid
 
 import rxllm
 import rxllm.jobs.job
@@ -37,6 +42,25 @@ def held(path):
     return {result.id: result.text for result in rxllm.Journal(path).results()}
 
 
+def workers_of(pid):
+    """Return the ids of the worker processes of a process."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            parent = int((place / "stat").read_text("ascii").rpartition(")")[2].split()[1])
+            if parent == pid and b"rxllm.jobs.worker" in (place / "cmdline").read_bytes():
+                found.append(int(place.name))
+    return found
+
+
+def is_alive(pid):
+    """Return whether a process runs. One that has ended stays as a zombie until its parent looks."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 class PayingServer:
     """A server of OpenAI's protocol that counts which prompts it answered, and kills a process at a request.
 
@@ -44,12 +68,14 @@ class PayingServer:
         paid: how often each prompt was paid.
         honours: whether a request with the key of an earlier one gets the earlier answer, unpaid.
         usage: the usage in each answer.
+        orphans: the worker processes of the process that was killed.
     """
 
     def __init__(self):
         self.paid = collections.Counter()
         self.honours = False
         self.usage = None
+        self.orphans = []
         self._keys = set()
         self._lock = threading.Lock()
         self._victim = None
@@ -76,6 +102,7 @@ class PayingServer:
                 self.paid[text] += 1
             self._keys.add(key)
             if self._victim is not None and self.paid.total() >= self._victim[1]:
+                self.orphans = workers_of(self._victim[0])
                 os.kill(self._victim[0], signal.SIGKILL)
                 self._victim = None
         message = {"role": "assistant", "content": f"A {text}"}
@@ -83,9 +110,25 @@ class PayingServer:
         return Reply.json({"id": "1", "model": received.json["model"], "choices": [choice], "usage": self.usage})
 
 
-def work(connection, url, path, count, concurrency):
+def work(connection, url, path, count, concurrency, workers=0):
     """Run a job in a process of its own, and report how many results it added."""
     llm = rxllm.OpenAI("m", api="chat", api_key="k", base_url=url, max_retries=0)
     rows = ({"custom_id": str(number), "prompt": f"p{number}"} for number in range(count))
     connection.send("begins")
-    connection.send(len(run(rows, path, llm, concurrency=concurrency)))
+    connection.send(len(run(rows, path, llm, concurrency=concurrency, workers=workers)))
+
+
+def block(connection, directory):
+    """Run a job whose worker blocks its event loop, and report the id of a forked child, which does nothing."""
+
+    def fork():
+        wait_until((directory / "blocked").exists)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that other threads run
+            child = os.fork()
+        if child == 0:
+            signal.pause()
+        connection.send(child)
+
+    threading.Thread(target=fork).start()
+    run([f"block {directory / 'blocked'}"], directory / "out.jsonl", Pid(), workers=1)
