@@ -2,17 +2,21 @@
 
 Servers and proxies repeat what a request sent: literally, in JSON, percent-encoded, in HTML, as the repr of bytes, in
 base64 or in hexadecimal digits. `blanked` finds a secret in each of these forms, and in mixtures of them.
+
+`with_secrets` is the one place that lets a pickle keep them.
 """
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import accumulate
 from typing import Any, TypeVar, cast
 
-__all__ = ["CUT", "MIN_SECRET", "blanked", "hidden", "is_secret", "secrets_in"]
+__all__ = ["CUT", "MIN_SECRET", "blanked", "hidden", "is_secret", "keeps_secrets", "secrets_in", "with_secrets"]
 
 T = TypeVar("T")
 
@@ -28,6 +32,27 @@ _WORDS = {
 }  # fmt: skip
 _WORD = re.compile("[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _KEY = re.compile(r"(?=\D*\d)(?=[^a-zA-Z]*[a-zA-Z])\S{16,}")
+
+
+_keeps_secrets: ContextVar[bool] = ContextVar("rxllm_keeps_secrets", default=False)
+
+
+@contextmanager
+def with_secrets() -> Generator[None]:
+    """Let the pickles of models keep their secrets within the block.
+
+    It is for a process that this one has started, and gets them through a socket of its own.
+    """
+    token = _keeps_secrets.set(True)
+    try:
+        yield
+    finally:
+        _keeps_secrets.reset(token)
+
+
+def keeps_secrets() -> bool:
+    """Return whether this code runs within `with_secrets`."""
+    return _keeps_secrets.get()
 
 
 def is_secret(name: str) -> bool:

@@ -14,8 +14,8 @@ from ..exact import digest
 from ..extensible import evolved
 from ..llm import LLM
 from ..misuse import MisuseError
-from ..providers._pickling import with_secrets
 from ..records import fingerprint
+from ..secrecy import with_secrets
 from ..surface import stages_in
 from ..values.request import Request
 

@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from typing import Any
 
 from ..misuse import MisuseError
-from ..secrecy import is_secret
+from ..secrecy import is_secret, keeps_secrets
 
-__all__ = ["check_key_again", "pickled", "with_secrets"]
+__all__ = ["check_key_again", "pickled"]
 
 _KEY_HEADERS = {"authorization", "x-api-key", "api-key"}
-
-
-_keeps_secrets: ContextVar[bool] = ContextVar("rxllm_keeps_secrets", default=False)
-
-
-@contextmanager
-def with_secrets() -> Generator[None]:
-    """Let pickles keep secrets within the block: a process of this program gets them through a socket of its own."""
-    token = _keeps_secrets.set(True)
-    try:
-        yield
-    finally:
-        _keeps_secrets.reset(token)
 
 
 class _NotPickled(str):
@@ -41,7 +26,7 @@ _KEY = _NotPickled()
 
 
 def pickled(kind: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a provider without its key; `with_secrets` keeps it.
+    """Return the fields of a provider without its key; within `with_secrets`, with it.
 
     Raises:
         MisuseError: the provider has a secret or a client that the other process cannot get from its environment.
@@ -49,17 +34,17 @@ def pickled(kind: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     remedy = f"Construct the {kind} in the process that uses it."
     headers: Mapping[str, str] = fields["headers"] or {}
     secret = [name for name in headers if is_secret(name)]
-    keeps_secrets = _keeps_secrets.get()
-    if secret and not keeps_secrets:
+    keeps = keeps_secrets()
+    if secret and not keeps:
         raise MisuseError(f"This {kind} cannot be pickled: its header {secret[0]!r} is a secret. {remedy}")
-    if "@" in (fields["base_url"] or "") and not keeps_secrets:
+    if "@" in (fields["base_url"] or "") and not keeps:
         raise MisuseError(f"This {kind} cannot be pickled: its base_url contains a password. {remedy}")
     if fields["client"] is not None and not callable(fields["client"]):
         raise MisuseError(
             f"This {kind} cannot be pickled: the connections of its client= belong to this process. Pass a function of "
             "a module that returns a client, such as client=make_client."
         )
-    return dict(fields) if keeps_secrets else {**fields, "api_key": fields["api_key"] and _KEY}
+    return dict(fields) if keeps else {**fields, "api_key": fields["api_key"] and _KEY}
 
 
 def check_key_again(key: str | None, headers: Mapping[str, str]) -> None:
