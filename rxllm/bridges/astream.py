@@ -17,6 +17,7 @@ from ..runtime.lifetime import settled
 from ..runtime.loops import Loop, in_loop, running_loop
 from ..runtime.scheduler import Scheduler
 from ..runtime.source import check_observable
+from ..runtime.wakeups import Wakeup
 from .sink import Sink
 
 __all__ = ["AsyncStream", "astream"]
@@ -34,7 +35,7 @@ class _Sink(Sink[T]):
     """The sink of an async stream. Any thread may write items; only the loop's thread changes gate, waiter and reader.
 
     Attributes:
-        waiter: the future of the task that waits for the next item; None if no task waits.
+        waiter: the wake-up of the task that waits for the next item; None if no task waits.
         reader: the task whose ``async for`` began the stream.
         thread: the thread of the loop.
     """
@@ -46,7 +47,7 @@ class _Sink(Sink[T]):
 
     def __init__(self, make: Callable[[], Observable[T]]) -> None:
         super().__init__(make)
-        self.waiter: asyncio.Future[None] | None = None
+        self.waiter: Wakeup | None = None
         self.reader: asyncio.Task[object] | None = None
 
     def start(self) -> None:
@@ -146,13 +147,13 @@ class _Sink(Sink[T]):
         if waiter is not None and not waiter.done():
             waiter.set_exception(_Roused())
 
-    def wait(self) -> asyncio.Future[None]:
-        """Return a future that is done at the next item or the end. Cancelling it loses no item."""
+    def wait(self) -> Wakeup:
+        """Return what is done at the next item or the end. Cancelling it loses no item."""
         if self.waiter is not None and not self.waiter.done():
             raise MisuseError(
                 "Two tasks wait for the next item of the same stream. Make a stream for each task, or read in one task."
             )
-        waiter = self.waiter = self.scheduler.loop.create_future()
+        waiter = self.waiter = Wakeup(self.scheduler.loop)
         if self.items or self.ended:  # another thread wrote after the check, and saw no waiter
             self.wake()
         return waiter

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, cast
 
 import aiohttp
 import httpx
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import StreamReader
 
+from ..runtime.wakeups import Wakeup, in_one_turn
 from .failures import raise_as_httpx
 from .timeouts import limited
 
 if TYPE_CHECKING:
+    import asyncio
+
     from aiohttp.connector import Connection
 
-__all__ = ["Body", "drop", "silent"]
+__all__ = ["Body", "Receiver", "drop", "silent"]
 
 PIECE = 16 * 1024  # bytes; with larger pieces a burst cost 1.7 times as much
 TAKEN = 64  # the maximum number of HTTP chunks in a piece, which bounds the time that one read takes
 OVERHEAD = 64  # bytes that the object of an HTTP chunk takes; many chunks of one byte must not fill the memory
+
+
+_waiter = cast("Callable[[asyncio.AbstractEventLoop], asyncio.Future[None]]", Wakeup)  # all that aiohttp calls
+
+
+class Receiver(ResponseHandler):
+    """aiohttp's protocol of a connection. A task that waits for the bytes of a packet gets them in the same turn."""
+
+    __slots__ = ()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse the bytes, and resume the tasks that wait for them."""
+        in_one_turn(super().data_received, data)
 
 
 class _Arrived(StreamReader):
@@ -68,7 +85,7 @@ class _Arrived(StreamReader):
                 raise self._exception
             if self._eof:
                 return b""
-            waiter = self._waiter = self._loop.create_future()
+            waiter = self._waiter = _waiter(self._loop)
             try:
                 await waiter
             finally:

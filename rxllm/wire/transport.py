@@ -24,7 +24,7 @@ import yarl
 from aiohttp.http_exceptions import HttpProcessingError
 from attrs import field, frozen
 
-from .body import Body, drop, silent
+from .body import Body, Receiver, drop, silent
 from .certificates import certificates
 from .failures import raise_as_httpx
 from .faults import HEADER_LIMIT
@@ -72,8 +72,7 @@ class Transport(httpx.AsyncBaseTransport):
 
     def __init__(self, *, is_direct: bool = False) -> None:
         self._is_direct = is_direct
-        # limit=0 means no limit: the caller bounds the number of concurrent streams (`batch`, `limited`).
-        self._connector = _Connector(limit=0, resolver=Resolver())
+        self._connector = _Connector()
         self._routes: dict[str, _Route] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -185,7 +184,12 @@ def _serialized(request: httpx.Request, route: _Route) -> bytes:
 
 
 class _Connector(aiohttp.TCPConnector):
-    """A connector without a warning at garbage collection after its event loop was closed."""
+    """A connector of `Receiver`s, without a warning at garbage collection after its event loop was closed."""
+
+    def __init__(self) -> None:
+        # limit=0 means no limit: the caller bounds the number of concurrent streams (`batch`, `limited`).
+        super().__init__(limit=0, resolver=Resolver())  # pyright: ignore[reportUnknownMemberType]
+        self._factory = cast("functools.partial[ResponseHandler]", functools.partial(Receiver, loop=self._loop))
 
     def __del__(self, _: object = None) -> None:
         pass

@@ -189,12 +189,13 @@ async def test_item_between_check_and_wait_wakes_the_reader():
     sink = _Sink(rx.never)
     sink.start()
     sink.items.append(1)
-    await asyncio.wait_for(sink.wait(), 5)
-    sink.items.clear()
-    waiting = sink.wait()
-    sink.on_completed()
-    await asyncio.wait_for(waiting, 30)
-    await asyncio.wait_for(sink.wait(), 5)
+    async with asyncio.timeout(30):
+        await sink.wait()
+        sink.items.clear()
+        waiting = sink.wait()
+        sink.on_completed()
+        await waiting
+        await sink.wait()
 
 
 async def test_gate_reopens_after_a_burst_of_another_thread():
