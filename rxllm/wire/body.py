@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from aiohttp.connector import Connection
+    from aiohttp.http import RawResponseMessage
 
 __all__ = ["Body", "Receiver", "drop", "silent"]
 
@@ -39,6 +40,16 @@ class Receiver(ResponseHandler):
     def data_received(self, data: bytes) -> None:
         """Parse the bytes, and resume the tasks that wait for them."""
         in_one_turn(super().data_received, data)
+
+    async def message(self) -> tuple[RawResponseMessage, StreamReader]:
+        """Return the next header of a response, and its body; wait until the header has arrived."""
+        if not self._buffer and not self._eof:
+            waiter = self._waiter = _waiter(self._loop)
+            try:
+                await waiter
+            finally:
+                self._waiter = None
+        return await self.read()
 
 
 class _Arrived(StreamReader):

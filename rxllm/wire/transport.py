@@ -89,9 +89,9 @@ class Transport(httpx.AsyncBaseTransport):
         connection: Connection | None = None
         try:
             connection = await self._send(route, data, timeouts.get("connect"))
-            protocol = cast("ResponseHandler", connection.protocol)
+            protocol = cast("Receiver", connection.protocol)
             while True:
-                message, content = await limited(protocol.read(), silence, lambda: protocol.set_exception(silent()))
+                message, content = await limited(protocol.message(), silence, lambda: protocol.set_exception(silent()))
                 if message.code >= 200 or message.code == 101:  # others come before the final response
                     break
         except BaseException as error:
