@@ -22,6 +22,7 @@ SIZES = {
     "kills": 1,
     "leaks": 120,
     "relays": 2,
+    "streams": 50,
     "tabs": 20,
     "whatwg": 2000,
 }

@@ -1,6 +1,7 @@
 """``rxllm batch``: files in, a journal out, exit codes, and what Ctrl-C does."""
 
 import csv
+import gc
 import json
 import os
 import resource
@@ -439,3 +440,12 @@ def test_command_allows_as_many_connections_as_the_system():
         assert lowered == resource.getrlimit(resource.RLIMIT_NOFILE)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_command_makes_full_collections_rare():
+    """New garbage is collected as often as before, everything a hundredth as often; afterwards as before."""
+    before = gc.get_threshold()
+    with room_for_many():
+        assert before[:2] == gc.get_threshold()[:2]
+        assert gc.get_threshold()[2] in (1000, 0)  # Python 3.14 has no such threshold
+    assert before == gc.get_threshold()
