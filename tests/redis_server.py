@@ -1,4 +1,4 @@
-"""A real Redis for tests, which can be killed and started again."""
+"""A real Redis for tests, which can be killed, stopped and started again."""
 
 import shutil
 import signal
@@ -11,27 +11,30 @@ WITHOUT_REDIS = "redis-server is not installed"
 
 
 class RedisServer:
-    """``with RedisServer(tmp_path) as redis``: a server at `redis.url` that writes each command to its file at once."""
+    """``with RedisServer(tmp_path) as redis``: a server at `redis.url`.
 
-    def __init__(self, folder, fsync="always"):
+    It writes each command to its file at once; with ``fsync=None`` it forgets everything when it ends. A `certificate`
+    makes it speak TLS.
+    """
+
+    def __init__(self, folder, fsync="always", certificate=None):
         self.folder = folder
-        self.fsync = fsync
         self.port = free_port()
-        self.url = f"redis://127.0.0.1:{self.port}"
+        self.options = {"--bind": "127.0.0.1", "--dir": folder, "--save": "", "--port": self.port}
+        if fsync is not None:
+            self.options |= {"--appendonly": "yes", "--appendfsync": fsync}
+        if certificate is None:
+            self.url = f"redis://127.0.0.1:{self.port}"
+        else:
+            self.url = f"rediss://127.0.0.1:{self.port}?ssl_ca_certs={certificate}"
+            self.options |= {"--port": 0, "--tls-port": self.port, "--tls-auth-clients": "no"}
+            self.options |= {f"--tls-{name}-file": certificate for name in ("cert", "key", "ca-cert")}
 
     def __enter__(self):
         program = shutil.which("redis-server")
         if program is None:
             pytest.skip(WITHOUT_REDIS)
-        options = {
-            "--port": str(self.port),
-            "--bind": "127.0.0.1",
-            "--dir": str(self.folder),
-            "--save": "",
-            "--appendonly": "yes",
-            "--appendfsync": self.fsync,
-        }
-        words = [word for pair in options.items() for word in pair]
+        words = [str(word) for pair in self.options.items() for word in pair]
         self.process = subprocess.Popen([program, *words], stdout=subprocess.PIPE, text=True)
         for line in self.process.stdout:
             if "Ready to accept connections" in line:

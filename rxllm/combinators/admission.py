@@ -24,6 +24,7 @@ from ..observation import notify, observation_of
 from ..operators.answering import PendingRequest
 from ..runtime.disposable import LockFreeSerialDisposable
 from ..runtime.lifetime import Lifetime
+from ..runtime.loops import do_nothing
 from ..runtime.scheduler import Baggage, Scheduler, Timers, call, enclosing, timers
 from ..runtime.source import Source, connect
 from ..values.chunk import Chunk
@@ -160,7 +161,7 @@ class _Admission(PendingRequest, abc.ObserverBase[T], abc.DisposableBase):
         begin = partial(scheduler.context.copy().run, self.start) if isinstance(scheduler, Scheduler) else self.start
         self.ticket = Ticket(scheduler, begin, self.refused, tokens, servers.names)
         # Keeps a script alive that has only subscribed.
-        self.release = scheduler.hold() if isinstance(scheduler, Scheduler) else None
+        self.release = scheduler.hold() if isinstance(scheduler, Scheduler) else do_nothing
 
     def complete(self, error: RxllmError) -> None:
         """Set the error's request, and add to its text that the request waited for the limiter."""
@@ -196,7 +197,7 @@ class _Admission(PendingRequest, abc.ObserverBase[T], abc.DisposableBase):
         if self.turn is None:
             self.send()
         else:
-            self.subscription.disposable = self.turn.wait().subscribe(
+            self.subscription.disposable = self.turn.wait(self.ticket).subscribe(
                 lambda _: self.send(), self.on_error, scheduler=self.scheduler
             )
 
@@ -211,7 +212,7 @@ class _Admission(PendingRequest, abc.ObserverBase[T], abc.DisposableBase):
                 self.servers.add(server_of(place))
                 self.queue.learn(server_of(place), status, headers, self.ticket.now())
                 if self.turn is not None:
-                    self.turn.heard(status, headers, self.scheduler)
+                    self.turn.heard(status, headers)
                 outer(place, status, headers)
 
             around = scheduler.lifetime
@@ -234,7 +235,7 @@ class _Admission(PendingRequest, abc.ObserverBase[T], abc.DisposableBase):
         except BaseException:  # such as Ctrl-C, after which the loop may continue
             self.leave()
             raise
-        self.let_go()
+        self.release()
 
     def on_next(self, value: T) -> None:
         if isinstance(value, Chunk) and value.rest is not None and (usage := value.rest.usage) is not None:
@@ -254,7 +255,7 @@ class _Admission(PendingRequest, abc.ObserverBase[T], abc.DisposableBase):
     def on_completed(self) -> None:
         self.queue.count(self.ticket, self.counted or self.ticket.tokens)
         if self.turn is not None and self.counted:
-            self.turn.count(self.counted, self.scheduler)
+            self.turn.count(self.counted)
         self.leave()
         self.outside(self.observer.on_completed)
 
@@ -270,7 +271,7 @@ class _Admission(PendingRequest, abc.ObserverBase[T], abc.DisposableBase):
     def leave(self) -> None:
         """Mark the stream as over, and give its place back if no task of it runs."""
         self.ended()
-        self.let_go()
+        self.release()
         self.is_over = True
         # The garbage collector may close a dead loop's generators at any point, even while this thread holds the
         # queue's lock. Then the dead loop does not run this call, and the queue drops the line of that loop itself.
@@ -280,16 +281,14 @@ class _Admission(PendingRequest, abc.ObserverBase[T], abc.DisposableBase):
         """Free the place, once the stream is over and all of its tasks have ended."""
         if self.is_over and not self.tasks:
             self.queue.leave(self.ticket)
+            if self.turn is not None:
+                self.turn.end()
 
     def broken(self, error: BaseException) -> None:
         """Leave after code around the request raised, or its loop ends. No other request can start on such a loop."""
         if isinstance(error, asyncio.CancelledError):
             call(self.scheduler, partial(self.queue.abandon, self.scheduler))
         self.leave()
-
-    def let_go(self) -> None:
-        if self.release is not None:
-            self.release()
 
     def dispose(self) -> None:
         call(self.scheduler, self.close)

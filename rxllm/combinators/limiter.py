@@ -44,7 +44,7 @@ class Limiter(metaclass=Public):
         max_wait: seconds that a request waits, for its turn and for a server, before it fails with `RateLimited`. 0
             rejects a request that cannot start at once. None waits for its turn without a limit, and for a server at
             most 60 s.
-        shared: `RedisLimits`, with which other processes keep the rates, too.
+        shared: `RedisLimits`, with which all processes together keep the limits.
 
     Raises:
         MisuseError: an argument is out of its range.
@@ -94,9 +94,10 @@ class Limiter(metaclass=Public):
             )
         if shared is not None and not isinstance(shared, RedisLimits):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise MisuseError(f"shared must be RedisLimits(url, name), not {type(shared).__name__}.")
-        if shared is not None and not rates:
-            raise MisuseError("shared= needs a rate to share, such as requests_per_minute=, but none was given.")
+        if shared is not None and not rates and concurrency is None:
+            raise MisuseError("shared= needs a limit to share, such as concurrency=, but none was given.")
         self._shared = shared
+        self._concurrency = concurrency
         self._limits = {**whole, "requests_per_second": requests_per_second, "max_wait": max_wait}
         self._queue = Queue(concurrency, tuple(rates), max_wait)
         _limiters.add(self)

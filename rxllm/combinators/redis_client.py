@@ -1,16 +1,20 @@
-"""Clients of Redis: one for each object and event loop, closed with the loop."""
+"""Clients of Redis, and how long an event loop waits for their answers."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Awaitable
+from typing import Any, TypeVar
 
 from ..misuse import MisuseError, is_text, shown
-from ..runtime.loop_local import loop_local
 
-__all__ = ["check_arguments", "client_of"]
+__all__ = ["check_arguments", "new_client", "within"]
+
+T = TypeVar("T")
 
 _CONNECTIONS = 64  # of a client; the package refuses commands beyond its own limit
+_SLICES = 10  # looks at the clock during a wait
+_MOST = 10  # times the wait, for a loop that is always busy
 
 
 def check_arguments(owner: str, url: str, **texts: str) -> None:
@@ -35,28 +39,44 @@ def check_arguments(owner: str, url: str, **texts: str) -> None:
             raise MisuseError(f"The {name} of {owner} must be text, not {shown(text)}.")
 
 
-async def client_of(owner: object, url: str, seconds: float) -> Any:
-    """Return the client of an object on the running loop. It sends each command once, and waits for these seconds.
+def new_client(url: str) -> Any:
+    """Return a client for the running loop. It sends each command once, and limits no time; see `within`.
 
     Its attribute `turns` is a semaphore with a place for each connection.
     """
+    from redis.asyncio import BlockingConnectionPool, Redis
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
 
-    def make() -> Any:
-        from redis.asyncio import BlockingConnectionPool, Redis
-        from redis.asyncio.retry import Retry
-        from redis.backoff import NoBackoff
-
-        pool: Any = BlockingConnectionPool
-        limits = {"timeout": seconds, "socket_timeout": seconds, "socket_connect_timeout": seconds}
-        of_redis: Any = Redis
-        client = of_redis.from_pool(
-            pool.from_url(url, max_connections=_CONNECTIONS, retry=Retry(NoBackoff(), 0), **limits)
-        )
-        client.turns = asyncio.Semaphore(_CONNECTIONS)
-        return client
-
-    return await loop_local(owner, make, _close)
+    pool: Any = BlockingConnectionPool
+    limits = {"timeout": None, "socket_timeout": None, "socket_connect_timeout": None}
+    of_redis: Any = Redis
+    client = of_redis.from_pool(pool.from_url(url, max_connections=_CONNECTIONS, retry=Retry(NoBackoff(), 0), **limits))
+    client.turns = asyncio.Semaphore(_CONNECTIONS)
+    return client
 
 
-async def _close(client: Any) -> None:
-    await client.aclose()
+async def within(seconds: float, work: Awaitable[T]) -> T:
+    """Return the result of the work. Time in which this event loop was busy does not count.
+
+    When thousands of requests begin at once, an answer of Redis may lie unread for a second.
+
+    Raises:
+        TimeoutError: the work took longer, and was cancelled.
+    """
+    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    part = seconds / _SLICES
+    idle = 0
+    try:
+        for _ in range(_SLICES * _MOST):
+            began = loop.time()
+            done, _ = await asyncio.wait({task}, timeout=part)
+            if done:
+                return task.result()
+            idle += loop.time() - began < 2 * part
+            if idle == _SLICES:
+                break
+        raise TimeoutError
+    finally:
+        task.cancel()

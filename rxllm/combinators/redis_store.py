@@ -8,21 +8,25 @@ from typing import Any
 import msgspec
 
 from ..misuse import MisuseError, shown
-from ..operators.caching import Store
+from ..operators.caching import JoiningStore
 from ..records import of_json, to_json
+from ..runtime.loop_local import loop_local
 from ..values.chunk import Chunk
-from .redis_client import check_arguments, client_of
+from .redis_claims import Claims
+from .redis_client import check_arguments
 
 __all__ = ["RedisStore"]
 
-_TIMEOUT = 1.0  # seconds, after which `cached` goes on without its store
 
-
-class RedisStore(Store):
+class RedisStore(JoiningStore):
     """Keeps answers in Redis, which processes of many machines may share. They are stored as JSON.
 
+    Concurrent calls of `cached` with the same key share one request, also those of several processes: one of them asks,
+    and the others wait for the whole answer. If that request fails, another process asks. If its process is killed,
+    another one asks ten seconds later.
+
     Args:
-        url: the address, such as ``redis://localhost`` or ``rediss://user:password@host``.
+        url: the address, such as ``redis://localhost`` or ``rediss://user:password@host``. Redis 6 or later.
         prefix: the beginning of all keys.
         seconds: how long an answer is kept; None keeps it until Redis needs the memory.
 
@@ -43,16 +47,34 @@ class RedisStore(Store):
 
     async def get(self, key: str, /) -> list[Chunk] | None:
         """Return the chunks under the key; None if there are none."""
-        client: Any = await client_of(self, self._url, _TIMEOUT)
-        records = await client.get(self._name(key))
-        if records is None:
-            return None
-        return [of_json(record) for record in msgspec.json.decode(records, type=list[dict[str, Any]])]
+        claims = await self._claims()
+        return _read(await claims.get(self._name(key)))
+
+    async def join(self, key: str, /) -> list[Chunk] | bool:
+        """Return the chunks under the key, or whether this caller asks for them: False while another one does."""
+        claims = await self._claims()
+        found = await claims.take(self._name(key))
+        return found if isinstance(found, bool) else _read(found) or []
 
     async def put(self, key: str, chunks: Sequence[Chunk], /) -> None:
         """Store the chunks of a whole answer under the key."""
-        client: Any = await client_of(self, self._url, _TIMEOUT)
-        await client.set(self._name(key), msgspec.json.encode([to_json(chunk) for chunk in chunks]), ex=self._seconds)
+        claims = await self._claims()
+        records = msgspec.json.encode([to_json(chunk) for chunk in chunks])
+        await claims.put(self._name(key), records, self._seconds)
+
+    async def leave(self, key: str, /) -> None:
+        """Let another caller ask, because this one got no whole answer."""
+        claims = await self._claims()
+        await claims.leave(self._name(key))
+
+    async def _claims(self) -> Claims:
+        return await loop_local(self, lambda: Claims(self._url), Claims.close)
 
     def _name(self, key: str) -> str:
-        return f"{self._prefix}:answers:{key}"
+        return f"{self._prefix}:answers:{{{key}}}"  # braces: in a cluster the answer and its claim are on one node
+
+
+def _read(records: bytes | None) -> list[Chunk] | None:
+    if records is None:
+        return None
+    return [of_json(record) for record in msgspec.json.decode(records, type=list[dict[str, Any]])]

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
 
 from ..bounds import MAX_WAIT
-from ..errors import RateLimited
-from ..runtime.scheduler import Scheduler, Timers, daemon
+from ..runtime.scheduler import Scheduler
 from ..runtime.source import Source, source
 from .limiter import Limiter
-from .pacing import Rate, is_refusal
-from .queueing import Counted
-from .redis_limits import Booking, RedisLimits, Share
+from .own_share import Asked, Reserved
+from .pacing import is_refusal
+from .participant import Participant
+from .queueing import Ticket
+from .redis_limits import RedisLimits
 
 __all__ = ["SharedTurn"]
 
@@ -23,83 +22,56 @@ class SharedTurn:
 
     Args:
         limits: the shared limits.
-        rates: the rates of the limiter.
-        tokens: the estimated tokens of the request.
-        max_wait: the longest wait in seconds; None does not limit it.
+        asked: what the request takes.
+        max_wait: the longest wait in seconds, from its arrival in the queue; None does not limit it.
     """
 
-    def __init__(
-        self, limits: RedisLimits, rates: Sequence[tuple[Counted, Rate]], tokens: float, max_wait: float | None
-    ) -> None:
+    def __init__(self, limits: RedisLimits, asked: Asked, max_wait: float | None) -> None:
         self._limits = limits
+        self._asked = asked
         self._max_wait = max_wait
-        self._tokens = max(tokens, 1.0)
-        self._counted = [of for of, _ in rates]
-        self._shares = [
-            _share(number, rate, 1.0 if of == "requests" else tokens) for number, (of, rate) in enumerate(rates)
-        ]
-        self._booking: Booking | None = None
+        self._participant: Participant | None = None
+        self._reserved: Reserved | None = None
 
     @classmethod
     def of(cls, limiter: Limiter, tokens: float) -> SharedTurn | None:
         """Return the turn of a request; None if its limiter shares nothing."""
         shared, queue = limiter._shared, limiter._queue  # pyright: ignore[reportPrivateUsage]
-        return None if shared is None else cls(shared, queue.rates, tokens, queue.max_wait)
+        if shared is None:
+            return None
+        places = limiter._concurrency  # pyright: ignore[reportPrivateUsage]
+        return cls(shared, Asked(queue.rates, tokens, places), queue.max_wait)
 
-    def wait(self) -> Source[None]:
-        """Emit when the request may start. A request that leaves before gives its place back.
+    def wait(self, ticket: Ticket) -> Source[None]:
+        """Emit when the request may start.
 
-        Errors: `RateLimited` if the wait would exceed `max_wait`.
+        Errors: `RateLimited` if the wait would exceed `max_wait`; or if Redis does not answer and the limits are
+            strict.
         """
+        most = None if self._max_wait is None else max(0.0, ticket.entered + self._max_wait - ticket.now())
 
         async def turn(_: Scheduler) -> AsyncIterator[None]:
-            booking = await self._limits.book(self._shares)
-            starts = False
-            try:
-                if self._max_wait is not None and booking.wait > self._max_wait:
-                    raise RateLimited(
-                        f"The request was not sent: the shared limits {self._limits.name!r} are full, and it could "
-                        f"start in {booking.wait:.3g} s at the earliest. Limiter(max_wait=…) allows longer waits.",
-                        retry_after=booking.wait,
-                        code="limiter",
-                    )
-                await asyncio.sleep(booking.wait)
-                starts = True
-                self._booking = booking
-                yield None
-            finally:
-                if not starts and booking.is_shared:
-                    await self._limits.settle(self._shares, [-1.0] * len(self._shares))
+            participant = self._participant = await self._limits.participant()
+            self._reserved = await participant.start(self._asked, most)
+            yield None
 
         return source(turn)
 
-    def count(self, tokens: float, scheduler: Timers) -> None:
+    def count(self, tokens: float) -> None:
         """Correct the tokens of the request."""
-        if self._booking is not None and self._booking.is_shared and "tokens" in self._counted:
-            part = tokens / self._tokens - 1
-            parts = [part if of == "tokens" else 0.0 for of in self._counted]
-            _run(self._limits.settle(self._shares, parts), scheduler)
+        if self._participant is not None and self._reserved is not None:
+            self._participant.count(self._asked, self._reserved, tokens)
 
-    def heard(self, status: int, headers: Mapping[str, str], scheduler: Timers) -> None:
+    def heard(self, status: int, headers: Mapping[str, str]) -> None:
         """Let the other processes wait, too, if the server asks for it."""
         from ..wire.rates import retry_after  # imported here, because only models over HTTP need it
 
         seconds = retry_after(headers) if is_refusal(status) else None
-        if seconds is not None:
-            _run(self._limits.close(min(seconds, MAX_WAIT)), scheduler)
+        if seconds is not None and self._participant is not None:
+            self._participant.close_for(min(seconds, MAX_WAIT))
 
-
-def _share(number: int, rate: Rate, amount: float) -> Share:
-    cost = min(amount, rate.limit) / rate.per_second
-    early = max(0.0, rate.seconds / 60 - cost) if rate.burst is None else (rate.burst - 1) * cost
-    return Share(str(number), cost, early)
-
-
-def _run(work: Awaitable[Any], scheduler: Timers) -> None:
-    """Start work without waiting for it. Its errors are ignored."""
-
-    async def done(_: Scheduler) -> AsyncIterator[None]:
-        await work
-        yield None
-
-    source(done).subscribe(on_error=lambda _: None, scheduler=daemon(scheduler))
+    def end(self) -> None:
+        """Give the place back, once the request is closed."""
+        if self._participant is not None and self._reserved is not None:
+            self._participant.end(self._asked, self._reserved)
+            self._reserved = None

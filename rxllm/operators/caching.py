@@ -1,8 +1,9 @@
 """The operator behind `cached`.
 
-States of an answer: looking (the store looks up the key), running (the model answers), storing (the store gets the
-whole answer), ended. Only the event loop of the request changes them. All readers of one key on one loop share one
-answer, see `Shared`; the entry in `Running` is removed when the answer ends or its last reader disposes.
+States of an answer: looking (the store looks up the key), waiting (another process asks for the answer), running (the
+model answers), storing (the store gets the whole answer), ended. Only the event loop of the request changes them. All
+readers of one key on one loop share one answer, see `Shared`; the entry in `Running` is removed when the answer ends or
+its last reader disposes.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from ..runtime.source import Source, connect, source
 from ..values.chunk import Chunk
 from ..values.vocabulary import FinishReason, is_whole
 from .attempts import Begin
+from .observer import ignore
 from .share import Shared
 
-__all__ = ["Running", "Store", "kept"]
+__all__ = ["JoiningStore", "Running", "Store", "kept"]
 
 T = TypeVar("T")
 Running = dict[tuple[object, str], Shared[Chunk]]
@@ -36,6 +38,7 @@ _log = logging.getLogger("rxllm")
 
 
 PATIENCE = 1.0  # seconds until an answer continues without its store
+FIRST, LAST = 0.02, 0.5  # seconds between two looks for an answer that another process asks for
 
 
 class Store(ABC):
@@ -52,6 +55,24 @@ class Store(ABC):
     @abstractmethod
     def put(self, key: str, chunks: Sequence[Chunk], /) -> Awaitable[None] | None:
         """Store the chunks of a whole answer under the key."""
+
+
+class JoiningStore(Store):
+    """A store whose callers join: one of them asks for an answer, and the others wait for it.
+
+    `cached` calls `join` instead of `get`, and calls it again while another caller asks.
+    """
+
+    @abstractmethod
+    def join(self, key: str, /) -> Awaitable[Sequence[Chunk] | bool]:
+        """Return the chunks under the key, or whether this caller asks for them: False while another one does.
+
+        A caller that asks ends with `put` or `leave`.
+        """
+
+    @abstractmethod
+    def leave(self, key: str, /) -> Awaitable[None]:
+        """Let another caller ask, because this one got no whole answer."""
 
 
 def kept(begin: Begin[Chunk], store: Store, key: str, running: Running) -> Source[Chunk]:
@@ -103,12 +124,30 @@ class _Keeping(abc.ObserverBase[Chunk], abc.DisposableBase):
         self.key = key
         self.forget = forget
         self.chunks: list[Chunk] = []
+        self.pause = 0.0  # before the last look
+        self.asks = False  # whether the other callers of the store wait for this one
         self.current = LockFreeSerialDisposable()
         call(scheduler, self.look)
 
     def look(self) -> None:
+        store, key = self.store, self.key
         self.current.disposable = waiting = LockFreeSerialDisposable()
-        waiting.disposable = self.done(lambda: self.store.get(self.key), self.found)
+        if isinstance(store, JoiningStore):
+            waiting.disposable = self.done(lambda: store.join(key), self.joined)
+        else:
+            waiting.disposable = self.done(lambda: store.get(key), self.found)
+
+    def look_again(self, *_: object) -> None:
+        self.look()
+
+    def joined(self, answer: Sequence[Chunk] | bool | None) -> None:
+        """Go on with a stored answer, ask, or wait for the caller that asks."""
+        if answer is False:
+            self.pause = min(LAST, 1.5 * self.pause or FIRST)
+            self.current.disposable = self.scheduler.schedule_relative(self.pause, self.look_again)
+            return
+        self.asks = answer is True
+        self.found(None if isinstance(answer, bool) else answer)
 
     def done(self, work: Callable[[], Any], then: Callable[[Any], None]) -> abc.DisposableBase:
         """Call `then` with the result of the store; with None if the store raises or takes too long."""
@@ -146,7 +185,7 @@ class _Keeping(abc.ObserverBase[Chunk], abc.DisposableBase):
             waiting.disposable = connect(self.begin(), self, self.scheduler)
             return
         try:
-            notify(self.scheduler, lambda run: Reused(running=False, run=run))
+            notify(self.scheduler, lambda run: Reused(running=self.pause > 0, run=run))
         except Exception as error:  # of a handler with raise_error
             self.on_error(error)
             return
@@ -172,17 +211,27 @@ class _Keeping(abc.ObserverBase[Chunk], abc.DisposableBase):
             self.current.dispose()  # the source only: storing the whole answer continues
             chunks = tuple(self.chunks)
             if not is_whole(_reason(chunks)):
+                self.leave()
                 self.end(None)
                 return
+            self.asks = False  # `put` says so to the others
             self.done(lambda: self.store.put(self.key, chunks), self.end)
 
     def end(self, _: object) -> None:
         self.forget()
         self.observer.on_completed()
 
+    def leave(self) -> None:
+        """Let another caller ask."""
+        store, key = self.store, self.key
+        if self.asks and isinstance(store, JoiningStore):
+            self.asks = False
+            self.done(lambda: store.leave(key), ignore)
+
     def dispose(self) -> None:
         self.forget()
         self.current.dispose()
+        self.leave()
 
 
 def _reason(chunks: Sequence[Chunk]) -> FinishReason | None:

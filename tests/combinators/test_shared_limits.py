@@ -1,13 +1,14 @@
 """`RedisLimits` and `RedisStore` without a Redis: what is refused, and what happens when none answers."""
 
 import asyncio
-import contextlib
+import time
 
 import pytest
 from ports import free_port
 
 import rxllm
-from rxllm.combinators.redis_limits import Share
+from rxllm.combinators.own_share import Asked
+from rxllm.combinators.redis_client import within
 from rxllm.testing import MarbleLLM
 
 
@@ -26,7 +27,7 @@ def url():
         (lambda: rxllm.RedisStore("redis://localhost", prefix=""), "prefix of RedisStore"),
         (lambda: rxllm.RedisStore("redis://localhost", seconds=0), "seconds must be"),
         (lambda: rxllm.Limiter(requests_per_minute=1, shared="redis://localhost"), r"RedisLimits\(url, name\)"),
-        (lambda: rxllm.Limiter(concurrency=1, shared=rxllm.RedisLimits("redis://a", "a")), "needs a rate to share"),
+        (lambda: rxllm.Limiter(max_wait=1, shared=rxllm.RedisLimits("redis://a", "a")), "needs a limit to share"),
     ],
 )
 def test_wrong_arguments_are_refused(make, sentence):
@@ -35,54 +36,85 @@ def test_wrong_arguments_are_refused(make, sentence):
         make()
 
 
-async def test_without_redis_the_process_keeps_the_rates_alone(url, caplog):
+async def test_without_redis_the_process_keeps_the_limits_alone(url, caplog):
     """The log says so once, and no message or repr has the password."""
     limits = rxllm.RedisLimits(url, "account")
-    limiter = rxllm.Limiter(requests_per_minute=6000, shared=limits)
+    limiter = rxllm.Limiter(requests_per_minute=6000, concurrency=1, shared=limits)
     llm = rxllm.limited(MarbleLLM("-a|", timespan=0.001), limiter)
     assert ["a", "a"] == [answer.text for answer in await llm.abatch(["x", "y"])]
-    await limits.book([Share("0", 500.0, 0.0)])
-    assert 300 < (await limits.book([Share("0", 500.0, 0.0)])).wait <= 500.1
+    participant = await limits.participant()
+    slow = Asked(rxllm.Limiter(tokens_per_minute=60)._queue.rates, 60.0, None)
+    assert 0 == (await participant.start(slow, 0.0)).wait
+    with pytest.raises(rxllm.RateLimited, match="shared limits 'account' are full") as error:
+        await participant.start(slow, 1.0)
+    assert 50 < error.value.retry_after <= 60
     assert ["Redis does not answer"] == [record.getMessage()[:21] for record in caplog.records]
     assert "secret" not in caplog.text + repr(limiter) + repr(rxllm.RedisStore(url))
 
 
-async def test_forked_processes_have_names_of_their_own(url, monkeypatch):
-    """Each takes a share of the rates while Redis is away, so they must be counted."""
-    limits, names = rxllm.RedisLimits(url, "account"), set()
+async def test_places_are_kept_without_redis(url):
+    """A request waits until one before it has ended, also if it is cancelled meanwhile."""
+    limits = rxllm.RedisLimits(url, "account")
+    participant = await limits.participant()
+    request = Asked((), 1.0, 1)
+    first = await participant.start(request, None)
+    left, second = (asyncio.create_task(participant.start(request, None)) for _ in range(2))
+    await asyncio.sleep(0)
+    left.cancel()
+    with pytest.raises(rxllm.RateLimited):
+        await participant.start(request, 0.0)
+    participant.end(request, first)
+    participant.end(request, await second)
 
-    async def call(script, keys, arguments):
-        names.add(arguments[0])
-        return ["0", 1]
 
-    monkeypatch.setattr(limits, "_call", call)
-    for process in (7, 8, 8):
-        monkeypatch.setattr("rxllm.combinators.redis_limits.os.getpid", lambda process=process: process)
-        await limits.book([Share("0", 1.0, 0.0)])
-    assert 2 == len(names)
+async def test_refusal_of_the_server_holds_without_redis(url):
+    """For this process."""
+    participant = await rxllm.RedisLimits(url, "account").participant()
+    participant.close_for(50.0)
+    with pytest.raises(rxllm.RateLimited) as error:
+        await participant.start(Asked((), 1.0, 1), 10.0)
+    assert 40 < error.value.retry_after <= 50
 
 
-async def test_many_requests_at_once_wait_for_a_connection(monkeypatch):
-    """The package refuses commands beyond 100 connections, which must not count as a Redis that does not answer."""
+async def test_each_loop_takes_part_by_itself(url):
+    """Also that of a forked process or of a thread, so that all are counted."""
+    limits = rxllm.RedisLimits(url, "account")
+    own = await limits.participant()
+    assert own is await limits.participant()
 
-    async def serve(reader, writer):
-        with contextlib.suppress(asyncio.CancelledError):  # the loop ends before the client is closed
-            while line := await reader.readline():
-                words = []
-                for _ in range(int(line[1:])):
-                    size = int((await reader.readline())[1:])
-                    words.append((await reader.readexactly(size + 2))[:-2])
-                writer.write(b"*2\r\n$1\r\n0\r\n:1\r\n" if words[0].upper() == b"EVAL" else b"+OK\r\n")
-        writer.close()
+    async def other():
+        return (await limits.participant())._state._member
 
-    monkeypatch.setattr(
-        "rxllm.combinators.redis_limits._TIMEOUT", 60.0
-    )  # on a busy machine 200 answers take their time
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=512)
-    limits = rxllm.RedisLimits(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}", "account", strict=True)
-    bookings = await asyncio.gather(*(limits.book([Share("0", 1.0, 0.0)]) for _ in range(200)))
-    assert all(booking.is_shared for booking in bookings)
-    server.close()
+    assert own._state._member != await asyncio.to_thread(asyncio.run, other())
+
+
+async def test_time_of_a_busy_loop_does_not_count_against_redis():
+    """Thousands of requests that begin at once must not look like a Redis that does not answer."""
+    block = time.sleep  # the loop is busy
+
+    async def answer():
+        await asyncio.sleep(0)
+        block(0.3)
+        await asyncio.sleep(0)
+        return "yes"
+
+    assert "yes" == await within(0.05, answer())
+    with pytest.raises(TimeoutError):
+        await within(0.05, asyncio.Event().wait())
+
+
+async def test_wait_without_an_end_is_bounded_on_a_loop_that_is_always_busy(monkeypatch):
+    """After ten times the seconds."""
+    loop = asyncio.get_running_loop()
+
+    def be_busy():
+        time.sleep(0.01)
+        handle[0] = loop.call_later(0, be_busy)
+
+    handle = [loop.call_later(0, be_busy)]
+    with pytest.raises(TimeoutError):
+        await within(0.01, asyncio.Event().wait())
+    handle[0].cancel()
 
 
 async def test_strict_limits_refuse_without_redis(url):
