@@ -1,10 +1,18 @@
-"""Processes that share limits and answers through Redis, for tests that kill them."""
+"""Processes that share limits and answers through Redis, for tests that kill them.
+
+They import the HTTP client before they start: on a busy machine the import could take longer than their short leases.
+"""
 
 import asyncio
 import contextlib
 import time
 
+import redis.asyncio  # noqa: F401
+
 import rxllm
+import rxllm.providers.openai
+import rxllm.wire.clients
+import rxllm.wire.transport
 from rxllm.combinators import redis_claims, shared_state
 
 LEASE = 2.0  # seconds; a busy machine must not look like a dead one

@@ -60,6 +60,7 @@ class Participant:
         self._own: OwnShare | None = None  # while it does not share
         self._news = asyncio.Event()
         self._reporter: asyncio.Task[None] | None = None
+        self._is_ending = False  # whether the event loop has cancelled the reporter
 
     async def start(self, asked: Asked, most: float | None) -> Reserved:
         """Wait until the request may start, for at most so many seconds.
@@ -68,6 +69,7 @@ class Participant:
             RateLimited: it would wait longer; or Redis does not answer, and the limits are strict.
         """
         deadline = inf if most is None else time.monotonic() + most
+        self._is_ending = False
         await self._take_turn(deadline)
         try:
             while (reserved := await self._reserve(asked, deadline)) is None:
@@ -110,7 +112,7 @@ class Participant:
     async def close(self) -> None:
         """Close the connections, because the event loop has ended all tasks."""
         if self._reporter is not None:
-            self._reporter.cancel()  # a request that the loop has ended may have started it again
+            self._reporter.cancel()
             await asyncio.wait([self._reporter])
         await self._state.close()
 
@@ -145,7 +147,10 @@ class Participant:
                     code="limiter",
                 )
             else:
-                await asyncio.sleep(self._state.settled_at - time.monotonic())
+                wait = self._state.settled_at - time.monotonic()
+                if self._state.settled_at > deadline:
+                    raise self._refusal(wait)
+                await asyncio.sleep(wait)
 
     def _reserved(self, asked: Asked, reply: dict[str, Any]) -> Reserved:
         self._waits = False
@@ -211,7 +216,8 @@ class Participant:
             self._news.clear()
             corrections, self._corrections = self._corrections, []
             closes, self._closes = self._closes, 0.0
-            message: dict[str, Any] = {"held": self._held, "waits": self._waits, "closed": closes}
+            held = 0 if self._is_ending else self._held
+            message: dict[str, Any] = {"held": held, "waits": self._waits, "closed": closes}
             message["corrections"] = corrections
             if asked is not None:
                 now = time.monotonic()
@@ -247,7 +253,7 @@ class Participant:
         self._keep_reporting()
 
     def _keep_reporting(self) -> None:
-        if self._reporter is None or self._reporter.done():
+        if not self._is_ending and (self._reporter is None or self._reporter.done()):
             self._reporter = asyncio.get_running_loop().create_task(self._report_all(), context=contextvars.Context())
 
     async def _report_all(self) -> None:
@@ -259,6 +265,6 @@ class Participant:
                         await self._news.wait()
                 await self._call()
         except asyncio.CancelledError:  # the event loop ends, and all requests with it
-            self._held, self._waits = 0, False
+            self._is_ending = True
             await self._call()
             raise

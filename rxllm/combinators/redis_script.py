@@ -15,7 +15,7 @@ Message:
     rates: the rates of a request to reserve, which is absent if there is none. Each has its `name`, the `seconds` of
         its period, its `limit`, the `amount` and the `cost` of the request (seconds at the average rate), how much
         `early` it may start, and the `due` time that the member knows.
-    places: the limit of concurrency.
+    places: the limit of concurrency; absent if the request needs no place.
     most: the longest wait.
 
 Reply:
@@ -51,7 +51,8 @@ state.now = now
 local reply = {epoch = state.epoch, members = 0}
 local me = {seen = now, held = message.held}
 state.members[message.member] = me
-local free = message.places or math.huge
+state.places = message.places or state.places
+local free = state.places or math.huge
 for name, member in pairs(state.members) do
     if now - member.seen > FORGET then
         state.members[name] = nil
@@ -123,7 +124,7 @@ local function take(rate, ask, start)
     table.insert(reply.dues, rate.due - now)
 end
 
-if asks and (position or #line + 1) > free then
+if asks and message.places and (position or #line + 1) > free then
     reply.is_full = true
     if not position then table.insert(line, message.member) end
 elseif asks then
