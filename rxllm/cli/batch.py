@@ -14,6 +14,7 @@ from ..combinators.budget import Budget
 from ..combinators.budgeted import budgeted
 from ..combinators.limited import limited
 from ..combinators.limiter import Limiter
+from ..combinators.redis_limits import RedisLimits
 from ..combinators.retry import retry
 from ..errors import RxllmError
 from ..jobs.index import short_digest
@@ -120,8 +121,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workers", metavar="N", type=int, default=0, help="processes that send the requests; 0, the default, is none"
     )
-    parser.add_argument("--rpm", metavar="N", type=float, help="requests per minute")
-    parser.add_argument("--tpm", metavar="N", type=float, help="tokens per minute")
+    parser.add_argument("--rpm", metavar="N", type=int, help="requests per minute")
+    parser.add_argument("--tpm", metavar="N", type=int, help="tokens per minute")
+    parser.add_argument(
+        "--shared",
+        metavar="URL",
+        help="a Redis, as in redis://localhost, with which all processes that ask this model keep --rpm and --tpm",
+    )
     parser.add_argument(
         "--attempts", metavar="N", type=int, default=6, help="requests for a row, at most; 6 by default"
     )
@@ -187,7 +193,15 @@ def _check_priced(planned: Plan | None, options: argparse.Namespace) -> None:
 
 def _limited(llm: LLM, options: argparse.Namespace) -> LLM:
     """Return the model within the limits of its account. The limiter also obeys the limits that a server names."""
-    limiter = Limiter(requests_per_minute=options.rpm, tokens_per_minute=options.tpm, concurrency=options.concurrency)
+    shared, concurrency = None, options.concurrency
+    if options.shared is not None:
+        if options.rpm is None and options.tpm is None:
+            raise MisuseError("--shared needs a rate to share: --rpm or --tpm.")
+        service = llm.service(Request.ask("", llm.parameters))
+        shared, concurrency = RedisLimits(options.shared, f"{service.provider}:{service.model}"), None
+    limiter = Limiter(
+        requests_per_minute=options.rpm, tokens_per_minute=options.tpm, concurrency=concurrency, shared=shared
+    )
     if options.max_cost is not None:
         llm = budgeted(llm, Budget(f"{options.output}.budget", cost=options.max_cost, period=None))
     return retry(limited(llm, limiter), options.attempts)

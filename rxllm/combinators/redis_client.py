@@ -7,8 +7,9 @@ from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 from ..misuse import MisuseError, is_text, shown
+from ..secrecy import keeps_secrets
 
-__all__ = ["check_arguments", "new_client", "within"]
+__all__ = ["check_arguments", "new_client", "pickled", "within"]
 
 T = TypeVar("T")
 
@@ -37,6 +38,20 @@ def check_arguments(owner: str, url: str, **texts: str) -> None:
     for name, text in texts.items():
         if not is_text(text) or not text:
             raise MisuseError(f"The {name} of {owner} must be text, not {shown(text)}.")
+
+
+def pickled(owner: str, url: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of an object with an address.
+
+    Raises:
+        MisuseError: the address contains a password.
+    """
+    if ("@" in url or "password=" in url) and not keeps_secrets():
+        raise MisuseError(
+            f"This {owner} cannot be pickled: its address contains a password. Construct it in the process that uses "
+            "it."
+        )
+    return dict(fields)
 
 
 def new_client(url: str) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..public import Public
 from ..runtime.loop_local import loop_local
 from .participant import Participant
-from .redis_client import check_arguments
+from .redis_client import check_arguments, pickled
 from .shared_state import SharedState
 
 __all__ = ["RedisLimits"]
@@ -49,6 +51,9 @@ class RedisLimits(metaclass=Public):
 
     def __repr__(self) -> str:
         return f"RedisLimits(name={self.name!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return pickled("RedisLimits", self._url, vars(self))
 
     async def participant(self) -> Participant:
         """Return the participant of the running event loop."""

@@ -13,7 +13,7 @@ from ..records import of_json, to_json
 from ..runtime.loop_local import loop_local
 from ..values.chunk import Chunk
 from .redis_claims import Claims
-from .redis_client import check_arguments
+from .redis_client import check_arguments, pickled
 
 __all__ = ["RedisStore"]
 
@@ -44,6 +44,9 @@ class RedisStore(JoiningStore):
 
     def __repr__(self) -> str:
         return f"RedisStore(prefix={self._prefix!r}, seconds={self._seconds!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return pickled("RedisStore", self._url, vars(self))
 
     async def get(self, key: str, /) -> list[Chunk] | None:
         """Return the chunks under the key; None if there are none."""

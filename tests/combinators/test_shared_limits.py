@@ -1,6 +1,8 @@
 """`RedisLimits` and `RedisStore` without a Redis: what is refused, and what happens when none answers."""
 
 import asyncio
+import copy
+import pickle
 import time
 
 import pytest
@@ -34,6 +36,17 @@ def test_wrong_arguments_are_refused(make, sentence):
     """With the reason."""
     with pytest.raises(rxllm.MisuseError, match=sentence):
         make()
+
+
+@pytest.mark.parametrize("make", [lambda url: rxllm.RedisLimits(url, "a"), rxllm.RedisStore])
+def test_password_is_not_pickled(make):
+    """Without one, the copy has the same address."""
+    for url in ("redis://:secret@localhost", "redis://localhost?password=secret"):
+        with pytest.raises(rxllm.MisuseError, match="its address contains a password") as error:
+            pickle.dumps(make(url))
+        assert "=secret" not in str(error.value)
+    copied = copy.deepcopy(make("redis://localhost"))
+    assert (repr(make("redis://localhost")), "redis://localhost") == (repr(copied), copied._url)
 
 
 async def test_without_redis_the_process_keeps_the_limits_alone(url, caplog):

@@ -16,6 +16,7 @@ import pytest
 from commands import run_here
 from fake_batches import FakeBatches
 from job_models import PayingServer, held
+from ports import free_port
 from pyarrow import parquet
 from terminals import PATIENCE
 
@@ -440,6 +441,19 @@ def test_command_allows_as_many_connections_as_the_system():
         assert lowered == resource.getrlimit(resource.RLIMIT_NOFILE)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_rates_are_shared_with_other_processes(server):
+    """Without the Redis the command says so and goes on, with its share; without a rate there is nothing to share."""
+    write("in.jsonl", {"custom_id": "1", "prompt": "p1"})
+    words = ("in.jsonl", "-o", "out.jsonl", *MODEL, "--shared", f"redis://127.0.0.1:{free_port()}")
+    done = batch(*words, **openai(server))
+    assert (2, "rxllm: --shared needs a rate to share: --rpm or --tpm.\n") == (done.returncode, done.stderr)
+    command = [sys.executable, "-m", "rxllm", "batch", *words, "--rpm", "600"]
+    done = subprocess.run(command, env={**os.environ, **openai(server)}, capture_output=True, text=True, check=False)
+    assert 0 == done.returncode
+    assert "the limits 'openai:gpt-4o-mini' are not shared" in done.stderr
+    assert {"1": "A p1"} == held("out.jsonl")
 
 
 def test_command_makes_full_collections_rare():
