@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from ..misuse import MisuseError
-from .console import FAILURE, INTERRUPTED, USAGE, abandon_stdout, check_text, report
+from .console import FAILURE, INTERRUPTED, USAGE, abandon_stdout, check_text, replace_closed_streams, report
 
 __all__ = ["main"]
 
@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: argparse has printed its message, as for ``--help``.
     """
+    replace_closed_streams()
     if cast("object", sys.stdout) is None:  # the parent process closed it
         report("standard output is closed.")
         return FAILURE

@@ -29,6 +29,7 @@ __all__ = [
     "add_tool_options",
     "check_text",
     "chosen_model",
+    "replace_closed_streams",
     "report",
     "show_on_stderr",
     "split_at_dashes",
@@ -157,6 +158,17 @@ def show_on_stderr(drawn: Callable[[int], str]) -> None:
         with contextlib.suppress(OSError, ValueError):  # it is no terminal
             columns = os.get_terminal_size(stderr.fileno()).columns - 1
         print(drawn(columns), file=stderr, flush=True)
+
+
+def replace_closed_streams() -> None:
+    """Open the null device for each standard stream that the parent process closed.
+
+    Else a connection would get the number of standard error, and with it what others write there. uvloop's library
+    aborts the process when it closes such a connection.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:  # standard error
+        pass
+    os.close(number)
 
 
 def abandon_stdout() -> None:

@@ -1,6 +1,8 @@
 """With the extra ``uvloop``, rxllm's background event loop is uvloop's, and nothing else changes."""
 
 import importlib.util
+import subprocess
+import sys
 
 import pytest
 from protocols import Chat
@@ -29,3 +31,12 @@ def test_background_loop_is_uvloops():
         assert server.exchange(1).aborted
         assert sent > 0
     assert "uvloop" == type(portal()).__module__
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "2>&-", "0<&- 2>&-"])
+def test_command_line_survives_closed_standard_streams(closed):
+    """A connection with the number of a standard stream would abort the process."""
+    command = ["/bin/sh", "-c", f'"$@" --max-tokens 3 hi {closed}', "sh", sys.executable, "-m", "rxllm"]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=100)
+    assert 0 == done.returncode
+    assert b"" != done.stdout
