@@ -35,7 +35,7 @@ from ..wire.timeouts import Timeouts
 if TYPE_CHECKING:
     from ..wire.repeats import Sending
 
-__all__ = ["SDK", "SDKFields", "SDKModel", "settings_of"]
+__all__ = ["SDK", "SDKFields", "SDKModel", "cut", "settings_of"]
 
 Method = Literal["POST", "GET"]
 _UNKNOWN = Timeouts(connect=None, read=None)  # the client has limits of its own
@@ -168,7 +168,7 @@ class _Call:
         finally:
             worker.close(lambda: [response.close() for response in opened])  # a request may still be under way
             if opened and not has_ended:
-                _cut(opened[0])
+                cut(opened[0])
 
     def sent(self, scheduler: Scheduler, client: Any) -> Any:
         """Send the request; return the response of httpx, or an awaitable of it. Its body is not read yet."""
@@ -284,7 +284,7 @@ async def _close(client: Any) -> None:
         await closing
 
 
-def _cut(response: Any) -> None:
+def cut(response: Any) -> None:
     """Shut the connection down, because a thread may wait for its next bytes. With HTTP/2 others use it, too."""
     stream = response.extensions.get("network_stream")
     if stream is not None and response.http_version == "HTTP/1.1":

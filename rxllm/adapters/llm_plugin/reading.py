@@ -6,8 +6,6 @@ from collections.abc import Iterable, Iterator
 from importlib import import_module
 from typing import Any
 
-import msgspec
-
 from ...misuse import MisuseError
 from ...values.disk import type_of_bytes
 from ...values.file import file
@@ -15,6 +13,7 @@ from ...values.message import Message
 from ...values.parts import FilePart, Part, TextPart, ToolCallPart, ToolResultPart
 from ...values.tools import ResponseSchema, ToolSpec
 from .._echo import ECHO, restored
+from ..llm.arguments import text_of_arguments
 
 __all__ = ["messages_of", "settings_of"]
 
@@ -96,8 +95,7 @@ def _parts(message: Any, ids: _CallIds) -> Iterator[Part]:
             case module.AttachmentPart():
                 yield _file(part.attachment)
             case module.ToolCallPart(server_executed=False):
-                arguments = msgspec.json.encode(part.arguments).decode()
-                yield ToolCallPart(ids.of_call(part), part.name, arguments)
+                yield ToolCallPart(ids.of_call(part), part.name, text_of_arguments(part.arguments))
             case module.ToolResultPart(server_executed=False):
                 content = [TextPart(part.output), *map(_file, part.attachments)]
                 yield ToolResultPart(ids.of_result(part), content, "error" if part.exception else "ok", part.name)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
 from ...combinators.agent import tools_of_agents
-from ...errors import Interrupted, RxllmError
+from ...errors import RxllmError
 from ...llm import LLM
-from ...misuse import MisuseError, is_mapping
+from ...misuse import MisuseError
 from ...values.chunk import Chunk, join
 from ...values.parts import Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
 from .._echo import ECHO, echo_of
 from .._places import Places
+from .._written import refused_reset
+from ..llm.arguments import arguments_of
 from .reading import messages_of, settings_of
 
 __all__ = ["answered", "answered_async"]
@@ -82,9 +83,7 @@ class _Writer:
             Interrupted: the chunk takes back text that llm has got.
         """
         if chunk.reset and any(said.parts for said in self.chunks):
-            raise Interrupted(
-                "The model began its answer again after a part of it had reached llm, which cannot take text back."
-            )
+            raise refused_reset("llm")
         self.chunks.append(chunk)
         for part in chunk.parts:
             yield from self._of_part(part, self.places.of(part))
@@ -116,7 +115,7 @@ class _Writer:
         response = self.response
         for call in answer.tool_calls:
             if call.name not in self.own_tools:
-                found = import_module("llm").ToolCall(call.name, _arguments(call.arguments), call.id)
+                found = import_module("llm").ToolCall(call.name, arguments_of(call.arguments), call.id)
                 response.add_tool_call(found)
         if (usage := answer.usage) is not None:
             counts = usage.counts
@@ -130,11 +129,3 @@ class _Writer:
         if record := echo_of(answer):
             # A part of its own. llm keeps it in its logs, and gives it back in the next turn.
             yield self.event(type="reasoning", chunk="", provider_metadata={ECHO: record})
-
-
-def _arguments(text: str) -> dict[str, Any]:
-    """Return the arguments of a call. Malformed ones have the name that llm gives them."""
-    value: object = None
-    with suppress(ValueError):
-        value = json.loads(text or "{}")
-    return {**value} if is_mapping(value) else {"_raw": text}
