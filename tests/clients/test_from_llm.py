@@ -348,7 +348,10 @@ class Scripted(llm.AsyncModel):
     needs_key = "anthropic"
     can_stream = True
     supports_tools = True
-    seen: list = []  # noqa: RUF012  (of one test)
+    reason = "tool_use"
+
+    def __init__(self):
+        self.seen = []
 
     def get_key(self, explicit_key=None):
         """Return no key."""
@@ -371,16 +374,16 @@ class Scripted(llm.AsyncModel):
         response.set_usage(
             input=3, output=5, details={"cache_read_input_tokens": 4, "output_tokens_details": {"thinking_tokens": 1}}
         )
-        response.response_json = {"stop_reason": "tool_use", "id": "msg_1"}
+        response.response_json = {"stop_reason": self.reason, "id": "msg_1"}
         response.set_resolved_model("scripted-1")
 
 
 def test_signatures_and_server_tools_go_back_as_they_came():
     """A call without an id gets one, which its result names; the server's own calls are not the program's."""
-    Scripted.seen.clear()
-    answer = rxllm.agent(from_llm(Scripted()), weather).invoke("How is it?")
+    model = Scripted()
+    answer = rxllm.agent(from_llm(model), weather).invoke("How is it?")
     assert ("hm", "waitdone") == (answer.reasoning, answer.text)
-    first, second = Scripted.seen
+    first, second = model.seen
     assert ["user"] == [message.role for message in first]
     assert ["user", "assistant", "tool"] == [message.role for message in second]
     thought, *_, call = second[1].parts
@@ -398,6 +401,15 @@ def test_facts_are_read_from_the_response():
     assert ("tool_call", "tool_use", "msg_1", "scripted-1", "anthropic") == facts
     counts = rxllm.Usage(input_tokens=7, output_tokens=5, cache_read_input_tokens=4, reasoning_output_tokens=1)
     assert counts == answer.usage
+
+
+def test_empty_stop_reason_is_an_interrupted_answer():
+    """Anthropic's answers always have one, and llm takes a stream that broke off for a whole answer."""
+    model = Scripted()
+    model.reason = None
+    with pytest.raises(rxllm.Interrupted, match="finish reason is missing") as raised:
+        from_llm(model).invoke("hi", tools=[rxllm.tool(weather)])
+    assert "wait" == raised.value.partial.text
 
 
 class Failing(llm.Model):

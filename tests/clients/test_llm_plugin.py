@@ -170,6 +170,14 @@ def test_name_is_found_wherever_it_comes_from(server, folder, monkeypatch):
     assert ["m"] * 6 + ["other"] == [request.json["model"] for request in server.requests]
 
 
+def test_default_model_of_a_program_is_found(server):
+    """Programs ask for it without a name."""
+    server.reply(Reply(Chat().stream(["ok"])))
+    assert 0 == run("models", "default", "rxllm/openai:m")[0]
+    assert "ok" == llm.get_model().prompt("hi").text()
+    assert "rxllm: rxllm/openai:m\n" in run("models", "list")[1]
+
+
 def test_lists_show_the_names_of_the_user_and_what_they_can_do():
     """An alias is in the list of models; options, keys and features are shown for a name."""
     run("aliases", "set", "mine", "rxllm/openai:m")

@@ -20,10 +20,7 @@ __all__ = ["MAKER", "Reader", "said_in"]
 MAKER = "llm"
 """The provider of the raw part that keeps an answer of llm as it came."""
 
-# Models of llm itself, whose vendor always tells why an answer ended. llm takes a stream that broke off for a whole
-# answer.
-_ENDING = "llm.default_plugins.openai_models"
-_WITHOUT_END = "Completion"
+_OWN = "llm.default_plugins.openai_models"  # of llm itself
 
 
 class Reader:
@@ -78,7 +75,7 @@ class Reader:
         response, model = self._response, self._response.model
         facts: Mapping[str, Any] = response.response_json if is_mapping(response.response_json) else {}
         raw = _reason(facts)
-        if raw is None and type(model).__module__ == _ENDING and type(model).__name__ != _WITHOUT_END:
+        if raw is None and (_always_ends(model) or "stop_reason" in facts):
             raise Interrupted("The stream ended before the answer did: its finish reason is missing.")
         parts: list[Any] = [*self._late(messages, calls)]
         reason = "other" if raw is None else finish_of(raw)
@@ -104,6 +101,16 @@ class Reader:
         for index, call in enumerate(late, len(self._ids)):
             identity = call.tool_call_id or f"call_{self._response.id}_{index}"
             yield ToolCallPart(identity, call.name, text_of_arguments(call.arguments), index)
+
+
+def _always_ends(model: Any) -> bool:
+    """Return whether answers of the model always tell why they ended.
+
+    It is true of OpenAI's chat and Responses, which llm itself asks; it does not keep the reason of completions. llm
+    takes a stream that broke off for a whole answer.
+    """
+    execute = cast("Any", type(model)).execute
+    return execute.__module__ == _OWN and not execute.__qualname__.startswith("Completion.")
 
 
 def said_in(messages: Iterable[Any]) -> tuple[str, list[str]]:
