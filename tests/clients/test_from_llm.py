@@ -333,6 +333,21 @@ def test_model_that_reads_the_last_turn_answers_one_turn():
         model.invoke([("user", "a"), ("assistant", "b"), ("user", "c")])
 
 
+class Mute(Old):
+    """A model that says nothing."""
+
+    def execute(self, prompt, stream, response, conversation):
+        """Say nothing."""
+        return iter(())
+
+
+def test_empty_answer_without_the_conversation_is_refused_too():
+    """An empty answer to one turn is an answer."""
+    assert "" == from_llm(Mute()).invoke("hi").text
+    with pytest.raises(rxllm.MisuseError, match="reads only the last message"):
+        from_llm(Mute()).invoke([("user", "a"), ("assistant", "b"), ("user", "c")])
+
+
 def test_call_that_came_without_an_event_is_there():
     """Its id is llm's."""
     answer = from_llm(Old()).invoke("hi", tools=[rxllm.tool(weather)])
@@ -477,6 +492,15 @@ def test_other_values_are_refused(wrong):
     """The message says what to pass."""
     with pytest.raises(rxllm.MisuseError, match="from_llm needs a model of llm"):
         from_llm(wrong)
+
+
+def test_missing_or_old_library_is_a_sentence(monkeypatch):
+    """The message says what to install."""
+    for name in "llm", "llm.parts":
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, name, None)
+            with pytest.raises(rxllm.MisuseError, match=r"from_llm needs llm 0\.32 or newer: pip install -U llm"):
+                from_llm("gpt-4o-mini")
 
 
 def test_unknown_name_is_refused():

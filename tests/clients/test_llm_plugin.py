@@ -211,7 +211,7 @@ def test_plugin_never_breaks_the_command(monkeypatch):
     monkeypatch.setattr("rxllm.adapters.llm_plugin.models.models_of", broken)
     code, said, errors = run("models", "list", "-m", "rxllm/embedded")
     assert (0, "") == (code, said)
-    assert "The plugin of rxllm does not work with this version of llm: ImportError('no such thing')" in errors
+    assert "The plugin of rxllm needs llm 0.32 or newer, and failed: ImportError('no such thing')" in errors
     assert run("models", "list")[2] == ""
     registered = []
     llm_plugin.register_models(registered.append)
@@ -391,6 +391,58 @@ def test_tool_in_the_form_of_the_vendor_is_sent_unchanged(server):
     tool = {"type": "web_search_20250305", "name": "web_search"}
     llm.get_model("rxllm/anthropic:m").prompt("hi", tools=[llm.ServerSideTool(tool)]).text()
     assert [tool] == server.requests[0].json["tools"]
+
+
+def model_for(monkeypatch, model):
+    """Return a model of llm that asks this model of rxllm."""
+    found = llm.get_model("rxllm/embedded")
+    monkeypatch.setattr(found, "create", lambda key: model)
+    return found
+
+
+def test_calls_of_an_agent_are_its_own(server, monkeypatch):
+    """An installed provider may return an agent: its calls and results are shown, and go back as they came."""
+    replies = [Messages().stream(["Wait"], tool_call=ToolCall(name="weather")), Messages().stream(["Rain"])]
+    server.reply(*map(Reply, [*replies, replies[1]]))
+    model = model_for(monkeypatch, rxllm.agent(rxllm.Anthropic("m"), weather))
+    response = model.prompt("How is it?")
+    assert ("WaitRain", []) == (response.text(), response.tool_calls())
+    [message] = response.messages()
+    _, call, result, _, _ = message.parts
+    assert ("weather", {"city": "Paris"}, True) == (call.name, call.arguments, call.server_executed)
+    assert ("rain in Paris", call.tool_call_id) == (result.output, result.tool_call_id)
+    response.reply("and now?").text()
+    roles = [message["role"] for message in server.requests[2].json["messages"]]
+    assert ["user", "assistant", "user", "assistant", "user"] == roles
+
+
+def test_malformed_arguments_go_back_as_they_came(server, monkeypatch):
+    """The tool fails, and the model learns it."""
+    call = rxllm.Chunk(parts=[rxllm.ToolCallPart("c", "weather", "{city")], finish_reason="tool_call")
+    asked = []
+
+    def answer(request):
+        asked.append(request)
+        return rxllm.Chunk("Sorry") if len(asked) > 1 else call
+
+    model = model_for(monkeypatch, rxllm.adapters.from_callable(answer))
+    monkeypatch.setattr(type(model), "supports_tools", True)
+    assert "Sorry" == model.chain("hi", tools=[weather]).text()
+    _, made, result = asked[1].messages
+    assert "{city" == made.tool_calls[0].arguments
+    assert ("c", True) == (result.parts[0].id, result.parts[0].is_error)
+
+
+def test_answer_that_begins_again_is_refused(monkeypatch):
+    """Nobody can take text back that llm has printed."""
+
+    def answer(request):
+        yield "Hel"
+        yield rxllm.Chunk("Bye", reset=True)
+
+    model = model_for(monkeypatch, rxllm.adapters.from_callable(answer))
+    with pytest.raises(llm.ModelError, match="began its answer again after a part of it had reached llm"):
+        model.prompt("hi").text()
 
 
 def test_key_comes_from_llm_or_from_the_environment(server, folder):

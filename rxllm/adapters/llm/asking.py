@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any, cast
 
+import msgspec
+
 from ...misuse import MisuseError
 from ...values.request import Request
 from ...values.tools import ResponseSchema, ToolSpec
@@ -50,7 +52,7 @@ def response_for(model: Any, request: Request) -> Any:
             system=turn.system,
             attachments=turn.attachments,
             tool_results=turn.results,
-            schema=dict(form.schema) if isinstance(form, ResponseSchema) else None,
+            schema=_plain(form.schema) if isinstance(form, ResponseSchema) else None,
             tools=tools,
             options=model.Options(**_options(model, request)),
         )
@@ -98,8 +100,8 @@ def _options(model: Any, request: Request) -> dict[str, Any]:
                 raise MisuseError(f"The model {model.model_id} of llm has no option for {name}. Leave {name}=… out.")
             options[theirs] = _taken(model, theirs, value)
     if "extra" in fields and request.extra:  # a model of rxllm itself
-        return {**options, "extra": dict(request.extra)}
-    return {**options, **request.extra}
+        return {**options, "extra": _plain(request.extra)}
+    return {**options, **_plain(request.extra)}
 
 
 def _taken(model: Any, name: str, value: Any) -> Any:
@@ -120,9 +122,14 @@ def _tools(request: Request) -> Iterator[Any]:
     library = import_module("llm")
     for tool in request.tools or () if request.tool_choice != "none" else ():
         if isinstance(tool, ToolSpec):
-            yield library.Tool(tool.name, tool.description or None, dict(tool.parameters))
+            yield library.Tool(tool.name, tool.description or None, _plain(tool.parameters))
         else:
-            yield library.ServerSideTool(dict(tool))
+            yield library.ServerSideTool(_plain(tool))
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    """Return a copy of a JSON object that llm may change and write."""
+    return msgspec.json.decode(msgspec.json.encode(value), type=dict[str, Any])
 
 
 def _check_attachments(model: Any, messages: list[Any]) -> None:

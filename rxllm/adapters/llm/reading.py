@@ -43,14 +43,12 @@ class Reader:
         Raises:
             MisuseError: the plugin has not read the conversation.
         """
-        if not self.has_begun:
-            self._check_history()
-            self.has_begun = True
+        self._begin()
         match event.type:
             case "text" if event.chunk:
                 yield text_chunk(event.chunk)
             case "reasoning" if event.chunk:
-                yield Chunk(parts=[ReasoningPart(event.chunk, index=event.part_index, provider=self._provider)])
+                yield Chunk(parts=[ReasoningPart(event.chunk, index=event.part_index, provider=MAKER)])
             case "tool_call_name" | "tool_call_args" if event.tool_call_id and not event.server_executed:
                 self._ids.add(event.tool_call_id)
                 fragment = {"name" if event.type == "tool_call_name" else "arguments": event.chunk}
@@ -58,8 +56,9 @@ class Reader:
             case _:
                 pass
 
-    def _check_history(self) -> None:
+    def _begin(self) -> None:
         """Refuse an answer without the conversation: a plugin from before llm had messages sees only the last turn."""
+        self.has_begun = True
         if self._has_history and not self._response.prompt.is_read:
             raise MisuseError(
                 f"The plugin of the model {self._response.model.model_id} of llm reads only the last message, so it "
@@ -71,15 +70,18 @@ class Reader:
 
         Raises:
             Interrupted: the stream broke off.
+            MisuseError: the plugin has not read the conversation.
         """
+        self._begin()
         response, model = self._response, self._response.model
         facts: Mapping[str, Any] = response.response_json if is_mapping(response.response_json) else {}
         raw = _reason(facts)
         if raw is None and (_always_ends(model) or "stop_reason" in facts):
             raise Interrupted("The stream ended before the answer did: its finish reason is missing.")
         parts: list[Any] = [*self._late(messages, calls)]
-        reason = "other" if raw is None else finish_of(raw)
-        if (parts or self._ids) and reason in ("stop", "other"):
+        has_calls = bool(parts or self._ids)
+        reason = finish_of(raw) if raw is not None else "other"
+        if has_calls and (raw is None or reason == "stop"):  # Ollama and Gemini say "stop" for a call, too
             reason = "tool_call"
         if (kept := _raw_part(messages)) is not None:
             parts.append(kept)

@@ -149,8 +149,9 @@ def from_llm(model: Any, **settings: Unpack[Fields]) -> LLM:
     """
     try:
         library = import_module("llm")
+        import_module("llm.parts")
     except ImportError:
-        raise MisuseError("from_llm needs llm: pip install llm.") from None
+        raise MisuseError("from_llm needs llm 0.32 or newer: pip install -U llm.") from None
     found = _named(library, model) if isinstance(model, str) else model
     if isinstance(found, (library.AsyncModel, library.AsyncKeyModel)):
         return AsyncLlm(found, **cast("Any", settings))

@@ -109,7 +109,8 @@ class Turn:
         last: list[Any] = []
         for message in messages:
             last = [] if message.role == "assistant" else [*last, *_if_not_system(message)]
-        texts = [part.text for message in messages for part in message.parts if message.role == "system"]
+        said = [part for message in messages for part in message.parts if message.role == "system"]
+        texts = [part.text for part in said if isinstance(part, module.TextPart)]
         self.system = "\n\n".join(texts) or None
         self.text = "\n".join(part.text for part in last if isinstance(part, module.TextPart)) or None
         self.attachments = [part.attachment for part in last if isinstance(part, module.AttachmentPart)]

@@ -19,8 +19,8 @@ def register_models(register: Callable[..., None]) -> None:
     try:
         for name in import_module(".names", __name__).asked_names():
             register(*import_module(".models", __name__).models_of(name))
-    except Exception as error:  # such as a version of llm with other names
-        print(f"The plugin of rxllm does not work with this version of llm: {error!r}", file=sys.stderr)
+    except Exception as error:  # such as another version of llm
+        print(f"The plugin of rxllm needs llm 0.32 or newer, and failed: {error!r}", file=sys.stderr)
 
 
 with suppress(ImportError):  # this module can be imported without llm

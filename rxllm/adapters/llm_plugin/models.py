@@ -40,6 +40,7 @@ def models_of(name: str) -> tuple[Any, Any]:
 def _classes() -> tuple[Any, Any]:
     """Return both classes of models. Their bases exist only where llm is installed."""
     llm = import_module("llm")
+    import_module("llm.parts")  # llm has it since 0.32
     shared = {"Options": _options(llm)}
     plain = type("Rxllm", (_Plain, _Model, llm.KeyModel), shared)
     return plain, type("AsyncRxllm", (_Asynchronous, _Model, llm.AsyncKeyModel), shared)
