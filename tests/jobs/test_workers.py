@@ -20,10 +20,12 @@ from worker_models import (
     ERRORS,
     UNWRITABLE,
     USAGE,
+    Calls,
     Fails,
     Holding,
     Mortal,
     Pid,
+    Raises,
     Rich,
     Says,
     Words,
@@ -211,7 +213,7 @@ def test_tools_of_an_agent_run_in_this_process(path):
 def test_chunks_of_a_worker_reach_the_handlers(path):
     """If the model streams, each chunk comes on its own, once."""
     heard = []
-    llm = Words(stream=True).with_config(handlers=[heard.append])
+    llm = Words(stream=True).with_config(handlers=[lambda event: heard.append(event)])  # which no pickle can hold
     (result,) = run(["one two three"], path, llm, workers=1)
     assert "one two three " == result.text
     assert ["one ", "two ", "three "] == [event.text for event in heard if isinstance(event, rxllm.Chunk)]
@@ -268,6 +270,27 @@ def test_wrong_number_of_workers_is_refused(path, workers):
         rxllm.job(rxllm.OpenAI("m"), rxllm.Journal(path), workers=2, via="batch-api")
 
 
+def test_model_whose_stream_never_ends_because_code_in_it_raised_fails(path):
+    """As without workers: the row is not waited for."""
+    for workers in (0, 1):
+        (result,) = run(["a"], path.with_name(str(workers)), Raises(), workers=workers)
+        assert ("ZeroDivisionError", "division by zero") == (result.failure.kind, result.failure.message)
+
+
+def test_request_that_nobody_waits_for_is_closed_while_the_job_goes_on(path):
+    """The slower one of a hedge, for example."""
+
+    def reply(received):
+        if received.json["messages"][-1]["content"] == "b":
+            silent.exchange(0).wait_closed()
+        return Reply.json({"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}]})
+
+    with FakeServer(Reply([End.HANG])) as silent, FakeServer(reply) as server:
+        llm = rxllm.hedge(openai(silent), openai(server), after=0.0)
+        results = run(["a", "b"], path, llm, workers=1, concurrency=1)
+    assert ["hi", "hi"] == [result.text for result in results]
+
+
 # ── limits ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -281,6 +304,16 @@ def test_limiter_hears_the_servers_of_all_workers(path):
         results = run(["a", "b", "c", "d"], path, llm, workers=2)
     assert ["hi"] * 4 == [result.text for result in results]
     assert 1 == len(limiter._queue.servers)
+
+
+def test_retry_around_a_model_still_replaces_its_own_retries(path):
+    """N attempts send at most N requests, whoever sends them."""
+    refusal = Reply.json({"error": {"message": "down"}}, status=500)
+    with FakeServer(refusal) as server:
+        llm = rxllm.OpenAI("m", api="chat", api_key="k", base_url=server.url, max_retries=5)
+        retried = rxllm.retry(llm, 2, delay=lambda error, attempt: 0.0)
+        (result,) = run(["a"], path, retried, workers=1)
+        assert ("ProviderError", 500, 2) == (result.failure.kind, result.failure.status, len(server.requests))
 
 
 def test_budget_is_never_exceeded_also_when_a_worker_dies(path, tmp_path):
@@ -321,6 +354,19 @@ def test_row_that_kills_each_worker_fails_after_the_third(path):
     assert 20 == sum(result.failure is None for result in results.values())
     with pytest.raises(rxllm.LimitReached, match="1 of 1 rows failed"):
         run(["poison"], path.with_name("stopped"), Mortal(), workers=1, on_error="stop")
+
+
+def test_row_whose_tools_have_run_is_not_asked_again(path):
+    """The tools have had their effects. So the death of a worker in a later round is the row's failure."""
+    ran = []
+
+    def now() -> str:
+        """Return the time."""
+        ran.append(1)
+        return "noon"
+
+    (result,) = run(["When?"], path, rxllm.agent(Calls(), now), workers=1)
+    assert ("WorkerDied", [1]) == (result.failure.kind, ran)
 
 
 def test_death_by_someone_else_costs_at_most_what_was_in_flight_there(path):

@@ -6,6 +6,7 @@ import signal
 import time
 from pathlib import Path
 
+import reactivex as rx
 from attrs import frozen
 
 import rxllm
@@ -53,6 +54,25 @@ class Says(rxllm.LLM):
     async def complete(self, request):
         """Return the request as text."""
         return repr(request)
+
+
+class Calls(rxllm.LLM):
+    """A model that calls the tool "now", and whose process is killed when it gets the result."""
+
+    async def complete(self, request):
+        """Return the call."""
+        if request.messages[-1].role == "tool":
+            os.kill(os.getpid(), signal.SIGKILL)
+            await asyncio.Event().wait()
+        return rxllm.Message("assistant", [rxllm.ToolCallPart("1", "now", "{}")], finish_reason="tool_call")
+
+
+class Raises(rxllm.LLM):
+    """A model whose stream runs code that raises, and never ends."""
+
+    def chunks(self, request):
+        """Return the stream."""
+        return rx.create(lambda observer, scheduler: scheduler.schedule(lambda *_: 1 / 0))
 
 
 class Fails(rxllm.LLM):
