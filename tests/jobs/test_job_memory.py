@@ -1,8 +1,12 @@
 """The memory of a job does not grow with its rows, but for some bytes each."""
 
 import gc
+import os
+import subprocess
 import sys
+from pathlib import Path
 
+import pytest
 from job_models import Echo, run
 
 import rxllm
@@ -47,3 +51,14 @@ def test_journal_of_many_rows_is_opened_with_its_index_alone(tmp_path):
         assert count == len(file)
         assert len(gc.get_objects()) - before < 500
         assert file.find("row-49999") is not None
+
+
+@pytest.mark.timeout(240)
+def test_memory_of_50_000_rows_is_flat():
+    """The process grows by at most 60 bytes a row, besides some pages; `tests/soak/jobs.py` does a million rows."""
+    program = Path(__file__).parents[1] / "soak" / "jobs.py"
+    command = [sys.executable, "-W", "error", str(program), "--count", "50000"]
+    unmeasured = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    done = subprocess.run(command, env=unmeasured, capture_output=True, text=True, timeout=220, check=False)
+    assert (0, "") == (done.returncode, done.stderr)
+    assert "jobs faults=0 cases=50000 " in done.stdout
