@@ -28,7 +28,15 @@ def check_prices() -> None:
         raise MisuseError("genai-prices is not installed: pip install 'rxllm[prices]'.")
 
 
-def price_of(model: str, tokens: Mapping[str, int], provider: str, address: str | None, time: float) -> Decimal | None:
+def price_of(
+    model: str,
+    tokens: Mapping[str, int],
+    provider: str,
+    address: str | None,
+    time: float,
+    *,
+    in_batch: bool = False,
+) -> Decimal | None:
     """Return the price of an answer in US dollars; None if the price or a token count is unknown.
 
     Args:
@@ -37,6 +45,7 @@ def price_of(model: str, tokens: Mapping[str, int], provider: str, address: str 
         provider: the name of the protocol.
         address: the server's host, which determines whose prices apply; for an unknown host the provider does.
         time: the time of the answer, in seconds since the epoch: prices change.
+        in_batch: whether a vendor's batch API answers. Where the list has no price for it, the usual one counts.
     """
     from genai_prices import Usage as Tokens
     from genai_prices import calc_price
@@ -55,6 +64,9 @@ def price_of(model: str, tokens: Mapping[str, int], provider: str, address: str 
             provider = get_snapshot().find_provider(None, None, f"https://{address}").id
     try:
         when = datetime.fromtimestamp(time, UTC)
-        return calc_price(counted, model, provider_id=provider, genai_request_timestamp=when).total_price
+        context = {"processing": "batch"} if in_batch else None
+        return calc_price(
+            counted, model, provider_id=provider, genai_request_timestamp=when, price_context=context
+        ).total_price
     except (LookupError, ValueError):
         return None

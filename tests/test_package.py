@@ -55,7 +55,7 @@ LARGE = {  # lines that these modules may have: one state machine, or one list, 
     "operators/observing.py": 425,
     "providers/_anthropic_messages.py": 400,
     "providers/_bedrock_converse.py": 375,
-    "providers/compatible.py": 350,
+    "providers/compatible.py": 375,  # one row a server
     "providers/_http.py": 375,
     "providers/_reader.py": 425,
     "providers/_openai_chat.py": 450,

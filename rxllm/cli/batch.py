@@ -17,6 +17,7 @@ from ..combinators.limiter import Limiter
 from ..combinators.redis_limits import RedisLimits
 from ..combinators.retry import retry
 from ..errors import RxllmError
+from ..jobs.batching import api_of
 from ..jobs.index import short_digest
 from ..jobs.inputs import rows_in
 from ..jobs.job import OnError, job
@@ -54,7 +55,15 @@ def run(words: Sequence[str]) -> int:
     llm = chosen_model(options) if options.via == "batch-api" else _limited(chosen_model(options), options)
     journal, make, planned = Journal(options.output), _prompts(options), None
     if options.input != "-":
-        planned = plan(_rows(options), llm, journal, make, id_column=options.id, retry_failed=options.retry_failed)
+        planned = plan(
+            _rows(options),
+            llm,
+            journal,
+            make,
+            id_column=options.id,
+            retry_failed=options.retry_failed,
+            api=api_of(llm) if options.via == "batch-api" else None,
+        )
     if options.dry_run and planned is not None:
         print(_shown(planned), flush=True)
         return 0

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import RxllmError
 from ..jobs.batching import api_of
 from ..jobs.exporting import export, last_results
-from ..jobs.intents import Intents
+from ..jobs.intents import Intent, Intents
 from ..jobs.journal import Journal
 from ..misuse import MisuseError
+from ..providers.batches import BatchAPI, Match
+from ..terminal import one_line
 from .console import FAILURE, Parser, add_model_options, chosen_model, report
 
 __all__ = ["COMMANDS"]
@@ -36,16 +38,36 @@ def _export(words: Sequence[str]) -> int:
 
 
 def _status(words: Sequence[str]) -> int:
-    options = _parser("status", "Print what a job has answered, and its batches at the vendor.").parse_args(words)
+    parser = _parser(
+        "status",
+        "Print what a job has answered, and its batches at the vendor. With the model of the job, the vendor is asked "
+        "how far they are.",
+    )
+    add_model_options(parser)
+    options = parser.parse_args(words)
     journal = _existing(options.journal)
     answered = failed = 0
     for result in last_results(journal):
         answered += result.answer is not None
         failed += result.answer is None
     print(f"answered      {answered:,}\nfailed        {failed:,}")
-    for intent in Intents(journal.path).open():
-        print(f"batch         {intent.batch or 'not created yet'}, {len(intent.rows):,} rows")
+    intents = Intents(journal.path)
+    if options.model is None:
+        states: list[tuple[Intent, object]] = [(intent, None) for intent in intents.open()]
+    else:
+        api = api_of(chosen_model(options))
+        states = asyncio.run(_asked(api, intents, lambda batch: _described(api, batch)))
+    for intent, state in states:
+        shown = "" if state is None else f"; {one_line(str(state))}"
+        print(f"batch         {intent.batch or 'not confirmed'}, {len(intent.rows):,} rows{shown}")
     return 0
+
+
+async def _described(api: BatchAPI, batch: str) -> str:
+    """Return the state of a batch in words."""
+    state = await api.state(batch)
+    answered = "" if state.answered is None else f", {state.answered:,} answered"
+    return f"{state.status}{answered}" if state.refusal is None else f"{state.status}, {state.refusal}"
 
 
 def _cancel(words: Sequence[str]) -> int:
@@ -57,22 +79,39 @@ def _cancel(words: Sequence[str]) -> int:
     add_model_options(parser)
     options = parser.parse_args(words)
     api = api_of(chosen_model(options))
-    open_batches = [intent.batch for intent in Intents(_existing(options.journal).path).open() if intent.batch]
+    results = asyncio.run(_asked(api, Intents(_existing(options.journal).path), api.cancel))
+    failures = [(intent, error) for intent, error in results if isinstance(error, RxllmError)]
+    for intent, error in failures:  # of a batch that has just ended, for example; the others are cancelled
+        report(f"The batch {intent.batch or 'without an id'} was not cancelled: {error}")
+    report(f"{len(results) - len(failures)} batches cancelled.")
+    return FAILURE if failures else 0
 
-    async def cancel() -> int:
-        cancelled = 0
-        for batch in open_batches:
-            try:
-                await api.cancel(batch)
-            except RxllmError as error:  # one that has just ended, for example; the others must be cancelled, too
-                report(f"The batch {batch} was not cancelled: {error}")
-            else:
-                cancelled += 1
-        return cancelled
 
-    cancelled = asyncio.run(cancel())
-    report(f"{cancelled} batches cancelled.")
-    return 0 if cancelled == len(open_batches) else FAILURE
+async def _asked(
+    api: BatchAPI, intents: Intents, ask: Callable[[str], Awaitable[object]]
+) -> list[tuple[Intent, object]]:
+    """Ask the vendor about each open batch, and return the answers; an error stands for itself.
+
+    A batch whose creation the vendor has not confirmed is looked for once.
+    """
+    others, answers = intents.batches(), list[tuple[Intent, object]]()
+    for intent in intents.open():
+        try:
+            if not intent.batch:
+                match = await api.find(intent.lost(others))
+                intent.batch = match.batch
+                if not match.batch:
+                    raise RxllmError(_not_found(match))
+            answers.append((intent, await ask(intent.batch)))
+        except RxllmError as error:
+            answers.append((intent, error))
+    return answers
+
+
+def _not_found(match: Match) -> str:
+    if match.undecided:
+        return f"it may be {' or '.join(match.undecided)}, which shows when that has ended"
+    return "the vendor lists no such batch, so it was probably not created"
 
 
 def _existing(path: str) -> Journal:

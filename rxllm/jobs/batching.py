@@ -1,8 +1,11 @@
-"""A job by a vendor's batch API: rows are sent in files, and answered within a day at a lower price.
+"""A job by a vendor's batch API: rows are sent together, and answered within a day at a lower price.
 
-States of a batch: written down (in `Intents`), uploaded, created, ended (the vendor has answered or given up), read
+States of a batch: uploaded, written down (in `Intents`), created, ended (the vendor has answered or given up), read
 (its results are in the journal). A crash at any point leaves a record from which the next run goes on. Requests that
 the vendor did not answer, because the day was over or its server failed, form the next batch.
+
+A batch is written down just before its creation, because only the creation costs something. A creation without a clear
+response may have succeeded, so the batch is looked for before it is created again: see `confirming`.
 """
 
 from __future__ import annotations
@@ -10,92 +13,39 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
+import attrs
 from attrs import frozen
-from reactivex import Observable, abc
+from reactivex import Observable
 
 from ..combinators.asked import asked
 from ..errors import ProviderError, RxllmError
 from ..llm import LLM
 from ..misuse import MisuseError
 from ..operators.backoff import is_retryable
-from ..operators.observer import RefusingObserver
+from ..providers.batches import BatchAPI, BatchState, Draft, Outcome
 from ..runtime.scheduler import Scheduler
 from ..runtime.source import Source, source
 from ..runtime.threads import in_thread
-from ..values.message import Message
 from ..values.request import Request
+from .collecting import Refused, ended, outcomes
+from .confirming import created, found
 from .intents import Intent, Intents, Noted
+from .parts import Part, Parts, request_line
+from .patience import patiently, pause
 from .rows import Row
 
-__all__ = ["Answered", "BatchAPI", "Batching", "api_of", "in_parts"]
+__all__ = ["NO_NUMBER", "Answered", "Batching", "api_of"]
 
-POLL = (30.0, 60.0, 120.0, 300.0)  # seconds between two looks at a batch; the last one repeats
-GRACE = 60.0  # seconds after which a batch that the vendor does not list was not made
-FIND = 5.0  # seconds between two looks at the list
-ROUNDS = 5  # batches for a row, at most
-FAILURES = 20  # looks at a batch that may fail in a row
+NO_NUMBER = -1
+"""Stands for the number of a row in an answer that belongs to no row."""
 
-Outcomes = dict[str, Message | Exception | None]
-Part = tuple[list[Row], list[bytes]]
-"""Rows that make up a batch, and the lines of their requests."""
-
-
-class BatchState(Protocol):
-    """The state of a batch: whether it has ended, its files of results, and why it was refused as a whole."""
-
-    @property
-    def ended(self) -> bool:
-        """Whether its results are complete."""
-        ...
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The ids of its files of results."""
-        ...
-
-    @property
-    def error(self) -> str | None:
-        """Why the vendor refused the whole batch."""
-        ...
-
-
-class BatchAPI(Protocol):
-    """A vendor's batch API, as a provider's ``batches()`` returns it."""
-
-    max_requests: int
-    max_bytes: int
-
-    def line(self, name: str, request: Request) -> bytes:
-        """Return the line of a request."""
-        ...
-
-    async def upload(self, lines: Sequence[bytes]) -> str:
-        """Upload a file."""
-        ...
-
-    async def create(self, file: str, tag: str) -> str:
-        """Begin a batch."""
-        ...
-
-    async def find(self, tag: str) -> str | None:
-        """Return the id of the batch with a tag."""
-        ...
-
-    async def state(self, batch: str) -> BatchState:
-        """Return the state of a batch."""
-        ...
-
-    async def cancel(self, batch: str) -> None:
-        """Cancel a batch."""
-        ...
-
-    def results(self, file: str) -> AsyncIterator[tuple[str, Message | Exception | None]]:
-        """Yield the outcomes in a file."""
-        ...
+ATTEMPTS = 5  # batches for a row, at most
+REFUSALS = 20  # refusals of rows because the vendor's queue is full, at most
+BYTES = 100_000_000  # of a batch, at most: it is in memory while it is sent
 
 
 def api_of(llm: LLM) -> BatchAPI:
@@ -107,62 +57,18 @@ def api_of(llm: LLM) -> BatchAPI:
     leaves = [leaf for leaf, _ in asked(llm, Request.ask(""))]
     make: Callable[[], BatchAPI] | None = getattr(leaves[0], "batches", None) if len(leaves) == 1 else None
     if make is None:
-        raise MisuseError("via='batch-api' needs one model with a batch API, such as rxllm.OpenAI('gpt-5-mini').")
+        raise MisuseError(
+            "via='batch-api' needs one model with a batch API: rxllm.OpenAI, rxllm.Anthropic or rxllm.Gemini."
+        )
     return make()
-
-
-def in_parts(rows: Observable[Row], api: BatchAPI) -> Source[Part]:
-    """Group rows into batches, by their number and their size."""
-
-    def subscribe(observer: abc.ObserverBase[Part], scheduler: abc.SchedulerBase | None) -> abc.DisposableBase:
-        return _Grouping(observer, api).start(rows, scheduler)
-
-    return Source(subscribe)
-
-
-class _Grouping(RefusingObserver[Row, Part]):
-    """Collects rows until a batch is full."""
-
-    __slots__ = ("api", "lines", "rows", "size")
-
-    def __init__(self, observer: abc.ObserverBase[Part], api: BatchAPI) -> None:
-        super().__init__(observer)
-        self.api = api
-        self.rows: list[Row] = []
-        self.lines: list[bytes] = []
-        self.size = 0
-
-    def on_next(self, value: Row) -> None:
-        try:
-            line = self.api.line(value.key, value.request)
-        except MisuseError as error:
-            self.refuse(MisuseError(f"Row {value.number + 1} of the input: {error}"))
-            return
-        if self.rows and (len(self.rows) >= self.api.max_requests or self.size + len(line) > self.api.max_bytes):
-            self.pass_on()
-        self.rows.append(value)
-        self.lines.append(line)
-        self.size += len(line)
-
-    def on_completed(self) -> None:
-        """Pass the last rows on, and complete."""
-        if self.rows:
-            self.pass_on()
-        super().on_completed()
-
-    def pass_on(self) -> None:
-        """Emit the batch, and begin the next one."""
-        part = self.rows, self.lines
-        self.rows, self.lines, self.size = [], [], 0
-        self.emit(part)
 
 
 @frozen
 class Answered:
-    """The answers of batches.
+    """The answers of a batch.
 
     Attributes:
-        pairs: the answers, with the numbers of their rows.
+        pairs: the answers, with the numbers of their rows; an error with `NO_NUMBER` stops the job.
         end: writes down that they are in the journal. It blocks.
     """
 
@@ -171,125 +77,214 @@ class Answered:
 
 
 class Batching:
-    """Asks for parts of the rows, each in a batch. `batch_as_completed` asks it.
+    """Asks for parts of the rows, each in a batch. `batch_as_completed` asks it. It serves one subscription.
 
     Args:
         api: the vendor's API.
         intents: the batches on the disk.
+        parts: takes the rows that must be sent again.
         begin: gives a row its number among the answers.
+        failure: returns why the job stops early; None if it goes on.
     """
 
-    def __init__(self, api: BatchAPI, intents: Intents, begin: Callable[[Noted], int]) -> None:
+    def __init__(
+        self,
+        api: BatchAPI,
+        intents: Intents,
+        parts: Parts,
+        begin: Callable[[Noted], int],
+        failure: Callable[[], Exception | None],
+    ) -> None:
         self._api = api
         self._intents = intents
+        self._parts = parts
         self._begin = begin
+        self._failure = failure
+        self._batches: set[str] = set()  # the ids of all batches of the job
+        self._running = 0  # batches at the vendor
+        self._freed = asyncio.Event()  # set when one of them ends, and replaced
+        self._most: int | None = None  # the rows for which the vendor's queue has room, if it was full
 
     def answer(self, part: Part, /) -> Observable[Answered]:
-        """Emit the answers to the rows of a part. Rows that the vendor did not answer form the next batch."""
+        """Emit the answers to the rows of a part. Rows that the vendor did not answer form the next part."""
 
         async def run(scheduler: Scheduler) -> AsyncIterator[Answered]:
-            left = [*zip(map(Noted.of, part[0]), part[1], strict=True)]
-            pairs: list[tuple[int, Any]] = []
-            ended: list[Intent] = []
-            for _ in range(ROUNDS):
-                intent = Intent(uuid.uuid4().hex, time.time(), [row for row, _ in left])
-                await self._write(scheduler, intent)
-                file = await self._api.upload([line for _, line in left])
-                await self._made(scheduler, intent, await self._created(file, intent.tag))
-                outcomes = await self._outcomes(scheduler, intent)
-                ended.append(intent)
-                pairs += self._answers(intent.rows, outcomes)
-                left = [(row, line) for row, line in left if _is_open(outcomes.get(row.key))]
-                if not left:
-                    break
-            pairs += [(self._begin(row), _unanswered()) for row, _ in left]
-            yield Answered(pairs, lambda: self._end(ended))
+            lines = await in_thread(scheduler, lambda: self._lines(part.rows[: self._most]))
+            now, later = part.rows[: len(lines)], part.rows[len(lines) :]
+            if later:
+                self._parts.again(attrs.evolve(part, rows=later))
+            try:
+                answered = await self._answered(scheduler, attrs.evolve(part, rows=now), lines)
+            except Refused as refused:
+                if not refused.is_full:
+                    raise refused.error from None
+                await self._room(part, len(now), refused.error)
+                self._parts.again(attrs.evolve(part, rows=now, refusals=part.refusals + 1))
+                answered = Answered([], _nothing)
+            self._parts.done()
+            yield answered
 
         return source(run)
 
-    def open_batches(self, is_written: Callable[[Noted], bool]) -> Source[Answered]:
-        """Emit the answers of the batches that an earlier run has made and not read."""
+    def earlier(self, is_written: Callable[[Noted], bool]) -> Source[Answered]:
+        """Emit the answers of the batches that an earlier run has created and not read."""
 
         async def run(scheduler: Scheduler) -> AsyncIterator[Answered]:
             await in_thread(scheduler, self._intents.mend)
+            self._batches = await in_thread(scheduler, self._intents.batches)
             for intent in await in_thread(scheduler, self._intents.open):
-                if not intent.batch and (batch := await self._found(intent)):
-                    await self._made(scheduler, intent, batch)
-                outcomes = await self._outcomes(scheduler, intent) if intent.batch else {}
-                rows = [row for row in intent.rows if not is_written(row)]
-                yield Answered(self._answers(rows, outcomes), partial(self._end, [intent]))
+                self._check(intent)
+                if not intent.batch and (batch := await found(self._api, intent, self._batches, self._advice)):
+                    await self._confirm(scheduler, intent, batch)
+                answers: list[tuple[int, Any]] = []
+                if intent.batch:
+                    try:
+                        _, results = await self._results(scheduler, intent)
+                    except Refused as refused:
+                        if not refused.is_full:
+                            raise refused.error from None
+                        continue  # the job sends its rows again
+                    answers = self._pairs((row for row in intent.rows if not is_written(row)), results)
+                yield Answered(answers, partial(self._end, intent))
+                if (failure := self._failure()) is not None:
+                    raise failure
 
         return source(run)
 
-    def _answers(self, rows: list[Noted], outcomes: Outcomes) -> list[tuple[int, Any]]:
-        found = ((row, outcomes.get(row.key)) for row in rows)
+    def _check(self, intent: Intent) -> None:
+        """Check that the model can read a batch.
+
+        Raises:
+            MisuseError: the batch is at another vendor.
+        """
+        if intent.api not in ("", self._api.name):
+            raise MisuseError(
+                f"{str(self._intents.path)!r} has open batches at {intent.api}, and this model is one of "
+                f"{self._api.name}. Run the job with a model of {intent.api} first."
+            )
+
+    def _lines(self, rows: Sequence[Row]) -> list[bytes]:
+        """Return the requests of the first rows, as many as a batch may have. This method reads files.
+
+        Raises:
+            MisuseError: a request cannot be sent in a batch.
+        """
+        lines: list[bytes] = []
+        left = min(self._api.max_bytes, BYTES)
+        for row in rows:
+            line = request_line(self._api, row)
+            left -= len(line) + 1
+            if lines and left < 0:
+                break
+            lines.append(line)
+        return lines
+
+    async def _answered(self, scheduler: Scheduler, part: Part, lines: list[bytes]) -> Answered:
+        """Send a part as one batch, and return its answers.
+
+        Raises:
+            Refused: the vendor refused it.
+        """
+        draft = Draft(uuid.uuid4().hex, part.model, lines)
+        file = await patiently(lambda: self._api.upload(draft))
+        intent = Intent(draft.tag, time.time(), [*map(Noted.of, part.rows)], api=self._api.name, file=file)
+        await self._write(scheduler, intent)
+        try:
+            batch = await created(self._api, draft, intent, self._batches, self._advice)
+        except Refused:
+            await in_thread(scheduler, lambda: self._end(intent))
+            raise
+        lines.clear()  # they take memory, and the batch may take a day
+        await self._confirm(scheduler, intent, batch)
+        self._running += 1
+        try:
+            state, results = await self._results(scheduler, intent)
+        finally:
+            self._running -= 1
+            self._freed.set()
+            self._freed = asyncio.Event()
+        left = [row for row in part.rows if _is_open(results.get(row.key))]
+        pairs = self._pairs(intent.rows, results)
+        if left and state.cancelled:
+            pairs.append((NO_NUMBER, _cancelled(intent.batch)))
+        elif left and part.attempt < ATTEMPTS:
+            self._parts.again(Part(part.model, left, part.attempt + 1))
+        else:
+            pairs += [(self._begin(Noted.of(row)), results.get(row.key) or _unanswered()) for row in left]
+        return Answered(pairs, partial(self._end, intent))
+
+    async def _results(self, scheduler: Scheduler, intent: Intent) -> tuple[BatchState, dict[str, Outcome]]:
+        """Wait for the end of a batch, and return its outcomes by the keys of the rows.
+
+        Raises:
+            Refused: the vendor refused it.
+        """
+        try:
+            state = await ended(self._api, intent.batch, self._advice)
+        except Refused:  # nothing was answered, so the next run must send the rows again
+            await in_thread(scheduler, lambda: self._end(intent))
+            raise
+        keys = {row.key for row in intent.rows}
+        return state, await outcomes(self._api, intent.batch, state, keys, self._advice)
+
+    def _pairs(self, rows: Iterable[Noted], results: dict[str, Outcome]) -> list[tuple[int, Any]]:
+        """Return the outcomes of the rows that need not be sent again."""
+        found = ((row, results.get(row.key)) for row in rows)
         return [(self._begin(row), outcome) for row, outcome in found if not _is_open(outcome)]
 
-    def _end(self, intents: list[Intent]) -> None:
-        for intent in intents:
-            self._intents.write(Intent(intent.tag, intent.at, ended=True))
+    async def _confirm(self, scheduler: Scheduler, intent: Intent, batch: str) -> None:
+        """Write down the vendor's id of a batch."""
+        intent.batch = batch
+        self._batches.add(batch)
+        await self._write(scheduler, Intent(intent.tag, intent.at, batch=batch))
 
     async def _write(self, scheduler: Scheduler, intent: Intent) -> None:
         await in_thread(scheduler, lambda: self._intents.write(intent))
 
-    async def _made(self, scheduler: Scheduler, intent: Intent, batch: str) -> None:
-        """Write down the vendor's id of a batch."""
-        intent.batch = batch
-        await self._write(scheduler, Intent(intent.tag, intent.at, batch=batch))
+    def _end(self, intent: Intent) -> None:
+        self._intents.write(Intent(intent.tag, intent.at, ended=True))
 
-    async def _created(self, file: str, tag: str) -> str:
-        """Create a batch. An error that leaves it open whether it was made is resolved by its tag."""
-        try:
-            return await self._api.create(file, tag)
-        except RxllmError as error:
-            if not is_retryable(error):
-                raise
-            found = await self._found(Intent(tag, time.time()))
-            return found or await self._api.create(file, tag)
-
-    async def _found(self, intent: Intent) -> str | None:
-        """Return the id of a batch by its tag. The vendor may list it late."""
-        while True:
-            found = await self._api.find(intent.tag)
-            if found is not None or time.time() - intent.at > GRACE:
-                return found
-            await asyncio.sleep(FIND)
-
-    async def _outcomes(self, scheduler: Scheduler, intent: Intent) -> Outcomes:
-        """Wait for the end of a batch, and return its outcomes by the keys of the rows.
-
-        A batch that the vendor refused has ended, too: the next run sends its rows again.
+    async def _room(self, part: Part, count: int, error: RxllmError) -> None:
+        """Wait until the vendor's queue may have room for so many rows of a part.
 
         Raises:
-            RxllmError: the vendor refused the whole batch, or does not answer any more.
+            RxllmError: it was full too often.
         """
-        batch, looks, failures = intent.batch, 0, 0
-        while True:
-            try:
-                state = await self._api.state(batch)
-                if state.error is not None:
-                    await self._write(scheduler, Intent(intent.tag, intent.at, ended=True))
-                    raise RxllmError(f"The vendor refused the batch {batch}: {state.error}")
-                if state.ended:
-                    return {name: outcome for file in state.files async for name, outcome in self._api.results(file)}
-                failures = 0
-            except RxllmError as error:
-                if isinstance(error, ProviderError) and error.status == 404:
-                    raise RxllmError(
-                        f"The vendor has no batch {batch}, or no results of it any more: {error}. Use the key that "
-                        f"made it. To pay for the rows of open batches again, remove {str(self._intents.path)!r}."
-                    ) from error
-                failures += 1
-                if not is_retryable(error) or failures > FAILURES:
-                    raise
-            await asyncio.sleep(POLL[min(looks, len(POLL) - 1)])
-            looks += 1
+        is_timed = isinstance(error, ProviderError) and error.retry_after is not None
+        if self._running and not is_timed:
+            await self._freed.wait()
+            return
+        if not self._running:
+            if part.refusals >= REFUSALS:
+                raise error
+            if not is_timed:  # nothing else of this job waits, so the part may be too large for the queue
+                self._most = max(1, count // 2)
+        await pause(part.refusals, error)
+
+    @property
+    def _advice(self) -> str:
+        """What to do about a batch that the vendor does not know any more."""
+        return (
+            "Use the key that created it. To pay for the rows of open batches again, remove "
+            f"{str(self._intents.path)!r}."
+        )
 
 
-def _is_open(outcome: Message | Exception | None) -> bool:
-    """Return whether the row must be asked again."""
+def _is_open(outcome: Outcome) -> bool:
+    """Return whether the row must be sent again."""
     return outcome is None or (isinstance(outcome, Exception) and is_retryable(outcome))
 
 
 def _unanswered() -> RxllmError:
-    return RxllmError(f"The vendor did not answer the request in {ROUNDS} batches.")
+    return RxllmError(f"The vendor did not answer the request in {ATTEMPTS} batches.")
+
+
+def _cancelled(batch: str) -> RxllmError:
+    return RxllmError(
+        f"The batch {batch} was cancelled. Its answers are in the journal; run the same job to send the other rows "
+        "again."
+    )
+
+
+def _nothing() -> None:
+    """End no batch."""

@@ -1,21 +1,22 @@
 """`Intents`: the batches of a job, in a file beside its journal.
 
-A batch is written down before it is made, with its rows and a tag that the vendor keeps. So after a crash at any point
-the next run finds the batch, instead of paying for another one. A record is one line of JSON; later records add to
-earlier ones with the same tag.
+A batch is written down before it is created, with its rows and its tag. So after a crash at any point the next run
+finds the batch, instead of paying for another one. A record is one line of JSON; later records add to earlier ones with
+the same tag.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 from ..misuse import MisuseError
+from ..providers.batches import Lost
 from .rows import Row
 from .writing import TO_APPEND, write_whole
 
@@ -40,15 +41,17 @@ class Noted(msgspec.Struct, array_like=True):
 
 
 class Intent(msgspec.Struct):
-    """A batch that a job makes.
+    """A batch that a job creates.
 
     Attributes:
-        tag: what the vendor keeps with it.
+        tag: its tag.
         at: when it was written down, in seconds since 1970.
         rows: its rows.
         batch: the vendor's id, once the vendor has answered.
         ended: whether its results are in the journal.
         version: the version of the form.
+        api: the name of the vendor's API; empty in records of earlier versions.
+        file: the id of the file that was uploaded for it; empty if there is none.
     """
 
     tag: str
@@ -57,6 +60,12 @@ class Intent(msgspec.Struct):
     batch: str = ""
     ended: bool = False
     version: int = _VERSION
+    api: str = ""
+    file: str = ""
+
+    def lost(self, others: Collection[str] = ()) -> Lost:
+        """Return what is known of the batch, for the search for it. `others` are ids of other batches."""
+        return Lost(self.tag, self.file, self.at, frozenset(row.key for row in self.rows), others)
 
 
 class Intents:
@@ -78,6 +87,22 @@ class Intents:
             MisuseError: the file is not one of a job.
         """
         found: dict[str, Intent] = {}
+        for intent in self._records():
+            known = found.setdefault(intent.tag, intent)
+            known.batch = intent.batch or known.batch
+            if intent.ended:
+                del found[intent.tag]
+        return list(found.values())
+
+    def batches(self) -> set[str]:
+        """Return the ids of all batches of the job.
+
+        Raises:
+            MisuseError: the file is not one of a job.
+        """
+        return {intent.batch for intent in self._records() if intent.batch}
+
+    def _records(self) -> Iterator[Intent]:
         for number, line in enumerate(self._lines(), 1):
             try:
                 intent = msgspec.json.decode(line, type=Intent)
@@ -85,11 +110,7 @@ class Intents:
                 raise MisuseError(f"Line {number} of {str(self.path)!r} was not written by a job ({error}).") from None
             if intent.version > _VERSION:
                 raise MisuseError(f"A later rxllm wrote {str(self.path)!r}. Upgrade rxllm.")
-            known = found.setdefault(intent.tag, intent)
-            known.batch = intent.batch or known.batch
-            if intent.ended:
-                del found[intent.tag]
-        return list(found.values())
+            yield intent
 
     def mend(self) -> None:
         """Remove a last line that a crash has cut."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any, Literal, cast, get_args
 
 import reactivex as rx
@@ -20,16 +21,18 @@ from ..llm import LLM
 from ..misuse import MisuseError, shown
 from ..operators.batch import MAX_CONCURRENCY, batch_as_completed
 from ..operators.stage import makes_operator
+from ..providers.batches import BatchAPI
 from ..runtime.disposable import LockFreeSerialDisposable
 from ..runtime.scheduler import Scheduler, scheduler_for
 from ..runtime.source import Source
 from ..runtime.threads import from_thread
 from ..values.request import Prompt
 from .asking import Asking
-from .batching import Answered, BatchAPI, Batching, api_of, in_parts
+from .batching import NO_NUMBER, Answered, Batching, api_of
 from .intents import Intents
 from .journal import Journal, OpenJournal
 from .models import Factory, Shipment, as_model, as_whole
+from .parts import Parts
 from .pool import Pool
 from .processes import check_workers
 from .result import Result
@@ -41,7 +44,6 @@ OnError = Literal["record", "stop"] | float
 """What a job does when a row fails."""
 Via = Literal["stream", "batch-api"]
 """How a job asks."""
-_NO_NUMBER = -1  # of a batch of an earlier run
 
 
 @makes_operator(adds_up="list")
@@ -98,9 +100,10 @@ def job(
         workers: the number of processes that ask, for more requests a second than one processor can handle; 0 asks in
             this process. The combinators in `llm`, the rows and the journal stay in this process, so limits, budgets
             and retries count for all workers together.
-        via: ``"stream"`` sends a request for each row. ``"batch-api"`` sends files of rows to the vendor's batch API,
-            which answers within a day at a lower price; `concurrency` is then the number of files. Both write the same
-            journal.
+        via: ``"stream"`` sends a request for each row. ``"batch-api"`` sends rows together to the batch API of OpenAI,
+            Anthropic or Gemini, which answers within a day at a lower price; `concurrency` is then the number of
+            batches at once. Both write the same journal. A job that stops early does not wait for its batches: the
+            next run reads them.
 
     Raises:
         MisuseError: an argument has a wrong type or value.
@@ -146,11 +149,15 @@ def job(
 def _in_batches(
     rows: Observable[Row], api: BatchAPI, asking: Asking, journal: Journal, concurrency: int
 ) -> Observable[tuple[int, Any]]:
-    """Return the answers of the batches of earlier runs, and then those of new ones."""
-    batching = Batching(api, Intents(journal.path), asking.begin)
-    earlier = batching.open_batches(asking.is_written).pipe(ops.map(lambda answered: (_NO_NUMBER, answered)))
-    each = batch_as_completed(batching, max_concurrency=concurrency, return_exceptions=True)
-    return rx.concat(earlier, in_parts(rows, api).pipe(each))
+    """Return the answers of the batches of earlier runs, and then those of new ones.
+
+    A failure ends it at once: batches go on at the vendor, and the next run reads them.
+    """
+    parts = Parts(api, lambda: asking.failure)
+    batching = Batching(api, Intents(journal.path), parts, asking.begin, lambda: asking.failure)
+    each = batch_as_completed(batching, max_concurrency=concurrency)
+    answered = rx.concat(batching.earlier(asking.is_written), parts.of(rows).pipe(each, ops.map(itemgetter(1))))
+    return answered.pipe(ops.map(lambda answers: (NO_NUMBER, answers)))
 
 
 class _Job(abc.ObserverBase[tuple[int, Any]], abc.DisposableBase):

@@ -16,9 +16,11 @@ from ..events import Service
 from ..llm import LLM
 from ..operators.answering import CHARACTERS
 from ..prices import has_prices, price_of
+from ..providers.batches import BatchAPI
 from ..values.request import Prompt, Request
 from .asking import Asking
 from .journal import Journal, OpenJournal
+from .parts import request_line
 
 __all__ = ["Plan", "plan"]
 
@@ -57,8 +59,18 @@ def plan(
     *,
     id_column: str,
     retry_failed: bool,
+    api: BatchAPI | None = None,
 ) -> Plan:
     """Read all rows, as a job would, and return what it would do. This function blocks.
+
+    Args:
+        rows: the rows.
+        llm: the model.
+        journal: the journal.
+        make: returns the prompt of a row.
+        id_column: the column that names a row.
+        retry_failed: whether to ask again for rows that failed.
+        api: the batch API of a job that asks it. Each request is then written, and the prices are those of batches.
 
     Raises:
         MisuseError: a job with these rows would fail.
@@ -67,7 +79,7 @@ def plan(
     exists = journal.path.exists()
     file = journal.open() if exists else OpenJournal(journal, os.open(os.devnull, os.O_RDWR), by_request=False)
     with file:
-        return _plan(rows, llm, make, id_column, retry_failed, file)
+        return _plan(rows, llm, make, id_column, retry_failed, file, api)
 
 
 def _plan(
@@ -77,24 +89,28 @@ def _plan(
     id_column: str,
     retry_failed: bool,
     file: OpenJournal,
+    api: BatchAPI | None,
 ) -> Plan:
     asking = Asking(llm, make, id_column, retry_failed=retry_failed)
     asking.file = file
     count = opened = inputs = outputs = 0
     bounded = True
     cost: Decimal | None = Decimal(0)
-    price_by = functools.lru_cache(_REMEMBERED)(_price)  # a look-up takes as long as the rest of a row
+    price = functools.partial(_price, in_batch=api is not None)
+    price_by = functools.lru_cache(_REMEMBERED)(price)  # a look-up takes as long as the rest of a row
     for item in rows:
         count += 1
         row = asking.row(item)
         if row is None:
             continue
         opened += 1
-        tokens, most, price = _estimated(llm, row.request, price_by)
+        if api is not None:
+            request_line(api, row)
+        tokens, most, each = _estimated(llm, row.request, price_by)
         inputs += tokens
         bounded = bounded and most is not None
         outputs += most or 0
-        cost = None if cost is None or price is None else cost + price
+        cost = None if cost is None or each is None else cost + each
     return Plan(count, opened, file.failed, inputs, outputs if bounded else None, cost)
 
 
@@ -112,8 +128,8 @@ def _estimated(llm: LLM, request: Request, price_by: Price) -> tuple[int, int | 
     return input_tokens, output_tokens, dearest
 
 
-def _price(service: Service, input_tokens: int, output_tokens: int) -> Decimal | None:
+def _price(service: Service, input_tokens: int, output_tokens: int, *, in_batch: bool) -> Decimal | None:
     if service.model is None or not has_prices():
         return None
     tokens = {"input_tokens": input_tokens, "output_tokens": output_tokens}
-    return price_of(service.model, tokens, service.provider, service.address, time.time())
+    return price_of(service.model, tokens, service.provider, service.address, time.time(), in_batch=in_batch)

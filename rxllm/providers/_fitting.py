@@ -56,7 +56,7 @@ _FEATURES = {
 
 
 def _needs(lack: str, request: Request) -> bool:
-    if lack == "models":
+    if lack in ("models", "batches"):
         return False
     choice, form = request.tool_choice, request.response_format
     is_forced = choice not in (None, "auto", "none")

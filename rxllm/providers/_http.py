@@ -274,11 +274,16 @@ class HTTPProvider(LLM):
         return listed(self._fetched, url)
 
     def _fetched(
-        self, url: str, body: bytes = b"", media_type: str = "", method: Literal["POST", "GET"] = "GET"
+        self,
+        url: str,
+        body: bytes = b"",
+        media_type: str = "",
+        method: Literal["POST", "GET"] = "GET",
+        more: Mapping[str, str] | None = None,
     ) -> Observable[bytes]:
         """Return the response to a request that asks for no answer of the model, such as for a list."""
         request = Request.ask("", self.parameters.updated({"stream": False}))
-        headers = {"accept": "application/json", **self._headers(request), **self._own_headers}
+        headers = {"accept": "application/json", **(more or {}), **self._headers(request), **self._own_headers}
         if media_type:
             headers["content-type"] = media_type
         secrets = Secrets(request, headers, self.headers or (), keeps_causes=self._KEEPS_CAUSES)

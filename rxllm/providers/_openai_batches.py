@@ -1,175 +1,141 @@
-"""OpenAI's batch API: files of requests that are answered within a day, at half the price.
+"""OpenAI's batch API, and that of the servers that speak its protocol: files of requests, answered within a day.
 
-Source: https://platform.openai.com/docs/api-reference/batch.
+The answers cost half of the price. The list of batches shows their metadata, so a batch whose creation was not
+confirmed is found by its tag; servers without metadata show the file of its requests, which no other batch has. Each
+file has requests for one model.
+
+Source: https://developers.openai.com/api/reference/resources/batches,
+https://developers.openai.com/api/docs/guides/batch.
 """
 
 from __future__ import annotations
 
 import secrets as random
-from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 import attrs
 import msgspec
-from attrs import frozen
-from reactivex import Observable
 
-from ..bridges import AsyncStream
-from ..errors import ProtocolError, ProviderError, RxllmError
-from ..values.message import Message
-from ..values.request import Request
-from ._documents import json_of, object_of, text_of
+from ..errors import ProtocolError, ProviderError
+from ._documents import count, list_of, object_of, text_of
+from .batches import BatchAPI, BatchState, Draft, Lost, Match, Outcome
 
 if TYPE_CHECKING:
     from .openai import OpenAI
 
-from ..wire.error_documents import excerpt
 
 __all__ = ["OpenAIBatches"]
 
 _ENDPOINT = "/v1/chat/completions"
 _ENDED = ("completed", "failed", "expired", "cancelled")
-_OUT_OF_TIME = ("batch_expired", "batch_cancelled", "batch_canceled")  # the request was not answered, and costs nothing
-_PAGES = 100
+_UNANSWERED = ("batch_expired", "batch_cancelled", "batch_canceled")  # such a request costs nothing
+_FULL = ("token_limit_exceeded",)  # tokens of all batches that wait
 _TAG = "rxllm"
 
 
-@frozen
-class _Batch:
-    """A batch as the server describes it.
+class OpenAIBatches(BatchAPI):
+    """The batches of an account."""
 
-    Attributes:
-        ended: whether its results are complete.
-        files: the ids of its files of results.
-        error: why the server refused the whole batch; None if it did not.
-    """
-
-    ended: bool
-    files: tuple[str, ...]
-    error: str | None
-
-
-class OpenAIBatches:
-    """The batches of an account, as a job uses them.
-
-    Attributes:
-        max_requests: the largest number of requests in a batch.
-        max_bytes: the largest size of its file.
-    """
-
-    max_requests = 10_000  # the server takes 50,000; all results of a batch are in memory for a moment
-    max_bytes = 100 << 20  # the server takes 200 MB
+    name = "openai"
+    max_requests = 50_000
+    max_bytes = 100_000_000  # OpenAI takes 200 MB, Groq 100
 
     def __init__(self, llm: OpenAI) -> None:
-        self._llm: OpenAI = attrs.evolve(llm, api="chat")  # so that all requests have one endpoint
+        super().__init__(attrs.evolve(llm, api="chat"))  # so that all requests have one endpoint
+        self._base = llm._base  # pyright: ignore[reportPrivateUsage]
 
-    def line(self, name: str, request: Request) -> bytes:
-        """Return a line of the file.
+    def _entry(self, key: str, body: dict[str, Any]) -> dict[str, Any]:
+        return {"custom_id": key, "method": "POST", "url": _ENDPOINT, "body": body}
 
-        Raises:
-            MisuseError: the request cannot be sent.
-        """
-        _, _, fields = self._llm._written(self._asked(request))  # pyright: ignore[reportPrivateUsage]
-        body = {field: value for field, value in fields.items() if field != "stream"}
-        return msgspec.json.encode({"custom_id": name, "method": "POST", "url": _ENDPOINT, "body": body}) + b"\n"
-
-    async def upload(self, lines: Sequence[bytes]) -> str:
-        """Upload a file, and return its id."""
+    async def upload(self, draft: Draft) -> str:
+        """Upload the requests, and return the id of their file."""
         boundary = f"rxllm-{random.token_hex(16)}"
         head = (
             f'--{boundary}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--{boundary}\r\n'
             'Content-Disposition: form-data; name="file"; filename="batch.jsonl"\r\n'
             "Content-Type: application/jsonl\r\n\r\n"
         )
-        body = b"".join([head.encode(), *lines, f"\r\n--{boundary}--\r\n".encode()])
-        return self._id(await self._send("POST", "files", body, f"multipart/form-data; boundary={boundary}"))
+        body = b"".join([head.encode(), b"\n".join(draft.lines), f"\n\r\n--{boundary}--\r\n".encode()])
+        return self._id(await self._send("POST", self._url("files"), body, f"multipart/form-data; boundary={boundary}"))
 
-    async def create(self, file: str, tag: str) -> str:
-        """Begin a batch, and return its id. The tag finds it again."""
+    async def create(self, draft: Draft, file: str) -> str:
+        """Create a batch, and return its id."""
         fields = {
             "input_file_id": file,
             "endpoint": _ENDPOINT,
             "completion_window": "24h",
-            "metadata": {_TAG: tag},
+            "metadata": {_TAG: draft.tag},
         }
-        return self._id(await self._send("POST", "batches", msgspec.json.encode(fields)))
+        headers = {"idempotency-key": draft.tag}
+        return self._id(await self._send("POST", self._url("batches"), msgspec.json.encode(fields), headers=headers))
 
-    async def find(self, tag: str) -> str | None:
-        """Return the id of the batch with this tag; None if there is none."""
-        after: dict[str, str] = {}
-        for _ in range(_PAGES):
-            page = object_of(json_of(await self._send("GET", f"batches?{urlencode({'limit': '100', **after})}")))
-            batches = [object_of(item) for item in page.get("data") or ()]
-            for batch in batches:
-                if object_of(batch.get("metadata")).get(_TAG) == tag:
-                    return text_of(batch.get("id"))
-            if page.get("has_more") is not True or not batches:
-                break
-            after = {"after": text_of(batches[-1].get("id"))}
-        return None
+    async def find(self, lost: Lost) -> Match:
+        """Look for a batch with the tag, or with the file."""
+        async for batch in self._listed():
+            if object_of(batch.get("metadata")).get(_TAG) == lost.tag or (
+                lost.file and batch.get("input_file_id") == lost.file
+            ):
+                return Match(self._id(batch))
+        return Match()
 
-    async def state(self, batch: str) -> _Batch:
+    async def state(self, batch: str) -> BatchState:
         """Return the state of a batch."""
-        fields = object_of(json_of(await self._send("GET", f"batches/{quote(batch, safe='')}")))
-        files = tuple(file for name in ("output_file_id", "error_file_id") if (file := text_of(fields.get(name))))
-        status = text_of(fields.get("status"))
-        errors: Any = object_of(fields.get("errors")).get("data") or [{}]
-        message = text_of(object_of(errors[0]).get("message")) or text_of(object_of(errors[0]).get("code"))
-        return _Batch(status in _ENDED, files, (message or "it names no reason") if status == "failed" else None)
+        fields = await self._send("GET", self._url("batches", batch))
+        files = (text_of(fields.get(name)) for name in ("output_file_id", "error_file_id"))
+        status = text_of(fields.get("status")).lower()  # Novita writes it in capitals
+        code, reason = _reason(fields.get("errors"))
+        return BatchState(
+            status,
+            ended=status in _ENDED,
+            cancelled=status == "cancelled",
+            answered=count(fields, "request_counts", "completed"),
+            refusal=reason if status == "failed" else None,
+            is_full=code in _FULL,
+            places=tuple(filter(None, files)),
+        )
 
     async def cancel(self, batch: str) -> None:
-        """Cancel a batch; the answers so far are paid."""
-        await self._send("POST", f"batches/{quote(batch, safe='')}/cancel")
+        """Cancel a batch. It takes up to ten minutes."""
+        await self._send("POST", self._url("batches", batch, "cancel"), b"{}")
 
-    async def results(self, file: str) -> AsyncIterator[tuple[str, Message | Exception | None]]:
-        """Yield the names and the outcomes in a file of results; None is a request that the server did not answer."""
-        rest = b""
-        async with AsyncStream(self._pieces("GET", f"files/{quote(file, safe='')}/content")) as pieces:
-            async for piece in pieces:
-                *lines, rest = (rest + piece).split(b"\n")
-                for line in lines:
-                    if line.strip():
-                        yield self._outcome(line)
-        if rest.strip():
-            yield self._outcome(rest)
+    async def results(self, batch: str, state: BatchState) -> AsyncIterator[tuple[str, Outcome]]:
+        """Yield the keys and the outcomes in the files of results: one for answers, one for errors."""
+        for file in state.places:
+            async for fields in self._lines(self._url("files", file, "content")):
+                yield self._id(fields, "custom_id"), self._outcome(fields)
 
-    def _outcome(self, line: bytes) -> tuple[str, Message | Exception | None]:
-        fields = object_of(json_of(line))
-        name = text_of(fields.get("custom_id"))
-        if not name:
-            raise ProtocolError(f"A line of the batch's results has no custom_id: {excerpt(line)}", frame=line)
-        error = object_of(fields.get("error"))
-        if text_of(error.get("code")) in _OUT_OF_TIME:
-            return name, None
-        response = object_of(fields.get("response"))
-        status, body = response.get("status_code"), msgspec.json.encode(response.get("body"))
+    async def _listed(self) -> AsyncIterator[dict[str, Any]]:
+        after: dict[str, str] = {}
+        while True:
+            page = await self._send("GET", f"{self._url('batches')}?{urlencode({'limit': '100', **after})}")
+            batches = [object_of(item) for item in list_of(page.get("data"))]
+            for batch in batches:
+                yield batch
+            if page.get("has_more") is not True or not batches:
+                return
+            last = {"after": self._id(batches[-1])}
+            if last == after:
+                raise ProtocolError("The server's list of batches repeats a page.")
+            after = last
+
+    def _outcome(self, fields: dict[str, Any]) -> Outcome:
+        error, response = object_of(fields.get("error")), object_of(fields.get("response"))
+        code, status = text_of(error.get("code")), response.get("status_code")
+        if code in _UNANSWERED:
+            return None
         if error or not isinstance(status, int):
             message = text_of(error.get("message")) or "The batch has no answer for this request."
-            return name, ProviderError(message, code=text_of(error.get("code")) or None)
-        if status != 200:
-            return name, self._llm._error(status, body, {})  # pyright: ignore[reportPrivateUsage]
-        try:
-            return name, self._llm._whole(body, self._asked(Request.ask(""))).message()  # pyright: ignore[reportPrivateUsage]
-        except RxllmError as wrong:
-            return name, wrong
+            return ProviderError(message, code=code or None)
+        return self._answer(response.get("body")) if status == 200 else self._failure(status, response.get("body"))
 
-    def _asked(self, request: Request) -> Request:
-        return request.over(self._llm.parameters).updated({"stream": False})
+    def _url(self, *path: str) -> str:
+        return "/".join((self._base, *(quote(part, safe="") for part in path)))
 
-    def _id(self, body: bytes) -> str:
-        if name := text_of(object_of(json_of(body)).get("id")):
-            return name
-        raise ProtocolError(f"The server's answer has no id: {excerpt(body)}", frame=body)
 
-    async def _send(
-        self, method: Literal["POST", "GET"], path: str, body: bytes = b"", media_type: str = "application/json"
-    ) -> bytes:
-        async with AsyncStream(self._pieces(method, path, body, media_type)) as pieces:
-            return b"".join([piece async for piece in pieces])
-
-    def _pieces(
-        self, method: Literal["POST", "GET"], path: str, body: bytes = b"", media_type: str = "application/json"
-    ) -> Observable[bytes]:
-        url = f"{self._llm._base}/{path}"  # pyright: ignore[reportPrivateUsage]
-        return self._llm._fetched(url, body, media_type if body else "", method)  # pyright: ignore[reportPrivateUsage]
+def _reason(errors: object) -> tuple[str, str]:
+    """Return the code and the message of the first error of a batch."""
+    first = object_of(next(iter(list_of(object_of(errors).get("data"))), None))
+    code = text_of(first.get("code"))
+    return code, text_of(first.get("message")) or code or text_of(errors) or "it names no reason"

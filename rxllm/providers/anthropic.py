@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from attrs import frozen
@@ -26,6 +26,9 @@ from ._http import Decoder, HTTPProvider
 from ._limits import limits_of
 from ._parameters import check_claude
 from ._refusals import missing_key
+
+if TYPE_CHECKING:
+    from ._anthropic_batches import AnthropicBatches
 
 __all__ = ["Anthropic"]
 
@@ -59,6 +62,12 @@ class Anthropic(HTTPProvider):
 
     def _models_url(self) -> str | None:
         return f"{self._base}/v1/models?limit=1000"
+
+    def batches(self) -> AnthropicBatches:
+        """Return the batch API of the workspace, for ``job(…, via="batch-api")``."""
+        from ._anthropic_batches import AnthropicBatches  # imported here, because only jobs need it
+
+        return AnthropicBatches(self)
 
     def _url(self, request: Request) -> str:
         return f"{self._base}/v1/messages"

@@ -22,12 +22,13 @@ __all__ = ["OPENAI", "SERVERS", "Server", "register_provider", "server_at", "ser
 LACKS = (
     "tools", "tool_choice", "required", "named", "strict", "parallel_tool_calls", "stop_sequences", "seed", "top_k",
     "json", "json_schema", "tools_with_format", "forced_while_thinking", "files", "audio", "images", "models",
+    "batches",
 )  # fmt: skip
 """The features that `lacks` may name.
 
-They are parameters, kinds of parts, the list of models, and: ``required`` and ``named``, tool choices that force any
-call or a certain one; ``strict`` tools; ``json`` as the response format; ``tools_with_format``, both in one request;
-and ``forced_while_thinking``, a forced call unless ``effort="none"``.
+They are parameters, kinds of parts, the list of models, ``batches`` in OpenAI's form, and: ``required`` and ``named``,
+tool choices that force any call or a certain one; ``strict`` tools; ``json`` as the response format;
+``tools_with_format``, both in one request; and ``forced_while_thinking``, a forced call unless ``effort="none"``.
 """
 
 
@@ -174,7 +175,7 @@ SERVERS: dict[str, Server] = {
             keys="DEEPSEEK_API_KEY",
             hosts="deepseek.com",
             effort="thinking",
-            lacks=("json_schema", "forced_while_thinking", "seed", "images", "files", "audio"),
+            lacks=("json_schema", "forced_while_thinking", "seed", "images", "files", "audio", "batches"),
         ),
         Server(
             name="xai",
@@ -185,7 +186,7 @@ SERVERS: dict[str, Server] = {
             names=False,
             pictures=("jpeg", "png"),
             without_stop=r"grok-(3-mini|code|[4-9])(?!.*non-reasoning)",
-            lacks="strict",
+            lacks=("strict", "batches"),
         ),
         Server(
             name="openrouter",
@@ -194,20 +195,21 @@ SERVERS: dict[str, Server] = {
             hosts="openrouter.ai",
             effort="reasoning",
             reasoning="reasoning",
+            lacks="batches",
         ),
         Server(
             name="together",
             base_url="https://api.together.xyz/v1",
             keys="TOGETHER_API_KEY",
             hosts=("together.xyz", "together.ai"),
-            lacks="files",
+            lacks=("files", "batches"),
         ),
         Server(
             name="perplexity",
             base_url="https://api.perplexity.ai",
             keys="PERPLEXITY_API_KEY",
             hosts="perplexity.ai",
-            lacks=(*_TOOLS, "stop_sequences", "seed", "json", "files", "audio", "models"),
+            lacks=(*_TOOLS, "stop_sequences", "seed", "json", "files", "audio", "models", "batches"),
         ),
         Server(
             name="fireworks",
@@ -216,7 +218,7 @@ SERVERS: dict[str, Server] = {
             hosts="fireworks.ai",
             required="any",
             efforts=("none", "low", "medium", "high"),
-            lacks=("tools_with_format", "files"),
+            lacks=("tools_with_format", "files", "batches"),
         ),
         Server(
             name="cerebras",
@@ -232,7 +234,7 @@ SERVERS: dict[str, Server] = {
             base_url="https://router.huggingface.co/v1",
             keys=("HF_TOKEN", "HUGGINGFACE_API_KEY"),
             hosts="huggingface.co",
-            lacks="files",
+            lacks=("files", "batches"),
         ),
         Server(
             name="moonshot",
@@ -250,7 +252,7 @@ SERVERS: dict[str, Server] = {
             names=False,
             stops=1,
             stream_options=False,
-            lacks=("tool_choice", "strict", "parallel_tool_calls", "seed", "json_schema", "files", "audio"),
+            lacks=("tool_choice", "strict", "parallel_tool_calls", "seed", "json_schema", "files", "audio", "batches"),
         ),
         Server(
             name="alibaba",
@@ -271,6 +273,7 @@ SERVERS: dict[str, Server] = {
             required="any",
             short_ids=True,
             stream_options=False,
+            lacks="batches",
         ),
         Server(
             name="gemini-compatible",
@@ -278,6 +281,7 @@ SERVERS: dict[str, Server] = {
             keys=("GOOGLE_API_KEY", "GEMINI_API_KEY"),
             hosts="googleapis.com",
             provider="gcp.gemini",
+            lacks="batches",
         ),
         _local("vllm", 8000, keys="VLLM_API_KEY"),
         _local("sglang", 30000),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import attrs
@@ -30,6 +30,9 @@ from ._gemini_turns import conversation_of, generation_config, system_of, tool_c
 from ._http import Decoder, Frames, HTTPProvider
 from ._limits import limits_of
 from ._refusals import missing_key
+
+if TYPE_CHECKING:
+    from ._gemini_batches import GeminiBatches
 
 __all__ = ["Gemini"]
 
@@ -94,6 +97,21 @@ class Gemini(HTTPProvider):
             return f"{self._base}/models?pageSize=1000"
         place = urlsplit(self._base)  # the list of Vertex AI belongs to no project
         return f"{place.scheme}://{place.netloc}/v1beta1/publishers/google/models?pageSize=200"
+
+    def batches(self) -> GeminiBatches:
+        """Return the batch API of the project, for ``job(…, via="batch-api")``.
+
+        Raises:
+            MisuseError: the model is on Vertex AI, whose batches read from Cloud Storage.
+        """
+        if self._maker == "gcp.vertex_ai":
+            raise MisuseError(
+                "The batches of Vertex AI read from Cloud Storage or BigQuery, which rxllm does not fill. Write "
+                "via='stream', or use a key of Google AI Studio."
+            )
+        from ._gemini_batches import GeminiBatches  # imported here, because only jobs need it
+
+        return GeminiBatches(self)
 
     def _url(self, request: Request) -> str:
         model = self._model(request)

@@ -157,7 +157,13 @@ class OpenAI(HTTPProvider):
         return None if "models" in self._row.lacks else f"{self._base}/models"
 
     def batches(self) -> OpenAIBatches:
-        """Return the batch API of the account, for ``job(…, via="batch-api")``."""
+        """Return the batch API of the account, for ``job(…, via="batch-api")``.
+
+        Raises:
+            MisuseError: the server has none that rxllm knows.
+        """
+        if "batches" in self._row.lacks:
+            raise MisuseError(f"{self._row.name} has no batch API that rxllm knows. Write via='stream'.")
         from ._openai_batches import OpenAIBatches  # imported here, because only jobs need it
 
         return OpenAIBatches(self)

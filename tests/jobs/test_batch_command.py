@@ -4,6 +4,7 @@ import csv
 import gc
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from batch_jobs import hasten
 from commands import run_here
-from fake_batches import FakeBatches
+from fake_batches import VENDORS, FakeAnthropic
 from job_models import PayingServer, held
 from ports import free_port
 from pyarrow import parquet
@@ -388,45 +390,150 @@ def test_interrupt_ends_the_command_though_its_input_is_silent(server, rows):
     assert rows.count(b"\n") == len(held("out.jsonl"))
 
 
-def test_batch_api_is_another_way_of_the_same_job(monkeypatch):
+@pytest.fixture(params=VENDORS, ids=lambda vendor: vendor.__name__)
+def vendor(request, monkeypatch):
+    """A vendor with a batch API."""
+    hasten(monkeypatch.setattr, request.param)
+    with request.param() as vendor:
+        yield vendor
+
+
+def test_batch_api_is_another_way_of_the_same_job(vendor):
     """The journal is the same, and a budget in dollars is refused."""
-    monkeypatch.setattr("rxllm.jobs.batching.POLL", (0.0,))
     write("in.jsonl", "p1", "p2")
-    with FakeBatches() as server:
-        environment = {"OPENAI_API_KEY": "a-secret-key", "OPENAI_BASE_URL": server.url}
-        words = ("in.jsonl", "-o", "out.jsonl", "--via", "batch-api", *MODEL)
-        done = batch(*words, **environment)
-        assert (0, "rxllm: 2 answered, 0 failed, 0 left.\n") == (done.returncode, done.stderr)
-        assert 1 == len(server.made)
-        assert 2 == batch(*words, "--max-cost", "1", **environment).returncode
+    words = ("in.jsonl", "-o", "out.jsonl", "--via", "batch-api", "-m", f"{vendor.name}:m")
+    done = batch(*words, **vendor.environment)
+    assert (0, "rxllm: 2 answered, 0 failed, 0 left.\n") == (done.returncode, done.stderr)
+    assert 1 == len(vendor.made)
+    assert 2 == batch(*words, "--max-cost", "1", **vendor.environment).returncode
     assert {"A p1", "A p2"} == set(held("out.jsonl").values())
-    assert 2 == batch("in.jsonl", "-o", "out.jsonl", "--via", "batch-api", "-m", "embedded").returncode
 
 
-def test_status_and_cancel_tell_of_the_batches_at_the_vendor():
-    """Batches whose results are in the journal are not named, and not cancelled. An error does not keep the others."""
-    with FakeBatches() as server:
-        environment = {"OPENAI_API_KEY": "a-secret-key", "OPENAI_BASE_URL": server.url}
-        intents = Intents(Path("out.jsonl"))
-        for name, ended in (("batch_0", False), ("batch_1", True)):
-            intents.write(Intent(name, 1.0, [Noted("k", "1", 0, "d", 1)], batch=name))
-            server.made[name] = {"id": name, "status": "cancelling"}
-            if ended:
-                intents.write(Intent(name, 1.0, ended=True))
-        done = batch("status", "out.jsonl")
-        assert "answered      0\nfailed        0\nbatch         batch_0, 1 rows\n" == done.stdout
-        done = batch("cancel", "out.jsonl", *MODEL, **environment)
-        assert (0, "rxllm: 1 batches cancelled.\n") == (done.returncode, done.stderr)
-        assert ["batch_0"] == server.cancelled
-        intents.write(Intent("0", 1.0, batch="batch_0"))
-        del server.made["batch_0"]
-        server.made["batch_2"] = {"id": "batch_2", "status": "cancelling"}
-        intents.write(Intent("2", 1.0, batch="batch_2"))
-        done = batch("cancel", "out.jsonl", *MODEL, **environment)
+def test_model_without_a_batch_api_is_refused():
+    """With exit code 2, before anything is sent."""
+    write("in.jsonl", "p1")
+    done = batch("in.jsonl", "-o", "out.jsonl", "--via", "batch-api", "-m", "embedded")
+    assert (2, True) == (done.returncode, "needs one model with a batch API" in done.stderr)
+
+
+def test_row_that_a_batch_cannot_have_is_found_before_anything_is_sent(vendor):
+    """With exit code 2 and the row, also if it is the last one."""
+    write("in.jsonl", *(f"p{number}" for number in range(9)), {"body": {"messages": [{"role": "user"}]}})
+    words = ("in.jsonl", "-o", "out.jsonl", "--via", "batch-api", "-m", f"{vendor.name}:m")
+    assert 2 == batch(*words, **vendor.environment).returncode
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vendor.api, "max_bytes", 500)
+        write("in.jsonl", *(f"p{number}" for number in range(9)), "p" * 500)
+        done = batch(*words, **vendor.environment)
+    assert (2, True) == (done.returncode, "Row 10 of the input: The request has" in done.stderr)
+    assert [] == vendor.requests
+
+
+@pytest.mark.parametrize(
+    ("name", "usual"),
+    [("openai:gpt-4o-mini", 0.6), ("anthropic:claude-sonnet-4-6", 15), ("gemini:gemini-2.5-flash", 2.5)],
+)
+def test_dry_run_has_the_prices_of_batches(name, usual):
+    """They are half of the usual ones. Nothing is sent."""
+    write("in.jsonl", "p")
+    keys = {"OPENAI_API_KEY": "k", "ANTHROPIC_API_KEY": "k", "GEMINI_API_KEY": "k"}
+    words = ("in.jsonl", "-o", "out.jsonl", "-m", name, "--max-tokens", "1000000", "--dry-run")
+    costs = []
+    for more in ((), ("--via", "batch-api")):
+        done = batch(*words, *more, **keys)
+        assert done.returncode == 0
+        costs.append(float(re.search(r"^cost +([\d.]+) US dollars", done.stdout, re.MULTILINE)[1]))
+    assert [usual, usual / 2] == [pytest.approx(cost, abs=1e-3) for cost in costs]
+
+
+def interrupted(vendor, monkeypatch):
+    """Run a job that ends while its first batch is at the vendor, and return its command."""
+    write("in.jsonl", *(f"p{number}" for number in range(6)))
+    words = ("in.jsonl", "-o", "out.jsonl", "--via", "batch-api", "-m", f"{vendor.name}:m", "--concurrency", "1")
+    vendor.looks = 99
+    with monkeypatch.context() as patch:
+        patch.setattr("rxllm.jobs.patience.FAILURES", 0)
+        patch.setattr(vendor, "_look", lambda _: Reply.json({"error": {"message": "oh"}}, status=500))
+        assert 3 == batch(*words, **vendor.environment).returncode
+    return words
+
+
+def test_status_and_cancel_tell_of_the_batches_at_the_vendor(vendor, monkeypatch):
+    """Batches whose results are in the journal are not named, and not cancelled."""
+    words = interrupted(vendor, monkeypatch)
+    (made,) = vendor.made.values()
+    intents = Intents(Path("out.jsonl"))
+    intents.write(Intent("old", 1.0, batch="old"))
+    intents.write(Intent("old", 1.0, ended=True))
+    model = ("-m", f"{vendor.name}:m")
+    done = batch("status", "out.jsonl")
+    assert f"answered      0\nfailed        0\nbatch         {made.id}, 4 rows\n" == done.stdout
+    done = batch("status", "out.jsonl", *model, **vendor.environment)
+    assert re.search(
+        rf"^batch         {made.id}, 4 rows; (in_progress|running)(, 0 answered)?$", done.stdout, re.MULTILINE
+    )
+    done = batch("cancel", "out.jsonl", *model, **vendor.environment)
+    assert (0, "rxllm: 1 batches cancelled.\n") == (done.returncode, done.stderr)
+    assert [made.id] == vendor.cancelled
+    done = batch("status", "out.jsonl", *model, **vendor.environment)
+    assert "1 answered" in done.stdout
+    vendor.looks = 1
+    assert 0 == batch(*words, **vendor.environment).returncode
+    assert {f"p{number}": 1 for number in range(6)} == vendor.paid
+    assert "batch" not in batch("status", "out.jsonl").stdout
+
+
+def test_batch_that_is_not_confirmed_is_looked_for(vendor, monkeypatch):
+    """It may cost something, so that status and cancel must find it. One that does not exist is not cancelled."""
+    words = interrupted(vendor, monkeypatch)
+    (made,) = vendor.made.values()
+    path = Path("out.jsonl.batches")
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])  # only the intent
+    made.looks = 1 if vendor.name == "anthropic" else 99
+    model = ("-m", f"{vendor.name}:m")
+    assert "not confirmed, 4 rows\n" in batch("status", "out.jsonl").stdout
+    done = batch("status", "out.jsonl", *model, **vendor.environment)
+    assert f"batch         {made.id}, 4 rows; " in done.stdout
+    done = batch("cancel", "out.jsonl", *model, **vendor.environment)
+    assert (0, [made.id]) == (done.returncode, vendor.cancelled)
+    vendor.made.clear()
+    done = batch("cancel", "out.jsonl", *model, **vendor.environment)
+    assert done.returncode == 1
+    assert "without an id was not cancelled: the vendor lists no such batch" in done.stderr
+    assert (
+        "not confirmed, 4 rows; the vendor lists no"
+        in batch("status", "out.jsonl", *model, **vendor.environment).stdout
+    )
+    vendor.looks = 1
+    assert 0 == batch(*words, **vendor.environment).returncode
+
+
+def test_batch_that_shows_its_requests_later_is_named(monkeypatch):
+    """Anthropic shows the requests of a batch when it has ended."""
+    with FakeAnthropic() as vendor:
+        hasten(monkeypatch.setattr, FakeAnthropic)
+        interrupted(vendor, monkeypatch)
+        path = Path("out.jsonl.batches")
+        path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
+        done = batch("cancel", "out.jsonl", "-m", "anthropic:m", **vendor.environment)
         assert done.returncode == 1
-        assert "The batch batch_0 was not cancelled: unknown" in done.stderr
-        assert done.stderr.endswith("rxllm: 1 batches cancelled.\n")
-        assert ["batch_0", "batch_2"] == server.cancelled
+        assert "it may be msgbatch_0, which shows when that has ended" in done.stderr
+        assert [] == vendor.cancelled
+
+
+def test_batch_that_cannot_be_cancelled_does_not_keep_the_others(vendor):
+    """Of one that has just ended, for example."""
+    intents = Intents(Path("out.jsonl"))
+    for name in ("missing", "made"):
+        intents.write(Intent(name, 1.0, [Noted("k", "1", 0, "d", 1)], batch=name))
+    vendor._made("made", "", [(0, ("k", "p"))])
+    (made,) = vendor.made.values()
+    intents.write(Intent("made", 1.0, batch=made.id))
+    done = batch("cancel", "out.jsonl", "-m", f"{vendor.name}:m", **vendor.environment)
+    assert done.returncode == 1
+    assert "The batch missing was not cancelled: unknown" in done.stderr
+    assert done.stderr.endswith("rxllm: 1 batches cancelled.\n")
+    assert [made.id] == vendor.cancelled
     assert 2 == batch("status", "none.jsonl").returncode
 
 

@@ -143,7 +143,11 @@ def test_plan_makes_no_file(tmp_path):
 def test_plan_counts_the_dearest_of_two_vendors_of_a_model(tmp_path, monkeypatch):
     """The price of one vendor is not taken for that of the other."""
     prices = {"cheap.example": Decimal(1), "dear.example": Decimal(2)}
-    monkeypatch.setattr("rxllm.jobs.planning.price_of", lambda model, tokens, provider, address, time: prices[address])
+
+    def price_of(model, tokens, provider, address, time, *, in_batch):
+        return prices[address]
+
+    monkeypatch.setattr("rxllm.jobs.planning.price_of", price_of)
     cheap, dear = (rxllm.OpenAI("m", base_url=f"https://{host}/v1", api_key="k", max_tokens=9) for host in prices)
     for llm in (rxllm.fallback(cheap, dear), rxllm.fallback(dear, cheap)):
         planned = plan(ROWS, llm, rxllm.Journal(tmp_path / "out"), prompt_of, id_column="custom_id", retry_failed=False)

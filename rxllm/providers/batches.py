@@ -1,0 +1,265 @@
+"""The batch APIs of vendors, as a job uses them: `BatchAPI`, and what its methods take and return.
+
+A vendor's module writes the requests, reads the states and the results, and says how a batch is found again whose
+creation the vendor has not confirmed. The job decides what is sent, when, and how often.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+from contextlib import aclosing
+from typing import Any, ClassVar, Literal, cast
+
+import msgspec
+from attrs import frozen
+
+from ..bridges import AsyncStream
+from ..errors import Interrupted, ProtocolError, ProviderError, RxllmError
+from ..misuse import MisuseError
+from ..operators.reading import read_files
+from ..values.message import Message
+from ..values.request import Request
+from ..wire.error_documents import excerpt
+from ..wire.ndjson import NDJSONDecoder
+from ._documents import encoded, json_of, object_of, text_of
+from ._http import HTTPProvider
+from ._mending import mended
+
+__all__ = ["BatchAPI", "BatchState", "Draft", "Lost", "Match", "Outcome"]
+
+Outcome = Message | Exception | None
+"""What became of one request; None if the vendor did not answer it, and took nothing for it."""
+
+
+@frozen
+class Draft:
+    """A batch to be created.
+
+    Attributes:
+        tag: a random name, by which some vendors find the batch again.
+        model: the model of all its requests; empty if the vendor takes several in one batch.
+        lines: its requests, as `BatchAPI.line` returns them.
+    """
+
+    tag: str
+    model: str
+    lines: list[bytes]
+
+
+@frozen
+class Lost:
+    """A batch whose creation the vendor has not confirmed: what the job knows of it.
+
+    Attributes:
+        tag: its tag.
+        file: the id of the file that was uploaded for it; empty if there is none.
+        at: when it was written down, just before its creation, in seconds since 1970.
+        keys: the keys of its requests. Of all other batches, only those in `others` may have some of them.
+        others: the ids of the other batches of the job.
+    """
+
+    tag: str
+    file: str
+    at: float
+    keys: Collection[str]
+    others: Collection[str] = ()
+
+
+@frozen
+class Match:
+    """The result of a search for a lost batch.
+
+    Attributes:
+        batch: its id; empty if it was not found.
+        undecided: the ids of batches that may be it; the vendor tells only when they have ended.
+        gone: the id of a batch that may be it, and whose results the vendor does not keep any more; or empty.
+    """
+
+    batch: str = ""
+    undecided: tuple[str, ...] = ()
+    gone: str = ""
+
+
+@frozen
+class BatchState:
+    """The state of a batch.
+
+    Attributes:
+        status: the vendor's word for it.
+        ended: whether its results are complete.
+        cancelled: whether somebody has cancelled it.
+        answered: the number of requests that the vendor has answered; None if it does not say.
+        refusal: why the vendor refused the whole batch; None if it did not.
+        is_full: whether it refused the batch only because too many others wait in its queue.
+        places: where the results are, in the vendor's terms.
+    """
+
+    status: str
+    ended: bool = False
+    cancelled: bool = False
+    answered: int | None = None
+    refusal: str | None = None
+    is_full: bool = False
+    places: tuple[str, ...] = ()
+
+
+class BatchAPI(ABC):
+    """A vendor's batch API. A model's method ``batches()`` returns one.
+
+    All methods but `line` raise an RxllmError if the vendor refuses or cannot be reached.
+
+    Attributes:
+        name: the vendor.
+        max_requests: the largest number of requests in a batch.
+        max_bytes: the largest size of a batch.
+        mixes_models: whether the requests of a batch may have several models.
+    """
+
+    name: ClassVar[str]
+    max_requests: int
+    max_bytes: int
+    mixes_models: ClassVar[bool] = False
+
+    def __init__(self, llm: HTTPProvider) -> None:
+        self._llm = llm
+        self._blank = Request.ask("", llm.parameters.updated({"stream": False}))
+
+    @abstractmethod
+    def _entry(self, key: str, body: dict[str, Any]) -> Mapping[str, Any]:
+        """Return a request as the vendor's batches contain it."""
+
+    async def upload(self, draft: Draft) -> str:
+        """Upload the requests, and return the id of their file; empty if they are sent with the creation.
+
+        An upload costs nothing.
+        """
+        return ""
+
+    @abstractmethod
+    async def create(self, draft: Draft, file: str) -> str:
+        """Create a batch, and return its id."""
+
+    @abstractmethod
+    async def find(self, lost: Lost) -> Match:
+        """Look for a batch whose creation the vendor has not confirmed."""
+
+    @abstractmethod
+    async def state(self, batch: str) -> BatchState:
+        """Return the state of a batch."""
+
+    @abstractmethod
+    def results(self, batch: str, state: BatchState) -> AsyncIterator[tuple[str, Outcome]]:
+        """Yield the keys and the outcomes of the requests of a batch that has ended, in any order."""
+
+    @abstractmethod
+    async def cancel(self, batch: str) -> None:
+        """Cancel a batch. What it has answered is paid, and is among its results."""
+
+    def model_of(self, request: Request) -> str:
+        """Return the model by which the requests of batches are grouped; empty if a batch may have several."""
+        return "" if self.mixes_models else request.model or self._llm.model
+
+    def line(self, key: str, request: Request) -> bytes:
+        """Return a request as the vendor's batches contain it, without a line end. This method reads files.
+
+        Raises:
+            MisuseError: the request cannot be sent in a batch.
+        """
+        llm = self._llm
+        request = read_files(request.over(llm.parameters).updated({"stream": False}))
+        if request.shape is not None:
+            plan = llm._plan(request)  # pyright: ignore[reportPrivateUsage]
+            if plan.mode != "native":
+                raise MisuseError(
+                    "A batch can ask for a shape only by the model's own field for JSON schemas, which this request "
+                    "cannot use. Write via='stream', or leave the shape out and parse the answers."
+                )
+            request = plan.request
+        _, _, fields = llm._written(request)  # pyright: ignore[reportPrivateUsage]
+        line = encoded(self._entry(key, {name: value for name, value in fields.items() if name != "stream"}))
+        if len(line) > self.max_bytes:
+            raise MisuseError(
+                f"The request has {len(line):,} bytes, and a batch of {self.name} at most {self.max_bytes:,}. Write "
+                "via='stream', or send its files by their URL."
+            )
+        return line
+
+    # What follows helps the vendors' modules.
+
+    async def _send(
+        self,
+        method: Literal["POST", "GET"],
+        url: str,
+        body: bytes = b"",
+        media_type: str = "application/json",
+        headers: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Send a request, and return the object in its response.
+
+        Raises:
+            RxllmError: the request failed, or the response is no JSON object.
+        """
+        pieces = self._llm._fetched(url, body, media_type if body else "", method, headers)  # pyright: ignore[reportPrivateUsage]
+        async with AsyncStream(pieces) as stream:
+            whole = b"".join([piece async for piece in stream])
+        document = json_of(whole)
+        if not isinstance(document, dict):
+            raise ProtocolError(f"The server's answer is no JSON object: {excerpt(whole)}", frame=whole)
+        return cast("dict[str, Any]", document)
+
+    def _id(self, fields: Mapping[str, Any], name: str = "id") -> str:
+        """Return the id in a response.
+
+        Raises:
+            ProtocolError: it has none.
+        """
+        if found := text_of(fields.get(name)):
+            return found
+        body = encoded(fields)
+        raise ProtocolError(f"The server's answer has no {name}: {excerpt(body)}", frame=body)
+
+    async def _lines(self, url: str) -> AsyncGenerator[dict[str, Any]]:
+        """Yield the objects in a file of JSON lines, as they arrive.
+
+        Raises:
+            RxllmError: the request failed, or a line is no JSON object.
+        """
+        lines, rest = NDJSONDecoder(limit=self._llm.event_limit), b""
+        async with AsyncStream(self._llm._fetched(url)) as pieces:  # pyright: ignore[reportPrivateUsage]
+            async for piece in pieces:
+                for _, line in lines.feed(piece):
+                    yield _object(line)
+                rest = piece.rpartition(b"\n")[2]
+        last = lines.flush()
+        if rest.strip() and not last:
+            raise Interrupted("The file of results ended in the middle of a line.")
+        for _, line in last:
+            yield _object(line)
+
+    async def _first(self, url: str) -> dict[str, Any]:
+        """Return the object in the first line of a file; an empty one if the file is empty."""
+        async with aclosing(self._lines(url)) as lines:
+            async for fields in lines:
+                return fields
+        return {}
+
+    def _answer(self, body: object) -> Message | RxllmError:
+        """Return the answer in a response of the model, or the error that it is."""
+        try:
+            return self._llm._whole(msgspec.json.encode(body), self._blank).message()  # pyright: ignore[reportPrivateUsage]
+        except RxllmError as error:
+            return error
+
+    def _failure(self, status: int, body: object) -> ProviderError:
+        """Return the error in a response with this status."""
+        return self._llm._error(status, msgspec.json.encode(body), {})  # pyright: ignore[reportPrivateUsage]
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    document = json_of(line)
+    if document is None and (better := mended(line)) is not None:
+        document = json_of(better)
+    if fields := object_of(document):
+        return fields
+    raise ProtocolError(f"A line of the batch's results is no JSON object: {excerpt(line)}", frame=line)
