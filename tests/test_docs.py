@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from extras import needs_transformers, needs_xllamacpp
+from fake_batches import FakeAnthropic
 from protocols import Chat, Cohere, Completions, Converse, Generate, Messages, OllamaChat, Responses
 from tiny_gguf import write_model
 from tiny_hf import write_folder
@@ -52,8 +53,14 @@ def programs(page):
             yield (text.count("\n", 0, block.start()) + 1, block[3], block[2] == CELL), said
 
 
+BATCHES = FakeAnthropic()
+BATCHES.looks, BATCHES.key = 0, "key"  # its batches end at once
+
+
 def answer(request):
     """Return what the vendor with this path would answer."""
+    if request.path.startswith("/v1/messages/batches"):
+        return BATCHES.reply(request)
     if request.method == "GET":
         return Reply.json({"data": [{"id": "gpt-5-mini"}]})
     if request.path.startswith("/model/"):  # Bedrock's

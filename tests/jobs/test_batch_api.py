@@ -1,7 +1,9 @@
 """A job by the batch APIs of vendors, with servers written by hand: no row is paid twice, wherever the job dies."""
 
+import asyncio
 import contextlib
 import os
+import types
 
 import attrs
 import pytest
@@ -10,8 +12,10 @@ from fake_batches import VENDORS, FakeAnthropic, FakeGemini, FakeGeminiFiles, Fa
 from job_models import held, run
 
 import rxllm
-from rxllm.jobs import batching
+from rxllm.jobs import batching, patience
 from rxllm.jobs.intents import Intent, Intents, Noted
+from rxllm.jobs.journal import OpenJournal
+from rxllm.providers.batches import Lost
 from rxllm.testing import End, FakeServer, Reply
 
 
@@ -214,19 +218,46 @@ def test_vendor_that_does_not_answer_any_more_stops_the_job(vendor, path, monkey
     assert 4 == vendor.paid.total()
 
 
-def test_results_that_end_early_are_read_again(vendor, path, monkeypatch):
-    """A file that is cut in a line, and one that lacks lines which the vendor has counted."""
-    original = vendor._results
-    cuts = [1]
+@only(FakeOpenAI, FakeAnthropic, FakeGeminiFiles)
+def test_results_that_lack_lines_are_read_again(vendor, path):
+    """The vendor has counted more answers than the file has at first."""
+    vendor.lacks = 1
+    batched(vendor, ROWS, path)
+    assert WHOLE == held(path)
+    assert PAID == vendor.paid
+
+
+@only(FakeOpenAI, FakeAnthropic, FakeGeminiFiles)
+def test_results_that_end_within_a_line_are_read_again(vendor, path, monkeypatch):
+    """Also if the vendor does not count the answers."""
+    original, cuts = vendor._results, [1, 1]
 
     def cut(batch):
         reply = original(batch)
         return Reply(reply.body[0][:-9], content_type="text/plain") if cuts and cuts.pop() else reply
 
     monkeypatch.setattr(vendor, "_results", cut)
-    vendor.lacks = 1
+    state = vendor.api.state
+
+    async def without_count(api, batch):
+        return attrs.evolve(await state(api, batch), answered=None)
+
+    monkeypatch.setattr(vendor.api, "state", without_count)
     batched(vendor, ROWS, path)
     assert WHOLE == held(path)
+    assert PAID == vendor.paid
+    assert [] == cuts
+
+
+def test_last_line_of_results_may_lack_its_end(vendor, path, monkeypatch):
+    """It is whole JSON."""
+    original = vendor._results
+
+    def bare(batch):
+        return Reply(original(batch).body[0].rstrip(), content_type="text/plain")
+
+    monkeypatch.setattr(vendor, "_results", bare)
+    batched(vendor, ROWS, path)
     assert PAID == vendor.paid
 
 
@@ -256,6 +287,19 @@ def test_job_that_stops_at_the_batch_of_an_earlier_run_makes_none(vendor, path, 
     assert 1 == len(vendor.made)
 
 
+def test_job_that_stops_at_an_earlier_batch_does_not_wait_for_the_others(vendor, path, monkeypatch):
+    """They may take a day."""
+    vendor.refusing = ("p0",)
+    with dying(monkeypatch, vendor, "state", "before"):
+        batched(vendor, ROWS[:4], path)
+    vendor.looks = 10**9
+    endless = vendor._made("", "", [(0, ("k", "p"))])
+    Intents(path).write(Intent("a", 1.0, [Noted("k", "row 9", 9, "d", 1)], batch=endless.id))
+    with pytest.raises(rxllm.LimitReached, match="bad prompt"):
+        batched(vendor, ROWS, path, on_error="stop")
+    assert [endless.id] == [intent.batch for intent in Intents(path).open()]
+
+
 def test_job_that_stops_leaves_its_other_batches_at_the_vendor(vendor, path):
     """It does not wait for them for a day. The next run reads them."""
     vendor.refusing = ("p0",)
@@ -279,8 +323,8 @@ class Crash(Exception):
 
 
 @contextlib.contextmanager
-def dying(monkeypatch, vendor, step, when):
-    """Let a step of a job crash the first time, before or after its work."""
+def dying(monkeypatch, vendor, step, when, turn=1):
+    """Let a step of a job crash at one turn, the first by default, before or after its work."""
     is_record = step in ("intent", "confirmed", "ended")
     owner, name = (Intents, "write") if is_record else (vendor.api, step)
     original, calls = getattr(owner, name), []
@@ -288,7 +332,7 @@ def dying(monkeypatch, vendor, step, when):
     def at(moment):
         if moment == when:
             calls.append(1)
-            if len(calls) == 1:
+            if len(calls) == turn:
                 raise Crash
 
     async def asked(api, *arguments):
@@ -314,7 +358,7 @@ def dying(monkeypatch, vendor, step, when):
     with monkeypatch.context() as patch, contextlib.suppress(Crash):
         patch.setattr(owner, name, write if is_record else results if step == "results" else asked)
         yield
-    assert calls
+    assert len(calls) >= turn
 
 
 @pytest.mark.parametrize("step", ["upload", "intent", "create", "confirmed", "state", "results", "ended"])
@@ -327,6 +371,61 @@ def test_crash_at_any_step_pays_nothing_twice(vendor, path, monkeypatch, step, w
     assert WHOLE == held(path)
     assert PAID == vendor.paid
     assert [] == Intents(path).open()
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_batch_of_rows_that_were_sent_before_is_not_taken_for_an_earlier_one(vendor, path, monkeypatch, dies):
+    """It has the same rows as the earlier batch, at all of which the server has failed."""
+    vendor.failing.update(p0=1, p1=1, p2=1, p3=1)
+    if dies:
+        with dying(monkeypatch, vendor, "create", "after", 2):
+            batched(vendor, ROWS[:4], path)
+    else:
+        vendor.loses = ["", "cut"]
+    batched(vendor, ROWS[:4], path)
+    assert {f"p{number}": 1 for number in range(4)} == vendor.paid
+    assert 2 == len(vendor.made)
+
+
+def test_batch_is_read_when_its_results_are_on_the_disk(vendor, path, monkeypatch):
+    """A power failure in between must not lose them."""
+    order = []
+    flush, write = OpenJournal.flush, Intents.write
+    monkeypatch.setattr(OpenJournal, "flush", lambda file: (order.append("flush"), flush(file)))
+    monkeypatch.setattr(
+        Intents, "write", lambda intents, intent: (order.append(intent.ended or "open"), write(intents, intent))
+    )
+    batched(vendor, ROWS[:4], path)
+    assert ["open", "open", "flush", True] == order
+
+
+@pytest.mark.parametrize("status", [408, 409])
+def test_creation_with_an_unclear_status_is_looked_for(vendor, path, monkeypatch, status):
+    """A gateway may have lost the response, or another request may be creating the batch."""
+    create = vendor._create
+
+    def lost(received):
+        create(received)
+        monkeypatch.setattr(vendor, "_create", create)
+        return Reply.json({"error": {"message": "try again"}}, status=status)
+
+    monkeypatch.setattr(vendor, "_create", lost)
+    batched(vendor, ROWS[:4], path)
+    assert 1 == len(vendor.made)
+
+
+def test_vendor_decides_how_long_the_job_waits(monkeypatch):
+    """It looks less and less often, and not before the time that the vendor names."""
+    waits = []
+
+    async def sleep(seconds):
+        waits.append(seconds)
+
+    monkeypatch.setattr(patience, "asyncio", types.SimpleNamespace(sleep=sleep))
+    slow = rxllm.RateLimited("slow down", status=429, retry_after=90.0)
+    for count, error in ((0, None), (1, None), (9, None), (0, slow), (9, slow)):
+        asyncio.run(patience.pause(count, error))
+    assert [30.0, 60.0, 300.0, 90.0, 300.0] == waits
 
 
 def test_record_that_a_crash_cut_is_removed(vendor, path):
@@ -417,9 +516,16 @@ def test_queue_that_stays_full_stops_the_job(vendor, path, monkeypatch):
 def test_spent_quota_stops_the_job(vendor, path, monkeypatch):
     """A retry would not help."""
     error = {"error": {"message": "You exceeded your quota", "type": "insufficient_quota"}}
-    monkeypatch.setattr(vendor, "_create", lambda _: Reply.json(error, status=429))
+    creations = []
+
+    def refuse(received):
+        creations.append(received)
+        return Reply.json(error, status=429)
+
+    monkeypatch.setattr(vendor, "_create", refuse)
     with pytest.raises(rxllm.RateLimited, match="exceeded your quota"):
-        batched(vendor, ROWS, path)
+        batched(vendor, ROWS, path, concurrency=1)
+    assert 1 == len(creations)
 
 
 def test_rows_are_divided_by_their_size(vendor, path, monkeypatch):
@@ -513,6 +619,17 @@ def test_batch_whose_results_are_gone_is_not_paid_again_unasked(vendor, path, mo
     with pytest.raises(rxllm.RxllmError, match=r"msgbatch_0 may have the answers.*To pay for .* remove '.*batches'"):
         batched(vendor, ROWS[:4], path)
     assert 1 == len(vendor.made)
+
+
+@only(FakeAnthropic)
+def test_other_batches_of_the_job_are_not_waited_for(vendor):
+    """They may take a day."""
+    vendor.looks = 99
+    vendor._made("", "", [(0, ("k", "p"))])
+    api = vendor.model().batches()
+    lost = Lost("", "", 0.0, {"key"})
+    assert ("msgbatch_0",) == asyncio.run(api.find(lost)).undecided
+    assert () == asyncio.run(api.find(attrs.evolve(lost, others={"msgbatch_0"}))).undecided
 
 
 @only(FakeAnthropic)

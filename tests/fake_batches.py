@@ -24,7 +24,7 @@ from rxllm.providers._gemini_batches import GeminiBatches
 from rxllm.providers._openai_batches import OpenAIBatches
 from rxllm.testing import End, FakeServer, Reply
 
-KEY = "a-secret-key"
+KEY = "a-secret-key"  # unless a test names another one
 FILE = re.compile(rb"\r\n\r\n(\{.*\n)\r\n--", re.DOTALL)
 
 
@@ -93,6 +93,7 @@ class FakeVendor:
         troubles: the responses to the next requests that do not create anything.
         requests: the methods and paths of all requests.
         cancelled: the ids of the batches that were cancelled.
+        key: the key that the server wants.
     """
 
     name: str
@@ -116,8 +117,9 @@ class FakeVendor:
         self.troubles = []
         self.requests = []
         self.cancelled = []
+        self.key = KEY
         self._victim = None
-        self._server = FakeServer(self._reply)
+        self._server = FakeServer(self.reply)
 
     def __enter__(self):
         self._server.__enter__()
@@ -149,7 +151,8 @@ class FakeVendor:
         self._victim = None
         return True
 
-    def _reply(self, received):
+    def reply(self, received):
+        """Return the response to a request."""
         self.requests.append((received.method, received.path))
         self._check(received)
         creates = self._creates(received)
@@ -281,7 +284,7 @@ class FakeOpenAI(FakeVendor):
         return rxllm.OpenAI("m", **{"api_key": KEY, "base_url": self.base, "max_tokens": 7, **settings})
 
     def _check(self, received):
-        assert f"Bearer {KEY}" == received.headers["authorization"]
+        assert f"Bearer {self.key}" == received.headers["authorization"]
 
     def _creates(self, received):
         return (received.method, received.path) == ("POST", "/v1/batches")
@@ -391,7 +394,7 @@ class FakeAnthropic(FakeVendor):
         return rxllm.Anthropic("m", **{"api_key": KEY, "base_url": self.base, "max_tokens": 7, **settings})
 
     def _check(self, received):
-        assert (KEY, "2023-06-01") == (received.headers["x-api-key"], received.headers["anthropic-version"])
+        assert (self.key, "2023-06-01") == (received.headers["x-api-key"], received.headers["anthropic-version"])
 
     def _creates(self, received):
         return (received.method, received.path) == ("POST", "/v1/messages/batches")
@@ -481,7 +484,7 @@ class FakeGemini(FakeVendor):
         return rxllm.Gemini("m", **{"api_key": KEY, "base_url": self.base, "max_tokens": 7, **settings})
 
     def _check(self, received):
-        assert KEY == received.headers["x-goog-api-key"]
+        assert self.key == received.headers["x-goog-api-key"]
         assert "key=" not in received.query
 
     def _creates(self, received):
