@@ -19,6 +19,8 @@ from urllib.parse import parse_qs, unquote
 from protocols import Chat, Generate, Messages
 
 import rxllm
+from rxllm.jobs import confirming, patience
+from rxllm.providers import _gemini_batches
 from rxllm.providers._anthropic_batches import AnthropicBatches
 from rxllm.providers._gemini_batches import GeminiBatches
 from rxllm.providers._openai_batches import OpenAIBatches
@@ -84,6 +86,7 @@ class FakeVendor:
         expiring: how many requests of the next batch are not answered, because its day is over.
         failing: how often the server fails at a prompt.
         refusing: prompts that are refused.
+        odd: prompts whose answer is none of the protocol.
         loses: what happens to the responses to the next creations: "500", "cut", "reset" or "page"; the batch is made.
         drops: how many creations get a 500 and make no batch.
         hidden: how often the list does not show the batches yet.
@@ -108,6 +111,7 @@ class FakeVendor:
         self.expiring = 0
         self.failing = collections.Counter()
         self.refusing = ()
+        self.odd = ()
         self.loses = []
         self.drops = 0
         self.hidden = 0
@@ -244,6 +248,10 @@ class FakeVendor:
         lines = [json.dumps(self._line(*outcome)) for outcome in batch.results() if self._keeps(outcome)]
         return Reply("".join(f"{line}\n" for line in lines).encode(), content_type="application/octet-stream")
 
+    def _body(self, protocol, prompt):
+        """Return the response of a model."""
+        return {"odd": 1} if prompt in self.odd else json.loads(protocol.whole([f"A {prompt}"]))
+
     def _keeps(self, outcome):
         return True
 
@@ -372,7 +380,7 @@ class FakeOpenAI(FakeVendor):
         result = {"id": "r", "custom_id": key, "response": None, "error": None}
         match word:
             case "answered":
-                body = json.loads(Chat().whole([f"A {prompt}"]))
+                body = self._body(Chat(), prompt)
                 return {**result, "response": {"status_code": 200, "request_id": "q", "body": body}}
             case "refused":
                 body = {"error": {"message": "bad prompt", "code": "bad"}}
@@ -383,11 +391,16 @@ class FakeOpenAI(FakeVendor):
 
 
 class FakeAnthropic(FakeVendor):
-    """Anthropic's Message Batches."""
+    """Anthropic's Message Batches.
+
+    Attributes:
+        results_at: the server that a batch names for its results. A model must not send its key there.
+    """
 
     name = "anthropic"
     api = AnthropicBatches
     variables = ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
+    results_at = "http://127.0.0.1:9"
 
     def model(self, **settings):
         """Return a model of this vendor."""
@@ -447,8 +460,7 @@ class FakeAnthropic(FakeVendor):
             "created_at": batch.created_at.isoformat().replace("+00:00", "Z"),
             "archived_at": batch.created_at.isoformat() if batch.gone else None,
             "cancel_initiated_at": batch.created_at.isoformat() if batch.cancelled else None,
-            # A model must not send its key to whatever place a response names.
-            "results_url": "http://127.0.0.1:9/elsewhere" if batch.ended else None,
+            "results_url": f"{self.results_at}/v1/messages/batches/{batch.id}/results" if batch.ended else None,
         }
 
     def _page(self, batches, query):
@@ -461,7 +473,7 @@ class FakeAnthropic(FakeVendor):
     def _line(self, key, prompt, word):
         match word:
             case "answered":
-                result = {"type": "succeeded", "message": json.loads(Messages().whole([f"A {prompt}"]))}
+                result = {"type": "succeeded", "message": self._body(Messages(), prompt)}
             case "refused" | "failed":
                 kind = {"refused": "invalid_request_error", "failed": "api_error"}[word]
                 error = {"type": "error", "error": {"type": kind, "message": "bad prompt"}, "request_id": "q"}
@@ -504,7 +516,7 @@ class FakeGemini(FakeVendor):
                     return self._error(404, "unknown")
                 self._cancel(self.made[name])
                 return Reply.json({})
-            case "GET", ["download", "v1beta", "files", name]:
+            case "GET", ["v1beta", "files", name]:
                 assert ("alt=media", ":download") == (received.query, name[-9:])
                 batch = self.made[f"batches/{name[:-9]}"]
                 return self._error(404, "no file") if batch.gone else self._results(batch)
@@ -582,6 +594,7 @@ class FakeGemini(FakeVendor):
                 output = {
                     "inlinedResponses": {"inlinedResponses": [self._carried(batch, each) for each in batch.results()]}
                 }
+            shown["metadata"]["output"] = output  # Google sends it twice
             shown |= {"done": True, "response": output}
         elif status == "FAILED":
             shown |= {"done": True, "error": {"code": batch.refusal[0], "message": batch.refusal[1]}}
@@ -602,7 +615,7 @@ class FakeGemini(FakeVendor):
     def _line(self, key, prompt, word):
         match word:
             case "answered":
-                return {"key": key, "response": json.loads(Generate().whole([f"A {prompt}"]))}
+                return {"key": key, "response": self._body(Generate(), prompt)}
             case "refused":
                 return {"key": key, "error": {"code": 3, "message": "bad prompt", "status": "INVALID_ARGUMENT"}}
             case "failed":
@@ -617,3 +630,24 @@ class FakeGeminiFiles(FakeGemini):
 
 
 VENDORS = (FakeOpenAI, FakeAnthropic, FakeGemini, FakeGeminiFiles)
+
+COUNT = 10
+ROWS = [{"custom_id": f"row {number}", "prompt": f"p{number}"} for number in range(COUNT)]
+PAID = {f"p{number}": 1 for number in range(COUNT)}
+WHOLE = {f"row {number}": f"A p{number}" for number in range(COUNT)}
+SIZE = 4  # rows in a batch
+
+
+def hasten(patch, vendor):
+    """Let jobs look again at once, let a batch hold few rows, and let Gemini's batches carry their requests or not.
+
+    Args:
+        patch: a function like setattr.
+        vendor: the class of the fake vendor.
+    """
+    patch(patience, "POLL", (0.0,))
+    patch(confirming, "FIND", 0.0)
+    patch(confirming, "GRACE", 0.0)
+    patch(vendor.api, "max_requests", SIZE)
+    if getattr(vendor, "has_files", False):
+        patch(_gemini_batches, "_WITHOUT_FILE", (0, 0))

@@ -199,10 +199,10 @@ class Batching:
         self._running += 1
         try:
             state, results = await self._results(scheduler, intent)
-        finally:
-            self._running -= 1
-            self._freed.set()
-            self._freed = asyncio.Event()
+        except Refused:
+            self._leave(has_room=False)
+            raise
+        self._leave(has_room=True)
         left = [row for row in part.rows if _is_open(results.get(row.key))]
         pairs = self._pairs(intent.rows, results)
         if left and state.cancelled:
@@ -243,6 +243,13 @@ class Batching:
 
     def _end(self, intent: Intent) -> None:
         self._intents.write(Intent(intent.tag, intent.at, ended=True))
+
+    def _leave(self, *, has_room: bool) -> None:
+        """Note that a batch is not at the vendor any more. Without room, others wait on, unless none is left."""
+        self._running -= 1
+        if has_room or not self._running:
+            self._freed.set()
+            self._freed = asyncio.Event()
 
     async def _room(self, part: Part, count: int, error: RxllmError) -> None:
         """Wait until the vendor's queue may have room for so many rows of a part.

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from ._documents import count, list_of, object_of, text_of
 from .batches import BatchAPI, BatchState, Draft, Lost, Match, Outcome
@@ -53,7 +53,7 @@ class AnthropicBatches(BatchAPI):
         """Look for a batch with one of the keys, among those of the same size that are not much older."""
         undecided: list[str] = []
         gone = ""
-        async for batch in self._listed():  # the newest first
+        async for batch in self._listed():
             if _seconds(batch.get("created_at")) < lost.at - _SKEW:
                 break
             identity = self._id(batch)
@@ -101,19 +101,20 @@ class AnthropicBatches(BatchAPI):
                 return self._failure(200, result.get("error"))
 
     async def _listed(self) -> AsyncIterator[dict[str, Any]]:
-        after: dict[str, str] = {}
-        while True:
-            page = await self._send("GET", f"{self._url()}?{urlencode({'limit': '1000', **after})}")
-            batches = [object_of(item) for item in list_of(page.get("data"))]
-            for batch in batches:
+        """Yield all batches, the newest first."""
+        async for page in self._pages(self._url(), {"limit": "1000"}, _after):
+            for batch in map(object_of, list_of(page.get("data"))):
                 yield batch
-            if page.get("has_more") is not True or not batches:
-                return
-            after = {"after_id": self._id(batches[-1])}
 
     def _url(self, *path: str) -> str:
         base = f"{self._base}/v1/messages/batches"
         return "/".join((base, *(quote(part, safe="") for part in path)))
+
+
+def _after(page: dict[str, Any]) -> dict[str, str]:
+    """Return the parameters of the page after this one."""
+    batches = list_of(page.get("data"))
+    return {"after_id": text_of(object_of(batches[-1]).get("id"))} if page.get("has_more") is True and batches else {}
 
 
 def _seconds(time: object) -> float:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import secrets as random
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import msgspec
 
@@ -71,8 +71,9 @@ class GeminiBatches(BatchAPI):
         head = b"--%b\r\nContent-Type: application/json; charset=utf-8\r\n\r\n%b\r\n" % (boundary.encode(), about)
         middle, end = f"--{boundary}\r\nContent-Type: application/jsonl\r\n\r\n", f"\n\r\n--{boundary}--\r\n"
         body = b"".join([head, middle.encode(), b"\n".join(draft.lines), end.encode()])
+        root, _, version = self._base.rpartition("/")
+        url, media_type = f"{root}/upload/{version}/files", f"multipart/related; boundary={boundary}"
         headers = {"x-goog-upload-protocol": "multipart"}
-        url, media_type = self._url("files", service="upload"), f"multipart/related; boundary={boundary}"
         return self._id(object_of((await self._send("POST", url, body, media_type, headers)).get("file")), "name")
 
     async def create(self, draft: Draft, file: str) -> str:
@@ -85,16 +86,11 @@ class GeminiBatches(BatchAPI):
 
     async def find(self, lost: Lost) -> Match:
         """Look for a batch whose display name is the tag."""
-        following: dict[str, str] = {}
-        while True:
-            page = await self._send("GET", f"{self._url('batches')}?{urlencode({'pageSize': '100', **following})}")
-            for item in map(object_of, list_of(page.get("operations"))):
-                if object_of(item.get("metadata")).get("displayName") == lost.tag:
-                    return Match(self._id(item, "name"))
-            token = text_of(page.get("nextPageToken"))
-            if not token:
-                return Match()
-            following = {"pageToken": token}
+        async for page in self._pages(self._url("batches"), {"pageSize": "100"}, _after):
+            for batch in map(object_of, list_of(page.get("operations"))):
+                if object_of(batch.get("metadata")).get("displayName") == lost.tag:
+                    return Match(self._id(batch, "name"))
+        return Match()
 
     async def state(self, batch: str) -> BatchState:
         """Return the state of a batch."""
@@ -120,8 +116,7 @@ class GeminiBatches(BatchAPI):
     async def results(self, batch: str, state: BatchState) -> AsyncIterator[tuple[str, Outcome]]:
         """Yield the keys and the outcomes in the file of results, or in the batch itself."""
         for file in state.places:
-            url = f"{self._url(*file.split('/'), service='download')}:download?alt=media"
-            async for fields in self._lines(url):
+            async for fields in self._lines(f"{self._url(*file.split('/'))}:download?alt=media"):
                 yield self._id(fields, "key"), self._outcome(fields)
         if not state.places:
             carried = _output(await self._operation(batch)).get("inlinedResponses")
@@ -141,10 +136,14 @@ class GeminiBatches(BatchAPI):
     async def _operation(self, batch: str) -> dict[str, Any]:
         return await self._send("GET", self._url(*batch.split("/")))
 
-    def _url(self, *path: str, service: str = "") -> str:
-        """Return the URL of a resource. Uploads and downloads have a word before the version: ``/upload/v1beta``."""
-        root, _, version = self._base.rpartition("/")
-        return "/".join((root, *([service] if service else []), version, *(quote(part, safe="") for part in path)))
+    def _url(self, *path: str) -> str:
+        return "/".join((self._base, *(quote(part, safe="") for part in path)))
+
+
+def _after(page: dict[str, Any]) -> dict[str, str]:
+    """Return the parameters of the page after this one."""
+    token = text_of(page.get("nextPageToken"))
+    return {"pageToken": token} if token else {}
 
 
 def _carried(line: bytes) -> dict[str, Any]:

@@ -13,12 +13,12 @@ from __future__ import annotations
 import secrets as random
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import attrs
 import msgspec
 
-from ..errors import ProtocolError, ProviderError
+from ..errors import ProviderError
 from ._documents import count, list_of, object_of, text_of
 from .batches import BatchAPI, BatchState, Draft, Lost, Match, Outcome
 
@@ -73,11 +73,11 @@ class OpenAIBatches(BatchAPI):
 
     async def find(self, lost: Lost) -> Match:
         """Look for a batch with the tag, or with the file."""
-        async for batch in self._listed():
-            if object_of(batch.get("metadata")).get(_TAG) == lost.tag or (
-                lost.file and batch.get("input_file_id") == lost.file
-            ):
-                return Match(self._id(batch))
+        async for page in self._pages(self._url("batches"), {"limit": "100"}, _after):
+            for batch in map(object_of, list_of(page.get("data"))):
+                has_file = bool(lost.file) and batch.get("input_file_id") == lost.file
+                if has_file or object_of(batch.get("metadata")).get(_TAG) == lost.tag:
+                    return Match(self._id(batch))
         return Match()
 
     async def state(self, batch: str) -> BatchState:
@@ -106,20 +106,6 @@ class OpenAIBatches(BatchAPI):
             async for fields in self._lines(self._url("files", file, "content")):
                 yield self._id(fields, "custom_id"), self._outcome(fields)
 
-    async def _listed(self) -> AsyncIterator[dict[str, Any]]:
-        after: dict[str, str] = {}
-        while True:
-            page = await self._send("GET", f"{self._url('batches')}?{urlencode({'limit': '100', **after})}")
-            batches = [object_of(item) for item in list_of(page.get("data"))]
-            for batch in batches:
-                yield batch
-            if page.get("has_more") is not True or not batches:
-                return
-            last = {"after": self._id(batches[-1])}
-            if last == after:
-                raise ProtocolError("The server's list of batches repeats a page.")
-            after = last
-
     def _outcome(self, fields: dict[str, Any]) -> Outcome:
         error, response = object_of(fields.get("error")), object_of(fields.get("response"))
         code, status = text_of(error.get("code")), response.get("status_code")
@@ -132,6 +118,12 @@ class OpenAIBatches(BatchAPI):
 
     def _url(self, *path: str) -> str:
         return "/".join((self._base, *(quote(part, safe="") for part in path)))
+
+
+def _after(page: dict[str, Any]) -> dict[str, str]:
+    """Return the parameters of the page after this one."""
+    batches = list_of(page.get("data"))
+    return {"after": text_of(object_of(batches[-1]).get("id"))} if page.get("has_more") is True and batches else {}
 
 
 def _reason(errors: object) -> tuple[str, str]:

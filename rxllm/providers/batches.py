@@ -7,9 +7,10 @@ creation the vendor has not confirmed. The job decides what is sent, when, and h
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from contextlib import aclosing
 from typing import Any, ClassVar, Literal, cast
+from urllib.parse import urlencode
 
 import msgspec
 from attrs import frozen
@@ -28,6 +29,7 @@ from ._mending import mended
 
 __all__ = ["BatchAPI", "BatchState", "Draft", "Lost", "Match", "Outcome"]
 
+PAGES = 10_000  # of a list of batches, at most
 Outcome = Message | Exception | None
 """What became of one request; None if the vendor did not answer it, and took nothing for it."""
 
@@ -218,6 +220,28 @@ class BatchAPI(ABC):
             return found
         body = encoded(fields)
         raise ProtocolError(f"The server's answer has no {name}: {excerpt(body)}", frame=body)
+
+    async def _pages(
+        self, url: str, first: Mapping[str, str], following: Callable[[dict[str, Any]], Mapping[str, str]]
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Yield the pages of a list.
+
+        Args:
+            url: the URL of the list.
+            first: the parameters of the first page.
+            following: returns the further parameters of the page after this one; none after the last page.
+
+        Raises:
+            RxllmError: a request failed, or the list does not end.
+        """
+        more: Mapping[str, str] = {}
+        for _ in range(PAGES):
+            page = await self._send("GET", f"{url}?{urlencode({**first, **more})}")
+            yield page
+            more = following(page)
+            if not more:
+                return
+        raise ProtocolError(f"The server's list of batches has more than {PAGES:,} pages.")
 
     async def _lines(self, url: str) -> AsyncGenerator[dict[str, Any]]:
         """Yield the objects in a file of JSON lines, as they arrive.

@@ -7,15 +7,14 @@ import types
 
 import attrs
 import pytest
-from batch_jobs import PAID, ROWS, WHOLE, hasten
-from fake_batches import VENDORS, FakeAnthropic, FakeGemini, FakeGeminiFiles, FakeOpenAI
+from fake_batches import PAID, ROWS, VENDORS, WHOLE, FakeAnthropic, FakeGemini, FakeGeminiFiles, FakeOpenAI, hasten
 from job_models import held, run
 
 import rxllm
 from rxllm.jobs import batching, patience
 from rxllm.jobs.intents import Intent, Intents, Noted
 from rxllm.jobs.journal import OpenJournal
-from rxllm.providers.batches import Lost
+from rxllm.providers.batches import Lost, Match
 from rxllm.testing import End, FakeServer, Reply
 
 
@@ -377,6 +376,7 @@ def test_crash_at_any_step_pays_nothing_twice(vendor, path, monkeypatch, step, w
 def test_batch_of_rows_that_were_sent_before_is_not_taken_for_an_earlier_one(vendor, path, monkeypatch, dies):
     """It has the same rows as the earlier batch, at all of which the server has failed."""
     vendor.failing.update(p0=1, p1=1, p2=1, p3=1)
+    vendor.looks = 3
     if dies:
         with dying(monkeypatch, vendor, "create", "after", 2):
             batched(vendor, ROWS[:4], path)
@@ -487,10 +487,12 @@ def test_cancelled_batch_stops_the_job(vendor, path, monkeypatch):
 def test_full_queue_is_waited_for(vendor, path, later):
     """A batch that does not fit beside the others of the job is sent when one of them has ended."""
     vendor.fails_later = later
-    vendor.room, vendor.looks = 4, 3
+    vendor.room, vendor.looks = 4, 20
     batched(vendor, ROWS, path, concurrency=3)
     assert WHOLE == held(path)
     assert PAID == {prompt: count for prompt, count in vendor.paid.items() if count}
+    creations = [path for method, path in vendor.requests if method == "POST" and "atch" in path]
+    assert len(creations) <= 6  # two are refused, and one of them again
 
 
 @pytest.mark.parametrize("later", [False, True])
@@ -501,6 +503,24 @@ def test_batch_that_is_too_large_for_the_queue_is_divided(vendor, path, later):
     batched(vendor, ROWS, path, concurrency=1)
     assert WHOLE == held(path)
     assert PAID == {prompt: count for prompt, count in vendor.paid.items() if count}
+
+
+@only(FakeOpenAI, FakeGemini)
+@pytest.mark.parametrize("full", [False, True])
+def test_batch_that_was_refused_after_the_crash(vendor, path, monkeypatch, full):
+    """If only the queue was full, the next run sends its rows again; else it says why, and the one after it does."""
+    with dying(monkeypatch, vendor, "state", "before"):
+        batched(vendor, ROWS[:4], path)
+    (made,) = vendor.made.values()
+    code = {"openai": "token_limit_exceeded", "gemini": 8}[vendor.name] if full else 3
+    made.refusal = (code, "no")
+    vendor._unpay(made, "answered", "refused")
+    made.looks = 0
+    if not full:
+        with pytest.raises(rxllm.RxllmError, match="refused the batch"):
+            batched(vendor, ROWS, path)
+    assert 10 == len(batched(vendor, ROWS, path))
+    assert PAID == vendor.paid
 
 
 def test_queue_that_stays_full_stops_the_job(vendor, path, monkeypatch):
@@ -647,6 +667,88 @@ def test_old_batches_are_not_looked_at(vendor, path, monkeypatch):
     batched(vendor, ROWS[:4], path)
     assert 2 == vendor.requests.count(("GET", "/v1/messages/batches"))
     assert ("GET", "/v1/messages/batches/msgbatch_0/results") not in vendor.requests
+
+
+@pytest.mark.parametrize("vendor", VENDORS, ids=lambda vendor: vendor.__name__)
+def test_list_without_an_end_is_a_violation_of_the_protocol(vendor, monkeypatch):
+    """A search must end."""
+    monkeypatch.setattr("rxllm.providers.batches.PAGES", 3)
+    page = {"data": [{"id": "a", "created_at": "2999-01-01T00:00:00Z"}], "has_more": True, "nextPageToken": "x"}
+    with FakeServer(Reply.json(page)) as server:
+        fake = object.__new__(vendor)
+        fake.url = server.url
+        with pytest.raises(rxllm.ProtocolError, match="more than 3 pages"):
+            asyncio.run(fake.model().batches().find(Lost("", "", 0.0, {"key"})))
+        assert 3 == len(server.requests)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        (b"[1]\n", r"is no JSON object: \[1\]"),
+        (b'{"custom_id": 7, "key": 7}\n', "answer has no (custom_id|key): {"),
+    ],
+)
+@only(FakeOpenAI, FakeAnthropic, FakeGeminiFiles)
+def test_results_that_are_none_stop_the_job(vendor, path, monkeypatch, line, sentence):
+    """They are not asked for again, and nothing is paid again."""
+    with monkeypatch.context() as patch:
+        patch.setattr(vendor, "_results", lambda _: Reply(line, content_type="text/plain"))
+        with pytest.raises(rxllm.ProtocolError, match=sentence):
+            batched(vendor, ROWS[:4], path)
+    assert 4 == len(batched(vendor, ROWS[:4], path))
+    assert 1 == len(vendor.made)
+
+
+@only(FakeOpenAI, FakeAnthropic, FakeGeminiFiles)
+def test_results_with_what_json_lacks_are_read(vendor, path, monkeypatch):
+    """Some servers write NaN."""
+    original = vendor._results
+
+    def with_nan(batch):
+        return Reply(original(batch).body[0].replace(b"}\n", b', "score": NaN}\n'), content_type="text/plain")
+
+    monkeypatch.setattr(vendor, "_results", with_nan)
+    batched(vendor, ROWS, path)
+    assert WHOLE == held(path)
+
+
+@only(FakeOpenAI)
+@pytest.mark.parametrize("error", [{"code": "odd", "message": "An odd failure"}, None])
+def test_row_without_a_response_fails(vendor, path, monkeypatch, error):
+    """With the error of its line, if it has one."""
+    line = vendor._line
+    monkeypatch.setattr(vendor, "_line", lambda *outcome: {**line(*outcome), "response": None, "error": error})
+    (result,) = batched(vendor, ROWS[:1], path)
+    assert ("An odd failure" if error else "The batch has no answer for this request.") == result.failure.message
+
+
+def test_answer_that_is_none_is_the_failure_of_its_row(vendor, path):
+    """It is paid, so that it is not asked for again."""
+    vendor.odd = ("p1",)
+    batched(vendor, ROWS[:4], path)
+    (failed,) = [result for result in rxllm.Journal(path).results() if result.failure]
+    assert ("row 1", "ProtocolError") == (failed.id, failed.failure.kind)
+    assert 1 == len(vendor.made)
+
+
+@only(FakeAnthropic)
+def test_batch_without_results_is_not_the_lost_one(vendor, path, monkeypatch):
+    """It has the same size, and its file is empty."""
+    vendor.looks = 0
+    vendor._made("", "", [(0, ("key", "p"))])
+    monkeypatch.setattr(vendor, "_keeps", lambda outcome: False)
+    assert Match() == asyncio.run(vendor.model().batches().find(Lost("", "", 0.0, {"key"})))
+
+
+@only(FakeAnthropic)
+def test_time_that_is_none_does_not_hide_a_batch(vendor):
+    """It may be the lost one."""
+    vendor._made("", "", [(0, ("key", "p"))])
+    vendor.made["msgbatch_0"].looks = 0
+    shown = vendor._shown
+    vendor._shown = lambda batch: {**shown(batch), "created_at": "yesterday"}
+    assert "msgbatch_0" == asyncio.run(vendor.model().batches().find(Lost("", "", 0.0, {"key"}))).batch
 
 
 def test_link_to_a_journal_has_the_same_batches(tmp_path, path):

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from batch_jobs import hasten
 from commands import run_here
-from fake_batches import VENDORS, FakeAnthropic
+from fake_batches import VENDORS, FakeAnthropic, hasten
 from job_models import PayingServer, held
 from ports import free_port
 from pyarrow import parquet

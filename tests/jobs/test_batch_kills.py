@@ -1,8 +1,8 @@
 """A job by a batch API whose process is killed: another process goes on, and the server counts what was paid."""
 
 import pytest
-from batch_jobs import COUNT, PAID, WHOLE, work
-from fake_batches import VENDORS
+from batch_jobs import work
+from fake_batches import COUNT, PAID, VENDORS, WHOLE
 from job_models import held
 from relay_processes import CONTEXT, Process
 
