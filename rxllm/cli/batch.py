@@ -119,13 +119,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--id", metavar="COLUMN", default="custom_id", help="the column with the name of each row")
     parser.add_argument(
-        "--concurrency", metavar="N", type=int, help="requests at once, 64 by default; with a batch API files, 4"
+        "--concurrency", metavar="N", type=int, help="requests at once, 64 by default; with a batch API batches, 4"
     )
     parser.add_argument(
         "--via",
         choices=["stream", "batch-api"],
         default="stream",
-        help="stream: a request for each row (the default); batch-api: files that the vendor answers within a day",
+        help="stream: a request for each row (the default); batch-api: batches that the vendor answers within a day",
     )
     parser.add_argument(
         "--workers", metavar="N", type=int, default=0, help="processes that send the requests; 0, the default, is none"
