@@ -10,7 +10,6 @@ response may have succeeded, so the batch is looked for before it is created aga
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -22,7 +21,7 @@ from attrs import frozen
 from reactivex import Observable
 
 from ..combinators.asked import asked
-from ..errors import ProviderError, RxllmError
+from ..errors import RxllmError
 from ..llm import LLM
 from ..misuse import MisuseError
 from ..operators.backoff import is_retryable
@@ -35,7 +34,8 @@ from .collecting import Refused, ended, outcomes
 from .confirming import created, found
 from .intents import Intent, Intents, Noted
 from .parts import Part, Parts, request_line
-from .patience import patiently, pause
+from .patience import patiently
+from .room import Room
 from .rows import Row
 
 __all__ = ["NO_NUMBER", "Answered", "Batching", "api_of"]
@@ -44,7 +44,6 @@ NO_NUMBER = -1
 """Stands for the number of a row in an answer that belongs to no row."""
 
 ATTEMPTS = 5  # batches for a row, at most
-REFUSALS = 20  # refusals of rows because the vendor's queue is full, at most
 BYTES = 100_000_000  # of a batch, at most: it is in memory while it is sent
 
 
@@ -101,15 +100,14 @@ class Batching:
         self._begin = begin
         self._failure = failure
         self._batches: set[str] = set()  # the ids of all batches of the job
-        self._running = 0  # batches at the vendor
-        self._freed = asyncio.Event()  # set when one of them ends, and replaced
-        self._most: int | None = None  # the rows for which the vendor's queue has room, if it was full
+        self._room = Room()
 
     def answer(self, part: Part, /) -> Observable[Answered]:
         """Emit the answers to the rows of a part. Rows that the vendor did not answer form the next part."""
 
         async def run(scheduler: Scheduler) -> AsyncIterator[Answered]:
-            lines = await in_thread(scheduler, lambda: self._lines(part.rows[: self._most]))
+            is_alone = not self._room.running
+            lines = await in_thread(scheduler, lambda: self._lines(part.rows[: self._room.most]))
             now, later = part.rows[: len(lines)], part.rows[len(lines) :]
             if later:
                 self._parts.again(attrs.evolve(part, rows=later))
@@ -118,8 +116,9 @@ class Batching:
             except Refused as refused:
                 if not refused.is_full:
                     raise refused.error from None
-                await self._room(part, len(now), refused.error)
-                self._parts.again(attrs.evolve(part, rows=now, refusals=part.refusals + 1))
+                again = attrs.evolve(part, rows=now, refusals=part.refusals + is_alone)
+                await self._room.wait(again, refused.error, is_alone=is_alone)
+                self._parts.again(again)
                 answered = Answered([], _nothing)
             self._parts.done()
             yield answered
@@ -189,20 +188,16 @@ class Batching:
         file = await patiently(lambda: self._api.upload(draft))
         intent = Intent(draft.tag, time.time(), [*map(Noted.of, part.rows)], api=self._api.name, file=file)
         await self._write(scheduler, intent)
+        self._room.enter()
         try:
-            batch = await created(self._api, draft, intent, self._batches, self._advice)
-        except Refused:
-            await in_thread(scheduler, lambda: self._end(intent))
-            raise
-        lines.clear()  # they take memory, and the batch may take a day
-        await self._confirm(scheduler, intent, batch)
-        self._running += 1
-        try:
+            batch = await self._created(scheduler, draft, intent)
+            lines.clear()  # they take memory, and the batch may take a day
+            await self._confirm(scheduler, intent, batch)
             state, results = await self._results(scheduler, intent)
         except Refused:
-            self._leave(has_room=False)
+            self._room.leave(has_room=False)
             raise
-        self._leave(has_room=True)
+        self._room.leave(has_room=True)
         left = [row for row in part.rows if _is_open(results.get(row.key))]
         pairs = self._pairs(intent.rows, results)
         if left and state.cancelled:
@@ -212,6 +207,18 @@ class Batching:
         else:
             pairs += [(self._begin(Noted.of(row)), results.get(row.key) or _unanswered()) for row in left]
         return Answered(pairs, partial(self._end, intent))
+
+    async def _created(self, scheduler: Scheduler, draft: Draft, intent: Intent) -> str:
+        """Create a batch, and return its id.
+
+        Raises:
+            Refused: the vendor refused it.
+        """
+        try:
+            return await created(self._api, draft, intent, self._batches, self._advice)
+        except Refused:  # it does not exist, so that nobody must look for it
+            await in_thread(scheduler, lambda: self._end(intent))
+            raise
 
     async def _results(self, scheduler: Scheduler, intent: Intent) -> tuple[BatchState, dict[str, Outcome]]:
         """Wait for the end of a batch, and return its outcomes by the keys of the rows.
@@ -243,30 +250,6 @@ class Batching:
 
     def _end(self, intent: Intent) -> None:
         self._intents.write(Intent(intent.tag, intent.at, ended=True))
-
-    def _leave(self, *, has_room: bool) -> None:
-        """Note that a batch is not at the vendor any more. Without room, others wait on, unless none is left."""
-        self._running -= 1
-        if has_room or not self._running:
-            self._freed.set()
-            self._freed = asyncio.Event()
-
-    async def _room(self, part: Part, count: int, error: RxllmError) -> None:
-        """Wait until the vendor's queue may have room for so many rows of a part.
-
-        Raises:
-            RxllmError: it was full too often.
-        """
-        is_timed = isinstance(error, ProviderError) and error.retry_after is not None
-        if self._running and not is_timed:
-            await self._freed.wait()
-            return
-        if not self._running:
-            if part.refusals >= REFUSALS:
-                raise error
-            if not is_timed:  # nothing else of this job waits, so the part may be too large for the queue
-                self._most = max(1, count // 2)
-        await pause(part.refusals, error)
 
     @property
     def _advice(self) -> str:

@@ -30,7 +30,7 @@ class Part:
         model: the model of all their requests; empty if they may have several.
         rows: the rows.
         attempt: how often these rows have been sent, with this time.
-        refusals: how often the vendor refused them in this attempt, because its queue was full.
+        refusals: how often the vendor refused them in this attempt, because its queue had no room for them alone.
     """
 
     model: str

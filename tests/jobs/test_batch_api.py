@@ -11,7 +11,7 @@ from fake_batches import PAID, ROWS, VENDORS, WHOLE, FakeAnthropic, FakeGemini, 
 from job_models import held, run
 
 import rxllm
-from rxllm.jobs import batching, patience
+from rxllm.jobs import patience
 from rxllm.jobs.intents import Intent, Intents, Noted
 from rxllm.jobs.journal import OpenJournal
 from rxllm.providers.batches import Lost, Match
@@ -525,7 +525,7 @@ def test_batch_that_was_refused_after_the_crash(vendor, path, monkeypatch, full)
 
 def test_queue_that_stays_full_stops_the_job(vendor, path, monkeypatch):
     """With the vendor's sentence; nothing is left open."""
-    monkeypatch.setattr(batching, "REFUSALS", 2)
+    monkeypatch.setattr("rxllm.jobs.room.REFUSALS", 2)
     vendor.room = 0
     with pytest.raises(rxllm.RxllmError, match=r"queue is full|Enqueued token limit"):
         batched(vendor, ROWS, path, concurrency=1)
