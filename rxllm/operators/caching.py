@@ -203,16 +203,16 @@ class _Keeping(abc.ObserverBase[Chunk], abc.DisposableBase):
 
     def on_error(self, error: Exception) -> None:
         if not self.current.is_disposed:
-            self.dispose()
-            self.observer.on_error(error)
+            self.forget()
+            self.current.dispose()
+            self.leave(lambda _: self.observer.on_error(error))
 
     def on_completed(self) -> None:
         if not self.current.is_disposed:
             self.current.dispose()  # the source only: storing the whole answer continues
             chunks = tuple(self.chunks)
             if not is_whole(_reason(chunks)):
-                self.leave()
-                self.end(None)
+                self.leave(self.end)
                 return
             self.asks = False  # `put` says so to the others
             self.done(lambda: self.store.put(self.key, chunks), self.end)
@@ -221,17 +221,19 @@ class _Keeping(abc.ObserverBase[Chunk], abc.DisposableBase):
         self.forget()
         self.observer.on_completed()
 
-    def leave(self) -> None:
-        """Let another caller ask."""
+    def leave(self, then: Callable[[Any], None]) -> None:
+        """Let another caller ask, and call `then`. This process may end right after it."""
         store, key = self.store, self.key
         if self.asks and isinstance(store, JoiningStore):
             self.asks = False
-            self.done(lambda: store.leave(key), ignore)
+            self.done(lambda: store.leave(key), then)
+        else:
+            then(None)
 
     def dispose(self) -> None:
         self.forget()
         self.current.dispose()
-        self.leave()
+        self.leave(ignore)
 
 
 def _reason(chunks: Sequence[Chunk]) -> FinishReason | None:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import signal
-import time
 
 import pytest
 from redis.asyncio import Redis
@@ -15,6 +14,7 @@ import rxllm
 from rxllm.combinators import redis_claims
 from rxllm.testing import FakeServer, MarbleLLM, Reply, Signal
 
+NEVER = 600.0  # seconds: a lease that does not end while a test runs
 ANSWER = {"choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "x"}}]}
 
 
@@ -34,10 +34,11 @@ def _patience(monkeypatch):
 
 
 @contextlib.contextmanager
-def processes(redis, server, prompt, count):
+def processes(redis, server, prompt, count, lease=LEASE):
     """Run processes that ask for the same answer."""
+    arguments = redis.url, server.url, prompt, lease
     with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(Process(ask_stored, redis.url, server.url, prompt)) for _ in range(count)]
+        yield [stack.enter_context(Process(ask_stored, *arguments)) for _ in range(count)]
 
 
 async def go(*several):
@@ -46,6 +47,12 @@ async def go(*several):
         assert "ready" == await process.report()
     for process in several:
         process.connection.send("go")
+
+
+def callers(redis, server, name):
+    """Return two cached models that share answers only through Redis."""
+    llm = rxllm.OpenAI("m", api="chat", api_key="k", base_url=server.url, max_retries=0)
+    return [rxllm.cached(llm, rxllm.RedisStore(redis.url), name=name) for _ in range(2)]
 
 
 def held(signal, content=ANSWER):
@@ -98,45 +105,46 @@ async def test_claim_of_a_killed_process_expires_and_another_one_asks(redis):
 
 
 async def test_failed_request_lets_another_process_ask(redis):
-    """At once, and the process whose request failed gets its error."""
+    """Long before the lease ends, and the process whose request failed gets its error."""
     failure = Signal()
     broken = Reply([failure, b"{}"], status=500, content_type="application/json", chunked=False)
-    with FakeServer(broken, Reply.json(ANSWER)) as server, processes(redis, server, "failed", 3) as (first, *others):
+    with (
+        FakeServer(broken, Reply.json(ANSWER)) as server,
+        processes(redis, server, "failed", 3, NEVER) as (first, *others),
+    ):
         await go(first)
         await server.exchange(0).arrived.soon()
         await go(*others)
         with pytest.raises(TimeoutError):
-            await server.exchange(1).arrived.soon(LEASE / 2)
+            await server.exchange(1).arrived.soon(0.5)
         failure.set()
         assert "ProviderError" == await first.report()
         assert ["x"] * 2 == [await process.report() for process in others]
         assert 2 == len(server.exchanges)
 
 
-async def test_answer_that_is_not_whole_lets_another_caller_ask(redis):
-    """A filtered answer is not stored, so the next caller asks for itself, at once."""
+async def test_answer_that_is_not_whole_lets_another_caller_ask(redis, monkeypatch):
+    """A filtered answer is not stored, so the next caller asks for itself, long before the lease ends."""
+    monkeypatch.setattr(redis_claims, "LEASE", NEVER)
     filtered = {"choices": [{**ANSWER["choices"][0], "finish_reason": "content_filter"}]}
     released = Signal()
     with FakeServer(held(released, filtered), Reply.json(ANSWER)) as server:
-        llm = rxllm.OpenAI("m", api="chat", api_key="k", base_url=server.url, max_retries=0)
-        one, two = (rxllm.cached(llm, rxllm.RedisStore(redis.url), name="filtered") for _ in range(2))
+        one, two = callers(redis, server, "filtered")
         first = asyncio.create_task(one.ainvoke("x"))
         await server.exchange(0).arrived.soon()
         second = asyncio.create_task(two.ainvoke("x"))
         await asyncio.sleep(0.1)
-        began = time.monotonic()
         released.set()
         assert ["content_filter", "stop"] == [(await task).finish_reason for task in (first, second)]
         assert 2 == len(server.exchanges)
-        assert time.monotonic() - began < LEASE
 
 
 @pytest.mark.parametrize("how", ["disposed", "ended"])
-async def test_caller_that_leaves_lets_another_one_ask(redis, how):
-    """At once: after a disposed stream, and after a loop that ended with an open stream."""
+async def test_caller_that_leaves_lets_another_one_ask(redis, monkeypatch, how):
+    """Long before the lease ends: after a disposed stream, and after a loop that ended with an open stream."""
+    monkeypatch.setattr(redis_claims, "LEASE", NEVER)
     with FakeServer(held(Signal()), Reply.json(ANSWER)) as server:
-        llm = rxllm.OpenAI("m", api="chat", api_key="k", base_url=server.url, max_retries=0)
-        one, two = (rxllm.cached(llm, rxllm.RedisStore(redis.url), name=how) for _ in range(2))
+        one, two = callers(redis, server, how)
 
         async def leave():
             task = asyncio.create_task(one.ainvoke("x"))
@@ -146,16 +154,34 @@ async def test_caller_that_leaves_lets_another_one_ask(redis, how):
                 await asyncio.gather(task, return_exceptions=True)
 
         await (leave() if how == "disposed" else asyncio.to_thread(asyncio.run, leave()))
-        async with asyncio.timeout(LEASE / 2):
-            assert "x" == (await two.ainvoke("x")).text
+        assert "x" == (await two.ainvoke("x")).text
+
+
+async def test_caller_asks_for_itself_when_redis_stops_while_it_waits(tmp_path, monkeypatch, caplog):
+    """A store that does not answer costs money, but no answer."""
+    monkeypatch.setattr("rxllm.operators.caching.PATIENCE", 1.0)
+    released = Signal()
+    with RedisServer(tmp_path, fsync=None) as fragile, FakeServer(held(released), Reply.json(ANSWER)) as server:
+        one, two = callers(fragile, server, "stops")
+        first = asyncio.create_task(one.ainvoke("x"))
+        await server.exchange(0).arrived.soon()
+        second = asyncio.create_task(two.ainvoke("x"))
+        await asyncio.sleep(0.1)
+        fragile.process.send_signal(signal.SIGSTOP)
+        try:
+            assert "x" == (await second).text
+            assert "The store took longer than 1 s." in caplog.text
+        finally:
+            fragile.process.send_signal(signal.SIGCONT)
+        released.set()
+        assert "x" == (await first).text
 
 
 async def test_handlers_hear_that_an_answer_is_reused(redis):
     """From a running request of another process: running; from the store: not."""
     released = Signal()
     with FakeServer(held(released)) as server:
-        llm = rxllm.OpenAI("m", api="chat", api_key="k", base_url=server.url, max_retries=0)
-        one, two = (rxllm.cached(llm, rxllm.RedisStore(redis.url), name="reused") for _ in range(2))
+        one, two = callers(redis, server, "reused")
         first = asyncio.create_task(one.ainvoke("x"))
         await server.exchange(0).arrived.soon()
         heard = []
@@ -176,8 +202,7 @@ async def test_flushed_redis_loses_answers_and_nothing_else(redis):
     """A claim that Redis has lost is set again, and the request of another process is joined as before."""
     released = Signal()
     with FakeServer(held(released)) as server:
-        llm = rxllm.OpenAI("m", api="chat", api_key="k", base_url=server.url, max_retries=0)
-        one, two = (rxllm.cached(llm, rxllm.RedisStore(redis.url), name="flushed") for _ in range(2))
+        one, two = callers(redis, server, "flushed")
         first = asyncio.create_task(one.ainvoke("x"))
         await server.exchange(0).arrived.soon()
         async with Redis.from_url(redis.url) as client:
