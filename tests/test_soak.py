@@ -25,6 +25,7 @@ SIZES = {
     "streams": 50,
     "tabs": 20,
     "whatwg": 2000,
+    "workers": 1,
 }
 
 

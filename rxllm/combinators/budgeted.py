@@ -22,7 +22,7 @@ from reactivex import Observable, abc
 from ..errors import RxllmError
 from ..llm import LLM
 from ..misuse import MisuseError
-from ..operators.answering import CHARACTERS
+from ..operators.answering import ANSWER, CHARACTERS
 from ..operators.attempts import Begin
 from ..prices import price_of
 from ..runtime.disposable import LockFreeSerialDisposable
@@ -44,8 +44,6 @@ MAY_WAIT = Baggage[bool](default=False)
 """Whether a request waits while the rest of a budget is only reserved, instead of failing at once."""
 _HELD = Baggage[tuple[Budget, ...]](())
 """The budgets of which an enclosing request holds a part. A request must not wait for a request that encloses it."""
-
-_ANSWER = 500  # tokens of an answer without max_tokens, for the estimate
 
 
 @frozen
@@ -77,7 +75,7 @@ def _estimated(llm: LLM, request: Request, budget: Budget) -> Used:
     """
     of_prompt, of_answer, cost = len(request.text) // CHARACTERS + 1, 0, Decimal(0)
     for leaf, of_leaf in asked(llm, request):
-        output = of_leaf.max_tokens or _ANSWER
+        output = of_leaf.max_tokens or ANSWER
         of_answer = max(of_answer, output)
         if budget.cost is None or (service := leaf.service(of_leaf)).model is None:
             continue

@@ -16,7 +16,7 @@ from reactivex import abc
 
 from ..errors import TransportError
 from ..llm import LLM
-from ..operators.answering import CHARACTERS
+from ..operators.answering import ANSWER, CHARACTERS
 from ..operators.attempts import RETRIED_ABOVE
 from ..records import of_json
 from ..runtime.scheduler import Scheduler
@@ -43,11 +43,11 @@ from .exchange import (
     to_parent,
 )
 from .models import Shipment
-from .processes import NoWorker, Process, Processes
+from .processes import NoWorker, Process, Processes, described
 
 __all__ = ["Pool", "WorkerDied"]
 
-_ANSWER = 500  # tokens of an answer without max_tokens, as `budgeted` estimates them
+_STILLBORN = 2  # processes in a row, beside the first ones, that may be killed before they are ready
 
 
 class WorkerDied(TransportError):
@@ -74,6 +74,7 @@ class Pool:
         self._workers: list[_Worker] = []
         self._waiting: list[asyncio.Future[None]] = []  # of requests, while there is no worker
         self._replacing: list[abc.DisposableBase] = []
+        self._stillborn = 0  # processes that died before they were ready, in a row
         self._is_closed = False
         self._processes = Processes()
 
@@ -125,23 +126,26 @@ class Pool:
                 scheduler.carried(RETRIED_ABOVE),
                 heard is not ON_RESPONSE.default,
             )
-            worker = await self._least_busy(scheduler)
-            news = worker.begin(ask, self._shipment.pickles[model])
-            try:
-                while True:
-                    match await news.get():
-                        case Part(_, chunk):
-                            yield of_json(chunk)
-                        case Response(_, place, status, headers):
-                            heard(place, status, headers)
-                        case End(_, error):
-                            if error is None:
-                                return
-                            raise error_of_record(error)
-                        case str(how):
-                            raise _died(request, how, may_be_paid=worker.is_running)
-            finally:
-                worker.leave(ask.number)
+            while True:
+                worker = await self._least_busy(scheduler)
+                news = worker.begin(ask, self._shipment.pickles[model])
+                try:
+                    while True:
+                        match await news.get():
+                            case Part(_, chunk):
+                                yield of_json(chunk)
+                            case Response(_, place, status, headers):
+                                heard(place, status, headers)
+                            case End(_, error):
+                                if error is None:
+                                    return
+                                raise error_of_record(error)
+                            case str(how):
+                                if worker.is_running:
+                                    raise _died(request, how)
+                                break  # the worker did not get the request
+                finally:
+                    worker.leave(ask.number)
 
         return source(answer, first_at_once=False)
 
@@ -160,10 +164,11 @@ class Pool:
             return
 
         async def replace(scheduler: Scheduler) -> AsyncIterator[None]:
-            how = await in_thread(scheduler, partial(self._processes.end_of, worker.process))
-            worker.end(how)
-            if not worker.is_running:
-                raise NoWorker(f"A worker process {how} before it was ready. Its error is on standard error.")
+            status = await in_thread(scheduler, partial(self._processes.end_of, worker.process))
+            worker.end(described(status))
+            self._stillborn = 0 if worker.is_running else self._stillborn + 1
+            if self._stillborn and (status >= 0 or self._stillborn >= self._count + _STILLBORN):
+                raise NoWorker(f"A worker process {described(status)}, before it was ready.")
             await self._add(scheduler)
             yield None
 
@@ -188,12 +193,11 @@ class Pool:
         self._processes.join()
 
 
-def _died(request: Request, how: str, *, may_be_paid: bool) -> WorkerDied:
+def _died(request: Request, how: str) -> WorkerDied:
     error = WorkerDied(f"The worker process that answered {how}.")
-    if may_be_paid:
-        tokens = len(request.text) // CHARACTERS + 1, request.max_tokens or _ANSWER
-        usage = Usage(input_tokens=tokens[0], output_tokens=tokens[1], estimated=True)
-        error.partial = Message("assistant", "", usage=usage)
+    of_prompt, of_answer = len(request.text) // CHARACTERS + 1, request.max_tokens or ANSWER
+    usage = Usage(input_tokens=of_prompt, output_tokens=of_answer, estimated=True)
+    error.partial = Message("assistant", "", usage=usage)
     return error
 
 

@@ -14,7 +14,7 @@ from ..misuse import MisuseError, shown
 from ..runtime.forks import reset_in_child
 from ..runtime.interpreters import interpreter, same_environment
 
-__all__ = ["NoWorker", "Process", "Processes", "check_workers"]
+__all__ = ["NoWorker", "Process", "Processes", "check_workers", "described"]
 
 _PATIENCE = 5.0  # seconds for a process to end by itself; then it is killed
 
@@ -79,15 +79,12 @@ class Processes:
             raise NoWorker("The job has ended.")
         return process, ours
 
-    def end_of(self, process: Process) -> str:
-        """Wait for the end of a process whose socket is closed, and return how it ended."""
+    def end_of(self, process: Process) -> int:
+        """Wait for the end of a process whose socket is closed, and return its status; negative for a signal."""
         status = _wait_for(process)
         with self._lock:
             self._running.pop(process, None)
-        if status >= 0:
-            return f"ended with status {status}"
-        name = signal.Signals(-status).name
-        return f"was killed by {name}" + ", as the system does when memory is short" * (name == "SIGKILL")
+        return status
 
     def close(self) -> None:
         """Start no further process."""
@@ -102,6 +99,14 @@ class Processes:
             connection.close()  # of a process that was started too late for a connection
         for process, _ in running:
             self.end_of(process)
+
+
+def described(status: int) -> str:
+    """Return how a process ended, as the end of a sentence about it."""
+    if status >= 0:
+        return f"ended with status {status}"
+    name = signal.Signals(-status).name
+    return f"was killed by {name}" + ", as the system does when memory is short" * (name == "SIGKILL")
 
 
 def _started(descriptor: int) -> Process:

@@ -391,7 +391,11 @@ def test_job_ends_when_no_worker_can_be_started(path, monkeypatch):
     """With an error that says how the process ended; the rows stay open."""
     rows = [f"p{number}" for number in range(9)]
     monkeypatch.setattr("rxllm.jobs.processes.interpreter", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])
-    with pytest.raises(rxllm.RxllmError, match="A worker process ended with status 3 before it was ready"):
+    with pytest.raises(rxllm.RxllmError, match="A worker process ended with status 3, before it was ready"):
+        run(rows, path, Pid(), workers=2)
+    dies = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
+    monkeypatch.setattr("rxllm.jobs.processes.interpreter", lambda *_: dies)
+    with pytest.raises(rxllm.RxllmError, match=r"A worker process was killed by SIGKILL, as .*, before it was ready"):
         run(rows, path, Pid(), workers=2)
     monkeypatch.setattr("rxllm.jobs.processes.interpreter", lambda *_: [str(path / "none")])
     with pytest.raises(rxllm.RxllmError, match=r"A worker process cannot be started: .*Not a directory"):
