@@ -22,7 +22,7 @@ from reactivex import Observable, abc
 from ..errors import RxllmError
 from ..llm import LLM
 from ..misuse import MisuseError
-from ..operators.answering import ANSWER, CHARACTERS
+from ..operators.answering import CHARACTERS
 from ..operators.attempts import Begin
 from ..prices import price_of
 from ..runtime.disposable import LockFreeSerialDisposable
@@ -36,7 +36,7 @@ from .asked import asked
 from .budget import Budget, Reservation, Used
 from .limits import Spent
 
-__all__ = ["MAY_WAIT", "budgeted"]
+__all__ = ["ANSWER", "MAY_WAIT", "budgeted"]
 
 _log = logging.getLogger("rxllm")
 
@@ -44,6 +44,8 @@ MAY_WAIT = Baggage[bool](default=False)
 """Whether a request waits while the rest of a budget is only reserved, instead of failing at once."""
 _HELD = Baggage[tuple[Budget, ...]](())
 """The budgets of which an enclosing request holds a part. A request must not wait for a request that encloses it."""
+
+ANSWER = 500  # tokens of an answer without max_tokens, where it is estimated
 
 
 @frozen

@@ -14,9 +14,10 @@ from functools import partial
 
 from reactivex import abc
 
+from ..combinators.budgeted import ANSWER
 from ..errors import TransportError
 from ..llm import LLM
-from ..operators.answering import ANSWER, CHARACTERS
+from ..operators.answering import CHARACTERS
 from ..operators.attempts import RETRIED_ABOVE
 from ..records import of_json
 from ..runtime.scheduler import Scheduler

@@ -23,17 +23,7 @@ from ..values.request import Request
 from ..values.usage import Usage
 from .observer import ignore
 
-__all__ = [
-    "ANSWER",
-    "CHARACTERS",
-    "Answered",
-    "Arrived",
-    "PendingRequest",
-    "answering",
-    "estimated",
-    "tracked",
-    "tracking",
-]
+__all__ = ["CHARACTERS", "Answered", "Arrived", "PendingRequest", "answering", "estimated", "tracked", "tracking"]
 
 T = TypeVar("T")
 
@@ -41,7 +31,6 @@ Answered = str | Message | Chunk
 
 PARTIAL_LIMIT = 4 * 2**20  # characters of an error's `partial`
 CHARACTERS = 4  # of an average token: https://help.openai.com/en/articles/4936856
-ANSWER = 500  # tokens of an answer without max_tokens, where it must be estimated before it comes
 
 
 def answering(
