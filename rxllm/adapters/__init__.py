@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .anthropic import from_anthropic
     from .callable import from_callable
     from .langchain import from_langchain, to_langchain, to_langchain_llm
+    from .litellm import from_litellm
     from .llm import from_llm
     from .openai import from_openai
     from .pydantic_ai import from_pydantic_ai, to_pydantic_ai
@@ -21,6 +22,7 @@ __all__ = [
     "from_anthropic",
     "from_callable",
     "from_langchain",
+    "from_litellm",
     "from_llm",
     "from_openai",
     "from_pydantic_ai",
@@ -33,6 +35,7 @@ _LAZY = {
     "from_anthropic": ".anthropic",
     "from_callable": ".callable",
     "from_langchain": ".langchain",
+    "from_litellm": ".litellm",
     "from_llm": ".llm",
     "from_openai": ".openai",
     "from_pydantic_ai": ".pydantic_ai",

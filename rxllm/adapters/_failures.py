@@ -38,7 +38,7 @@ def rxllm_error(
     *,
     started: bool,
     secrets: Iterable[str] = (),
-    causes: Sequence[BaseException] = (),
+    causes: Sequence[BaseException] | None = None,
 ) -> Exception:
     """Return the error to raise for an exception of another library; the exception itself if it is not of a request.
 
@@ -51,17 +51,17 @@ def rxllm_error(
     """
     if isinstance(error, (RxllmError, MisuseError)):
         return error
-    causes = causes or [*with_causes(error)]
-    text = blanked(f"{type(error).__name__}: {error}", secrets).rstrip(".")
+    causes = [*with_causes(error)] if causes is None else causes
     for each in causes:
-        status = _status_of(each)
+        text = _shown(each, secrets).rstrip(".")
         names = {kind.__name__ for kind in type(each).__mro__}
-        # An error in the middle of a stream has no status.
-        if status is not None or ("APIError" in names and not names & _NETWORK):
+        is_of_network = isinstance(each, ConnectionError) or bool(names & _NETWORK)
+        status = None if is_of_network else _status_of(each)
+        if status is not None or ("APIError" in names and not is_of_network):  # in the middle of a stream: no status
             return _provider_error(error, causes, status, secrets)
         if isinstance(each, TimeoutError) or any("Timeout" in name for name in names):
             return Timeout(f"The request timed out: {text}.")
-        if isinstance(each, ConnectionError) or names & _NETWORK:
+        if is_of_network:
             kind = Interrupted if started else TransportError
             where = "in the middle of the answer" if started else "before an answer came"
             return kind(f"The connection broke {where}: {text}.")
@@ -76,8 +76,12 @@ def unreadable(library: str, error: BaseException, secrets: Iterable[str]) -> Pr
         error: the exception that it raised.
         secrets: texts that the error must not show.
     """
-    text = str(error) if type(error).__module__ != "builtins" else f"{type(error).__name__}: {error}"
-    return ProtocolError(blanked(f"{library} could not read the response: {text}", secrets))
+    return ProtocolError(f"{library} could not read the response: {_shown(error, secrets)}")
+
+
+def _shown(error: BaseException, secrets: Iterable[str]) -> str:
+    """Return the words of an exception, without the traceback that some of LiteLLM's contain."""
+    return blanked(f"{type(error).__name__}: {error}".partition("\nTraceback ")[0], secrets)
 
 
 def with_causes(error: BaseException) -> Iterator[BaseException]:
