@@ -11,13 +11,13 @@ from typing import Any, TypeVar
 from reactivex import Observable
 
 from ..misuse import is_mapping, shown
+from ..values.chat_answer import new_id
 from ..values.parts import ToolCallPart, ToolResultPart
 from ..values.usage import Usage
 from .failures import HTTPFailure
 from .json_fields import WrongBody
 from .page_events import Event, Kind, PageEvents, line
 from .response import HOLD, PING, StreamResponse
-from .wording import new_id
 
 __all__ = ["AGUIEvents", "ag_ui"]
 

@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from ..misuse import MisuseError
 from ..pictures.timeline import Timeline
+from ..values.chat_answer import new_id
 from ..values.message import Message
 from ..values.request import Request
 from .chat_page import page_routes
@@ -28,7 +29,6 @@ from .relay import Relay
 from .response import HOLD, PING, StreamResponse
 from .timelines import Timelines
 from .ui_messages import UI_HEADERS, UIEvents
-from .wording import new_id
 
 __all__ = ["chat"]
 

@@ -11,13 +11,14 @@ from typing import Any
 
 import msgspec
 
+from ..values.chat_answer import ChatDeltas, chat_message, finish_reason, new_id, usage_counts
 from ..values.chunk import Chunk
 from ..values.message import Message
-from ..values.parts import Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart
+from ..values.parts import Part
 from ..values.usage import Usage
 from ..values.vocabulary import FinishReason
 from .failures import HTTPFailure
-from .wording import VisibleCalls, chunk_of, finish_reason, message_of, new_id, refuse_reset, usage_counts
+from .wording import chunk_of, message_of, refuse_reset
 
 __all__ = ["ChatEvents", "CompletionEvents", "WholeChat", "WholeCompletion", "error_body", "error_fields"]
 
@@ -85,17 +86,13 @@ class _Events(_Failures):
 
 
 class ChatEvents(_Events):
-    """A stream of ``chat.completion.chunk`` events.
-
-    Attributes:
-        calls: the tool calls that the client sees.
-    """
+    """A stream of ``chat.completion.chunk`` events."""
 
     object_type, prefix = "chat.completion.chunk", "chatcmpl-"
 
     def __init__(self, model: str, *, tools: Collection[str] = (), usage: bool = False) -> None:
         super().__init__(model, usage=usage)
-        self.calls = VisibleCalls(tools)
+        self._deltas = ChatDeltas(frozenset(tools).__contains__)
         whole = self._delta({"content": ""})
         before, _, after = whole.partition(b'"content":""')
         self._before, self._after = before + b'"content":', after  # the bytes around each text
@@ -115,28 +112,14 @@ class ChatEvents(_Events):
 
     def end(self) -> bytes:
         """Return the event with the finish reason, the usage if the client asked for it, and ``[DONE]``."""
-        reason = finish_reason(self._reason, calls=self.calls.count > 0)
+        reason = finish_reason(self._reason, calls=self._deltas.calls.count > 0)
         return self._last({"index": 0, "delta": {}, "finish_reason": reason})
 
     def _delta(self, delta: dict[str, Any]) -> bytes:
         return self._event({"index": 0, "delta": delta, "finish_reason": None})
 
     def _content(self, part: Part) -> dict[str, Any] | None:
-        seen = self.calls.see(part)
-        delta: dict[str, Any] | None = None
-        if isinstance(part, TextPart) and part.text:
-            delta = {"content": part.text}
-        elif isinstance(part, ReasoningPart) and part.text:
-            delta = {"reasoning_content": part.text}
-        elif isinstance(part, RefusalPart):
-            delta = {"refusal": part.text}
-        elif isinstance(part, ToolCallPart) and seen is not None:
-            position, opens = seen
-            call: dict[str, Any] = {"index": position, "function": {"arguments": part.arguments}}
-            if opens:
-                call.update(id=part.id or new_id("call_"), type="function")
-                call["function"] = {"name": part.name, "arguments": part.arguments}
-            delta = {"tool_calls": [call]}
+        delta = self._deltas.of(part)
         self._spoken = self._spoken or delta is not None
         return delta
 
@@ -200,29 +183,13 @@ class WholeChat(_Whole):
 
     def __init__(self, model: str, tools: Collection[str] = ()) -> None:
         super().__init__(model)
-        self._tools = tools
+        self._tools = frozenset(tools)
 
     def encode(self, item: object) -> bytes:
         """Return the document of an answer."""
         answer = message_of(item)
-        calls = [call for call in answer.tool_calls if call.name in self._tools]
-        message: dict[str, Any] = {
-            "role": "assistant",
-            "content": answer.text or (None if calls or answer.refusal else ""),
-            "refusal": answer.refusal or None,
-        }
-        if answer.reasoning:
-            message["reasoning_content"] = answer.reasoning
-        if calls:
-            message["tool_calls"] = [
-                {
-                    "id": call.id or new_id("call_"),
-                    "type": "function",
-                    "function": {"name": call.name, "arguments": call.arguments},
-                }
-                for call in calls
-            ]
-        reason = finish_reason(answer.finish_reason, calls=bool(calls))
+        message = chat_message(answer, self._tools.__contains__)
+        reason = finish_reason(answer.finish_reason, calls="tool_calls" in message)
         return self._document(answer, "chat.completion", "chatcmpl-", {"message": message, "finish_reason": reason})
 
 

@@ -12,12 +12,13 @@ from typing import Any
 
 import msgspec
 
+from ..values.chat_answer import VisibleCalls, new_id
 from ..values.parts import Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart
 from ..values.usage import Usage
 from ..values.vocabulary import FinishReason
 from .failures import HTTPFailure
 from .openai_chat import error_body, error_fields
-from .wording import VisibleCalls, chunk_of, new_id, refuse_reset
+from .wording import chunk_of, refuse_reset
 
 __all__ = ["ResponseEvents", "WholeResponse"]
 
@@ -73,7 +74,7 @@ class ResponseEvents:
     ping = b": ping\n\n"
 
     def __init__(self, model: str, *, tools: Collection[str] = (), echoed: Mapping[str, Any] | None = None) -> None:
-        self.calls = VisibleCalls(tools)
+        self.calls = VisibleCalls(frozenset(tools).__contains__)
         self._head = {
             "id": new_id("resp_"),
             "object": "response",

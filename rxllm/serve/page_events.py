@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 from attrs import evolve
 
+from ..values.chat_answer import new_id
 from ..values.parts import (
     Approval,
     FilePart,
@@ -27,7 +28,7 @@ from ..values.usage import Usage
 from ..values.vocabulary import FinishReason
 from .failures import HTTPFailure
 from .signatures import Signer
-from .wording import chunk_of, new_id, refuse_reset
+from .wording import chunk_of, refuse_reset
 
 __all__ = ["Event", "Kind", "PageEvents", "line"]
 
