@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .anthropic import from_anthropic
     from .callable import from_callable
     from .langchain import from_langchain, to_langchain, to_langchain_llm
-    from .litellm import from_litellm
+    from .litellm import from_litellm, to_litellm
     from .llm import from_llm
     from .openai import from_openai
     from .pydantic_ai import from_pydantic_ai, to_pydantic_ai
@@ -28,6 +28,7 @@ __all__ = [
     "from_pydantic_ai",
     "to_langchain",
     "to_langchain_llm",
+    "to_litellm",
     "to_pydantic_ai",
 ]
 
@@ -41,6 +42,7 @@ _LAZY = {
     "from_pydantic_ai": ".pydantic_ai",
     "to_langchain": ".langchain",
     "to_langchain_llm": ".langchain",
+    "to_litellm": ".litellm",
     "to_pydantic_ai": ".pydantic_ai",
 }
 

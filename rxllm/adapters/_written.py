@@ -36,6 +36,10 @@ class Writer(ABC, Generic[In, Out]):
         """Return the items at the end of the stream."""
         return ()
 
+    def fail(self, error: Exception) -> Exception:
+        """Return the exception with which the stream fails."""
+        return error
+
 
 def written(create: Callable[[], Writer[In, Out]]) -> Callable[[Observable[In]], Observable[Out]]:
     """Emit what a writer writes for each value, and at the end. Each subscription has a writer of its own.
@@ -60,10 +64,13 @@ class _Writing(RefusingObserver[In, Out]):
         try:
             items = self.writer.write(value)
         except RxllmError as error:
-            self.refuse(error)
+            self.refuse(self.writer.fail(error))
             return
         for item in items:
             self.emit(item)
+
+    def on_error(self, error: Exception) -> None:
+        super().on_error(self.writer.fail(error))
 
     def on_completed(self) -> None:
         if not self.ended:

@@ -12,6 +12,7 @@ than a fifth of one of LangChain's own model.
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -136,6 +137,37 @@ def to_langchain(address: str) -> tuple[Read, Read]:
     )
 
 
+def _litellm(named: Callable[[str], str], **options: Any) -> Read:
+    """Read the texts of LiteLLM, as in its documentation."""
+    os.environ["LITELLM_OFFLINE_MODE"] = "true"  # it would look prices up
+    import litellm
+
+    async def read(model: str) -> AsyncIterator[str]:
+        usage = {"include_usage": True}
+        stream: Any = await litellm.acompletion(
+            named(model), messages=MESSAGES, stream=True, stream_options=usage, **options
+        )
+        async for chunk in stream:
+            yield (chunk.choices[0].delta.content if chunk.choices else "") or ""
+
+    return read
+
+
+def from_litellm(address: str) -> tuple[Read, Read]:
+    """LiteLLM, over OpenAI's SDK."""
+    place = {"api_base": f"{address}/v1", "api_key": "k"}
+    own = _litellm(lambda model: f"openai/{model}", **place)
+    return own, through(lambda model: adapters.from_litellm(f"openai/{model}", **place))
+
+
+def to_litellm(address: str) -> tuple[Read, Read]:
+    """LiteLLM with its own model, and with a model of rxllm."""
+    for model in MODELS:
+        adapters.to_litellm(rxllm.OpenAI(model, base_url=f"{address}/v1", api_key="k", api="chat"), model)
+    own = _litellm(lambda model: f"openai/{model}", api_base=f"{address}/v1", api_key="k")
+    return own, _litellm(lambda model: f"{model}/rxllm")
+
+
 LIBRARIES = {
     "from_openai": ("openai", from_openai),
     "from_anthropic": ("anthropic", from_anthropic),
@@ -143,6 +175,8 @@ LIBRARIES = {
     "to_pydantic_ai": ("pydantic-ai-slim", to_pydantic_ai),
     "from_langchain": ("langchain-openai", from_langchain),
     "to_langchain": ("langchain-openai", to_langchain),
+    "from_litellm": ("litellm", from_litellm),
+    "to_litellm": ("litellm", to_litellm),
 }
 LIMITS = {"from_openai": 1.1, "to_langchain": 0.2}  # how many times a token back to back may cost
 

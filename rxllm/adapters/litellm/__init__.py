@@ -4,5 +4,6 @@ The modules of this folder import LiteLLM within their functions, because that t
 """
 
 from .source import from_litellm
+from .target import to_litellm
 
-__all__ = ["from_litellm"]
+__all__ = ["from_litellm", "to_litellm"]
