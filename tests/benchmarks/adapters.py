@@ -186,6 +186,7 @@ async def spent(read: Read, model: str, tokens: int) -> float:
     begin, count = time.process_time(), 0
     async for text in read(model):
         count += bool(text)
+    await asyncio.sleep(0.2)  # LiteLLM adds the answer up and logs it after its end
     cost = time.process_time() - begin
     if count != tokens:
         raise SystemExit(f"{model} gave {count} tokens.")
