@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -24,7 +25,7 @@ def litellm(monkeypatch):
         gc.freeze()  # its objects stay, and would double the time of each later test that collects garbage
     monkeypatch.setattr(module, "suppress_debug_info", True)
     yield module
-    asyncio.run_coroutine_threadsafe(_close_connections(module), portal()).result(30)
+    asyncio.run_coroutine_threadsafe(_end(module), portal()).result(30)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # LiteLLM leaves some connections to the garbage collector
         gc.collect()
@@ -44,6 +45,18 @@ def run(litellm):
         return asyncio.run(main_then_close())
 
     return run
+
+
+async def _end(litellm):
+    """Close the connections of this loop, and end the tasks that LiteLLM keeps on it, such as the one that logs."""
+    await _close_connections(litellm)
+    place = str(Path(litellm.__file__).parent)
+    codes = {task: getattr(task.get_coro(), "cr_code", None) for task in asyncio.all_tasks()}
+    tasks = [task for task, code in codes.items() if code is not None and code.co_filename.startswith(place)]
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
 
 
 async def _close_connections(litellm):
