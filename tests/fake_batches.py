@@ -143,6 +143,10 @@ class FakeVendor:
         """The base_url of a model."""
         return self.url
 
+    def answer_by(self, reply):
+        """Answer requests by another function, which may call `reply`."""
+        self._server.reply(reply)
+
     def kill(self, process, step):
         """Kill a process at its next request of a kind: "create", "created", "state" or "results"."""
         self._victim = process, step

@@ -10,6 +10,7 @@ response may have succeeded, so the batch is looked for before it is created aga
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -24,7 +25,6 @@ from ..combinators.asked import asked
 from ..errors import RxllmError
 from ..llm import LLM
 from ..misuse import MisuseError
-from ..operators.backoff import is_retryable
 from ..providers.batches import BatchAPI, BatchState, Draft, Outcome
 from ..runtime.scheduler import Scheduler
 from ..runtime.source import Source, source
@@ -44,6 +44,7 @@ NO_NUMBER = -1
 """Stands for the number of a row in an answer that belongs to no row."""
 
 ATTEMPTS = 5  # batches for a row, at most
+SLICE = 100  # answers that are written at once
 BYTES = 100_000_000  # of a batch, at most: it is in memory while it is sent
 
 
@@ -64,15 +65,22 @@ def api_of(llm: LLM) -> BatchAPI:
 
 @frozen
 class Answered:
-    """The answers of a batch.
+    """Answers of a batch.
 
     Attributes:
         pairs: the answers, with the numbers of their rows; an error with `NO_NUMBER` stops the job.
-        end: writes down that they are in the journal. It blocks.
+        end: writes down that all answers of the batch are in the journal; None if more follow. It blocks.
     """
 
     pairs: list[tuple[int, Any]]
-    end: Callable[[], None]
+    end: Callable[[], None] | None = None
+
+    async def in_slices(self) -> AsyncIterator[Answered]:
+        """Yield the answers a few at a time: to write those of a large batch at once would block the event loop."""
+        for start in range(0, len(self.pairs), SLICE):
+            yield Answered(self.pairs[start : start + SLICE])
+            await asyncio.sleep(0)
+        yield Answered([], self.end)
 
 
 class Batching:
@@ -119,7 +127,7 @@ class Batching:
                 again = attrs.evolve(part, rows=now, refusals=part.refusals + is_alone)
                 await self._room.wait(again, refused.error, is_alone=is_alone)
                 self._parts.again(again)
-                answered = Answered([], _nothing)
+                answered = Answered([])
             self._parts.done()
             yield answered
 
@@ -144,7 +152,8 @@ class Batching:
                             raise refused.error from None
                         continue  # the job sends its rows again
                     answers = self._pairs((row for row in intent.rows if not is_written(row)), results)
-                yield Answered(answers, partial(self._end, intent))
+                async for some in Answered(answers, partial(self._end, intent)).in_slices():
+                    yield some
                 if (failure := self._failure()) is not None:
                     raise failure
 
@@ -198,14 +207,16 @@ class Batching:
             self._room.leave(has_room=False)
             raise
         self._room.leave(has_room=True)
-        left = [row for row in part.rows if _is_open(results.get(row.key))]
+        left = [row for row in part.rows if results.get(row.key, Outcome()).is_open]
         pairs = self._pairs(intent.rows, results)
         if left and state.cancelled:
             pairs.append((NO_NUMBER, _cancelled(intent.batch)))
         elif left and part.attempt < ATTEMPTS:
             self._parts.again(Part(part.model, left, part.attempt + 1))
         else:
-            pairs += [(self._begin(Noted.of(row)), results.get(row.key) or _unanswered()) for row in left]
+            pairs += [
+                (self._begin(Noted.of(row)), results.get(row.key, Outcome()).value or _unanswered()) for row in left
+            ]
         return Answered(pairs, partial(self._end, intent))
 
     async def _created(self, scheduler: Scheduler, draft: Draft, intent: Intent) -> str:
@@ -236,8 +247,8 @@ class Batching:
 
     def _pairs(self, rows: Iterable[Noted], results: dict[str, Outcome]) -> list[tuple[int, Any]]:
         """Return the outcomes of the rows that need not be sent again."""
-        found = ((row, results.get(row.key)) for row in rows)
-        return [(self._begin(row), outcome) for row, outcome in found if not _is_open(outcome)]
+        found = ((row, results.get(row.key, Outcome())) for row in rows)
+        return [(self._begin(row), outcome.value) for row, outcome in found if not outcome.is_open]
 
     async def _confirm(self, scheduler: Scheduler, intent: Intent, batch: str) -> None:
         """Write down the vendor's id of a batch."""
@@ -260,11 +271,6 @@ class Batching:
         )
 
 
-def _is_open(outcome: Outcome) -> bool:
-    """Return whether the row must be sent again."""
-    return outcome is None or (isinstance(outcome, Exception) and is_retryable(outcome))
-
-
 def _unanswered() -> RxllmError:
     return RxllmError(f"The vendor did not answer the request in {ATTEMPTS} batches.")
 
@@ -274,7 +280,3 @@ def _cancelled(batch: str) -> RxllmError:
         f"The batch {batch} was cancelled. Its answers are in the journal; run the same job to send the other rows "
         "again."
     )
-
-
-def _nothing() -> None:
-    """End no batch."""

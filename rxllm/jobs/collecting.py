@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from ..errors import ProtocolError, RxllmError
 from ..providers.batches import BatchAPI, BatchState, Outcome
@@ -63,14 +63,23 @@ async def outcomes(
         return {key: outcome async for key, outcome in api.results(batch, state) if key in keys}
 
     found, looks = await patiently(read, batch, advice), 0
-    while len(found) < (state.answered or 0) and looks < REREADS:
+    while _lacks(found, state) and looks < REREADS:
         await pause(looks)
         looks += 1
         found = await patiently(read, batch, advice)
-    if len(found) >= (state.answered or 0):
+    if not _lacks(found, state):
         return found
     missing = ProtocolError(
         f"The results of the batch {batch} lack this row: the vendor has answered {state.answered} rows, and sent "
-        f"{len(found)}."
+        f"{_paid(found)}."
     )
-    return {**dict.fromkeys(keys, missing), **found}
+    return {**dict.fromkeys(keys, Outcome(missing, is_paid=True)), **found}
+
+
+def _lacks(found: Mapping[str, Outcome], state: BatchState) -> bool:
+    """Return whether the results have fewer answers than the vendor has counted."""
+    return state.answered is not None and _paid(found) < state.answered
+
+
+def _paid(found: Mapping[str, Outcome]) -> int:
+    return sum(outcome.is_paid for outcome in found.values())

@@ -70,7 +70,7 @@ async def found(api: BatchAPI, intent: Intent, others: Collection[str], advice: 
         if match.undecided:
             if not waits:
                 _log.warning(
-                    "%s has not confirmed a batch of %d rows. It may be %s; this shows when that has ended.",
+                    "A batch at %s (rows: %d) is not confirmed. It may be %s; this shows when that has ended.",
                     api.name,
                     len(lost.keys),
                     " or ".join(match.undecided),

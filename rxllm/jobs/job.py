@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from operator import itemgetter
 from typing import Any, Literal, cast, get_args
 
 import reactivex as rx
@@ -24,7 +23,7 @@ from ..operators.stage import makes_operator
 from ..providers.batches import BatchAPI
 from ..runtime.disposable import LockFreeSerialDisposable
 from ..runtime.scheduler import Scheduler, scheduler_for
-from ..runtime.source import Source
+from ..runtime.source import Source, source
 from ..runtime.threads import from_thread
 from ..values.request import Prompt
 from .asking import Asking
@@ -156,8 +155,12 @@ def _in_batches(
     parts = Parts(api, lambda: asking.failure)
     batching = Batching(api, Intents(journal.path), parts, asking.begin, lambda: asking.failure)
     each = batch_as_completed(batching, max_concurrency=concurrency)
-    answered = rx.concat(batching.earlier(asking.is_written), parts.of(rows).pipe(each, ops.map(itemgetter(1))))
-    return answered.pipe(ops.map(lambda answers: (NO_NUMBER, answers)))
+
+    def in_slices(answer: tuple[int, Answered]) -> Source[Answered]:
+        return source(lambda _: answer[1].in_slices())
+
+    answered = rx.concat(batching.earlier(asking.is_written), parts.of(rows).pipe(each, ops.concat_map(in_slices)))
+    return answered.pipe(ops.map(lambda answer: (NO_NUMBER, answer)))
 
 
 class _Job(abc.ObserverBase[tuple[int, Any]], abc.DisposableBase):
@@ -184,7 +187,7 @@ class _Job(abc.ObserverBase[tuple[int, Any]], abc.DisposableBase):
         self.journal = journal
         self.pool = asking.pool
         self.file: OpenJournal | None = None
-        self.read: deque[Answered] = deque()
+        self.read: deque[Callable[[], None]] = deque()
         self.ending = threading.Lock()
         self.current = LockFreeSerialDisposable()
         # The event loop's thread may open the journal, and go on, before `subscribe` returns here.
@@ -214,8 +217,8 @@ class _Job(abc.ObserverBase[tuple[int, Any]], abc.DisposableBase):
         if not isinstance(answer, Answered):
             self.write(number, answer)
             return
-        if all(self.write(*pair) for pair in answer.pairs):
-            self.read.append(answer)
+        if all(self.write(*pair) for pair in answer.pairs) and answer.end is not None:
+            self.read.append(answer.end)
             from_thread(self.end_batches).subscribe(on_error=self.asking.stop, scheduler=self.scheduler)
 
     def end_batches(self) -> None:
@@ -223,7 +226,7 @@ class _Job(abc.ObserverBase[tuple[int, Any]], abc.DisposableBase):
         with self.ending:  # the thread that closes the journal waits for an earlier one
             while self.read:
                 self.asking.file.flush()
-                self.read.popleft().end()
+                self.read.popleft()()
 
     def finish(self) -> None:
         """Close the journal, in a thread, and wait for the ends of the worker processes."""

@@ -96,7 +96,7 @@ class AnthropicBatches(BatchAPI):
             case "succeeded":
                 return self._answer(result.get("message"))
             case "canceled" | "expired":
-                return None
+                return Outcome()
             case _:  # "errored", with the document of an error response
                 return self._failure(200, result.get("error"))
 

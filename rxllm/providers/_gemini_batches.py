@@ -129,7 +129,7 @@ class GeminiBatches(BatchAPI):
             return self._answer(fields.get("response"))
         code = error.get("code")
         if code in _CANCELLED:
-            return None
+            return Outcome()
         status = _STATUS.get(code, code) if isinstance(code, int) else 500
         return self._failure(status, {"error": error})
 

@@ -110,10 +110,10 @@ class OpenAIBatches(BatchAPI):
         error, response = object_of(fields.get("error")), object_of(fields.get("response"))
         code, status = text_of(error.get("code")), response.get("status_code")
         if code in _UNANSWERED:
-            return None
+            return Outcome()
         if error or not isinstance(status, int):
             message = text_of(error.get("message")) or "The batch has no answer for this request."
-            return ProviderError(message, code=code or None)
+            return Outcome(ProviderError(message, code=code or None))
         return self._answer(response.get("body")) if status == 200 else self._failure(status, response.get("body"))
 
     def _url(self, *path: str) -> str:

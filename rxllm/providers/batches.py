@@ -6,6 +6,7 @@ creation the vendor has not confirmed. The job decides what is sent, when, and h
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from contextlib import aclosing
@@ -16,8 +17,9 @@ import msgspec
 from attrs import frozen
 
 from ..bridges import AsyncStream
-from ..errors import Interrupted, ProtocolError, ProviderError, RxllmError
+from ..errors import Interrupted, ProtocolError, RxllmError
 from ..misuse import MisuseError
+from ..operators.backoff import is_retryable
 from ..operators.reading import read_files
 from ..values.message import Message
 from ..values.request import Request
@@ -30,8 +32,26 @@ from ._mending import mended
 __all__ = ["BatchAPI", "BatchState", "Draft", "Lost", "Match", "Outcome"]
 
 PAGES = 10_000  # of a list of batches, at most
-Outcome = Message | Exception | None
-"""What became of one request; None if the vendor did not answer it, and took nothing for it."""
+
+
+@frozen
+class Outcome:
+    """What became of one request.
+
+    Attributes:
+        value: the answer, or an error; None if the vendor did not answer, because the batch expired or was cancelled.
+        is_paid: whether the model has answered. The value may be an error nevertheless, if it cannot be read.
+    """
+
+    value: Message | Exception | None = None
+    is_paid: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the request must be sent again."""
+        if self.is_paid:
+            return False
+        return self.value is None or (isinstance(self.value, Exception) and is_retryable(self.value))
 
 
 @frozen
@@ -255,6 +275,7 @@ class BatchAPI(ABC):
                 for _, line in lines.feed(piece):
                     yield _object(line)
                 rest = piece.rpartition(b"\n")[2]
+                await asyncio.sleep(0)  # to read the answers takes longer than to receive them
         last = lines.flush()
         if rest.strip() and not last:
             raise Interrupted("The file of results ended in the middle of a line.")
@@ -268,16 +289,17 @@ class BatchAPI(ABC):
                 return fields
         return {}
 
-    def _answer(self, body: object) -> Message | RxllmError:
+    def _answer(self, body: object) -> Outcome:
         """Return the answer in a response of the model, or the error that it is."""
         try:
-            return self._llm._whole(msgspec.json.encode(body), self._blank).message()  # pyright: ignore[reportPrivateUsage]
+            message = self._llm._whole(msgspec.json.encode(body), self._blank).message()  # pyright: ignore[reportPrivateUsage]
         except RxllmError as error:
-            return error
+            return Outcome(error, is_paid=True)
+        return Outcome(message, is_paid=True)
 
-    def _failure(self, status: int, body: object) -> ProviderError:
+    def _failure(self, status: int, body: object) -> Outcome:
         """Return the error in a response with this status."""
-        return self._llm._error(status, msgspec.json.encode(body), {})  # pyright: ignore[reportPrivateUsage]
+        return Outcome(self._llm._error(status, msgspec.json.encode(body), {}))  # pyright: ignore[reportPrivateUsage]
 
 
 def _object(line: bytes) -> dict[str, Any]:

@@ -219,8 +219,9 @@ def test_vendor_that_does_not_answer_any_more_stops_the_job(vendor, path, monkey
 
 @only(FakeOpenAI, FakeAnthropic, FakeGeminiFiles)
 def test_results_that_lack_lines_are_read_again(vendor, path):
-    """The vendor has counted more answers than the file has at first."""
+    """The vendor has counted more answers than the file has at first. Lines of errors are no answers."""
     vendor.lacks = 1
+    vendor.failing.update(p0=1, p1=1, p4=1)
     batched(vendor, ROWS, path)
     assert WHOLE == held(path)
     assert PAID == vendor.paid
@@ -596,6 +597,34 @@ def test_batch_may_have_several_models(vendor, path):
     """So rows in any order fill it."""
     batched(vendor, of_two_models(ROWS[:4]), path)
     assert 1 == len(vendor.made)
+
+
+def test_event_loop_does_other_work_while_a_batch_is_read(path, monkeypatch):
+    """The results of a large batch would block it for long."""
+    hasten(monkeypatch.setattr, FakeAnthropic)
+    monkeypatch.setattr(FakeAnthropic.api, "max_requests", 1000)
+    turns, seen = 0, []
+
+    async def count():
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async def main(vendor):
+        counting, ended = asyncio.create_task(count()), asyncio.Event()
+        rows = ({"custom_id": str(number), "prompt": f"p{number}"} for number in range(1000))
+        job = rxllm.job(vendor.model(), rxllm.Journal(path), via="batch-api")
+        rxllm.from_iter(rows).pipe(job).subscribe(
+            lambda _: seen.append(turns), on_completed=ended.set, scheduler=rxllm.scheduler()
+        )
+        await ended.wait()
+        counting.cancel()
+
+    with FakeAnthropic() as vendor:
+        asyncio.run(main(vendor))
+        assert 1 == len(vendor.made)
+    assert 10 == len({*seen})
 
 
 @only(FakeOpenAI)
