@@ -12,10 +12,12 @@ underscores.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from ..errors import Interrupted
 from ._documents import count, list_of, object_of, text_of
 from .batches import BatchAPI, BatchState, Draft, Lost, Match, Outcome
 
@@ -64,7 +66,7 @@ class AnthropicBatches(BatchAPI):
                 undecided.append(identity)
             elif batch.get("archived_at") is not None:
                 gone = identity
-            elif (await self._first(self._url(identity, "results"))).get("custom_id") in lost.keys:
+            elif await self._first_key(identity) in lost.keys:
                 return Match(identity)
         return Match(undecided=tuple(undecided), gone=gone)
 
@@ -99,6 +101,17 @@ class AnthropicBatches(BatchAPI):
                 return Outcome()
             case _:  # "errored", with the document of an error response
                 return self._failure(200, result.get("error"))
+
+    async def _first_key(self, batch: str) -> str:
+        """Return the key of the first result of a batch that has ended.
+
+        Raises:
+            Interrupted: there is none, although each request has one.
+        """
+        async with aclosing(self._lines(self._url(batch, "results"))) as lines:
+            async for fields in lines:
+                return self._id(fields, "custom_id")
+        raise Interrupted(f"The results of the batch {batch} are empty.")
 
     async def _listed(self) -> AsyncIterator[dict[str, Any]]:
         """Yield all batches, the newest first."""

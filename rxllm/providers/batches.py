@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
-from contextlib import aclosing
 from typing import Any, ClassVar, Literal, cast
 from urllib.parse import urlencode
 
@@ -281,13 +280,6 @@ class BatchAPI(ABC):
             raise Interrupted("The file of results ended in the middle of a line.")
         for _, line in last:
             yield _object(line)
-
-    async def _first(self, url: str) -> dict[str, Any]:
-        """Return the object in the first line of a file; an empty one if the file is empty."""
-        async with aclosing(self._lines(url)) as lines:
-            async for fields in lines:
-                return fields
-        return {}
 
     def _answer(self, body: object) -> Outcome:
         """Return the answer in a response of the model, or the error that it is."""

@@ -14,7 +14,7 @@ import rxllm
 from rxllm.jobs import patience
 from rxllm.jobs.intents import Intent, Intents, Noted
 from rxllm.jobs.journal import OpenJournal
-from rxllm.providers.batches import Lost, Match
+from rxllm.providers.batches import Lost
 from rxllm.testing import End, FakeServer, Reply
 
 
@@ -762,12 +762,11 @@ def test_answer_that_is_none_is_the_failure_of_its_row(vendor, path):
 
 
 @only(FakeAnthropic)
-def test_batch_without_results_is_not_the_lost_one(vendor, path, monkeypatch):
-    """It has the same size, and its file is empty."""
-    vendor.looks = 0
-    vendor._made("", "", [(0, ("key", "p"))])
-    monkeypatch.setattr(vendor, "_keeps", lambda outcome: False)
-    assert Match() == asyncio.run(vendor.model().batches().find(Lost("", "", 0.0, {"key"})))
+def test_lost_batch_is_found_although_its_results_are_empty_at_first(vendor, path):
+    """Each request has a result, so that the job looks again."""
+    vendor.loses, vendor.lacks = ["cut"], 1
+    batched(vendor, ROWS[:1], path)
+    assert {"p0": 1} == vendor.paid
 
 
 @only(FakeAnthropic)
