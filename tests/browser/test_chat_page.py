@@ -216,6 +216,7 @@ def test_page_asks_for_a_key_and_keeps_it_in_memory(visit):
     """A wrong key is refused, the right one is neither stored nor shown."""
     with Serving(chat({"m": Scripted("Hello.")}, keys={"alice": "right-key"})) as server:
         page = visit(server.url)
+        expect(page.get_by_role("dialog")).to_be_visible()
         page.keyboard.press("Escape")
         expect(page.get_by_role("dialog")).not_to_be_visible()
         expect(page.locator("#log").get_by_role("alert")).to_contain_text("The API key is missing")
