@@ -109,15 +109,12 @@ def in_one_turn(parse: Callable[[A], object], data: A) -> None:
     The last tasks are the program's. Those that they wake go on in the next turn: the program may run for long, or run
     its event loop within the task.
     """
+    if asyncio.current_task() is not None:  # asyncio resumes no task within another one
+        parse(data)
+        return
     woken = _turn.woken = []
     try:
         parse(data)
-        if not woken:
-            return
-        if asyncio.current_task() is not None:  # this loop calls protocols within a task
-            for wakeup in woken:
-                wakeup.resume_soon()
-            return
         readers = _turn.woken = []
         for wakeup in woken:
             wakeup.resume()
