@@ -9,6 +9,7 @@ import sys
 
 import attrs
 import pytest
+from foreign import CONVERSATION, assert_like_the_provider, either_way, weather
 from models import made
 from protocols import Chat, Messages, ToolCall
 
@@ -60,11 +61,7 @@ class TestOverOpenAI(LLMContract):
         """A model at a server that streams, or answers as a whole."""
         monkeypatch.setattr(self, "run", run)
 
-        def answer(request):
-            whole, stream = self.protocol.whole(["Hel", "lo"]), self.protocol.stream(["Hel", "lo"])
-            return Reply(stream) if request.json.get("stream") else Reply.json(whole)
-
-        with FakeServer(answer) as server:
+        with FakeServer(either_way(self.protocol)) as server:
             yield self.adapter(server.url)
 
 
@@ -74,48 +71,20 @@ class TestOverAnthropic(TestOverOpenAI):
     protocol, adapter = Messages(model="m"), staticmethod(over_anthropic)
 
 
-def weather(city: str) -> str:
-    """The weather in a city."""
-    return f"rain in {city}"
-
-
-def calls_of(answer):
-    """Return the ids, the names and the values of the calls."""
-    return [(call.id, call.name, json.loads(call.arguments)) for call in answer.tool_calls]
-
-
 def test_answer_is_that_of_the_provider(way):
     """Text, reasoning, calls, usage and finish reason are the same, streamed and whole."""
     protocol, adapter = way
-    said = {"reasoning": ["Hm, ", "well"], "tool_call": [ToolCall(), ToolCall("call_2")], "usage": (3, 5)}
-    for stream, reply in (
-        (True, Reply(protocol.stream(["Hel", "lo"], **said))),
-        (False, Reply.json(protocol.whole(["Hel", "lo"], **said))),
-    ):
-        with FakeServer(reply) as server:
-            expected = made(protocol, server.url).invoke("hi", stream=stream)
-            answer = adapter(server.url).invoke("hi", stream=stream)
-        for name in ("text", "reasoning", "finish_reason"):
-            assert getattr(expected, name) == getattr(answer, name), name
-        assert calls_of(expected) == calls_of(answer)
-        assert (3, 5) == (answer.usage.input_tokens, answer.usage.output_tokens)
+    assert_like_the_provider(protocol, adapter, ("text", "reasoning", "finish_reason"), reasoning=["Hm, ", "well"])
 
 
 def test_request_is_that_of_the_provider():
     """A conversation with each kind of message becomes the same messages, and parameters have their names."""
-    conversation = [
-        ("system", "Be brief."),
-        ("user", "How is the weather?"),
-        rxllm.Message("assistant", [rxllm.TextPart("Wait"), rxllm.ToolCallPart("c", "weather", '{"city":"Oslo"}')]),
-        rxllm.Message("tool", [rxllm.ToolResultPart("c", "no", "error")]),
-        rxllm.Message("user", [rxllm.TextPart("And here?"), rxllm.FilePart("image/png", b"\x89PNG\r\n\x1a\n")]),
-    ]
     settings = {"tools": [rxllm.tool(weather)], "tool_choice": "weather", "max_tokens": 9, "temperature": 0.5}
     settings |= {"seed": 7, "stop_sequences": ["."], "parallel_tool_calls": False, "effort": "low", "top_k": 3}
     settings |= {"extra": {"presence_penalty": 0.5}}
     with FakeServer(Reply(Chat().stream(["ok"]))) as server:
-        made(Chat(), server.url).invoke(conversation, model="m", **settings)
-        over_openai(server.url, service_tier="flex").invoke(conversation, **settings)
+        made(Chat(), server.url).invoke(CONVERSATION, model="m", **settings)
+        over_openai(server.url, service_tier="flex").invoke(CONVERSATION, **settings)
         expected, sent = (request.json for request in server.requests)
     assert {**expected, "service_tier": "flex"} == sent
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import attrs
 import httpx
 import pytest
+from foreign import CONVERSATION, assert_like_the_provider, either_way, weather
 from llms import KEY, soon
 from models import made
 from protocols import Chat, Responses, ToolCall
@@ -60,12 +61,7 @@ class TestOverAsyncModel(LLMContract):
     @pytest.fixture
     def llm(self):
         """A model at a server that streams, or answers as a whole."""
-
-        def answer(request):
-            whole, stream = Chat().whole(["Hel", "lo"]), Chat().stream(["Hel", "lo"])
-            return Reply(stream) if request.json.get("stream") else Reply.json(whole)
-
-        with FakeServer(answer) as server:
+        with FakeServer(either_way(Chat())) as server:
             yield from_llm(model_at(server.url, self.kind))
 
 
@@ -75,34 +71,13 @@ class TestOverSyncModel(TestOverAsyncModel):
     kind = vendor.Chat
 
 
-def weather(city: str) -> str:
-    """The weather in a city."""
-    return f"rain in {city}"
-
-
-def calls_of(answer):
-    """Return the ids, the names and the values of the calls."""
-    return [(call.id, call.name, json.loads(call.arguments)) for call in answer.tool_calls]
-
-
 # ── requests and answers ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_answer_is_that_of_the_provider(way):
     """Text, calls, usage, finish reason, model and id are the same, streamed and whole."""
     protocol, adapter = way
-    said = {"tool_call": [ToolCall(), ToolCall("call_2")], "usage": (3, 5)}
-    for stream, reply in (
-        (True, Reply(protocol.stream(["Hel", "lo"], **said))),
-        (False, Reply.json(protocol.whole(["Hel", "lo"], **said))),
-    ):
-        with FakeServer(reply) as server:
-            expected = made(protocol, server.url).invoke("hi", stream=stream)
-            answer = adapter(server.url).invoke("hi", stream=stream)
-        for name in ("text", "finish_reason", "model", "id"):
-            assert getattr(expected, name) == getattr(answer, name), name
-        assert calls_of(expected) == calls_of(answer)
-        assert (3, 5) == (answer.usage.input_tokens, answer.usage.output_tokens)
+    assert_like_the_provider(protocol, adapter, ("text", "finish_reason", "model", "id"))
 
 
 def test_stream_streams(way):
@@ -117,18 +92,11 @@ def test_stream_streams(way):
 
 def test_request_is_that_of_the_provider():
     """A conversation with each kind of message becomes the same turns, and parameters have their names."""
-    conversation = [
-        ("system", "Be brief."),
-        ("user", "How is the weather?"),
-        rxllm.Message("assistant", [rxllm.TextPart("Wait"), rxllm.ToolCallPart("c", "weather", '{"city":"Oslo"}')]),
-        rxllm.Message("tool", [rxllm.ToolResultPart("c", "no", "error")]),
-        rxllm.Message("user", [rxllm.TextPart("And here?"), rxllm.FilePart("image/png", PICTURE)]),
-    ]
     settings = {"tools": [rxllm.tool(weather)], "temperature": 0.5, "top_p": 0.5, "seed": 7, "stop_sequences": ["."]}
     settings |= {"effort": "low"}
     with FakeServer(Reply(Chat().stream(["ok"]))) as server:
-        made(Chat(), server.url).invoke(conversation, **settings)
-        from_llm(model_at(server.url), extra={"presence_penalty": 0.5}).invoke(conversation, max_tokens=9, **settings)
+        made(Chat(), server.url).invoke(CONVERSATION, **settings)
+        from_llm(model_at(server.url), extra={"presence_penalty": 0.5}).invoke(CONVERSATION, max_tokens=9, **settings)
         expected, sent = (request.json for request in server.requests)
     assert [message["role"] for message in expected["messages"]] == [message["role"] for message in sent["messages"]]
     assert "Be brief." == sent["messages"][0]["content"]

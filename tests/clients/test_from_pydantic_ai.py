@@ -5,6 +5,7 @@ import json
 
 import attrs
 import pytest
+from foreign import CONVERSATION, assert_like_the_provider, either_way, weather
 from models import made
 from protocols import Chat, Messages, ToolCall
 
@@ -57,12 +58,7 @@ class TestOverOpenAI(LLMContract):
     @pytest.fixture
     def llm(self):
         """A model at a server that streams, or answers as a whole."""
-
-        def answer(request):
-            whole, stream = self.protocol.whole(["Hel", "lo"]), self.protocol.stream(["Hel", "lo"])
-            return Reply(stream) if request.json.get("stream") else Reply.json(whole)
-
-        with FakeServer(answer) as server:
+        with FakeServer(either_way(self.protocol)) as server:
             yield self.adapter(server.url)
 
 
@@ -72,47 +68,21 @@ class TestOverAnthropic(TestOverOpenAI):
     protocol, adapter = Messages(), staticmethod(over_anthropic)
 
 
-def weather(city: str) -> str:
-    """The weather in a city."""
-    return f"rain in {city}"
-
-
-def calls_of(answer):
-    """Return the ids, the names and the values of the calls."""
-    return [(call.id, call.name, json.loads(call.arguments)) for call in answer.tool_calls]
-
-
 def test_answer_is_that_of_the_provider(way):
     """Text, reasoning, a call, usage, finish reason, model and id are the same, streamed and whole."""
     protocol, adapter = way
-    said = {"reasoning": ["Hm, ", "well"], "tool_call": [ToolCall(), ToolCall("call_2")], "usage": (3, 5)}
-    for stream, reply in (
-        (True, Reply(protocol.stream(["Hel", "lo"], **said))),
-        (False, Reply.json(protocol.whole(["Hel", "lo"], **said))),
-    ):
-        with FakeServer(reply) as server:
-            expected = made(protocol, server.url).invoke("hi", stream=stream)
-            answer = adapter(server.url).invoke("hi", stream=stream)
-        for name in ("text", "reasoning", "finish_reason", "model", "id"):
-            assert getattr(expected, name) == getattr(answer, name), name
-        assert calls_of(expected) == calls_of(answer)
-        assert (3, 5) == (answer.usage.input_tokens, answer.usage.output_tokens)
+    assert_like_the_provider(
+        protocol, adapter, ("text", "reasoning", "finish_reason", "model", "id"), reasoning=["Hm, ", "well"]
+    )
 
 
 def test_request_is_that_of_the_provider():
     """A conversation with each kind of message becomes the same turns, and parameters have their names."""
-    conversation = [
-        ("system", "Be brief."),
-        ("user", "How is the weather?"),
-        rxllm.Message("assistant", [rxllm.TextPart("Wait"), rxllm.ToolCallPart("c", "weather", '{"city":"Oslo"}')]),
-        rxllm.Message("tool", [rxllm.ToolResultPart("c", "no", "error")]),
-        rxllm.Message("user", [rxllm.TextPart("And here?"), rxllm.FilePart("image/png", b"\x89PNG\r\n\x1a\n")]),
-    ]
     settings = {"tools": [rxllm.tool(weather)], "tool_choice": "weather", "max_tokens": 9, "temperature": 0.5}
     settings |= {"seed": 7, "stop_sequences": ["."], "parallel_tool_calls": False}
     with FakeServer(Reply(Chat().stream(["ok"]))) as server:
-        made(Chat(), server.url).invoke(conversation, **settings)
-        over_openai(server.url).invoke(conversation, **settings)
+        made(Chat(), server.url).invoke(CONVERSATION, **settings)
+        over_openai(server.url).invoke(CONVERSATION, **settings)
         expected, sent = (request.json for request in server.requests)
     assert [message["role"] for message in expected["messages"]] == [message["role"] for message in sent["messages"]]
     assert "Be brief." == sent["messages"][0]["content"]

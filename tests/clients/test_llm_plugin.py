@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from foreign import weather
 from llms import KEY, WAYS, Command, soon, way_names
 from protocols import Chat, Messages, ToolCall
 
@@ -54,11 +55,6 @@ def run(*words):
     """Run the command in this process, and return its exit code and what it printed."""
     result = CliRunner().invoke(cli, [*map(str, words)], catch_exceptions=False)
     return result.exit_code, result.stdout, result.stderr
-
-
-def weather(city: str) -> str:
-    """The weather in a city."""
-    return f"rain in {city}"
 
 
 # ── the command, as a process ────────────────────────────────────────────────────────────────────────────────────

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from attrs import frozen
+from foreign import weather
 from models import made
 from protocols import Chat, Messages, Responses, ToolCall
 
@@ -34,11 +35,6 @@ class City(BaseModel):
 
     name: str
     people: int
-
-
-def weather(city: str) -> str:
-    """The weather in a city."""
-    return f"rain in {city}"
 
 
 async def test_agent_streams_and_calls_tools(protocol):
