@@ -12,7 +12,8 @@ from ..jobs.exporting import export, last_results
 from ..jobs.intents import Intent, Intents
 from ..jobs.journal import Journal
 from ..misuse import MisuseError
-from ..providers.batches import BatchAPI, Match
+from ..providers.batch_values import Match
+from ..providers.batches import BatchAPI
 from ..terminal import one_line
 from .console import FAILURE, Parser, add_model_options, chosen_model, report
 

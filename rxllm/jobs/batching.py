@@ -25,7 +25,8 @@ from ..combinators.asked import asked
 from ..errors import RxllmError
 from ..llm import LLM
 from ..misuse import MisuseError
-from ..providers.batches import BatchAPI, BatchState, Draft, Outcome
+from ..providers.batch_values import BatchState, Draft, Outcome
+from ..providers.batches import BatchAPI
 from ..runtime.scheduler import Scheduler
 from ..runtime.source import Source, source
 from ..runtime.threads import in_thread

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from ..errors import ProtocolError, RxllmError
-from ..providers.batches import BatchAPI, BatchState, Outcome
+from ..providers.batch_values import BatchState, Outcome
+from ..providers.batches import BatchAPI
 from .patience import patiently, pause
 
 __all__ = ["Refused", "ended", "outcomes"]

@@ -13,7 +13,8 @@ from collections.abc import Collection
 
 from ..errors import ProviderError, RateLimited, RxllmError
 from ..operators.backoff import is_retryable
-from ..providers.batches import BatchAPI, Draft
+from ..providers.batch_values import Draft
+from ..providers.batches import BatchAPI
 from .collecting import Refused
 from .intents import Intent
 from .patience import FAILURES, patiently, pause

@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 
 from ..misuse import MisuseError
-from ..providers.batches import Lost
+from ..providers.batch_values import Lost
 from .rows import Row
 from .writing import TO_APPEND, write_whole
 

@@ -19,7 +19,8 @@ from urllib.parse import quote
 
 from ..errors import Interrupted
 from ._documents import count, list_of, object_of, text_of
-from .batches import BatchAPI, BatchState, Draft, Lost, Match, Outcome
+from .batch_values import BatchState, Draft, Lost, Match, Outcome
+from .batches import BatchAPI
 
 if TYPE_CHECKING:
     from .anthropic import Anthropic

@@ -22,7 +22,8 @@ from urllib.parse import quote
 import msgspec
 
 from ._documents import list_of, object_of, text_of
-from .batches import BatchAPI, BatchState, Draft, Lost, Match, Outcome
+from .batch_values import BatchState, Draft, Lost, Match, Outcome
+from .batches import BatchAPI
 
 if TYPE_CHECKING:
     from .gemini import Gemini

@@ -20,7 +20,8 @@ import msgspec
 
 from ..errors import ProviderError
 from ._documents import count, list_of, object_of, text_of
-from .batches import BatchAPI, BatchState, Draft, Lost, Match, Outcome
+from .batch_values import BatchState, Draft, Lost, Match, Outcome
+from .batches import BatchAPI
 
 if TYPE_CHECKING:
     from .openai import OpenAI

@@ -1,4 +1,4 @@
-"""The batch APIs of vendors, as a job uses them: `BatchAPI`, and what its methods take and return.
+"""The batch APIs of vendors, as a job uses them: `BatchAPI`. `batch_values` has what its methods take and return.
 
 A vendor's module writes the requests, reads the states and the results, and says how a batch is found again whose
 creation the vendor has not confirmed. The job decides what is sent, when, and how often.
@@ -8,121 +8,27 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any, ClassVar, Literal, cast
 from urllib.parse import urlencode
 
 import msgspec
-from attrs import frozen
 
 from ..bridges import AsyncStream
 from ..errors import Interrupted, ProtocolError, RxllmError
 from ..misuse import MisuseError
-from ..operators.backoff import is_retryable
 from ..operators.reading import read_files
-from ..values.message import Message
 from ..values.request import Request
 from ..wire.error_documents import excerpt
 from ..wire.ndjson import NDJSONDecoder
 from ._documents import encoded, json_of, object_of, text_of
 from ._http import HTTPProvider
 from ._mending import mended
+from .batch_values import BatchState, Draft, Lost, Match, Outcome
 
-__all__ = ["BatchAPI", "BatchState", "Draft", "Lost", "Match", "Outcome"]
+__all__ = ["BatchAPI"]
 
 PAGES = 10_000  # of a list of batches, at most
-
-
-@frozen
-class Outcome:
-    """What became of one request.
-
-    Attributes:
-        value: the answer, or an error; None if the vendor did not answer, because the batch expired or was cancelled.
-        is_paid: whether the model has answered. The value may be an error nevertheless, if it cannot be read.
-    """
-
-    value: Message | Exception | None = None
-    is_paid: bool = False
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the request must be sent again."""
-        if self.is_paid:
-            return False
-        return self.value is None or (isinstance(self.value, Exception) and is_retryable(self.value))
-
-
-@frozen
-class Draft:
-    """A batch to be created.
-
-    Attributes:
-        tag: a random name, by which some vendors find the batch again.
-        model: the model of all its requests; empty if the vendor takes several in one batch.
-        lines: its requests, as `BatchAPI.line` returns them.
-    """
-
-    tag: str
-    model: str
-    lines: list[bytes]
-
-
-@frozen
-class Lost:
-    """A batch whose creation the vendor has not confirmed: what the job knows of it.
-
-    Attributes:
-        tag: its tag.
-        file: the id of the file that was uploaded for it; empty if there is none.
-        at: when it was written down, just before its creation, in seconds since 1970.
-        keys: the keys of its requests. Of all other batches, only those in `others` may have some of them.
-        others: the ids of the other batches of the job.
-    """
-
-    tag: str
-    file: str
-    at: float
-    keys: Collection[str]
-    others: Collection[str] = ()
-
-
-@frozen
-class Match:
-    """The result of a search for a lost batch.
-
-    Attributes:
-        batch: its id; empty if it was not found.
-        undecided: the ids of batches that may be it; the vendor tells only when they have ended.
-        gone: the id of a batch that may be it, and whose results the vendor does not keep any more; or empty.
-    """
-
-    batch: str = ""
-    undecided: tuple[str, ...] = ()
-    gone: str = ""
-
-
-@frozen
-class BatchState:
-    """The state of a batch.
-
-    Attributes:
-        status: the vendor's word for it.
-        ended: whether its results are complete.
-        cancelled: whether somebody has cancelled it.
-        answered: the number of requests that the vendor has answered; None if it does not say.
-        refusal: why the vendor refused the whole batch; None if it did not.
-        is_full: whether it refused the batch only because too many others wait in its queue.
-        places: where the results are, in the vendor's terms.
-    """
-
-    status: str
-    ended: bool = False
-    cancelled: bool = False
-    answered: int | None = None
-    refusal: str | None = None
-    is_full: bool = False
-    places: tuple[str, ...] = ()
 
 
 class BatchAPI(ABC):

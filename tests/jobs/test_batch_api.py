@@ -14,7 +14,7 @@ import rxllm
 from rxllm.jobs import patience
 from rxllm.jobs.intents import Intent, Intents, Noted
 from rxllm.jobs.journal import OpenJournal
-from rxllm.providers.batches import Lost
+from rxllm.providers.batch_values import Lost
 from rxllm.testing import End, FakeServer, Reply
 
 
