@@ -26,7 +26,7 @@ __all__ = ["default_model", "model", "providers"]
 # Each other module of these rooms without an underscore is a vendor: it exports one class, and its name is the name of
 # the provider.
 _ROOMS = ("rxllm.providers", "rxllm.local")
-_NOT_VENDORS = ("batches", "compatible")
+_NOT_VENDORS = ("batch_values", "batches", "compatible")
 _MIN_SIMILARITY = 0.7  # of a name that an error message suggests
 
 
