@@ -46,12 +46,21 @@ class Processes:
         reset_in_child(self._disown)
 
     def _disown(self) -> None:
-        """Close the sockets in a forked child: they would keep the workers alive after the end of their parent."""
+        """Close the sockets in a forked child: they would keep the workers alive after the end of their parent.
+
+        An event loop that uses a socket may hold it open: uvloop puts `socket.close` off until the loop lets go of it,
+        which it never does in the child. So its number is pointed at something else.
+        """
         self._lock = threading.Lock()  # of the attributes, which any thread may change
         running, self._running = self._running, {}
+        if not running:
+            return
+        nothing = os.open(os.devnull, os.O_RDWR)
         for process, connection in running.items():
-            connection.close()
+            if connection.fileno() != -1:
+                os.dup2(nothing, connection.fileno(), inheritable=False)
             process.returncode = 0  # else its destructor would warn of a running process
+        os.close(nothing)
 
     def start(self) -> tuple[Process, socket.socket]:
         """Start a process, and return it with the socket to it.

@@ -17,6 +17,7 @@ import rxllm
 import rxllm.jobs.job
 import rxllm.providers.openai
 import rxllm.wire.http
+from rxllm.jobs.processes import Processes
 from rxllm.testing import FakeServer, Reply
 
 
@@ -132,3 +133,18 @@ def block(connection, directory):
 
     threading.Thread(target=fork).start()
     run([f"block {directory / 'blocked'}"], directory / "out.jsonl", Pid(), workers=1)
+
+
+def fork_while_used(connection):
+    """Start a worker, fork while something uses its socket, close the socket here, and report how the worker ended."""
+    processes = Processes()
+    process, ours = processes.start()
+    user = ours.makefile()  # holds the socket open, as an event loop of uvloop does
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+    user.close()
+    ours.close()
+    connection.send(processes.end_of(process))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)

@@ -12,7 +12,7 @@ import pytest
 import reactivex as rx
 from commands import COMMAND, environment
 from commands import openai as openai_environment
-from job_models import PayingServer, block, held, is_alive, run, workers_of
+from job_models import PayingServer, block, fork_while_used, held, is_alive, run, workers_of
 from relay_processes import CONTEXT, Process
 from waiting import PATIENCE, wait_until
 from worker_models import (
@@ -435,6 +435,13 @@ def test_blocked_worker_ends_with_its_parent(tmp_path):
         wait_until(lambda: not is_alive(worker))
     assert is_alive(forked)
     os.kill(forked, signal.SIGKILL)
+
+
+def test_forked_child_closes_the_socket_of_a_worker_although_an_event_loop_uses_it():
+    """Else the worker would wait for the child, too, until it is killed."""
+    with Process(fork_while_used) as process:
+        status = process.connection.recv()
+    assert status >= 0
 
 
 # ── the command ──────────────────────────────────────────────────────────────────────────────────────────────────
