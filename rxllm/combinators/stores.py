@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -15,10 +14,9 @@ from ..misuse import MisuseError
 from ..operators.caching import Store
 from ..records import of_json, to_json
 from ..runtime.forks import reset_in_child
-from ..runtime.scheduler import Scheduler
-from ..runtime.threads import in_thread
 from ..values.chunk import Chunk
-from .database import path_of, transaction
+from .database import path_of
+from .statements import Statement
 
 __all__ = ["MemoryStore", "SQLiteStore", "Store"]
 
@@ -69,12 +67,14 @@ class MemoryStore(Store):
 
 
 _TABLE = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, chunks TEXT NOT NULL)"
+_SELECT = "SELECT chunks FROM answers WHERE key = ?"
+_INSERT = "INSERT OR REPLACE INTO answers (key, chunks) VALUES (?, ?)"
 
 
 class SQLiteStore(Store):
     """Keeps answers in a SQLite database, which processes may share. It never removes an answer.
 
-    Each call opens the file in a thread of its own, because a disk may be slow.
+    A thread opens the file, because a disk may be slow. Answers that wait for it at the same time share one commit.
 
     Args:
         path: the file. It is created at the first use.
@@ -82,6 +82,8 @@ class SQLiteStore(Store):
 
     def __init__(self, path: str | Path) -> None:
         self._path = path_of("SQLiteStore", path, "Use MemoryStore to keep answers in memory.")
+        self._select = Statement(self._path, _TABLE, _SELECT, writes=False)
+        self._insert = Statement(self._path, _TABLE, _INSERT, writes=True)
 
     def __repr__(self) -> str:
         return f"SQLiteStore({str(self._path)!r})"
@@ -91,19 +93,11 @@ class SQLiteStore(Store):
 
     async def get(self, key: str, /) -> list[Chunk] | None:
         """Return the chunks under the key; None if there are none."""
-        rows = await self._do("SELECT chunks FROM answers WHERE key = ?", key)
+        rows = await self._select(key)
         return (
             [of_json(record) for record in msgspec.json.decode(rows[0][0], type=list[dict[str, Any]])] if rows else None
         )
 
     async def put(self, key: str, chunks: Sequence[Chunk], /) -> None:
-        """Store the chunks of a whole answer under the key."""
-        records = msgspec.json.encode([to_json(chunk) for chunk in chunks]).decode()
-        await self._do("INSERT OR REPLACE INTO answers (key, chunks) VALUES (?, ?)", key, records)
-
-    async def _do(self, statement: str, *values: str) -> list[Any]:
-        def work() -> list[Any]:
-            with transaction(self._path, _TABLE) as database:
-                return database.execute(statement, values).fetchall()
-
-        return await in_thread(Scheduler(asyncio.get_running_loop()), work)
+        """Store the chunks of a whole answer under the key. It is on the disk when this method returns."""
+        await self._insert(key, msgspec.json.encode([to_json(chunk) for chunk in chunks]).decode())

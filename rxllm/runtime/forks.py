@@ -1,14 +1,19 @@
-"""Resets objects in a forked child, where an inherited lock is never released and an inherited request never ends."""
+"""What ``os.fork`` does to objects: `reset_in_child` resets them in the child, and `fork_waits` postpones the fork.
+
+An inherited lock is never released in a child, and an inherited request never ends.
+"""
 
 from __future__ import annotations
 
 import os
+import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from types import MethodType
 from typing import cast
 
-__all__ = ["reset_in_child"]
+__all__ = ["fork_waits", "reset_in_child"]
 
 
 _resets: weakref.WeakKeyDictionary[object, Callable[[object], None]] = weakref.WeakKeyDictionary()
@@ -26,5 +31,45 @@ def _reset() -> None:
         reset(owner)
 
 
+class _Gate:
+    """Keeps forks and the blocks of `fork_waits` apart. A block that begins while a thread forks waits."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget, in a child, the blocks and the forks of the parent."""
+        self._changed = threading.Condition()
+        self._blocks = 0
+        self._forks = 0
+
+    def begin_fork(self) -> None:
+        with self._changed:
+            self._forks += 1
+            self._changed.wait_for(lambda: not self._blocks)
+
+    def end_fork(self) -> None:
+        with self._changed:
+            self._forks -= 1
+            self._changed.notify_all()
+
+    @contextmanager
+    def block(self) -> Generator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._forks)
+            self._blocks += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._blocks -= 1
+                self._changed.notify_all()
+
+
+_gate = _Gate()
+fork_waits = _gate.block
+"""A block during which ``os.fork`` of other threads waits. The block itself must not fork."""
+
 if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_gate.begin_fork, after_in_parent=_gate.end_fork, after_in_child=_gate.reset)
     os.register_at_fork(after_in_child=_reset)
