@@ -10,10 +10,11 @@ from typing import Any, Literal
 from attrs import Factory, field, frozen
 from reactivex import abc
 
+from .extensible import mutable_class
 from .misuse import MisuseError
 from .public import Public
 from .showing import brief
-from .values.chunk import Chunk, mutable_class
+from .values.chunk import Chunk
 from .values.message import Message
 from .values.request import Request
 

@@ -6,6 +6,7 @@ because a subclass may define a constructor with other parameters.
 
 from __future__ import annotations
 
+import functools
 from copy import deepcopy
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
@@ -14,7 +15,7 @@ import attrs
 
 from .misuse import MisuseError
 
-__all__ = ["Extensible", "evolved", "state_of"]
+__all__ = ["Extensible", "evolved", "mutable_class", "state_of"]
 
 T = TypeVar("T")
 
@@ -97,8 +98,7 @@ def evolved(value: T, /, **changes: Any) -> T:
         MisuseError: a validator rejects a new value.
     """
     kind: Any = type(value)
-    copy = object.__new__(kind)
-    _restore(copy, object.__getstate__(value))
+    copy = _copied(value, kind)
     fields = kind.__attrs_attrs__  # what `attrs.fields` returns after a check of the class
     for name, new in changes.items():
         attribute: Any = getattr(fields, name)
@@ -108,6 +108,37 @@ def evolved(value: T, /, **changes: Any) -> T:
             attribute.validator(copy, attribute, new)
         _set_field(copy, name, new)
     return copy  # type: ignore[no-any-return]  # every request runs this line; cast() would cost a call
+
+
+def _copied(value: object, kind: Any) -> Any:
+    mutable = _mutable_of(kind)
+    if mutable is None:
+        copy = object.__new__(kind)
+        _restore(copy, object.__getstate__(value))
+        return copy
+    copy, state = mutable(), cast("tuple[None, dict[str, Any]] | None", object.__getstate__(value))
+    for name, content in state[1].items() if state else ():
+        setattr(copy, name, content)
+    copy.__class__ = kind
+    return copy
+
+
+@functools.lru_cache(256)
+def _mutable_of(kind: type) -> Any:
+    """Return the mutable subclass of a class of rxllm; None for a user's class, which may count its subclasses."""
+    is_ours = kind.__module__.partition(".")[0] == __package__
+    return mutable_class(kind) if is_ours and not kind.__dictoffset__ else None
+
+
+def mutable_class(kind: type) -> Any:
+    """Return a mutable subclass of a frozen class, for code that runs once for each token or request.
+
+    The caller makes an object of the subclass, without arguments, sets its fields, and then sets ``__class__`` to the
+    frozen class. This is the fastest way to fill a frozen object.
+    """
+    # The interpreter speeds up plain slot assignment only if both methods are those of `object`.
+    plain = {"__init__": object.__init__, "__setattr__": object.__setattr__, "__delattr__": object.__delattr__}
+    return type(f"Mutable{kind.__name__}", (kind,), {"__slots__": (), **plain})
 
 
 def state_of(value: object) -> tuple[dict[str, Any] | None, dict[str, Any]]:

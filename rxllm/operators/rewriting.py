@@ -7,7 +7,8 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from ..values.chunk import Chunk, mutable_class, part_chunk, text_chunk, with_parts
+from ..extensible import mutable_class
+from ..values.chunk import Chunk, part_chunk, text_chunk, with_parts
 from ..values.parts import Part, ReasoningPart, TextPart
 from .adding_up import no_chunk
 from .observer import RefusingObserver

@@ -87,7 +87,9 @@ def identity_of(value: object) -> str:
 def count(document: object, *path: str) -> int | None:
     """Return the number at this path of the document, or None if there is no valid count."""
     for name in path:
-        document = object_of(document).get(name)
+        document = cast("dict[str, object]", document).get(name) if isinstance(document, dict) else None
+    if type(document) is int and document >= 0:  # as nearly always
+        return document
     if not isinstance(document, (int, float)) or isinstance(document, bool) or not 0 <= document < math.inf:
         return None
     return int(document)

@@ -35,6 +35,7 @@ from ._openai_frames import (
     decode_first,
     decode_frame,
     decode_plain,
+    decode_plain_answer,
 )
 
 __all__ = ["ChatDecoder", "whole_answer"]
@@ -339,6 +340,30 @@ def whole_answer(body: bytes, audio_format: str = "", maker: str = "openai") -> 
             other content.
         ProtocolError: the body is neither a chat completion nor an error.
     """
+    return _plain_answer(body, maker) or _any_answer(body, audio_format, maker)
+
+
+def _plain_answer(body: bytes, maker: str) -> Chunk | None:
+    """Return an answer that is one text, as nearly all are; None for any other. It takes a tenth of the time."""
+    try:
+        answer = decode_plain_answer(body)
+    except UNREADABLE:
+        return None
+    if b'"search_results"' in body or b'"citations"' in body:  # see `sources`
+        return None
+    choice, usage = answer.choices[0], answer.usage
+    return Chunk(
+        choice.delta.content,
+        usage=_usage(usage) if usage else None,
+        finish_reason=choice.finish_reason,
+        raw_finish_reason=choice.finish_reason,
+        id=answer.id or None,
+        model=answer.model or None,
+        provider=maker if answer.id or answer.model else None,
+    )
+
+
+def _any_answer(body: bytes, audio_format: str, maker: str) -> Chunk:
     decoder = ChatDecoder((), audio_format, maker, WHOLE)
     try:
         answer = decode_answer(body)

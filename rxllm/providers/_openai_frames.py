@@ -5,7 +5,8 @@ They have only the fields that `ChatDecoder` reads. A comment marks each field o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -23,6 +24,7 @@ __all__ = [
     "decode_first",
     "decode_frame",
     "decode_plain",
+    "decode_plain_answer",
 ]
 
 
@@ -90,16 +92,31 @@ class Answer(FirstFrame, gc=False):
     choices: list[_WholeChoice | None] | None = None  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleVariableOverride]
 
 
-def _plain(kind: type[Struct], **types: Any) -> Any:
+def _plain(kind: type[Struct], needed: Mapping[str, Any], optional: Mapping[str, Any] = MappingProxyType({})) -> Any:
     """Return a type in which only these fields may differ from null. The decoder checks it faster than Python."""
-    fields = [(name, types[name]) if name in types else (name, None, None) for name in kind.__struct_fields__]
-    return msgspec.defstruct(f"Plain{kind.__name__}", fields, kw_only=True, gc=False)
+    spelled = dict(zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True))
+    fields = [(name, needed[name]) if name in needed else (name, optional.get(name), None) for name in spelled]
+    return msgspec.defstruct(f"Plain{kind.__name__}", fields, rename=spelled, kw_only=True, gc=False)
 
 
-_PlainDelta = _plain(Delta, content=Annotated[str, msgspec.Meta(min_length=1)])
-_PlainChoice = _plain(Choice, delta=_PlainDelta, index=Literal[0])
-_OneChoice: Any = tuple.__class_getitem__(_PlainChoice)
-decode_plain: Callable[[bytes], Any] = msgspec.json.Decoder(_plain(Frame, choices=_OneChoice)).decode
+_TEXT = Annotated[str, msgspec.Meta(min_length=1)]
+_NO_LIST = Annotated[list[Any], msgspec.Meta(max_length=0)]  # OpenAI's annotations of an answer without a web search
+_PlainDelta = _plain(Delta, {"content": _TEXT})
+_PlainChoice = _plain(Choice, {"delta": _PlainDelta, "index": Literal[0]})
+_PlainMessage = _plain(Delta, {"content": _TEXT}, {"annotations": _NO_LIST | None})
+_PlainWhole = _plain(
+    _WholeChoice, {"delta": _PlainMessage, "index": Literal[0], "finish_reason": Literal["stop", "length"]}
+)
+
+
+def _one(kind: Any) -> Any:
+    return tuple.__class_getitem__(kind)
+
+
+_PlainFrame = _plain(Frame, {"choices": _one(_PlainChoice)})
+_PlainAnswer = _plain(Answer, {"choices": _one(_PlainWhole), "id": str, "model": str}, {"usage": Any})
+decode_plain: Callable[[bytes], Any] = msgspec.json.Decoder(_PlainFrame).decode
+decode_plain_answer: Callable[[bytes], Any] = msgspec.json.Decoder(_PlainAnswer).decode
 decode_frame = msgspec.json.Decoder(Frame).decode
 decode_first = msgspec.json.Decoder(FirstFrame).decode
 decode_answer = msgspec.json.Decoder(Answer).decode

@@ -28,6 +28,7 @@ from typing import Any, TypeGuard, cast, get_args
 import attrs
 from attrs import field, frozen
 
+from ..extensible import mutable_class
 from ..misuse import MisuseError, shown
 from ..public import Public
 from .frozen import frozen_json
@@ -102,21 +103,14 @@ class Chunk(metaclass=Public):
         plain = not (
             whole or usage or finish_reason or raw_finish_reason or model or id or reset or logprobs or provider
         )
-        rest = (
-            None
-            if plain
-            else _Rest(
-                whole,
-                usage,
-                finish_reason,
-                raw_finish_reason,
-                model,
-                id,
-                reset,
-                logprobs and frozen_json(logprobs),
-                provider,
-            )
-        )
+        rest = None
+        if not plain:
+            rest = _MutableRest()
+            rest.parts, rest.usage = whole, usage
+            rest.finish_reason, rest.raw_finish_reason = finish_reason, raw_finish_reason
+            rest.model, rest.id, rest.provider, rest.reset = model, id, provider, reset
+            rest.logprobs = logprobs and frozen_json(logprobs)
+            rest.__class__ = _Rest
         _set_text(self, text)
         _set_rest(self, rest)
 
@@ -277,17 +271,6 @@ _set_text = Chunk.text.__set__  # type: ignore[attr-defined]  # pyright: ignore[
 
 
 _set_rest = Chunk.rest.__set__  # type: ignore[union-attr]  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess, reportUnknownMemberType, reportUnknownVariableType]
-
-
-def mutable_class(kind: type) -> Any:
-    """Return a mutable subclass of a frozen class, for code that runs once for each token.
-
-    The caller makes an object of the subclass, without arguments, sets its fields, and then sets ``__class__`` to the
-    frozen class. This is the fastest way to fill a frozen object.
-    """
-    # The interpreter speeds up plain slot assignment only if both methods are those of `object`.
-    plain = {"__init__": object.__init__, "__setattr__": object.__setattr__, "__delattr__": object.__delattr__}
-    return type(f"Mutable{kind.__name__}", (kind,), {"__slots__": (), **plain})
 
 
 _MutableRest, _MutableChunk = mutable_class(_Rest), mutable_class(Chunk)

@@ -22,10 +22,13 @@ __all__ = ["Message"]
 _ROLE_HINTS = {"human": "user", "ai": "assistant", "model": "assistant", "developer": "system", "function": "tool"}
 
 
+_ROLES = get_args(Role)
+
+
 def _role(message: object, attribute: object, role: object) -> None:
-    if role not in get_args(Role):
+    if role not in _ROLES:
         hint = f" Write {_ROLE_HINTS[role]!r}." if isinstance(role, str) and role in _ROLE_HINTS else ""
-        raise MisuseError(f"A message's role must be one of {', '.join(get_args(Role))}, not {shown(role)}.{hint}")
+        raise MisuseError(f"A message's role must be one of {', '.join(_ROLES)}, not {shown(role)}.{hint}")
 
 
 @frozen

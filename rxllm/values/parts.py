@@ -189,6 +189,8 @@ def parts_of(content: object) -> tuple[Part, ...]:
     """Return the parts of a content: text, a part, a content dict, or an iterable of these."""
     if isinstance(content, str):
         return (TextPart(content),) if content else ()
+    if type(content) is tuple and _PART_SET.issuperset(map(type, cast("tuple[object, ...]", content))):
+        return cast("tuple[Part, ...]", content)
     if isinstance(content, _PART_TYPES):
         return (cast("Part", content),)
     if content is None:
@@ -201,6 +203,7 @@ def parts_of(content: object) -> tuple[Part, ...]:
 
 
 _PART_TYPES = get_args(Part)
+_PART_SET = frozenset(_PART_TYPES)
 
 
 def _parts_of_dict(item: Mapping[str, Any]) -> tuple[Part, ...]:

@@ -7,6 +7,7 @@ from typing import Any, TypeGuard, cast
 
 from attrs import field, frozen
 
+from ..extensible import mutable_class
 from ..misuse import MisuseError, is_text, shown
 from ..showing import called, set_fields
 from .content import Fields
@@ -57,8 +58,8 @@ class Request(Parameters):
         """The text of the prompt. Blank lines separate the texts of several messages."""
         return self.prompt if isinstance(self.prompt, str) else "\n\n".join(m.text for m in self.prompt if m.text)
 
-    @classmethod
-    def ask(cls, prompt: Prompt, parameters: Parameters = Parameters()) -> Request:
+    @staticmethod
+    def ask(prompt: Prompt, parameters: Parameters = Parameters()) -> Request:
         """Return the request for a prompt. If the prompt is a Request, its own parameters win.
 
         Raises:
@@ -66,13 +67,15 @@ class Request(Parameters):
         """
         if isinstance(prompt, Request):
             return prompt.over(parameters)
-        request = object.__new__(cls)
-        object.__setattr__(request, "prompt", _content(prompt))
+        request = _MutableRequest()
+        request.prompt = _content(prompt)
         for name in PARAMETERS:  # the constructor of `parameters` has already validated the values
-            object.__setattr__(request, name, getattr(parameters, name))
-        return request
+            setattr(request, name, getattr(parameters, name))
+        request.__class__ = Request
+        return request  # type: ignore[no-any-return]  # every request runs this line; cast() would cost a call
 
 
+_MutableRequest = mutable_class(Request)
 MessageLike = Message | Mapping[str, Any] | tuple[str, str]
 
 

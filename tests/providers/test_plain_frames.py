@@ -1,10 +1,14 @@
-"""Frames that continue a text have a decoder of their own. Its chunks are those of the general decoder."""
+"""Frames that continue a text, and whole answers of one text, have decoders of their own.
+
+Their chunks are those of the general decoder.
+"""
 
 import json
 
 import pytest
 
-from rxllm.providers._openai_chat import ChatDecoder
+from rxllm.providers import _openai_chat
+from rxllm.providers._openai_chat import ChatDecoder, whole_answer
 
 DEVIATIONS = [
     *({"delta": {name: value}} for name in ("reasoning_content", "reasoning", "refusal") for value in (None, "", "Hm")),
@@ -68,3 +72,53 @@ def test_texts_stay_with_the_fast_decoder():
     more = {"delta": {"role": None, "refusal": None, "tool_calls": None}, "stop_reason": None}
     read(decoder, [frame("a"), frame("b", **more), frame("c", **more)])
     assert decoder._is_usual
+
+
+def whole(text, /, **changes):
+    """A whole answer of text with these changes in its choice."""
+    changes = {"finish_reason": "stop", **changes}
+    document = frame(text, **changes)
+    (choice,) = document["choices"]
+    choice["message"] = choice.pop("delta")
+    return document
+
+
+def outcome(answer, *arguments):
+    """What a decoder of whole answers returns or raises."""
+    try:
+        chunk = answer(*arguments)
+    except Exception as error:
+        return type(error), str(error)
+    return chunk, chunk.provider, chunk.logprobs
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        *(whole("c", **each) for each in DEVIATIONS),
+        *(whole("c", finish_reason=word) for word in (None, "", "null", "tool_calls", "content_filter", "error", 7)),
+        *(whole("c", delta={"annotations": value}) for value in (None, [], [{"url": "https://example.org"}], "x")),
+        *(whole("c") | each for each in OUTER),
+        whole("c") | {"choices": whole("c")["choices"] * 2},
+        *(whole("c") | {name: value} for name in ("id", "model") for value in (None, "", 7)),
+        *(whole("c") | {"usage": value} for value in (7, [], {"prompt_tokens": "1"}, {"input_tokens": 2})),
+        {"choices": whole("c")["choices"]},
+        [],
+    ],
+)
+def test_whole_answer_is_read_as_by_the_general_decoder(document):
+    """Whatever deviates from one text."""
+    body = json.dumps(document).encode()
+    assert outcome(_openai_chat._any_answer, body, "", "openai") == outcome(whole_answer, body)
+
+
+def test_usual_whole_answer_needs_no_general_decoder(monkeypatch):
+    """With the fields that OpenAI sends."""
+    monkeypatch.setattr(_openai_chat, "_any_answer", None)
+    details = {"cached_tokens": 1, "audio_tokens": 0}
+    usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "prompt_tokens_details": details}
+    more = {"object": "chat.completion", "created": 1, "service_tier": "default", "usage": usage}
+    message = {"role": "assistant", "refusal": None, "annotations": []}
+    chunk = whole_answer(json.dumps({**whole("Hi", delta=message), **more}).encode())
+    assert ("Hi", "stop", "1", "m") == (chunk.text, chunk.finish_reason, chunk.id, chunk.model)
+    assert (3, 2, 1) == (chunk.usage.input_tokens, chunk.usage.output_tokens, chunk.usage.cache_read_input_tokens)
