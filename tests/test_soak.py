@@ -15,7 +15,7 @@ SIZES = {
     "conversations": 1,
     "crowd": 40,
     "disconnects": 8,
-    "forks": 8,
+    "forks": 9,
     "frames": 150,
     "graphs": 150,
     "interrupts": 30,

@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from ..misuse import MisuseError, shown
+from ..runtime.forks import fork_waits
 
 __all__ = ["opened", "path_of", "transaction"]
 
@@ -34,6 +35,9 @@ def path_of(name: str, path: str | Path, in_memory: str) -> Path:
 def transaction(path: Path, table: str, *, private: bool = False) -> Generator[sqlite3.Connection]:
     """Open the file for one transaction, and make its table at the first use.
 
+    Forks of other threads wait for its end. A connection does not work in a forked child: SQLite would take the locks
+    of the parent for the child's own, and damage the file.
+
     Args:
         path: the file.
         table: the statement that makes the table.
@@ -42,7 +46,7 @@ def transaction(path: Path, table: str, *, private: bool = False) -> Generator[s
     Raises:
         MisuseError: a later version of rxllm wrote the file.
     """
-    with closing(opened(path, table, private=private)) as database, database:
+    with fork_waits(), closing(opened(path, table, private=private)) as database, database:
         yield database
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from attrs import define, field
 
 from ..runtime.executor import start_thread
-from ..runtime.forks import fork_waits, reset_in_child
+from ..runtime.forks import reset_in_child
 from ..runtime.loops import Loop, expect, raisable
 from .database import transaction
 
@@ -117,8 +117,7 @@ class Statement:
         """
         has_begun = False
         try:
-            # A connection does not work in a forked child: SQLite would take the parent's locks for the child's own.
-            with fork_waits(), transaction(self._path, self._table) as database:
+            with transaction(self._path, self._table) as database:
                 database.execute(self._begin)
                 has_begun = True
                 for call in group:

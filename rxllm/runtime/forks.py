@@ -32,7 +32,10 @@ def _reset() -> None:
 
 
 class _Gate:
-    """Keeps forks and the blocks of `fork_waits` apart. A block that begins while a thread forks waits."""
+    """Keeps forks and the blocks of `fork_waits` apart. A block that begins while a thread forks waits.
+
+    A thread that forks within a block of its own, such as in a handler of a signal, does not wait for itself.
+    """
 
     def __init__(self) -> None:
         self.reset()
@@ -40,13 +43,14 @@ class _Gate:
     def reset(self) -> None:
         """Forget, in a child, the blocks and the forks of the parent."""
         self._changed = threading.Condition()
-        self._blocks = 0
+        self._blocks: list[int] = []  # the threads that are in a block
         self._forks = 0
 
     def begin_fork(self) -> None:
+        this = threading.get_ident()
         with self._changed:
             self._forks += 1
-            self._changed.wait_for(lambda: not self._blocks)
+            self._changed.wait_for(lambda: all(thread == this for thread in self._blocks))
 
     def end_fork(self) -> None:
         with self._changed:
@@ -55,20 +59,22 @@ class _Gate:
 
     @contextmanager
     def block(self) -> Generator[None]:
+        this = threading.get_ident()
         with self._changed:
-            self._changed.wait_for(lambda: not self._forks)
-            self._blocks += 1
+            self._changed.wait_for(lambda: not self._forks or this in self._blocks)
+            self._blocks.append(this)
         try:
             yield
         finally:
             with self._changed:
-                self._blocks -= 1
+                if this in self._blocks:  # else this is a child, which was forked within the block
+                    self._blocks.remove(this)
                 self._changed.notify_all()
 
 
 _gate = _Gate()
 fork_waits = _gate.block
-"""A block during which ``os.fork`` of other threads waits. The block itself must not fork."""
+"""A block during which ``os.fork`` of other threads waits."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_gate.begin_fork, after_in_parent=_gate.end_fork, after_in_child=_gate.reset)

@@ -1,8 +1,8 @@
 """A child of `os.fork` can use every object of its parent: it gets the answer or a MisuseError, and never hangs.
 
-The parent forks while its background loop reads streams, while permits of its Limiter are taken, and while requests of
-`share` and `cached` are running. The child asks through one of these, and reports the result by its exit status. The
-parent must continue unaffected.
+The parent forks while its background loop reads streams, while permits of its Limiter are taken, while a thread writes
+to a SQLiteStore, and while requests of `share` and `cached` are running. The child asks through one of these, and
+reports the result by its exit status. The parent must continue unaffected.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from soaking import PROTOCOLS, Soak, asking, run
+from soaking import PROTOCOLS, Soak, asking, check_database, run
 
 import rxllm
-from rxllm import LLM, Limiter, MemoryStore, MisuseError, SQLiteStore, cached, limited, pipe, retry, text
+from rxllm import LLM, Chunk, Limiter, MemoryStore, MisuseError, SQLiteStore, cached, limited, pipe, retry, text
 from rxllm.testing import FakeServer, Reply
 
 PATIENCE = 15.0  # seconds
@@ -42,8 +42,13 @@ class House:
         self.memory = cached(llm, MemoryStore(), name="m")
         self.file = cached(llm, SQLiteStore(directory / "answers.db"), name="m")
         self.shared = llm("hi").pipe(rxllm.share())
+        self.path = directory / "busy.db"
+        self.store = SQLiteStore(self.path)
         self.stop = threading.Event()
-        self.threads = [threading.Thread(target=self.keep_busy, args=[ask]) for ask in (self.by_limit, self.by_memory)]
+        self.threads = [
+            threading.Thread(target=self.keep_busy, args=[ask])
+            for ask in (self.by_limit, self.by_memory, self.by_store)
+        ]
 
     def by_limit(self) -> str:
         """Asks through the limiter."""
@@ -56,6 +61,16 @@ class House:
     def by_file(self) -> str:
         """Asks through a SQLiteStore."""
         return self.file.invoke(str(time.monotonic_ns() % 5)).text
+
+    def by_store(self) -> str:
+        """Stores an answer in a file that a thread of the parent always writes, and reads it back."""
+
+        async def store() -> str:
+            key = f"{os.getpid()} {time.monotonic_ns()}"
+            await self.store.put(key, [*map(Chunk, TEXTS)])
+            return "".join(chunk.text for chunk in await self.store.get(key) or ())
+
+        return asyncio.run(store())
 
     def by_share(self) -> str:
         """Subscribes to the shared stream."""
@@ -90,7 +105,7 @@ class House:
     def ways(self) -> list[Callable[[], str]]:
         """All ways to ask."""
         return [
-            *(self.by_limit, self.by_memory, self.by_file, self.by_share),
+            *(self.by_limit, self.by_memory, self.by_file, self.by_store, self.by_share),
             *(self.by_loop, self.by_batch, self.by_pipe, self.by_observer),
         ]
 
@@ -149,6 +164,7 @@ def work(soak: Soak) -> None:
         house.stop.set()
         for thread in house.threads:
             thread.join()
+        check_database(soak, house.path)
     soak.numbers.update(outcomes)
 
 
