@@ -1,4 +1,4 @@
-"""`rxllm_error`: the exception of another library as an error of rxllm.
+"""`rxllm_error` and `Reading`: the exception of another library as an error of rxllm.
 
 The libraries have no common tree of errors. So the attributes and the names of an exception decide, and those of its
 causes: most libraries pass on the exceptions of the vendors' SDKs, or keep them as causes.
@@ -6,20 +6,33 @@ causes: most libraries pass on the exceptions of the vendors' SDKs, or keep them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import json
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from traceback import walk_tb
+from types import FrameType
 from typing import Any, TypeVar, cast
 
 import msgspec
+from attrs import frozen
 
 from ..errors import Interrupted, ProtocolError, ProviderError, RxllmError, Timeout, TransportError
 from ..misuse import MisuseError, is_mapping
 from ..secrecy import blanked
 from ..wire.error_documents import provider_error
 
-__all__ = ["rxllm_error", "shown_with", "unreadable", "with_causes"]
+__all__ = ["OF_DATA", "Reading", "rxllm_error", "shown_with", "unreadable", "with_causes"]
 
 T = TypeVar("T")
 
+OF_DATA = (AssertionError, AttributeError, LookupError, TypeError, ValueError)
+"""What Python raises for data of a wrong shape."""
+
+_OF_DECODING = (json.JSONDecodeError, UnicodeDecodeError)
+_OF_RESPONSES = re.compile("response|generation")  # the words of a ValueError about a response
+_OF_ARGUMENTS = re.compile("(keyword|positional|required) arguments?")  # the words of a TypeError about a call
+# The names of the functions that write the request, and of those that call the program's callbacks.
+_WRITES = re.compile("build|convert_input|format_messages|handle_event|map_message|message_dict|params|payload|prepare")
 _STATUSES = ("status_code", "status", "http_status", "code")
 _DEPTH = 5  # causes
 _NETWORK = {  # classes of HTTP libraries and SDKs, by name, because the libraries need not be installed
@@ -77,6 +90,60 @@ def unreadable(library: str, error: BaseException, secrets: Iterable[str]) -> Pr
         secrets: texts that the error must not show.
     """
     return ProtocolError(f"{library} could not read the response: {_shown(error, secrets)}")
+
+
+@frozen
+class Reading:
+    """The methods within which another library reads responses.
+
+    The libraries raise a TypeError, a KeyError or the like for a response of a wrong shape. The program's own functions
+    raise the same for a mistake. The traceback tells them apart, because it names the functions that ran.
+
+    Attributes:
+        library: the name of the library.
+        methods: the names of the methods.
+        owners: the classes of the methods.
+        callers: the owners whose methods call a function of the program instead.
+    """
+
+    library: str
+    methods: Collection[str]
+    owners: tuple[type, ...]
+    callers: tuple[type, ...] = ()
+
+    def error_for(self, error: Exception, secrets: Iterable[str]) -> RxllmError | None:
+        """Return the error for a response that the library could not read; None for any other exception."""
+        if not _is_of_data(error):
+            return None
+        owner: object = None
+        for frame, _ in walk_tb(error.__traceback__):
+            if (found := self._owner(frame)) is not None:
+                owner = found
+            elif owner is not None and _WRITES.search(frame.f_code.co_name):
+                return None
+        if owner is None or isinstance(owner, self.callers):
+            return None
+        if _argument_of(error):  # the vendor's document, as langchain-openai raises it
+            return _provider_error(error, [error], None, secrets)
+        return unreadable(self.library, error, secrets)
+
+    def _owner(self, frame: FrameType) -> object | None:
+        """Return the instance whose method has this frame, if it is one of those that read."""
+        code = frame.f_code
+        owner = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount and code.co_name in self.methods else None
+        return owner if isinstance(owner, self.owners) else None
+
+
+def _is_of_data(error: BaseException) -> bool:
+    """Return whether an exception may be one for data of a wrong shape."""
+    text = str(error)
+    if isinstance(error, (RxllmError, MisuseError)):  # a model of rxllm within one of the other library
+        return False
+    if any(isinstance(each, _OF_DECODING) for each in with_causes(error)):
+        return True
+    if type(error) is ValueError:  # libraries raise it with a sentence, which may be about the request or an option
+        return bool(_argument_of(error) or _OF_RESPONSES.search(text))
+    return isinstance(error, OF_DATA) and not _OF_ARGUMENTS.search(text)
 
 
 def _shown(error: BaseException, secrets: Iterable[str]) -> str:
@@ -144,7 +211,7 @@ def _first(fact: Callable[[BaseException], T | None], causes: Iterable[BaseExcep
 
 def _document_of(error: BaseException) -> Mapping[str, Any] | None:
     """Return the vendor's document, which exceptions keep as a dict or as JSON; None if there is none."""
-    for kept in (getattr(error, "body", None), _body_of(error), getattr(error, "message", None)):
+    for kept in (getattr(error, "body", None), _body_of(error), getattr(error, "message", None), _argument_of(error)):
         document: object = kept
         if isinstance(kept, (str, bytes)):
             try:
@@ -154,6 +221,12 @@ def _document_of(error: BaseException) -> Mapping[str, Any] | None:
         if is_mapping(document) and document:
             return document
     return None
+
+
+def _argument_of(error: BaseException) -> Mapping[str, Any] | None:
+    """Return the document that is the first argument of an exception; None if that is anything else."""
+    argument: object = error.args[0] if error.args else None
+    return argument if is_mapping(argument) else None
 
 
 def _code_of(error: BaseException) -> str | None:

@@ -6,13 +6,18 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ..secrecy import blanked
-from ._failures import rxllm_error, shown_with
+from ._failures import Reading, rxllm_error, shown_with
 
 __all__ = ["raise_known"]
 
 
 def raise_known(
-    error: Exception, *, has_begun: bool, secrets: Sequence[str] = (), known: Exception | None = None
+    error: Exception,
+    *,
+    has_begun: bool,
+    secrets: Sequence[str] = (),
+    known: Exception | None = None,
+    reading: Reading | None = None,
 ) -> NoReturn:
     """Raise the error of rxllm for an exception of another library. An exception of another kind is raised as it is.
 
@@ -23,8 +28,11 @@ def raise_known(
         has_begun: whether a part of the answer has arrived.
         secrets: the secrets that no message may show.
         known: the error of rxllm, if the caller knows it; None for the one that `rxllm_error` finds.
+        reading: where the library reads responses. If `rxllm_error` finds nothing, it tells whether that failed.
     """
     known = known or rxllm_error(error, started=has_begun, secrets=secrets)
+    if known is error and reading is not None:
+        known = reading.error_for(error, secrets) or error
     if known is error:
         raise error
     shown = "".join(f"{each} {each!r}" for each in shown_with(error))

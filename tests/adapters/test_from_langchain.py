@@ -1,6 +1,7 @@
 """`from_langchain`: models and chains of LangChain in programs of rxllm. tests/clients has those of vendors."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator
 from typing import ClassVar
 
@@ -23,6 +24,7 @@ from rxllm import (
     Message,
     MisuseError,
     ParseError,
+    ProtocolError,
     ProviderError,
     RateLimited,
     ReasoningPart,
@@ -319,12 +321,101 @@ async def test_key_in_a_failure_is_blanked():
     assert (None, True) == (caught.value.__cause__, caught.value.__suppress_context__)
 
 
+def parsed(text):
+    """Read an answer as a package of LangChain may do it."""
+    return json.loads(text)["choices"][0]["message"].strip()
+
+
+class Parsing(Told):
+    """A model that reads each answer by `parsed`."""
+
+    def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(parsed(self.chunks[0])))])
+
+    async def _astream(self, messages, stop=None, run_manager=None, **kwargs):
+        for chunk in self.chunks:
+            yield ChatGenerationChunk(message=AIMessageChunk(parsed(chunk)))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        ('{"choices": 7}', TypeError),
+        ('{"choices": []}', IndexError),
+        ("{}", KeyError),
+        ('{"choices": [{"message": 7}]}', AttributeError),
+        ("{", json.JSONDecodeError),
+    ],
+)
+async def test_answer_that_a_model_cannot_read_is_a_protocol_error(answer, kind, stream):
+    """The exception of the model's class is the cause. The chain around the model makes no difference."""
+    model = Parsing(chunks=[answer])
+    for runnable in (model, model.bind(user="ada"), RunnableLambda(lambda prompt: prompt) | model):
+        with pytest.raises(ProtocolError, match="LangChain could not read the response") as caught:
+            await from_langchain(runnable).ainvoke("hi", stream=stream)
+        assert kind is type(caught.value.__cause__)
+        assert "hi" == caught.value.request.text
+
+
+async def test_error_document_instead_of_an_answer_is_the_error_of_the_provider():
+    """langchain-openai raises a ValueError with the document, whose status was 200."""
+    refusal = ValueError({"message": "Too busy.", "type": "overloaded_error"})
+    with pytest.raises(rxllm.Overloaded, match=r"Too busy\.") as caught:
+        await from_langchain(Told(chunks=[refusal])).ainvoke("hi")
+    assert refusal is caught.value.__cause__
+
+
+async def test_stream_without_an_answer_is_a_protocol_error():
+    """LangChain raises a ValueError."""
+    with pytest.raises(ProtocolError, match="No generation"):
+        await from_langchain(Told(chunks=[])).ainvoke("hi")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_mistake_of_the_program_stays_as_it_is(stream):
+    """A function in a chain, a callback, an unknown keyword: no response is at fault."""
+    model = Told(chunks=[AIMessage("Hi")] if stream is False else ["Hi"])
+
+    class Writing(Told):
+        def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+            return self._get_request_payload(messages)
+
+        async def _astream(self, messages, stop=None, run_manager=None, **kwargs):
+            yield self._get_request_payload(messages)
+
+        def _get_request_payload(self, messages):
+            return {"system": 0}[messages[0].type]
+
+    class Calling(Told):
+        def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+            return parsed(messages, **kwargs)
+
+        async def _astream(self, messages, stop=None, run_manager=None, **kwargs):
+            yield parsed(messages, **kwargs)
+
+    for chain, kind in (
+        (model | RunnableLambda(lambda message: message["text"]), TypeError),
+        (RunnableLambda(lambda messages: messages[7]) | model, IndexError),
+        (Writing(chunks=[]), KeyError),
+        (Calling(chunks=[]).bind(unknown=1), TypeError),
+    ):
+        with pytest.raises(kind):
+            await from_langchain(chain).ainvoke("hi", stream=stream)
+
+
 async def test_other_exceptions_stay_as_they_are():
     """A mistake in a chain is no failure of a request."""
     with pytest.raises(ZeroDivisionError):
         await from_langchain(RunnableLambda(lambda _: 1 // 0)).ainvoke("hi")
     with pytest.raises(MisuseError, match="temperature"):
         await from_langchain(to_langchain(rxllm.Embedded())).ainvoke("hi", temperature=-1)
+
+    def refuse(_):
+        raise MisuseError("Not so.")
+
+    with pytest.raises(MisuseError, match="Not so"):
+        await from_langchain(to_langchain(rxllm.adapters.from_callable(refuse))).ainvoke("hi")
 
 
 @pytest.mark.parametrize("how", ["break", "aclose", "cancel", "for"])

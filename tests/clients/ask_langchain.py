@@ -77,6 +77,8 @@ def main(protocol: str, url: str) -> dict[str, Any]:
         told["shape"] = rxllm.shaped(llm, list[int]).invoke("shape")
     for name in ("429", "frame", "cut", "ended"):
         told[name] = failure(lambda name=name: llm.invoke(name))
+    told["malformed"] = failure(lambda: llm.invoke("malformed"))
+    told["malformed whole"] = failure(lambda: llm.invoke("malformed whole", stream=False))
     told["loops"] = []
     for _ in range(3):
         told["loops"] += [asyncio.run(llm.ainvoke("text")).text, llm.invoke("text").text]

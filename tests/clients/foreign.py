@@ -2,13 +2,22 @@
 
 import json
 
+import pytest
 from models import made
 from protocols import ToolCall
 
 import rxllm
 from rxllm.testing import FakeServer, Reply
 
-__all__ = ["CONVERSATION", "assert_like_the_provider", "calls_of", "either_way", "weather"]
+__all__ = [
+    "CONVERSATION",
+    "assert_like_the_provider",
+    "assert_malformed_answers_raise",
+    "calls_of",
+    "either_way",
+    "malformed",
+    "weather",
+]
 
 CONVERSATION = [
     ("system", "Be brief."),
@@ -61,3 +70,31 @@ def assert_like_the_provider(protocol, adapter, names, **said):
             assert getattr(expected, name) == getattr(answer, name), name
         assert calls_of(expected) == calls_of(answer)
         assert (3, 5) == (answer.usage.input_tokens, answer.usage.output_tokens)
+
+
+def malformed(protocol, *, stream):
+    """Return a response whose values have wrong types."""
+    if not stream:
+        return Reply.json({"choices": [7], "content": [7], "output": [7]})
+    delta = b'{"type": "content_block_delta", "index": 0, "delta": 7}'
+    frames = {"messages": b"event: content_block_delta\ndata: " + delta + b"\n\n", "responses": b"data: {no\n\n"}
+    return Reply([frames.get(protocol.name, b'data: {"choices": [7]}\n\n')])
+
+
+def assert_malformed_answers_raise(protocol, adapter, *, has_cause=True):
+    """Check that answers that do not follow the protocol raise ProtocolError, streamed and whole.
+
+    Args:
+        protocol: the protocol of the server.
+        adapter: returns the model for an address.
+        has_cause: whether the cause is an exception of the other library. False if rxllm decodes the bytes itself.
+    """
+    for stream, reply in (
+        (False, malformed(protocol, stream=False)),
+        (False, Reply(b"{no", content_type="application/json")),
+        (True, malformed(protocol, stream=True)),
+    ):
+        with FakeServer(reply) as server, pytest.raises(rxllm.ProtocolError) as caught:
+            adapter(server.url).invoke("hi", stream=stream)
+        assert has_cause is isinstance(caught.value.__cause__, Exception)
+        assert "hi" == caught.value.request.text

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from foreign import malformed
 from protocols import Chat, Completions, Messages, ToolCall
 
 from rxllm.testing import End, FakeServer, Reply
@@ -48,6 +49,8 @@ def answering(protocol):
                 return Reply([*protocol.before("bles", events), End.FIN])
             case "ended":
                 return Reply(protocol.before("bles", events))
+            case "malformed" | "malformed whole":
+                return malformed(protocol, stream=prompt == "malformed")
             case "hang":
                 return Reply([*protocol.before("bles", events), End.HANG])
             case _:
@@ -87,6 +90,8 @@ def test_models_of_vendors_have_the_whole_surface(protocol):
     assert told["429"]["cause"] is None  # it shows the key
     assert ["Bub", "Bub"] == [told[name]["partial"] for name in ("frame", "cut")]
     assert {"frame", "cut"} == {name for name in ("frame", "cut") if told[name]["cause"] in CAUSES}
+    for name in ("malformed", "malformed whole"):
+        assert ("ProtocolError", True) == (told[name]["kind"], told[name]["cause"] is not None), told[name]
     if protocol.name == "completions":  # LangChain's completion models do not tell why an answer ended
         return
     assert ("stop", 9) == (told["answer"]["finish_reason"], told["answer"]["usage"]["output_tokens"])

@@ -9,7 +9,7 @@ import sys
 
 import attrs
 import pytest
-from foreign import CONVERSATION, assert_like_the_provider, either_way, weather
+from foreign import CONVERSATION, assert_like_the_provider, assert_malformed_answers_raise, either_way, weather
 from models import made
 from protocols import Chat, Messages, ToolCall
 
@@ -251,6 +251,12 @@ def test_broken_connections_and_answers_raise(way):
             adapter(server.url, timeout=0.2).invoke("hi")
     with pytest.raises(rxllm.TransportError):
         adapter(server.url).invoke("hi")
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+def test_malformed_answers_raise(way):
+    """Also those that make the library stumble over an exception of Python's, which is then the cause."""
+    assert_malformed_answers_raise(*way)
 
 
 def test_litellm_retries_unless_a_combinator_does():

@@ -10,7 +10,7 @@ from pathlib import Path
 import attrs
 import httpx
 import pytest
-from foreign import CONVERSATION, assert_like_the_provider, either_way, weather
+from foreign import CONVERSATION, assert_like_the_provider, assert_malformed_answers_raise, either_way, weather
 from llms import KEY, soon
 from models import made
 from protocols import Chat, Responses, ToolCall
@@ -256,6 +256,12 @@ def test_broken_connections_and_answers_raise(way):
             with pytest.raises(rxllm.Interrupted) as raised:
                 adapter(server.url).invoke("hi")
             assert "Hello " == raised.value.partial.text
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+def test_malformed_answers_raise(way):
+    """Also those that make the library stumble over an exception of Python's, which is then the cause."""
+    assert_malformed_answers_raise(*way)
 
 
 def test_model_works_on_several_event_loops(way):

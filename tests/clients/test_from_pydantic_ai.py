@@ -5,7 +5,7 @@ import json
 
 import attrs
 import pytest
-from foreign import CONVERSATION, assert_like_the_provider, either_way, weather
+from foreign import CONVERSATION, assert_like_the_provider, assert_malformed_answers_raise, either_way, weather
 from models import made
 from protocols import Chat, Messages, ToolCall
 
@@ -204,21 +204,25 @@ def test_key_in_an_unreadable_answer_is_never_shown():
     assert "***" in str(raised.value)
 
 
-@pytest.mark.parametrize("document", [{"choices": 7}, {"content": [7]}, []])
-def test_unreadable_document_raises(way, document):
-    """Pydantic AI stumbles over it with an exception of Python's, which is the cause."""
-    with FakeServer(Reply.json(document)) as server, pytest.raises(rxllm.ProtocolError, match="could not read"):
-        way[1](server.url).invoke("hi", stream=False)
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+def test_malformed_answers_raise(way):
+    """Also those that make the library stumble over an exception of Python's, which is then the cause."""
+    assert_malformed_answers_raise(*way)
 
 
-def test_mistake_in_a_function_stays_as_it_is():
+@pytest.mark.parametrize("stream", [True, False])
+def test_mistake_in_a_function_stays_as_it_is(stream):
     """The TypeError of a program's own function tells nothing of a response."""
 
     async def answer(messages, info):
         return 1 + "one"
 
+    async def pieces(messages, info):
+        yield "Hello"
+        yield 1 + "one"
+
     with pytest.raises(TypeError, match="unsupported operand"):
-        from_pydantic_ai(FunctionModel(answer)).invoke("hi", stream=False)
+        from_pydantic_ai(FunctionModel(answer, stream_function=pieces)).invoke("hi", stream=stream)
 
 
 @pytest.mark.parametrize("model", [over_openai, lambda url: made(Chat(), url, max_retries=0)], ids=["adapter", "own"])

@@ -7,6 +7,7 @@ import pickle
 import pytest
 from attrs import frozen
 from contracts import ProtocolContract
+from foreign import assert_malformed_answers_raise
 from models import made
 from protocols import Chat, Messages, Responses, ToolCall, aws_event
 
@@ -290,6 +291,11 @@ def test_error_has_the_exception_of_the_sdk_as_its_cause(sdk):
     with pytest.raises(rxllm.TransportError, match="Connection refused") as raised:
         adapter(server.url).invoke("hi")
     assert isinstance(raised.value.__cause__, module.APIConnectionError)
+
+
+def test_malformed_answers_raise(sdk):
+    """The bytes of the client are decoded by rxllm, so the error has no cause."""
+    assert_malformed_answers_raise(*sdk, has_cause=False)
 
 
 def test_cause_that_shows_the_key_is_dropped(sdk):

@@ -23,7 +23,7 @@ from ...shapes.dialects import ANY
 from ...shapes.modes import Offer
 from ...values.chunk import Chunk
 from ...values.request import Request
-from .._failures import with_causes
+from .._failures import Reading, with_causes
 from .._foreign import raise_known
 from .asking import bound_model, keywords_of
 from .history import langchain_messages
@@ -34,6 +34,7 @@ __all__ = ["LangChainLLM", "from_langchain"]
 
 _TRIES = 10  # of a request that finds connections of another event loop
 _OTHER_LOOP = ("Event loop is closed", "different event loop", "different loop")
+_READING = Reading("LangChain", ("ainvoke", "astream", "invoke", "stream"), (BaseChatModel, BaseLLM))
 _ENDING = ("openai", "anthropic")  # vendors whose answers always tell why they ended
 
 
@@ -95,7 +96,7 @@ class LangChainLLM(LLM):
                     portal().call_soon_threadsafe(do_nothing)  # if the connection is of that loop, it closes it now
                     continue
                 secrets = _secrets(self._model)
-                raise_known(error, has_begun=started, secrets=secrets, known=_parse_error(error))
+                raise_known(error, has_begun=started, secrets=secrets, known=_parse_error(error), reading=_READING)
             return
 
     async def _items(self, asked: Any, keywords: dict[str, Any], request: Request) -> AsyncGenerator[Any]:
@@ -170,8 +171,8 @@ def from_langchain(
         settings: parameters, and the config of the runs.
 
     Errors: those of rxllm, with LangChain's exception as the cause, unless that shows a key. `ParseError` for an
-        `OutputParserException`. Exceptions that belong to no request, such as those of a function in a chain, stay as
-        they are.
+        `OutputParserException`; `ProtocolError` for a response that the model of LangChain cannot read. Exceptions that
+        belong to no request, such as those of a function in a chain, stay as they are.
 
     Raises:
         MisuseError: the argument is not a runnable of LangChain. When asked: a parameter has no counterpart.

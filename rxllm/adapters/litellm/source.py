@@ -28,7 +28,7 @@ from ...shapes.modes import Offer
 from ...values.chat_body import CHAT_PARAMETERS
 from ...values.chunk import Chunk
 from ...values.request import Request
-from .._failures import rxllm_error, unreadable
+from .._failures import OF_DATA, rxllm_error, unreadable
 from .._foreign import raise_known
 from .chat_form import ChatForm, ChatStream
 
@@ -39,7 +39,6 @@ _WRITTEN = ("functions", "messages", "n", "stream_options")  # fields that rxllm
 _KEYS = re.compile(r"[A-Z0-9_]*_(API_KEY|ACCESS_KEY|TOKEN)")  # environment variables that LiteLLM reads
 _MIN_KEY = 8  # characters
 _OK = 200
-_OF_DATA = (AttributeError, LookupError, TypeError, ValueError)  # what Python raises for data of a wrong shape
 
 
 @frozen
@@ -194,7 +193,7 @@ def _known(error: Exception, secrets: Iterable[str], *, started: bool) -> Except
     found = rxllm_error(error, started=started, secrets=secrets, causes=others)
     if found is error and own:
         is_answered = any(getattr(each, "status_code", None) == _OK for each in own)
-        if is_answered or any(isinstance(each, _OF_DATA) for each in others):
+        if is_answered or any(isinstance(each, OF_DATA) for each in others):
             return unreadable("LiteLLM", error, secrets)
         return rxllm_error(error, started=started, secrets=secrets, causes=own)
     return found

@@ -22,6 +22,7 @@ from ...shapes.dialects import ANY
 from ...shapes.modes import Offer
 from ...values.chunk import Chunk
 from ...values.request import Request
+from .._failures import Reading
 from .._foreign import raise_known
 from .asking import response_for
 from .clients import Clients
@@ -60,7 +61,10 @@ class _FromLlm(LLM):
     def _fail(self, error: Exception, reader: Reader) -> NoReturn:
         """Raise the error of rxllm for an exception of llm, of a plugin, or of a vendor's library."""
         secrets = _secrets(self.model)
-        raise_known(error, has_begun=reader.has_begun, secrets=secrets, known=_known(error, secrets))
+        library = import_module("llm")
+        owners = (library.AsyncKeyModel, library.AsyncModel, library.KeyModel, library.Model)
+        reading = Reading("llm", ("execute",), owners)
+        raise_known(error, has_begun=reader.has_begun, secrets=secrets, known=_known(error, secrets), reading=reading)
 
 
 @frozen

@@ -6,7 +6,6 @@ import asyncio
 import functools
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from importlib import import_module
-from traceback import walk_tb
 from typing import Any, Literal, Unpack, cast
 
 import attrs
@@ -23,7 +22,7 @@ from ...values.parts import FilePart, Part, RawPart, ReasoningPart, TextPart, To
 from ...values.request import Request
 from ...values.usage import Usage
 from ...wire.clients import of_loop
-from .._failures import unreadable
+from .._failures import Reading, unreadable
 from .._foreign import raise_known
 from .reading import raw_part
 from .writing import history_of, parameters_of, settings_for
@@ -32,7 +31,6 @@ __all__ = ["from_pydantic_ai"]
 
 # The systems that always send a finish reason. Pydantic AI takes a stream that broke off before it for a whole answer.
 _ENDING = ("anthropic", "azure", "openai")
-_OF_DATA = (AssertionError, AttributeError, LookupError, TypeError)  # what Python raises for data of a wrong shape
 
 
 @frozen
@@ -85,7 +83,7 @@ class PydanticAI(LLM):
                 response = stream.get()
         except Exception as error:
             secrets = _secrets(model)
-            raise_known(error, has_begun=has_begun, secrets=secrets, known=_unreadable(error, secrets))
+            raise_known(error, has_begun=has_begun, secrets=secrets, known=_known(error, secrets), reading=_reading())
         ends = _raw_reason(response) is not None or response.finish_reason not in (None, "stop")
         if response.state == "incomplete" or (not ends and model.system in _ENDING):
             raise Interrupted("The stream ended before the answer did: its finish reason is missing.")
@@ -142,21 +140,20 @@ def _secrets(model: Any) -> list[str]:
     return [key] if key and isinstance(key, str) else []
 
 
-def _unreadable(error: Exception, secrets: Iterable[str]) -> ProtocolError | None:
-    """Return the error for a response that Pydantic AI could not read; None for any other exception.
-
-    Pydantic AI also raises Python's own exceptions for such a response. Those of a program's function stay as they are.
-    """
+def _known(error: Exception, secrets: Iterable[str]) -> ProtocolError | None:
+    """Return the error for a response that Pydantic AI refuses; None for any other exception."""
     kind = import_module("pydantic_ai.exceptions").UnexpectedModelBehavior
-    if isinstance(error, kind) or (isinstance(error, _OF_DATA) and _place_of(error) == "pydantic_ai"):
-        return unreadable("Pydantic AI", error, secrets)
-    return None
+    return unreadable("Pydantic AI", error, secrets) if isinstance(error, kind) else None
 
 
-def _place_of(error: BaseException) -> str:
-    """Return the package whose function raised an exception."""
-    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
-    return str(frames[-1].f_globals.get("__name__", "")).partition(".")[0] if frames else ""
+def _reading() -> Reading:
+    models, function = import_module("pydantic_ai.models"), import_module("pydantic_ai.models.function")
+    return Reading(
+        "Pydantic AI",
+        ("request", "request_stream", "_get_event_iterator"),
+        (models.Model, models.StreamedResponse),
+        callers=(function.FunctionModel, function.FunctionStreamedResponse),
+    )
 
 
 def _parts(event: Any, system: str) -> Iterator[Part]:
