@@ -13,11 +13,29 @@ from pathlib import Path
 from typing import Any, Literal, assert_type
 
 from attrs import frozen
+from langchain_core.language_models import FakeListChatModel, FakeListLLM
+from langchain_core.messages import AIMessage
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate
 from reactivex import Observable
 from reactivex import operators as ops
 
 import rxllm
 from rxllm import Chunk, Message, Pipeline, Request, Usage
+from rxllm.adapters import (
+    from_anthropic,
+    from_callable,
+    from_langchain,
+    from_litellm,
+    from_llm,
+    from_openai,
+    from_pydantic_ai,
+    to_langchain,
+    to_langchain_llm,
+    to_litellm,
+    to_pydantic_ai,
+)
+from rxllm.adapters.langchain import ChatRxllm, RxllmRunnable, TextRxllm
 
 
 def outline(topic: str) -> str:
@@ -426,3 +444,52 @@ async def shapes(llm: rxllm.LLM, source: Observable[Chunk]) -> None:
 def titled(recipe: Recipe) -> str:
     """For `ops.map`."""
     return recipe.title
+
+
+def adopted(client: Any) -> None:
+    """Models of other libraries are models, and keep the class of the provider that they send as."""
+    assert_type(from_openai(client, "m", api="chat", temperature=0, timeout=5), rxllm.OpenAI)
+    assert_type(from_openai(lambda: client, "m").bind(temperature=0), rxllm.OpenAI)
+    assert_type(from_anthropic(client, "m", tags=["a"]), rxllm.Anthropic)
+    assert_type(from_callable(lambda request: request.text.upper(), max_tokens=9), rxllm.LLM)
+    assert_type(from_callable(asked_of_another), rxllm.LLM)
+    assert_type(from_langchain(FakeListChatModel(responses=["x"]), temperature=0), rxllm.LLM)
+    assert_type(from_langchain(FakeListLLM(responses=["x"])).invoke("x"), Message)
+    chain = ChatPromptTemplate.from_template("Say {word}.") | FakeListChatModel(responses=["x"]) | StrOutputParser()
+    assert_type(from_langchain(chain, prompt=lambda request: {"word": request.text}), rxllm.LLM)
+    assert_type(from_litellm("openai/m", temperature=0, num_retries=2), rxllm.LLM)
+    assert_type(from_llm("m", seed=1), rxllm.LLM)
+    assert_type(from_pydantic_ai("openai:m", handlers=[log]), rxllm.LLM)
+    from_openai(client, "m", temperatur=0)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    from_callable("m")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    from_callable(outline)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    from_langchain(Stream())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def asked_of_another(request: Request) -> AsyncIterator[Chunk]:
+    """A generator function is a model, too."""
+    yield Chunk(request.text)
+
+
+async def lent(llm: rxllm.LLM, either: rxllm.LLM | Pipeline[str, str]) -> None:
+    """Models of rxllm are models of other libraries."""
+    chat = to_langchain(llm)
+    assert_type(chat, ChatRxllm)
+    assert_type(chat.invoke("x", temperature=0), AIMessage)
+    assert_type(await chat.ainvoke([("user", "x")]), AIMessage)
+    assert_type((ChatPromptTemplate.from_template("{x}") | chat | StrOutputParser()).invoke({"x": "y"}), str)
+    talk = to_langchain(rxllm.pipe(outline, llm, rxllm.text()))
+    assert_type(talk, RxllmRunnable)
+    assert_type(to_langchain(rxllm.agent(llm, weather)), ChatRxllm)
+    assert_type(to_langchain(rxllm.shaped(llm, Recipe)), RxllmRunnable)
+    assert_type(to_langchain(either), ChatRxllm | RxllmRunnable)
+    text = to_langchain_llm(llm)
+    assert_type(text, TextRxllm)
+    assert_type(text.invoke("x"), str)
+    assert_type((text | StrOutputParser()).invoke("x"), str)
+    to_litellm(llm, "mine")
+    to_pydantic_ai(llm)
+    to_langchain("m")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    to_langchain_llm(talk)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    to_litellm(llm)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    to_pydantic_ai("m")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
