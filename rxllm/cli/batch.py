@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import attrs
 import msgspec
 
-from ..bridges import from_iter, stream
+from ..bridges import stream
 from ..combinators.budget import Budget
 from ..combinators.budgeted import budgeted
 from ..combinators.limited import limited
@@ -17,6 +18,7 @@ from ..combinators.limiter import Limiter
 from ..combinators.redis_limits import RedisLimits
 from ..combinators.retry import retry
 from ..errors import RxllmError
+from ..jobs.ahead import read_ahead
 from ..jobs.batching import api_of
 from ..jobs.index import short_digest
 from ..jobs.inputs import rows_in
@@ -50,11 +52,12 @@ def run(words: Sequence[str]) -> int:
         options.concurrency = _CONCURRENCY if options.via == "stream" else _FILES
     if options.via == "batch-api" and options.max_cost is not None:
         raise MisuseError("--max-cost needs --via stream. Bound a batch with --max-tokens, and look with --dry-run.")
-    if options.input == "-" and (options.order or options.dry_run):
-        raise MisuseError("--order and --dry-run need a file, because standard input can be read only once.")
+    is_pipe = options.input == "-" or Path(options.input).is_fifo()
+    if is_pipe and (options.order or options.dry_run):
+        raise MisuseError("--order and --dry-run need a file, because a pipe can be read only once.")
     llm = chosen_model(options) if options.via == "batch-api" else _limited(chosen_model(options), options)
     journal, make, planned = Journal(options.output), _prompts(options), None
-    if options.input != "-":
+    if not is_pipe:
         planned = plan(
             _rows(options),
             llm,
@@ -84,7 +87,7 @@ def run(words: Sequence[str]) -> int:
     progress = Progress(planned, report)
     draining = Draining(report, waits=options.via == "stream")  # a batch goes on without this process
     with room_for_many(), draining:
-        rows = draining.until_interrupted(from_iter(lambda: _rows(options)))
+        rows = draining.until_interrupted(read_ahead(lambda: _rows(options)))
         try:
             with rows.pipe(operator, stream()) as results:
                 for result in results:

@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from job_models import PayingServer, held
 from ports import free_port
 from pyarrow import parquet
 from terminals import PATIENCE
+from waiting import wait_until
 
 import rxllm
 from rxllm.cli.draining import room_for_many
@@ -121,6 +123,25 @@ def test_standard_input_is_json_lines(server):
     done = batch("-", "-o", "out.jsonl", *MODEL, stdin=rows, **openai(server))
     assert (0, "rxllm: 2 answered, 0 failed.\n") == (done.returncode, done.stderr)
     assert {"hi", "you"} == set(server.paid)
+
+
+def test_rows_of_a_named_pipe_are_asked_as_they_come(server):
+    """Each one before the next one is written; a pipe can be read only once, so it is not planned."""
+    os.mkfifo("in.jsonl")
+
+    def feed():
+        with Path("in.jsonl").open("w", encoding="utf-8") as pipe:
+            for number in range(3):
+                wait_until(lambda: server.paid.total() == number)  # noqa: B023
+                pipe.write(f'"p{number}"\n')
+                pipe.flush()
+
+    feeding = threading.Thread(target=feed)
+    feeding.start()
+    done = batch("in.jsonl", "-o", "out.jsonl", *MODEL, **openai(server))
+    feeding.join()
+    assert (0, "rxllm: 3 answered, 0 failed.\n") == (done.returncode, done.stderr)
+    assert 2 == batch("in.jsonl", "-o", "out.jsonl", "--dry-run", *MODEL, **openai(server)).returncode
 
 
 def test_failed_rows_give_exit_code_1_until_they_are_retried(server):
