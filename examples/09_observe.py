@@ -1,4 +1,4 @@
-"""Who is attached to a model or a pipeline hears every run of it and of what is within, however each ends."""
+"""A handler of a model or a pipeline hears each of its runs, and each run within, whatever the outcome."""
 
 import rxllm
 

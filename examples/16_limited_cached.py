@@ -1,6 +1,6 @@
 """`limited` lets requests wait for their turn, `cached` asks the same question only once.
 
-The limiter is within the cache, so that what is known waits for nobody. It runs on rxllm's background loop, since a
+The limiter is within the cache, so that cached answers do not wait. It runs on rxllm's background loop, since a
 script has none: `batch` and `invoke` wait for it.
 """
 

@@ -434,7 +434,7 @@ ASKED = {
 
 @pytest.mark.parametrize("name", ASKED)
 def test_log_probabilities_that_were_asked_for_end_with_the_text(name, monkeypatch):
-    """They are no reason to end a long answer."""
+    """They do not end a long answer."""
     monkeypatch.setattr("rxllm.providers._limits.ANSWER_VALUES", 1000)
     first, *rest = ALL[name].stream(["Hi"])
     with FakeServer(Reply(first + heavy_event(ALL[name]) * 50 + b"".join(rest))) as server:

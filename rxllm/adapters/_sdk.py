@@ -57,7 +57,7 @@ class SDK:
         """Return the client.
 
         Raises:
-            MisuseError: the value is no client of this SDK.
+            MisuseError: the value is not a client of this SDK.
         """
         if self._kind(client) is None:
             if inspect.iscoroutine(client):
@@ -82,7 +82,7 @@ class SDK:
         """Return the base URL of a client. A function is called once, to get a client.
 
         Raises:
-            MisuseError: the value is no client of this SDK.
+            MisuseError: the value is not a client of this SDK.
         """
         return str(self.checked(client() if callable(client) else client).base_url).rstrip("/")
 
@@ -231,7 +231,7 @@ def settings_of(sdk: SDK, client: Any, settings: Mapping[str, Any]) -> dict[str,
     """Return the keywords for the constructor of a provider that sends with the client.
 
     Raises:
-        MisuseError: the value is no client of this SDK, or a setting belongs to the client.
+        MisuseError: the value is not a client of this SDK, or a setting belongs to the client.
     """
     base = sdk.base_of(client)
     for name in ("api_key", "base_url", "max_retries", "client"):

@@ -101,6 +101,6 @@ def from_anthropic(client: Any, model: str, **settings: Unpack[SDKFields]) -> ve
             `rxllm.Anthropic`. The client's own time limits and retries hold, too.
 
     Raises:
-        MisuseError: the client is no client of Anthropic's SDK, or a setting belongs to the client.
+        MisuseError: the object is not a client of Anthropic's SDK, or a setting belongs to the client.
     """
     return Anthropic(model, **settings_of(_SDK, client, settings))

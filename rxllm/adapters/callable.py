@@ -55,7 +55,7 @@ def from_callable(function: Callable[[Request], Any], **settings: Unpack[Fields]
         settings: parameters, and the config of the runs.
 
     Raises:
-        MisuseError: the value is no function.
+        MisuseError: the value is not a function.
     """
     streams = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
     kind: Callable[..., LLM] = Generator if streams else Function

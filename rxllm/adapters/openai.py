@@ -56,6 +56,6 @@ def from_openai(
             `rxllm.OpenAI`. The client's own time limits and retries hold, too.
 
     Raises:
-        MisuseError: the client is no client of OpenAI's SDK, or a setting belongs to the client.
+        MisuseError: the object is not a client of OpenAI's SDK, or a setting belongs to the client.
     """
     return OpenAI(model, api=api, server=server, **settings_of(_SDK, client, settings))

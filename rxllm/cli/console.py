@@ -155,7 +155,7 @@ def show_on_stderr(drawn: Callable[[int], str]) -> None:
     stderr = cast("TextIO | None", sys.stderr)
     if stderr is not None:
         columns = _WIDTH
-        with contextlib.suppress(OSError, ValueError):  # it is no terminal
+        with contextlib.suppress(OSError, ValueError):  # it is not a terminal
             columns = os.get_terminal_size(stderr.fileno()).columns - 1
         print(drawn(columns), file=stderr, flush=True)
 

@@ -131,7 +131,9 @@ def key_of(record: Record) -> tuple[str, int]:
     """
     version = record.get("rxllm") if isinstance(cast("object", record), Mapping) else None
     if not isinstance(version, int) or not isinstance(record.get("turn"), str) or not isinstance(record.get("n"), int):
-        raise MisuseError(f"This is no record of a conversation: {record!r:.100}. A History must return what it got.")
+        raise MisuseError(
+            f"This is not a record of a conversation: {record!r:.100}. A History must return what it got."
+        )
     if version > _VERSION:
         raise MisuseError(
             f"A later rxllm wrote this conversation, in form {version}; this version reads forms up to {_VERSION}. "

@@ -1,4 +1,4 @@
-"""The one script of `RedisLimits`: it takes in what a member says, and reserves the next request of that member.
+"""The one script of `RedisLimits`: it takes the message of a member, and reserves the member's next request.
 
 The state of all members is one value, so each call reads it, changes it and writes it back as a whole. The clock is
 that of Redis. All times of a message and of its reply are seconds from now, so no other clock counts. A member is an

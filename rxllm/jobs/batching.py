@@ -228,7 +228,7 @@ class Batching:
         """
         try:
             return await created(self._api, draft, intent, self._batches, self._advice)
-        except Refused:  # it does not exist, so that nobody must look for it
+        except Refused:  # it does not exist, so a resumed job must not look for it
             await in_thread(scheduler, lambda: self._end(intent))
             raise
 

@@ -33,7 +33,7 @@ async def created(api: BatchAPI, draft: Draft, intent: Intent, others: Collectio
 
     Raises:
         Refused: the vendor refused it.
-        RxllmError: the vendor cannot be reached, or its response is no batch.
+        RxllmError: the vendor cannot be reached, or its response does not describe a batch.
     """
     failures = 0
     while True:

@@ -75,7 +75,7 @@ class Ask(msgspec.Struct, tag="ask", array_like=True):
 
 
 class Drop(msgspec.Struct, tag="drop", array_like=True):
-    """A request that nobody waits for any more."""
+    """A request that the job has dropped."""
 
     number: int
 

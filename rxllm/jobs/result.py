@@ -43,7 +43,7 @@ class Failure(metaclass=Public):
 
 @frozen
 class Result(metaclass=Public):
-    """What became of one row of a job.
+    """The result of one row of a job.
 
     Attributes:
         id: the row's ``custom_id``; without one, a digest of its request.

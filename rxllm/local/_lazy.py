@@ -1,7 +1,7 @@
 """`Lazy`: weights in memory, which the first request loads and all models with the same settings share.
 
 The states of a `Lazy`: *new*, *loading* (`_loading` is a pending future), *loaded* (the future has a result). The lock
-guards `_loading`. After a failed load, and when what was loaded has died, the next request loads again. What was loaded
+guards `_loading`. After a failed load, and after the death of a loaded engine, the next request loads again. The engine
 is stopped when the `Lazy` is garbage-collected; its models and its running requests keep it alive.
 """
 

@@ -89,7 +89,7 @@ class LlamaCpp(LocalModel):
             server="llama.cpp",
             base_url=self._server.base_url,
             client=self._server.client,
-            timeout=None,  # the time of a long prompt, or of the requests before it, is no failure
+            timeout=None,  # a long prompt, or the requests before it, may take any time
             max_retries=0,
         )
 

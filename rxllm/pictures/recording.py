@@ -103,7 +103,7 @@ def _pairs(texts: list[str]) -> list[str]:
 
 @define(eq=False)
 class Record:
-    """What is kept of one run. All times are those of its gate's clock.
+    """The record of one run. All times are those of its gate's clock.
 
     Attributes:
         run: the run.

@@ -75,7 +75,7 @@ def show(stream: SyncStream[Any] | AsyncStream[Any], /) -> Shown | Awaitable[Sho
     Errors: those of the stream, after its last value was shown.
 
     Raises:
-        MisuseError: the argument is no such stream.
+        MisuseError: the argument is not a stream of chunks.
     """
     if isinstance(stream, AsyncStream):
         return _show_async(stream)
@@ -125,7 +125,7 @@ async def _ticks(board: _Board) -> AsyncGenerator[None]:
 
 
 class _Board:
-    """What has arrived of a stream, and where it is drawn.
+    """The part of a stream that has arrived, and the place where it is drawn.
 
     Attributes:
         source: the stream.

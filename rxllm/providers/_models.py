@@ -53,7 +53,7 @@ def _page(pieces: list[bytes]) -> tuple[tuple[str, ...], dict[str, str]]:
     """Return the names on one page, and the parameters of the next page; none on the last page.
 
     Raises:
-        ProtocolError: it is no such list.
+        ProtocolError: it is not a list of models.
     """
     body = b"".join(pieces)
     document = json_of(body)

@@ -148,7 +148,7 @@ class Reader(Watch, abc.ObserverBase[bytes]):
         return []
 
     def first_frames(self, data: bytes, beginning: bytes) -> list[Frame]:
-        """Return the frames in the first bytes. If they are no stream at all, the error shows how they begin."""
+        """Return the frames in the first bytes. If they are not a stream, the error shows how they begin."""
         try:
             return self.frames.feed(data)
         except ProtocolError:

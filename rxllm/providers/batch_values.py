@@ -14,7 +14,7 @@ __all__ = ["BatchState", "Draft", "Lost", "Match", "Outcome"]
 
 @frozen
 class Outcome:
-    """What became of one request.
+    """The result of one request of a batch.
 
     Attributes:
         value: the answer, or an error; None if the vendor did not answer, because the batch expired or was cancelled.
@@ -88,7 +88,7 @@ class BatchState:
     Attributes:
         status: the vendor's word for it.
         ended: whether its results are complete.
-        cancelled: whether somebody has cancelled it.
+        cancelled: whether the account has cancelled it.
         answered: the number of requests that the vendor has answered; None if it does not say.
         refusal: why the vendor refused the whole batch; None if it did not.
         is_full: whether it refused the batch only because too many others wait in its queue.

@@ -81,7 +81,7 @@ class BatchAPI(ABC):
 
     @abstractmethod
     async def cancel(self, batch: str) -> None:
-        """Cancel a batch. What it has answered is paid, and is among its results."""
+        """Cancel a batch. Its results have the answers that the vendor has already given, and charged."""
 
     def model_of(self, request: Request) -> str:
         """Return the model by which the requests of batches are grouped; empty if a batch may have several."""

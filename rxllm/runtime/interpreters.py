@@ -1,4 +1,4 @@
-"""Further processes of this Python: a fresh interpreter, because a fork would inherit locks that nobody releases."""
+"""Further processes of this Python: a fresh interpreter, because a fork would inherit locked locks."""
 
 from __future__ import annotations
 

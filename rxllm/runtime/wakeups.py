@@ -21,7 +21,7 @@ A = TypeVar("A")
 
 
 class Wakeup:
-    """What one task awaits, once. Within `in_one_turn`, the task goes on at its end, else in the next turn.
+    """An object that one task awaits, once. Within `in_one_turn`, the task goes on at its end, else in the next turn.
 
     It has those methods of a future that tasks and aiohttp call. asyncio lets a task await any object with them, and
     with ``_asyncio_future_blocking``: https://docs.python.org/3/library/asyncio-future.html#asyncio.isfuture. A
@@ -39,7 +39,7 @@ class Wakeup:
 
     def __await__(self) -> Generator[Wakeup, None, None]:
         if not self._is_done:
-            self._asyncio_future_blocking = True  # tells the task that this is no bare `yield`
+            self._asyncio_future_blocking = True  # tells the task that this is not a bare `yield`
             yield self
         if self._outcome is not None:
             raise self._outcome

@@ -146,7 +146,7 @@ class Replayed:
     def encode(self, entry: Entry) -> bytes:
         """Return the bytes of an entry."""
         if entry.ending == "abort":
-            sentence = "The answer was stopped, because nobody read it."
+            sentence = "The answer was stopped, because its client had left."
             raise Refused(HTTPFailure(409, "server_error", "Stopped", sentence, again=True))
         return entry.data + self._separator
 

@@ -50,7 +50,7 @@ def messages_of(
         urls: whether a file may be a web address, which the vendor of the model downloads.
 
     Raises:
-        MisuseError: the body is no such request, or the client decides on a call that this server did not make.
+        MisuseError: the body is not such a request, or the client decides on a call that this server did not make.
             Starlette and FastAPI answer this error with the status 400 and its sentence.
     """
     signer = Signer(secret)

@@ -79,7 +79,7 @@ def client_of(
         command, *arguments = cast("tuple[str, ...]", target)
         target = StdioServerParameters(command=command, args=arguments)
     if isinstance(target, StdioServerParameters):
-        # Notebooks and tests replace sys.stderr by an object that is no file, which a process cannot get.
+        # Notebooks and tests replace sys.stderr by an object that is not a file, which a process cannot inherit.
         return Client(_watched(stdio_client(target, errlog=sys.__stderr__ or sys.stderr), on_end))
     if callable(target):
         return Client(_watched(cast("Transport", target()), on_end))

@@ -26,7 +26,7 @@ class Usage(metaclass=Public):
         reasoning_output_tokens: the output tokens that are reasoning.
         estimated: whether rxllm counted the tokens, not the provider.
         last_round: the usage of the last answer in a sum; None for one answer. After an agent's answer, its
-            ``input_tokens`` and ``output_tokens`` tell how long the conversation is. It is no part of comparisons.
+            ``input_tokens`` and ``output_tokens`` tell how long the conversation is. Comparisons ignore it.
     """
 
     input_tokens: int | None = None

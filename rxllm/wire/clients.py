@@ -50,7 +50,7 @@ async def of_loop(
         client: the client, or a function that returns one. The function is called once for each event loop.
         check: returns the result of the function, or raises MisuseError if it is not a client.
         close: closes a client that the function returned, at the end of the loop.
-        is_renewed: whether a client that is no function works again after the end of the loop that used it.
+        is_renewed: whether a client object (not a function) works again after the end of the loop that used it.
 
     Raises:
         MisuseError: the client belongs to another event loop, or the function raised.

@@ -405,7 +405,7 @@ async def test_mistake_of_the_program_stays_as_it_is(stream):
 
 
 async def test_other_exceptions_stay_as_they_are():
-    """A mistake in a chain is no failure of a request."""
+    """A mistake in a chain is not reported as a failed request."""
     with pytest.raises(ZeroDivisionError):
         await from_langchain(RunnableLambda(lambda _: 1 // 0)).ainvoke("hi")
     with pytest.raises(MisuseError, match="temperature"):

@@ -145,7 +145,7 @@ def test_cut_connection_is_no_clean_end(node, client):
 
 @pytest.mark.parametrize("client", CHATS)
 def test_page_that_stops_closes_the_request_to_the_model(node, client):
-    """The stop button closes the request to the model, and is no error."""
+    """The stop button closes the request to the model without an error."""
     event = b'data: {"choices":[{"index":0,"delta":{"content":"Hel"}}]}\n\n'
     with FakeServer(Reply([event, End.HANG])) as upstream:
         llm = rxllm.OpenAI("m", base_url=upstream.url, api_key="k", api="chat")

@@ -192,7 +192,7 @@ async def test_calls_of_an_answer_that_broke_off_do_not_run(reason):
 
 
 async def test_paused_answer_goes_on():
-    """Anthropic's ``pause_turn`` is no end: the answer is sent back, and the model goes on."""
+    """Anthropic's ``pause_turn`` does not end the answer: the answer is sent back, and the model goes on."""
     paused = Chunk(finish_reason="stop", raw_finish_reason="pause_turn")
     model = Scripted([["Searching. ", paused], [Chunk("Found.", finish_reason="stop")]])
     answer = await agent(model).ainvoke("hi")
@@ -482,7 +482,7 @@ def test_options_are_checked(options, sentence):
 
 
 async def test_tools_of_the_server_are_sent_and_their_blocks_stay_raw():
-    """Dicts that define tools of the server go out with the agent's tools. A raw part is no call."""
+    """Dicts that define tools of the server go out with the agent's tools. A raw part is not a call."""
     search = {"type": "web_search_20250305", "name": "web_search"}
     raw = Chunk(parts=[rxllm.RawPart("anthropic", {"type": "server_tool_use", "name": "web_search"})])
     model = Scripted([[raw, call("quick", '{"n":1}')], "Done."])

@@ -58,7 +58,7 @@ def marbles(diagram, **settings):
         pytest.param(["-#"], [(7, Overloaded)], 3, id="at most as often as it was told"),
         pytest.param(["-a#", "-b|"], [(1, "a"), (2, Overloaded)], 1, id="what has begun is not begun again"),
         pytest.param(["-|"], [(1, "|")], 1, id="an empty answer is an answer"),
-        pytest.param(["-f-#", "-f-a|"], [(8, ""), (8, "a"), (9, "|")], 2, id="facts without a part are no beginning"),
+        pytest.param(["-f-#", "-f-a|"], [(8, ""), (8, "a"), (9, "|")], 2, id="facts without a part do not commit"),
         pytest.param(["-f-|"], [(3, ""), (3, "|")], 1, id="facts of an empty answer are not lost"),
     ],
 )
@@ -376,7 +376,7 @@ def test_shared_restarted_answer_folds_the_same_for_all(attempts, data):
     [
         pytest.param("-a|", "-b|", [(1, "a"), (2, "|")], 0, id="a success needs no second model"),
         pytest.param("--#", "-b|", [(3, "b"), (4, "|")], 1, id="at once"),
-        pytest.param("-f#", "-b|", [(3, "b"), (4, "|")], 1, id="facts are no answer"),
+        pytest.param("-f#", "-b|", [(3, "b"), (4, "|")], 1, id="facts do not count as an answer"),
         pytest.param("-a#", "-b|", [(1, "a"), (2, Overloaded)], 0, id="what has begun is not begun again"),
         pytest.param("--|", "-b|", [(2, "|")], 0, id="an empty answer is an answer"),
         pytest.param("-#", "-#", [(2, Overloaded)], 1, id="all fail"),
@@ -419,7 +419,7 @@ async def test_mistake_of_the_program_ends_a_fallback():
         pytest.param("-#", "-b|", 3, [(2, "b"), (3, "|")], 1, id="at once when it fails"),
         pytest.param("----#", "----b|", 3, [(7, "b"), (8, "|")], 1, id="it fails while the second runs"),
         pytest.param("-----a|", "-#", 3, [(5, "a"), (6, "|")], 1, id="the second fails"),
-        pytest.param("-f-----a|", "-b|", 3, [(4, "b"), (5, "|")], 1, id="facts are no part"),
+        pytest.param("-f-----a|", "-b|", 3, [(4, "b"), (5, "|")], 1, id="facts are not a part"),
         pytest.param("-r-----a|", "-b|", 3, [(1, ""), (7, "a"), (8, "|")], 0, id="reasoning is"),
         pytest.param("------|", "----------b|", 3, [(6, "|")], 1, id="an empty answer wins"),
         pytest.param("---#", "-#", 1, [(3, Overloaded)], 1, id="all fail"),

@@ -573,7 +573,7 @@ def test_other_beginning_is_refused(store):
     ("record", "sentence"),
     [
         ({"rxllm": 2, "turn": "a", "n": 0, "messages": []}, "A later rxllm wrote this conversation, in form 2"),
-        ({"turn": "a", "n": 0, "messages": []}, "no record of a conversation"),
+        ({"turn": "a", "n": 0, "messages": []}, "not a record of a conversation"),
         ({"rxllm": 1, "turn": "a", "n": 0, "messages": [{"rxllm": 1, "role": "boss"}]}, "does not describe a message"),
         ({"rxllm": 1, "turn": "a", "n": 0, "messages": [{"rxllm": 9, "role": "user"}]}, "A later rxllm wrote this"),
     ],

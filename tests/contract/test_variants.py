@@ -147,7 +147,7 @@ CHAT = {
         ],
         ONE,
     ),
-    "a call that is no list": ([delta(tool_calls=call("f", '{"x":1}', index=0, id="a")), CALLED], ONE),
+    "a call that is not a list": ([delta(tool_calls=call("f", '{"x":1}', index=0, id="a")), CALLED], ONE),
     "a function_call": (
         [
             delta(function_call={"name": "f", "arguments": '{"x"'}),

@@ -219,7 +219,7 @@ def test_vendor_that_does_not_answer_any_more_stops_the_job(vendor, path, monkey
 
 @only(FakeOpenAI, FakeAnthropic, FakeGeminiFiles)
 def test_results_that_lack_lines_are_read_again(vendor, path):
-    """The vendor has counted more answers than the file has at first. Lines of errors are no answers."""
+    """The vendor has counted more answers than the file has at first. Lines of errors do not count as answers."""
     vendor.lacks = 1
     vendor.failing.update(p0=1, p1=1, p4=1)
     batched(vendor, ROWS, path)

@@ -52,7 +52,7 @@ def run(operator, *events):
             id="the first comes just in time, and no later one matters",
         ),
         pytest.param(
-            first_chunk_timeout(50), [on_completed(240)], [(240, "|")], 240, id="an empty answer is no silence"
+            first_chunk_timeout(50), [on_completed(240)], [(240, "|")], 240, id="an empty answer does not time out"
         ),
         pytest.param(
             first_chunk_timeout(50), [on_error(240, FAILURE)], [(240, ValueError)], 240, id="an error is passed on"

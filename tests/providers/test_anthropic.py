@@ -371,7 +371,7 @@ class TestStream:
         ],
     )
     def test_other_blocks_are_kept_whole(self, events, data):
-        """Blocks that the next request must have back come when they are whole, and are no text and no call."""
+        """Blocks that the next request must have back come when they are whole, and are neither text nor calls."""
         heard = Heard(start(), *block(1, *text("a"), type="text"), *events)
         assert (TextPart("a"), RawPart("anthropic", data)) == heard.whole.parts
         assert 2 == len(heard.chunks)

@@ -451,7 +451,7 @@ def test_blocked_prompt_is_a_filtered_answer(server, reason):
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_explanation_of_a_filtered_answer_is_its_refusal(server, stream):
-    """The text before it stays; an explanation of an ordinary end is no refusal."""
+    """The text before it stays; an explanation of an ordinary end is not a refusal."""
     filtered, ended = response({"text": "Hm"}, finish="SAFETY"), response({"text": "Hm"}, finish="STOP")
     for each in (filtered, ended):
         each["candidates"][0]["finishMessage"] = "Not this."

@@ -67,7 +67,7 @@ def test_a_deviating_frame_is_read_as_by_the_general_decoder(changed):
 
 
 def test_texts_stay_with_the_fast_decoder():
-    """Fields that are unknown, or null, are no deviation."""
+    """Fields that are unknown or null change nothing."""
     decoder = ChatDecoder()
     more = {"delta": {"role": None, "refusal": None, "tool_calls": None}, "stop_reason": None}
     read(decoder, [frame("a"), frame("b", **more), frame("c", **more)])

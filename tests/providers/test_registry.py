@@ -52,7 +52,7 @@ def test_vendor_has_its_test_and_its_page(vendor):
 @pytest.mark.parametrize("path", CENTRAL, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_central_files_name_no_vendor(path):
     """No string in them equals a vendor's name, a default model or the environment variable of a key."""
-    facts = set(VENDORS) - {"embedded"}  # the toy model is no vendor's
+    facts = set(VENDORS) - {"embedded"}  # no vendor has the toy model
     for vendor in VENDORS:
         declaration = class_of(vendor).declaration
         facts |= {*declaration.keys, declaration.default_model} - {None}

@@ -103,7 +103,7 @@ def test_last_event_id_gives_the_rest_once_also_after_the_end(position):
 
 @pytest.mark.parametrize("sent", ["", "x", "1", "1-2-3", "0x1-2", "1 -2", "9" * 20 + "-1", "1-" + "9" * 16])
 def test_last_event_id_is_validated(sent):
-    """A text that is no position is refused, before the log is read."""
+    """A text that is not a position is refused, before the log is read."""
     with Serving(chat({"m": Scripted("a")})) as server:
         ask(server)
         assert 400 == get(server, last=sent).status_code

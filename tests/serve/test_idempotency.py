@@ -88,7 +88,7 @@ async def test_answer_that_nobody_reads_is_stopped_and_begins_anew():
     with pytest.raises(Refused) as caught:
         encoder.encode(entries[-1])
     assert (409, True) == (caught.value.failure.status, caught.value.failure.again)
-    assert b"nobody read it" in encoder.refuse(caught.value.failure)
+    assert b"its client had left" in encoder.refuse(caught.value.failure)
     await ask()
     await asyncio.sleep(0)
     assert 2 == Endless.asked

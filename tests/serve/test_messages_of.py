@@ -168,7 +168,7 @@ def test_approval_counts_only_for_a_call_that_the_server_holds():
 
 
 def test_approval_of_an_earlier_turn_does_not_run():
-    """After the conversation has gone on, a decision in an earlier message is no decision."""
+    """After the conversation has gone on, a decision in an earlier message does not count."""
     bank = Bank()
     bank.page.decide(True)
     bank.ask(bank.page.body(ASKED))

@@ -391,7 +391,7 @@ class Strange(rxllm.LLM):
 
 
 def test_value_without_json_form_ends_the_answer(path):
-    """An error ends the answer instead of a hole in the recording; a path that is no file does so, too."""
+    """An error ends the answer instead of a hole in the recording; a path that is not a file does so, too."""
     with pytest.raises(TypeError, match="object"):
         record(Strange(), path).invoke("hi")
     assert ["a"] == [line["text"] for line in lines_of(path)[1:]]

@@ -139,7 +139,7 @@ def test_call_that_waits_in_vain_gets_a_result(later, outcome):
 
 
 def test_results_of_other_calls_stay_where_they_are():
-    """A result without a call is no business of this module."""
+    """This module leaves a result without a call as it is."""
     orphan = answer(TextPart("a"), result("9"), TextPart("b"))
     assert (answer(TextPart("a")), Message("tool", [result("9")]), answer(TextPart("b"))) == separated((orphan,))
     named = HI, answer(call("1"), call("2"), result("1")), Message("tool", [result("2")], name="f")

@@ -1,7 +1,7 @@
 """rxllm's parts as LangChain's standard content blocks. `parts` has the other direction.
 
-A block holds the fields of LangChain's own type. Whatever else a part has, such as a signature and the name of the
-vendor that requires it back, is in the block's ``extras``, under rxllm's names.
+A block holds the fields of LangChain's own type. The block's ``extras`` hold the rest of a part under rxllm's names,
+such as a signature and the name of the vendor that requires it back.
 
 Source: ``langchain_core.messages.content``.
 """

@@ -34,8 +34,8 @@ def langchain_messages(messages: Iterable[Message], provider: str | None) -> lis
 
     Args:
         messages: the conversation.
-        provider: rxllm's name of the vendor that gets it. What another vendor made and only that one understands is
-            left out: reasoning, signatures, raw parts.
+        provider: rxllm's name of the vendor that gets it. Data of another vendor that only that vendor
+            understands is left out: reasoning, signatures, raw parts.
 
     Raises:
         MisuseError: LangChain has no counterpart of a part.

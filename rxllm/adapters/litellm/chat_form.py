@@ -33,8 +33,8 @@ class ChatForm(vendor.OpenAI):
     """Writes the keywords of `litellm.acompletion`, and reads its answers.
 
     Attributes:
-        maker: the provider of the answers, such as ``litellm.anthropic``. What one vendor has signed goes back only to
-            that vendor.
+        maker: the provider of the answers, such as ``litellm.anthropic``. A signature goes back only to
+            the vendor that made it.
     """
 
     maker: str = field(default="litellm", kw_only=True)

@@ -39,8 +39,8 @@ def to_litellm(llm: LLM, name: str) -> Any:
         answer = litellm.completion("mine/songs", messages=[{"role": "user", "content": "A song, please"}])
 
     `litellm.completion`, `litellm.acompletion` and LiteLLM's routers answer ``mine/…`` with the model, streamed and
-    whole. What follows the slash names the model in LiteLLM's logs only. Text, reasoning, tools, response formats,
-    files and usage go both ways. What a vendor requires back, such as signatures, travels in the message's
+    whole. The word after the slash names the model in LiteLLM's logs only. Text, reasoning, tools, response formats,
+    files and usage go both ways. Data that a vendor requires back, such as signatures, travels in the message's
     ``provider_specific_fields``. Closing a stream closes its request. An agent of rxllm answers its own calls itself.
 
     A parameter that rxllm does not have is a field of the request's body. LiteLLM itself refuses ``reasoning_effort``,
@@ -56,7 +56,7 @@ def to_litellm(llm: LLM, name: str) -> Any:
         name: the name of the provider. A second model with a name replaces the first one.
 
     Raises:
-        MisuseError: the value is no model, the name is not usable, or LiteLLM is not installed.
+        MisuseError: the value is not a model, the name is not usable, or LiteLLM is not installed.
     """
     if not isinstance(llm, LLM):  # pyright: ignore[reportUnnecessaryIsInstance]  (callers are untyped)
         raise MisuseError(f"to_litellm needs a model, such as rxllm.OpenAI('gpt-5-mini'), not {shown(llm)}.")

@@ -33,7 +33,7 @@ __all__ = ["from_llm"]
 
 @frozen
 class _FromLlm(LLM):
-    """What both kinds of models share.
+    """The base of both kinds of models.
 
     Attributes:
         model: the model of llm.

@@ -1,7 +1,7 @@
 """The plugin of rxllm for the command and library `llm`: the models ``rxllm/provider:model``.
 
 The entry point ``rxllm`` of the group ``llm`` names this module. `llm` loads the plugins of all installed packages when
-it starts, so this module imports nothing but `llm` itself, and does nothing until somebody asks for a name of rxllm.
+it starts, so this module imports nothing but `llm` itself, and does nothing until `llm` looks for a model of rxllm.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def _tool(tool: Any, model: Any) -> Any:
 
 
 def messages_of(history: Iterable[Any]) -> list[Message]:
-    """Return the messages of a conversation. What another plugin's vendor alone understands is left out.
+    """Return the messages of a conversation, without the data that only another plugin's vendor understands.
 
     Raises:
         MisuseError: an attachment has no known media type.

@@ -110,7 +110,7 @@ def from_pydantic_ai(model: Any, **settings: Unpack[Fields]) -> LLM:
             ``extra={"openai_service_tier": "flex"}``.
 
     Raises:
-        MisuseError: the value is no model, or Pydantic AI is not installed.
+        MisuseError: the value is not a model, or Pydantic AI is not installed.
     """
     try:
         models = import_module("pydantic_ai.models")

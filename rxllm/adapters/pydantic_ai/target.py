@@ -42,7 +42,7 @@ def to_pydantic_ai(llm: LLM) -> Any:
     rxllm is its cause. A stream that begins its answer again fails so, because Pydantic AI cannot take text back.
 
     Raises:
-        MisuseError: the value is no model, or Pydantic AI is not installed.
+        MisuseError: the value is not a model, or Pydantic AI is not installed.
     """
     if not isinstance(llm, LLM):  # pyright: ignore[reportUnnecessaryIsInstance]  (callers are untyped)
         raise MisuseError(f"to_pydantic_ai needs a model, such as rxllm.OpenAI('gpt-5-mini'), not {shown(llm)}.")
