@@ -62,9 +62,16 @@ def conversation_of(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
             turns.append({"role": role, "content": content})
     if not turns:
         raise no_messages("Anthropic")
+    for turn in turns:
+        if turn["role"] == "user":  # the API requires the results of tools before any other content
+            turn["content"].sort(key=_follows_results)
     if turns[-1]["role"] == "assistant" and "text" in (last := turns[-1]["content"][-1]):
         last["text"] = last["text"].rstrip()  # the API rejects white space at the end of an answer to continue
     return turns
+
+
+def _follows_results(block: Mapping[str, Any]) -> bool:
+    return block.get("type") != "tool_result"
 
 
 def _content(role: Role, parts: Iterable[Part]) -> list[dict[str, Any]]:
@@ -99,6 +106,7 @@ def _blocks(role: Role, part: Part) -> Iterator[dict[str, Any]]:
                 "id": valid_id(part.id, _ID),
                 "name": part.name,
                 "input": arguments_of(part.arguments),
+                **((part.extra or {}) if part.provider == MAKER else {}),
             }
         case ToolResultPart() if role in ("tool", "user"):
             yield _result(part)

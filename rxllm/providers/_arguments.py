@@ -71,12 +71,14 @@ def _check_key(name: str, key: str) -> None:
 
 
 def base_from(variable: str, read: Callable[[str], str] = str) -> str:
-    """Return the base URL in an environment variable, or an empty text. `read` converts another form to a URL.
+    """Return the base URL in an environment variable, without the white space around it, or an empty text.
+
+    `read` converts another form to a URL.
 
     Raises:
         MisuseError: the variable does not contain a valid base URL.
     """
-    url = read(os.environ.get(variable, ""))
+    url = read(os.environ.get(variable, "").strip())
     _check_base(variable, url)
     return url
 

@@ -18,7 +18,7 @@ __all__ = ["base64_of", "check_files", "location_of"]
 def check_files(request: Request, vendor: str, pictures: tuple[str, ...], largest: int) -> Request:
     """Check the sizes of all files, and the media types of pictures. Return the request with exact media types.
 
-    A part with bytes may have a type such as ``image/*``. The bytes tell the exact type.
+    A part with bytes may have a type such as ``image/*``, or that of another picture. The bytes tell the exact type.
 
     Args:
         request: the request.
@@ -48,7 +48,13 @@ def check_files(request: Request, vendor: str, pictures: tuple[str, ...], larges
 
 
 def _is_inexact(part: FilePart) -> bool:
-    return part.data is not None and part.file_id is None and "*" in part.media_type
+    """Return whether the bytes must tell the type. Vendors refuse a picture of another type than the one it states."""
+    if part.data is None or part.file_id is not None:
+        return False
+    if not part.media_type.startswith("image/") or "*" in part.media_type:
+        return "*" in part.media_type
+    found = type_of_bytes(part.data) or ""
+    return found.startswith("image/") and found != part.media_type
 
 
 def _exact(part: Part) -> Part:

@@ -57,7 +57,6 @@ _FORMATS = {
     "audio/x-flac": "flac",
     "audio/x-m4a": "m4a",
     "audio/x-wav": "wav",
-    "image/jpg": "jpeg",
     "text/markdown": "md",
     "text/plain": "txt",
     "text/x-markdown": "md",
@@ -109,6 +108,9 @@ class Conversation:
                 self.turns.append({"role": role, "content": blocks})
         if not self.turns:
             raise no_messages("Bedrock")
+        for turn in self.turns:
+            if turn["role"] == "user":
+                turn["content"] = _results_first(turn["content"])
         if self.turns[-1]["role"] == "assistant" and "text" in (last := self.turns[-1]["content"][-1]):
             last["text"] = last["text"].rstrip()  # Claude rejects white space at the end of an answer to continue
 
@@ -200,6 +202,17 @@ class Conversation:
             name = f"{plain[: _NAME_CHARACTERS - 8]} ({number})"
         self._names.add(name)
         return name
+
+
+def _results_first(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the blocks with the results of tools first, as Claude requires. A cache point follows its block."""
+    results: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
+    place = others
+    for block in blocks:
+        place = place if "cachePoint" in block else results if "toolResult" in block else others
+        place.append(block)
+    return [*results, *others]
 
 
 def _cache_point(part: CachePoint) -> dict[str, Any]:

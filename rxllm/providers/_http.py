@@ -50,6 +50,7 @@ from ._attachments import check_files
 from ._decoding import Decoder, Frames
 from ._documents import encoded, json_of, unwritable
 from ._exchange import Exchange
+from ._ids import with_own_ids
 from ._models import listed
 from ._parameters import check_tools
 from ._pickling import check_key_again, pickled
@@ -101,6 +102,8 @@ class HTTPProvider(LLM):
     _shared_by_copies: ClassVar[tuple[str, ...]] = (*LLM._shared_by_copies, "client")
     # The fields that the provider adds to the body on its own. It retries without those that a server rejects by name.
     _UNASKED: ClassVar[tuple[str, ...]] = ()
+    # Whether the vendor rejects a conversation in which calls of two rounds have the same id.
+    _UNIQUE_IDS: ClassVar[bool] = False
     # Whether errors keep the exceptions of the client as causes. A program that passes its own client knows them.
     _KEEPS_CAUSES: ClassVar[bool] = False
 
@@ -208,6 +211,10 @@ class HTTPProvider(LLM):
         address(url)  # raises MisuseError for an invalid URL
         vendor, pictures = self._pictures()
         request = check_files(request, vendor, pictures, self.declaration.picture_bytes)
+        messages = request.messages
+        own = with_own_ids(messages, in_all_rounds=self._UNIQUE_IDS)
+        if own is not messages:
+            request = attrs.evolve(request, prompt=own)
         try:
             check_extra(request.extra)
             fields = self._body(request)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 from urllib.parse import urlsplit
 
 from attrs import frozen
@@ -46,6 +46,7 @@ class Anthropic(HTTPProvider):
     ``output_config``.
     """
 
+    _UNIQUE_IDS: ClassVar[bool] = True
     declaration = Declaration(
         tool_names=r"[a-zA-Z0-9_-]{1,128}",
         keys=("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"),

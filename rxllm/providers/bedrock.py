@@ -9,7 +9,7 @@ import functools
 import os
 import re
 from collections.abc import Mapping
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 from urllib.parse import quote, urlsplit
 
 import attrs
@@ -55,6 +55,7 @@ class Bedrock(HTTPProvider):
         profile: the profile of AWS credentials; None selects the environment's profile.
     """
 
+    _UNIQUE_IDS: ClassVar[bool] = True
     declaration = Declaration(
         tool_names=r"[a-zA-Z0-9_-]{1,64}",
         keys=("AWS_BEARER_TOKEN_BEDROCK",),

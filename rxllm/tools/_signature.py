@@ -98,6 +98,7 @@ def _signature_of(function: Callable[..., Any]) -> Signature:
     description, descriptions = _docstring(function)
     fields: dict[str, Any] = {}
     for parameter in signature.parameters.values():
+        _check_default(parameter, name)
         kind = _type_of(parameter, hints, name)
         _check(kind, parameter.name, name)
         described = _described(kind, parameter, descriptions.get(parameter.name))
@@ -147,6 +148,15 @@ def _type_of(parameter: inspect.Parameter, hints: Mapping[str, Any], name: str) 
             f"{parameter.name}: str."
         )
     return hints[parameter.name]
+
+
+def _check_default(parameter: inspect.Parameter, name: str) -> None:
+    """Check that a default is a value, and not pydantic's description of a field, which the function would get."""
+    if type(parameter.default).__name__ == "FieldInfo":
+        raise MisuseError(
+            f"The default of {name}'s parameter {parameter.name} is a Field of pydantic, which the function would get "
+            f"as its value. Write {parameter.name}: Annotated[…, Field(…)] = …."
+        )
 
 
 def _check(kind: Any, parameter: str, name: str) -> None:

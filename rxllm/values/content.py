@@ -120,7 +120,9 @@ def _tool_use(fields: Fields) -> LeafPart:
         text = msgspec.json.encode(arguments).decode()
     except (TypeError, ValueError) as error:
         raise MisuseError(f"The 'input' of {fields.what} can't be written as JSON: {error}.") from None
-    return ToolCallPart(fields.text("id"), fields.text("name"), text)
+    caller = fields.rest.pop("caller", None)  # which Anthropic requires back
+    facts: dict[str, Any] = {"provider": "anthropic", "extra": {"caller": caller}} if caller else {}
+    return ToolCallPart(fields.text("id"), fields.text("name"), text, **facts)
 
 
 def _image_url(fields: Fields) -> LeafPart:
@@ -219,6 +221,6 @@ def file_of_url(url: str, media_type: str, **attributes: Any) -> FilePart:
 
 def _bytes(data: str, what: str) -> bytes:
     try:
-        return base64.b64decode(data, validate=True)
+        return base64.b64decode("".join(data.split()), validate=True)  # MIME breaks base64 into lines
     except ValueError as error:
         raise MisuseError(f"The data of {what} is not valid base64: {error}.") from None

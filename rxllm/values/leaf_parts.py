@@ -117,6 +117,12 @@ class ToolCallPart(metaclass=Public):
     __repr__ = brief
 
 
+def _media_type(kind: Any) -> Any:
+    """Return the media type as its registry writes it: it ignores case, and ``image/jpg`` is a common mistake."""
+    kind = kind.lower() if isinstance(kind, str) else kind
+    return "image/jpeg" if kind == "image/jpg" else kind
+
+
 @frozen
 class FilePart(metaclass=Public):
     """A picture, a document, an audio or a video file: its bytes, its URL, or its id at the provider.
@@ -136,7 +142,9 @@ class FilePart(metaclass=Public):
         path: the path of a file that is not read yet; see `rxllm.file`. A request has the bytes instead.
     """
 
-    media_type: str = field(validator=must_be("like image/png", lambda kind: isinstance(kind, str) and "/" in kind))
+    media_type: str = field(
+        converter=_media_type, validator=must_be("like image/png", lambda kind: isinstance(kind, str) and "/" in kind)
+    )
     data: bytes | None = field(
         default=None,
         validator=optional(must_be("bytes", lambda data: isinstance(data, bytes))),

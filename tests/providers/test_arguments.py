@@ -221,6 +221,16 @@ def test_bad_key_in_the_environment_is_refused_with_its_variable(provider, key, 
         provider("m", api_key=key)
 
 
+@every
+@pytest.mark.parametrize("white", ["\n", "\r\n", " ", "\t"])
+def test_white_space_around_variables_does_not_count(provider, white, monkeypatch):
+    """Files and shells leave it there."""
+    key, base = VARIABLES[provider]
+    monkeypatch.setenv(key, f"{white}secret{white}")
+    monkeypatch.setenv(base, f"{white}{LOCAL}{white}")
+    assert provider("m").preview("hi").url == provider("m", base_url=LOCAL, api_key="secret").preview("hi").url
+
+
 def test_bad_token_in_the_environment_is_refused_with_its_variable(monkeypatch):
     """The bearer token is checked as the key is."""
     monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "sec\nret")

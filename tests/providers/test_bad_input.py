@@ -136,6 +136,17 @@ def test_bytes_tell_what_an_inexact_media_type_does_not(name):
         asked(name, user(FilePart("audio/*", PNG)))
 
 
+@each
+def test_picture_is_sent_with_the_type_of_its_bytes(name):
+    """A vendor refuses a PNG that states JPEG. Bytes that tell nothing keep their type."""
+    sent = [
+        str(PROVIDERS[name](api_key="key", max_retries=0).preview(user(FilePart(stated, data))))
+        for stated, data in (("image/jpeg", PNG), ("image/png", PNG), ("image/jpeg", b"?"), ("image/jpeg", b"%PDF-1"))
+    ]
+    assert sent[0] == sent[1]
+    assert all("jpeg" in each for each in sent[2:]) or name == "ollama"
+
+
 # ── tools ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

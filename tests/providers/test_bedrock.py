@@ -509,3 +509,11 @@ def test_cached_asks_for_a_name_when_credentials_sign(credentials):
         Bedrock("m", base_url="http://localhost").identity()
     keys = [Bedrock("m", base_url="http://localhost", api_key=key).identity() for key in ("a", "b", "b")]
     assert 2 == len({*keys})
+
+
+def test_results_of_tools_come_before_the_other_content_of_a_turn():
+    """Claude refuses a text before a result. A cache point stays after its result."""
+    answer = Message("assistant", [ToolCallPart("c1", "now", "{}")])
+    said = Message("user", [TextPart("And?"), ToolResultPart("c1", ["a", CachePoint()])])
+    content = body_of([("user", "hi"), answer, said], tools=[TOOL])["messages"][-1]["content"]
+    assert ["toolResult", "cachePoint", "text"] == [kind for block in content for kind in block]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, Optional, TypedDict
 
 import msgspec
+import pydantic
 import pytest
 from attrs import frozen
 from typing_extensions import Doc
@@ -221,7 +222,11 @@ def test_parameter_without_a_schema_is_refused_by_name():
     def unresolved(place: "Missing"):  # noqa: F821
         return place
 
+    def described(limit: int = pydantic.Field(default=3, description="How many.")):
+        return limit
+
     for function, sentence in [
+        (described, r"default of described's parameter limit is a Field of pydantic.*limit: Annotated\[…, Field"),
         (unannotated, "its parameter city has no type. Annotate it, as in city: str"),
         (several, r"its parameter \*cities has no JSON schema"),
         (named, r"its parameter \*\*cities has no JSON schema"),

@@ -257,3 +257,18 @@ def test_number_that_json_lacks_raises_misuse_error(message, place):
     """Encoders write such a number as null, so that it would be lost without a word."""
     with pytest.raises(MisuseError, match=f"^{place}.*, which JSON cannot express"):
         message.to_json()
+
+
+@pytest.mark.parametrize(
+    ("written", "media_type"), [("image/jpg", "image/jpeg"), ("IMAGE/PNG", "image/png"), ("audio/wav", "audio/wav")]
+)
+def test_media_types_have_one_spelling(written, media_type):
+    """Vendors refuse image/jpg, which many programs write, and the case does not matter."""
+    item = {"type": "image_url", "image_url": {"url": f"data:{written};base64,UE5H"}}
+    assert FilePart(media_type, b"PNG") == FilePart(written, b"PNG") == Message("user", [item]).parts[0]
+
+
+def test_base64_may_be_broken_into_lines():
+    """As base64.encodebytes and many tools write it."""
+    source = {"type": "base64", "media_type": "image/png", "data": "UE5\nHUE\r\n5H\n"}
+    assert (FilePart("image/png", b"PNGPNG"),) == Message("user", [{"type": "image", "source": source}]).parts
