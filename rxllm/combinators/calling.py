@@ -42,7 +42,7 @@ class Waiting:
 
 
 def _arguments_of(call: ToolCallPart) -> dict[str, Any]:
-    """Return the arguments of a call. Some models write no text for a call without arguments.
+    """Return the arguments of a call. Some models write no text, or null, for a call without arguments.
 
     Raises:
         BadArguments: the text is not a JSON object.
@@ -51,6 +51,8 @@ def _arguments_of(call: ToolCallPart) -> dict[str, Any]:
         arguments: object = msgspec.json.decode(call.arguments or "{}")
     except (msgspec.DecodeError, RecursionError) as error:
         raise BadArguments(f"The arguments are not valid JSON: {error}. Write a JSON object.") from None
+    if arguments is None:
+        return {}
     if not isinstance(arguments, dict):
         raise BadArguments(f"The arguments must be a JSON object, not {type(arguments).__name__}.")
     return cast("dict[str, Any]", arguments)

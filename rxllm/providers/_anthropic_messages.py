@@ -23,7 +23,7 @@ from ..values.vocabulary import finish_of
 from ..wire.error_documents import provider_error
 from ..wire.weights import check_weight
 from ._content import Tally, bounded
-from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, text_of
+from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, text_of, unreadable
 from ._finish import broken_off, word_of
 from ._limits import DEFAULT, Limits
 
@@ -32,7 +32,7 @@ __all__ = ["ClaudeDecoder", "whole_answer"]
 
 # A field is Any if a future kind of delta or event may give it another type.
 class _Delta(Struct, gc=False):
-    type: str = ""
+    type: str | None = None
     text: Any = None
     partial_json: Any = None
     thinking: Any = None
@@ -43,7 +43,7 @@ class _Delta(Struct, gc=False):
 
 class _Event(Struct, gc=False):
     type: str = ""
-    index: int = 0
+    index: int | None = 0
     delta: _Delta | None = None
     content_block: Any = None
     message: Any = None
@@ -53,6 +53,8 @@ class _Event(Struct, gc=False):
 
 _KNOWN_EVENTS = ("content_block_start", "content_block_delta", "content_block_stop", "message_delta", "error")
 _decode_event = msgspec.json.Decoder(_Event).decode
+_WHOLE_TEXTS = ("signature", "encrypted_content")  # of these texts, a later one replaces the one before
+_CALL_FIELDS = ("type", "id", "name", "input")
 
 
 class _Block:
@@ -83,7 +85,7 @@ class _Block:
                 self.texts.setdefault(name, []).append(value)
             elif name != "type":
                 before = self.data.get(name)
-                if isinstance(before, str) and isinstance(value, str) and name != "signature":
+                if isinstance(before, str) and isinstance(value, str) and name not in _WHOLE_TEXTS:
                     self.texts.setdefault(name, [before]).append(value)
                 else:
                     self.data[name] = value
@@ -155,14 +157,13 @@ class ClaudeDecoder:
                 return None
             if not word or object_of(json_of(data)).get("type", "error") not in _KNOWN_EVENTS:
                 return None  # some gateways send pings without data
-            raise ProtocolError(
-                f"The server sent a frame that is not an event of the messages protocol: {error}.", frame=data
-            ) from None
+            raise unreadable("an event of the messages protocol", error, data) from None
         delta = event.delta
         if event.type == "content_block_delta" and delta is not None:
-            if delta.type == "text_delta" and self._is_plain and event.index not in self._blocks:
+            index = event.index or 0
+            if delta.type == "text_delta" and self._is_plain and index not in self._blocks:
                 return text_chunk(delta.text) if delta.text and type(delta.text) is str else None
-            part = self._grown(event.index, delta, data)
+            part = self._grown(index, delta, data)
             return self._chunk_of([part]) if part else None
         return self._event(event, data)
 
@@ -176,9 +177,9 @@ class ClaudeDecoder:
     def _event(self, event: _Event, data: bytes) -> Chunk | None:
         match event.type:
             case "content_block_start" if block := object_of(event.content_block):
-                return self._chunk_of(self._started(event.index, block, data))
+                return self._chunk_of(self._started(event.index or 0, block, data))
             case "content_block_stop":
-                return self._chunk_of(self._stopped([event.index]))
+                return self._chunk_of(self._stopped([event.index or 0]))
             case "message_start":
                 return self._begun(object_of(event.message))
             case "message_delta":
@@ -209,8 +210,13 @@ class ClaudeDecoder:
         return self._chunk_of(_parts(message.get("content")), now=self._reset)
 
     def _counted(self, document: object) -> Usage | None:
-        """Return the totals so far. An event leaves out the counts that have not changed."""
+        """Return the totals so far. An event leaves out the counts that have not changed.
+
+        Some servers count the prompt only at the start, and write zeros at the end.
+        """
         counts = _usage(document)
+        if counts and self._counts and counts.input_tokens == 0 and self._counts.input_tokens:
+            counts = Usage(output_tokens=counts.output_tokens, reasoning_output_tokens=counts.reasoning_output_tokens)
         self._counts = self._counts.updated(counts) if self._counts and counts else counts or self._counts
         return _whole_usage(self._counts) if counts else None
 
@@ -255,7 +261,7 @@ class ClaudeDecoder:
                 if self._calls > CALLS:
                     raise ProtocolError(f"The response has more than {CALLS:,} tool calls.")
                 self._blocks[index] = _Block(block, self._tally.limits)
-                return [ToolCallPart(identity_of(block.get("id")), text_of(block.get("name")), "", index)]
+                return [_call(block, "", index)]
             case _:
                 if len(self._blocks) >= PARTS:
                     raise ProtocolError(f"The response has more than {PARTS:,} parts.")
@@ -349,10 +355,17 @@ def _whole(index: int, block: dict[str, Any], *, apart: bool) -> list[Part]:
             text, signature = text_of(block.get("thinking")), text_of(block.get("signature")) or None
             return [ReasoningPart(text, signature, index, provider="anthropic")] if text or signature else []
         case "tool_use":
-            arguments = _arguments(block.get("input"))
-            return [ToolCallPart(identity_of(block.get("id")), text_of(block.get("name")), arguments, index)]
+            return [_call(block, _arguments(block.get("input")), index)]
         case _:
             return [RawPart("anthropic", block)] if block else []
+
+
+def _call(block: dict[str, Any], arguments: str, index: int) -> ToolCallPart:
+    """Return the part for a call. The API requires its further fields back, such as the caller of a call by code."""
+    extra = {name: value for name, value in block.items() if name not in _CALL_FIELDS and value is not None} or None
+    provider = "anthropic" if extra else None
+    identity, name = identity_of(block.get("id")), text_of(block.get("name"))
+    return ToolCallPart(identity, name, arguments, index, provider=provider, extra=extra)
 
 
 def _arguments(value: object) -> str:

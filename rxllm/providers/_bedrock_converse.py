@@ -25,7 +25,7 @@ from ..wire.error_documents import provider_error
 from ..wire.weights import check_weight
 from ._bedrock_turns import MAKER
 from ._content import Tally, bounded, bytes_of
-from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, text_of
+from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, text_of, unreadable
 from ._finish import broken_off, word_of
 from ._limits import DEFAULT, Limits
 
@@ -127,9 +127,7 @@ class ConverseDecoder:
         try:
             event = _decode_event(data)
         except UNREADABLE as error:
-            raise ProtocolError(
-                f"The server sent a frame that is not an event of the Converse API: {error}.", frame=data
-            ) from None
+            raise unreadable("an event of the Converse API", error, data) from None
         delta, index = event.delta, event.content_block_index
         if delta is not None:
             text = delta.text

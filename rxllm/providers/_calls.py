@@ -20,9 +20,9 @@ _KNOWN_FIELDS = frozenset(("index", "id", "type", "function", "custom"))
 
 
 class _Call:
-    """A call that may still grow, and the pieces of its arguments while the call is held back."""
+    """A call that may still grow, the pieces of its arguments, and the number of their characters."""
 
-    __slots__ = ("arguments", "extra", "id", "index", "is_held", "maker", "name", "shape")
+    __slots__ = ("arguments", "extra", "id", "index", "is_held", "maker", "name", "shape", "size")
 
     def __init__(self, index: int) -> None:
         self.id = self.name = ""
@@ -31,16 +31,20 @@ class _Call:
         self.maker: str | None = None
         self.is_held = True
         self.arguments: list[str] = []
+        self.size = 0
         self.shape = _Shape()
 
     def is_another(self, identity: str, name: str, arguments: str, *, by_index: bool) -> bool:
         """Return whether a fragment with the index of this call opens another call."""
         if not name:
             return False
-        if identity and self.id:
-            return identity != self.id
+        if identity and self.id and identity != self.id:
+            return True
         if not self.name:
             return False
+        if identity and self.id:  # some servers send the same id for all calls
+            is_new = not name.startswith(self.name) or (arguments.startswith("{") and not self.is_repeat(arguments))
+            return is_new and self.shape.is_whole(self.arguments)
         if name != self.name and (identity or not by_index):
             return True
         # Some gateways send whole calls without ids and with equal indices.
@@ -59,34 +63,61 @@ class _Call:
         if len(self.name) > NAME_CHARACTERS:
             raise ProtocolError(f"The name of a tool call is longer than {NAME_CHARACTERS:,} characters.")
 
+    def add_arguments(self, arguments: str) -> None:
+        """Add a piece of the arguments."""
+        self.arguments.append(arguments)
+        self.size += len(arguments)
+
+    def is_open(self) -> bool:
+        """Return whether the arguments are incomplete."""
+        return self.shape.is_open(self.arguments)
+
+    def is_repeat(self, arguments: str) -> bool:
+        """Return whether a fragment only repeats the whole arguments, as some parsers of vLLM do at the end."""
+        return (
+            arguments.startswith("{")
+            and len(arguments) == self.size
+            and self.shape.is_whole(self.arguments)
+            and arguments == "".join(self.arguments)
+        )
+
     def part(self) -> ToolCallPart:
+        """Release the call with its arguments so far."""
         self.is_held = False
         arguments = "".join(self.arguments)
         return ToolCallPart(self.id, self.name, arguments, self.index, provider=self.maker, extra=self.extra)
 
 
-_MARKS = r'(?s)\\.|["{}\[\]]'  # the escapes, quotes and brackets of JSON
+_MARKS = r'(?s)\\.?|["{}\[\]]'  # the escapes, quotes and brackets of JSON; the last escape may be cut
 
 
 class _Shape:
     """Tells whether JSON text that arrives in pieces is a whole object with a field. It reads each piece once."""
 
-    __slots__ = ("_depth", "_has_field", "_in_string", "_read")
+    __slots__ = ("_cut", "_depth", "_has_field", "_in_string", "_read")
 
     def __init__(self) -> None:
         self._read = self._depth = 0
         self._in_string = self._has_field = False
+        self._cut = ""  # the backslash of an escape whose character has not arrived
 
     def is_whole(self, pieces: Sequence[str]) -> bool:
-        for piece in pieces[self._read :]:
-            for mark in re.findall(_MARKS, piece):
-                if mark == '"':
-                    self._in_string = not self._in_string
-                    self._has_field = True
-                elif len(mark) == 1 and not self._in_string:
-                    self._depth += 1 if mark in "{[" else -1
-        self._read = len(pieces)
-        return self._has_field and self._depth == 0 and not self._in_string
+        """Return whether all pieces are a whole object with a field."""
+        return not self.is_open(pieces) and self._has_field
+
+    def is_open(self, pieces: Sequence[str]) -> bool:
+        """Return whether an object is open at the end of all pieces."""
+        text = "".join((self._cut, *pieces[self._read :]))
+        self._read, self._cut = len(pieces), ""
+        for mark in re.findall(_MARKS, text):
+            if mark == '"':
+                self._in_string = not self._in_string
+                self._has_field = True
+            elif mark == "\\":
+                self._cut = mark
+            elif len(mark) == 1 and not self._in_string:
+                self._depth += 1 if mark in "{[" else -1
+        return self._depth != 0 or self._in_string
 
 
 def _whole_names(tools: Iterable[str]) -> frozenset[str]:
@@ -103,7 +134,7 @@ class Calls:
     tool in the request, or when arguments of this call or of a later call arrive.
     """
 
-    __slots__ = ("_active", "_by_id", "_by_index", "_held", "_maker", "_names", "_opened", "_tools")
+    __slots__ = ("_active", "_by_id", "_by_index", "_held", "_latest", "_maker", "_names", "_opened", "_tools")
 
     def __init__(self, tools: Iterable[str] = (), maker: str | None = None) -> None:
         self._tools = tools
@@ -113,14 +144,15 @@ class Calls:
         self._by_id: dict[str, _Call] = {}
         self._held: list[_Call] = []  # the calls that are held back, in order
         self._opened = 0
+        self._latest: _Call | None = None  # the call that was opened last
         self._active = -1  # the index of the latest call that has arguments
 
     def add(self, position: int, call: dict[str, Any]) -> Sequence[ToolCallPart]:
         """Add a fragment. Return what it adds to a call that was already released; a held call returns nothing.
 
         The first id and the first name of a call stay, because Novita repeats both in each fragment and Alibaba sends
-        empty ids. Mistral omits the index, and Gemini gives the index 0 to all calls; so a new id with a name opens a
-        new call even at the same index.
+        empty ids. Mistral omits the index, and Gemini and Ollama give the index 0 to all calls; so a new id with a name
+        opens a new call even at the same index, and a later fragment with a known id belongs to the call with this id.
 
         Raises:
             ProtocolError: the answer has too many calls.
@@ -132,30 +164,34 @@ class Calls:
         identity, name = identity_of(call.get("id")), text_of(function.get("name"))
         index = count(call, "index")
         place = position if index is None else index
-        target = self._by_id.get(identity) if index is None else None
-        target = target or self._by_index.get(place)
+        target, known = self._by_index.get(place), self._by_id.get(identity)
+        if known is not None and (target.id != identity if target else index is None or not name):
+            target = known
+        if target is None and not (identity or name) and self._latest and self._latest.is_open():
+            target = self._by_index[place] = self._latest  # some servers change the index within the arguments
         if target is None or target.is_another(identity, name, arguments, by_index=index is not None):
             if self._opened >= CALLS:
                 raise ProtocolError(f"The response has more than {CALLS:,} tool calls.")
-            target = self._by_index[place] = _Call(self._opened)
+            target = self._latest = self._by_index[place] = _Call(self._opened)
             self._held.append(target)
             self._opened += 1
+        if target.is_held:
+            target.id = target.id or identity
+            if target.id:
+                self._by_id[target.id] = target
+            target.add_name(name)
+        if target.is_repeat(arguments) or (arguments == "null" and not target.size):
+            arguments = ""
         if arguments:
             self._active = max(self._active, target.index)
-        if not call.keys() <= _KNOWN_FIELDS and (extra := {n: v for n, v in call.items() if n not in _KNOWN_FIELDS}):
-            target.extra = {**(target.extra or {}), **extra}  # such as the signature of Gemini's reasoning
-            target.maker = self._maker
-            if not target.is_held:
-                return [ToolCallPart("", "", arguments, target.index, provider=self._maker, extra=extra)]
-        if not target.is_held:
-            return [ToolCallPart("", "", arguments, target.index)] if arguments else []
-        target.id = target.id or identity
-        if target.id:
-            self._by_id[target.id] = target
-        target.add_name(name)
-        if arguments:
-            target.arguments.append(arguments)
-        return []
+            target.add_arguments(arguments)
+        extra: dict[str, Any] | None = None  # such as the signature of Gemini's reasoning
+        if not call.keys() <= _KNOWN_FIELDS:
+            extra = {field: value for field, value in call.items() if field not in _KNOWN_FIELDS}
+            target.extra, target.maker = {**(target.extra or {}), **extra}, self._maker
+        if target.is_held or not (arguments or extra):
+            return []
+        return [ToolCallPart("", "", arguments, target.index, provider=self._maker if extra else None, extra=extra)]
 
     def released(self, *, everything: bool) -> Sequence[ToolCallPart]:
         """Return the calls that need not be held back any longer, in order."""

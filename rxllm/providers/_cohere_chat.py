@@ -16,7 +16,7 @@ from ..values.vocabulary import finish_of
 from ..wire.error_documents import provider_error, tells_error
 from ._cohere_turns import MAKER, PLAN
 from ._content import Tally, bounded
-from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, text_of
+from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, text_of, unreadable
 from ._finish import broken_off, word_of
 from ._limits import DEFAULT, Limits
 
@@ -89,9 +89,7 @@ class CohereDecoder:
         except UNREADABLE as error:
             if data.strip() in (b"[DONE]", b""):
                 return None
-            raise ProtocolError(
-                f"The server sent a frame that is not an event of Cohere's chat API: {error}.", frame=data
-            ) from None
+            raise unreadable("an event of Cohere's chat API", error, data) from None
         delta = event.delta
         if event.type == "content-delta" and delta is not None and delta.message is not None:
             content = object_of(delta.message.content)

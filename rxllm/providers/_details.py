@@ -1,7 +1,8 @@
-"""`Details`: the ``reasoning_details`` of OpenRouter, which the next request must contain unchanged.
+"""`Details`: reasoning that a server of the chat protocol requires back unchanged, in a field of its own.
 
-The pieces of a stream join by their index and type, and go into the assistant's message as ``reasoning_details``.
-Source: https://openrouter.ai/docs/use-cases/reasoning-tokens
+OpenRouter sends ``reasoning_details``, and LiteLLM's proxy sends the ``thinking_blocks`` of Anthropic. The pieces of a
+stream join by their index and type, and go into the assistant's message under the same name.
+Source: https://openrouter.ai/docs/use-cases/reasoning-tokens, https://docs.litellm.ai/docs/reasoning_content
 """
 
 from __future__ import annotations
@@ -13,30 +14,34 @@ from ..errors import ProtocolError
 from ..values.parts import RawPart
 from ._documents import list_of, object_of
 
-__all__ = ["Details"]
+__all__ = ["DETAILS", "Details"]
 
-_TEXTS = ("text", "summary", "data")  # the fields that arrive in pieces
+DETAILS = ("reasoning_details", "thinking_blocks")
+_READABLE = ("text", "summary", "thinking")  # the fields that arrive in pieces and that people can read
+_TEXTS = (*_READABLE, "data")
 
 
 class Details:
-    """The reasoning details of one answer."""
+    """The details of the reasoning of one answer. `name` is their field."""
 
-    __slots__ = ("_items", "_maker", "_texts")
+    __slots__ = ("_items", "_latest", "_maker", "_name", "_texts")
 
-    def __init__(self, maker: str) -> None:
+    def __init__(self, maker: str, name: str) -> None:
         self._maker = maker
+        self._name = name
         self._items: dict[tuple[object, object], dict[str, Any]] = {}
+        self._latest = -1  # the place of the latest item without an index and an id
         self._texts: dict[tuple[tuple[object, object], str], list[str]] = {}
 
-    def add(self, details: object) -> None:
-        """Add the details of one frame.
+    def add(self, details: object) -> str:
+        """Add the details of one frame, and return their readable text.
 
         Raises:
             ProtocolError: the answer has too many details.
         """
+        readable: list[str] = []
         for item in map(object_of, list_of(details)):
-            index = item.get("index")
-            key = (index if index is not None else item.get("id"), item.get("type"))
+            key = self._key(item)
             joined = self._items.setdefault(key, {})
             if len(self._items) > PARTS:
                 raise ProtocolError(f"The response has more than {PARTS:,} details of its reasoning.")
@@ -44,11 +49,23 @@ class Details:
                 if name in _TEXTS and isinstance(value, str):
                     self._texts.setdefault((key, name), []).append(value)
                     joined[name] = ""  # reserves the position of the field
+                    readable += [value] if name in _READABLE else []
                 elif value is not None or name not in joined:
                     joined[name] = value
+        return "".join(readable)
+
+    def _key(self, item: dict[str, Any]) -> tuple[object, object]:
+        """Return the place and the type of an item. Without an index, a signature or data ends the item before."""
+        kind, index = item.get("type"), item.get("index")
+        place = index if index is not None else item.get("id")
+        if place is None:
+            before = self._items.get((self._latest, kind), {})
+            self._latest -= bool(before.get("signature")) or "data" in before
+            place = self._latest
+        return place, kind
 
     def part(self) -> RawPart:
         """Return all details as one part, for this provider only."""
         for (key, name), texts in self._texts.items():
             self._items[key][name] = "".join(texts)
-        return RawPart(self._maker, {"reasoning_details": list(self._items.values())})
+        return RawPart(self._maker, {self._name: list(self._items.values())})

@@ -8,7 +8,9 @@ from typing import Any, cast
 
 import msgspec
 
+from ..errors import ProtocolError
 from ..misuse import MisuseError
+from ..wire.error_documents import excerpt
 from ..wire.sse import BYTE_ORDER_MARK, valid_utf8
 
 __all__ = [
@@ -23,10 +25,18 @@ __all__ = [
     "object_of",
     "refuse_several",
     "text_of",
+    "unreadable",
 ]
 
 UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """The exceptions of decoding, for invalid JSON, an unexpected structure, invalid UTF-8, or too deep nesting."""
+
+
+def unreadable(what: str, error: Exception, frame: bytes, *, kind: str = "frame") -> ProtocolError:
+    """Return the error for a frame that is not what the protocol says, as `error` tells."""
+    return ProtocolError(
+        f"The server sent a {kind} that is not {what}: {error}. It begins: {excerpt(frame)}", frame=frame
+    )
 
 
 def json_of(body: bytes) -> object:
@@ -85,11 +95,16 @@ def identity_of(value: object) -> str:
 
 
 def count(document: object, *path: str) -> int | None:
-    """Return the number at this path of the document, or None if there is no valid count."""
+    """Return the number at this path of the document, or None if there is no valid count.
+
+    Some gateways write numbers as text.
+    """
     for name in path:
         document = cast("dict[str, object]", document).get(name) if isinstance(document, dict) else None
     if type(document) is int and document >= 0:  # as nearly always
         return document
+    if isinstance(document, str) and document.isdecimal() and len(document) < 16:
+        return int(document)
     if not isinstance(document, (int, float)) or isinstance(document, bool) or not 0 <= document < math.inf:
         return None
     return int(document)

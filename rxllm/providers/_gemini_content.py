@@ -21,7 +21,7 @@ from ..values.usage import Usage
 from ..values.vocabulary import FinishReason, finish_of
 from ..wire.error_documents import provider_error, tells_error
 from ._content import Tally, bounded
-from ._documents import UNREADABLE, identity_of, json_of, list_of, object_of, text_of
+from ._documents import UNREADABLE, identity_of, json_of, list_of, object_of, text_of, unreadable
 from ._finish import broken_off, word_of
 from ._gemini_parts import Counts, file_of, sources_of, usage_of
 from ._limits import DEFAULT, WHOLE, Limits
@@ -144,9 +144,7 @@ class GeminiDecoder:
         document = json_of(data)
         if list_of(document) or object_of(document).get("error"):
             raise provider_error(document, data)
-        raise ProtocolError(
-            f"The server sent a frame that is not a response of generateContent: {error}.", frame=data
-        ) from None
+        raise unreadable("a response of generateContent", error, data) from None
 
     def read(self, document: object, data: bytes) -> Chunk | None:
         """Return the content of a whole response as a chunk; None if it has no content."""

@@ -17,11 +17,11 @@ from ..values.disk import type_of_bytes
 from ..values.parts import FilePart, Part, ReasoningPart, TextPart, ToolCallPart
 from ..values.usage import Usage
 from ..values.vocabulary import FinishReason, finish_of
-from ..wire.error_documents import excerpt, provider_error, tells_error
+from ..wire.error_documents import provider_error, tells_error
 from ..wire.ndjson import NDJSONDecoder
 from ..wire.sse import is_json
 from ._content import Tally, bounded, bytes_of
-from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, text_of
+from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, text_of, unreadable
 from ._finish import broken_off, word_of
 from ._ids import valid_id
 from ._limits import DEFAULT, WHOLE, Limits
@@ -97,10 +97,7 @@ class OllamaDecoder:
         except UNREADABLE as error:
             if document := list_of(json_of(data)):
                 raise provider_error(document, data) from None
-            raise ProtocolError(
-                f"The server sent a line that is not a response of Ollama's chat: {error}. It begins: {excerpt(data)}",
-                frame=data,
-            ) from None
+            raise unreadable("a response of Ollama's chat", error, data, kind="line") from None
 
     def rest(self) -> Chunk | None:
         """Return None: the decoder holds back no content."""

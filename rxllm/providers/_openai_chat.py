@@ -20,8 +20,8 @@ from ..wire.error_documents import provider_error, tells_error
 from ._calls import Calls
 from ._choices import Choices
 from ._content import Files, Tally, bounded, citations, sources
-from ._details import Details
-from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, text_of
+from ._details import DETAILS, Details
+from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, text_of, unreadable
 from ._finish import broken_off, word_of
 from ._limits import DEFAULT, WHOLE, Limits
 from ._openai_frames import (
@@ -51,6 +51,7 @@ class ChatDecoder:
         "_decode",
         "_details",
         "_files",
+        "_has_thought",
         "_id",
         "_is_plain",
         "_is_usual",
@@ -71,7 +72,8 @@ class ChatDecoder:
         self.failure: ProviderError | None = None
         self._maker = maker
         self._calls = Calls(tools, maker)
-        self._details: Details | None = None
+        self._details: dict[str, Details] = {}
+        self._has_thought = False  # reasoning arrived as text
         self._choices: Choices[Choice] = Choices()
         self._files = Files(audio_format, limits)
         self._tally = Tally(limits)
@@ -117,6 +119,7 @@ class ChatDecoder:
                 or delta.audio
                 or delta.annotations
                 or delta.reasoning_details
+                or delta.thinking_blocks
             ):
                 text = delta.content
             if text and type(text) is str:
@@ -144,9 +147,7 @@ class ChatDecoder:
             return None
         if document := list_of(json_of(data)):
             raise provider_error(document, data)
-        raise ProtocolError(
-            f"The server sent a frame that is not a chunk of a chat completion: {error}.", frame=data
-        ) from None
+        raise unreadable("a chunk of a chat completion", error, data) from None
 
     def read(self, frame: Frame, data: bytes) -> Chunk | None:
         """Return the content of a frame or a whole response as a chunk; None if it has no content."""
@@ -246,13 +247,8 @@ class ChatDecoder:
             yield from self._content(choice.text)
             return
         delta = choice.delta
-        # OpenRouter repeats this text in `reasoning_details`.
-        reasoning = delta.reasoning_content or delta.reasoning
-        if reasoning and (thought := _joined(reasoning)):
+        if thought := self._thought(delta):
             yield ReasoningPart(thought, provider=self._maker)  # its server expects it back in the next request
-        if delta.reasoning_details:
-            self._details = self._details or Details(self._maker)
-            self._details.add(delta.reasoning_details)
         yield from self._content(choice.text if delta.content is None else delta.content)
         if isinstance(delta.refusal, str) and delta.refusal:
             yield RefusalPart(delta.refusal)
@@ -272,9 +268,19 @@ class ChatDecoder:
             yield from self._calls.add(0, {"index": 0, "function": delta.function_call})
             yield from self._calls.released(everything=True)
 
+    def _thought(self, delta: Delta) -> str:
+        """Return the reasoning of a frame, and keep its details, which repeat reasoning that arrives as text."""
+        thought = _joined(delta.reasoning_content or delta.reasoning)
+        self._has_thought = self._has_thought or bool(thought)
+        for name in DETAILS:
+            if details := getattr(delta, name):
+                detailed = self._details.setdefault(name, Details(self._maker, name)).add(details)
+                thought += "" if self._has_thought else detailed
+        return thought
+
     def _detailed(self) -> list[RawPart]:
-        details, self._details = self._details, None
-        return [details.part()] if details else []
+        details, self._details = self._details, {}
+        return [each.part() for each in details.values()]
 
     def _content(self, content: object) -> Iterator[Part]:
         if isinstance(content, str):
@@ -395,17 +401,44 @@ def _joined(texts: object) -> str:
     return "".join([text_of(object_of(item).get("text") or object_of(item).get("content")) for item in items])
 
 
+# The names of the counts: those of the protocol, then those of gateways and of other protocols.
+_INPUT = ("prompt_tokens",), ("input_tokens",)
+_OUTPUT = ("completion_tokens",), ("output_tokens",)
+_READ = (
+    ("prompt_tokens_details", "cached_tokens"),
+    ("input_tokens_details", "cached_tokens"),
+    ("prompt_cache_hit_tokens",),  # DeepSeek
+    ("cached_tokens",),  # Moonshot
+    ("cache_read_input_tokens",),  # LiteLLM's proxy, for models of Anthropic
+)
+_WRITTEN = (
+    ("prompt_tokens_details", "cache_write_tokens"),
+    ("prompt_tokens_details", "cache_creation_tokens"),
+    ("prompt_tokens_details", "cache_creation_input_tokens"),
+    ("cache_creation_input_tokens",),
+)
+_REASONED = (
+    ("completion_tokens_details", "reasoning_tokens"),
+    ("output_tokens_details", "reasoning_tokens"),
+    ("reasoning_tokens",),
+)
+
+
 def _usage(document: object) -> Usage | None:
     if not object_of(document):
         return None
-    cached = count(document, "prompt_tokens_details", "cached_tokens")
-    for name in ("prompt_cache_hit_tokens", "cached_tokens"):  # DeepSeek's and Moonshot's names for it
-        cached = count(document, name) if cached is None else cached
-    asked, answered = count(document, "prompt_tokens"), count(document, "completion_tokens")
-    return Usage(  # some gateways use the names of the Responses protocol
-        input_tokens=count(document, "input_tokens") if asked is None else asked,
-        output_tokens=count(document, "output_tokens") if answered is None else answered,
-        cache_read_input_tokens=cached,
-        cache_creation_input_tokens=count(document, "prompt_tokens_details", "cache_write_tokens"),
-        reasoning_output_tokens=count(document, "completion_tokens_details", "reasoning_tokens"),
+    asked, answered, reasoned = (_first(document, names) for names in (_INPUT, _OUTPUT, _REASONED))
+    if asked is not None and answered is not None and reasoned:  # xAI's output tokens do not include reasoning
+        answered += reasoned * (count(document, "total_tokens") == asked + answered + reasoned)
+    return Usage(
+        input_tokens=asked,
+        output_tokens=answered,
+        cache_read_input_tokens=_first(document, _READ),
+        cache_creation_input_tokens=_first(document, _WRITTEN),
+        reasoning_output_tokens=reasoned,
     )
+
+
+def _first(document: object, names: Iterable[tuple[str, ...]]) -> int | None:
+    """Return the first of these counts that the document has."""
+    return next((number for path in names if (number := count(document, *path)) is not None), None)

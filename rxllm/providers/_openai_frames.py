@@ -43,6 +43,7 @@ class Delta(Struct, gc=False):
     audio: Any = None
     annotations: Any = None
     reasoning_details: Any = None  # OpenRouter
+    thinking_blocks: Any = None  # LiteLLM's proxy
 
 
 class Choice(Struct, gc=False):

@@ -27,7 +27,7 @@ from ..values.usage import Usage
 from ..values.vocabulary import finish_of
 from ..wire.error_documents import provider_error, tells_error
 from ._content import Tally, bounded, citations
-from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, text_of
+from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, text_of, unreadable
 from ._finish import broken_off, word_of
 from ._limits import DEFAULT, WHOLE, Limits
 
@@ -67,7 +67,7 @@ _WHOLE = {
     "response.custom_tool_call_input.done": ("custom_tool_call", "input"),
 }
 _BEGINNINGS = ("response.created", "response.queued", "response.in_progress")
-_ENDS = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
+_ENDS = ("response.completed", "response.incomplete", "response.failed", "response.cancelled", "response.done")
 _IN_PARTS = {  # the fields of items that the attributes of parts carry
     "type", "status", "role", "content", "arguments", "input", "call_id", "name", "summary", "encrypted_content",
 }  # fmt: skip
@@ -85,9 +85,10 @@ class _Item:
         call: the position among the tool calls; None until the call is emitted.
         has_citations: whether citations of the item were emitted.
         has_gap: whether the next text of the item begins a new paragraph.
+        is_done: whether the item is complete.
     """
 
-    __slots__ = ("call", "emitted", "facts", "has_citations", "has_gap", "kind", "place", "source")
+    __slots__ = ("call", "emitted", "facts", "has_citations", "has_gap", "is_done", "kind", "place", "source")
 
     def __init__(self, kind: str, place: int) -> None:
         self.kind = kind
@@ -96,7 +97,7 @@ class _Item:
         self.source = ""
         self.facts: dict[str, Any] | None = None
         self.call: int | None = None
-        self.has_citations = self.has_gap = False
+        self.has_citations = self.has_gap = self.is_done = False
 
 
 class ResponsesDecoder:
@@ -173,9 +174,7 @@ class ResponsesDecoder:
             if self.ended or data.strip() in (b"", b"[DONE]"):  # other servers send this marker
                 self.ended = self.complete
                 return None
-            raise ProtocolError(
-                f"The server sent a frame that is not an event of a response: {error}.", frame=data
-            ) from None
+            raise unreadable("an event of a response", error, data) from None
         if self._is_plain and event.type == _TEXT and event.output_index == self._index and not event.logprobs:
             text = event.delta
             if text and type(text) is str:
@@ -250,7 +249,8 @@ class ResponsesDecoder:
         entry = next((self._items[key] for key in keys if key in self._items), None)
         if entry is None and not (keys and type(keys[0]) is int) and event.type != "response.output_item.added":
             entry = self._last
-        if entry is None or entry.kind != kind:
+        is_new = entry is None or (entry.is_done and event.type == "response.output_item.added")
+        if entry is None or is_new or entry.kind != kind:  # some servers give the same number to several items
             self._opened += 1
             if self._opened > PARTS:
                 raise ProtocolError(f"The response has more than {PARTS:,} items.")
@@ -349,6 +349,7 @@ class ResponsesDecoder:
 
     def _close(self, entry: _Item, item: Mapping[str, Any]) -> list[Part]:
         """Return the content of a complete item that was not emitted yet."""
+        entry.is_done = True
         if entry.kind == "reasoning":
             return [self._reasoning(entry, item)]
         opened = self._open(entry, item)

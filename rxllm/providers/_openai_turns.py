@@ -21,6 +21,7 @@ from ..values.parts import (
 from ..values.tools import ResponseSchema, ToolSpec
 from ..values.vocabulary import Role
 from ._attachments import base64_of, location_of
+from ._details import DETAILS
 from ._mistral_turns import MAKER as MISTRAL
 from ._mistral_turns import thinking
 from ._refusals import check_readable, foreign_tool, unsupported_part
@@ -58,8 +59,8 @@ def turns(message: Message, maker: str) -> Iterator[dict[str, Any]]:
             calls.append({"id": part.id, "type": "function", "function": function, **extra})
         elif isinstance(part, ReasoningPart) and message.role == "assistant":
             _reasoning(part, content, fields, maker)
-        elif isinstance(part, RawPart) and part.provider == maker and [*part.data] == ["reasoning_details"]:
-            fields["reasoning_details"] = [*fields.get("reasoning_details", ()), *part.data["reasoning_details"]]
+        elif isinstance(part, RawPart) and part.provider == maker and part.data and part.data.keys() <= {*DETAILS}:
+            fields.update({name: [*fields.get(name, ()), *details] for name, details in part.data.items()})
         elif isinstance(part, FilePart) and message.role == "assistant":
             _echo(part, fields, maker)
         else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from reactivex import abc
 
 from ..bounds import AFTER_FINISH, DOCUMENT_BYTES, DOCUMENT_BYTES_PER_VALUE, USAGE_AFTER_FINISH
-from ..errors import BadRequest, Interrupted, ProtocolError, RxllmError, Timeout, TransportError
+from ..errors import BadRequest, Interrupted, ProtocolError, ProviderError, RxllmError, Timeout, TransportError
 from ..operators.timeouts import Watch
 from ..runtime.scheduler import Scheduler
 from ..runtime.source import connect
@@ -191,6 +191,8 @@ class Reader(Watch, abc.ObserverBase[bytes]):
             except Exception as error:
                 if name in _NO_NEWS:
                     continue
+                if name == "error" and not isinstance(error, ProviderError):  # such as a plain text
+                    error = provider_error(json_of(data), data)
                 self.fail(_fault(error, data))
                 return False
             if chunk is not None:
@@ -237,6 +239,8 @@ class Reader(Watch, abc.ObserverBase[bytes]):
 
     def mend(self, data: bytes, error: ProtocolError) -> Chunk | None:
         """Decode a frame that is not valid JSON. From the first split character on, `joined` decodes each frame."""
+        if data.strip() == b"null":  # a ping of some gateways
+            return None
         better = mended(data, marked=True)
         if better is None:
             raise error

@@ -73,6 +73,8 @@ def provider_error(
     plain = [re.sub("[^a-z]", "", name.lower()) for name in names]
     found = next((value for name in _MESSAGES if (value := error.get(name))), "")
     message = found if isinstance(found, str) else msgspec.json.encode(found).decode()
+    if cause := _cause_of(error):
+        message = f"{message}: {cause}" if message else cause
     lower = {name.lower(): value for name, value in (headers or {}).items()}
     if status is None or status < 300:
         status = _status_of(error, plain)
@@ -103,6 +105,20 @@ def _fields_of(document: object) -> Mapping[str, Any]:
     if error and isinstance(error, str):
         return {"message": error, **fields}
     return _object(error) or _refusal(fields) or fields
+
+
+def _cause_of(error: Mapping[str, Any]) -> str:
+    """Return the error of the server behind OpenRouter, whose own message is only "Provider returned error"."""
+    raw = _object(error.get("metadata")).get("raw")
+    if not raw:
+        return ""
+    try:
+        document = msgspec.json.decode(raw) if isinstance(raw, str) else raw
+    except (msgspec.DecodeError, RecursionError):
+        document = raw
+    fields = _fields_of(document)
+    texts = [text for name in _MESSAGES if isinstance(text := fields.get(name), str)]
+    return excerpt((next(iter(texts), "") or str(raw)).encode("utf-8", "replace"))
 
 
 def tells_error(document: object) -> bool:

@@ -29,6 +29,7 @@ DEFAULT_LIMIT = EVENT_BYTES
 
 LF, CR = b"\n\r"
 _DONE = b"data: [DONE]"
+_GLUED = b"}\ndata: {"  # two objects are never the data of one event
 _FIELDS = (b"data", b"event", b"id", b"retry", b"")  # the field names of events; the empty one starts a comment
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -47,8 +48,9 @@ class SSEDecoder:
     Shape: `(name, data)` for each event with data; its data lines are joined with LF. Units: `limit` in bytes of one
     event, with one byte per line end. Errors: `ProtocolError` for an event over the limit. Source:
     https://html.spec.whatwg.org/multipage/server-sent-events.html, 9.2.5 "Parsing an event stream" and 9.2.6
-    "Interpreting an event stream". Two additions: real streams end without the last blank line, see `flush`, and
-    ``data: [DONE]`` needs no blank line.
+    "Interpreting an event stream". Four additions: real streams end without the last blank line, see `flush`;
+    ``data: [DONE]`` needs no blank line; neither do events of one JSON object each; and an event that consists of one
+    JSON document without a field name is its data, because gateways write their errors into a stream like this.
 
     Attributes:
         last_event_id: the last `id` of a complete event; "" before the first.
@@ -89,8 +91,12 @@ class SSEDecoder:
                 return self._frames(data[:-2])
         searched = len(pending)
         pending += data
-        # Search only the new bytes and the one before them, so that a long line costs no more than its length.
-        end = pending.rfind(b"\n\n", searched and searched - 1)
+        # Search only the new bytes and those before them that may belong to them, so that a long line costs no more
+        # than its length.
+        searched = max(0, searched - len(_GLUED))
+        if pending.find(_GLUED, searched) >= 0:
+            pending[:] = pending.replace(_GLUED, b"}\n\ndata: {")
+        end = pending.rfind(b"\n\n", searched)
         frames: list[Frame] = []
         if end >= 0:
             with memoryview(pending) as view:
@@ -118,10 +124,10 @@ class SSEDecoder:
         the standard demands.
         """
         before = self.last_event_id, self.retry
-        for frame in self._interpret(valid_utf8(bytes(self._pending))):
-            if frame[1] == b"[DONE]" or is_json(frame[1]):
-                self._pending.clear()
-                return [frame]
+        frames = self._interpret(valid_utf8(bytes(self._pending)))
+        if frames and all(data == b"[DONE]" or is_json(data) for _, data in frames):
+            self._pending.clear()
+            return frames
         self.last_event_id, self.retry = before
         return []
 
@@ -171,11 +177,16 @@ class SSEDecoder:
         frames: list[Frame] = []
         name = b""
         data: list[bytes] = []
+        bare: list[bytes] = []  # the lines of a document without a field name
         for line in (events + b"\n").split(b"\n"):
             if not line:
+                if not data and bare and is_json(b"\n".join(bare)):
+                    data += bare
                 if data:
-                    frames.append((name.decode() or "message", b"\n".join(data)))
+                    first, *others = data if _are_objects(data) else [b"\n".join(data)]
+                    frames += [(name.decode() or "message", first), *(("message", other) for other in others)]
                     data.clear()
+                bare.clear()
                 name = b""
                 continue
             field, _, value = line.partition(b":")
@@ -188,7 +199,14 @@ class SSEDecoder:
                 self.last_event_id = value.decode()
             elif field == b"retry" and value.isdigit() and len(value) < 20:  # int() raises for thousands of digits
                 self.retry = int(value)
+            elif bare or line[0] in b"{[":
+                bare.append(line)
         return frames
+
+
+def _are_objects(lines: list[bytes]) -> bool:
+    """Return whether several lines of data are events of their own: one JSON object each, or the end marker."""
+    return len(lines) > 1 and all(line == b"[DONE]" or (line.startswith(b"{") and is_json(line)) for line in lines)
 
 
 def valid_utf8(block: bytes) -> bytes:

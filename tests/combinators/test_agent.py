@@ -283,6 +283,7 @@ async def fail(kind: str) -> str:
         ),
         ("quick", '{"n":1,"m":2}', "The arguments do not fit: there is no field 'm', at $."),
         ("quick", "", "The arguments do not fit: the field 'n' is missing, at $."),
+        ("quick", "null", "The arguments do not fit: the field 'n' is missing, at $."),
         ("fail", '{"kind":"told"}', "No such city."),
         ("fail", '{"kind":"secret"}', "The tool fail failed: ValueError."),
         ("trip", "{}", "The tool trip failed: KeyError."),

@@ -8,6 +8,7 @@ import pytest
 from rxllm.errors import AuthenticationError, BadRequest, Overloaded, ProtocolError, ProviderError, RateLimited
 from rxllm.misuse import MisuseError
 from rxllm.providers.anthropic import Anthropic
+from rxllm.providers.openai import OpenAI
 from rxllm.values.chunk import Chunk, join
 from rxllm.values.message import Message
 from rxllm.values.parts import CachePoint, FilePart, RawPart, ReasoningPart, TextPart, ToolCallPart, ToolResultPart
@@ -608,3 +609,39 @@ def test_numbers_are_ids():
     """Of calls and of answers."""
     heard = Heard(start(id=12), *block(0, type="tool_use", id=7, name="f", input={}), *end("tool_use"))
     assert ("12", "7") == (heard.whole.id, heard.whole.tool_calls[0].id)
+
+
+def test_results_of_tools_come_before_the_other_content_of_a_turn():
+    """The API refuses a text before a result."""
+    answer = Message("assistant", [ToolCallPart("a", "f", "{}"), ToolCallPart("b", "f", "{}", 1)])
+    said = [TextPart("And?"), ToolResultPart("a", "1"), CachePoint(), ToolResultPart("b", "2")]
+    sent = body_of([("user", "hi"), answer, Message("user", said), ("user", "Now?")])["messages"][2]["content"]
+    assert [("tool_result", "1"), ("tool_result", "2"), ("text", "And?"), ("text", "Now?")] == [
+        (block["type"], block.get("content", block.get("text"))) for block in sent
+    ]
+    assert "cache_control" in sent[0]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_caller_of_a_call_goes_back(stream):
+    """A call by the code that the model wrote names its caller. No other provider gets it."""
+    caller = {"type": "code_execution_20250825", "tool_id": "s"}
+    call = {"type": "tool_use", "id": "c", "name": "f", "input": {}, "caller": caller}
+    whole = json.dumps({"content": [call], "stop_reason": "tool_use"}).encode()
+    heard = (
+        Heard(start(), *block(0, **call), *end("tool_use")).whole if stream else Anthropic("m")._whole(whole, asked())
+    )
+    for answer in (heard.message(), {"role": "assistant", "content": [call]}):
+        prompt = [("user", "hi"), answer, Message("tool", ToolResultPart("c", "1"))]
+        assert [call] == body_of(prompt)["messages"][1]["content"]
+        assert "caller" not in str(OpenAI("m", api="chat")._body(asked(prompt)))
+
+
+def test_pieces_of_a_compaction_are_joined():
+    """Its encrypted form arrives whole each time."""
+    first = {"type": "compaction_delta", "content": "a", "encrypted_content": "1"}
+    second = {"type": "compaction_delta", "content": "b", "encrypted_content": "2"}
+    heard = Heard(start(), *block(0, first, second, type="compaction", content=None), *end())
+    assert (
+        RawPart("anthropic", {"type": "compaction", "content": "ab", "encrypted_content": "2"}),
+    ) == heard.whole.parts

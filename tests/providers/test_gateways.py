@@ -1,5 +1,6 @@
 """Deviations of gateways and small servers from the vendors' protocols: they are read, however the stream is cut."""
 
+import functools
 import json
 
 import pytest
@@ -10,6 +11,8 @@ from rxllm.errors import Interrupted, Overloaded, ProviderError
 from rxllm.testing import FakeServer, Reply
 
 DONE = sse("[DONE]")
+RESPONSES = functools.partial(OpenAI, api="responses")
+ENDS = ("added", "done")  # of an item
 STOP = sse({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
 CALLED = sse({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]})
 
@@ -91,6 +94,12 @@ SIZES = pytest.mark.parametrize("size", [1, 7, 2**20])
             "Hi",
             id="pings of text",
         ),
+        pytest.param(
+            [event[:-1] for event in (said({"content": "Hel"}), said({"content": "lo"}), STOP, DONE)],
+            "Hello",
+            id="no blank lines",
+        ),
+        pytest.param([sse("null"), said({"content": "Hi"}), sse("null"), STOP], "Hi", id="frames of null"),
     ],
 )
 def test_text_of_a_deviating_stream_is_read(frames, text, size):
@@ -128,6 +137,46 @@ def test_text_of_a_deviating_stream_is_read(frames, text, size):
             id="by their ids alone",
         ),
         pytest.param(
+            [
+                *(calling("A", "f", "", index=0), calling("B", "g", "", index=0)),
+                *(calling("A", None, '{"a":', index=0), calling("B", None, '{"b":1}', index=0)),
+                calling("A", None, "2}", index=0),
+            ],
+            [("A", "f", '{"a":2}'), ("B", "g", '{"b":1}')],
+            id="by their ids, with one index",
+        ),
+        pytest.param(
+            [
+                *(calling("A", "f", "", index="0"), calling("B", "g", "", index="1")),
+                *(calling(None, None, '{"a":2}', index="0"), calling(None, None, '{"b":1}', index="1")),
+            ],
+            [("A", "f", '{"a":2}'), ("B", "g", '{"b":1}')],
+            id="indices as text",
+        ),
+        pytest.param(
+            [calling("x", "f", '{"a":1}'), calling("x", "g", '{"a":1}'), calling("x", "g", '{"a":2}')],
+            [("x", "f", '{"a":1}'), ("x", "g", '{"a":1}'), ("x", "g", '{"a":2}')],
+            id="one id for all",
+        ),
+        pytest.param(
+            [
+                *(calling("A", "f", '{"a":', index=0), calling("A", "f", '"}\\', index=0)),
+                *(calling("A", "f", '""}', index=0), calling("A", "f", '{"a":"}\\""}', index=0)),
+                *(calling("B", "f", '{"a":1}', index=1), calling(None, None, '{"a":1}', index=1)),
+            ],
+            [("A", "f", '{"a":"}\\""}'), ("B", "f", '{"a":1}')],
+            id="whole arguments once more at the end",
+        ),
+        pytest.param(
+            [
+                *(calling("A", "f", '{"a":"', index=0), calling(None, None, '\\"', index=1)),
+                *(calling(None, None, '"}', index=1), calling("B", "f", "{}", index=1)),
+            ],
+            [("A", "f", '{"a":"\\""}'), ("B", "f", "{}")],
+            id="another index within the arguments",
+        ),
+        pytest.param([calling("A", "f", "null", index=0)], [("A", "f", "")], id="null in place of arguments"),
+        pytest.param(
             [said({"tool_calls": {"index": 0, "id": "A", "function": {"name": "f", "arguments": "{}"}}})],
             [("A", "f", "{}")],
             id="no list",
@@ -154,6 +203,12 @@ def test_calls_of_a_deviating_stream_are_read(frames, calls, size):
         sse({"errors": [{"message": "boom"}]}),
         sse({"choices": None, "base_resp": {"status_code": 1002, "status_msg": "boom"}}),
         b"event: error\n" + sse({"what": "boom"}),
+        b"event: error\n" + sse("boom"),
+        b"event: error\n" + sse('"boom"'),
+        sse({"error": {"message": "Provider returned error", "metadata": {"raw": "boom"}}}),
+        sse({"error": {"message": "Provider returned error", "metadata": {"raw": '{"error":{"message":"boom"}}'}}}),
+        b'{"error":{"message":"boom"}}\n\n',
+        b'[{\n  "error": {\n    "code": 503,\n    "message": "boom"\n  }\n}]\n\n',
     ],
 )
 def test_error_in_a_deviating_form_is_raised(frame, size):
@@ -161,6 +216,17 @@ def test_error_in_a_deviating_form_is_raised(frame, size):
     with pytest.raises(ProviderError, match="boom") as caught:
         asked([said({"content": "Hel"}), frame, DONE], size)
     assert "Hel" == caught.value.partial.text
+
+
+@SIZES
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
+@pytest.mark.parametrize("kind", [OpenAI, Anthropic])
+def test_error_without_a_field_name_is_raised_at_the_end_of_the_stream(kind, end, size):
+    """Gateways append it to the body, as the document that they would have sent alone."""
+    begun = [said({"content": "Hel"})] if kind is OpenAI else CLAUDE[:3]
+    with pytest.raises(ProviderError, match="boom") as caught:
+        asked([*begun, b'{"error":{"message":"boom"}}' + end], size, kind)
+    assert caught.value.partial.text.startswith("Hel")
 
 
 @pytest.mark.parametrize(
@@ -205,12 +271,31 @@ CLAUDE = [f"event: {event['type']}\n".encode() + sse(event) for event in CLAUDE]
         [*CLAUDE[:-1], DONE],
         [*CLAUDE, b"event: error\n" + sse({"type": "error", "error": {"message": "late"}})],
         [b"event: ping\n" + sse("pong"), *CLAUDE],
+        [frame.replace(b'"index": 0', b'"index": null') for frame in CLAUDE],
+        [*CLAUDE[:4], CLAUDE[4].replace(b'"delta": {', b'"delta": {"type": null, '), CLAUDE[5]],
     ],
-    ids=["DONE after the end", "DONE instead of the end", "an error after the end", "a ping of text"],
+    ids=[
+        *("DONE after the end", "DONE instead of the end", "an error after the end", "a ping of text"),
+        *("no indices", "a delta without a type"),
+    ],
 )
 def test_deviating_stream_of_messages_is_read(frames, size):
     """Frames after the end take nothing away; some gateways name the end otherwise."""
     assert "Hello" == asked(frames, size, Anthropic).text
+
+
+@SIZES
+def test_items_of_a_response_with_one_number_are_told_apart(size):
+    """Some servers number all items alike; then an item ends where it is done."""
+    frames = [sse({"type": "response.created", "response": {"id": "r"}})]
+    for text in "AB":
+        call = {"type": "function_call", "call_id": text, "name": "f", "arguments": "{}"}
+        message = {"type": "message", "content": [{"type": "output_text", "text": text}]}
+        for item in (message, call):
+            frames += [sse({"type": f"response.output_item.{when}", "output_index": 0, "item": item}) for when in ENDS]
+    answer = asked([*frames, sse({"type": "response.done", "response": {"status": "completed"}})], size, RESPONSES)
+    assert ("AB", "tool_call") == (answer.text, answer.finish_reason)
+    assert [("A", "{}"), ("B", "{}")] == [(call.id, call.arguments) for call in answer.tool_calls]
 
 
 @SIZES

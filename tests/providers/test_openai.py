@@ -352,11 +352,31 @@ class TestStream:
             {"reasoning": "hm", "reasoning_content": "hm"},
             {"reasoning": "hm", "reasoning_details": [{"type": "reasoning.text", "text": "hm"}]},
             {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]},
+            {"reasoning_details": [{"type": "reasoning.summary", "summary": "h"}, {"type": "x", "text": "m"}]},
+            {"thinking_blocks": [{"type": "thinking", "thinking": "hm"}]},
         ],
     )
     def test_reasoning_by_all_its_names_counts_once(self, delta):
         """Servers have four places for reasoning, some fill two."""
         assert (ReasoningPart("hm"),) == Heard(frame({"content": "x"}), frame(delta)).chunks[1].parts
+
+    def test_thinking_blocks_go_back_as_they_came(self):
+        """LiteLLM's proxy sends those of Anthropic beside the text, and requires them in the next request."""
+        pieces = [
+            *({"type": "thinking", "thinking": "a"}, {"type": "thinking", "thinking": "b", "signature": "1"}),
+            *({"type": "redacted_thinking", "data": "x"}, {"type": "redacted_thinking", "data": "y"}),
+            *({"type": "thinking", "thinking": "c", "signature": ""}, {"type": "thinking", "signature": "2"}),
+        ]
+        deltas = [{"thinking_blocks": [each], "reasoning_content": each.get("thinking")} for each in pieces]
+        heard = Heard(*map(frame, deltas), frame({"content": "Hi"}, finish="stop"))
+        assert "abc" == heard.message.reasoning
+        message = OpenAI("m", api="chat")._body(asked([heard.message]))["messages"][0]
+        assert [
+            {"type": "thinking", "thinking": "ab", "signature": "1"},
+            {"type": "redacted_thinking", "data": "x"},
+            {"type": "redacted_thinking", "data": "y"},
+            {"type": "thinking", "thinking": "c", "signature": "2"},
+        ] == message["thinking_blocks"]
 
     def test_content_may_be_a_list(self):
         """Mistral sends text and thinking as a list, in order; unknown items are kept as they are."""

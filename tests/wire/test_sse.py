@@ -279,6 +279,47 @@ def test_an_event_that_is_flushed_is_valid_utf8():
     assert expected == decoder.flush()
 
 
+@pytest.mark.parametrize("size", [1, 5, 64])
+@pytest.mark.parametrize("space", [b" ", b""])
+@pytest.mark.parametrize("end", [b"", LF, LF + LF])
+def test_objects_need_no_blank_line_between_them(size, space, end):
+    """Some servers end each event with one line feed. Two objects are never one document."""
+    stream = (b'data: {"a":1}\ndata: {"b":2}\n\ndata: {"c":3}\ndata: [DONE]' + end).replace(b": ", b":" + space)
+    decoder = SSEDecoder()
+    assert messages(b'{"a":1}', b'{"b":2}', b'{"c":3}', b"[DONE]") == fed(decoder, stream, size) + decoder.flush()
+
+
+def test_objects_without_blank_lines_come_at_once():
+    """The first is an event as soon as the second begins."""
+    decoder = SSEDecoder()
+    assert [] == decoder.feed(b'data: {"a":1}\n')
+    assert messages(b'{"a":1}') == decoder.feed(b'data: {"b')
+    assert messages(b'{"b":2}') == decoder.feed(b'":2}\ndata: {')
+
+
+def test_one_document_in_several_lines_is_one_event():
+    """Its lines may be documents, too."""
+    document = b'[\n{"a":1}\n,\n{"b":2}\n]'
+    stream = b"".join(b"data: %b\n" % line for line in document.split(b"\n"))
+    assert messages(document) == frames_of(stream + b"\n") == frames_of(stream)
+
+
+@pytest.mark.parametrize("size", [1, 5, 64])
+@pytest.mark.parametrize("document", [b'{"error":1}', b'{\n  "error": [\n    1\n  ]\n}', b"[1]"])
+@pytest.mark.parametrize("end", [b"", LF, LF + LF, LF + LF + b"data: x" + LF + LF])
+def test_a_document_without_a_field_name_is_an_event(size, document, end):
+    """Gateways append an error to a stream, as the document that they would have sent alone."""
+    decoder = SSEDecoder()
+    frames = fed(decoder, b"data: a\n\n" + document + end, size) + decoder.flush()
+    assert messages(b"a", document, *[b"x"] * (b"x" in end)) == frames
+
+
+@pytest.mark.parametrize("lines", [b"{", b'{"a":1', b"{} x", b'data: y\n{"a":1}', b'x: y\n"a"'])
+def test_lines_without_a_field_name_are_ignored_otherwise(lines):
+    """As the standard demands."""
+    assert messages(*[b"y"] * (b"data" in lines)) == frames_of(lines + b"\n\n")
+
+
 @pytest.mark.parametrize(
     "lines",
     [b"data: hello", b'data: {"a": ', b"data: [DONE", b"data:", b"event: a", b"x", b": x", b"data: " + b"[" * 10**5],

@@ -1,0 +1,88 @@
+"""Token counts in the forms of gateways: each count of `Usage` has one meaning, whatever the server calls it."""
+
+import pytest
+from protocols import sse
+
+from rxllm import Anthropic, Gemini, OpenAI, Usage
+from rxllm.testing import FakeServer, Reply
+
+
+def counted(*frames, kind=OpenAI):
+    """The usage of the answer that these frames are."""
+    with FakeServer(Reply([*map(sse, frames), sse("[DONE]")])) as server:
+        return kind("m", base_url=server.url, api_key="none", max_retries=0).invoke("hi").usage
+
+
+def chat(usage):
+    """The usage of a chat with this usage document."""
+    finish = {"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}]}
+    return counted(finish, {"choices": [], "usage": usage})
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        (
+            {"input_tokens": 9, "output_tokens": 4, "input_tokens_details": {"cached_tokens": 5}},
+            Usage(input_tokens=9, output_tokens=4, cache_read_input_tokens=5),
+        ),
+        (
+            {"output_tokens": 4, "output_tokens_details": {"reasoning_tokens": 3}},
+            Usage(output_tokens=4, reasoning_output_tokens=3),
+        ),
+        (
+            {"prompt_tokens": 9, "cache_read_input_tokens": 5, "cache_creation_input_tokens": 2},
+            Usage(input_tokens=9, cache_read_input_tokens=5, cache_creation_input_tokens=2),
+        ),
+        (
+            {"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": 5, "cache_creation_tokens": 2}},
+            Usage(input_tokens=9, cache_read_input_tokens=5, cache_creation_input_tokens=2),
+        ),
+        ({"prompt_tokens": "9", "completion_tokens": "4"}, Usage(input_tokens=9, output_tokens=4)),
+        ({"prompt_tokens": "x", "completion_tokens": "-4"}, Usage()),
+    ],
+)
+def test_counts_have_many_names(document, expected):
+    """Proxies report the counts of other protocols, and some write numbers as text."""
+    assert expected == chat(document)
+
+
+@pytest.mark.parametrize(("total", "output"), [(32 + 9 + 94, 9 + 94), (32 + 9, 9), (None, 9)])
+def test_output_tokens_include_reasoning(total, output):
+    """OpenAI counts reasoning as a part of the output. xAI counts it apart, which only the total tells."""
+    details = {"reasoning_tokens": 94}
+    usage = {"prompt_tokens": 32, "completion_tokens": 9, "completion_tokens_details": details, "total_tokens": total}
+    expected = Usage(input_tokens=32, output_tokens=output, reasoning_output_tokens=94)
+    assert expected == chat(usage)
+
+
+def claude(start, end):
+    """The usage of an answer of Anthropic with these counts at its start and at its end."""
+    stop = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": end}
+    begin = {"type": "message_start", "message": {"id": "m", "usage": start}}
+    return counted(begin, stop, {"type": "message_stop"}, kind=Anthropic)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        ({"input_tokens": 5}, {"input_tokens": 0, "output_tokens": 2}, Usage(input_tokens=5, output_tokens=2)),
+        (
+            {"input_tokens": 5, "cache_read_input_tokens": 3},
+            {"input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 2},
+            Usage(input_tokens=8, output_tokens=2, cache_read_input_tokens=3),
+        ),
+        ({"input_tokens": 0}, {"input_tokens": 5, "output_tokens": 2}, Usage(input_tokens=5, output_tokens=2)),
+        ({"input_tokens": 7}, {"input_tokens": 5, "output_tokens": 2}, Usage(input_tokens=5, output_tokens=2)),
+    ],
+)
+def test_prompt_is_counted_at_the_start_or_at_the_end(start, end, expected):
+    """Servers of Anthropic's protocol write zeros where they have no count of the prompt."""
+    assert expected == claude(start, end)
+
+
+def test_input_tokens_include_what_a_tool_of_the_server_found():
+    """Gemini counts the results of its own tools apart from the prompt."""
+    counts = {"promptTokenCount": 10, "toolUsePromptTokenCount": 30, "candidatesTokenCount": 2}
+    answer = {"candidates": [{"content": {"parts": [{"text": "Hi"}]}, "finishReason": "STOP"}], "usageMetadata": counts}
+    assert Usage(input_tokens=40, output_tokens=2) == counted(answer, kind=Gemini)
