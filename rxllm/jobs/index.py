@@ -9,7 +9,7 @@ from hashlib import blake2b
 __all__ = ["Index", "short_digest"]
 
 _SMALLEST = 1024  # slots
-_FULLEST = 0.7  # the share of used slots at which the table doubles
+_FULLEST = 0.85  # the share of used slots at which the table doubles: both tables then take 57 bytes for each digest
 
 
 def short_digest(text: str) -> int:
@@ -59,8 +59,8 @@ class Index:
 
     def _make(self, slots: int) -> None:
         self._mask = slots - 1
-        self._digests = array("Q", bytes(8 * slots))
-        self._numbers = array("Q", bytes(8 * slots))
+        self._digests = array("Q", [0]) * slots
+        self._numbers = array("Q", [0]) * slots
 
     def _grow(self) -> None:
         digests, numbers = self._digests, self._numbers

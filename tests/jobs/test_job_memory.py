@@ -4,6 +4,7 @@ import gc
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,19 @@ from rxllm.jobs.index import Index, short_digest
 
 def test_index_of_many_rows_takes_at_most_60_bytes_a_row():
     """Also while it grows, when it is there twice."""
-    count, index = 50_000, Index()
-    for number in range(count):
-        index.set(short_digest(str(number)), number + 1)
-    size = sys.getsizeof(index._digests) + sys.getsizeof(index._numbers)
-    assert size <= 60 * count
+    count, index, peaks = 50_000, Index(), set()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(count):
+            index.set(short_digest(str(number)), number + 1)
+            peak = tracemalloc.get_traced_memory()[1]
+            if number > 10_000 and peak not in peaks:
+                peaks.add(peak)
+                assert peak - before <= 60 * number
+    finally:
+        tracemalloc.stop()
+    assert len(peaks) > 1  # it has grown
     assert count == len(index)
     assert 4712 == index.get(short_digest("4711"))
 
