@@ -8,7 +8,7 @@ from typing import Any, TypeGuard, cast
 
 from .terminal import printable
 
-__all__ = ["MisuseError", "check_numbers", "is_mapping", "is_text", "must_be", "shown"]
+__all__ = ["MissingKey", "MisuseError", "check_numbers", "is_mapping", "is_text", "must_be", "shown"]
 
 
 class MisuseError(TypeError):
@@ -17,6 +17,10 @@ class MisuseError(TypeError):
     def __str__(self) -> str:
         """The message, with control characters escaped."""
         return printable(super().__str__())
+
+
+class MissingKey(MisuseError):
+    """A model has no API key in this process, so it can send no request at all."""
 
 
 def must_be(expected: str, is_valid: Callable[[Any], bool]) -> Callable[[object, Any, Any], None]:

@@ -21,6 +21,7 @@ import rxllm
 from rxllm import adapters, serve, testing
 from rxllm.cli import main
 from rxllm.cli.console import Parser
+from rxllm.jobs import ray
 from rxllm.testing import FakeServer, Reply
 
 ROOT = Path(__file__).parents[1]
@@ -154,7 +155,7 @@ def test_every_line_of_code_is_in_a_known_block(page):
     """Blocks have a known language and begin at the margin; a typo would hide a program from these tests."""
     text = page.read_text("utf-8")
     # "py" is a program that needs another library; tests/clients runs it
-    known = {"python", "py", "sh", "text", "html", "javascript", "json", "toml", None}
+    known = {"python", "py", "sh", "text", "html", "javascript", "json", "toml", "yaml", None}
     assert known >= {block[1] for block in BLOCK.finditer(text)}
     assert text.count("```") == 2 * len(BLOCK.findall(text))
 
@@ -180,6 +181,7 @@ def test_every_public_name_is_in_the_reference():
     public = [*(f"rxllm.{each}" for each in rxllm.__all__), *(f"rxllm.testing.{each}" for each in testing.__all__)]
     public += [f"rxllm.serve.{each}" for each in serve.__all__]
     public += [f"rxllm.adapters.{each}" for each in adapters.__all__]
+    public += [f"rxllm.jobs.ray.{each}" for each in ray.__all__]
     assert sorted(public) == sorted(shown)
 
 

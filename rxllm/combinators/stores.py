@@ -89,7 +89,7 @@ class SQLiteStore(Store):
         return f"SQLiteStore({str(self._path)!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._path,)
+        return type(self), (self._path.absolute(),)  # another process may have another working directory
 
     async def get(self, key: str, /) -> list[Chunk] | None:
         """Return the chunks under the key; None if there are none."""

@@ -13,7 +13,7 @@ from reactivex import operators as ops
 from ..combinators.budgeted import MAY_WAIT
 from ..errors import AuthenticationError, LimitReached, RateLimited
 from ..llm import ELSEWHERE, LLM
-from ..misuse import MisuseError
+from ..misuse import MissingKey, MisuseError
 from ..operators.attempts import may_repeat
 from ..operators.observer import RefusingObserver
 from ..operators.share import Shared
@@ -30,7 +30,7 @@ from .processes import NoWorker
 from .result import Failure, Result
 from .rows import Row, id_of
 
-__all__ = ["Asking"]
+__all__ = ["Asking", "concerns_all"]
 
 _DEATHS = 3  # of worker processes while they answered one row; the row may be the reason
 
@@ -190,7 +190,7 @@ class Asking:
         if isinstance(answer, Message):
             self._done += 1
             return Result(row.id, answer, None, row.number, row.digest, row.attempt)
-        if _concerns_all(answer) or (isinstance(answer, MisuseError) and self._done == self._failed):
+        if concerns_all(answer) or (isinstance(answer, MisuseError) and self._done == self._failed):
             self.stop(answer)
             return None
         self._done += 1
@@ -209,11 +209,11 @@ class Asking:
         return attrs.evolve(result, answer=None, failure=Failure.of(error))
 
 
-def _concerns_all(error: Exception) -> bool:
+def concerns_all(error: Exception) -> bool:
     """Return whether every row would fail with this error, so that it says nothing about its row."""
     spent = isinstance(error, RateLimited) and not error.retryable
     over_budget = isinstance(error, LimitReached) and error.limit == "budget"
-    return spent or over_budget or isinstance(error, (AuthenticationError, NoWorker))
+    return spent or over_budget or isinstance(error, (AuthenticationError, MissingKey, NoWorker))
 
 
 def _at(number: int, error: object) -> MisuseError:

@@ -14,7 +14,7 @@ import msgspec
 
 from ..misuse import MisuseError, shown
 
-__all__ = ["rows_in"]
+__all__ = ["rows_in", "without_nulls"]
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _JSON_LINES = (".jsonl", ".ndjson", ".json")
@@ -101,7 +101,7 @@ def _parquet(path: str) -> Iterator[dict[str, Any]]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(_BATCH):
-                yield from map(_without_nulls, batch.to_pylist())
+                yield from map(without_nulls, batch.to_pylist())
     except pyarrow.ArrowException as error:
         raise MisuseError(f"The input {path!r} is not a Parquet file that can be read: {error}") from None
 
@@ -119,10 +119,11 @@ def arrow() -> Any:
         raise MisuseError("Parquet needs pyarrow, which is not installed: pip install 'rxllm[parquet]'.") from None
 
 
-def _without_nulls(value: Any) -> Any:
+def without_nulls(value: Any) -> Any:
+    """Return rows without the nulls that a table has in place of missing fields, at any depth."""
     if isinstance(value, dict):
         fields = cast("dict[str, Any]", value)
-        return {name: _without_nulls(item) for name, item in fields.items() if item is not None}
+        return {name: without_nulls(item) for name, item in fields.items() if item is not None}
     if isinstance(value, list):
-        return list(map(_without_nulls, cast("Any", value)))
+        return list(map(without_nulls, cast("Any", value)))
     return value

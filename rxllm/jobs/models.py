@@ -27,7 +27,7 @@ _KNOWN = 256  # models whose pickles are looked up by their identity
 
 
 def as_model(llm: LLM | Factory) -> tuple[LLM, Factory | None]:
-    """Return the model that `job` got, and the function from which it got it, if it is one.
+    """Return the model that a job got, and the function from which it got it, if it is one.
 
     Raises:
         MisuseError: it is neither a model nor a function that returns one.
@@ -37,7 +37,7 @@ def as_model(llm: LLM | Factory) -> tuple[LLM, Factory | None]:
     made: object = llm() if callable(cast("object", llm)) else llm
     if not isinstance(made, LLM):
         what = f"one that returns {type(made).__name__}" if made is not llm else type(llm).__name__
-        raise MisuseError(f"job takes a model, or a function that returns one, not {what}.")
+        raise MisuseError(f"A job takes a model, or a function that returns one, not {what}.")
     return made, llm
 
 

@@ -15,7 +15,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ..misuse import MisuseError
+from ..misuse import MissingKey, MisuseError
 from ..secrecy import blanked
 
 __all__ = ["has_botocore", "signed"]
@@ -69,9 +69,7 @@ def _profile_credentials(profile: str | None) -> Any:
     """
     credentials = _module("session").Session(profile=profile).get_credentials()
     if credentials is None:
-        raise MisuseError(
-            f"There are no AWS credentials{f' for the profile {profile!r}' if profile else ''}. {_REMEDY}"
-        )
+        raise MissingKey(f"There are no AWS credentials{f' for the profile {profile!r}' if profile else ''}. {_REMEDY}")
     return credentials
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..misuse import MisuseError
+from ..misuse import MissingKey, MisuseError
 from ..secrecy import is_secret, keeps_secrets
 
 __all__ = ["check_key_again", "pickled"]
@@ -51,10 +51,10 @@ def check_key_again(key: str | None, headers: Mapping[str, str]) -> None:
     """Check that an unpickled provider has found a key in its environment.
 
     Raises:
-        MisuseError: the environment has no key.
+        MissingKey: the environment has no key.
     """
     if isinstance(key, _NotPickled) and not _KEY_HEADERS & headers.keys():
-        raise MisuseError(
+        raise MissingKey(
             "This model was unpickled, and pickling leaves out its api_key. Set the environment variable of the key in "
             "this process, or write llm = attrs.evolve(llm, api_key=…)."
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from ..misuse import MisuseError, shown
+from ..misuse import MissingKey, MisuseError, shown
 from ..values.message import Message
 from ..values.parameters import Parameters
 from ..values.parts import Approval, FilePart, Part, Pending
@@ -121,7 +121,7 @@ def check_parallel(vendor: str, parameters: Parameters) -> None:
         raise MisuseError(f"{vendor} cannot forbid parallel tool calls. Leave out parallel_tool_calls.")
 
 
-def missing_key(host: str | None, provider: str, variable: str) -> MisuseError:
+def missing_key(host: str | None, provider: str, variable: str) -> MissingKey:
     """Return the error for a request without a key.
 
     Args:
@@ -129,4 +129,4 @@ def missing_key(host: str | None, provider: str, variable: str) -> MisuseError:
         provider: the name of the class.
         variable: the environment variable of the key.
     """
-    return MisuseError(f"There is no key for {host}: set {variable}, or pass {provider}(…, api_key=…).")
+    return MissingKey(f"There is no key for {host}: set {variable}, or pass {provider}(…, api_key=…).")
