@@ -77,7 +77,7 @@ def arguments_of(text: str) -> dict[str, Any]:
     Invalid JSON becomes the field ``INVALID_JSON``, as Anthropic's documentation of fine-grained tool streaming says.
     """
     try:
-        return msgspec.json.decode(text or "{}", type=dict[str, Any])
+        return msgspec.json.decode(text or "{}", type=dict[str, Any] | None) or {}
     except UNREADABLE:
         return {"INVALID_JSON": text}
 

@@ -50,7 +50,7 @@ from ._attachments import check_files
 from ._decoding import Decoder, Frames
 from ._documents import encoded, json_of, unwritable
 from ._exchange import Exchange
-from ._ids import with_own_ids
+from ._ids import with_own_ids, with_valid_names
 from ._models import listed
 from ._parameters import check_tools
 from ._pickling import check_key_again, pickled
@@ -212,7 +212,8 @@ class HTTPProvider(LLM):
         vendor, pictures = self._pictures()
         request = check_files(request, vendor, pictures, self.declaration.picture_bytes)
         messages = request.messages
-        own = with_own_ids(messages, in_all_rounds=self._UNIQUE_IDS)
+        own = with_valid_names(messages, self.declaration.tool_names, request.tools or ())
+        own = with_own_ids(own, in_all_rounds=self._UNIQUE_IDS)
         if own is not messages:
             request = attrs.evolve(request, prompt=own)
         try:

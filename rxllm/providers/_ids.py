@@ -1,21 +1,27 @@
-"""Ids of tool calls in the form that a protocol requires.
+"""Ids and names of tool calls in the form that a protocol requires.
 
 If a conversation moves to another vendor, that vendor may reject the ids of the first. `valid_id` replaces only such
 ids, and always by the same id, so that the result of a call still names its call. `with_own_ids` replaces ids that are
-missing, and ids that two calls share.
+missing, and ids that two calls share. `with_valid_names` replaces names that vendors reject.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import attrs
 
 from ..values.message import Message
 from ..values.parts import Part, ToolCallPart, ToolResultPart
+from ..values.tools import ToolSpec
+from ._documents import object_of
 
-__all__ = ["valid_id", "with_own_ids"]
+__all__ = ["valid_id", "with_own_ids", "with_valid_names"]
+
+_NAME = "[a-zA-Z0-9_-]{1,64}"
 
 
 def valid_id(identity: str, pattern: str) -> str:
@@ -90,3 +96,43 @@ class _Renamed:
         self.used.add(own)
         self.taken.add(own)
         return own
+
+
+def with_valid_names(
+    messages: tuple[Message, ...], pattern: str, tools: Iterable[ToolSpec | Mapping[str, Any]]
+) -> tuple[Message, ...]:
+    """Return the messages with names that a vendor accepts, for calls and results of tools that do not exist.
+
+    A model may call a tool that it made up, such as ``functions.now``. Vendors reject the rest of the conversation if
+    such a name has characters that they do not allow, or if it is empty.
+
+    Args:
+        messages: the messages.
+        pattern: a regular expression for the names that the vendor accepts; empty if this is unknown.
+        tools: the tools of the request, whose names stay.
+    """
+    offered = {tool.name if isinstance(tool, ToolSpec) else _name_in(tool) for tool in tools}
+
+    def named(part: Part) -> Part:
+        if not isinstance(part, (ToolCallPart, ToolResultPart)) or part.name in offered:
+            return part
+        if not part.name and isinstance(part, ToolResultPart):  # only some providers need the name
+            return part
+        name = _valid_name(part.name, pattern or _NAME)
+        return part if name == part.name else attrs.evolve(part, name=name)
+
+    turns = [(message, tuple(map(named, message.parts))) for message in messages]
+    if all(parts == message.parts for message, parts in turns):
+        return messages
+    return tuple(message if parts == message.parts else attrs.evolve(message, parts=parts) for message, parts in turns)
+
+
+def _name_in(tool: Mapping[str, Any]) -> object:
+    return tool.get("name") or object_of(tool.get("function")).get("name")
+
+
+def _valid_name(name: str, pattern: str) -> str:
+    if re.fullmatch(pattern, name):
+        return name
+    plain = re.sub("[^a-zA-Z0-9_-]", "_", name)[:60] or "unknown"
+    return plain if re.fullmatch(pattern, plain) else f"_{plain}"

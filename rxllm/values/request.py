@@ -139,7 +139,9 @@ def _message_of_dict(item: Mapping[str, Any]) -> Message:
         content = fields.rest.pop("content", None)
         if content is None and not (before or after or call_parts):
             raise MisuseError(_no_content(item))
-        parts = (*before, *parts_of(content), *after, *call_parts)
+        told = parts_of(content)
+        in_content = {part.id for part in told if isinstance(part, ToolCallPart)}  # some proxies write calls twice
+        parts = (*before, *told, *after, *(part for part in call_parts if part.id not in in_content))
     fields.end()
     return Message(role, parts, **attributes)
 

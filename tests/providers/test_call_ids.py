@@ -1,10 +1,10 @@
-"""Calls without ids of their own: the request gives each call one, and each result the id of its call."""
+"""Calls without ids of their own, or with names that vendors refuse: the request has valid ones."""
 
 import itertools
 
 import pytest
 
-from rxllm import Anthropic, Gemini, Message, Ollama, OpenAI, ToolCallPart, ToolResultPart
+from rxllm import Anthropic, Gemini, Message, Ollama, OpenAI, Request, ToolCallPart, ToolResultPart
 
 HOW = {"api_key": "none"}
 MODELS = {
@@ -107,3 +107,52 @@ def test_results_in_another_order_find_their_calls():
     assert ["a", "a_2", "b"] == [block["id"] for block in blocks if block["type"] == "tool_use"]
     results = [(block["tool_use_id"], block["content"]) for block in blocks if block["type"] == "tool_result"]
     assert [("b", "2"), ("a_2", "1")] == results
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    ("made_up", "valid"),
+    [
+        ("functions.f", "functions_f"),
+        ("f<|channel|>commentary", "f__channel__commentary"),
+        ("", "unknown"),
+        ("f" * 200, "f" * 60),
+        ("f", "f"),
+    ],
+    ids=str,
+)
+def test_name_that_a_model_made_up_is_sent_in_a_valid_form(name, made_up, valid):
+    """Vendors refuse the conversation otherwise. A name that the request offers stays as it is."""
+    valid = made_up if (name, made_up) == ("generate", "functions.f") else valid  # Gemini allows dots
+    call, result = ToolCallPart("a", made_up, "{}"), ToolResultPart("a", "There is no such tool.", "error", made_up)
+    prompt = [Message("user", "hi"), Message("assistant", [call]), Message("tool", [result])]
+    sent = [*items(MODELS[name].preview(prompt).json)]
+    assert {valid} == {each[key] for each in sent for key in ("name", "tool_name") if key in each}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_result_without_a_name_gets_that_of_its_call_or_none(name):
+    """Most providers need no name in a result."""
+    prompt = [Message("user", "hi"), Message("assistant", [ToolCallPart("a", "f", "{}")])]
+    sent = [*items(MODELS[name].preview([*prompt, Message("tool", [ToolResultPart("a", "1")])]).json)]
+    assert {"f"} == {each[key] for each in sent for key in ("name", "tool_name") if key in each}
+
+
+def test_name_of_a_tool_that_the_request_offers_stays():
+    """A server of one's own may allow more characters than vendors do."""
+    definition = {"type": "function", "function": {"name": "a.b", "parameters": {"type": "object"}}}
+    prompt = [Message("user", "hi"), Message("assistant", [ToolCallPart("a", "a.b", "{}")])]
+    assert "a_b" not in str(MODELS["chat"].preview(prompt, tools=[definition]).json)
+    assert "a_b" in str(MODELS["chat"].preview(prompt).json)
+
+
+def test_call_that_a_message_dict_contains_twice_is_one_call():
+    """Proxies write the calls of Anthropic's content once more as those of OpenAI."""
+    function = {"name": "f", "arguments": "{}"}
+    answer = {
+        "role": "assistant",
+        "content": [{"type": "tool_use", "id": "a", "name": "f", "input": {}}],
+        "tool_calls": [{"id": "a", "function": function}, {"id": "b", "function": function}],
+    }
+    [message] = Request.ask([answer]).messages
+    assert ["a", "b"] == [call.id for call in message.tool_calls]
