@@ -50,12 +50,11 @@ def run(words: Sequence[str]) -> int:
     options = _parser().parse_args(words)
     if options.concurrency is None:
         options.concurrency = _CONCURRENCY if options.via == "stream" else _FILES
-    if options.via == "batch-api" and options.max_cost is not None:
-        raise MisuseError("--max-cost needs --via stream. Bound a batch with --max-tokens, and look with --dry-run.")
     is_pipe = options.input == "-" or Path(options.input).is_fifo()
     if is_pipe and (options.order or options.dry_run):
         raise MisuseError("--order and --dry-run need a file, because a pipe can be read only once.")
-    llm = chosen_model(options) if options.via == "batch-api" else _limited(chosen_model(options), options)
+    llm = chosen_model(options)
+    llm = _limited(llm, options) if options.via == "stream" else _budgeted(llm, options)
     journal, make, planned = Journal(options.output), _prompts(options), None
     if not is_pipe:
         planned = plan(
@@ -214,9 +213,14 @@ def _limited(llm: LLM, options: argparse.Namespace) -> LLM:
     limiter = Limiter(
         requests_per_minute=options.rpm, tokens_per_minute=options.tpm, concurrency=concurrency, shared=shared
     )
-    if options.max_cost is not None:
-        llm = budgeted(llm, Budget(f"{options.output}.budget", cost=options.max_cost, period=None))
-    return retry(limited(llm, limiter), options.attempts)
+    return retry(limited(_budgeted(llm, options), limiter), options.attempts)
+
+
+def _budgeted(llm: LLM, options: argparse.Namespace) -> LLM:
+    """Return the model within the budget of the output, if there is one."""
+    if options.max_cost is None:
+        return llm
+    return budgeted(llm, Budget(f"{options.output}.budget", cost=options.max_cost, period=None))
 
 
 def _prompts(options: argparse.Namespace) -> Callable[[Any], Prompt]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -37,6 +38,9 @@ class Used:
 
     tokens: int = 0
     cost: Decimal = Decimal(0)
+
+    def __add__(self, other: Used) -> Used:
+        return Used(self.tokens + other.tokens, self.cost + other.cost)
 
 
 @frozen
@@ -115,6 +119,14 @@ class Budget(metaclass=Public):
         Raises:
             LimitReached: the budget does not have as much left, or its file cannot be used.
         """
+        return self.reserve_first([wanted])[1]
+
+    def reserve_first(self, wanted: Sequence[Used]) -> tuple[int, Reservation]:
+        """Reserve what the first requests will take, and return how many have room. This method blocks.
+
+        Raises:
+            LimitReached: the budget does not have as much left for the first one, or its file cannot be used.
+        """
         try:
             return self._reserve(wanted)
         except (sqlite3.Error, OSError) as error:
@@ -123,24 +135,35 @@ class Budget(metaclass=Public):
                 limit="budget",
             ) from None
 
-    def _reserve(self, wanted: Used) -> Reservation:
-        period = self._now()
+    def _reserve(self, wanted: Sequence[Used]) -> tuple[int, Reservation]:
+        period, count, reserved = self._now(), 0, Used()
         with transaction(self._path, _TABLE, private=True) as database:
             database.execute("BEGIN IMMEDIATE")  # so that no other process reserves between the check and the end
             used = self._used(database, period)
-            for kind, limit, spent, more in (
-                ("tokens", self.tokens, used.tokens, wanted.tokens),
-                ("US dollars", self.cost, used.cost, wanted.cost),
-            ):
-                # A request that alone is larger than the budget would never be sent; so the first one always may.
-                if limit is not None and (spent >= limit or (spent and spent + more > limit)):
-                    raise LimitReached(
-                        f"The budget {self.name!r} of {limit} {kind}{self._each()} is spent: {spent} are used or "
-                        f"reserved, and this request may take {more}.",
-                        limit="budget",
-                    )
-            self._add(database, period, wanted.tokens, wanted.cost)
-        return Reservation(period, wanted)
+            for each in wanted:
+                excess = self._excess(used + reserved, each)
+                if excess is not None and not count:
+                    raise excess
+                if excess is not None:
+                    break
+                count, reserved = count + 1, reserved + each
+            self._add(database, period, reserved.tokens, reserved.cost)
+        return count, Reservation(period, reserved)
+
+    def _excess(self, used: Used, wanted: Used) -> LimitReached | None:
+        """Return the error of a request that has no room; None if it has."""
+        for kind, limit, spent, more in (
+            ("tokens", self.tokens, used.tokens, wanted.tokens),
+            ("US dollars", self.cost, used.cost, wanted.cost),
+        ):
+            # A request that alone is larger than the budget would never be sent; so the first one always may.
+            if limit is not None and (spent >= limit or (spent and spent + more > limit)):
+                return LimitReached(
+                    f"The budget {self.name!r} of {limit} {kind}{self._each()} is spent: {spent} are used or "
+                    f"reserved, and this request may take {more}.",
+                    limit="budget",
+                )
+        return None
 
     def settle(self, reservation: Reservation, used: Used) -> None:
         """Replace a reservation by what the request took. This method blocks."""

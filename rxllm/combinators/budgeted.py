@@ -31,12 +31,12 @@ from ..runtime.source import Source, connect
 from ..runtime.threads import from_thread
 from ..values.chunk import Chunk
 from ..values.request import Request
-from ._combined import combined, model_of
+from ._combined import CombinedLLM, combined, model_of, parts_of
 from .asked import asked
 from .budget import Budget, Reservation, Used
 from .limits import Spent
 
-__all__ = ["ANSWER", "MAY_WAIT", "budgeted"]
+__all__ = ["ANSWER", "MAY_WAIT", "budgeted", "budgets_of", "wanted_by"]
 
 _log = logging.getLogger("rxllm")
 
@@ -63,14 +63,20 @@ class _Budgeted:
         begin, budget = begins[0], self.budget
 
         def subscribe(observer: abc.ObserverBase[Chunk], requested: abc.SchedulerBase | None) -> abc.DisposableBase:
-            wanted = _estimated(model_of(begin), request, budget)
+            wanted = wanted_by(model_of(begin), request, budget)
             return _Spending(observer, scheduler_for(requested), begin, budget, wanted, request)
 
         return Source(subscribe)
 
 
-def _estimated(llm: LLM, request: Request, budget: Budget) -> Used:
-    """Return what a request will take. Of several models it counts the dearest.
+def budgets_of(llm: LLM) -> list[Budget]:
+    """Return the budgets of a model and of the models in it."""
+    hows = (part.how for part in parts_of(llm) if isinstance(part, CombinedLLM))
+    return [how.budget for how in hows if isinstance(how, _Budgeted)]
+
+
+def wanted_by(llm: LLM, request: Request, budget: Budget, *, in_batch: bool = False) -> Used:
+    """Return what a request will take, `in_batch` by a vendor's batch API. Of several models it counts the dearest.
 
     Raises:
         MisuseError: the budget is in dollars, and a model has no price.
@@ -82,7 +88,8 @@ def _estimated(llm: LLM, request: Request, budget: Budget) -> Used:
         if budget.cost is None or (service := leaf.service(of_leaf)).model is None:
             continue
         tokens = {"input_tokens": of_prompt, "output_tokens": output}
-        price = price_of(service.model or "", tokens, service.provider, service.address, time.time())
+        name, now = service.model or "", time.time()
+        price = price_of(name, tokens, service.provider, service.address, now, in_batch=in_batch)
         if price is None:
             raise MisuseError(
                 f"No price is known for {service.model}, so a Budget in dollars cannot count it. "

@@ -10,7 +10,6 @@ response may have succeeded, so the batch is looked for before it is created aga
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -18,10 +17,11 @@ from functools import partial
 from typing import Any
 
 import attrs
-from attrs import frozen
 from reactivex import Observable
 
 from ..combinators.asked import asked
+from ..combinators.budget import Reservation, Used
+from ..combinators.budgeted import budgets_of
 from ..errors import RxllmError
 from ..llm import LLM
 from ..misuse import MisuseError
@@ -31,6 +31,7 @@ from ..runtime.scheduler import Scheduler
 from ..runtime.source import Source, source
 from ..runtime.threads import in_thread
 from ..values.request import Request
+from .answered import NO_NUMBER, Answered
 from .collecting import Refused, ended, outcomes
 from .confirming import created, found
 from .intents import Intent, Intents, Noted
@@ -38,14 +39,11 @@ from .parts import Part, Parts, request_line
 from .patience import patiently
 from .room import Room
 from .rows import Row
+from .spending import Spending
 
-__all__ = ["NO_NUMBER", "Answered", "Batching", "api_of"]
-
-NO_NUMBER = -1
-"""Stands for the number of a row in an answer that belongs to no row."""
+__all__ = ["Batching", "api_of"]
 
 ATTEMPTS = 5  # batches for a row, at most
-SLICE = 100  # answers that are written at once
 BYTES = 100_000_000  # of a batch, at most: it is in memory while it is sent
 
 
@@ -53,8 +51,10 @@ def api_of(llm: LLM) -> BatchAPI:
     """Return the batch API of a model.
 
     Raises:
-        MisuseError: the model consists of several models, or has no batch API.
+        MisuseError: the model consists of several models, has several budgets, or has no batch API.
     """
+    if len(budgets_of(llm)) > 1:
+        raise MisuseError("via='batch-api' counts in one budget, but the model has several. Pass one budgeted(…).")
     leaves = [leaf for leaf, _ in asked(llm, Request.ask(""))]
     make: Callable[[], BatchAPI] | None = getattr(leaves[0], "batches", None) if len(leaves) == 1 else None
     if make is None:
@@ -62,26 +62,6 @@ def api_of(llm: LLM) -> BatchAPI:
             "via='batch-api' needs one model with a batch API: rxllm.OpenAI, rxllm.Anthropic or rxllm.Gemini."
         )
     return make()
-
-
-@frozen
-class Answered:
-    """Answers of a batch.
-
-    Attributes:
-        pairs: the answers, with the numbers of their rows; an error with `NO_NUMBER` stops the job.
-        end: writes down that all answers of the batch are in the journal; None if more follow. It blocks.
-    """
-
-    pairs: list[tuple[int, Any]]
-    end: Callable[[], None] | None = None
-
-    async def in_slices(self) -> AsyncIterator[Answered]:
-        """Yield the answers a few at a time: to write those of a large batch at once would block the event loop."""
-        for start in range(0, len(self.pairs), SLICE):
-            yield Answered(self.pairs[start : start + SLICE])
-            await asyncio.sleep(0)
-        yield Answered([], self.end)
 
 
 class Batching:
@@ -93,6 +73,7 @@ class Batching:
         parts: takes the rows that must be sent again.
         begin: gives a row its number among the answers.
         failure: returns why the job stops early; None if it goes on.
+        spending: reserves what the batches may cost.
     """
 
     def __init__(
@@ -102,8 +83,10 @@ class Batching:
         parts: Parts,
         begin: Callable[[Noted], int],
         failure: Callable[[], Exception | None],
+        spending: Spending,
     ) -> None:
         self._api = api
+        self._spending = spending
         self._intents = intents
         self._parts = parts
         self._begin = begin
@@ -115,13 +98,15 @@ class Batching:
         """Emit the answers to the rows of a part. Rows that the vendor did not answer form the next part."""
 
         async def run(scheduler: Scheduler) -> AsyncIterator[Answered]:
-            is_alone = not self._room.running
             lines = await in_thread(scheduler, lambda: self._lines(part.rows[: self._room.most]))
+            count, reserved = await self._spending.reserve(scheduler, part.rows[: len(lines)])
+            del lines[count:]
+            is_alone = not self._room.running
             now, later = part.rows[: len(lines)], part.rows[len(lines) :]
             if later:
                 self._parts.again(attrs.evolve(part, rows=later))
             try:
-                answered = await self._answered(scheduler, attrs.evolve(part, rows=now), lines)
+                answered = await self._answered(scheduler, attrs.evolve(part, rows=now), lines, reserved)
             except Refused as refused:
                 if not refused.is_full:
                     raise refused.error from None
@@ -142,6 +127,8 @@ class Batching:
             self._batches = await in_thread(scheduler, self._intents.batches)
             for intent in await in_thread(scheduler, self._intents.open):
                 self._check(intent)
+                self._spending.hold(intent.reserved)
+                results: dict[str, Outcome] = {}
                 if not intent.batch and (batch := await found(self._api, intent, self._batches, self._advice)):
                     await self._confirm(scheduler, intent, batch)
                 answers: list[tuple[int, Any]] = []
@@ -153,7 +140,8 @@ class Batching:
                             raise refused.error from None
                         continue  # the job sends its rows again
                     answers = self._pairs((row for row in intent.rows if not is_written(row)), results)
-                async for some in Answered(answers, partial(self._end, intent)).in_slices():
+                used = self._spending.used(intent, results)
+                async for some in Answered(answers, partial(self._end, scheduler, intent, used)).in_slices():
                     yield some
                 if (failure := self._failure()) is not None:
                     raise failure
@@ -188,16 +176,26 @@ class Batching:
             lines.append(line)
         return lines
 
-    async def _answered(self, scheduler: Scheduler, part: Part, lines: list[bytes]) -> Answered:
+    async def _answered(
+        self, scheduler: Scheduler, part: Part, lines: list[bytes], reserved: Reservation | None
+    ) -> Answered:
         """Send a part as one batch, and return its answers.
 
         Raises:
             Refused: the vendor refused it.
         """
         draft = Draft(uuid.uuid4().hex, part.model, lines)
-        file = await patiently(lambda: self._api.upload(draft))
-        intent = Intent(draft.tag, time.time(), [*map(Noted.of, part.rows)], api=self._api.name, file=file)
-        await self._write(scheduler, intent)
+        intent = Intent(draft.tag, 0.0, api=self._api.name, reserved=reserved)
+        try:
+            intent.file = await patiently(lambda: self._api.upload(draft))
+            intent.at, intent.rows = time.time(), [*map(Noted.of, part.rows)]
+            await self._write(scheduler, intent)
+        except BaseException as error:
+            # Without a record the next run gives nothing back; a cancelled write may have made one. The process may end
+            # soon, so this is not left to a thread.
+            if not intent.rows or isinstance(error, OSError):
+                self._spending.settle(scheduler, reserved, Used())
+            raise
         self._room.enter()
         try:
             batch = await self._created(scheduler, draft, intent)
@@ -218,7 +216,7 @@ class Batching:
             pairs += [
                 (self._begin(Noted.of(row)), results.get(row.key, Outcome()).value or _unanswered()) for row in left
             ]
-        return Answered(pairs, partial(self._end, intent))
+        return Answered(pairs, partial(self._end, scheduler, intent, self._spending.used(intent, results)))
 
     async def _created(self, scheduler: Scheduler, draft: Draft, intent: Intent) -> str:
         """Create a batch, and return its id.
@@ -229,7 +227,7 @@ class Batching:
         try:
             return await created(self._api, draft, intent, self._batches, self._advice)
         except Refused:  # it does not exist, so a resumed job must not look for it
-            await in_thread(scheduler, lambda: self._end(intent))
+            await in_thread(scheduler, lambda: self._end(scheduler, intent, Used()))
             raise
 
     async def _results(self, scheduler: Scheduler, intent: Intent) -> tuple[BatchState, dict[str, Outcome]]:
@@ -241,7 +239,7 @@ class Batching:
         try:
             state = await ended(self._api, intent.batch, self._advice)
         except Refused:  # nothing was answered, so the next run must send the rows again
-            await in_thread(scheduler, lambda: self._end(intent))
+            await in_thread(scheduler, lambda: self._end(scheduler, intent, Used()))
             raise
         keys = {row.key for row in intent.rows}
         return state, await outcomes(self._api, intent.batch, state, keys, self._advice)
@@ -260,8 +258,10 @@ class Batching:
     async def _write(self, scheduler: Scheduler, intent: Intent) -> None:
         await in_thread(scheduler, lambda: self._intents.write(intent))
 
-    def _end(self, intent: Intent) -> None:
+    def _end(self, scheduler: Scheduler, intent: Intent, used: Used) -> None:
+        """Write down that a batch is read, and what it took."""
         self._intents.write(Intent(intent.tag, intent.at, ended=True))
+        self._spending.settle(scheduler, intent.reserved, used)
 
     @property
     def _advice(self) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from ..combinators.budget import Reservation
 from ..misuse import MisuseError
 from ..providers.batch_values import Lost
 from .rows import Row
@@ -52,6 +53,7 @@ class Intent(msgspec.Struct):
         version: the version of the form.
         api: the name of the vendor's API; empty in records of earlier versions.
         file: the id of the file that was uploaded for it; empty if there is none.
+        reserved: what it has reserved in the budget of the job, if it has one.
     """
 
     tag: str
@@ -62,6 +64,7 @@ class Intent(msgspec.Struct):
     version: int = _VERSION
     api: str = ""
     file: str = ""
+    reserved: Reservation | None = None
 
     def lost(self, others: Collection[str] = ()) -> Lost:
         """Return what is known of the batch, for the search for it. `others` are ids of other batches."""

@@ -26,8 +26,9 @@ from ..runtime.scheduler import Scheduler, scheduler_for
 from ..runtime.source import Source, source
 from ..runtime.threads import from_thread
 from ..values.request import Prompt
+from .answered import NO_NUMBER, Answered
 from .asking import Asking
-from .batching import NO_NUMBER, Answered, Batching, api_of
+from .batching import Batching, api_of
 from .intents import Intents
 from .journal import Journal, OpenJournal
 from .models import Factory, Shipment, as_model, as_whole
@@ -36,6 +37,7 @@ from .pool import Pool
 from .processes import check_workers
 from .result import Result
 from .rows import Row, filled, prompt_of
+from .spending import Spending
 
 __all__ = ["OnError", "job"]
 
@@ -153,7 +155,8 @@ def _in_batches(
     A failure ends it at once: batches go on at the vendor, and the next run reads them.
     """
     parts = Parts(api, lambda: asking.failure)
-    batching = Batching(api, Intents(journal.path), parts, asking.begin, lambda: asking.failure)
+    spending = Spending(asking.llm)
+    batching = Batching(api, Intents(journal.path), parts, asking.begin, lambda: asking.failure, spending)
     each = batch_as_completed(batching, max_concurrency=concurrency)
 
     def in_slices(answer: tuple[int, Answered]) -> Source[Answered]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from commands import run_here
-from fake_batches import VENDORS, FakeAnthropic, hasten
+from fake_batches import VENDORS, FakeAnthropic, FakeOpenAI, hasten
 from job_models import PayingServer, held
 from ports import free_port
 from pyarrow import parquet
@@ -419,14 +419,28 @@ def vendor(request, monkeypatch):
 
 
 def test_batch_api_is_another_way_of_the_same_job(vendor):
-    """The journal is the same, and a budget in dollars is refused."""
+    """The journal is the same, and a budget in dollars needs a bound, too."""
     write("in.jsonl", "p1", "p2")
     words = ("in.jsonl", "-o", "out.jsonl", "--via", "batch-api", "-m", f"{vendor.name}:m")
     done = batch(*words, **vendor.environment)
     assert (0, "rxllm: 2 answered, 0 failed, 0 left.\n") == (done.returncode, done.stderr)
     assert 1 == len(vendor.made)
-    assert 2 == batch(*words, "--max-cost", "1", **vendor.environment).returncode
+    unbounded = batch("in.jsonl", "-o", "other.jsonl", *words[3:], "--max-cost", "1", **vendor.environment)
+    assert (2, True) == (unbounded.returncode, "needs --max-tokens" in unbounded.stderr)
     assert {"A p1", "A p2"} == set(held("out.jsonl").values())
+
+
+def test_cost_of_batches_is_kept_within_the_budget(monkeypatch):
+    """A row may cost 0.3 dollars in a batch. Rows that do not fit wait for what others give back, or stop the job."""
+    hasten(monkeypatch.setattr, FakeOpenAI)
+    write("in.jsonl", *(f"p{number}" for number in range(4)))
+    words = ("in.jsonl", "-o", "out.jsonl", "--via", "batch-api", "--max-tokens", "1000000", *MODEL)
+    with FakeOpenAI() as vendor:
+        done = batch(*words, "--max-cost", "0.2", **vendor.environment)
+        assert (3, 1, True) == (done.returncode, vendor.paid.total(), "is spent" in done.stderr)
+        assert 0 == batch(*words, "--max-cost", "0.7", **vendor.environment).returncode
+        assert [1, 2, 1] == [len(made.outcomes) for made in vendor.made.values()]
+    assert {f"p{number}": 1 for number in range(4)} == vendor.paid
 
 
 def test_model_without_a_batch_api_is_refused():
