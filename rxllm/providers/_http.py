@@ -211,11 +211,10 @@ class HTTPProvider(LLM):
         address(url)  # raises MisuseError for an invalid URL
         vendor, pictures = self._pictures()
         request = check_files(request, vendor, pictures, self.declaration.picture_bytes)
-        messages = request.messages
-        own = with_valid_names(messages, self.declaration.tool_names, request.tools or ())
-        own = with_own_ids(own, in_all_rounds=self._UNIQUE_IDS)
-        if own is not messages:
-            request = attrs.evolve(request, prompt=own)
+        if not isinstance(messages := request.prompt, str):
+            own = with_valid_names(messages, self.declaration.tool_names, request.tools or ())
+            own = with_own_ids(own, in_all_rounds=self._UNIQUE_IDS)
+            request = request if own is messages else attrs.evolve(request, prompt=own)
         try:
             check_extra(request.extra)
             fields = self._body(request)

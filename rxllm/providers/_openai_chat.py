@@ -427,7 +427,7 @@ _REASONED = (
 def _usage(document: object) -> Usage | None:
     if not object_of(document):
         return None
-    asked, answered, reasoned = (_first(document, names) for names in (_INPUT, _OUTPUT, _REASONED))
+    asked, answered, reasoned = _first(document, _INPUT), _first(document, _OUTPUT), _first(document, _REASONED)
     if asked is not None and answered is not None and reasoned:  # xAI's output tokens do not include reasoning
         answered += reasoned * (count(document, "total_tokens") == asked + answered + reasoned)
     return Usage(
@@ -441,4 +441,7 @@ def _usage(document: object) -> Usage | None:
 
 def _first(document: object, names: Iterable[tuple[str, ...]]) -> int | None:
     """Return the first of these counts that the document has."""
-    return next((number for path in names if (number := count(document, *path)) is not None), None)
+    for path in names:
+        if (number := count(document, *path)) is not None:
+            return number
+    return None
