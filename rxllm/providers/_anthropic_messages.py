@@ -20,7 +20,7 @@ from ..values.chunk import Chunk, text_chunk
 from ..values.parts import Part, RawPart, ReasoningPart, TextPart, ToolCallPart
 from ..values.usage import Usage
 from ..values.vocabulary import finish_of
-from ..wire.error_documents import provider_error
+from ..wire.error_documents import provider_error, tells_error
 from ..wire.weights import check_weight
 from ._content import Tally, bounded
 from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, text_of, unreadable
@@ -193,6 +193,9 @@ class ClaudeDecoder:
             case "error" | "" if event.error or event.type:
                 self.complete = False
                 raise provider_error(json_of(data), data)
+            case "" if not object_of(event.message) and tells_error(document := json_of(data)):
+                self.complete = False
+                raise provider_error(document, data)
             case _:  # ping, and future events
                 return None
 
@@ -310,7 +313,7 @@ def whole_answer(body: bytes) -> Chunk:
     """
     document = json_of(body)
     answer = object_of(document)
-    if answer.get("error") or list_of(document):
+    if answer.get("error") or list_of(document) or ("content" not in answer and tells_error(document)):
         raise provider_error(document, body)
     if not isinstance(answer.get("content"), list):
         raise ProtocolError("The response is not a message: it has no content.", frame=body)

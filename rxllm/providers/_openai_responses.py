@@ -228,7 +228,7 @@ class ResponsesDecoder:
             if chunk is None and self.failure:
                 raise self.failure
             return chunk
-        elif kind == "error" or (not kind and fields.get("error")):
+        elif kind == "error" or (not kind and tells_error(document)):
             raise provider_error(document, data)
         return None
 

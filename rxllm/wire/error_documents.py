@@ -19,6 +19,7 @@ from .rates import retry_after
 __all__ = ["excerpt", "provider_error", "tells_error"]
 
 _BODY_LIMIT = 64 * 1024
+_SUCCESS = (None, 0, 200, "", "0", "200")  # codes beside a `msg`
 _EXCERPT = 200  # characters
 _MESSAGES = ("message", "detail", "msg", "error_message")
 
@@ -127,7 +128,8 @@ def tells_error(document: object) -> bool:
         return True
     fields = _object(document)
     names = ("error", "message", "detail", "errors", "error_code", "error_message")
-    return fields.get("object") == "error" or any(fields.get(name) for name in names) or bool(_refusal(fields))
+    told = any(fields.get(name) for name in names) or (fields.get("msg") and fields.get("code") not in _SUCCESS)
+    return fields.get("object") == "error" or bool(told or _refusal(fields))
 
 
 def _refusal(fields: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -200,6 +200,7 @@ def test_calls_of_a_deviating_stream_are_read(frames, calls, size):
         sse({"detail": "boom"}),
         sse({"error_code": 5, "message": "boom"}),
         sse({"errors": ["boom"]}),
+        sse({"code": 1113, "msg": "boom"}),
         sse({"errors": [{"message": "boom"}]}),
         sse({"choices": None, "base_resp": {"status_code": 1002, "status_msg": "boom"}}),
         b"event: error\n" + sse({"what": "boom"}),
@@ -227,6 +228,28 @@ def test_error_without_a_field_name_is_raised_at_the_end_of_the_stream(kind, end
     with pytest.raises(ProviderError, match="boom") as caught:
         asked([*begun, b'{"error":{"message":"boom"}}' + end], size, kind)
     assert caught.value.partial.text.startswith("Hel")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [{"message": "boom"}, {"detail": "boom"}, {"errors": ["boom"]}, {"code": "E1", "msg": "boom"}, {"error": "boom"}],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", [OpenAI, RESPONSES, Anthropic])
+@pytest.mark.parametrize("stream", [True, False])
+def test_error_of_a_gateway_with_status_200_is_raised(document, kind, stream):
+    """In a frame of a stream or as the whole answer, in every protocol of the gateway's models."""
+    frames = [sse({"type": "ping"}), sse(document)] if stream else [json.dumps(document).encode()]
+    with pytest.raises(ProviderError, match="boom"):
+        asked(frames, 2**20, kind, stream=stream)
+
+
+@pytest.mark.parametrize("document", [{"code": 0, "msg": "ok"}, {"code": 200, "msg": "ok"}, {"msg": "ok"}], ids=str)
+@pytest.mark.parametrize("kind", [OpenAI, RESPONSES, Anthropic])
+def test_frame_that_tells_of_success_is_no_error(document, kind):
+    """It has no content either."""
+    with pytest.raises(Interrupted):
+        asked([sse(document)], 2**20, kind)
 
 
 @pytest.mark.parametrize(
