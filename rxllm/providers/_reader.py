@@ -239,8 +239,11 @@ class Reader(Watch, abc.ObserverBase[bytes]):
 
     def mend(self, data: bytes, error: ProtocolError) -> Chunk | None:
         """Decode a frame that is not valid JSON. From the first split character on, `joined` decodes each frame."""
-        if data.strip() == b"null":  # a ping of some gateways
+        word = data.strip().strip(b'"').upper()
+        if word == b"NULL":  # a ping of some gateways
             return None
+        if word in (b"[DONE]", b"DONE") and data != b"[DONE]":
+            return self.decoder.chunk(b"[DONE]")
         better = mended(data, marked=True)
         if better is None:
             raise error

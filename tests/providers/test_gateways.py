@@ -321,6 +321,14 @@ def test_items_of_a_response_with_one_number_are_told_apart(size):
     assert [("A", "{}"), ("B", "{}")] == [(call.id, call.arguments) for call in answer.tool_calls]
 
 
+@pytest.mark.parametrize("end", ["[done]", '"[DONE]"', "DONE", " [DONE] "])
+@pytest.mark.parametrize("kind", [OpenAI, Anthropic])
+def test_end_marker_may_be_spelt_otherwise(end, kind):
+    """In lower case, as a JSON text or without brackets. Without it these answers would be cut."""
+    frames = [said({"content": "Hello"})] if kind is OpenAI else CLAUDE[:-1]
+    assert "Hello" == asked([*frames, sse(end)], 2**20, kind).text
+
+
 @SIZES
 def test_messages_without_a_stop_reason_are_interrupted(size):
     """Although [DONE] came."""
