@@ -172,15 +172,35 @@ def test_slow_reader_is_bounded_by_the_context(path):
 
 @needs_xllamacpp
 @pytest.mark.parametrize("stream", [True, False])
-async def test_cancelled_answer_frees_its_place(llm, stream):
-    """llama.cpp stops generating when the subscriber disposes."""
+async def test_disposed_answer_stops_within_50_ms(llm, stream):
+    """llama.cpp generates nothing then, in the best of several attempts: other programs may hold the machine up."""
     await llm.ainvoke("Sing!")
-    subscription = llm.bind(stream=stream, max_tokens=LIMIT)("For ever!").subscribe()
-    await asyncio.to_thread(wait_until, lambda: busy(llm) == 1)
-    subscription.dispose()
-    began = time.monotonic()
-    await asyncio.to_thread(wait_until, lambda: busy(llm) == 0)
-    assert time.monotonic() - began < 20
+    server = llm._server._loading.result()
+    seconds, tokens = [], []
+    with httpx.Client(
+        base_url=server.address, headers={"authorization": f"Bearer {server.key}"}, trust_env=False, timeout=PATIENCE
+    ) as client:
+
+        def generated():
+            """The tokens of the running answer so far; None if there is none."""
+            slots = client.get("/slots").raise_for_status().json()
+            return next((slot["next_token"][0]["n_decoded"] for slot in slots if slot["is_processing"]), None)
+
+        def wait_for_the_end():
+            last = 0
+            while (count := generated()) is not None:
+                last = count
+            return last
+
+        for _ in range(5):
+            subscription = llm.bind(stream=stream, max_tokens=LIMIT)("For ever!").subscribe()
+            await asyncio.to_thread(wait_until, generated)
+            left = time.monotonic()
+            subscription.dispose()
+            tokens.append(await asyncio.to_thread(wait_for_the_end))
+            seconds.append(time.monotonic() - left)
+    assert max(tokens) < LIMIT - 1000
+    assert min(seconds) < 0.05, seconds
 
 
 @needs_xllamacpp

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from types import SimpleNamespace
 
@@ -224,6 +225,54 @@ async def test_cancelled_answer_is_left_out_of_the_next_step(llm):
         subscription.dispose()
     await asyncio.to_thread(wait_until, lambda: generating(llm) == 0)
     assert TEXT == (await llm.ainvoke("Sing!")).text
+
+
+@needs_transformers
+async def test_step_after_a_dispose_computes_no_token_for_it(llm, monkeypatch):
+    """A step that has begun ends. However long it takes, it is the last one."""
+    runner = engine_of(llm)._manager.batch_processor.model_runner
+    compute, is_held, resume, steps = runner.compute_batch, threading.Event(), threading.Event(), []
+
+    def step(*args):
+        steps.append(args)
+        if len(steps) == 3:
+            is_held.set()
+            assert resume.wait(PATIENCE)
+        compute(*args)
+
+    monkeypatch.setattr(runner, "compute_batch", step)
+    subscription = llm.bind(max_tokens=4000)("For ever!").subscribe()
+    try:
+        assert await asyncio.to_thread(is_held.wait, PATIENCE)
+        subscription.dispose()
+        await asyncio.to_thread(wait_until, lambda: not engine_of(llm)._manager.cancel_queue.empty())
+    finally:
+        resume.set()
+    await asyncio.to_thread(wait_until, lambda: generating(llm) == 0)
+    assert 3 == len(steps)
+
+
+@needs_transformers
+async def test_model_stops_within_50_ms_of_a_dispose(llm, monkeypatch):
+    """The last step ends by then, in the best of several attempts: other programs may hold the machine up."""
+    runner = engine_of(llm)._manager.batch_processor.model_runner
+    compute, ends, seconds = runner.compute_batch, [], []
+
+    def step(*args):
+        compute(*args)
+        ends.append(time.monotonic())
+
+    monkeypatch.setattr(runner, "compute_batch", step)
+    for _ in range(5):
+        has_begun = asyncio.Event()
+        subscription = llm.bind(max_tokens=4000)("For ever!").subscribe(lambda _, begun=has_begun: begun.set())
+        await has_begun.wait()
+        left = time.monotonic()
+        subscription.dispose()
+        await asyncio.to_thread(wait_until, lambda: generating(llm) == 0)
+        seconds.append(ends[-1] - left)
+    assert len(ends) < 5 * 4000
+    assert min(seconds) < 0.05, seconds
 
 
 @needs_transformers
