@@ -12,7 +12,13 @@ __all__ = ["MissingKey", "MisuseError", "check_numbers", "is_mapping", "is_text"
 
 
 class MisuseError(TypeError):
-    """The calling program used the library in a way that cannot work. The message says what to do instead."""
+    """The calling program used the library in a way that cannot work. The message says what to do instead.
+
+    Attributes:
+        request: the `Request` that a provider's protocol cannot carry; None if the error is about anything else.
+    """
+
+    request: object = None
 
     def __str__(self) -> str:
         """The message, with control characters escaped."""

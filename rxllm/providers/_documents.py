@@ -10,6 +10,7 @@ import msgspec
 
 from ..errors import ProtocolError
 from ..misuse import MisuseError
+from ..values.request import Request
 from ..wire.error_documents import excerpt
 from ..wire.sse import BYTE_ORDER_MARK, valid_utf8
 
@@ -24,6 +25,7 @@ __all__ = [
     "merged",
     "object_of",
     "refuse_several",
+    "refused",
     "text_of",
     "unreadable",
 ]
@@ -134,6 +136,13 @@ def encoded(fields: Mapping[str, Any]) -> bytes:
         return msgspec.json.encode(fields)
     except (TypeError, ValueError, RecursionError) as error:
         raise unwritable(error) from None
+
+
+def refused(error: Exception, request: Request) -> MisuseError:
+    """Return the error for a request that the vendor's protocol cannot carry; `error` is what writing it raised."""
+    misuse = error if isinstance(error, MisuseError) else unwritable(error)
+    misuse.request = request.without_secrets()
+    return misuse
 
 
 def unwritable(error: Exception) -> MisuseError:

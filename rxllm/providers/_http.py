@@ -48,7 +48,7 @@ from ._arguments import (
 )
 from ._attachments import check_files
 from ._decoding import Decoder, Frames
-from ._documents import encoded, json_of, unwritable
+from ._documents import encoded, json_of, refused
 from ._exchange import Exchange
 from ._ids import with_own_ids, with_valid_names
 from ._models import listed
@@ -210,19 +210,17 @@ class HTTPProvider(LLM):
         url = self._url(request)
         address(url)  # raises MisuseError for an invalid URL
         vendor, pictures = self._pictures()
-        request = check_files(request, vendor, pictures, self.declaration.picture_bytes)
-        if not isinstance(messages := request.prompt, str):
-            own = with_valid_names(messages, self.declaration.tool_names, request.tools or ())
-            own = with_own_ids(own, in_all_rounds=self._UNIQUE_IDS)
-            request = request if own is messages else attrs.evolve(request, prompt=own)
         try:
+            request = check_files(request, vendor, pictures, self.declaration.picture_bytes)
+            if not isinstance(messages := request.prompt, str):
+                own = with_valid_names(messages, self.declaration.tool_names, request.tools or ())
+                own = with_own_ids(own, in_all_rounds=self._UNIQUE_IDS)
+                request = request if own is messages else attrs.evolve(request, prompt=own)
             check_extra(request.extra)
             fields = self._body(request)
             check_tools(request, vendor, self.declaration.tool_names)
         except (TypeError, ValueError, RecursionError) as error:
-            if isinstance(error, MisuseError):
-                raise
-            raise unwritable(error) from None
+            raise refused(error, request) from None
         if request.extra:
             fields = {name: value for name, value in fields.items() if request.extra.get(name, value) is not None}
         headers = {

@@ -14,7 +14,6 @@ from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ..misuse import MisuseError
 from ..pictures.timeline import Timeline
 from ..values.chat_answer import new_id
 from ..values.message import Message
@@ -22,6 +21,7 @@ from ..values.request import Request
 from .chat_page import page_routes
 from .failures import BUSY, HTTPFailure, Refused
 from .incoming import Callers, Endpoint, ModelsOf, Served, guarded, json_body, model_named, models_by_caller, refusal
+from .json_fields import WrongBody, with_wrong_bodies
 from .logs import END, Entry, Key, Position
 from .messages_of import messages_of
 from .priced import PricedEvents, priced
@@ -159,7 +159,8 @@ class _Server:
         model = model_named(body.get("model", next(iter(models), None)), models)
         timeline = None if self._timelines is None else Timeline()
         observed = model if timeline is None else model.with_config(handlers=[timeline])
-        source = priced(observed, Request(prompt=tuple(self._read(body))))
+        request = Request(prompt=tuple(self._read(body)))
+        source = with_wrong_bodies(priced(observed, request), request)
         if self._relay.active >= self._max_concurrency:
             raise Refused(BUSY)
         encoder = self._encoder(message_id=_message_id(body))
@@ -265,7 +266,7 @@ class EntryEvents:
 
 def _checked_id(id: object) -> str:
     if not isinstance(id, str) or not 0 < len(id) <= _ID_LENGTH:
-        raise MisuseError(f"'id' must be the id of a conversation, a text of 1 to {_ID_LENGTH} characters.")
+        raise WrongBody(f"'id' must be the id of a conversation, a text of 1 to {_ID_LENGTH} characters.")
     return id
 
 

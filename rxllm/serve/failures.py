@@ -11,13 +11,13 @@ from ..errors import (
     BadRequest,
     Interrupted,
     LimitReached,
-    MisuseError,
     Overloaded,
     ParseError,
     RateLimited,
     RxllmError,
     Timeout,
 )
+from .json_fields import WrongBody
 
 __all__ = ["BUSY", "HTTPFailure", "Refused", "failure_of", "log"]
 
@@ -73,13 +73,13 @@ def failure_of(error: Exception) -> HTTPFailure:
     """Return the description of an error for a client.
 
     The client reads the error's own words only if the error is about the client's request. Every other error gets a
-    fixed sentence, because its words are the business of the program that serves. The vendor's 401 is not the client's:
-    the client sees 502.
+    fixed sentence, because its words are the business of the program that serves: so does a `MisuseError`, which is a
+    mistake of that program unless it is a `WrongBody`. The vendor's 401 is not the client's: the client sees 502.
     """
     code = type(error).__name__
     if isinstance(error, Refused):
         return error.failure
-    if isinstance(error, (BadRequest, MisuseError)):
+    if isinstance(error, (BadRequest, WrongBody)):
         return HTTPFailure(400, "invalid_request_error", code, str(error))
     if isinstance(error, RateLimited):
         sentence = "The model has too many requests. Try again later."
@@ -100,10 +100,10 @@ def failure_of(error: Exception) -> HTTPFailure:
 
 
 def log(error: Exception, failure: HTTPFailure) -> None:
-    """Log an error that a client caused as a line, and every other error of the program with its traceback."""
-    if isinstance(error, Refused):
+    """Log an error of a model as a line, and one of the program with its traceback. A client's error is not logged."""
+    if isinstance(error, (Refused, WrongBody)):
         return
-    if isinstance(error, (RxllmError, MisuseError)):
+    if isinstance(error, RxllmError):
         _logger.warning("A response failed with %s (status %d): %s", failure.code, failure.status, error)
     else:
         _logger.error("A response failed (status %d)", failure.status, exc_info=error)

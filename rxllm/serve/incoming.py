@@ -128,9 +128,7 @@ def guarded(endpoint: Endpoint, refuse: Callable[[HTTPFailure], bytes]) -> Endpo
     async def answer(request: HTTPRequest) -> Response:
         try:
             return await endpoint(request)
-        except (Refused, MisuseError) as error:
-            failure = failure_of(error)
-        except RxllmError as error:
+        except (Refused, MisuseError, RxllmError) as error:
             failure = failure_of(error)
             log(error, failure)
         except ClientDisconnect:

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
+import reactivex as rx
+from reactivex import Observable
+from reactivex import operators as ops
 from starlette.exceptions import HTTPException
 
 from ..misuse import MisuseError, is_mapping, shown
+from ..values.request import Request
 
-__all__ = ["WrongBody", "is_web_address", "object_of", "objects_of", "optional_text", "signature_in", "text_in"]
+__all__ = [
+    "WrongBody",
+    "is_web_address",
+    "object_of",
+    "objects_of",
+    "optional_text",
+    "signature_in",
+    "text_in",
+    "with_wrong_bodies",
+    "wrong_body",
+]
+
+T = TypeVar("T")
 
 
 class WrongBody(MisuseError, HTTPException):
@@ -21,6 +38,40 @@ class WrongBody(MisuseError, HTTPException):
 
     def __str__(self) -> str:
         return self.detail
+
+
+@contextmanager
+def wrong_body() -> Generator[None]:
+    """Raise WrongBody for each error of the block, which reads the body of a request.
+
+    Raises:
+        WrongBody: the block raised MisuseError, or the body is nested too deeply.
+    """
+    try:
+        yield
+    except MisuseError as error:
+        raise WrongBody(str(error)) from None
+    except RecursionError:
+        raise WrongBody("The request is nested too deeply.") from None
+
+
+def with_wrong_bodies(answer: Observable[T], request: Request) -> Observable[T]:
+    """Return an answer that fails with `WrongBody` where the vendor's protocol cannot carry the client's request.
+
+    The protocol may lack a parameter that the client sends, or a kind of files. Where a pipeline or an agent wrote the
+    request itself, the `MisuseError` stays: it is a mistake of the program that serves.
+
+    Args:
+        answer: the answer of a model or a pipeline to the request.
+        request: the request of the client.
+    """
+
+    def caught(error: Exception, _: object) -> Observable[T]:
+        refused = error.request if isinstance(error, MisuseError) else None
+        is_of_client = isinstance(refused, Request) and refused.messages == request.messages
+        return rx.throw(WrongBody(str(error)) if is_of_client else error)
+
+    return answer.pipe(ops.catch(caught))
 
 
 def signature_in(metadata: object) -> str | None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..misuse import MisuseError
 from ..values.message import Message
 from ..values.parts import Pending
 from .ag_ui_history import ag_ui_history
 from .gate import Gate
-from .json_fields import WrongBody, object_of, objects_of
+from .json_fields import WrongBody, object_of, objects_of, wrong_body
 from .signatures import Signer
 from .ui_history import ui_history
 
@@ -56,12 +55,8 @@ def messages_of(
     signer = Signer(secret)
     waiting = None if held is None else {pending.call.id: pending for pending in held}
     gate = Gate(signer, waiting, frozenset(tools), system, urls)
-    try:
+    with wrong_body():
         conversation = _conversation(body, gate)
-    except MisuseError as error:
-        raise WrongBody(str(error)) from None
-    except RecursionError:
-        raise WrongBody("A tool call in the request is nested too deeply.") from None
     gate.report()
     if not conversation:
         raise WrongBody("The request has no message of a user.")

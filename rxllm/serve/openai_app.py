@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
@@ -14,11 +14,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from ..misuse import MisuseError
 from ..values.request import Request
 from .failures import BUSY, Refused
 from .idempotency import Repeats, idempotency_key
 from .incoming import Callers, Endpoint, ModelsOf, Served, guarded, json_body, model_named, models_by_caller
+from .json_fields import WrongBody, with_wrong_bodies, wrong_body
 from .openai_bodies import asks_for_usage, chat_request, check_tools, completion_request, tool_names
 from .openai_chat import ChatEvents, CompletionEvents, WholeChat, WholeCompletion, error_body
 from .openai_inputs import echoed, response_request
@@ -28,6 +28,9 @@ from .response import HOLD, PING, Encoder, StreamResponse
 __all__ = ["openai"]
 
 _CREATED = 1_750_000_000  # clients require the field; a served model has no date
+
+_Asked = tuple[Request, Encoder[Any], Encoder[Any]]
+"""The request of a client, and the encoders of its answer: as a stream, and as a whole."""
 
 _json = msgspec.json.Encoder().encode
 
@@ -70,9 +73,9 @@ def openai(
     return Starlette(
         lifespan=lifespan,
         routes=[
-            Route("/v1/chat/completions", server.guarded(server.chat), methods=["POST"]),
-            Route("/v1/responses", server.guarded(server.responses), methods=["POST"]),
-            Route("/v1/completions", server.guarded(server.completions), methods=["POST"]),
+            Route("/v1/chat/completions", server.answering(server.chat), methods=["POST"]),
+            Route("/v1/responses", server.answering(server.responses), methods=["POST"]),
+            Route("/v1/completions", server.answering(server.completions), methods=["POST"]),
             Route("/v1/models", server.guarded(server.list_models), methods=["GET"]),
             Route("/v1/models/{name:path}", server.guarded(server.one_model), methods=["GET"]),
         ],
@@ -109,31 +112,29 @@ class _Server:
 
         return guarded(checked, error_body)
 
-    async def chat(self, http: HTTPRequest) -> Response:
-        """Answer a chat completion."""
-        body = await json_body(http)
+    def answering(self, read: Callable[[Mapping[str, Any]], _Asked]) -> Endpoint:
+        """Return an endpoint that answers what `read` finds in the body of a request."""
+        return self.guarded(lambda http: self._answer(http, read))
+
+    def chat(self, body: Mapping[str, Any]) -> _Asked:
+        """Return what a chat completion asks."""
         request = chat_request(body)
         name, tools = _model_name(body), tool_names(request)
         usage = self._usage_always or asks_for_usage(body)
-        return await self._answer(
-            http, body, request, ChatEvents(name, tools=tools, usage=usage), WholeChat(name, tools)
-        )
+        return request, ChatEvents(name, tools=tools, usage=usage), WholeChat(name, tools)
 
-    async def responses(self, http: HTTPRequest) -> Response:
-        """Answer a request of the Responses protocol."""
-        body = await json_body(http)
+    def responses(self, body: Mapping[str, Any]) -> _Asked:
+        """Return what a request of the Responses protocol asks."""
         request = response_request(body)
         name, tools, repeated = _model_name(body), tool_names(request), echoed(body)
         events = ResponseEvents(name, tools=tools, echoed=repeated)
-        return await self._answer(http, body, request, events, WholeResponse(name, tools=tools, echoed=repeated))
+        return request, events, WholeResponse(name, tools=tools, echoed=repeated)
 
-    async def completions(self, http: HTTPRequest) -> Response:
-        """Answer a completion."""
-        body = await json_body(http)
+    def completions(self, body: Mapping[str, Any]) -> _Asked:
+        """Return what a completion asks."""
         name = _model_name(body)
         usage = self._usage_always or asks_for_usage(body)
-        request = completion_request(body)
-        return await self._answer(http, body, request, CompletionEvents(name, usage=usage), WholeCompletion(name))
+        return completion_request(body), CompletionEvents(name, usage=usage), WholeCompletion(name)
 
     async def list_models(self, http: HTTPRequest) -> Response:
         """List the models."""
@@ -145,21 +146,19 @@ class _Server:
         self._model(http, name)
         return _document(_model_card(name))
 
-    async def _answer(
-        self,
-        http: HTTPRequest,
-        body: Mapping[str, Any],
-        request: Request,
-        events: Encoder[Any],
-        whole: Encoder[Any],
-    ) -> StreamResponse[Any]:
+    async def _answer(self, http: HTTPRequest, read: Callable[[Mapping[str, Any]], _Asked]) -> StreamResponse[Any]:
+        body = await json_body(http)
+        with wrong_body():
+            request, events, whole = read(body)
         model = self._model(http, _model_name(body))
-        check_tools(model, request)
+        with wrong_body():
+            check_tools(model, request)
         key = idempotency_key(http)
         if max(self.active, self.repeats.relay.active) >= self._max_concurrency:
             raise Refused(BUSY)
         is_stream = body.get("stream") is True
-        source, encoder = (model(request), events) if is_stream else (model.answer(request), whole)
+        answer, encoder = (model(request), events) if is_stream else (model.answer(request), whole)
+        source: Observable[Any] = with_wrong_bodies(answer, request)
         # A whole answer sends nothing before its end, so that an error has its status.
         hold = self._hold if is_stream else None
         if key is not None:
@@ -191,7 +190,7 @@ class _Counted(StreamResponse[Any]):
 def _model_name(body: Mapping[str, Any]) -> str:
     name = body.get("model")
     if not isinstance(name, str):
-        raise MisuseError("'model' must be the name of a model of this server; see /v1/models.")
+        raise WrongBody("'model' must be the name of a model of this server; see /v1/models.")
     return name
 
 

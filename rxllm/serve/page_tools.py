@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from ..misuse import MisuseError
 from ..values.tools import ToolSpec
-from .json_fields import WrongBody, object_of, objects_of
+from .json_fields import object_of, objects_of, wrong_body
 
 __all__ = ["page_tools"]
 
@@ -31,7 +30,7 @@ def page_tools(body: object) -> tuple[ToolSpec, ...]:
         MisuseError: a definition has no name, or its schema is not that of an object. Starlette and FastAPI answer this
             error with the status 400 and its sentence.
     """
-    try:
+    with wrong_body():
         tools = objects_of(object_of(body, "its body").get("tools") or [], "'tools'")
         return tuple(
             ToolSpec(
@@ -41,5 +40,3 @@ def page_tools(body: object) -> tuple[ToolSpec, ...]:
             )
             for tool in tools
         )
-    except MisuseError as error:
-        raise WrongBody(str(error)) from None

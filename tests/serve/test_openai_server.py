@@ -5,9 +5,11 @@ import json
 import httpx
 import pytest
 import reactivex
+from reactivex import operators as ops
 from serving import Client, Scripted, Serving
 
 import rxllm
+from rxllm.adapters import from_callable
 from rxllm.serve import openai
 from rxllm.serve.openai_bodies import completion_request
 from rxllm.testing import End, FakeServer, Reply
@@ -197,6 +199,67 @@ def test_bad_requests_get_a_sentence(body, status, words):
     assert status == response.status_code
     assert words in response.json()["error"]["message"]
     assert [] == llm.asked
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_request_that_the_vendor_cannot_carry_gets_a_sentence(stream):
+    """The client sent it, so it reads the words; also behind combinators and in a pipeline that passes it on."""
+    llm = rxllm.Anthropic("m", base_url="http://127.0.0.1:9", api_key="k")
+    limited = rxllm.limited(rxllm.retry(llm), rxllm.Limiter(concurrency=1))
+    speech = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "mp3"}}
+    with Serving(openai({"m": limited, "talk": rxllm.pipe(llm, rxllm.text())})) as server:
+        for model in "m", "talk":
+            body = {"model": model, "messages": [{"role": "user", "content": [speech]}], "stream": stream}
+            response = post(server, body)
+            assert (400, "WrongBody") == (response.status_code, response.json()["error"]["code"])
+            assert "audio/mpeg" in response.json()["error"]["message"]
+
+
+def broken(_):
+    """A stage with a mistake."""
+    raise rxllm.MisuseError("The table 'prices' of db.internal has no column 'secret'.")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: rxllm.pipe(Scripted("ok"), rxllm.text(), ops.map(broken)),
+        lambda: rxllm.pipe(broken, Scripted("ok"), rxllm.text()),
+        lambda: rxllm.pipe(lambda _: [], rxllm.OpenAI("m", base_url="http://127.0.0.1:9", api_key="k"), rxllm.text()),
+        lambda: rxllm.pipe(Scripted("ok"), rxllm.text(), ops.map(lambda _: object())),
+        lambda: from_callable(broken),
+        lambda: rxllm.Anthropic("m"),
+    ],
+    ids=["transform", "template", "empty conversation", "value without JSON", "model", "no key"],
+)
+def test_mistake_of_the_program_is_a_500_without_its_words(make, stream, caplog, monkeypatch):
+    """The client learns nothing about the program, and the log has the traceback."""
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    with Serving(openai({"m": make()})) as server:
+        response = post(server, {"stream": stream})
+    assert (500, "The server failed.") == (response.status_code, response.json()["error"]["message"])
+    [record] = [each for each in caplog.records if each.name == "rxllm.serve"]
+    assert isinstance(record.exc_info[1], rxllm.MisuseError)
+
+
+def test_mistake_in_the_function_that_chooses_models_is_a_500(caplog):
+    """The same before an answer begins."""
+    with Serving(openai(broken)) as server:
+        for response in post(server, {}), httpx.get(f"{server.url}/v1/models", timeout=60):
+            assert (500, "The server failed.") == (response.status_code, response.json()["error"]["message"])
+    assert 2 == sum(each.exc_info is not None for each in caplog.records if each.name == "rxllm.serve")
+
+
+def test_mistake_in_the_middle_of_a_stream_is_an_error_frame_without_its_words():
+    """The client has the status 200 already."""
+    late = ops.map(lambda text: text if text == "Hel" else broken(text))
+    with Serving(openai({"m": rxllm.pipe(Scripted("Hel", "lo"), rxllm.text(), late)})) as server:
+        response = post(server, {"stream": True})
+    assert 200 == response.status_code
+    assert "The server failed." in response.text
+    assert "db.internal" not in response.text
+    assert "[DONE]" not in response.text
 
 
 def test_bodies_that_are_not_json_are_refused():
