@@ -1,7 +1,8 @@
 """`Repeats`: requests that carry an ``Idempotency-Key``, and are answered once however often they come.
 
 The answer of such a request runs in a relay. Its client may lose the connection and send the request again: it then
-gets the same answer from its beginning, while it runs and for some minutes after its end. Source:
+gets the same answer from its beginning, while it runs and for some minutes after its end. If the answer has failed, the
+request begins anew, also if no client has seen the failure. A failure that the request itself causes stays. Source:
 https://datatracker.ietf.org/doc/html/draft-ietf-httpapi-idempotency-key-header.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -78,6 +79,10 @@ class Repeats:
                 del self._answers[name]
         place, digest = (owner, f"idempotent {key}"), hashlib.sha256(_json(request)).digest()
         answer = self._answers.get(place)
+        if answer is not None and answer.digest == digest and await self._has_failed(place, answer):
+            if self._answers.get(place) is answer:  # else a request has begun it anew meanwhile
+                del self._answers[place]
+            answer = self._answers.get(place)
         if answer is None:
             recorded = encoder if encoder.media_type == _STREAM else _Document(encoder)
             begun = asyncio.ensure_future(self.relay.start(place, source, recorded))
@@ -89,12 +94,17 @@ class Repeats:
         except Exception:
             self._answers.pop(place, None)
             raise
+        return self.relay.follow(place, position), Replayed(encoder)
 
-        def forget() -> None:
-            if self._answers.get(place) is answer:
-                del self._answers[place]
-
-        return self.relay.follow(place, position), Replayed(encoder, forget)
+    async def _has_failed(self, place: tuple[str, str], answer: _Answer) -> bool:
+        """Return whether an answer ended without success, and the same request may have another outcome."""
+        begun = answer.begun
+        if not begun.done() or begun.cancelled() or begun.exception() is not None:
+            return False
+        ending = await self.relay.ending(place, begun.result().epoch)
+        if isinstance(ending, HTTPFailure):
+            return ending.kind != "invalid_request_error"
+        return ending in ("abort", "interrupted")
 
     async def _is_kept(self, place: tuple[str, str], answer: _Answer) -> bool:
         """Return whether an old answer still begins or runs, or whether the log still has it."""
@@ -130,14 +140,14 @@ class _Document:
 
 
 class Replayed:
-    """Encodes the entries of a relay as the bytes that they are. A failed answer is forgotten: a retry begins anew."""
+    """Encodes the entries of a relay as the bytes that they are."""
 
-    def __init__(self, encoder: Encoder[Any], forget: Callable[[], None]) -> None:
-        self._encoder = encoder
-        self._forget = forget
+    def __init__(self, encoder: Encoder[Any]) -> None:
         self._separator = b"\n\n" if encoder.media_type == _STREAM else b""
         self.media_type = encoder.media_type
         self.ping = encoder.ping
+        self.fail = encoder.fail
+        self.refuse = encoder.refuse
 
     def begin(self) -> bytes:
         """Return no bytes: the first entry begins the answer."""
@@ -153,13 +163,3 @@ class Replayed:
     def end(self) -> bytes:
         """Return no bytes: the last entry ends the answer."""
         return b""
-
-    def fail(self, failure: HTTPFailure) -> bytes:
-        """Return an error frame."""
-        self._forget()
-        return self._encoder.fail(failure)
-
-    def refuse(self, failure: HTTPFailure) -> bytes:
-        """Return the body of an error response."""
-        self._forget()
-        return self._encoder.refuse(failure)

@@ -110,6 +110,18 @@ class Relay:
         latest = await once(self._log.latest(key))
         return latest is not None and latest.epoch == after.epoch
 
+    async def ending(self, key: Key, epoch: int) -> Ending | HTTPFailure | None:
+        """Return how an answer has ended, or its failure; None if it runs, or if the log no longer has it.
+
+        Raises:
+            Overloaded: the log cannot be reached.
+        """
+        entries = await once(self._log.read(key, Position(epoch, END - 1)))
+        if not entries:
+            return None
+        [last] = entries
+        return msgspec.json.decode(last.data, type=HTTPFailure) if last.ending == "failed" else last.ending
+
     def follow(self, key: Key, after: Position) -> Observable[Entry]:
         """Emit the entries after a position as they come. The last one ends as ``finish`` or ``abort``.
 

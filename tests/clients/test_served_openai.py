@@ -3,11 +3,13 @@
 import importlib.util
 
 import pytest
+from protocols import Chat
 from serving import Scripted, Serving
+from waiting import wait_until
 
 import rxllm
 from rxllm.serve import openai as served
-from rxllm.testing import FakeServer, Reply, Signal
+from rxllm.testing import End, FakeServer, Reply, Signal
 from rxllm.values.parts import ToolCallPart
 
 if importlib.util.find_spec("openai") is None:
@@ -112,6 +114,29 @@ async def test_async_client_that_leaves_stops_the_model():
                         break
                 await stream.close()
                 await upstream.exchange().closed_soon()
+
+
+def test_retry_after_a_lost_connection_and_a_failure_gets_a_new_answer(caplog):
+    """The client has not seen the failure. With the same Idempotency-Key it gets a new answer, and that one again."""
+    import openai
+
+    cut, whole = Signal(), Chat().stream(["Hel", "lo"])
+    with FakeServer(Reply([*Chat().before("lo", whole), cut, End.FIN]), Reply(whole)) as upstream:
+        llm = rxllm.OpenAI("m", base_url=upstream.url, api_key="k", api="chat", max_retries=0)
+        with Serving(served({"m": llm})) as server, openai.OpenAI(base_url=f"{server.url}/v1", api_key="k") as sdk:
+
+            def pieces():
+                key = {"Idempotency-Key": "k"}
+                with sdk.chat.completions.create(model="m", messages=TURNS, stream=True, extra_headers=key) as stream:
+                    yield from (chunk.choices[0].delta.content for chunk in stream if chunk.choices[0].delta.content)
+
+            lost = pieces()
+            assert "Hel" == next(lost)
+            lost.close()
+            cut.set()
+            wait_until(lambda: any(record.name == "rxllm.serve" for record in caplog.records))  # the failure is logged
+            assert [["Hel", "lo"]] * 2 == [[*pieces()], [*pieces()]]
+            assert 2 == len(upstream.requests)
 
 
 def test_models_are_listed(ask):

@@ -60,8 +60,60 @@ def test_failed_answer_is_tried_again(stream):
         assert 2 == len(model.requests)
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_failure_that_the_request_causes_is_repeated(stream):
+    """Another attempt would fail in the same way, so the model is not asked."""
+    model = Rounds([[rxllm.BadRequest("The prompt is too long.", status=400)], ["Hello", USED]])
+    with Serving(openai({"m": model})) as server:
+        answers = [post(server, "k", stream=stream) for _ in range(2)]
+        assert [400, 400] == [answer.status_code for answer in answers]
+        assert "too long" in answers[1].text
+        assert 1 == len(model.requests)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [rxllm.Overloaded("busy", status=503), rxllm.Interrupted("cut"), rxllm.MisuseError("no"), ValueError("no")],
+)
+async def test_failure_that_no_client_has_seen_is_not_repeated(failure):
+    """The client lost its connection before the model failed. Its next request asks the model again."""
+    model = Rounds([["Hel", failure], ["Hello", USED]])
+    repeats = Repeats()
+
+    async def ask():
+        return await repeats.answer("", "k", {}, model("hi"), ChatEvents("m"))
+
+    await ask()
+    await asyncio.wait(repeats.relay._producers.values())
+    answers = []
+    for source, encoder in [await ask(), await ask()]:
+        answers.append(b"".join([encoder.encode(entry) async for entry in source.pipe(rxllm.astream())]))
+    assert answers[0] == answers[1]
+    assert b"Hello" in answers[0]
+    assert b"[DONE]" in answers[0]
+    assert 2 == len(model.requests)
+    await repeats.relay.aclose()
+
+
+async def test_requests_that_repeat_a_failed_one_at_once_begin_one_answer():
+    """They come together after the failure, and share the new answer."""
+    model = Rounds([[rxllm.Overloaded("busy", status=503)], ["Hello", USED], ["again"]])
+    repeats = Repeats()
+
+    async def ask():
+        source, _ = await repeats.answer("", "k", {}, model("hi"), ChatEvents("m"))
+        return [entry.id async for entry in source.pipe(rxllm.astream())]
+
+    with pytest.raises(Refused):
+        await ask()
+    first, *others = await asyncio.gather(*(ask() for _ in range(5)))
+    assert [first] * 4 == others
+    assert 2 == len(model.requests)
+    await repeats.relay.aclose()
+
+
 async def test_answer_that_nobody_reads_is_stopped_and_begins_anew():
-    """Without a reader the answer ends, the next request is told to try again, and that attempt asks the model."""
+    """Without a reader the answer ends, and the next request asks the model again. A late reader is told to do so."""
     closed = asyncio.Event()
 
     class Endless(rxllm.LLM):
@@ -81,9 +133,8 @@ async def test_answer_that_nobody_reads_is_stopped_and_begins_anew():
     async def ask():
         return await repeats.answer("", "k", {}, model("hi"), ChatEvents("m"))
 
-    await ask()
-    await closed.wait()
     source, encoder = await ask()
+    await closed.wait()
     entries = [entry async for entry in source.pipe(rxllm.astream())]
     with pytest.raises(Refused) as caught:
         encoder.encode(entries[-1])
