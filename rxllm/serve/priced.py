@@ -20,6 +20,7 @@ from .ui_messages import UIEvents
 
 __all__ = ["PricedEvents", "priced"]
 
+_HAS_PRICES = has_prices()  # looked up once, because the import system searches the disk for a missing package
 _PATIENCE = 0.5  # seconds; the first answer of a process may end before the prices are loaded
 
 
@@ -38,7 +39,7 @@ def priced(model: Surface[Any, Any, Any], request: Request) -> Observable[Any]:
         model           -Hel-lo-|
         priced(model)   -Hel-lo-$|
     """
-    if not has_prices():
+    if not _HAS_PRICES:
         return model(request)
     meter = UsageMeter()
 
