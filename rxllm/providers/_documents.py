@@ -24,6 +24,7 @@ __all__ = [
     "list_of",
     "merged",
     "object_of",
+    "object_text",
     "refuse_several",
     "refused",
     "text_of",
@@ -82,6 +83,18 @@ def arguments_of(text: str) -> dict[str, Any]:
         return msgspec.json.decode(text or "{}", type=dict[str, Any] | None) or {}
     except UNREADABLE:
         return {"INVALID_JSON": text}
+
+
+def object_text(arguments: str) -> str:
+    """Return the arguments of a call as JSON text that is an object, for protocols that send text; see `arguments_of`.
+
+    The text of an object stays as it is.
+    """
+    try:
+        msgspec.json.decode(arguments, type=dict[str, msgspec.Raw])
+    except UNREADABLE:
+        return msgspec.json.encode(arguments_of(arguments)).decode()
+    return arguments
 
 
 def text_of(value: object) -> str:

@@ -22,6 +22,7 @@ from ..values.tools import ResponseSchema, ToolSpec
 from ..values.vocabulary import Role
 from ._attachments import base64_of, location_of
 from ._details import DETAILS
+from ._documents import object_text
 from ._mistral_turns import MAKER as MISTRAL
 from ._mistral_turns import thinking
 from ._refusals import check_readable, foreign_tool, unsupported_part
@@ -53,7 +54,9 @@ def turns(message: Message, maker: str) -> Iterator[dict[str, Any]]:
             name = {"name": part.name} if part.name and maker == MISTRAL else {}
             yield {"role": "tool", "tool_call_id": part.id, "content": _result(part, maker), **name}
         elif isinstance(part, ToolCallPart) and message.role == "assistant":
-            function = {"name": part.name, "arguments": part.arguments or "{}"}
+            # OpenAI takes back what its models wrote. Other servers fail at arguments that are not a JSON object.
+            arguments = part.arguments or "{}" if maker == "openai" else object_text(part.arguments)
+            function = {"name": part.name, "arguments": arguments}
             extra: Mapping[str, Any] = (part.extra if part.provider in (None, maker) else None) or {}
             extra = {} if "item" in extra or "follows" in extra else extra  # fields of the Responses protocol
             calls.append({"id": part.id, "type": "function", "function": function, **extra})

@@ -226,3 +226,25 @@ def test_a_whole_answer_may_have_a_call_without_an_id(finish):
     document = {"choices": [{"message": {"tool_calls": [call]}, "finish_reason": finish}]}
     _, answered, error = heard(json.dumps(document).encode(), stream=False)
     assert ([ToolCallPart("", "f", '{"x":1}', 0)], None) == (answered, error)
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ('{ "x": 1 }', '{ "x": 1 }'),
+        ("", "{}"),
+        ("null", "{}"),
+        ('{"x":', '{"INVALID_JSON":"{\\"x\\":"}'),
+        ("[1]", '{"INVALID_JSON":"[1]"}'),
+    ],
+)
+def test_arguments_go_back_as_an_object(written, sent):
+    """Servers such as vLLM fail at anything else, and with it the conversation; OpenAI gets what its model wrote."""
+
+    def arguments(base_url):
+        prompt = [rxllm.Message("user", "hi"), rxllm.Message("assistant", [ToolCallPart("a", "f", written)])]
+        body = OpenAI("m", base_url=base_url, api_key="k", api="chat").preview(prompt).json
+        return body["messages"][1]["tool_calls"][0]["function"]["arguments"]
+
+    assert sent == arguments("http://127.0.0.1:8000/v1")
+    assert (written or "{}") == arguments(None)
