@@ -194,7 +194,8 @@ class Batching:
             # Without a record the next run gives nothing back; a cancelled write may have made one. The process may end
             # soon, so this is not left to a thread.
             if not intent.rows or isinstance(error, OSError):
-                self._spending.settle(scheduler, reserved, Used())
+                self._spending.settle(reserved, Used())
+            self._spending.release(scheduler, reserved)
             raise
         self._room.enter()
         try:
@@ -260,8 +261,11 @@ class Batching:
 
     def _end(self, scheduler: Scheduler, intent: Intent, used: Used) -> None:
         """Write down that a batch is read, and what it took."""
-        self._intents.write(Intent(intent.tag, intent.at, ended=True))
-        self._spending.settle(scheduler, intent.reserved, used)
+        try:
+            self._intents.write(Intent(intent.tag, intent.at, ended=True))
+            self._spending.settle(intent.reserved, used)
+        finally:  # without the record, the next run settles
+            self._spending.release(scheduler, intent.reserved)
 
     @property
     def _advice(self) -> str:

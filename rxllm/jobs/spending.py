@@ -36,7 +36,7 @@ _log = logging.getLogger("rxllm")
 
 
 class Spending:
-    """What the batches of a job reserve and take. It serves one subscription; its event loop calls all but `settle`.
+    """What the batches of a job reserve and take. It serves one subscription, whose event loop calls the methods.
 
     Args:
         llm: the model of the job. Without `budgeted` in it, nothing is counted.
@@ -82,16 +82,17 @@ class Spending:
         """Note that a batch has a reservation: this run, or an earlier one, made it."""
         self._held += reservation is not None
 
-    def settle(self, scheduler: Scheduler, reservation: Reservation | None, used: Used) -> None:
+    def settle(self, reservation: Reservation | None, used: Used) -> None:
         """Replace a reservation by what its batch took. This method blocks, in any thread."""
-        if reservation is None:
-            return
-        try:
-            if self._budget is not None:
+        if reservation is not None and self._budget is not None:
+            try:
                 self._budget.settle(reservation, used)
-        except (sqlite3.Error, OSError) as error:  # the answers are paid and written
-            _log.warning("The budget counts an estimate of a batch: it could not be written (%s).", error)
-        finally:
+            except (sqlite3.Error, OSError) as error:  # the answers are paid and written
+                _log.warning("The budget counts an estimate of a batch: it could not be written (%s).", error)
+
+    def release(self, scheduler: Scheduler, reservation: Reservation | None) -> None:
+        """Note, in any thread, that a batch gives nothing back any more, so that no other one waits for it."""
+        if reservation is not None:
             scheduler.call(self._release)
 
     def _release(self) -> None:

@@ -1,5 +1,8 @@
 """Batches reserve in a budget what they may take, before they are created, and give back what they did not take."""
 
+import contextlib
+import sqlite3
+
 import pytest
 from fake_batches import PAID, ROWS, VENDORS, hasten
 from job_models import run
@@ -149,6 +152,55 @@ def test_next_run_counts_what_is_in_flight_and_settles_it(vendor, tmp_path, budg
     assert 10 * TAKEN == budget(1).used().tokens
     batched(vendor, ROWS, path, limited)
     assert 10 * TAKEN == budget(1).used().tokens
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """A block in which the ends of batches cannot be written."""
+    write = Intents.write
+
+    def full(intents, intent):
+        if intent.ended:
+            raise OSError(28, "No space left on device")
+        write(intents, intent)
+
+    @contextlib.contextmanager
+    def block():
+        with monkeypatch.context() as patch:
+            patch.setattr(Intents, "write", full)
+            yield
+
+    return block
+
+
+def test_end_that_cannot_be_written_is_settled_by_the_next_run(vendor, tmp_path, budget, full_disk):
+    """Once: a reservation that is given back twice would let the job take more than its budget."""
+    path, plenty = tmp_path / "out.jsonl", budget(10_000)
+    with full_disk(), contextlib.suppress(OSError):
+        batched(vendor, ROWS[:4], path, plenty)
+    assert 4 * EACH == plenty.used().tokens
+    batched(vendor, ROWS, path, plenty)
+    assert PAID == vendor.paid
+    assert 10 * TAKEN == plenty.used().tokens
+
+
+def test_rows_do_not_wait_for_a_batch_whose_end_cannot_be_written(vendor, tmp_path, budget, full_disk):
+    """It gives nothing back in this run."""
+    with full_disk(), pytest.raises((OSError, rxllm.LimitReached)):
+        batched(vendor, ROWS, tmp_path / "out.jsonl", budget(4 * EACH + 1))
+
+
+def test_answers_arrive_though_the_budget_cannot_be_written(vendor, tmp_path, budget, monkeypatch, caplog):
+    """They are paid. The reservation stays, and the log says so."""
+    plenty = budget(10_000)
+
+    def full(*arguments):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(rxllm.Budget, "settle", full)
+    assert 4 == len(batched(vendor, ROWS[:4], tmp_path / "out.jsonl", plenty))
+    assert 4 * EACH == plenty.used().tokens
+    assert "counts an estimate of a batch" in caplog.text
 
 
 def test_several_budgets_are_refused(vendor, budget):
