@@ -66,7 +66,7 @@ async def test_a_column_is_not_written_over(store):
 
 
 async def test_an_error_that_all_rows_would_get_is_raised(store):
-    """A wrong key says nothing about a row."""
+    """A wrong key or none says nothing about a row."""
 
     class Locked(rxllm.LLM):
         async def complete(self, request):
@@ -74,6 +74,8 @@ async def test_an_error_that_all_rows_would_get_is_raised(store):
 
     with pytest.raises(rxllm.AuthenticationError):
         await answered(rxllm.cached(Locked(), store, name="locked"), store, "a")
+    with pytest.raises(MisuseError, match=r"There is no key for api\.openai\.com"):
+        await answered(rxllm.OpenAI("m"), store, "a")
 
 
 async def test_concurrency_bounds_the_requests_of_all_batches(store):
