@@ -90,7 +90,7 @@ def map_prompts(
         options: passed to ``Dataset.map_batches``, such as ``num_cpus=0.5`` or ``runtime_env={"env_vars": {…}}``.
 
     Raises:
-        MisuseError: Ray is not installed, or an argument has a wrong type or value.
+        MisuseError: Ray is not installed; an argument has a wrong type or value; or the model cannot be pickled.
     """
     try:
         data: Any = importlib.import_module("ray.data")
@@ -108,9 +108,11 @@ def map_prompts(
     if not is_text(prefix):
         raise MisuseError(f"prefix must be text, not {shown(prefix)}.")
     make = filled(prompt) if isinstance(prompt, str) else prompt
+    arguments = (factory or model, store, make, concurrency, prefix)
+    importlib.import_module("ray.cloudpickle").dumps(arguments)  # raises now for what cannot be sent to a worker
     return ds.map_batches(
         _Worker,
-        fn_constructor_args=(factory or model, store, make, concurrency, prefix),
+        fn_constructor_args=arguments,
         batch_format="pyarrow",
         batch_size=concurrency,
         **{"compute": data.ActorPoolStrategy(size=workers), **options},

@@ -154,6 +154,7 @@ def test_a_worker_without_a_key_says_so(ray_data, server, store):
         ({"store": rxllm.MemoryStore()}, "cannot share a MemoryStore"),
         ({"concurrency": 0}, "max_concurrency"),
         ({"prefix": 1}, "prefix must be text"),
+        ({"llm": rxllm.limited(rxllm.Embedded(), rxllm.Limiter(concurrency=1))}, "A Limiter cannot be pickled"),
     ],
 )
 def test_wrong_arguments_are_refused_at_once(ray_data, store, change, message):
