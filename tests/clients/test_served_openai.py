@@ -120,8 +120,8 @@ def test_retry_after_a_lost_connection_and_a_failure_gets_a_new_answer(caplog):
     """The client has not seen the failure. With the same Idempotency-Key it gets a new answer, and that one again."""
     import openai
 
-    cut, whole = Signal(), Chat().stream(["Hel", "lo"])
-    with FakeServer(Reply([*Chat().before("lo", whole), cut, End.FIN]), Reply(whole)) as upstream:
+    cut, whole = Signal(), Chat().stream(["Hello ", "wonderful"])
+    with FakeServer(Reply([*Chat().before("wonderful", whole), cut, End.FIN]), Reply(whole)) as upstream:
         llm = rxllm.OpenAI("m", base_url=upstream.url, api_key="k", api="chat", max_retries=0)
         with Serving(served({"m": llm})) as server, openai.OpenAI(base_url=f"{server.url}/v1", api_key="k") as sdk:
 
@@ -131,11 +131,11 @@ def test_retry_after_a_lost_connection_and_a_failure_gets_a_new_answer(caplog):
                     yield from (chunk.choices[0].delta.content for chunk in stream if chunk.choices[0].delta.content)
 
             lost = pieces()
-            assert "Hel" == next(lost)
+            assert "Hello " == next(lost)
             lost.close()
             cut.set()
             wait_until(lambda: any(record.name == "rxllm.serve" for record in caplog.records))  # the failure is logged
-            assert [["Hel", "lo"]] * 2 == [[*pieces()], [*pieces()]]
+            assert [["Hello ", "wonderful"]] * 2 == [[*pieces()], [*pieces()]]
             assert 2 == len(upstream.requests)
 
 
