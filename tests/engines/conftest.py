@@ -19,7 +19,8 @@ def ray_data():
     import ray
     import ray.data
 
-    with FakeServer(answer) as server:
+    with FakeServer(answer) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")  # else Ray sends statistics to its makers
         ray.init(
             num_cpus=2,
             include_dashboard=False,
