@@ -7,6 +7,7 @@ for each token.
 from __future__ import annotations
 
 import codecs
+from typing import TypeVar
 
 import msgspec
 
@@ -27,9 +28,12 @@ __all__ = [
 
 DEFAULT_LIMIT = EVENT_BYTES
 
+AnyBytes = TypeVar("AnyBytes", bytes, bytearray)
+
 LF, CR = b"\n\r"
 _DONE = b"data: [DONE]"
-_GLUED = b"}\ndata: {"  # two objects are never the data of one event
+# An object and what follows it here are never the data of one event.
+_GLUED = (b"}\ndata: {", b"}\ndata:{", b"}\ndata: [DONE]", b"}\ndata:[DONE]")
 _FIELDS = (b"data", b"event", b"id", b"retry", b"")  # the field names of events; the empty one starts a comment
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -93,9 +97,9 @@ class SSEDecoder:
         pending += data
         # Search only the new bytes and those before them that may belong to them, so that a long line costs no more
         # than its length.
-        searched = max(0, searched - len(_GLUED))
-        if pending.find(_GLUED, searched) >= 0:
-            pending[:] = pending.replace(_GLUED, b"}\n\ndata: {")
+        searched = max(0, searched - max(map(len, _GLUED)))
+        if any(pending.find(glued, searched) >= 0 for glued in _GLUED):
+            pending[:] = _parted(pending)
         end = pending.rfind(b"\n\n", searched)
         frames: list[Frame] = []
         if end >= 0:
@@ -178,13 +182,12 @@ class SSEDecoder:
         name = b""
         data: list[bytes] = []
         bare: list[bytes] = []  # the lines of a document without a field name
-        for line in (events + b"\n").split(b"\n"):
+        for line in (_parted(events) + b"\n").split(b"\n"):
             if not line:
                 if not data and bare and is_json(b"\n".join(bare)):
                     data += bare
                 if data:
-                    first, *others = data if _are_objects(data) else [b"\n".join(data)]
-                    frames += [(name.decode() or "message", first), *(("message", other) for other in others)]
+                    frames.append((name.decode() or "message", b"\n".join(data)))
                     data.clear()
                 bare.clear()
                 name = b""
@@ -204,9 +207,11 @@ class SSEDecoder:
         return frames
 
 
-def _are_objects(lines: list[bytes]) -> bool:
-    """Return whether several lines of data are events of their own: one JSON object each, or the end marker."""
-    return len(lines) > 1 and all(line == b"[DONE]" or (line.startswith(b"{") and is_json(line)) for line in lines)
+def _parted(events: AnyBytes) -> AnyBytes:
+    """Return the events with a blank line after each object that lacks one."""
+    for glued in _GLUED:
+        events = events.replace(glued, glued.replace(b"\n", b"\n\n"))
+    return events
 
 
 def valid_utf8(block: bytes) -> bytes:

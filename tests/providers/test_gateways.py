@@ -95,7 +95,7 @@ SIZES = pytest.mark.parametrize("size", [1, 7, 2**20])
             id="pings of text",
         ),
         pytest.param(
-            [event[:-1] for event in (said({"content": "Hel"}), said({"content": "lo"}), STOP, DONE)],
+            [event[:-1] for event in (said({"content": "Hel"}), said({"content": "lo"}), STOP)],
             "Hello",
             id="no blank lines",
         ),
