@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from reactivex import abc
 
@@ -82,15 +82,29 @@ class Reader(Watch, abc.ObserverBase[bytes]):
 
     def begin(self) -> None:
         """Reset the state, before the first byte of a response."""
-        self.frames = self.llm._frames(self.request)  # pyright: ignore[reportPrivateUsage]
-        self.decoder = self.llm._decoder(self.request)  # pyright: ignore[reportPrivateUsage]
-        self.decode = self.decoder.chunk
+        if self.request.stream is not False:  # else a stream is not expected: see `__getattr__`
+            self.expect_stream()
         self.halves: Halves | None = None  # set as soon as a server has split a character
         self.beginning: bytes | None = b""  # the first bytes, until the first frame
         self.document: bytearray | None = None
         self.linger: asyncio.TimerHandle | None = None
         self.will_flush = False  # the timer will look for a frame without its end mark
         self.ends_at: float | None = None  # set by the finish reason: when the stream ends in spite of further usage
+
+    def expect_stream(self) -> None:
+        """Make the framing and the decoder."""
+        self.frames = self.llm._frames(self.request)  # pyright: ignore[reportPrivateUsage]
+        self.decoder = self.llm._decoder(self.request)  # pyright: ignore[reportPrivateUsage]
+        self.decode = self.decoder.chunk
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Make the framing and the decoder at their first use: a document needs neither, nor their many objects."""
+            if name not in ("frames", "decoder", "decode"):
+                raise AttributeError(name)
+            self.expect_stream()
+            return getattr(self, name)
 
     def on_next(self, value: bytes) -> None:
         if self.linger is not None:
@@ -100,7 +114,8 @@ class Reader(Watch, abc.ObserverBase[bytes]):
         except RxllmError as error:
             self.fail(error)
         else:
-            self.read(frames)
+            if self.document is None:
+                self.read(frames)
             if not self.will_flush and self.may_flush():
                 self.will_flush = True
                 self.sleep(AFTER_FINISH)
@@ -323,6 +338,8 @@ class Reader(Watch, abc.ObserverBase[bytes]):
 
     def say_rest(self) -> None:
         """Emit the content that the decoder still holds back."""
+        if self.document is not None:
+            return
         rest = self.decoder.rest()
         if self.halves is not None:
             rest = join(filter(None, (self.halves.joined(rest), self.halves.rest()))) or None

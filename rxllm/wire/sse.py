@@ -97,16 +97,14 @@ class SSEDecoder:
         pending += data
         # Search only the new bytes and those before them that may belong to them, so that a long line costs no more
         # than its length.
-        searched = max(0, searched - max(map(len, _GLUED)))
-        if any(pending.find(glued, searched) >= 0 for glued in _GLUED):
-            pending[:] = _parted(pending)
-        end = pending.rfind(b"\n\n", searched)
+        end = pending.rfind(b"\n\n", searched and searched - 1)
         frames: list[Frame] = []
         if end >= 0:
-            with memoryview(pending) as view:
-                block = bytes(view[:end])
-            del pending[: end + 2]
-            frames = self._frames(block)
+            frames, searched = self._frames(self._cut(end)), 0
+        rest = max(0, searched - max(map(len, _GLUED)))
+        if any(pending.find(glued, rest) >= 0 for glued in _GLUED):
+            pending[:] = _parted(pending)
+            frames += self._frames(self._cut(pending.rfind(b"\n\n")))
         if len(pending) <= len(_DONE) + 1 and bytes(pending).rstrip(b"\n") == _DONE and self._limit > len(_DONE):
             pending.clear()  # some servers omit the blank line and keep the connection open
             frames.append(("message", b"[DONE]"))
@@ -115,6 +113,13 @@ class SSEDecoder:
             pending.clear()  # the error's traceback keeps this object alive
             raise too_large(beginning, self._limit)
         return frames
+
+    def _cut(self, end: int) -> bytes:
+        """Remove the events before a blank line at this place, and return them."""
+        with memoryview(self._pending) as view:
+            block = bytes(view[:end])
+        del self._pending[: end + 2]
+        return block
 
     @property
     def may_flush(self) -> bool:
