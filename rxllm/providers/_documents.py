@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 from typing import Any, cast
@@ -154,7 +155,8 @@ def encoded(fields: Mapping[str, Any]) -> bytes:
 def refused(error: Exception, request: Request) -> MisuseError:
     """Return the error for a request that the vendor's protocol cannot carry; `error` is what writing it raised."""
     misuse = error if isinstance(error, MisuseError) else unwritable(error)
-    misuse.request = request.without_secrets()
+    with contextlib.suppress(RecursionError):  # what is nested too deep cannot be searched for secrets
+        misuse.request = request.without_secrets()
     return misuse
 
 

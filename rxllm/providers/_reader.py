@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["Reader"]
 
 T = TypeVar("T")
-
 BEGINNING = 1000  # bytes of an unexpected response that an error shows
 LINGER = 0.05  # seconds that the HTTP body may still take to end after the answer's end marker
 WHOLE_LIMIT = DOCUMENT_BYTES  # of an answer that is not streamed; a larger event_limit raises it
@@ -82,7 +81,7 @@ class Reader(Watch, abc.ObserverBase[bytes]):
 
     def begin(self) -> None:
         """Reset the state, before the first byte of a response."""
-        if self.request.stream is not False:  # else a stream is not expected: see `__getattr__`
+        if self.request.stream is not False:  # else see `__getattr__`
             self.expect_stream()
         self.halves: Halves | None = None  # set as soon as a server has split a character
         self.beginning: bytes | None = b""  # the first bytes, until the first frame
@@ -101,10 +100,9 @@ class Reader(Watch, abc.ObserverBase[bytes]):
 
         def __getattr__(self, name: str) -> Any:
             """Make the framing and the decoder at their first use: a document needs neither, nor their many objects."""
-            if name not in ("frames", "decoder", "decode"):
-                raise AttributeError(name)
-            self.expect_stream()
-            return getattr(self, name)
+            if name in ("frames", "decoder", "decode"):
+                self.expect_stream()
+            return object.__getattribute__(self, name)
 
     def on_next(self, value: bytes) -> None:
         if self.linger is not None:
