@@ -16,6 +16,7 @@ from ._documents import count, identity_of, object_of, text_of
 __all__ = ["Calls"]
 
 
+SHORT = 2**16  # characters of arguments that are searched for their end, to tell calls with the same id apart
 _KNOWN_FIELDS = frozenset(("index", "id", "type", "function", "custom"))
 
 
@@ -44,7 +45,7 @@ class _Call:
             return False
         if identity and self.id:  # some servers send the same id for all calls
             is_new = not name.startswith(self.name) or (arguments.startswith("{") and not self.is_repeat(arguments))
-            return is_new and self.shape.is_whole(self.arguments)
+            return is_new and self.is_short_and_whole()
         if name != self.name and (identity or not by_index):
             return True
         # Some gateways send whole calls without ids and with equal indices.
@@ -72,14 +73,14 @@ class _Call:
         """Return whether the arguments are incomplete."""
         return self.shape.is_open(self.arguments)
 
+    def is_short_and_whole(self) -> bool:
+        """Return whether the arguments are whole. To find that out takes too long for megabytes of them."""
+        return self.size <= SHORT and self.shape.is_whole(self.arguments)
+
     def is_repeat(self, arguments: str) -> bool:
         """Return whether a fragment only repeats the whole arguments, as some parsers of vLLM do at the end."""
-        return (
-            arguments.startswith("{")
-            and len(arguments) == self.size
-            and self.shape.is_whole(self.arguments)
-            and arguments == "".join(self.arguments)
-        )
+        is_equal = arguments.startswith("{") and len(arguments) == self.size and arguments == "".join(self.arguments)
+        return is_equal and self.is_short_and_whole()
 
     def part(self) -> ToolCallPart:
         """Release the call with its arguments so far."""

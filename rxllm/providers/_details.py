@@ -17,8 +17,7 @@ from ._documents import list_of, object_of
 __all__ = ["DETAILS", "Details"]
 
 DETAILS = ("reasoning_details", "thinking_blocks")
-_READABLE = ("text", "summary", "thinking")  # the fields that arrive in pieces and that people can read
-_TEXTS = (*_READABLE, "data")
+_TEXTS = ("text", "summary", "thinking", "data")  # the fields that arrive in pieces
 
 
 class Details:
@@ -33,13 +32,12 @@ class Details:
         self._latest = -1  # the place of the latest item without an index and an id
         self._texts: dict[tuple[tuple[object, object], str], list[str]] = {}
 
-    def add(self, details: object) -> str:
-        """Add the details of one frame, and return their readable text.
+    def add(self, details: object) -> None:
+        """Add the details of one frame.
 
         Raises:
             ProtocolError: the answer has too many details.
         """
-        readable: list[str] = []
         for item in map(object_of, list_of(details)):
             key = self._key(item)
             joined = self._items.setdefault(key, {})
@@ -49,10 +47,8 @@ class Details:
                 if name in _TEXTS and isinstance(value, str):
                     self._texts.setdefault((key, name), []).append(value)
                     joined[name] = ""  # reserves the position of the field
-                    readable += [value] if name in _READABLE else []
                 elif value is not None or name not in joined:
                     joined[name] = value
-        return "".join(readable)
 
     def _key(self, item: dict[str, Any]) -> tuple[object, object]:
         """Return the place and the type of an item. Without an index, a signature or data ends the item before."""

@@ -54,17 +54,14 @@ class Counts(Struct, gc=False, rename="camel"):
     candidates_token_count: Any = None
     thoughts_token_count: Any = None
     cached_content_token_count: Any = None
-    tool_use_prompt_token_count: Any = None
 
 
 def usage_of(counts: Counts) -> Usage:
-    """Return the counts as `Usage`. The input includes the results of Gemini's own tools, the output the reasoning."""
+    """Return the counts as `Usage`, whose output tokens include the reasoning."""
     thoughts = count(counts.thoughts_token_count)
-    prompts = counts.prompt_token_count, counts.tool_use_prompt_token_count
-    asked = [each for each in map(count, prompts) if each is not None]
     output = [each for each in (count(counts.candidates_token_count), thoughts) if each is not None]
     return Usage(
-        input_tokens=sum(asked) if asked else None,
+        input_tokens=count(counts.prompt_token_count),
         output_tokens=sum(output) if output else None,
         cache_read_input_tokens=count(counts.cached_content_token_count),
         reasoning_output_tokens=thoughts,

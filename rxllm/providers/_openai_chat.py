@@ -51,7 +51,6 @@ class ChatDecoder:
         "_decode",
         "_details",
         "_files",
-        "_has_thought",
         "_id",
         "_is_plain",
         "_is_usual",
@@ -73,7 +72,6 @@ class ChatDecoder:
         self._maker = maker
         self._calls = Calls(tools, maker)
         self._details: dict[str, Details] = {}
-        self._has_thought = False  # reasoning arrived as text
         self._choices: Choices[Choice] = Choices()
         self._files = Files(audio_format, limits)
         self._tally = Tally(limits)
@@ -269,14 +267,11 @@ class ChatDecoder:
             yield from self._calls.released(everything=True)
 
     def _thought(self, delta: Delta) -> str:
-        """Return the reasoning of a frame, and keep its details, which repeat reasoning that arrives as text."""
-        thought = _joined(delta.reasoning_content or delta.reasoning)
-        self._has_thought = self._has_thought or bool(thought)
+        """Return the reasoning of a frame, and keep its details, which repeat it."""
         for name in DETAILS:
             if details := getattr(delta, name):
-                detailed = self._details.setdefault(name, Details(self._maker, name)).add(details)
-                thought += "" if self._has_thought else detailed
-        return thought
+                self._details.setdefault(name, Details(self._maker, name)).add(details)
+        return _joined(delta.reasoning_content or delta.reasoning)
 
     def _detailed(self) -> list[RawPart]:
         details, self._details = self._details, {}
@@ -428,8 +423,6 @@ def _usage(document: object) -> Usage | None:
     if not object_of(document):
         return None
     asked, answered, reasoned = _first(document, _INPUT), _first(document, _OUTPUT), _first(document, _REASONED)
-    if asked is not None and answered is not None and reasoned:  # xAI's output tokens do not include reasoning
-        answered += reasoned * (count(document, "total_tokens") == asked + answered + reasoned)
     return Usage(
         input_tokens=asked,
         output_tokens=answered,

@@ -33,6 +33,7 @@ AnyBytes = TypeVar("AnyBytes", bytes, bytearray)
 LF, CR = b"\n\r"
 _DONE = b"data: [DONE]"
 # An object and what follows it here are never the data of one event.
+_END_OF_OBJECT = b"}\ndata:"
 _GLUED = (b"}\ndata: {", b"}\ndata:{", b"}\ndata: [DONE]", b"}\ndata:[DONE]")
 _FIELDS = (b"data", b"event", b"id", b"retry", b"")  # the field names of events; the empty one starts a comment
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -101,8 +102,8 @@ class SSEDecoder:
         frames: list[Frame] = []
         if end >= 0:
             frames, searched = self._frames(self._cut(end)), 0
-        rest = max(0, searched - max(map(len, _GLUED)))
-        if any(pending.find(glued, rest) >= 0 for glued in _GLUED):
+        rest = max(0, searched - len(_GLUED[2]))
+        if pending.find(_END_OF_OBJECT, rest) >= 0 and any(pending.find(glued, rest) >= 0 for glued in _GLUED):
             pending[:] = _parted(pending)
             frames += self._frames(self._cut(pending.rfind(b"\n\n")))
         if len(pending) <= len(_DONE) + 1 and bytes(pending).rstrip(b"\n") == _DONE and self._limit > len(_DONE):

@@ -402,7 +402,7 @@ def test_failure_before_the_request_ends_the_span(telemetry):
     """A missing key fails the run after its start; the span ends."""
     with pytest.raises(MisuseError):
         rxllm.OpenAI("gpt-5-mini", handlers=[telemetry.handler]).invoke("hi")
-    assert ("chat gpt-5-mini", "MisuseError") == (telemetry.span.name, telemetry.span.attributes["error.type"])
+    assert ("chat gpt-5-mini", "MissingKey") == (telemetry.span.name, telemetry.span.attributes["error.type"])
 
 
 def test_foreign_error_has_its_full_name(telemetry):

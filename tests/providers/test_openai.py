@@ -352,8 +352,6 @@ class TestStream:
             {"reasoning": "hm", "reasoning_content": "hm"},
             {"reasoning": "hm", "reasoning_details": [{"type": "reasoning.text", "text": "hm"}]},
             {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]},
-            {"reasoning_details": [{"type": "reasoning.summary", "summary": "h"}, {"type": "x", "text": "m"}]},
-            {"thinking_blocks": [{"type": "thinking", "thinking": "hm"}]},
         ],
     )
     def test_reasoning_by_all_its_names_counts_once(self, delta):

@@ -3,7 +3,7 @@
 import pytest
 from protocols import sse
 
-from rxllm import Anthropic, Gemini, OpenAI, Usage
+from rxllm import Anthropic, OpenAI, Usage
 from rxllm.testing import FakeServer, Reply
 
 
@@ -47,15 +47,6 @@ def test_counts_have_many_names(document, expected):
     assert expected == chat(document)
 
 
-@pytest.mark.parametrize(("total", "output"), [(32 + 9 + 94, 9 + 94), (32 + 9, 9), (None, 9)])
-def test_output_tokens_include_reasoning(total, output):
-    """OpenAI counts reasoning as a part of the output. xAI counts it apart, which only the total tells."""
-    details = {"reasoning_tokens": 94}
-    usage = {"prompt_tokens": 32, "completion_tokens": 9, "completion_tokens_details": details, "total_tokens": total}
-    expected = Usage(input_tokens=32, output_tokens=output, reasoning_output_tokens=94)
-    assert expected == chat(usage)
-
-
 def claude(start, end):
     """The usage of an answer of Anthropic with these counts at its start and at its end."""
     stop = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": end}
@@ -79,10 +70,3 @@ def claude(start, end):
 def test_prompt_is_counted_at_the_start_or_at_the_end(start, end, expected):
     """Servers of Anthropic's protocol write zeros where they have no count of the prompt."""
     assert expected == claude(start, end)
-
-
-def test_input_tokens_include_what_a_tool_of_the_server_found():
-    """Gemini counts the results of its own tools apart from the prompt."""
-    counts = {"promptTokenCount": 10, "toolUsePromptTokenCount": 30, "candidatesTokenCount": 2}
-    answer = {"candidates": [{"content": {"parts": [{"text": "Hi"}]}, "finishReason": "STOP"}], "usageMetadata": counts}
-    assert Usage(input_tokens=40, output_tokens=2) == counted(answer, kind=Gemini)
