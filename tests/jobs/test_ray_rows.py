@@ -78,21 +78,25 @@ async def test_an_error_that_all_rows_would_get_is_raised(store):
         await answered(rxllm.OpenAI("m"), store, "a")
 
 
-async def test_concurrency_bounds_the_requests_of_all_batches(store):
+async def test_concurrency_bounds_the_requests_of_all_batches():
     """Ray calls a worker for several batches at a time."""
     running, most = 0, 0
+    full = asyncio.Event()
 
     class Counts(rxllm.LLM):
         async def complete(self, request):
             nonlocal running, most
             running += 1
             most = max(most, running)
-            for _ in range(20):
+            if running == 3:
+                full.set()
+            await full.wait()
+            for _ in range(50):  # turns of the loop, in which more requests would start
                 await asyncio.sleep(0)
             running -= 1
             return request.text
 
-    worker = _Worker(Counts(), store, prompt_of, 3, "")
+    worker = _Worker(Counts(), rxllm.MemoryStore(), prompt_of, 3, "")
     await asyncio.gather(worker(table(*"abcdef")), worker(table(*"ghijkl")))
     assert 3 == most
 
