@@ -215,6 +215,8 @@ class SSEDecoder:
 
 def _parted(events: AnyBytes) -> AnyBytes:
     """Return the events with a blank line after each object that lacks one."""
+    if _END_OF_OBJECT not in events:  # as nearly always; four searches would take four times as long
+        return events
     for glued in _GLUED:
         events = events.replace(glued, glued.replace(b"\n", b"\n\n"))
     return events
