@@ -38,7 +38,7 @@ class _Gate:
     """
 
     def __init__(self) -> None:
-        self.reset()
+        reset_in_child(self.reset)
 
     def reset(self) -> None:
         """Forget, in a child, the blocks and the forks of the parent."""
@@ -77,5 +77,4 @@ fork_waits = _gate.block
 """A block during which ``os.fork`` of other threads waits."""
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_gate.begin_fork, after_in_parent=_gate.end_fork, after_in_child=_gate.reset)
-    os.register_at_fork(after_in_child=_reset)
+    os.register_at_fork(before=_gate.begin_fork, after_in_parent=_gate.end_fork, after_in_child=_reset)
