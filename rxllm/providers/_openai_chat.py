@@ -350,7 +350,7 @@ def _plain_answer(body: bytes, maker: str) -> Chunk | None:
         answer = decode_plain_answer(body)
     except UNREADABLE:
         return None
-    if b'"search_results"' in body or b'"citations"' in body:  # see `sources`
+    if [*sources(body)]:
         return None
     choice, usage = answer.choices[0], answer.usage
     return Chunk(
