@@ -8,6 +8,7 @@ missing, and ids that two calls share. `with_valid_names` replaces names that ve
 from __future__ import annotations
 
 import hashlib
+import operator
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -72,7 +73,7 @@ class _Renamed:
             self.used = self.used if self.in_all_rounds else {""}
         self.is_answer = is_answer
         parts = tuple(map(self.part, message.parts))
-        return message if parts == message.parts else attrs.evolve(message, parts=parts)
+        return _with_parts(message, parts)
 
     def part(self, part: Part) -> Part:
         """Return the part with its new id."""
@@ -121,10 +122,13 @@ def with_valid_names(
         name = _valid_name(part.name, pattern or _NAME)
         return part if name == part.name else attrs.evolve(part, name=name)
 
-    turns = [(message, tuple(map(named, message.parts))) for message in messages]
-    if all(parts == message.parts for message, parts in turns):
-        return messages
-    return tuple(message if parts == message.parts else attrs.evolve(message, parts=parts) for message, parts in turns)
+    turns = tuple(_with_parts(message, tuple(map(named, message.parts))) for message in messages)
+    return messages if all(map(operator.is_, turns, messages)) else turns
+
+
+def _with_parts(message: Message, parts: tuple[Part, ...]) -> Message:
+    """Return the message with these parts; the same object if they are its own."""
+    return message if parts == message.parts else attrs.evolve(message, parts=parts)
 
 
 def _name_in(tool: Mapping[str, Any]) -> object:
