@@ -65,7 +65,7 @@ def map_prompts(
 
     Ray runs a block of rows again when its worker dies. Each worker looks into the store before it sends a request, so
     an answer in the store is not paid again; a worker that dies pays at most what it had in flight again. A later run
-    with the same store sends only what has no answer yet.
+    with the same store sends only the rows without an answer.
 
     Shape: the columns of the dataset, and these, each with the `prefix` before its name:
 
