@@ -185,15 +185,18 @@ def unit():
     return min(spent)
 
 
+def patience(seconds, units):
+    """The CPU seconds that a test allows: more on a slow machine, and twice as many while coverage watches Python code."""
+    return max(seconds, units * unit()) * (2 if "coverage" in sys.modules else 1)
+
+
 @pytest.mark.parametrize("name", HEAVY)
 async def test_no_answer_holds_up_the_event_loop(turns, name):
     """A turn takes about 100 ms; the bound leaves room for slow machines, and a busy one gets three tries."""
     for _ in range(3):
         turns.clear()
         await answered(name)
-        limit = max(0.15, 18 * unit())
-        if "coverage" in sys.modules:  # which slows Python code, but not the decoder
-            limit *= 2
+        limit = patience(0.15, 18)
         if max(turns) < limit:
             return
     pytest.fail(f"a turn of the loop took {max(turns):.3f} s of CPU, more than {limit:.3f} s")
@@ -242,7 +245,7 @@ async def test_a_time_limit_and_a_cancellation_hold_between_long_frames(name, wa
         with pytest.raises((TimeoutError, asyncio.CancelledError)):
             await reading
         await asyncio.to_thread(server.exchange(0).wait_closed)
-        assert time.thread_time() - left < max(0.5, 60 * unit())
+        assert time.thread_time() - left < patience(0.75, 60)
 
 
 @pytest.mark.parametrize("above", [False, True])
