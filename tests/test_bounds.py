@@ -186,7 +186,7 @@ def unit():
 
 
 def patience(seconds, units):
-    """The CPU seconds that a test allows: more on a slow machine, and twice as many while coverage watches Python code."""
+    """The CPU seconds that a test allows: more on a slow machine, twice as many with coverage."""
     return max(seconds, units * unit()) * (2 if "coverage" in sys.modules else 1)
 
 
