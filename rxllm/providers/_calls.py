@@ -11,7 +11,7 @@ import msgspec
 from ..bounds import CALLS, NAME_CHARACTERS
 from ..errors import ProtocolError
 from ..values.parts import ToolCallPart
-from ._documents import count, identity_of, object_of, text_of
+from ._documents import count, identity_of, is_cut, json_of, object_of, text_of
 
 __all__ = ["Calls"]
 
@@ -21,9 +21,16 @@ _KNOWN_FIELDS = frozenset(("index", "id", "type", "function", "custom"))
 
 
 class _Call:
-    """A call that may still grow, the pieces of its arguments, and the number of their characters."""
+    """A call that may still grow, the pieces of its arguments, and the number of their characters.
 
-    __slots__ = ("arguments", "extra", "id", "index", "is_held", "maker", "name", "shape", "size")
+    Attributes:
+        is_blank: the arguments so far are ``{}``, which stand for none if others follow.
+        is_cumulative: each fragment repeats the arguments before it.
+    """
+
+    __slots__ = (
+        "arguments", "extra", "id", "index", "is_blank", "is_cumulative", "is_held", "maker", "name", "shape", "size",
+    )  # fmt: skip
 
     def __init__(self, index: int) -> None:
         self.id = self.name = ""
@@ -31,6 +38,7 @@ class _Call:
         self.extra: dict[str, Any] | None = None
         self.maker: str | None = None
         self.is_held = True
+        self.is_blank = self.is_cumulative = False
         self.arguments: list[str] = []
         self.size = 0
         self.shape = _Shape()
@@ -58,20 +66,49 @@ class _Call:
         Raises:
             ProtocolError: the name is too long.
         """
-        if name == self.name or (self.name and self.arguments):
+        if name == self.name or (self.name and (self.arguments or self.is_blank)):
             return
         self.name = name if name.startswith(self.name) else self.name + name
         if len(self.name) > NAME_CHARACTERS:
             raise ProtocolError(f"The name of a tool call is longer than {NAME_CHARACTERS:,} characters.")
 
-    def add_arguments(self, arguments: str) -> None:
-        """Add a piece of the arguments."""
-        self.arguments.append(arguments)
-        self.size += len(arguments)
+    def add_arguments(self, arguments: str) -> str:
+        """Add a fragment of the arguments. Return what it adds to those before it."""
+        if not self.size:
+            if arguments == "null":
+                return ""
+            self.is_blank = arguments == "{}" or (self.is_blank and not arguments)
+            if self.is_blank:  # servers of Bedrock's models send this before the arguments
+                return ""
+        elif self.is_repeat(arguments):
+            return ""
+        elif len(arguments) >= self.size:
+            arguments = self._rest(arguments)
+        if arguments:
+            self.arguments.append(arguments)
+            self.size += len(arguments)
+        return arguments
 
-    def is_open(self) -> bool:
-        """Return whether the arguments are incomplete."""
-        return self.shape.is_open(self.arguments)
+    def end(self) -> str:
+        """Add the ``{}`` that no arguments followed, and return them."""
+        self.is_blank, self.size, self.arguments = False, 2, ["{}"]
+        return "{}"
+
+    def _rest(self, arguments: str) -> str:
+        """Return a fragment without the arguments before it, if it repeats them.
+
+        A fragment may only look like a repetition: in ``{"a":{"a":1}}`` the second ``{"a":`` belongs to the arguments.
+        """
+        before = "".join(self.arguments)
+        if not arguments.startswith(before):
+            return arguments
+        if not self.is_cumulative:
+            self.is_cumulative = _begins_json(arguments) and not _begins_json(before + arguments)
+        return arguments[len(before) :] if self.is_cumulative else arguments
+
+    def wants(self, arguments: str) -> bool:
+        """Return whether this call can be the one that a fragment without an id and a name continues."""
+        return self.shape.is_open(self.arguments) or bool(arguments and self.id and self.name and not self.size)
 
     def is_short_and_whole(self) -> bool:
         """Return whether the arguments are whole. To find that out takes too long for megabytes of them."""
@@ -87,6 +124,12 @@ class _Call:
         self.is_held = False
         arguments = "".join(self.arguments)
         return ToolCallPart(self.id, self.name, arguments, self.index, provider=self.maker, extra=self.extra)
+
+
+def _begins_json(text: str) -> bool:
+    """Return whether a JSON object may begin with this text, or is this text."""
+    body = text.encode("utf-8", "replace")
+    return is_cut(body) or bool(object_of(json_of(body)))
 
 
 _MARKS = r'(?s)\\.?|["{}\[\]]'  # the escapes, quotes and brackets of JSON; the last escape may be cut
@@ -135,7 +178,9 @@ class Calls:
     tool in the request, or when arguments of this call or of a later call arrive.
     """
 
-    __slots__ = ("_active", "_by_id", "_by_index", "_held", "_latest", "_maker", "_names", "_opened", "_tools")
+    __slots__ = (
+        "_active", "_blank", "_by_id", "_by_index", "_held", "_latest", "_maker", "_names", "_opened", "_tools",
+    )  # fmt: skip
 
     def __init__(self, tools: Iterable[str] = (), maker: str | None = None) -> None:
         self._tools = tools
@@ -144,6 +189,7 @@ class Calls:
         self._by_index: dict[int, _Call] = {}
         self._by_id: dict[str, _Call] = {}
         self._held: list[_Call] = []  # the calls that are held back, in order
+        self._blank: list[_Call] = []  # the emitted calls whose arguments may be ``{}``
         self._opened = 0
         self._latest: _Call | None = None  # the call that was opened last
         self._active = -1  # the index of the latest call that has arguments
@@ -168,8 +214,10 @@ class Calls:
         target, known = self._by_index.get(place), self._by_id.get(identity)
         if known is not None and (target.id != identity if target else index is None or not name):
             target = known
-        if target is None and not (identity or name) and self._latest and self._latest.is_open():
-            target = self._by_index[place] = self._latest  # some servers change the index within the arguments
+        if target is None and known is not None and name == known.name and known.is_repeat(arguments):
+            target = self._by_index[place] = known  # LocalAI sends a whole call again, with another index
+        elif target is None and not (identity or name) and self._latest and self._latest.wants(arguments):
+            target = self._by_index[place] = self._latest  # some servers change the index within the call
         if target is None or target.is_another(identity, name, arguments, by_index=index is not None):
             if self._opened >= CALLS:
                 raise ProtocolError(f"The response has more than {CALLS:,} tool calls.")
@@ -181,11 +229,9 @@ class Calls:
             if target.id:
                 self._by_id[target.id] = target
             target.add_name(name)
-        if target.is_repeat(arguments) or (arguments == "null" and not target.size):
-            arguments = ""
-        if arguments:
+        if arguments and arguments != "null":
             self._active = max(self._active, target.index)
-            target.add_arguments(arguments)
+        arguments = target.add_arguments(arguments)
         extra: dict[str, Any] | None = None  # such as the signature of Gemini's reasoning
         if not call.keys() <= _KNOWN_FIELDS:
             extra = {field: value for field, value in call.items() if field not in _KNOWN_FIELDS}
@@ -199,9 +245,15 @@ class Calls:
         held, released = self._held, list[ToolCallPart]()
         while held and (everything or self._is_known(held[0])):
             call = held.pop(0)
+            if everything and call.is_blank:
+                call.end()
             if call.id or call.name or call.arguments:  # some servers send empty placeholders
                 released.append(call.part())
             call.is_held = False
+            self._blank += [call] * call.is_blank
+        if everything and self._blank:
+            blank, self._blank = self._blank, []
+            released += [ToolCallPart("", "", call.end(), call.index) for call in blank if call.is_blank]
         return released
 
     def _is_known(self, call: _Call) -> bool:

@@ -219,6 +219,57 @@ def test_broken_stream_emits_the_held_calls(ending):
     assert (expected, expected, True) == (calls, partial, error is not None)
 
 
+@pytest.mark.parametrize("repeats", [{}, {"name": "f", "id": "call_1"}])
+@pytest.mark.parametrize(
+    "written", ['{"city": "Paris"}', '{"a":{"a":1},"b":"{\\"a\\":"}', '{"n":[1,12],"t":"\\ud83d\\ude00"}']
+)
+def test_fragments_that_repeat_the_arguments_so_far_count_once(written, repeats):
+    """Baidu's and other servers send in each fragment all that they have; nothing of it is doubled."""
+    grown = [written[:end] for end in (2, 6, 6, 13, len(written), len(written))]
+    calls, answered, error = heard(
+        event(fragment("", name="f", id="call_1")), *[event(fragment(text, **repeats)) for text in grown], FINISH
+    )
+    assert ([ToolCallPart("call_1", "f", written, 0)], None) == (answered, error)
+    assert written == "".join(call.arguments for call in calls)
+
+
+@pytest.mark.parametrize("size", range(1, 12))
+@pytest.mark.parametrize("written", ['{"a":{"a":{"a":1}}}', '{"[{":"[{[{"}', '{"a":"{\\"a\\":{"}'])
+def test_arguments_that_repeat_themselves_stay_as_they_are(written, size):
+    """In pieces of any size: a nested object may begin as the arguments do."""
+    pieces = [written[start : start + size] for start in range(0, len(written), size)]
+    _, answered, _ = heard(event(fragment("", name="f", id="call_1")), *map(event, map(fragment, pieces)), FINISH)
+    assert [ToolCallPart("call_1", "f", written, 0)] == answered
+
+
+@pytest.mark.parametrize("ending", [[FINISH, DONE], [DONE], [FINISH], [End.FIN]])
+@pytest.mark.parametrize("blank", ["{}", {}])
+def test_empty_object_before_the_arguments_is_left_out(blank, ending):
+    """Gateways to Bedrock send it first; a call without arguments keeps it."""
+    opening = event(fragment(blank, name="f", id="call_1"))
+    calls, answered, _ = heard(opening, event(fragment('{"x"')), event(fragment(":1}")), *ending)
+    assert (WHOLE, ["", '{"x"', ":1}"]) == (answered, [call.arguments for call in calls])
+    _, answered, _ = heard(opening, event(fragment(blank)), event(fragment("")), *ending)
+    assert [ToolCallPart("call_1", "f", "{}", 0)] == answered
+
+
+def test_arguments_at_an_index_of_their_own_belong_to_the_call_before():
+    """DeepSeek's gateways send the name of a second call at index 0, and its arguments at index 1."""
+    first, second = fragment('{"x":1}', name="f", id="call_1"), fragment("", name="g", id="call_2")
+    pieces = [fragment('{"y":', index=1), fragment("2}", index=1)]
+    _, answered, _ = heard(*map(event, [first, second, *pieces]), FINISH)
+    assert [*WHOLE, ToolCallPart("call_2", "g", '{"y":2}', 1)] == answered
+
+
+def test_call_that_comes_again_at_another_index_counts_once():
+    """LocalAI repeats it with its id, name and arguments; another call with the same id stays."""
+    call = fragment('{"x":1}', name="f", id="call_1")
+    _, answered, _ = heard(event(call), event({**call, "index": 1}), FINISH)
+    assert WHOLE == answered
+    _, answered, _ = heard(event(call), event(fragment('{"x":2}', name="f", id="call_1", index=1)), FINISH)
+    assert ['{"x":1}', '{"x":2}'] == [each.arguments for each in answered]
+
+
 @pytest.mark.parametrize("finish", ["tool_calls", None])
 def test_a_whole_answer_may_have_a_call_without_an_id(finish):
     """With and without a finish reason."""
