@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from ..bounds import CALLS, PARTS
 from ..errors import ProtocolError, ProviderError
-from ..values.chunk import Chunk, text_chunk
+from ..values.chunk import Chunk, join, text_chunk
 from ..values.parts import FilePart, Part, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart
 from ..values.usage import Usage
 from ..values.vocabulary import finish_of
@@ -41,6 +41,7 @@ class _Event(Struct, gc=False):
     delta: Any = None
     output_index: Any = None
     item_id: Any = None
+    summary_index: Any = None
     sequence_number: Any = None
     logprobs: Any = None
 
@@ -73,7 +74,7 @@ _IN_PARTS = {  # the fields of items that the attributes of parts carry
 }  # fmt: skip
 
 
-class _Item:
+class _Item(Struct, eq=False):
     """An item of the answer.
 
     Attributes:
@@ -81,23 +82,26 @@ class _Item:
         place: the position of the item in the answer.
         emitted: the number of emitted characters.
         source: for reasoning, the field whose text is emitted; a server may send the same reasoning in two fields.
+        section: the number of the latest part of a summary of reasoning.
         facts: the further fields that the server requires back; None until the item has arrived.
         call: the position among the tool calls; None until the call is emitted.
+        held: a call that arrived complete, until the server repeats it or the response ends.
         has_citations: whether citations of the item were emitted.
         has_gap: whether the next text of the item begins a new paragraph.
         is_done: whether the item is complete.
     """
 
-    __slots__ = ("call", "emitted", "facts", "has_citations", "has_gap", "is_done", "kind", "place", "source")
-
-    def __init__(self, kind: str, place: int) -> None:
-        self.kind = kind
-        self.place = place
-        self.emitted = 0
-        self.source = ""
-        self.facts: dict[str, Any] | None = None
-        self.call: int | None = None
-        self.has_citations = self.has_gap = self.is_done = False
+    kind: str
+    place: int
+    emitted: int = 0
+    source: str = ""
+    section: Any = None
+    facts: dict[str, Any] | None = None
+    call: int | None = None
+    held: dict[str, Any] | None = None
+    has_citations: bool = False
+    has_gap: bool = False
+    is_done: bool = False
 
 
 class ResponsesDecoder:
@@ -209,7 +213,11 @@ class ResponsesDecoder:
         fields = object_of(document)
         if kind == "response.output_item.added":
             item = object_of(fields.get("item"))
-            return self._chunk_of(self._open(self._place(event, item), item))
+            entry = self._place(event, item)
+            if entry.kind == "function_call" and item.get("status") == "completed" and _arguments(item):
+                entry.held = item  # Perplexity begins its own search like this, and ends it as an item of another type
+                return None
+            return self._chunk_of(self._open(entry, item))
         if kind == "response.output_item.done":
             item = object_of(fields.get("item"))
             entry = self._place(event, item)
@@ -224,10 +232,7 @@ class ResponsesDecoder:
                 self._items.clear()
             self._identify(response)
         elif kind in _ENDS:
-            chunk = self.end(text_of(response.get("status")) or kind.partition(".")[2], response, data)
-            if chunk is None and self.failure:
-                raise self.failure
-            return chunk
+            return self.end(text_of(response.get("status")) or kind.partition(".")[2], response, data)
         elif kind == "error" or (not kind and tells_error(document)):
             raise provider_error(document, data)
         return None
@@ -282,7 +287,9 @@ class ResponsesDecoder:
             item.source = item.source or source
             if item.source != source:
                 return None
-            text, item.has_gap = ("\n\n" if item.has_gap else "") + text, False
+            has_gap = item.has_gap or (event.summary_index != item.section and item.emitted > 0)
+            item.has_gap, item.section = False, event.summary_index
+            text = f"\n\n{text}" if has_gap else text
             part = ReasoningPart(text, index=item.place)
         elif item.call is None:  # the name has not arrived, or the server runs the call
             return None
@@ -400,16 +407,14 @@ class ResponsesDecoder:
             extra={"item": facts} if facts else None,
         )
 
-    def end(self, status: str, response: Mapping[str, Any], data: bytes) -> Chunk | None:
+    def end(self, status: str, response: Mapping[str, Any], data: bytes) -> Chunk:
         """Return the content of the last event, or of a whole answer."""
         self._identify(response)
-        parts: list[Part] = []
-        logprobs: list[object] = []
+        chunks = [self._chunk_of(self._open(entry, entry.held)) for entry in self._items.values() if entry.held]
         if not self._opened:  # no event had content
             for place, item in enumerate(map(object_of, list_of(response.get("output")))):
                 entry = self._place(_Event(output_index=place), item)
-                parts += self._close(entry, item)
-                logprobs += _logprobs(item)
+                chunks.append(self._chunk_of(self._close(entry, item), logprobs=_logprobs(item)))
         self._is_plain = False
         raw = word_of(object_of(response.get("incomplete_details")).get("reason")) or status
         if response.get("error"):
@@ -417,7 +422,7 @@ class ResponsesDecoder:
         else:
             self.failure = broken_off(raw)
         self.complete = self.failure is None
-        return self._chunk_of(parts, _usage(response.get("usage")), raw, logprobs)
+        return join(filter(None, (*chunks, self._chunk_of((), _usage(response.get("usage")), raw))))
 
     def _chunk_of(
         self,
@@ -471,9 +476,9 @@ def whole_response(body: bytes, maker: str = "openai", custom: Collection[str] =
     decoder = ResponsesDecoder(maker, custom, keeper, WHOLE)
     chunk = decoder.end(status or "completed", response, body)
     if decoder.failure:
-        decoder.failure.partial = chunk.message() if chunk else None
+        decoder.failure.partial = chunk.message()
         raise decoder.failure
-    return chunk or Chunk()
+    return chunk
 
 
 def _arguments(item: Mapping[str, Any]) -> str:

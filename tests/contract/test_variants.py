@@ -288,6 +288,33 @@ RESPONSES = {
         ],
         CALL,
     ),
+    "a whole call at once, then its end": (
+        [
+            CREATED,
+            item("added", {**FUNCTION, "arguments": '{"x":1}', "status": "completed"}, output_index=0),
+            item("done", {**FUNCTION, "arguments": '{"x":1}', "status": "completed"}, output_index=0),
+            completed(),
+        ],
+        CALL,
+    ),
+    "a whole call at once, without its end": (
+        [
+            CREATED,
+            item("added", {**FUNCTION, "arguments": '{"x":1}', "status": "completed"}, output_index=0),
+            completed(),
+        ],
+        CALL,
+    ),
+    "a search that begins as a call and ends as its results": (
+        [
+            CREATED,
+            item("added", {**FUNCTION, "arguments": '{"q":1}', "status": "completed"}, output_index=0),
+            item("done", {"type": "search_results", "results": []}, output_index=0),
+            item("done", WHOLE, output_index=1),
+            completed({"type": "search_results", "results": []}, WHOLE),
+        ],
+        COUNTED,
+    ),
     "an unknown event": ([CREATED, {"type": "response.banana.delta", "delta": "q"}, completed(WHOLE)], COUNTED),
     "a failure that is called completed": (
         [CREATED, {"type": "response.completed", "response": {"status": "failed", "error": {"message": "boom"}}}],

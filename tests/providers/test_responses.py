@@ -239,6 +239,55 @@ def test_a_server_may_change_the_ids_of_its_items():
     assert ("Hm.", "Hello", '{"city": "Paris"}') == (answer.reasoning, answer.text, answer.tool_calls[0].arguments)
 
 
+def answered(items, *, stream):
+    """A response with these items: a stream that has them whole, or one document."""
+    ended = {"id": "resp_1", "status": "completed", "output": items, "usage": {"input_tokens": 3, "output_tokens": 5}}
+    if not stream:
+        return Reply.json(ended)
+    done = [event("output_item.done", item=item, output_index=place) for place, item in enumerate(items)]
+    return Reply([*done, event("completed", response={**ended, "output": []})])
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_messages_of_an_answer_stay_apart(stream):
+    """Each goes back with its own fields, such as its phase and the id that its reasoning requires."""
+    thought = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "gAAA"}
+    said = {"type": "message", "role": "assistant", "status": "completed"}
+    first = {**said, "id": "msg_1", "phase": "commentary", "content": [output_text("Let me see. ")]}
+    last = {**said, "id": "msg_2", "phase": "final_answer", "content": [output_text("Noon.")]}
+    items = [{**said, "content": [output_text("Hm. ")]}, thought, first, last]
+    with FakeServer(answered(items, stream=stream), Reply(Responses().stream(["ok"]))) as server:
+        llm = model(server)
+        answer = llm.invoke("hi", stream=stream)
+        llm.invoke([("user", "hi"), answer])
+    assert "Hm. Let me see. Noon." == answer.text
+    sent = server.requests[1].json["input"][2:]
+    assert [("rs_1", None), ("msg_1", "commentary"), (None, "final_answer")] == [
+        (each.get("id"), each.get("phase")) for each in sent
+    ]
+    assert [[output_text("Let me see. ")], [output_text("Noon.")]] == [each["content"] for each in sent[1:]]
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_parts_of_a_summary_are_paragraphs(begins):
+    """Servers announce each part or only number it; a whole answer has a list."""
+    parts = ["One.", "Two."]
+    thought = {
+        "type": "reasoning",
+        "id": "rs_1",
+        "summary": [{"type": "summary_text", "text": text} for text in parts],
+    }
+    events = [event("output_item.added", item={**thought, "summary": []}, output_index=0)]
+    for number, text in enumerate(parts):
+        place = {"output_index": 0, "summary_index": number}
+        events += [event("reasoning_summary_part.added", **place)] if begins else []
+        events += [event("reasoning_summary_text.delta", delta=piece, **place) for piece in (text[:2], text[2:])]
+    events += [event("output_item.done", item=thought, output_index=0), Responses().stream(["ok"])[-1]]
+    with FakeServer(Reply(events), answered([thought], stream=False)) as server:
+        answers = [model(server).invoke("hi"), model(server).invoke("hi", stream=False)]
+    assert ["One.\n\nTwo."] * 2 == [answer.reasoning for answer in answers]
+
+
 TEXTS = [f"{number} " for number in range(8)]
 
 
