@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import attrs
 import msgspec
+from reactivex import operators as ops
 
 from ..bridges import stream
 from ..combinators.budget import Budget
@@ -25,11 +27,14 @@ from ..jobs.inputs import rows_in
 from ..jobs.job import OnError, job
 from ..jobs.journal import Journal
 from ..jobs.ordering import put_in_order
-from ..jobs.planning import Plan, plan
+from ..jobs.planning import STEP, Plan, plans
 from ..jobs.rows import filled, id_of, prompt_of
 from ..llm import LLM
 from ..misuse import MisuseError
 from ..prices import has_prices
+from ..runtime.scheduler import Scheduler
+from ..runtime.source import Source, source
+from ..runtime.threads import in_thread
 from ..values.message import Message
 from ..values.request import Prompt, Request, messages_of
 from .batch_tools import COMMANDS
@@ -41,6 +46,7 @@ __all__ = ["run"]
 _STOPPED = 3  # exit code of a job that stopped early; the same command continues it
 _CONCURRENCY = 64  # requests at once
 _FILES = 4  # batches at once
+_CHECKED = 10_000  # rows that are checked before the first request; the others are checked while the job asks
 
 
 def run(words: Sequence[str]) -> int:
@@ -56,8 +62,9 @@ def run(words: Sequence[str]) -> int:
     llm = chosen_model(options)
     llm = _limited(llm, options) if options.via == "stream" else _budgeted(llm, options)
     journal, make, planned = Journal(options.output), _prompts(options), None
+    planning: Iterator[Plan] = iter(())
     if not is_pipe:
-        planned = plan(
+        planning = plans(
             _rows(options),
             llm,
             journal,
@@ -66,6 +73,9 @@ def run(words: Sequence[str]) -> int:
             retry_failed=options.retry_failed,
             api=api_of(llm) if options.via == "batch-api" else None,
         )
+    is_needed = options.dry_run or options.max_cost is not None
+    for planned in itertools.islice(planning, None if is_needed else _CHECKED // STEP):  # noqa: B007
+        pass
     if options.dry_run and planned is not None:
         print(_shown(planned), flush=True)
         return 0
@@ -87,6 +97,7 @@ def run(words: Sequence[str]) -> int:
     draining = Draining(report, waits=options.via == "stream")  # a batch goes on without this process
     with room_for_many(), draining:
         rows = draining.until_interrupted(read_ahead(lambda: _rows(options)))
+        rows = rows.pipe(ops.take_until(_checks(planning, progress)))
         try:
             with rows.pipe(operator, stream()) as results:
                 for result in results:
@@ -184,6 +195,19 @@ def _rows(options: argparse.Namespace) -> Iterator[Any]:
         return rows
     part, parts = options.shard
     return (row for row in rows if _place(row, options.id) % parts == part - 1)
+
+
+def _checks(planning: Iterator[Plan], progress: Progress) -> Source[None]:
+    """Check the other rows in threads. It emits nothing, and errors for a row with which the job would fail."""
+
+    async def run(scheduler: Scheduler) -> AsyncIterator[None]:
+        while planned := await in_thread(scheduler, lambda: next(planning, None)):
+            progress.planned = planned
+        none: tuple[None, ...] = ()
+        for each in none:
+            yield each
+
+    return source(run)
 
 
 def _place(row: Any, id_column: str) -> int:

@@ -29,7 +29,11 @@ _FULL = 1000  # collections of the middle generation for one of all objects; 10 
 
 
 class Progress:
-    """Counts results, and shows them on standard error: at a terminal as one line that changes, else at the end."""
+    """Counts results, and shows them on standard error: at a terminal as one line that changes, else at the end.
+
+    Attributes:
+        planned: what is known of the rows; None if the input is a pipe.
+    """
 
     def __init__(self, planned: Plan | None, report: Callable[[str], None]) -> None:
         self.planned = planned
@@ -64,7 +68,7 @@ class Progress:
     def _line(self, now: float) -> str:
         done = self.answered + self.failed
         facts = [f"{self.answered:,} answered", f"{self.failed:,} failed"]
-        if self.planned is not None:
+        if self.planned is not None and self.planned.is_whole:
             before = self.planned.rows - self.planned.open
             facts += [f"{before:,} done before"] * (before > 0)
             left = self.planned.open - done

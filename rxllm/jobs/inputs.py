@@ -76,7 +76,7 @@ def _json_lines(lines: IO[bytes], name: str) -> Iterator[Any]:
 
 
 def _csv(text: TextIO, name: str, delimiter: str) -> Iterator[dict[str, str]]:
-    limit = csv.field_size_limit(_LONGEST)
+    csv.field_size_limit(_LONGEST)  # of all readers; it stays, because another thread may read, too
     reader = csv.reader(text, delimiter=delimiter, strict=True)
     try:
         columns: list[str] = next(reader, list[str]())
@@ -91,8 +91,6 @@ def _csv(text: TextIO, name: str, delimiter: str) -> Iterator[dict[str, str]]:
                 yield dict(zip(columns, values, strict=True))
     except (csv.Error, UnicodeDecodeError) as error:
         raise MisuseError(f"Line {reader.line_num + 1} of {name} is not CSV in UTF-8: {error}.") from None
-    finally:
-        csv.field_size_limit(limit)
 
 
 def _parquet(path: str) -> Iterator[dict[str, Any]]:

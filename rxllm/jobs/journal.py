@@ -21,7 +21,7 @@ from ..runtime.executor import start_thread
 from ..values.message import Message
 from .index import Index, short_digest
 from .lines import BEGINNING, Line, line_of, read_line, result_of
-from .locking import is_at, lock
+from .locking import is_at, lock, unlock
 from .rescue import rescue
 from .result import Result
 from .writing import TO_APPEND, write_whole
@@ -144,6 +144,10 @@ class OpenJournal:
 
     def __len__(self) -> int:
         return len(self._index)
+
+    def unlock(self) -> None:
+        """Let a job write to the file. This object must only read from now on, and knows what the file has now."""
+        unlock(self._descriptor)
 
     def see(self, id: str) -> bool:
         """Note that the input has this row. Return whether it had the row before."""

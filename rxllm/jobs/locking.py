@@ -9,7 +9,7 @@ import os
 import time
 from pathlib import Path
 
-__all__ = ["is_at", "lock"]
+__all__ = ["is_at", "lock", "unlock"]
 
 _PATIENCE = 2.0  # seconds for another job to close the file
 _LOOK = 0.05  # seconds between two attempts
@@ -35,6 +35,15 @@ def lock(descriptor: int) -> None:
             time.sleep(_LOOK)
         else:
             return
+
+
+def unlock(descriptor: int) -> None:
+    """Unlock a file that stays open."""
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system
+        return
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def is_at(path: Path, descriptor: int) -> bool:

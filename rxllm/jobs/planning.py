@@ -1,11 +1,11 @@
-"""`plan`: what a job would do, without a request."""
+"""`plans`: what a job would do, without a request."""
 
 from __future__ import annotations
 
 import functools
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -22,8 +22,9 @@ from .asking import Asking
 from .journal import Journal, OpenJournal
 from .parts import request_line
 
-__all__ = ["Plan", "plan"]
+__all__ = ["STEP", "Plan", "plans"]
 
+STEP = 1000  # rows between two plans
 _REMEMBERED = 4096  # prices
 
 Price = Callable[[Service, int, int], Decimal | None]
@@ -32,10 +33,11 @@ Price = Callable[[Service, int, int], Decimal | None]
 
 @frozen
 class Plan:
-    """What a job would do.
+    """What a job would do with the rows that are read.
 
     Attributes:
-        rows: the number of rows in the input.
+        is_whole: whether all rows of the input are read.
+        rows: the number of rows.
         open: the number of rows that would be asked.
         failed: the number of rows whose result in the journal is a failure.
         input_tokens: the estimated tokens of the prompts of the open rows.
@@ -43,6 +45,7 @@ class Plan:
         cost: the most that the open rows may cost in US dollars, by this estimate; None if a price is unknown.
     """
 
+    is_whole: bool
     rows: int
     open: int
     failed: int
@@ -51,7 +54,7 @@ class Plan:
     cost: Decimal | None
 
 
-def plan(
+def plans(
     rows: Iterable[Any],
     llm: LLM,
     journal: Journal,
@@ -60,8 +63,10 @@ def plan(
     id_column: str,
     retry_failed: bool,
     api: BatchAPI | None = None,
-) -> Plan:
-    """Read all rows, as a job would, and return what it would do. This function blocks.
+) -> Iterator[Plan]:
+    """Read all rows, as a job would. Yield what it would do: after each `STEP` rows, and at the end. This blocks.
+
+    The job may begin after the first plan.
 
     Args:
         rows: the rows.
@@ -79,10 +84,11 @@ def plan(
     exists = journal.path.exists()
     file = journal.open() if exists else OpenJournal(journal, os.open(os.devnull, os.O_RDWR), by_request=False)
     with file:
-        return _plan(rows, llm, make, id_column, retry_failed, file, api)
+        file.unlock()
+        yield from _plans(rows, llm, make, id_column, retry_failed, file, api)
 
 
-def _plan(
+def _plans(
     rows: Iterable[Any],
     llm: LLM,
     make: Callable[[Any], Prompt],
@@ -90,7 +96,7 @@ def _plan(
     retry_failed: bool,
     file: OpenJournal,
     api: BatchAPI | None,
-) -> Plan:
+) -> Iterator[Plan]:
     asking = Asking(llm, make, id_column, retry_failed=retry_failed)
     asking.file = file
     count = opened = inputs = outputs = 0
@@ -98,20 +104,24 @@ def _plan(
     cost: Decimal | None = Decimal(0)
     price = functools.partial(_price, in_batch=api is not None)
     price_by = functools.lru_cache(_REMEMBERED)(price)  # a look-up takes as long as the rest of a row
-    for item in rows:
-        count += 1
+
+    def planned(*, is_whole: bool) -> Plan:
+        return Plan(is_whole, count, opened, file.failed, inputs, outputs if bounded else None, cost)
+
+    for count, item in enumerate(rows, 1):
         row = asking.row(item)
-        if row is None:
-            continue
-        opened += 1
-        if api is not None:
-            request_line(api, row)
-        tokens, most, each = _estimated(llm, row.request, price_by)
-        inputs += tokens
-        bounded = bounded and most is not None
-        outputs += most or 0
-        cost = None if cost is None or each is None else cost + each
-    return Plan(count, opened, file.failed, inputs, outputs if bounded else None, cost)
+        if row is not None:
+            opened += 1
+            if api is not None:
+                request_line(api, row)
+            tokens, most, each = _estimated(llm, row.request, price_by)
+            inputs += tokens
+            bounded = bounded and most is not None
+            outputs += most or 0
+            cost = None if cost is None or each is None else cost + each
+        if not count % STEP:
+            yield planned(is_whole=False)
+    yield planned(is_whole=True)
 
 
 def _estimated(llm: LLM, request: Request, price_by: Price) -> tuple[int, int | None, Decimal | None]:

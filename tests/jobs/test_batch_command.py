@@ -2,6 +2,7 @@
 
 import csv
 import gc
+import itertools
 import json
 import os
 import re
@@ -24,6 +25,7 @@ from terminals import PATIENCE
 from waiting import wait_until
 
 import rxllm
+import rxllm.cli.batch
 from rxllm.cli.draining import room_for_many
 from rxllm.jobs.intents import Intent, Intents, Noted
 from rxllm.testing import End, FakeServer, Reply
@@ -202,6 +204,47 @@ def test_wrong_input_is_refused_before_anything_is_sent(server, content, name, s
     assert sentence in done.stderr
     assert {} == server.paid
     assert not Path("out.jsonl").exists()
+
+
+def test_large_input_is_asked_at_once_and_checked_meanwhile(monkeypatch):
+    """Only the first rows are checked before the first request; a mistake stops the job long before its turn comes.
+
+    A dry run reads all rows.
+    """
+    monkeypatch.setattr("rxllm.cli.batch._CHECKED", 1)
+    monkeypatch.setattr("rxllm.cli.batch.STEP", 1)
+    monkeypatch.setattr("rxllm.jobs.planning.STEP", 1)
+    asked, checked, reading = [], rxllm.testing.Signal(), itertools.count()
+    answer = b'{"id":"1","choices":[{"message":{"content":"A"},"finish_reason":"stop"}]}'
+    rows_in = rxllm.cli.batch.rows_in
+
+    def watched(path):
+        is_check = next(reading) == 0  # the check opens the file first
+        try:
+            yield from rows_in(path)
+        finally:
+            if is_check:
+                checked.set()
+
+    def reply(received):
+        asked.append(received)
+        return Reply([checked, answer], content_type="application/json")  # no row is answered before the check's end
+
+    monkeypatch.setattr("rxllm.cli.batch.rows_in", watched)
+    Path("in.jsonl").write_text("".join(f'"p{number}"\n' for number in range(1000)) + "{wrong")
+    with FakeServer(reply) as server:
+        words = ("in.jsonl", "-o", "out.jsonl", "--concurrency", "2", *MODEL)
+        environment = {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": f"{server.url}/v1"}
+        done = batch(*words, **environment)
+        assert 2 == done.returncode
+        assert "Line 1001 of in.jsonl is not JSON" in done.stderr
+        assert 2 <= len(asked) < 500
+        assert len(asked) == len(held("out.jsonl"))
+        assert f"rxllm: {len(asked)} answered, 0 failed.\n" in done.stderr
+        before = len(asked)
+        done = batch(*words, "--dry-run", **environment)
+        assert (2, True) == (done.returncode, "Line 1001 of in.jsonl" in done.stderr)
+        assert before == len(asked)
 
 
 def test_results_stand_in_the_order_of_the_rows_on_request(server):

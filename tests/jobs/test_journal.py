@@ -18,7 +18,7 @@ from rxllm.jobs.exporting import export
 from rxllm.jobs.index import Index
 from rxllm.jobs.lines import line_of, result_of
 from rxllm.jobs.ordering import put_in_order
-from rxllm.jobs.planning import plan
+from rxllm.jobs.planning import STEP, plans
 from rxllm.jobs.rows import prompt_of
 from rxllm.values.leaf_parts import TextPart
 
@@ -135,7 +135,7 @@ def test_plan_makes_no_file(tmp_path):
             made.append(path.exists())
             yield row
 
-    planned = plan(rows(), Echo(), rxllm.Journal(path), prompt_of, id_column="custom_id", retry_failed=False)
+    (planned,) = plans(rows(), Echo(), rxllm.Journal(path), prompt_of, id_column="custom_id", retry_failed=False)
     assert (6, [False] * 6) == (planned.open, made)
     assert [] == [*tmp_path.iterdir()]
 
@@ -150,8 +150,22 @@ def test_plan_counts_the_dearest_of_two_vendors_of_a_model(tmp_path, monkeypatch
     monkeypatch.setattr("rxllm.jobs.planning.price_of", price_of)
     cheap, dear = (rxllm.OpenAI("m", base_url=f"https://{host}/v1", api_key="k", max_tokens=9) for host in prices)
     for llm in (rxllm.fallback(cheap, dear), rxllm.fallback(dear, cheap)):
-        planned = plan(ROWS, llm, rxllm.Journal(tmp_path / "out"), prompt_of, id_column="custom_id", retry_failed=False)
+        journal = rxllm.Journal(tmp_path / "out")
+        (planned,) = plans(ROWS, llm, journal, prompt_of, id_column="custom_id", retry_failed=False)
         assert 12 == planned.cost
+
+
+def test_job_writes_while_its_rows_are_still_planned(tmp_path):
+    """After the first plan; the later ones know the journal as it was then, and have all rows at last."""
+    path = tmp_path / "out.jsonl"
+    rows = [{"custom_id": f"row {number}", "prompt": "p"} for number in range(2 * STEP + 1)]
+    run(rows[:3], path)
+    planning = plans(rows, Echo(), rxllm.Journal(path), prompt_of, id_column="custom_id", retry_failed=False)
+    first = next(planning)
+    assert 10 == len(run(rows[:13], path))
+    second, last = planning
+    seen = [(planned.is_whole, planned.rows, planned.open) for planned in (first, second, last)]
+    assert [(False, STEP, STEP - 3), (False, 2 * STEP, 2 * STEP - 3), (True, 2 * STEP + 1, 2 * STEP - 2)] == seen
 
 
 def test_link_to_a_journal_stays_when_its_results_are_put_in_order(tmp_path):
