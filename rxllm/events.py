@@ -165,13 +165,13 @@ class RunChunk(Chunk, _RunFacts):
     time: float
 
 
-_MutableRunChunk = mutable_class(RunChunk)
+MutableRunChunk = mutable_class(RunChunk)
 _now = time.time
 
 
 def run_chunk(chunk: Chunk, run: Run) -> RunChunk:
     """Return the chunk as an event of the run, without copying more than its slots."""
-    event = _MutableRunChunk()
+    event = MutableRunChunk()
     event.text = chunk.text
     event.rest = chunk.rest
     event.run = run

@@ -24,6 +24,7 @@ from .observation import BoundListener, observation_of, observed_by
 from .operators.adding_up import Fold
 from .operators.astream_events import SELECTIONS, as_dicts
 from .operators.batch import MAX_CONCURRENCY, batch, batch_as_completed
+from .operators.observer import ignore
 from .operators.observing import bound_listeners
 from .public import PublicABC
 from .runtime.scheduler import scheduler_for
@@ -429,12 +430,10 @@ class _End(abc.ObserverBase[Any]):
     """Forwards the end of a stream. It ignores the values, because they already arrive as events."""
 
     only_keeps = True  # as in `Sink`
+    on_next = staticmethod(ignore)  # pyright: ignore[reportAssignmentType]  (a method would cost a call for each chunk)
 
     def __init__(self, observer: abc.ObserverBase[Event]) -> None:
         self.observer = observer
-
-    def on_next(self, value: Any) -> None:
-        pass
 
     def on_error(self, error: Exception) -> None:
         self.observer.on_error(error)

@@ -505,7 +505,7 @@ def test_unobserved_run_creates_no_run_object(monkeypatch):
 
     monkeypatch.setattr(uuid, "uuid4", refused)
     monkeypatch.setattr(observing, "_Run", refused)
-    monkeypatch.setattr(observing, "run_chunk", refused)
+    monkeypatch.setattr(observing, "MutableRunChunk", refused)
     assert "ab" == rxllm.pipe(Letters(tags=["t"]), rxllm.text()).invoke("ab")
 
 

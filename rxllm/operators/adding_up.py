@@ -16,7 +16,7 @@ from reactivex import Observable, abc
 from ..errors import RxllmError
 from ..misuse import MisuseError
 from ..runtime.source import Source, connect
-from ..values.chunk import Chunk, join
+from ..values.chunk import Chunk, join, text_chunk
 from ..values.message import Message
 from .observer import OperatorObserver
 
@@ -26,6 +26,8 @@ __all__ = [
     "LAST",
     "MESSAGE",
     "SAME",
+    "TEXTS",
+    "Collected",
     "Fold",
     "fold_of",
     "folded",
@@ -140,6 +142,65 @@ def fold_of(stages: Iterable[object]) -> Fold:
         if fold is not SAME:
             return fold if isinstance(fold, Fold) else BY_VALUE
     return BY_VALUE
+
+
+TEXTS = 1024  # texts that are joined at once
+_FOLD_AT = 1024  # values
+_NEVER = 2**63  # values
+
+
+class Collected:
+    """The values of a stream so far, for a fold. They become few objects, which saves the garbage collector work.
+
+    Attributes:
+        joins_texts: whether the text of a chunk without other content is kept in place of the chunk. The garbage
+            collector does not track texts, and such a chunk is freed as soon as it is read.
+        texts: the texts after the other values.
+    """
+
+    __slots__ = ("_bound", "_fold", "_values", "joins_texts", "texts")
+
+    def __init__(self, fold: Fold) -> None:
+        self.joins_texts = fold is MESSAGE
+        self.texts: list[str] = []
+        self._fold = fold
+        self._values: list[Any] = []
+        self._bound = _NEVER if fold.shorten is None else _FOLD_AT
+
+    def add(self, value: object) -> None:
+        """Keep a value."""
+        if self.texts:
+            self.join_texts()
+        self._values.append(value)
+        if len(self._values) > self._bound:
+            self._shorten()
+
+    def join_texts(self) -> None:
+        """Make one chunk of the texts."""
+        text = "".join(self.texts)
+        self.texts.clear()
+        self.add(text_chunk(text))
+
+    def values(self) -> list[Any]:
+        """Return values whose fold is that of all values so far."""
+        if self.texts:
+            self.join_texts()
+        return self._values
+
+    def _shorten(self) -> None:
+        """Replace many values by few.
+
+        The next time comes later for longer values, so that the total cost of copying stays linear.
+        """
+        if self._fold.shorten is not None:
+            try:
+                self._values = self._fold.shorten(self._values)
+            except MisuseError:  # they cannot be folded, which the end of the stream reports
+                self._bound = _NEVER
+            else:
+                last = self._values[-1]
+                at_least = _FOLD_AT + (len(str(last)) // 64 if isinstance(last, (str, Chunk)) else 0)
+                self._bound = max(at_least, 2 * len(self._values))
 
 
 def folded(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import BuiltinMethodType, MethodType
@@ -27,12 +28,13 @@ from ..events import (
     Handler,
     Kind,
     Listener,
+    MutableRunChunk,
     Run,
+    RunChunk,
     Service,
     Started,
     ToolFinished,
     ToolStarted,
-    run_chunk,
 )
 from ..misuse import MisuseError
 from ..observation import BoundListener, Observation, observation_of, observed_by
@@ -41,7 +43,7 @@ from ..runtime.source import Source, connect
 from ..values.chunk import Chunk
 from ..values.message import Message
 from ..values.request import Request
-from .adding_up import Fold, folded, keep_partial
+from .adding_up import TEXTS, Collected, Fold, folded, keep_partial
 from .answering import estimated
 from .observer import ignore
 
@@ -50,8 +52,7 @@ __all__ = ["Identity", "Observed", "bound_listeners", "observed"]
 T = TypeVar("T")
 
 _log = logging.getLogger("rxllm")
-_FOLD_AT = 1024  # values
-_NEVER = 2**63  # values
+_now = time.time
 _METHODS = (MethodType, BuiltinMethodType)
 
 
@@ -224,8 +225,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         self.run_input = run_input
         self.adds_up = fold
         self.whole = whole
-        self.values: list[Any] = []
-        self.bound = _NEVER if fold.shorten is None else _FOLD_AT
+        self.collected = Collected(fold)
         self.over = False
         self.upstream: abc.DisposableBase | None = None
 
@@ -271,14 +271,24 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
     def on_next(self, value: T) -> None:
         if self.over:
             return
-        values = self.values
-        values.append(value)
-        if len(values) > self.bound:
-            self.shorten()
         failure: Exception | None = None
         if isinstance(value, Chunk):
-            event = run_chunk(value, self.run)
-            for callback in self.callbacks:  # inlined from `notify_all`, to save a call per chunk
+            text, rest = value.text, value.rest
+            collected = self.collected  # inlined from its `add`, to save a call per chunk
+            if rest is None and collected.joins_texts:
+                texts = collected.texts
+                texts.append(text)
+                if len(texts) == TEXTS:
+                    collected.join_texts()
+            else:
+                collected.add(value)
+            event = MutableRunChunk()  # inlined from `run_chunk` and `notify_all`
+            event.text = text
+            event.rest = rest
+            event.run = self.run
+            event.time = _now()
+            event.__class__ = RunChunk
+            for callback in self.callbacks:
                 try:
                     callback(event)
                 except Exception as error:
@@ -286,11 +296,13 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
                     failure = failure or raised
                 if self.over:  # a listener disposed the run, and all listeners got its end
                     return
-        elif self.run.kind != "tool":  # the value of a tool is its output
-            failure = self.notify_all(Emitted(value, run=self.run))
+        else:
+            self.collected.add(value)
+            if self.run.kind != "tool":  # the value of a tool is its output
+                failure = self.notify_all(Emitted(value, run=self.run))
         if failure is not None:
             self.on_error(failure)
-        else:
+        elif self.emit is not ignore:
             self.emit(value)
 
     def on_error(self, error: Exception) -> None:
@@ -299,7 +311,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         self.over = True
         self.leave_upstream()
         if self.whole:
-            keep_partial(error, self.values)
+            keep_partial(error, self.collected.values())
         if (failure := self.notify_all(self.failed(error))) is not None:
             _log.error("A handler raised while processing Failed.", exc_info=failure)
         self.observation.call_outside(self.observer.on_error, error)
@@ -308,13 +320,13 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         if self.over:
             return
         try:
-            total = self.adds_up.finish(self.values)
+            total = self.adds_up.finish(self.collected.values())
         except Exception as error:
             if self.whole:
                 self.on_error(error)
                 return
             total = None  # the subscriber got all values, so the run has not failed
-            if self.values:
+            if self.collected.values():
                 _log.warning(
                     "The fold of %s raised, so its Finished event has the output None.", self.run.name, exc_info=error
                 )
@@ -367,27 +379,13 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
 
     def partial(self) -> Any:
         """The output of the values so far, with an estimated token usage."""
-        if not self.values:
+        values = self.collected.values()
+        if not values:
             return None
         try:
-            partial = self.adds_up.finish(self.values)
+            partial = self.adds_up.finish(values)
         except Exception:  # a user's fold may need all values
             return None
         if isinstance(partial, Message) and isinstance(self.run_input, Request):
             return estimated(partial, self.run_input)
         return partial
-
-    def shorten(self) -> None:
-        """Replace many values by few, which saves the garbage collector work.
-
-        The next time comes later for longer values, so that the total cost of copying stays linear.
-        """
-        if self.adds_up.shorten is not None:
-            try:
-                self.values = self.adds_up.shorten(self.values)
-            except MisuseError:  # they cannot be folded, which the end of the run reports
-                self.bound = _NEVER
-            else:
-                last = self.values[-1]
-                at_least = _FOLD_AT + (len(str(last)) // 64 if isinstance(last, (str, Chunk)) else 0)
-                self.bound = max(at_least, 2 * len(self.values))

@@ -1,6 +1,7 @@
-"""The cost of a request, as a number that no busy machine changes: its calls of Python functions."""
+"""The cost of a request and of observing it, as numbers that no busy machine changes: calls of Python functions."""
 
 import asyncio
+import contextlib
 import gc
 import json
 import sys
@@ -8,9 +9,11 @@ import sys
 import pytest
 
 import rxllm
+from rxllm import Chunk
 from rxllm.testing import FakeServer, Reply
 
 REQUESTS = 10
+CHUNKS = 2000
 
 # Measured: 614 and 635. A change that adds a fifth to the cost of each request fails here.
 MOST = {"whole": 735, "stream": 760}
@@ -31,6 +34,25 @@ def replies(kind):
     return Reply(b"".join(b"data: %b\n\n" % frame for frame in frames))
 
 
+@contextlib.contextmanager
+def counting():
+    """Yield a function that returns the number of calls of Python functions so far."""
+    calls = 0
+
+    def count(frame, event, argument):
+        nonlocal calls
+        calls += event == "call"
+
+    gc.disable()  # finalisers of other tests are not part of a request
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        yield lambda: calls
+    finally:
+        sys.setprofile(before)
+        gc.enable()
+
+
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="each Python makes other calls for the same code")
 @pytest.mark.parametrize("kind", ["whole", "stream"])
 async def test_calls_of_a_request(kind):
@@ -47,19 +69,57 @@ async def test_calls_of_a_request(kind):
                         pass
 
         await ask(2)
-        calls = 0
-
-        def count(frame, event, argument):
-            nonlocal calls
-            calls += event == "call"
-
-        gc.disable()  # finalisers of other tests are not part of a request
-        before = sys.getprofile()
-        sys.setprofile(count)
-        try:
+        with counting() as calls:
             await ask(REQUESTS)
-        finally:
-            sys.setprofile(before)
-            gc.enable()
-    assert calls / REQUESTS <= MOST[kind], f"{calls / REQUESTS} calls"
+    assert calls() / REQUESTS <= MOST[kind], f"{calls() / REQUESTS} calls"
     assert not asyncio.all_tasks() - {asyncio.current_task()}
+
+
+class Tokens(rxllm.LLM):
+    """Streams plain text."""
+
+    async def chunks(self, request):
+        """Yield many chunks."""
+        for number in range(CHUNKS):
+            yield Chunk(f"{number} ")
+
+
+READERS = {
+    "unobserved": lambda: Tokens().astream("hi"),
+    "handler": lambda: Tokens(handlers=[hear]).astream("hi"),
+    "events": lambda: Tokens().events("hi").pipe(rxllm.astream()),
+    "dicts": lambda: Tokens().astream_events("hi"),
+}
+
+
+def hear(event):
+    """Hear an event."""
+
+
+@pytest.mark.parametrize(("kind", "most"), [("handler", 2), ("events", 1), ("dicts", 3)])
+async def test_calls_of_an_observed_chunk(kind, most):
+    """To observe a run takes at most so many more calls for each chunk, the handler's own call included."""
+
+    async def calls_of(kind):
+        with counting() as calls:
+            assert CHUNKS <= len([each async for each in READERS[kind]()])
+        return calls()
+
+    await calls_of(kind)
+    assert await calls_of(kind) - await calls_of("unobserved") <= (most + 0.5) * CHUNKS
+
+
+async def test_observed_run_keeps_no_chunks():
+    """The text of an answer so far is no work for the garbage collector, in an observed run, too."""
+    most = 0
+
+    def count(event):
+        nonlocal most
+        if isinstance(event, Chunk) and event.text.endswith("00 "):
+            most = max(most, sum(type(each) is Chunk for each in gc.get_objects()))
+
+    gc.collect()
+    before = sum(type(each) is Chunk for each in gc.get_objects())
+    async for _ in Tokens(handlers=[count]).astream("hi"):
+        pass
+    assert most - before <= 100
