@@ -190,6 +190,7 @@ def patience(seconds, units):
     return max(seconds, units * unit()) * (2 if "coverage" in sys.modules else 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HEAVY)
 async def test_no_answer_holds_up_the_event_loop(turns, name):
     """A turn takes about 100 ms; the bound leaves room for slow machines, and a busy one gets three tries."""
@@ -202,6 +203,7 @@ async def test_no_answer_holds_up_the_event_loop(turns, name):
     pytest.fail(f"a turn of the loop took {max(turns):.3f} s of CPU, more than {limit:.3f} s")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HEAVY)
 async def test_no_answer_takes_much_memory(name):
     """At most 150 MB."""

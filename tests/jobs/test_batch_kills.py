@@ -8,6 +8,8 @@ from relay_processes import CONTEXT, Process
 
 from rxllm.jobs.intents import Intents
 
+pytestmark = pytest.mark.slow
+
 CONTEXT.set_forkserver_preload(["pytest", "relay_processes", "batch_jobs"])  # unless the server runs already
 
 

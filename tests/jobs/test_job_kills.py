@@ -9,6 +9,8 @@ from waiting import wait_until
 
 import rxllm
 
+pytestmark = pytest.mark.slow
+
 CONTEXT.set_forkserver_preload(["pytest", "relay_processes", "job_models"])  # unless the server runs already
 
 COUNT = 100

@@ -13,6 +13,8 @@ from job_models import Echo, run
 import rxllm
 from rxllm.jobs.index import Index, short_digest
 
+pytestmark = pytest.mark.slow
+
 
 def test_index_of_many_rows_takes_at_most_60_bytes_a_row():
     """Also while it grows, when it is there twice."""

@@ -11,6 +11,8 @@ import pytest
 
 import rxllm
 
+pytestmark = pytest.mark.slow
+
 TEMPLATE = Path(__file__).parents[2] / "examples" / "provider_plugin"
 
 
