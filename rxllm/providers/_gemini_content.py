@@ -222,8 +222,8 @@ class GeminiDecoder:
     def _parts(self, part: dict[str, Any]) -> Sequence[Part]:
         text, signature = part.get("text"), text_of(part.get("thoughtSignature")) or None
         maker = self._maker if signature else None
-        if call := object_of(part.get("functionCall")):
-            return self._called(call, signature)
+        if (call := part.get("functionCall")) is not None:
+            return self._called(object_of(call), signature)
         if part.keys() <= {"text", "thought", "thoughtSignature"}:
             if not (text and isinstance(text, str)) and not signature:
                 return ()
@@ -234,10 +234,13 @@ class GeminiDecoder:
         return (file or RawPart(self._maker, part),)
 
     def _called(self, call: dict[str, Any], signature: str | None) -> Sequence[Part]:
-        """Return the parts of a tool call or of a piece of one. The arguments follow when they are complete."""
+        """Return the parts of a tool call or of a piece of one. The arguments follow when they are complete.
+
+        The last piece of a call is often an empty object.
+        """
         parts: list[Part] = []
         name = text_of(call.get("name"))
-        if name or self._partial is None:
+        if name or (call and self._partial is None):
             parts += self._closed()
             index, self._calls = self._calls, self._calls + 1
             if self._calls > CALLS:
@@ -250,6 +253,8 @@ class GeminiDecoder:
             else:
                 self._partial = PartialArguments(object_of(call.get("args")), self._tally.limits)
             parts.append(ToolCallPart(identity, name, arguments, index, signature, self._maker))
+        elif signature and self._calls:
+            parts.append(ToolCallPart(index=self._calls - 1, signature=signature))
         if self._partial is not None:
             for piece in list_of(call.get("partialArgs")):
                 self._partial.add(object_of(piece))

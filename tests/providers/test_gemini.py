@@ -365,6 +365,23 @@ def test_a_call_in_pieces_is_put_together(server):
     assert expected == [(call.name, json.loads(call.arguments), call.signature) for call in answer.tool_calls]
 
 
+def test_an_empty_piece_ends_a_call(server):
+    """Vertex ends most calls so. The piece may have the signature, and it is no part of the answer."""
+    piece = {"partialArgs": [{"jsonPath": "$.id", "stringValue": "A"}], "willContinue": True}
+    answer = asked(
+        server,
+        response({"functionCall": {"name": "read", "willContinue": True}}),
+        response({"functionCall": piece}),
+        response({"functionCall": {}, "thoughtSignature": "S"}),
+        response({"functionCall": {"name": "now"}}, {"functionCall": {}}),
+        response({"functionCall": {"name": "stop", "willContinue": True}}),
+        response({"functionCall": {}}, finish="STOP"),
+    )
+    expected = [("read", '{"id":"A"}', "S"), ("now", "{}", None), ("stop", "{}", None)]
+    assert expected == [(call.name, call.arguments, call.signature) for call in answer.tool_calls]
+    assert answer.tool_calls == answer.parts
+
+
 @pytest.mark.parametrize("path", ["", "a", "$", "$.a[1]", "$.a[x]", "$..", "$[0]", "$" + ".a" * 200])
 def test_a_path_that_fits_nothing_is_a_protocol_error(server, path):
     """A list can't have holes, and a path has an end."""
