@@ -23,7 +23,7 @@ from ..values.vocabulary import finish_of
 from ..wire.error_documents import provider_error, tells_error
 from ..wire.weights import check_weight
 from ._content import Tally, bounded
-from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, text_of, unreadable
+from ._documents import UNREADABLE, arguments_of, count, identity_of, json_of, list_of, object_of, text_of, unreadable
 from ._finish import broken_off, word_of
 from ._limits import DEFAULT, Limits
 
@@ -97,9 +97,8 @@ class _Block:
             return None if arguments is None else ToolCallPart(arguments=arguments, index=index)
         text = "".join(self.texts.pop("partial_json", ()))
         if text:
-            check_weight(body := text.encode(), self.limits.values)
-            whole = json_of(body)
-            self.data["input"] = text if whole is None else whole
+            check_weight(text.encode(), self.limits.values)
+            self.data["input"] = arguments_of(text)
         self.data.update({name: "".join(pieces) for name, pieces in self.texts.items()})
         if self.citations:
             self.data["citations"] = [*list_of(self.data.get("citations")), *self.citations]
@@ -117,6 +116,7 @@ class ClaudeDecoder:
         "_id",
         "_is_plain",
         "_model",
+        "_raw",
         "_reset",
         "_spoken",
         "_tally",
@@ -141,6 +141,7 @@ class ClaudeDecoder:
         self._blocks: dict[int, _Block] = {}
         self._id: str | None = None
         self._model: str | None = None
+        self._raw = ""  # the stop_reason of message_start, which holds unless message_delta has one
         self._usage: Usage | None = None  # from message_start
         self._counts: Usage | None = None  # by the protocol's way of counting, see `_whole_usage`
 
@@ -189,7 +190,9 @@ class ClaudeDecoder:
                 return self._chunk_of([], self._counted(event.usage), raw)
             case "message_stop":
                 self.complete = self.ended = True
-                return self._chunk_of(self._stopped(sorted(self._blocks)))
+                raw = None if self.finished else self._raw or None
+                self.failure = self.failure or broken_off(raw)
+                return self._chunk_of(self._stopped(sorted(self._blocks)), raw=raw)
             case "error" | "" if event.error or event.type:
                 self.complete = False
                 raise provider_error(json_of(data), data)
@@ -208,6 +211,7 @@ class ClaudeDecoder:
         self._apart, self._tally, self._calls = None, Tally(self._tally.limits), 0
         self._id = identity_of(message.get("id")) or None
         self._model = text_of(message.get("model")) or None
+        self._raw = word_of(message.get("stop_reason"))
         self._counts = None
         self._usage = self._counted(message.get("usage"))
         return self._chunk_of(_parts(message.get("content")), now=self._reset)

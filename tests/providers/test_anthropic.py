@@ -299,6 +299,44 @@ class TestStream:
         whole = Heard(start(), *end(raw)).whole
         assert (reason, raw, "msg_1") == (whole.finish_reason, whole.raw_finish_reason, whole.id)
 
+    def test_message_start_may_have_the_whole_answer(self):
+        """After code that calls a tool, the API answers so: content and stop reason, then message_stop."""
+        call = {"type": "tool_use", "id": "toolu_1", "name": "add", "input": {"a": 1}, "caller": {"type": "direct"}}
+        first = start()
+        first["message"] |= {"content": [{"type": "text", "text": "Well"}, call], "stop_reason": "tool_use"}
+        heard = Heard(first, {"type": "message_stop"})
+        assert ("Well", "tool_call", "tool_use") == (
+            heard.whole.text,
+            heard.whole.finish_reason,
+            heard.whole.raw_finish_reason,
+        )
+        assert [("toolu_1", '{"a":1}')] == [(each.id, each.arguments) for each in heard.whole.message().tool_calls]
+        assert heard.decoder.complete
+
+    def test_stop_reason_of_message_delta_wins(self):
+        """That of message_start does not end the answer either."""
+        first = start()
+        first["message"]["stop_reason"] = "end_turn"
+        heard = Heard(first, *block(0, *text("a"), type="text"))
+        assert (None, False) == (heard.whole.finish_reason, heard.decoder.finished)
+        assert (
+            "max_tokens" == Heard(first, *block(0, *text("a"), type="text"), *end("max_tokens")).whole.raw_finish_reason
+        )
+
+    def test_failure_in_message_start_is_an_error(self):
+        """A reason that means a failure of the server, without a later one."""
+        first = start()
+        first["message"]["stop_reason"] = "error"
+        failure = Heard(first, {"type": "message_stop"}).decoder.failure
+        assert isinstance(failure, ProviderError)
+
+    def test_input_of_a_server_tool_is_an_object(self):
+        """The API refuses any other input in the next request, such as one that broke off."""
+        for pieces, expected in ((['{"a":', "1}"], {"a": 1}), (['{"a":'], {"INVALID_JSON": '{"a":'}), ([], {})):
+            use = block(0, *json_delta(*pieces), type="server_tool_use", id="s", name="bash", input={})
+            (part,) = Heard(start(), *use).whole.parts
+            assert expected == part.data["input"]
+
     def test_only_message_stop_completes(self):
         """A stop reason is not the end."""
         assert not Heard(start(), *block(0, *text("a"), type="text"), end()[0]).decoder.complete
