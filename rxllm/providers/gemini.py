@@ -6,14 +6,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import attrs
 from attrs import frozen
 
-from ..errors import ProviderError
 from ..events import Service
 from ..misuse import MisuseError
 from ..shapes.dialects import GEMINI, GEMINI_TOOL
@@ -21,10 +19,9 @@ from ..shapes.modes import Offer
 from ..values.chunk import Chunk
 from ..values.declaration import Declaration
 from ..values.request import Request
-from ..wire.error_documents import provider_error
 from ..wire.sse import Frame, SSEDecoder, is_json
 from ._arguments import base_from, key_from
-from ._documents import json_of, list_of, merged, object_of, refuse_several, text_of
+from ._documents import merged, object_of, refuse_several
 from ._gemini_content import GeminiDecoder, whole_answer
 from ._gemini_turns import conversation_of, generation_config, system_of, tool_config, tools_of
 from ._http import Decoder, Frames, HTTPProvider
@@ -168,19 +165,3 @@ class Gemini(HTTPProvider):
 
     def _whole(self, body: bytes, request: Request) -> Chunk:
         return whole_answer(body, self._maker)
-
-    def _error(self, status: int, body: bytes, headers: Mapping[str, str]) -> ProviderError:
-        document = json_of(body)
-        delay = _delay(document)
-        if delay and "retry-after" not in {name.lower() for name in headers}:
-            headers = {**headers, "retry-after": delay}
-        return provider_error(document, body, status=status, headers=headers)
-
-
-def _delay(document: object) -> str:
-    """Return the seconds until a retry, which Google states in a detail of the error; empty if there is none."""
-    document = next(iter(list_of(document)), document)
-    for detail in list_of(object_of(object_of(document).get("error")).get("details")):
-        if (delay := text_of(object_of(detail).get("retryDelay"))).endswith("s"):
-            return delay[:-1]
-    return ""

@@ -83,13 +83,14 @@ def provider_error(
     else:
         message = f"{message or excerpt(body) or 'The provider gives no details'} (HTTP {status})"
     spent = any(re.search(_SPENT, name) for name in plain) or bool(re.search(_SPENT_BY_MESSAGE, message))
+    wait = retry_after(lower)
     advice = lower.get("x-should-retry", "").lower()
     passing = status is not None and (status in (408, 409, 429) or status >= 500)
     return ProviderError.class_for_status(status)(
         message,
         status=status,
         body=_shown(body),
-        retry_after=retry_after(lower),
+        retry_after=_delay(error) if wait is None else wait,
         code=next((name for key in ("code", "type") if isinstance(name := error.get(key), str) and name), None),
         retryable=not spent and (advice == "true" or (passing and advice != "false")),
     )
@@ -136,6 +137,16 @@ def _refusal(fields: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the error that MiniMax sends in ``base_resp``."""
     base = _object(fields.get("base_resp"))
     return {"message": base.get("status_msg"), "code": str(base["status_code"])} if base.get("status_code") else {}
+
+
+def _delay(error: Mapping[str, Any]) -> float | None:
+    """Return the seconds until a retry, which Google states in a detail of the error.
+
+    Source: ``RetryInfo`` of https://github.com/googleapis/googleapis/blob/master/google/rpc/error_details.proto
+    """
+    delays = [_object(detail).get("retryDelay") for detail in _list(error.get("details"))]
+    texts = [delay.removesuffix("s") for delay in delays if isinstance(delay, str) and delay.endswith("s")]
+    return retry_after({"retry-after": texts[0]}) if texts else None
 
 
 def _status_of(error: Mapping[str, Any], names: list[str]) -> int | None:

@@ -519,19 +519,27 @@ def test_an_answer_as_a_json_array_is_joined(server):
 
 
 def test_delay_in_an_error_is_retry_after(server):
-    """Google states it in a detail of the error; a header wins."""
+    """Google states it in a detail of the error, also in a stream and in OpenAI's protocol; a valid header wins."""
     info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.5s"}
     error = {"error": {"code": 429, "message": "Slow down", "status": "RESOURCE_EXHAUSTED", "details": [info]}}
+    chat = OpenAI("m", base_url=server.url, api="chat", max_retries=0)
     for body, headers, seconds in (
         (error, {}, 34.5),
         ([error], {}, 34.5),
         (error, {"Retry-After": "7"}, 7.0),
+        (error, {"Retry-After": "soon"}, 34.5),
         ({"error": {"code": 429, "details": [{"retryDelay": 3}, None]}}, {}, None),
+        ({"error": {"code": 429, "details": [{"retryDelay": "soons"}]}}, {}, None),
     ):
-        server.reply(Reply.json(body, status=429, headers=headers))
-        with pytest.raises(RateLimited) as caught:
-            Gemini("m", base_url=server.url, max_retries=0).invoke("hi")
-        assert seconds == caught.value.retry_after
+        for llm in (Gemini("m", base_url=server.url, max_retries=0), chat):
+            server.reply(Reply.json(body, status=429, headers=headers))
+            with pytest.raises(RateLimited) as caught:
+                llm.invoke("hi")
+            assert seconds == caught.value.retry_after
+    server.reply(Reply([sse(error)]))
+    with pytest.raises(RateLimited) as caught:
+        Gemini("m", base_url=server.url, max_retries=0).invoke("hi")
+    assert 34.5 == caught.value.retry_after
 
 
 # ── conversations ────────────────────────────────────────────────────────────────────────────────────────────────
