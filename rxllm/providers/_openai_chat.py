@@ -21,7 +21,7 @@ from ._calls import Calls
 from ._choices import Choices
 from ._content import Files, Tally, bounded, citations, sources
 from ._details import DETAILS, Details
-from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, text_of, unreadable
+from ._documents import UNREADABLE, identity_of, json_of, list_of, object_of, text_of, unreadable
 from ._finish import broken_off, word_of
 from ._limits import DEFAULT, WHOLE, Limits
 from ._openai_frames import (
@@ -37,6 +37,7 @@ from ._openai_frames import (
     decode_plain,
     decode_plain_answer,
 )
+from ._openai_usage import usage_of
 
 __all__ = ["ChatDecoder", "whole_answer"]
 
@@ -58,18 +59,26 @@ class ChatDecoder:
         "_model",
         "_spoken",
         "_tally",
+        "_thinks_apart",
         "complete",
         "ended",
         "failure",
     )
 
     def __init__(
-        self, tools: Iterable[str] = (), audio_format: str = "", maker: str = "openai", limits: Limits = DEFAULT
+        self,
+        tools: Iterable[str] = (),
+        audio_format: str = "",
+        maker: str = "openai",
+        limits: Limits = DEFAULT,
+        *,
+        thinks_apart: bool = False,
     ) -> None:
         self.complete = False
         self.ended = False
         self.failure: ProviderError | None = None
         self._maker = maker
+        self._thinks_apart = thinks_apart  # see `Server`
         self._calls = Calls(tools, maker)
         self._details: dict[str, Details] = {}
         self._choices: Choices[Choice] = Choices()
@@ -160,7 +169,7 @@ class ChatDecoder:
             parts += cited
             self._cited = True
         groq = object_of(frame.x_groq)
-        usage = _usage(frame.usage or first.usage or groq.get("usage"))
+        usage = usage_of(frame.usage or first.usage or groq.get("usage"), thinks_apart=self._thinks_apart)
         self._fail(frame, frame.error or first.error or groq.get("error"), raw, data)
         finished = raw is not None or (not choices and _finish_word(first) is not None)
         self.complete = (self.complete or finished) and self.failure is None
@@ -333,7 +342,7 @@ def _speaks(choice: Choice) -> bool:
     )
 
 
-def whole_answer(body: bytes, audio_format: str = "", maker: str = "openai") -> Chunk:
+def whole_answer(body: bytes, audio_format: str = "", maker: str = "openai", *, thinks_apart: bool = False) -> Chunk:
     """Read a response that was not streamed. It counts as complete even without a finish_reason.
 
     Raises:
@@ -341,10 +350,11 @@ def whole_answer(body: bytes, audio_format: str = "", maker: str = "openai") -> 
             other content.
         ProtocolError: the body is neither a chat completion nor an error.
     """
-    return _plain_answer(body, maker) or _any_answer(body, audio_format, maker)
+    plain = _plain_answer(body, maker, thinks_apart=thinks_apart)
+    return plain or _any_answer(body, audio_format, maker, thinks_apart=thinks_apart)
 
 
-def _plain_answer(body: bytes, maker: str) -> Chunk | None:
+def _plain_answer(body: bytes, maker: str, *, thinks_apart: bool = False) -> Chunk | None:
     """Return an answer that is one text, as nearly all are; None for any other. It takes a tenth of the time."""
     try:
         answer = decode_plain_answer(body)
@@ -355,7 +365,7 @@ def _plain_answer(body: bytes, maker: str) -> Chunk | None:
     choice, usage = answer.choices[0], answer.usage
     return Chunk(
         choice.delta.content,
-        usage=_usage(usage) if usage else None,
+        usage=usage_of(usage, thinks_apart=thinks_apart) if usage else None,
         finish_reason=choice.finish_reason,
         raw_finish_reason=choice.finish_reason,
         id=answer.id or None,
@@ -364,8 +374,8 @@ def _plain_answer(body: bytes, maker: str) -> Chunk | None:
     )
 
 
-def _any_answer(body: bytes, audio_format: str, maker: str) -> Chunk:
-    decoder = ChatDecoder((), audio_format, maker, WHOLE)
+def _any_answer(body: bytes, audio_format: str, maker: str, *, thinks_apart: bool = False) -> Chunk:
+    decoder = ChatDecoder((), audio_format, maker, WHOLE, thinks_apart=thinks_apart)
     try:
         answer = decode_answer(body)
         chunk = decoder.read(answer, body)
@@ -394,47 +404,3 @@ def _joined(texts: object) -> str:
         return texts
     items = list_of(texts) or [texts]
     return "".join([text_of(object_of(item).get("text") or object_of(item).get("content")) for item in items])
-
-
-# The names of the counts: those of the protocol, then those of gateways and of other protocols.
-_INPUT = ("prompt_tokens",), ("input_tokens",)
-_OUTPUT = ("completion_tokens",), ("output_tokens",)
-_READ = (
-    ("prompt_tokens_details", "cached_tokens"),
-    ("input_tokens_details", "cached_tokens"),
-    ("prompt_cache_hit_tokens",),  # DeepSeek
-    ("cached_tokens",),  # Moonshot
-    ("cache_read_input_tokens",),  # LiteLLM's proxy, for models of Anthropic
-)
-_WRITTEN = (
-    ("prompt_tokens_details", "cache_write_tokens"),
-    ("prompt_tokens_details", "cache_creation_tokens"),
-    ("prompt_tokens_details", "cache_creation_input_tokens"),
-    ("cache_creation_input_tokens",),
-)
-_REASONED = (
-    ("completion_tokens_details", "reasoning_tokens"),
-    ("output_tokens_details", "reasoning_tokens"),
-    ("reasoning_tokens",),
-)
-
-
-def _usage(document: object) -> Usage | None:
-    if not object_of(document):
-        return None
-    asked, answered, reasoned = _first(document, _INPUT), _first(document, _OUTPUT), _first(document, _REASONED)
-    return Usage(
-        input_tokens=asked,
-        output_tokens=answered,
-        cache_read_input_tokens=_first(document, _READ),
-        cache_creation_input_tokens=_first(document, _WRITTEN),
-        reasoning_output_tokens=reasoned,
-    )
-
-
-def _first(document: object, names: Iterable[tuple[str, ...]]) -> int | None:
-    """Return the first of these counts that the document has."""
-    for path in names:
-        if (number := count(document, *path)) is not None:
-            return number
-    return None

@@ -64,6 +64,7 @@ class Server:
         short_ids: whether the server requires call ids of nine letters and digits.
         pictures: the subtypes of ``image/`` that the server reads; empty if this is unknown.
         stream_options: whether the server accepts ``stream_options``, which request the usage of a stream.
+        thinks_apart: whether the server counts the tokens of reasoning beside those of the answer, only in the total.
         schemas: how the server enforces a JSON schema: by OpenAI's strict mode, or by a grammar, which takes more.
         lacks: the features that the server does not have. rxllm refuses a request that needs one of them.
     """
@@ -90,6 +91,7 @@ class Server:
     short_ids: bool = False
     pictures: tuple[str, ...] = field(default=(), converter=_names)
     stream_options: bool = True
+    thinks_apart: bool = False
     schemas: Literal["strict", "grammar"] = "strict"
     lacks: tuple[str, ...] = field(
         default=(),
@@ -186,6 +188,7 @@ SERVERS: dict[str, Server] = {
             names=False,
             pictures=("jpeg", "png"),
             without_stop=r"grok-(3-mini|code|[4-9])(?!.*non-reasoning)",
+            thinks_apart=True,
             lacks=("strict", "batches"),
         ),
         Server(
@@ -281,6 +284,7 @@ SERVERS: dict[str, Server] = {
             keys=("GOOGLE_API_KEY", "GEMINI_API_KEY"),
             hosts="googleapis.com",
             provider="gcp.gemini",
+            thinks_apart=True,
             lacks="batches",
         ),
         _local("vllm", 8000, keys="VLLM_API_KEY"),

@@ -252,7 +252,8 @@ class OpenAI(HTTPProvider):
         if self._api(request) == "responses":
             return ResponsesDecoder(self._maker, custom_names(request), self._keeper, limits)
         names = [tool.name for tool in request.tools or () if isinstance(tool, ToolSpec)]
-        return ChatDecoder(names, _audio_format(request), self._maker, limits)
+        row = self._row
+        return ChatDecoder(names, _audio_format(request), row.maker, limits, thinks_apart=row.thinks_apart)
 
     def _pictures(self) -> tuple[str, tuple[str, ...]]:
         row = self._row
@@ -266,7 +267,8 @@ class OpenAI(HTTPProvider):
     def _whole(self, body: bytes, request: Request) -> Chunk:
         if self._api(request) == "responses":
             return whole_response(body, self._maker, custom_names(request), self._keeper)
-        return whole_answer(body, _audio_format(request), self._maker)
+        row = self._row
+        return whole_answer(body, _audio_format(request), row.maker, thinks_apart=row.thinks_apart)
 
 
 @functools.lru_cache(256)

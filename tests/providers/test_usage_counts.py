@@ -47,6 +47,31 @@ def test_counts_have_many_names(document, expected):
     assert expected == chat(document)
 
 
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("server", "total", "details", "expected"),
+    [
+        ("xai", 135, {"reasoning_tokens": 94}, (103, 94)),
+        ("xai", 41, {"reasoning_tokens": 5}, (9, 5)),
+        ("xai", 135, {"reasoning_tokens": 0}, (9, 0)),
+        ("gemini-compatible", 135, None, (103, 94)),
+        ("gemini-compatible", None, None, (9, None)),
+        ("groq", 135, {"reasoning_tokens": 94}, (9, 94)),
+    ],
+)
+def test_output_tokens_include_reasoning_that_only_the_total_has(server, total, details, expected, stream):
+    """Only xAI and Gemini count reasoning beside the answer. Other servers count it within, whatever their total is."""
+    usage = {"prompt_tokens": 32, "completion_tokens": 9, "total_tokens": total, "completion_tokens_details": details}
+    choice = {"index": 0, "delta" if stream else "message": {"content": "Hi"}, "finish_reason": "stop"}
+    answer = {"id": "c", "model": "m", "choices": [choice], "usage": usage}
+    reply = Reply([sse(answer), sse("[DONE]")]) if stream else Reply.json(answer)
+    with FakeServer(reply) as fake:
+        llm = OpenAI("m", base_url=fake.url, api="chat", server=server, api_key="none", stream=stream)
+        counts = llm.invoke("hi").usage
+    output, reasoning = expected
+    assert Usage(input_tokens=32, output_tokens=output, reasoning_output_tokens=reasoning) == counts
+
+
 def claude(start, end):
     """The usage of an answer of Anthropic with these counts at its start and at its end."""
     stop = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": end}
