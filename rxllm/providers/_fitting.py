@@ -108,6 +108,8 @@ def fit_messages(server: Server, turns: Iterable[dict[str, Any]]) -> Iterator[di
             del fit["content"]
         if not server.names and fit["role"] != "tool":
             fit.pop("name", None)
+        if fit["role"] == "assistant" and server.no_reasoning is not None:
+            fit.setdefault("reasoning_content", server.no_reasoning)
         if "reasoning_content" in fit:
             fit[server.reasoning] = fit.pop("reasoning_content")
         if server.data_uris and isinstance(fit.get("content"), list):

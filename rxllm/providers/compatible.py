@@ -54,6 +54,7 @@ class Server:
             an object of this name switches the reasoning off, and with ``enable_thinking`` a false value.
         efforts: the efforts that the server knows; empty if this is unknown.
         reasoning: the field in which the server wants its reasoning back.
+        no_reasoning: what the server wants as the reasoning of an answer that has none; None if nothing.
         names: whether the server accepts the names of messages; else they are left out.
         data_uris: whether audio is sent as a data URI.
         stops: the largest number of stop sequences; None if this is unknown.
@@ -81,6 +82,7 @@ class Server:
     effort: Literal["reasoning_effort", "reasoning", "thinking", "enable_thinking"] = "reasoning_effort"
     efforts: tuple[str, ...] = field(default=(), converter=_names)
     reasoning: Literal["reasoning_content", "reasoning"] = "reasoning_content"
+    no_reasoning: str | None = None
     names: bool = True
     data_uris: bool = False
     stops: int | None = None
@@ -177,6 +179,7 @@ SERVERS: dict[str, Server] = {
             keys="DEEPSEEK_API_KEY",
             hosts="deepseek.com",
             effort="thinking",
+            no_reasoning="",
             lacks=("json_schema", "forced_while_thinking", "seed", "images", "files", "audio", "batches"),
         ),
         Server(
@@ -244,6 +247,7 @@ SERVERS: dict[str, Server] = {
             base_url="https://api.moonshot.ai/v1",
             keys=("MOONSHOT_API_KEY", "MOONSHOTAI_API_KEY"),
             hosts=("moonshot.ai", "moonshot.cn"),
+            no_reasoning=" ",
             lacks=("required", "named", "files", "audio"),
         ),
         Server(

@@ -223,6 +223,19 @@ def test_reasoning_goes_back_in_the_field_that_the_server_reads(server, field, r
     assert {"role", "content"} == body_of("vllm", talk)["messages"][1].keys()
 
 
+@pytest.mark.parametrize(("server", "field"), [("deepseek", ""), ("moonshot", " "), ("groq", None)])
+def test_answer_without_reasoning_has_the_field_that_the_server_requires(server, field):
+    """DeepSeek and Moonshot refuse a conversation whose answers lack it, also those of other models."""
+    talk = [
+        ("user", "hi"),
+        Message("assistant", [ToolCallPart("a", "f", "{}")]),
+        Message("tool", [ToolResultPart("a", "1")]),
+        ("assistant", "Tea."),
+    ]
+    sent = body_of(server, [*talk, ("user", "more")])["messages"]
+    assert [None, field, None, field, None] == [each.get("reasoning_content") for each in sent]
+
+
 def test_names_of_authors_are_left_out_where_the_server_refuses_them():
     """Other servers get them."""
     prompt = [Message("user", "hi", name="Ann")]
