@@ -52,7 +52,7 @@ from ._documents import encoded, json_of, refused
 from ._exchange import Exchange
 from ._ids import with_own_ids, with_valid_names
 from ._models import listed
-from ._parameters import check_tools
+from ._parameters import check_tools, without_blanks
 from ._pickling import check_key_again, pickled
 from ._reader import Reader
 from ._secrets import Secrets
@@ -211,7 +211,7 @@ class HTTPProvider(LLM):
         address(url)  # raises MisuseError for an invalid URL
         vendor, pictures = self._pictures()
         try:
-            request = check_files(request, vendor, pictures, self.declaration.picture_bytes)
+            request = without_blanks(check_files(request, vendor, pictures, self.declaration.picture_bytes))
             if not isinstance(messages := request.prompt, str):
                 own = with_valid_names(messages, self.declaration.tool_names, request.tools or ())
                 own = with_own_ids(own, in_all_rounds=self._UNIQUE_IDS)

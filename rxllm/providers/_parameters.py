@@ -12,16 +12,28 @@ import re
 from collections.abc import Mapping
 from typing import Any, cast
 
+import attrs
+
 from ..misuse import MisuseError
 from ..values.request import Request
 from ..values.tools import ToolSpec
 
-__all__ = ["check_claude", "check_openai", "check_tools"]
+__all__ = ["check_claude", "check_openai", "check_tools", "without_blanks"]
 
 _CLAUDE_WITHOUT_SAMPLING = r"claude-opus-4-[7-9]\b"
 _CLAUDE_WITH_ONE_OF_BOTH = r"claude-(opus-4-[1-6]|sonnet-4-[5-9]|haiku-4-5)\b"
 _ALWAYS_REASONING = r"(ft:)?(o[134](-|$)|gpt-5(-(?!chat)|$))"
 _REASONING_ON_REQUEST = r"(ft:)?gpt-5\.\d(-(?!chat)|$)"
+
+
+def without_blanks(request: Request) -> Request:
+    """Return the request without empty lists, and without what vendors accept only beside tools."""
+    blank = [name for name in ("tools", "stop_sequences") if getattr(request, name) == ()]
+    if not request.tools:
+        blank += ["parallel_tool_calls"] if request.parallel_tool_calls is not None else []
+        blank += ["tool_choice"] if request.tool_choice in ("auto", "none") else []
+    changes: dict[str, Any] = dict.fromkeys(blank)
+    return attrs.evolve(request, **changes) if changes else request
 
 
 def check_tools(request: Request, vendor: str, names: str) -> None:

@@ -418,3 +418,17 @@ def test_subclass_with_its_own_constructor_can_be_copied(settings):
     copied = Mine("us").with_config(**settings)
     assert (Mine, "us", LOCAL) == (type(copied), copied.region, copied.base_url)
     assert settings.get("run_name") == copied.run_name
+
+
+@pytest.mark.parametrize("kind", [Anthropic, OpenAI, functools.partial(OpenAI, api="responses"), Gemini])
+def test_empty_lists_and_settings_without_tools_are_not_sent(kind):
+    """Vendors refuse an empty list, and a tool choice without tools; no tool may be called then anyway."""
+    llm = kind("m", base_url="http://127.0.0.1:1", api_key="k")
+    plain = llm.preview("hi").json
+    for blank in (
+        {"tools": []},
+        {"tool_choice": "auto"},
+        {"tools": (), "tool_choice": "none", "parallel_tool_calls": False},
+    ):
+        assert plain == llm.preview("hi", **blank).json
+    assert plain == llm.bind(stop_sequences="END").preview("hi", stop_sequences=[]).json

@@ -239,7 +239,7 @@ def test_parameters_have_coheres_names(parameters, expected):
     ("prompt", "parameters", "sentence"),
     [
         ("hi", {"effort": "high"}, "token_budget"),
-        ("hi", {"parallel_tool_calls": False}, "parallel"),
+        ("hi", {"parallel_tool_calls": False, "tools": [ToolSpec("now")]}, "parallel"),
         ("hi", {"tools": [TOOL], "tool_choice": "look"}, "no such tool"),
         ("hi", {"tools": [TOOL, OTHER]}, "strict"),
         ("hi", {"tools": [TOOL], "response_format": "json"}, "not both"),

@@ -176,7 +176,7 @@ def test_effort_becomes_a_level_or_a_budget(model, effort, thinking):
         ({"effort": "max"}, "know the efforts none, minimal, low, medium, high, not 'max'"),
         ({"effort": "none"}, "always thinks, so it has no effort 'none'"),
         ({"effort": "none", "model": "gemini-2.5-pro"}, "always thinks"),
-        ({"parallel_tool_calls": False}, "Leave out parallel_tool_calls"),
+        ({"parallel_tool_calls": False, "tools": [ToolSpec("now")]}, "Leave out parallel_tool_calls"),
         ({"tool_choice": {"type": "tool", "name": "a", "disable_parallel_tool_use": True}}, "only another provider"),
         ({"response_format": {"type": "json_schema", "x": 1}}, "only another provider knows"),
         ({"prompt": [("system", "Be brief.")]}, "at least one message with content that is not the system's"),

@@ -128,7 +128,7 @@ def test_tools_are_offered_unless_the_choice_is_none():
     [
         ({"tool_choice": "required"}, "tool_choice must be 'auto' or 'none', not 'required'"),
         ({"tool_choice": "weather"}, "not 'weather'"),
-        ({"parallel_tool_calls": False}, "Leave out parallel_tool_calls"),
+        ({"parallel_tool_calls": False, "tools": [ToolSpec("now")]}, "Leave out parallel_tool_calls"),
         ({"effort": "xhigh"}, "know the efforts none, low, medium, high, max, not 'xhigh'"),
         ({"response_format": {"type": "json_schema", "x": 1}}, "only another provider knows"),
         ({"tools": [{"type": "bash_20250124", "name": "bash", "input_schema": {}}]}, "only another provider knows"),
