@@ -9,6 +9,7 @@ import base64
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, cast
+from urllib.parse import unquote, unquote_to_bytes
 
 from ..misuse import MisuseError, shown
 from .leaf_parts import FilePart, LeafPart, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart
@@ -212,15 +213,25 @@ READERS: Mapping[str, Callable[[Fields], LeafPart]] = {
 
 
 def file_of_url(url: str, media_type: str, **attributes: Any) -> FilePart:
-    """Return a FilePart for a URL. A base64 data URL becomes its bytes, with the media type that it names."""
-    head, comma, data = url.partition(",")
-    if not comma or not head.startswith("data:") or not head.endswith(";base64"):
+    """Return a FilePart for a URL. A data URL becomes its bytes, with the media type that it names."""
+    head, comma, data = url.lstrip().partition(",")
+    scheme, _, form = head.lower().partition(":")
+    if not comma or scheme != "data":
         return FilePart(media_type, url=url, **attributes)
-    return FilePart(head[5:].partition(";")[0] or media_type, _bytes(data, "a data URL"), **attributes)
+    kind, *options = form.split(";")
+    if "base64" in options:
+        content = _bytes(unquote(data) if "%" in data else data, "a data URL")
+    else:
+        content = unquote_to_bytes(data)
+    return FilePart(kind or media_type, content, **attributes)
+
+
+_URL_SAFE = str.maketrans("-_", "+/")  # of base64url, which Gmail and others write, also without padding
 
 
 def _bytes(data: str, what: str) -> bytes:
     try:
-        return base64.b64decode("".join(data.split()), validate=True)  # MIME breaks base64 into lines
+        text = "".join(data.split()).translate(_URL_SAFE)  # MIME breaks base64 into lines
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except ValueError as error:
         raise MisuseError(f"The data of {what} is not valid base64: {error}.") from None

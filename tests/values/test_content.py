@@ -268,6 +268,31 @@ def test_media_types_have_one_spelling(written, media_type):
     assert FilePart(media_type, b"PNG") == FilePart(written, b"PNG") == Message("user", [item]).parts[0]
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "data:image/png;base64,UE5HUA==",
+        "data:image/png;base64,UE5HUA",
+        "data:image/png;base64,UE5HUA%3D%3D",
+        "DATA:image/PNG;charset=utf-8;BASE64,UE5HUA==",
+        " data:image/png;base64,UE5H\nUA==",
+        "data:image/png,PNG%50",
+    ],
+)
+def test_data_url_may_have_every_form(url):
+    """The scheme's case, padding and percent signs do not matter; base64 is optional."""
+    item = {"type": "image_url", "image_url": {"url": url}}
+    assert FilePart("image/png", b"PNGP") == Message("user", [item]).parts[0]
+
+
+def test_base64_may_have_the_letters_of_urls():
+    """Gmail and others write it so; other wrong letters are refused."""
+    source = {"type": "base64", "media_type": "image/png", "data": "-_-_"}
+    assert FilePart("image/png", b"\xfb\xff\xbf") == Message("user", [{"type": "image", "source": source}]).parts[0]
+    with pytest.raises(MisuseError, match="not valid base64"):
+        Message("user", [{"type": "image", "source": {**source, "data": "UE5H!"}}])
+
+
 def test_base64_may_be_broken_into_lines():
     """As base64.encodebytes and many tools write it."""
     source = {"type": "base64", "media_type": "image/png", "data": "UE5\nHUE\r\n5H\n"}
