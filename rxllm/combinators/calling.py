@@ -21,6 +21,7 @@ from ..tools.tool import BadArguments, Tool
 from ..values.chunk import Chunk
 from ..values.message import Message
 from ..values.parts import Approval, Outcome, Part, ToolCallPart, ToolResultPart
+from ..values.tools import unquoted
 
 __all__ = ["Calls", "Ready", "Waiting", "decided", "denied", "not_run", "planned"]
 
@@ -48,7 +49,7 @@ def _arguments_of(call: ToolCallPart) -> dict[str, Any]:
         BadArguments: the text is not a JSON object.
     """
     try:
-        arguments: object = msgspec.json.decode(call.arguments or "{}")
+        arguments: object = msgspec.json.decode(unquoted(call.arguments) or "{}")
     except (msgspec.DecodeError, RecursionError) as error:
         raise BadArguments(f"The arguments are not valid JSON: {error}. Write a JSON object.") from None
     if arguments is None:

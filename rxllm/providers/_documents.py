@@ -12,6 +12,7 @@ import msgspec
 from ..errors import ProtocolError
 from ..misuse import MisuseError
 from ..values.request import Request
+from ..values.tools import unquoted
 from ..wire.error_documents import excerpt
 from ..wire.sse import BYTE_ORDER_MARK, valid_utf8
 
@@ -29,6 +30,7 @@ __all__ = [
     "refuse_several",
     "refused",
     "text_of",
+    "token_of",
     "unreadable",
 ]
 
@@ -81,7 +83,7 @@ def arguments_of(text: str) -> dict[str, Any]:
     Invalid JSON becomes the field ``INVALID_JSON``, as Anthropic's documentation of fine-grained tool streaming says.
     """
     try:
-        return msgspec.json.decode(text or "{}", type=dict[str, Any] | None) or {}
+        return msgspec.json.decode(unquoted(text) or "{}", type=dict[str, Any] | None) or {}
     except UNREADABLE:
         return {"INVALID_JSON": text}
 
@@ -101,6 +103,14 @@ def object_text(arguments: str) -> str:
 def text_of(value: object) -> str:
     """Return the value if it is text, else an empty text."""
     return value if isinstance(value, str) else ""
+
+
+def token_of(value: object) -> str:
+    """Return text unchanged, a number or a boolean as JSON text, else an empty text.
+
+    Cloudflare sends the tokens of an answer that look like a number as numbers.
+    """
+    return msgspec.json.encode(value).decode() if isinstance(value, (bool, int, float)) else text_of(value)
 
 
 def identity_of(value: object) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Protocol, cast
 
+import msgspec
 from attrs import field, frozen
 from attrs.validators import optional
 
@@ -17,7 +18,7 @@ from ..misuse import MisuseError, is_mapping, is_text, must_be, shown
 from ..public import Public
 from ..showing import brief
 
-__all__ = ["ANSWER", "Effort", "ResponseSchema", "ToolSpec"]
+__all__ = ["ANSWER", "Effort", "ResponseSchema", "ToolSpec", "unquoted"]
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 """How much a model reasons before it answers. Each model supports some of these values."""
@@ -25,6 +26,18 @@ Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 ANSWER = "answer"  # the default name of a schema
 _CHOICES = ("auto", "none", "required")
 _BARE: Mapping[str, Any] = {"type": "object", "properties": {}}
+
+
+def unquoted(arguments: str) -> str:
+    """Return the arguments of a call. If a model wrote their JSON as a JSON text, return what this text contains."""
+    if not arguments.lstrip().startswith('"'):
+        return arguments
+    try:
+        inner = msgspec.json.decode(arguments, type=str)
+        msgspec.json.decode(inner or "{}", type=dict[str, msgspec.Raw])
+    except (msgspec.MsgspecError, RecursionError):
+        return arguments
+    return inner
 
 
 def _is_object(schema: object) -> bool:

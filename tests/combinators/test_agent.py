@@ -259,6 +259,13 @@ async def test_error_of_a_later_round_has_the_content_of_all_rounds():
     assert "hi" == error.request.messages[0].text
 
 
+async def test_arguments_within_a_json_text_reach_the_tool():
+    """Some models write their JSON twice; the call stays as it came."""
+    model = Scripted([[call("quick", '"{\\"n\\": 7}"', "a")], "Seven."])
+    answer = await agent(model, quick).ainvoke("hi")
+    assert [("a", "7", "ok")] == results(answer.parts)
+
+
 # ── what the model is told ───────────────────────────────────────────────────────────────────────────────────────
 
 

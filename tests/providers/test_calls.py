@@ -287,6 +287,9 @@ def test_a_whole_answer_may_have_a_call_without_an_id(finish):
         ("null", "{}"),
         ('{"x":', '{"INVALID_JSON":"{\\"x\\":"}'),
         ("[1]", '{"INVALID_JSON":"[1]"}'),
+        ('"{\\"x\\": 1}"', '{"x":1}'),
+        ('""', "{}"),
+        ('"x"', '{"INVALID_JSON":"\\"x\\""}'),
     ],
 )
 def test_arguments_go_back_as_an_object(written, sent):

@@ -26,6 +26,7 @@ from ...values.parts import (
     ToolResultPart,
 )
 from ...values.persisted import part_record, plain_fields
+from ...values.tools import unquoted
 
 __all__ = ["FILES", "Block", "annotation_of", "arguments_of", "block_of", "facts_of", "result_content"]
 
@@ -82,7 +83,7 @@ def annotation_of(citation: Mapping[str, Any]) -> Block:
 def arguments_of(text: str) -> dict[str, Any] | None:
     """Return the arguments of a call as a dict; None if they are not a JSON object."""
     try:
-        return msgspec.json.decode(text or "{}", type=dict[str, Any])
+        return msgspec.json.decode(unquoted(text) or "{}", type=dict[str, Any])
     except (msgspec.MsgspecError, RecursionError):
         return None
 

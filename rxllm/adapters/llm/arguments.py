@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from ...misuse import is_mapping
+from ...values.tools import unquoted
 
 __all__ = ["arguments_of", "text_of_arguments"]
 
@@ -18,7 +19,7 @@ def arguments_of(text: str) -> dict[str, Any]:
     """Return the arguments as a dict."""
     value: object = None
     with suppress(ValueError):
-        value = json.loads(text or "{}")
+        value = json.loads(unquoted(text) or "{}")
     return {**value} if is_mapping(value) else {_RAW: text}
 
 
