@@ -19,7 +19,10 @@ from ..values.chunk import Chunk
 from ..values.parts import Part, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart
 from ._documents import json_of
 
-__all__ = ["Halves", "mended"]
+__all__ = ["NO_NEWS", "Halves", "mended", "simpler"]
+
+NO_NEWS = ("ping", "heartbeat", "keepalive", "keep-alive")
+"""The names of events without content, whose data may be anything. Some gateways send these words as data."""
 
 T = TypeVar("T")
 
@@ -44,6 +47,19 @@ def mended(body: bytes, *, marked: bool = False) -> bytes | None:
         return None
     text = json.dumps(document, ensure_ascii=False)
     return re.sub(_HALF, _mark if marked else _LOST, text).encode()
+
+
+def simpler(data: bytes) -> bytes | None:
+    """Return what a frame stands for that gateways write in a form of their own; None if this is not known.
+
+    The result is empty if the frame is only a ping, or a comment that was sent as data.
+    """
+    word = data.strip().strip(b'"').lower()
+    if word in (b"null", *map(str.encode, NO_NEWS)) or word.startswith(b":"):
+        return b""
+    if word in (b"[done]", b"done"):
+        return b"[DONE]"
+    return data[5:].strip() if data.startswith(b"data:") else None
 
 
 def _mark(half: re.Match[str]) -> str:

@@ -21,7 +21,7 @@ from ._calls import Calls
 from ._choices import Choices
 from ._content import Files, Tally, bounded, citations, sources
 from ._details import DETAILS, Details
-from ._documents import UNREADABLE, identity_of, json_of, list_of, object_of, text_of, unreadable
+from ._documents import UNREADABLE, identity_of, json_of, list_of, object_of, text_of, token_of, unreadable
 from ._finish import broken_off, word_of
 from ._limits import DEFAULT, WHOLE, Limits
 from ._openai_frames import (
@@ -119,6 +119,7 @@ class ChatDecoder:
             elif not (
                 delta.reasoning_content
                 or delta.reasoning
+                or delta.reasoning_text
                 or delta.tool_calls
                 or delta.refusal
                 or delta.function_call
@@ -280,16 +281,15 @@ class ChatDecoder:
         for name in DETAILS:
             if details := getattr(delta, name):
                 self._details.setdefault(name, Details(self._maker, name)).add(details)
-        return _joined(delta.reasoning_content or delta.reasoning)
+        return _joined(delta.reasoning_content) or _joined(delta.reasoning) or _joined(delta.reasoning_text)
 
     def _detailed(self) -> list[RawPart]:
         details, self._details = self._details, {}
         return [each.part() for each in details.values()]
 
     def _content(self, content: object) -> Iterator[Part]:
-        if isinstance(content, str):
-            if content:
-                yield TextPart(content)
+        if text := token_of(content):
+            yield TextPart(text)
             return
         items = list_of(content) or list(filter(None, [object_of(content)]))
         for item in bounded(items, PARTS, "parts"):  # Mistral
@@ -321,19 +321,24 @@ class ChatDecoder:
 
 def _finish_word(choice: Choice) -> str | None:
     word = word_of(choice.finish_reason)
-    return word if word not in ("", "null") else None  # DashScope sends "null" until the end
+    if word in ("", "null"):  # DashScope sends "null" until the end
+        return None
+    own = word_of(choice.native_finish_reason)  # OpenRouter's own word for a call that Gemini wrote wrongly is "stop"
+    return own if own and finish_of(own) == "error" else word
 
 
 def _speaks(choice: Choice) -> bool:
     """Whether a choice has content, and not only a role or a finish_reason."""
     delta = choice.delta
     if delta is None:
-        return bool(choice.text) or bool(isinstance(choice, FirstChoice) and choice.message)
+        return bool(token_of(choice.text)) or bool(isinstance(choice, FirstChoice) and choice.message)
     return bool(
-        delta.content
+        token_of(delta.content)
+        or delta.content
         or choice.text
         or delta.reasoning_content
         or delta.reasoning
+        or delta.reasoning_text
         or delta.refusal
         or delta.tool_calls
         or delta.function_call
@@ -400,7 +405,7 @@ def _any_answer(body: bytes, audio_format: str, maker: str, *, thinks_apart: boo
 
 def _joined(texts: object) -> str:
     """Return a text as it is; return the text of an object, and join those of a list of objects."""
-    if isinstance(texts, str):
-        return texts
+    if text := token_of(texts):
+        return text
     items = list_of(texts) or [texts]
     return "".join([text_of(object_of(item).get("text") or object_of(item).get("content")) for item in items])

@@ -27,7 +27,7 @@ from ..values.usage import Usage
 from ..values.vocabulary import finish_of
 from ..wire.error_documents import provider_error, tells_error
 from ._content import Tally, bounded, citations
-from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, text_of, unreadable
+from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, text_of, token_of, unreadable
 from ._finish import broken_off, word_of
 from ._limits import DEFAULT, WHOLE, Limits
 
@@ -267,7 +267,7 @@ class ResponsesDecoder:
     def _grow(self, kind: str, event: _Event, data: bytes) -> Chunk | None:
         """Return the content that an event adds to an item."""
         item = self._place(event, kind=_KINDS[kind])
-        text = text_of(event.delta)
+        text = token_of(event.delta)
         if kind == _CITATION:
             item.has_citations = True
             return self._chunk_of([*citations([object_of(json_of(data)).get("annotation")])])

@@ -19,7 +19,7 @@ from ..wire.error_documents import excerpt, provider_error
 from ..wire.sse import BYTE_ORDER_MARK, DEFAULT_LIMIT, Frame, is_json, may_be_whole, valid_utf8
 from ..wire.weights import check_weight
 from ._documents import is_cut, json_of
-from ._mending import Halves, mended
+from ._mending import NO_NEWS, Halves, mended, simpler
 
 if TYPE_CHECKING:
     import asyncio
@@ -202,7 +202,7 @@ class Reader(Watch, abc.ObserverBase[bytes]):
                     chunk = self.mend(data, error)
                     decode = self.decode
             except Exception as error:
-                if name in _NO_NEWS:
+                if name in NO_NEWS:
                     continue
                 if name == "error" and not isinstance(error, ProviderError):  # such as a plain text
                     error = provider_error(json_of(data), data)
@@ -252,11 +252,8 @@ class Reader(Watch, abc.ObserverBase[bytes]):
 
     def mend(self, data: bytes, error: ProtocolError) -> Chunk | None:
         """Decode a frame that is not valid JSON. From the first split character on, `joined` decodes each frame."""
-        word = data.strip().strip(b'"').upper()
-        if word == b"NULL":  # a ping of some gateways
-            return None
-        if word in (b"[DONE]", b"DONE") and data != b"[DONE]":
-            return self.decoder.chunk(b"[DONE]")
+        if (simple := simpler(data)) is not None and simple != data:
+            return self.decode(simple) if simple else None
         better = mended(data, marked=True)
         if better is None:
             raise error
@@ -398,7 +395,6 @@ class _Joined(abc.ObserverBase[Chunk]):
 
 _CUT_SHORT = "The answer ended before it was whole: its JSON is cut."
 _NO_END = "The stream ended before the answer did: its end marker is missing."
-_NO_NEWS = ("ping", "heartbeat", "keepalive", "keep-alive")  # events without content, whose data may be anything
 
 
 def _other(beginning: bytes) -> ProtocolError:

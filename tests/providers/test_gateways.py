@@ -7,7 +7,7 @@ import pytest
 from protocols import split_every, sse
 
 from rxllm import Anthropic, OpenAI, retry
-from rxllm.errors import Interrupted, Overloaded, ProviderError
+from rxllm.errors import Interrupted, Overloaded, ProtocolError, ProviderError
 from rxllm.testing import FakeServer, Reply
 
 DONE = sse("[DONE]")
@@ -352,3 +352,65 @@ def test_messages_that_fail_at_once_keep_their_usage():
             llm.invoke("hi")
         assert ("", 1) == (caught.value.partial.text, caught.value.partial.usage.input_tokens)
         assert "Hello" == retry(llm, attempts=2, delay=lambda attempt, error: 0).invoke("hi").text
+
+
+@SIZES
+def test_tokens_that_are_numbers_are_text(size):
+    """Cloudflare sends a token that looks like a number, or like true, as such; a citation [1] became []."""
+    pieces = ["[", 1, "] costs ", 0, ".", 5, " or ", 0.005, ", ", True, "", None]
+    told = [
+        said({"reasoning_content": 4}),
+        said({"reasoning_content": "2"}),
+        *[said({"content": each}) for each in pieces],
+    ]
+    answer = asked([*told, STOP, DONE], size)
+    assert ("[1] costs 0.5 or 0.005, true", "42") == (answer.text, answer.reasoning)
+    assert "0" == asked([said({"content": 0}), STOP, DONE], size).text
+    body = json.dumps({"choices": [{"message": {"content": 6, "reasoning": 0}, "finish_reason": "stop"}]}).encode()
+    answer = asked([body], size, stream=False)
+    assert ("6", "0") == (answer.text, answer.reasoning)
+    event = {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": 7}
+    ending = {"type": "response.completed", "response": {"status": "completed"}}
+    assert "7" == asked([sse(event), sse(ending)], size, RESPONSES).text
+
+
+@SIZES
+@pytest.mark.parametrize(
+    "ping",
+    [b"data: : OPENROUTER PROCESSING\n\n", b"data: ping\n\n", b'data: "keep-alive"\n\n', b"data: heartbeat\n\n"],
+)
+def test_pings_that_a_gateway_sends_as_data_are_ignored(size, ping):
+    """Before, within and after the answer. Any other word is an error."""
+    frames = [said({"content": "Hello"}), STOP, DONE]
+    assert "Hello" == asked([piece for frame in frames for piece in (ping, frame)], size).text
+    with pytest.raises(ProtocolError, match="It begins: nonsense"):
+        asked([b"data: nonsense\n\n", *frames], size)
+
+
+@SIZES
+def test_field_name_may_come_twice(size):
+    """Servers that frame their events twice send ``data: data: {…}``."""
+    frames = [said({"content": "Hel"}), said({"content": "data: lo"}), STOP, DONE]
+    assert "Heldata: lo" == asked([b"data: " + frame for frame in frames], size).text
+
+
+def test_reasoning_of_copilot_is_read():
+    """It has a name of its own there."""
+    frames = [said({"reasoning_text": "Hm"}), said({"reasoning_text": "m."}), said({"content": "Tea."}), STOP, DONE]
+    answer = asked(frames, 7)
+    assert ("Hmm.", "Tea.") == (answer.reasoning, answer.text)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_own_word_of_the_server_behind_openrouter_tells_a_failure(stream):
+    """OpenRouter says stop where Gemini says that it wrote a wrong call; then the text is a piece of this call."""
+    for word, fails in [("MALFORMED_FUNCTION_CALL", True), ("STOP", False), (None, False)]:
+        choice = {"delta" if stream else "message": {"content": "Hel"}, "finish_reason": "stop"}
+        body = {"choices": [{**choice, "native_finish_reason": word}]}
+        frames = [sse(body), DONE] if stream else [json.dumps(body).encode()]
+        if fails:
+            with pytest.raises(ProviderError, match=word) as caught:
+                asked(frames, 7, stream=stream)
+            assert "Hel" == caught.value.partial.text
+        else:
+            assert ("Hel", "stop") == (asked(frames, 7, stream=stream).text, "stop")
