@@ -52,9 +52,10 @@ def _check_base(name: str, url: str) -> None:
             f"{name} can't have a query or a fragment, because rxllm appends a path to it. Set a query in the client: "
             "client=lambda: httpx.AsyncClient(params={'api-version': …})."
         )
-    if url.rstrip("/").endswith(("/completions", "/messages")):
+    if url.rstrip("/").endswith(("/completions", "/messages", "/responses")):
         raise MisuseError(
-            f"{name} must not contain /chat/completions or /v1/messages, because rxllm appends these paths. Remove it."
+            f"{name} must not contain /chat/completions, /responses or /v1/messages, because rxllm appends these "
+            "paths. Remove it."
         )
 
 

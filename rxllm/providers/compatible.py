@@ -17,7 +17,7 @@ from attrs import field, frozen
 
 from ..misuse import MisuseError, must_be, shown
 
-__all__ = ["OPENAI", "SERVERS", "Server", "register_provider", "server_at", "server_named"]
+__all__ = ["OPENAI", "SERVERS", "Server", "register_provider", "server_at", "server_named", "with_path"]
 
 LACKS = (
     "tools", "tool_choice", "required", "named", "strict", "parallel_tool_calls", "stop_sequences", "seed", "top_k",
@@ -112,9 +112,10 @@ class Server:
         Raises:
             MisuseError: an environment variable of the address is not set.
         """
+        path = self.base_url.rpartition("}")[2] or "/"
 
         def value(variable: re.Match[str]) -> str:
-            found = os.environ.get(variable[1], "").strip().rstrip("/")
+            found = os.environ.get(variable[1], "").strip().rstrip("/").removesuffix(path)  # some write all of it
             if not found:
                 raise MisuseError(f"The address of {self.name} is unknown. Set {variable[1]}, or pass base_url=….")
             return found
@@ -329,6 +330,7 @@ def register_provider(name: str, base_url: str, keys: str | Iterable[str] = (), 
         raise MisuseError(f"This provider can't be registered: {str(error).partition('() ')[2] or error}.") from None
     SERVERS[name] = _REGISTERED[name] = server
     server_at.cache_clear()
+    with_path.cache_clear()
 
 
 _REGISTERED: dict[str, Server] = {}
@@ -357,3 +359,13 @@ def server_at(base_url: str) -> Server:
         if any(f".{host}".endswith(f".{end}") for end in server.hosts if end not in ("", "localhost", "127.0.0.1")):
             return server
     return Server(name=host, base_url=base_url, keys="OPENAI_API_KEY", needs_key=False)
+
+
+@functools.lru_cache(256)
+def with_path(base_url: str) -> str:
+    """Return an address without slashes at its end. The bare host of a known server gets the path of its row."""
+    url, parts = base_url.rstrip("/"), urlsplit(base_url)
+    if parts.path.strip("/"):
+        return url
+    row = re.sub(r"\{\w+\}", url, server_at(url).base_url)  # such as {AZURE_OPENAI_ENDPOINT}/openai/v1
+    return url + urlsplit(row).path if urlsplit(row).hostname == parts.hostname else url

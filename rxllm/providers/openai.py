@@ -28,7 +28,7 @@ from ._parameters import check_openai, check_tools
 from ._refusals import missing_key, no_messages
 from ._responses_turns import custom_names, fits_responses, response_fields
 from ._shape_offers import shape_offers
-from .compatible import OPENAI, SERVERS, Server, server_at, server_named
+from .compatible import OPENAI, SERVERS, Server, server_at, server_named, with_path
 
 if TYPE_CHECKING:
     from ._openai_batches import OpenAIBatches
@@ -95,10 +95,10 @@ class OpenAI(HTTPProvider):
     @property
     def _base(self) -> str:
         if self.base_url:
-            return self.base_url.rstrip("/")
+            return with_path(self.base_url)
         if self.server is not None and self.server != OPENAI.name:
             return server_named(self.server).address()
-        return (base_from("OPENAI_BASE_URL") or OPENAI.base_url).rstrip("/")
+        return with_path(base_from("OPENAI_BASE_URL") or OPENAI.base_url)
 
     @property
     def _row(self) -> Server:

@@ -57,8 +57,16 @@ class Unhashable(list):
         ("base_url", "https://example/<account>/v1", "base_url must be like"),
         ("base_url", "http://x/v1?key=abc", "base_url can't have a query or a fragment"),
         ("base_url", "http://x/v1#a", "base_url can't have a query or a fragment"),
-        ("base_url", "http://x/v1/chat/completions", "base_url must not contain /chat/completions or /v1/messages"),
-        ("base_url", "http://x/v1/messages/", "base_url must not contain /chat/completions or /v1/messages"),
+        (
+            "base_url",
+            "http://x/v1/chat/completions",
+            "base_url must not contain /chat/completions, /responses or /v1/messages",
+        ),
+        (
+            "base_url",
+            "http://x/v1/messages/",
+            "base_url must not contain /chat/completions, /responses or /v1/messages",
+        ),
         ("api_key", 5, "api_key must be text, not int"),
         ("api_key", b"secret", "api_key must be text, not bytes"),
         ("api_key", "sec\nret", "The api_key has characters that HTTP does not allow"),

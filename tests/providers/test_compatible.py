@@ -77,6 +77,33 @@ def test_named_server_does_not_get_the_key_of_openai(monkeypatch):
         rxllm.model("groq:m").invoke("hi")
 
 
+@pytest.mark.parametrize("written", ["https://mine.openai.azure.com", "https://mine.openai.azure.com/openai/v1/"])
+def test_endpoint_of_azure_may_have_its_path(written, monkeypatch):
+    """Azure's pages show both."""
+    monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", written)
+    urls = [
+        OpenAI("m", api_key="k", **given).preview("hi").url for given in ({"server": "azure"}, {"base_url": written})
+    ]
+    assert ["https://mine.openai.azure.com/openai/v1/chat/completions"] * 2 == urls
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("https://api.openai.com/", "https://api.openai.com/v1"),
+        ("https://mine.services.ai.azure.com", "https://mine.services.ai.azure.com/openai/v1"),
+        ("https://OpenRouter.ai", "https://OpenRouter.ai/api/v1"),
+        ("https://api.deepseek.com/", "https://api.deepseek.com"),
+        ("https://llm.groq.com", "https://llm.groq.com"),
+        ("http://localhost:8000", "http://localhost:8000"),
+        ("https://mine.openai.azure.com/openai/deployments/d", "https://mine.openai.azure.com/openai/deployments/d"),
+    ],
+)
+def test_bare_host_of_a_known_server_gets_its_path(host, address):
+    """Such a host alone answers 404. Another host, or one with a path, stays as it is."""
+    assert f"{address}/chat/completions" == OpenAI("m", base_url=host, api_key="k", api="chat").preview("hi").url
+
+
 def test_missing_address_is_refused_with_its_variable():
     """Each customer of Azure has another address."""
     with pytest.raises(MisuseError, match=r"address of azure is unknown\. Set AZURE_OPENAI_ENDPOINT"):
