@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from ..bounds import CALLS, PARTS
 from ..errors import ProtocolError, ProviderError
-from ..values.chunk import Chunk, join, text_chunk
+from ..values.chunk import Chunk, text_chunk
 from ..values.parts import FilePart, Part, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart
 from ..values.usage import Usage
 from ..values.vocabulary import finish_of
@@ -410,11 +410,16 @@ class ResponsesDecoder:
     def end(self, status: str, response: Mapping[str, Any], data: bytes) -> Chunk:
         """Return the content of the last event, or of a whole answer."""
         self._identify(response)
-        chunks = [self._chunk_of(self._open(entry, entry.held)) for entry in self._items.values() if entry.held]
+        logprobs: list[object] = []
+        parts = [part for entry in self._items.values() if entry.held for part in self._open(entry, entry.held)]
+        self._tally.add(parts)
         if not self._opened:  # no event had content
             for place, item in enumerate(map(object_of, list_of(response.get("output")))):
                 entry = self._place(_Event(output_index=place), item)
-                chunks.append(self._chunk_of(self._close(entry, item), logprobs=_logprobs(item)))
+                closed = self._close(entry, item)
+                self._tally.add(closed)  # before the next item, whose text must stay apart
+                parts += closed
+                logprobs += _logprobs(item)
         self._is_plain = False
         raw = word_of(object_of(response.get("incomplete_details")).get("reason")) or status
         if response.get("error"):
@@ -422,25 +427,27 @@ class ResponsesDecoder:
         else:
             self.failure = broken_off(raw)
         self.complete = self.failure is None
-        return join(filter(None, (*chunks, self._chunk_of((), _usage(response.get("usage")), raw))))
+        return self._new_chunk(parts, _usage(response.get("usage")), raw, logprobs)
 
-    def _chunk_of(
+    def _chunk_of(self, parts: Sequence[Part], *, logprobs: Sequence[object] = ()) -> Chunk | None:
+        """Return a chunk, or None if it would be empty."""
+        if parts:
+            self._is_plain = self._tally.add(parts)
+        return self._new_chunk(parts, logprobs=logprobs) if parts or logprobs else None
+
+    def _new_chunk(
         self,
         parts: Sequence[Part],
         usage: Usage | None = None,
         raw: str | None = None,
         logprobs: Sequence[object] = (),
-    ) -> Chunk | None:
-        """Return a chunk, or None if it would be empty.
+    ) -> Chunk:
+        """Return a chunk of parts that are counted.
 
         The first chunk has the id and the provider. The first chunk after the model's name has arrived has the name.
         """
-        if parts:
-            self._is_plain = self._tally.add(parts)
         if logprobs:
             self._tally.hold_logprobs(logprobs)
-        if not (parts or usage or raw or logprobs):
-            return None
         first, self._spoken = not self._spoken, True
         model = None if self._named else self._model or None
         self._named = self._named or model is not None
