@@ -44,6 +44,19 @@ def _is_object(schema: object) -> bool:
     return is_mapping(schema) and schema.get("type") == "object"
 
 
+def _with_properties(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the schema of an object with properties, even if it has none, since OpenAI refuses one without.
+
+    Servers of MCP leave them out for a tool without arguments, or write null in their place.
+    """
+    if not _is_object(schema):
+        return schema
+    told = {
+        name: value for name, value in schema.items() if value is not None or name not in ("properties", "required")
+    }
+    return {**told, "properties": {}} if "properties" not in told else told
+
+
 @frozen
 class ToolSpec(metaclass=Public):
     """The definition of one tool for a model.
@@ -59,6 +72,7 @@ class ToolSpec(metaclass=Public):
     description: str = field(default="", validator=must_be("text", is_text))
     parameters: Mapping[str, Any] = field(
         default=_BARE,
+        converter=_with_properties,
         validator=must_be("a JSON schema of an object, as in {'type': 'object', 'properties': {…}}", _is_object),
         hash=False,
     )

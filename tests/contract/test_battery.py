@@ -330,7 +330,7 @@ class TestRequest:
     def test_request_has_the_conversation_and_the_parameters(self, protocol, server):
         """The body has messages, system, tools, limits and extra fields under the protocol's names."""
         server.reply(Reply(protocol.stream(["ok"])))
-        tools = [{"name": "now", "input_schema": {"type": "object"}}]
+        tools = [{"name": "now", "input_schema": {"type": "object", "properties": {}}}]
         llm = create_model(protocol, server, max_tokens=9, temperature=0, tools=tools, extra={"user": "u1"})
         stop = {} if protocol.name == "responses" else {"stop_sequences": ["END"]}
         llm.invoke(self.CONVERSATION, **stop, top_p=0.5)
@@ -341,14 +341,26 @@ class TestRequest:
                 "messages": turns,
                 "stop": ["END"],
                 "stream_options": {"include_usage": True},
-                "tools": [{"type": "function", "function": {"name": "now", "parameters": {"type": "object"}}}],
+                "tools": [
+                    {
+                        "type": "function",
+                        "function": {"name": "now", "parameters": {"type": "object", "properties": {}}},
+                    }
+                ],
             },
             "responses": {
                 "input": [self.item(role, text) for role, text in self.CONVERSATION],
                 "max_output_tokens": 9,
                 "store": False,
                 "include": ["reasoning.encrypted_content"],
-                "tools": [{"type": "function", "name": "now", "parameters": {"type": "object"}, "strict": False}],
+                "tools": [
+                    {
+                        "type": "function",
+                        "name": "now",
+                        "parameters": {"type": "object", "properties": {}},
+                        "strict": False,
+                    }
+                ],
             },
             "messages": {"messages": blocks, "system": "Be brief.", "stop_sequences": ["END"], "tools": tools},
         }[protocol.name]

@@ -116,7 +116,7 @@ def test_tools_go_into_one_entry_with_their_json_schemas():
     tools = [ToolSpec("weather", "Tells it", SCHEMA), search, {"name": "now", "input_schema": {"type": "object"}}]
     functions = [
         {"name": "weather", "description": "Tells it", "parametersJsonSchema": SCHEMA},
-        {"name": "now", "parametersJsonSchema": {"type": "object"}},
+        {"name": "now", "parametersJsonSchema": {"type": "object", "properties": {}}},
     ]
     assert [{"functionDeclarations": functions}, search] == body_of(tools=tools)["tools"]
     with pytest.raises(MisuseError, match="fields that only another provider knows"):

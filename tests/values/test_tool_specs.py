@@ -145,6 +145,15 @@ def test_anthropic_accepts_schema_and_its_own_efforts():
     assert ({"type": "disabled"}, None) == (body["thinking"], body.get("output_config"))
 
 
+@pytest.mark.parametrize("absent", [{}, {"properties": None}, {"properties": None, "required": None}])
+def test_schema_without_properties_has_empty_ones(absent):
+    """OpenAI refuses it otherwise; servers of MCP write such schemas, those in Go with null."""
+    spec = ToolSpec("f", parameters={"type": "object", **absent, "additionalProperties": False})
+    assert {"type": "object", "properties": {}, "additionalProperties": False} == spec.parameters
+    [tool] = asked(tools=[{"name": "f", "input_schema": {"type": "object", **absent}}]).tools
+    assert ToolSpec("f") == tool
+
+
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
     [
