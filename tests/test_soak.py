@@ -10,7 +10,7 @@ import pytest
 
 SOAK = Path(__file__).with_name("soak")
 SIZES = {
-    "batches": 3,
+    "batches": 2,
     "cuts": 150,
     "conversations": 1,
     "crowd": 40,

@@ -1,8 +1,8 @@
 """A job by a vendor's batch API: rows are sent together, and answered within a day at a lower price.
 
-States of a batch: uploaded, written down (in `Intents`), created, ended (the vendor has answered or given up), read
-(its results are in the journal). A crash at any point leaves a record from which the next run goes on. Requests that
-the vendor did not answer, because the day was over or its server failed, form the next batch.
+States of a batch: reserved (in a `Budget`), uploaded, written down (in `Intents`), created, ended (the vendor has
+answered or given up), read (its results are in the journal). A crash leaves a record from which the next run goes on.
+Requests that the vendor did not answer, because the day was over or its server failed, form the next batch.
 
 A batch is written down just before its creation, because only the creation costs something. A creation without a clear
 response may have succeeded, so the batch is looked for before it is created again: see `confirming`.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -20,7 +21,7 @@ import attrs
 from reactivex import Observable
 
 from ..combinators.asked import asked
-from ..combinators.budget import Reservation, Used
+from ..combinators.budget import Used
 from ..combinators.budgeted import budgets_of
 from ..errors import RxllmError
 from ..llm import LLM
@@ -99,14 +100,15 @@ class Batching:
 
         async def run(scheduler: Scheduler) -> AsyncIterator[Answered]:
             lines = await in_thread(scheduler, lambda: self._lines(part.rows[: self._room.most]))
-            count, reserved = await self._spending.reserve(scheduler, part.rows[: len(lines)])
+            intent = Intent(uuid.uuid4().hex, 0.0, api=self._api.name)
+            count = await self._spending.reserve(scheduler, intent, part.rows[: len(lines)])
             del lines[count:]
             is_alone = not self._room.running
             now, later = part.rows[: len(lines)], part.rows[len(lines) :]
             if later:
                 self._parts.again(attrs.evolve(part, rows=later))
             try:
-                answered = await self._answered(scheduler, attrs.evolve(part, rows=now), lines, reserved)
+                answered = await self._answered(scheduler, attrs.evolve(part, rows=now), lines, intent)
             except Refused as refused:
                 if not refused.is_full:
                     raise refused.error from None
@@ -125,6 +127,9 @@ class Batching:
         async def run(scheduler: Scheduler) -> AsyncIterator[Answered]:
             await in_thread(scheduler, self._intents.mend)
             self._batches = await in_thread(scheduler, self._intents.batches)
+            for intent in await in_thread(scheduler, self._intents.reserved):
+                self._spending.hold(intent.reserved)
+                await in_thread(scheduler, partial(self._end, scheduler, intent, Used()))
             for intent in await in_thread(scheduler, self._intents.open):
                 self._check(intent)
                 self._spending.hold(intent.reserved)
@@ -140,8 +145,8 @@ class Batching:
                             raise refused.error from None
                         continue  # the job sends its rows again
                     answers = self._pairs((row for row in intent.rows if not is_written(row)), results)
-                used = self._spending.used(intent, results)
-                async for some in Answered(answers, partial(self._end, scheduler, intent, used)).in_slices():
+                end = partial(self._end, scheduler, intent, self._spending.used(intent, results))
+                async for some in Answered(answers, end).in_slices():
                     yield some
                 if (failure := self._failure()) is not None:
                     raise failure
@@ -176,31 +181,28 @@ class Batching:
             lines.append(line)
         return lines
 
-    async def _answered(
-        self, scheduler: Scheduler, part: Part, lines: list[bytes], reserved: Reservation | None
-    ) -> Answered:
+    async def _answered(self, scheduler: Scheduler, part: Part, lines: list[bytes], intent: Intent) -> Answered:
         """Send a part as one batch, and return its answers.
 
         Raises:
             Refused: the vendor refused it.
         """
-        draft = Draft(uuid.uuid4().hex, part.model, lines)
-        intent = Intent(draft.tag, 0.0, api=self._api.name, reserved=reserved)
+        draft = Draft(intent.tag, part.model, lines)
         try:
             intent.file = await patiently(lambda: self._api.upload(draft))
             intent.at, intent.rows = time.time(), [*map(Noted.of, part.rows)]
             await self._write(scheduler, intent)
         except BaseException as error:
-            # Without a record the next run gives nothing back; a cancelled write may have made one. The process may end
-            # soon, so this is not left to a thread.
-            if not intent.rows or isinstance(error, OSError):
-                self._spending.settle(reserved, Used())
-            self._spending.release(scheduler, reserved)
+            if intent.reserved is not None and (not intent.rows or isinstance(error, OSError)):
+                with suppress(OSError):  # then the next run gives it back
+                    self._end(scheduler, intent, Used())  # not in a thread: the process may end soon
+            else:  # a cancelled write may have made the record, so the next run looks for the batch
+                self._spending.release(scheduler, intent.reserved)
             raise
         self._room.enter()
         try:
             batch = await self._created(scheduler, draft, intent)
-            lines.clear()  # they take memory, and the batch may take a day
+            lines.clear()  # a batch may take a day
             await self._confirm(scheduler, intent, batch)
             state, results = await self._results(scheduler, intent)
         except Refused:
@@ -262,8 +264,7 @@ class Batching:
     def _end(self, scheduler: Scheduler, intent: Intent, used: Used) -> None:
         """Write down that a batch is read, and what it took."""
         try:
-            self._intents.write(Intent(intent.tag, intent.at, ended=True))
-            self._spending.settle(intent.reserved, used)
+            self._spending.end(intent, used)
         finally:  # without the record, the next run settles
             self._spending.release(scheduler, intent.reserved)
 
@@ -282,6 +283,5 @@ def _unanswered() -> RxllmError:
 
 def _cancelled(batch: str) -> RxllmError:
     return RxllmError(
-        f"The batch {batch} was cancelled. Its answers are in the journal; run the same job to send the other rows "
-        "again."
+        f"The batch {batch} was cancelled. Its answers are in the journal; run the same job to send the rest again."
     )

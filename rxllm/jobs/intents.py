@@ -1,8 +1,9 @@
 """`Intents`: the batches of a job, in a file beside its journal.
 
 A batch is written down before it is created, with its rows and its tag. So after a crash at any point the next run
-finds the batch, instead of paying for another one. A record is one line of JSON; later records add to earlier ones with
-the same tag.
+finds the batch, instead of paying for another one. What it reserves in a budget is written down even before its
+requests are uploaded, so that the next run gives it back. A record is one line of JSON; later records add to earlier
+ones with the same tag.
 """
 
 from __future__ import annotations
@@ -89,13 +90,26 @@ class Intents:
         Raises:
             MisuseError: the file is not one of a job.
         """
+        return [intent for intent in self._unended() if intent.rows or intent.batch]
+
+    def reserved(self) -> list[Intent]:
+        """Return the batches that have reserved something, and were not created.
+
+        Raises:
+            MisuseError: the file is not one of a job.
+        """
+        return [intent for intent in self._unended() if not (intent.rows or intent.batch)]
+
+    def _unended(self) -> Collection[Intent]:
         found: dict[str, Intent] = {}
         for intent in self._records():
-            known = found.setdefault(intent.tag, intent)
-            known.batch = intent.batch or known.batch
             if intent.ended:
-                del found[intent.tag]
-        return list(found.values())
+                found.pop(intent.tag, None)
+            elif intent.rows or intent.tag not in found:
+                found[intent.tag] = intent
+            else:
+                found[intent.tag].batch = intent.batch
+        return found.values()
 
     def batches(self) -> set[str]:
         """Return the ids of all batches of the job.

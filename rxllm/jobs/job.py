@@ -155,8 +155,9 @@ def _in_batches(
     A failure ends it at once: batches go on at the vendor, and the next run reads them.
     """
     parts = Parts(api, lambda: asking.failure)
-    spending = Spending(asking.llm)
-    batching = Batching(api, Intents(journal.path), parts, asking.begin, lambda: asking.failure, spending)
+    intents = Intents(journal.path)
+    spending = Spending(asking.llm, intents)
+    batching = Batching(api, intents, parts, asking.begin, lambda: asking.failure, spending)
     each = batch_as_completed(batching, max_concurrency=concurrency)
 
     def in_slices(answer: tuple[int, Answered]) -> Source[Answered]:

@@ -1,6 +1,8 @@
 """`Spending`: the batches of a job reserve in a `Budget` what they may cost, and give back what they did not take.
 
 The record of a batch in `Intents` has its reservation, so the run that reads the batch settles it, also after a crash.
+It is written before the upload, which may take minutes, and after the reservation: a crash in the milliseconds between
+these two leaves the reservation as spent.
 The record of the end is written first: a crash after it leaves the reservation as spent, and a reservation is never
 given back twice.
 """
@@ -16,6 +18,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
+import msgspec
+
 from ..combinators.asked import asked
 from ..combinators.budget import Budget, Reservation, Used
 from ..combinators.budgeted import budgets_of, wanted_by
@@ -27,7 +31,7 @@ from ..runtime.scheduler import Scheduler
 from ..runtime.threads import in_thread
 from ..values.message import Message
 from ..values.request import Request
-from .intents import Intent
+from .intents import Intent, Intents
 from .rows import Row
 
 __all__ = ["Spending"]
@@ -40,40 +44,80 @@ class Spending:
 
     Args:
         llm: the model of the job. Without `budgeted` in it, nothing is counted.
+        intents: the batches on the disk.
     """
 
-    def __init__(self, llm: LLM) -> None:
+    def __init__(self, llm: LLM, intents: Intents) -> None:
         self._llm = llm
+        self._intents = intents
         self._budget = next(iter(budgets_of(llm)), None)
         self._held = 0  # the batches of this job that have not settled
         self._settled = asyncio.Event()  # set when a batch settles, and replaced
         self._turn = asyncio.Lock()  # so that `_held` has all reservations that the file has when a batch finds no room
 
-    async def reserve(self, scheduler: Scheduler, rows: Sequence[Row]) -> tuple[int, Reservation | None]:
-        """Reserve what the first rows may take, and return how many have room: at least one.
+    async def reserve(self, scheduler: Scheduler, intent: Intent, rows: Sequence[Row]) -> int:
+        """Reserve what the first rows may take for a batch, and return how many have room: at least one.
 
         It waits while batches of this job hold the rest of the budget: they may give back a part of it.
 
         Raises:
             LimitReached: the budget has no room for the first row.
             MisuseError: the budget is in dollars, and the model has no price.
+            OSError: the reservation cannot be written down.
         """
         budget = self._budget
         if budget is None:
-            return len(rows), None
+            return len(rows)
         wanted = await in_thread(scheduler, partial(self._wanted, budget, rows))
         while True:
             async with self._turn:
                 settled = self._settled
                 try:
-                    count, reservation = await _reserved(scheduler, budget, wanted)
+                    count, intent.reserved = await self._reserved(scheduler, budget, intent, wanted)
                 except LimitReached:
                     if not self._held and not settled.is_set():
                         raise
                 else:
-                    self.hold(reservation)
-                    return count, reservation
+                    self.hold(intent.reserved)
+                    return count
             await settled.wait()
+
+    async def _reserved(
+        self, scheduler: Scheduler, budget: Budget, intent: Intent, wanted: Sequence[Used]
+    ) -> tuple[int, Reservation]:
+        """Reserve in a thread, and write it down. If this is cancelled, it is given back here, or later by the thread.
+
+        Raises:
+            LimitReached: the budget has no room for the first one.
+            OSError: the reservation cannot be written down.
+        """
+        lock = threading.Lock()  # of the two variables
+        is_left, taken = False, None
+
+        def reserve() -> tuple[int, Reservation]:
+            nonlocal taken
+            count, reservation = budget.reserve_first(wanted)
+            noted = msgspec.structs.replace(intent, reserved=reservation)
+            try:
+                self._intents.write(noted)
+            except OSError:
+                self._settle(budget, reservation, Used())
+                raise
+            with lock:
+                taken, is_late = noted, is_left
+            if is_late:
+                self.end(noted, Used())
+            return count, reservation
+
+        try:
+            return await in_thread(scheduler, reserve)
+        except asyncio.CancelledError:
+            with lock:
+                is_left, early = True, taken
+            if early is not None:
+                with suppress(OSError):  # then the next run does it
+                    self.end(early, Used())
+            raise
 
     def _wanted(self, budget: Budget, rows: Sequence[Row]) -> list[Used]:
         return [wanted_by(self._llm, row.request, budget, in_batch=True) for row in rows]
@@ -82,13 +126,21 @@ class Spending:
         """Note that a batch has a reservation: this run, or an earlier one, made it."""
         self._held += reservation is not None
 
-    def settle(self, reservation: Reservation | None, used: Used) -> None:
-        """Replace a reservation by what its batch took. This method blocks, in any thread."""
-        if reservation is not None and self._budget is not None:
-            try:
-                self._budget.settle(reservation, used)
-            except (sqlite3.Error, OSError) as error:  # the answers are paid and written
-                _log.warning("The budget counts an estimate of a batch: it could not be written (%s).", error)
+    def end(self, intent: Intent, used: Used) -> None:
+        """Write down that a batch is over, and replace its reservation by what it took. This blocks, in any thread.
+
+        Raises:
+            OSError: it cannot be written. The next run does it.
+        """
+        self._intents.write(Intent(intent.tag, intent.at, ended=True))
+        if intent.reserved is not None and self._budget is not None:
+            self._settle(self._budget, intent.reserved, used)
+
+    def _settle(self, budget: Budget, reservation: Reservation, used: Used) -> None:
+        try:
+            budget.settle(reservation, used)
+        except (sqlite3.Error, OSError) as error:  # the answers are paid and written
+            _log.warning("The budget counts an estimate of a batch: it could not be written (%s).", error)
 
     def release(self, scheduler: Scheduler, reservation: Reservation | None) -> None:
         """Note, in any thread, that a batch gives nothing back any more, so that no other one waits for it."""
@@ -135,32 +187,3 @@ class Spending:
             if cost is not None:
                 return Used(tokens, cost)
         return None
-
-
-async def _reserved(scheduler: Scheduler, budget: Budget, wanted: Sequence[Used]) -> tuple[int, Reservation]:
-    """Reserve in a thread. If this is cancelled, the reservation is given back here, or later by the thread.
-
-    Raises:
-        LimitReached: the budget has no room for the first one.
-    """
-    lock = threading.Lock()  # of the two variables
-    is_left, taken = False, None
-
-    def reserve() -> tuple[int, Reservation]:
-        nonlocal taken
-        count, reservation = budget.reserve_first(wanted)
-        with lock:
-            taken, is_late = reservation, is_left
-        if is_late:
-            budget.settle(reservation, Used())
-        return count, reservation
-
-    try:
-        return await in_thread(scheduler, reserve)
-    except asyncio.CancelledError:
-        with lock:
-            is_left, early = True, taken
-        if early is not None:
-            with suppress(sqlite3.Error, OSError):  # then it counts as spent
-                budget.settle(early, Used())
-        raise

@@ -784,8 +784,9 @@ def test_link_to_a_journal_has_the_same_batches(tmp_path, path):
     """A job that continues by the link finds what it has paid."""
     link = tmp_path / "link.jsonl"
     link.symlink_to(path)
-    Intents(link).write(Intent("a", 1.0))
-    assert [Intent("a", 1.0)] == Intents(path).open()
+    intent = Intent("a", 1.0, [Noted("k", "row 0", 0, "d", 1)])
+    Intents(link).write(intent)
+    assert [intent] == Intents(path).open()
 
 
 def test_full_disk_leaves_no_part_of_a_record(path, monkeypatch):

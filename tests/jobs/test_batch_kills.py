@@ -1,11 +1,12 @@
 """A job by a batch API whose process is killed: another process goes on, and the server counts what was paid."""
 
 import pytest
-from batch_jobs import work
-from fake_batches import COUNT, PAID, VENDORS, WHOLE
+from batch_jobs import MOST, work
+from fake_batches import COUNT, PAID, SIZE, VENDORS, WHOLE
 from job_models import held
 from relay_processes import CONTEXT, Process
 
+import rxllm
 from rxllm.jobs.intents import Intents
 
 pytestmark = pytest.mark.slow
@@ -45,3 +46,20 @@ def test_killed_job_pays_nothing_twice(tmp_path, number, step):
         assert PAID == vendor.paid
         assert COUNT == before + added
     assert [] == Intents(path).open()
+
+
+def test_killed_upload_gives_back_what_it_reserved(tmp_path, number):
+    """In the next run, which settles all: an answer takes 8 tokens."""
+    path, budget = tmp_path / "out.jsonl", (tmp_path / "budget", 10_000)
+    used = rxllm.Budget(budget[0], tokens=1, period=None).used
+    with VENDORS[number]() as vendor:
+        with Process(work, number, vendor.url, path, "reserved", concurrency=1, budget=budget) as process:
+            process.process.join(60)
+            assert -9 == process.process.exitcode
+        assert SIZE * (1 + MOST) == used().tokens
+        assert {} == vendor.paid
+        with Process(work, number, vendor.url, path, budget=budget) as process:
+            process.process.join(60)
+        assert PAID == vendor.paid
+    assert 8 * COUNT == used().tokens
+    assert [] == Intents(path).reserved()
