@@ -62,17 +62,7 @@ def run(words: Sequence[str]) -> int:
     llm = chosen_model(options)
     llm = _limited(llm, options) if options.via == "stream" else _budgeted(llm, options)
     journal, make, planned = Journal(options.output), _prompts(options), None
-    planning: Iterator[Plan] = iter(())
-    if not is_pipe:
-        planning = plans(
-            _rows(options),
-            llm,
-            journal,
-            make,
-            id_column=options.id,
-            retry_failed=options.retry_failed,
-            api=api_of(llm) if options.via == "batch-api" else None,
-        )
+    planning = iter(()) if is_pipe else _plans(options, llm, journal, make)
     is_needed = options.dry_run or options.max_cost is not None
     for planned in itertools.islice(planning, None if is_needed else _CHECKED // STEP):  # noqa: B007
         pass
@@ -111,7 +101,11 @@ def run(words: Sequence[str]) -> int:
     if draining.interrupted:
         return INTERRUPTED
     if options.order:
-        put_in_order(_rows(options), llm, journal, make, id_column=options.id)
+        try:
+            put_in_order(_rows(options), llm, journal, make, id_column=options.id)
+        except OSError as error:
+            report(error)
+            return _STOPPED
     failed_before = planned.failed if planned and not options.retry_failed else 0
     return FAILURE if progress.failed or failed_before else 0
 
@@ -195,6 +189,13 @@ def _rows(options: argparse.Namespace) -> Iterator[Any]:
         return rows
     part, parts = options.shard
     return (row for row in rows if _place(row, options.id) % parts == part - 1)
+
+
+def _plans(options: argparse.Namespace, llm: LLM, journal: Journal, make: Callable[[Any], Prompt]) -> Iterator[Plan]:
+    """Yield what the job would do, as more and more rows are checked."""
+    api = api_of(llm) if options.via == "batch-api" else None
+    rows = _rows(options)
+    return plans(rows, llm, journal, make, id_column=options.id, retry_failed=options.retry_failed, api=api)
 
 
 def _checks(planning: Iterator[Plan], progress: Progress) -> Source[None]:

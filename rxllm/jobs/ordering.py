@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ def put_in_order(
 
     Raises:
         MisuseError: a row has no prompt, or another job has the journal open.
+        OSError: the new file cannot be written. The journal stays as it was.
     """
     with journal.open() as file:
         asking = Asking(llm, make, id_column)
@@ -38,8 +38,10 @@ def put_in_order(
 def _replace(path: Path, lines: Iterable[bytes]) -> None:
     """Replace a file by one with these lines, at once."""
     new = path.with_name(f"{path.name}.new")
-    with suppress(FileNotFoundError):
-        new.unlink()
-    with new_file(new) as file:
-        file.writelines(lines)
-    new.replace(path)
+    new.unlink(missing_ok=True)
+    try:
+        with new_file(new) as file:
+            file.writelines(lines)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)  # it would fill the rest of a full disk

@@ -262,6 +262,26 @@ def test_results_stand_in_the_order_of_the_rows_on_request(server):
     assert 2 == batch("-", "-o", "out.jsonl", "--order", "input", *MODEL, **openai(server)).returncode
 
 
+def test_results_that_have_no_room_for_their_order_stay_as_they_are(server, monkeypatch):
+    """The disk is full: no half of a file stays, the exit code is 3, and the same command tries again."""
+    write("in.jsonl", "a", "b")
+    words = ("in.jsonl", "-o", "out.jsonl", "--order", "input", *MODEL)
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rxllm.jobs.writing.os.fsync", full)
+        batch("in.jsonl", "-o", "first.jsonl", *MODEL, **openai(server))
+        Path("out.jsonl").write_bytes(Path("first.jsonl").read_bytes())
+        before = Path("out.jsonl").read_bytes()
+        done = batch(*words, **openai(server))
+    assert (3, True) == (done.returncode, "No space left on device" in done.stderr)
+    assert before == Path("out.jsonl").read_bytes()
+    assert not Path("out.jsonl.new").exists()
+    assert 0 == batch(*words, **openai(server)).returncode
+
+
 def test_shards_answer_each_row_once_in_any_order(server):
     """The shard of a row follows from the row, not from its place."""
     rows = [{"custom_id": str(number), "prompt": f"p{number}"} if number % 2 else f"p{number}" for number in range(20)]
