@@ -15,6 +15,7 @@ from attrs import frozen
 from .events import Custom, Emitted, Event, Run
 from .runtime.loops import Loop, in_loop
 from .runtime.scheduler import Scheduler, Timers, enclosing
+from .values.chunk import Chunk
 
 __all__ = [
     "BoundListener",
@@ -37,10 +38,13 @@ class BoundListener:
     Attributes:
         callback: called with each event.
         loop: where the callback runs; None for the loop on which the event happens.
+        chunk_receiver: returns what is called with the chunks of a run in place of the callback, or None for the
+            callback. It is called once for each run, after the run's Started.
     """
 
     callback: Callable[[Event], object]
     loop: Loop | None = None
+    chunk_receiver: Callable[[Run], Callable[[Chunk], object] | None] | None = None
 
     def notify(self, event: Event) -> None:
         """Call the callback: now on its own loop, else as soon as its loop has time."""

@@ -373,6 +373,43 @@ def test_failing_handler_disturbs_neither_the_run_nor_other_handlers(caplog):
             assert runs == len([record for record in caplog.records if record.name == "rxllm"])
 
 
+def test_handler_of_chunks_without_events_is_isolated_like_others(caplog):
+    """Its exception is logged once; with `raise_error` it fails the run."""
+
+    class Receives(Listener):
+        def _chunk_receiver(self, run):
+            def receive(chunk):
+                assert Chunk is type(chunk)
+                raise ValueError(f"the handler's, in {run.name}")
+
+            return receive
+
+        def on_event(self, event):
+            assert not isinstance(event, Chunk)
+
+    with caplog.at_level(logging.ERROR, "rxllm"):
+        assert "ab" == Letters(handlers=[Receives()]).invoke("ab").text
+    assert 1 == len([record for record in caplog.records if record.name == "rxllm"])
+    strict = Receives()
+    object.__setattr__(strict, "raise_error", True)
+    with pytest.raises(ValueError, match="the handler's, in Letters"):
+        Letters(handlers=[strict]).invoke("ab")
+
+
+@pytest.mark.parametrize("method", ["on_event", "on_next"])
+@pytest.mark.parametrize("kind", [rxllm.UsageMeter, rxllm.LoggingHandler, rxllm.Timeline, rxllm.CallbackHandler])
+def test_subclass_of_a_handler_that_overrides_a_method_for_events_gets_all_events(kind, method):
+    """The base class needs no events of chunks, but its subclass may."""
+    heard = []
+
+    def hear(self, event):
+        heard.append(type(event))
+        getattr(kind, method)(self, event)
+
+    Letters(handlers=[type("Sub", (kind,), {method: hear})()]).invoke("ab")
+    assert [Started, RunChunk, RunChunk, Finished] == heard
+
+
 MARK: contextvars.ContextVar[str] = contextvars.ContextVar("mark", default="")
 
 

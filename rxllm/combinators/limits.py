@@ -13,6 +13,7 @@ from ..events import Cancelled, Event, Failed, Finished, Started
 from ..misuse import MisuseError, must_be
 from ..observation import BoundListener, observation_of, observed_by
 from ..operators.answering import estimated
+from ..operators.observer import ignore
 from ..prices import check_prices, price_of
 from ..public import Public
 from ..runtime.scheduler import Scheduler
@@ -98,7 +99,7 @@ class Spent:
         """Return the scheduler for the streams to count."""
         observation = observation_of(scheduler)
         run, listeners = (observation.run, observation.listeners) if observation else (None, ())
-        return observed_by(scheduler, run, (*listeners, BoundListener(self._hear)))
+        return observed_by(scheduler, run, (*listeners, BoundListener(self._hear, chunk_receiver=lambda run: ignore)))
 
     def _hear(self, event: Event) -> None:
         match event:

@@ -23,6 +23,7 @@ from ..events import (
     ToolStarted,
 )
 from ..misuse import MisuseError
+from ..operators.observer import ignore
 from ..results import LLMResult
 from ..values.chunk import Chunk
 from ..values.message import Message
@@ -74,6 +75,9 @@ class CallbackHandler(Handler):
         if cls.raise_error and any(inspect.iscoroutinefunction(getattr(cls, name)) for name in own):
             raise MisuseError(_ASYNC_AND_RAISE_ERROR)
         cls._hook_callers = {kind: call for kind, (call, names) in _HOOK_CALLERS.items() if not own.isdisjoint(names)}
+
+    def _chunk_receiver(self, run: Run) -> Callable[[Chunk], object] | None:
+        return None if RunChunk in self._hook_callers else ignore
 
     def on_event(self, event: Event) -> None:
         """Call the hook for the event."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from typing import Any
 
 from attrs import define
@@ -24,7 +26,9 @@ from ..events import (
     ToolStarted,
 )
 from ..misuse import MisuseError, shown
+from ..operators.observer import ignore
 from ..terminal import one_line
+from ..values.chunk import Chunk
 from ..values.message import Message
 
 __all__ = ["LoggingHandler"]
@@ -69,6 +73,18 @@ class LoggingHandler(Handler):
             raise MisuseError(f"logger must be a logging.Logger, not {shown(logger)}.")
         self._logger = logger or logging.getLogger("rxllm")
         self._open: dict[str, _OpenRun] = {}
+
+    def _chunk_receiver(self, run: Run) -> Callable[[Chunk], object]:
+        open_run = self._open.get(run.id)
+        if open_run is None:
+            return ignore
+
+        def count(chunk: Chunk) -> None:
+            open_run.chunks += 1
+            if open_run.first_chunk is None:
+                open_run.first_chunk = time.time()
+
+        return count
 
     def on_event(self, event: Event) -> None:
         """Log the event, or count the chunk."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define
@@ -28,6 +28,8 @@ from ..events import (
     ToolStarted,
 )
 from ..misuse import MisuseError, shown
+from ..operators.observer import ignore
+from ..values.chunk import Chunk
 from ..values.message import Message
 from ..values.parts import (
     Approval,
@@ -191,11 +193,16 @@ class OpenTelemetryHandler(Handler):
         self._capture_content = capture_content
         self._open: dict[str, _OpenSpan] = {}
 
+    def _chunk_receiver(self, run: Run) -> Callable[[Chunk], object]:
+        open_span = self._open.get(run.id)
+        return ignore if open_span is None or not open_span.streaming else lambda _: self._chunk(open_span)
+
     def on_event(self, event: Event) -> None:
         """Start, time or end the span of the event's run."""
         match event:
             case RunChunk(run=run):
-                self._chunk(run)
+                if (open_span := self._open.get(run.id)) and open_span.streaming:
+                    self._chunk(open_span)
             case Started(run=run, input=value) | ToolStarted(run=run, input=value):
                 self._begin(run, value)
             case Finished(run=run, output=output) | ToolFinished(run=run, output=output):
@@ -233,10 +240,7 @@ class OpenTelemetryHandler(Handler):
         if self._capture_content:
             span.set_attributes(_input_content(run, value))
 
-    def _chunk(self, run: Run) -> None:
-        open_span = self._open.get(run.id)
-        if open_span is None or not open_span.streaming:
-            return
+    def _chunk(self, open_span: _OpenSpan) -> None:
         now = time.perf_counter()
         if open_span.last_chunk:
             self._per_chunk.record(now - open_span.last_chunk, open_span.attributes)

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Self
 from ..events import Cancelled, Event, Failed, Finished, Run, Started
 from ..misuse import MisuseError, shown
 from ..notebook import Output, in_notebook
+from ..operators.observer import ignore
 from ..runtime.forks import reset_in_child
+from ..values.chunk import Chunk
 from ..values.message import Message
 from .local import LocalHandler
 
@@ -82,6 +84,9 @@ class ProgressHandler(LocalHandler):
         console = self._live.console
         if not console.is_terminal and not console.is_jupyter:  # for files, rich omits the final newline
             console.line()
+
+    def _chunk_receiver(self, run: Run) -> Callable[[Chunk], object]:
+        return ignore
 
     def on_event(self, event: Event) -> None:
         """Count the start or the end of an outermost run; count the tokens of every model's run."""

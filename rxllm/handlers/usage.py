@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from decimal import Decimal
 
 from attrs import frozen
 
 from ..errors import ProviderError
 from ..events import Cancelled, Event, Failed, Finished, Run
+from ..operators.observer import ignore
 from ..prices import check_prices, has_prices, price_of
 from ..runtime.forks import reset_in_child
+from ..values.chunk import Chunk
 from ..values.message import Message
 from ..values.usage import Usage
 from ._counts import counts
@@ -104,6 +107,9 @@ class UsageMeter(LocalHandler):
         with self._lock:
             self._price_answers()
             return dict(self._unpriced)
+
+    def _chunk_receiver(self, run: Run) -> Callable[[Chunk], object]:
+        return ignore
 
     def on_event(self, event: Event) -> None:
         """Count an answer at its end."""

@@ -95,7 +95,12 @@ class _Isolated(BoundListener):
                 f"{getattr(method, '__qualname__', method)} is async def, but a handler's function is never awaited. "
                 "Use def, or put the code into a hook of a CallbackHandler, which may be async def."
             )
-        return cls(cast("EventCallback", callback), None, handler, isinstance(handler, Handler) and handler.raise_error)
+        return cls(
+            cast("EventCallback", callback),
+            chunk_receiver=_chunk_receiver(handler) if isinstance(handler, Handler) else None,
+            owner=handler,
+            raises=isinstance(handler, Handler) and handler.raise_error,
+        )
 
     def notify(self, event: Event) -> None:
         try:
@@ -112,6 +117,16 @@ class _Isolated(BoundListener):
                 "A handler raised on %s. The stream continues. Further exceptions of it in this run are not logged."
             )
             _log.error(sentence, type(event).__name__, exc_info=error)
+
+
+def _chunk_receiver(handler: Handler) -> Callable[[Run], Callable[[Chunk], object] | None] | None:
+    """Return the method of the handler's class, unless a subclass overrides the methods for events only."""
+    for kind in type(handler).__mro__:
+        if "_chunk_receiver" in vars(kind):
+            return handler._chunk_receiver  # pyright: ignore[reportPrivateUsage]
+        if "on_event" in vars(kind) or "on_next" in vars(kind):
+            break
+    return None
 
 
 def _united(listeners: tuple[BoundListener, ...], more: tuple[BoundListener, ...]) -> tuple[BoundListener, ...]:
@@ -217,6 +232,9 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         self.callbacks = [
             listener.callback if listener.loop in here else listener.notify for listener in self.observation.listeners
         ]
+        self.listeners = {id(each): it for each, it in zip(self.callbacks, self.observation.listeners, strict=True)}
+        self.chunk_receivers: list[Callable[[Chunk], object]] = []  # listeners that need no events of chunks
+        self.chunk_callbacks: list[EventCallback] = []
         emit = ignore if whole else observer.on_next
         # The change of the context takes half of the time that a run takes for a chunk.
         only_keeps = whole or getattr(observer, "only_keeps", False)
@@ -235,6 +253,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
         if failure is not None:
             self.on_error(failure)
             return self
+        self.separate_receivers()
         try:
             # Code that runs during the subscription is part of the run, too: a `defer`, a `route`, a plain `chunks`. It
             # gets a copy of the context, because the loop's thread may have entered the context by now.
@@ -243,10 +262,20 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
             self.on_error(error)
         return self
 
-    def notify_all(self, event: Event) -> Exception | None:
+    def separate_receivers(self) -> None:
+        """Find the listeners that receive chunks without their events."""
+        for listener, callback in zip(self.observation.listeners, self.callbacks, strict=True):
+            receive = None if listener.chunk_receiver is None else listener.chunk_receiver(self.run)
+            if receive is None:
+                self.chunk_callbacks.append(callback)
+            elif receive is not ignore:
+                self.chunk_receivers.append(receive)
+                self.listeners[id(receive)] = listener
+
+    def notify_all(self, event: Event, callbacks: list[Any] | None = None) -> Exception | None:
         """Send the event to all listeners. Return the first exception of a listener with ``raise_error``."""
         failure: Exception | None = None
-        for callback in self.callbacks:
+        for callback in self.callbacks if callbacks is None else callbacks:
             try:
                 callback(event)
             except Exception as error:
@@ -256,11 +285,7 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
 
     def handle_exception(self, callback: EventCallback, event: Event, error: Exception) -> Exception | None:
         """Handle a listener's exception. Return it if the listener has ``raise_error``."""
-        listener = next(
-            listener
-            for listener, other in zip(self.observation.listeners, self.callbacks, strict=True)
-            if other is callback
-        )
+        listener = self.listeners[id(callback)]
         if not isinstance(listener, _Isolated):  # the subscriber of events() raised
             raise error
         if id(listener) not in self.failing:  # log once: it may raise at each chunk
@@ -282,28 +307,36 @@ class _Run(abc.ObserverBase[T], abc.DisposableBase):
                     collected.join_texts()
             else:
                 collected.add(value)
-            event = MutableRunChunk()  # inlined from `run_chunk` and `notify_all`
-            event.text = text
-            event.rest = rest
-            event.run = self.run
-            event.time = _now()
-            event.__class__ = RunChunk
-            for callback in self.callbacks:
-                try:
-                    callback(event)
-                except Exception as error:
-                    raised = self.handle_exception(callback, event, error)
-                    failure = failure or raised
-                if self.over:  # a listener disposed the run, and all listeners got its end
-                    return
+            if self.chunk_receivers:
+                failure = self.notify_all(value, self.chunk_receivers)
+            if self.chunk_callbacks:
+                event = MutableRunChunk()  # inlined from `run_chunk` and `notify_all`
+                event.text = text
+                event.rest = rest
+                event.run = self.run
+                event.time = _now()
+                event.__class__ = RunChunk
+                for callback in self.chunk_callbacks:
+                    try:
+                        callback(event)
+                    except Exception as error:
+                        raised = self.handle_exception(callback, event, error)
+                        failure = failure or raised
+                    if self.over:  # a listener disposed the run, and all listeners got its end
+                        return
         else:
-            self.collected.add(value)
-            if self.run.kind != "tool":  # the value of a tool is its output
-                failure = self.notify_all(Emitted(value, run=self.run))
+            failure = self.keep(value)
         if failure is not None:
             self.on_error(failure)
         elif self.emit is not ignore:
             self.emit(value)
+
+    def keep(self, value: T) -> Exception | None:
+        """Keep a value that is not a chunk, and notify all listeners of it."""
+        self.collected.add(value)
+        if self.run.kind == "tool":  # the value of a tool is its output
+            return None
+        return self.notify_all(Emitted(value, run=self.run))
 
     def on_error(self, error: Exception) -> None:
         if self.over:

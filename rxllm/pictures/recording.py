@@ -15,6 +15,7 @@ from attrs import define, field
 from ..events import Run
 from ..runtime.gate import Gate
 from ..terminal import one_line, printable
+from ..values.chunk import Chunk
 from ..values.usage import Usage
 
 __all__ = ["Outcome", "Record", "Times", "Wait", "excerpt", "plain"]
@@ -109,6 +110,7 @@ class Record:
         run: the run.
         start: the time of its start.
         gate: the gate at which its source waits for the consumer.
+        keeps_texts: whether the texts of the chunks are kept.
         opened: the time at which the gate had opened last, at the latest chunk.
         chunks: the chunks with text, and the values of a pipeline.
         asides: the chunks with reasoning, tool calls or files only.
@@ -127,6 +129,7 @@ class Record:
     run: Run
     start: float
     gate: Gate
+    keeps_texts: bool = False
     opened: float = field(init=False)
     chunks: Times = field(factory=Times, init=False)
     asides: Times = field(factory=Times, init=False)
@@ -149,6 +152,31 @@ class Record:
     def last(self) -> float:
         """The time of the last chunk, else of the start."""
         return max(self.chunks.last or self.start, self.asides.last or self.start)
+
+    def take(self, chunk: Chunk) -> None:
+        """Add a chunk, now."""
+        now = self.gate.clock()
+        if self.queued is not None:
+            self.admitted(now)
+        if chunk.rest is not None and chunk.rest.reset:
+            self.mark(now, "starts again")
+        if chunk.text:
+            self.add(chunk.text, now)
+        elif chunk.rest is not None and chunk.rest.parts:
+            self.add(chunk.reasoning, now, self.asides)
+        elif self.gate.opened_at != self.opened:  # facts only
+            self.resumed()
+
+    def add(self, value: object, now: float, times: Times | None = None) -> None:
+        """Add a value to the chunks, or to other times."""
+        if self.gate.opened_at != self.opened:
+            self.resumed()
+        times = times or self.chunks
+        times.latest.append(now)
+        if self.keeps_texts:
+            times.texts.append(excerpt(value))
+        if len(times.latest) > KEPT:
+            times.merge()
 
     def wait(self, wait: Wait) -> None:
         """Add a wait. Of very many, the first are kept."""

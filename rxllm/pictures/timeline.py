@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from ..errors import ProviderError
 from ..events import (
@@ -25,18 +25,17 @@ from ..events import (
 from ..handlers.local import LocalHandler
 from ..misuse import MisuseError, shown
 from ..observation import current, observation_of
+from ..operators.observer import ignore
 from ..runtime.forks import reset_in_child
 from ..runtime.gate import Gate
 from ..runtime.loops import clock_of, running_loop
 from ..values.chunk import Chunk
 from ..values.message import Message
-from . import recording
 from .recording import Outcome, Record, excerpt, plain
 from .rows import View, latest, view_of
 
 __all__ = ["Timeline"]
 
-_KEPT = recording.KEPT
 RUNS = 1000  # runs that a timeline keeps
 NO_RUN = Run("", "stream", "chain")
 
@@ -149,22 +148,14 @@ class Timeline(LocalHandler):
 
     def on_event(self, event: Event) -> None:
         """Keep the event's time."""
-        self.on_next(event)
-
-    def on_next(self, value: Event) -> None:
-        """Keep the event's time."""
-        if type(value) is RunChunk and value.text and (record := self._records.get(value.run.id)) is not None:
-            gate = record.gate  # the most frequent event has a short way
-            if gate.opened_at != record.opened:
-                record.resumed()
-            latest = record.chunks.latest
-            latest.append(gate.clock())
-            if self._texts:
-                record.chunks.texts.append(excerpt(value.text))
-            if len(latest) > _KEPT:
-                record.chunks.merge()
+        if isinstance(event, RunChunk) and (record := self._records.get(event.run.id)) and record.end is None:
+            record.take(event)  # the most frequent event has a short way
         else:
-            self._hear(value, None)
+            self._hear(event, None)
+
+    def _chunk_receiver(self, run: Run) -> Callable[[Chunk], object]:
+        record = self._records.get(run.id)
+        return ignore if record is None else record.take
 
     def on_completed(self) -> None:
         """End the stream to which the timeline is subscribed, if it has no events of runs."""
@@ -194,8 +185,10 @@ class Timeline(LocalHandler):
 
     def _add(self, record: Record, event: Event, now: float) -> None:
         match event:
-            case Chunk() | Emitted():
-                self._chunk(record, event, now)
+            case Chunk() | Emitted(value=Chunk()):
+                record.take(event if isinstance(event, Chunk) else event.value)
+            case Emitted(value=value):
+                record.add(value, now)
             case Finished(output=output) | ToolFinished(output=output):
                 self._end(record, now, "finished", output, event.time)
             case Cancelled(partial=output):
@@ -217,25 +210,6 @@ class Timeline(LocalHandler):
             case _:
                 pass
 
-    def _chunk(self, record: Record, event: Chunk | Emitted, now: float) -> None:
-        if record.gate.opened_at != record.opened:
-            record.resumed()
-        value = event.value if isinstance(event, Emitted) else event
-        times = record.chunks
-        text = value
-        if isinstance(value, Chunk):
-            if value.reset:
-                record.mark(now, "starts again")
-            if not value.text:
-                if value.rest is None or not value.rest.parts:
-                    return  # facts only
-                times, text = record.asides, value.reasoning
-        times.latest.append(now)
-        if self._texts:
-            times.texts.append(excerpt(text))
-        if len(times.latest) > _KEPT:
-            times.merge()
-
     def _end(self, record: Record, now: float, outcome: Outcome, output: object, ended_at: float) -> None:
         record.finish(now, outcome)
         record.ended_at = ended_at
@@ -248,7 +222,7 @@ class Timeline(LocalHandler):
 
     def _begin(self, run: Run, value: object, gate: Gate | None) -> None:
         gate = gate or _gate_of(run)
-        record = Record(run, gate.clock(), gate)
+        record = Record(run, gate.clock(), gate, self._texts)
         if self._texts and run.kind == "tool":
             record.texts["input"] = excerpt(value)
         with self._lock:

@@ -84,25 +84,46 @@ class Tokens(rxllm.LLM):
             yield Chunk(f"{number} ")
 
 
-READERS = {
-    "unobserved": lambda: Tokens().astream("hi"),
-    "handler": lambda: Tokens(handlers=[hear]).astream("hi"),
-    "events": lambda: Tokens().events("hi").pipe(rxllm.astream()),
-    "dicts": lambda: Tokens().astream_events("hi"),
-}
-
-
 def hear(event):
     """Hear an event."""
 
 
-@pytest.mark.parametrize(("kind", "most"), [("handler", 2), ("events", 1), ("dicts", 3)])
+class Hooks(rxllm.CallbackHandler):
+    """Has no hook for chunks."""
+
+    def on_llm_end(self, response, **kwargs):
+        """Hear the end."""
+
+
+READERS = {
+    "unobserved": lambda: Tokens().astream("hi"),
+    "events": lambda: Tokens().events("hi").pipe(rxllm.astream()),
+    "dicts": lambda: Tokens().astream_events("hi"),
+}
+HANDLERS = {
+    "handler": lambda: hear,
+    "hooks": Hooks,
+    "usage": rxllm.UsageMeter,
+    "logging": rxllm.LoggingHandler,
+    "timeline": rxllm.Timeline,
+}
+
+
+def read(kind):
+    """Read an answer, with one kind of handler or in one way."""
+    return READERS[kind]() if kind in READERS else Tokens(handlers=[HANDLERS[kind]()]).astream("hi")
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"),
+    [("handler", 2), ("hooks", 1), ("usage", 1), ("logging", 3), ("timeline", 4), ("events", 1), ("dicts", 3)],
+)
 async def test_calls_of_an_observed_chunk(kind, most):
     """To observe a run takes at most so many more calls for each chunk, the handler's own call included."""
 
     async def calls_of(kind):
         with counting() as calls:
-            assert CHUNKS <= len([each async for each in READERS[kind]()])
+            assert CHUNKS <= len([each async for each in read(kind)])
         return calls()
 
     await calls_of(kind)

@@ -193,9 +193,8 @@ async def test_marks_are_labelled():
             yield "a"
             await asyncio.sleep(1)
             rxllm.dispatch("looked up", {"private": 1})
-            yield Chunk(reset=True)
+            yield Chunk("b", reset=True)
             await asyncio.sleep(1)
-            yield "b"
 
     cached = rxllm.cached(Talks(), rxllm.MemoryStore(), name="talks")
     await asyncio.gather(*(cached.ainvoke("hi", handlers=[drawn]) for _ in range(2)))
@@ -237,6 +236,18 @@ async def test_events_to_which_it_is_subscribed_are_drawn():
     await ended.wait()
     assert 1 == drawn.runs
     assert "7 s, first after 2 s, 2 chunks" in drawn.text()
+
+
+@on_virtual_time
+async def test_failed_events_to_which_it_is_subscribed_have_one_row():
+    """The error of the stream is that of the run's Failed event."""
+    drawn = Timeline()
+    ended = asyncio.Event()
+    failing = MarbleLLM("--a-#").events("hi").pipe(ops.finally_action(ended.set))
+    failing.subscribe(drawn, scheduler=rxllm.scheduler())
+    await ended.wait()
+    assert 1 == drawn.runs
+    assert "TransportError after 4 s, first after 2 s, 1 chunk" in drawn.text()
 
 
 # ── recorded events ──────────────────────────────────────────────────────────────────────────────────────────────
