@@ -31,6 +31,7 @@ from .values.chunk import Chunk
 from .values.declaration import Declaration
 from .values.message import Message
 from .values.parameters import Parameters, Sampling, Settings
+from .values.refusing import refusing
 from .values.request import Prompt, Request
 
 if TYPE_CHECKING:
@@ -158,7 +159,8 @@ class LLM(Surface[Prompt | Observable[Any], Chunk, Message]):
         """Return the answer to a request with a shape; the JSON is its text."""
         from .operators.shaping import reshaped
 
-        plan = self._plan(request)
+        with refusing(request):
+            plan = self._plan(request)
         is_whole = request.stream is False or type(self).chunks is LLM.chunks
         return reshaped(_answer_stream(self, plan.request, scheduler), plan, is_whole=is_whole)
 

@@ -17,6 +17,7 @@ from ..providers.openai import OpenAI
 from ..shapes.modes import Offer
 from ..values.chunk import Chunk
 from ..values.declaration import Declaration
+from ..values.refusing import about
 from ..values.request import Request
 from ._llama_server import LlamaServer, shared_server
 from ._local_model import LocalModel
@@ -116,9 +117,7 @@ class LlamaCpp(LocalModel):
             MisuseError: the request names a model, or llama.cpp cannot get it in OpenAI's protocol.
         """
         if request.model is not None:
-            raise MisuseError(
-                f"This LlamaCpp has the model of its file only, not {request.model!r}. Leave model= out, or construct "
-                "another LlamaCpp."
-            )
+            refused = f"This LlamaCpp has the model of its file only, not {request.model!r}."
+            raise about(request, MisuseError(f"{refused} Leave model= out, or construct another LlamaCpp."))
         # llama.cpp generates a whole answer to its end, even after the client has closed the request.
         return self._chat.chunks(attrs.evolve(request, stream=None))

@@ -19,6 +19,7 @@ from ..misuse import MisuseError, must_be, shown
 from ..operators.rewriting import Ending, Patterns
 from ..values.chunk import Chunk
 from ..values.declaration import Declaration
+from ..values.refusing import refusing
 from ..values.request import Request
 from ..values.usage import Usage
 from ..values.vocabulary import FinishReason
@@ -117,9 +118,11 @@ class Transformers(LocalModel):
         Raises:
             MisuseError: the request needs a feature that Transformers lacks.
         """
-        check_support(request)
+        with refusing(request):
+            check_support(request)
         engine = await self._weights.loaded()
-        prompt = encoded(engine.tokenizer, request, engine.context)
+        with refusing(request):
+            prompt = encoded(engine.tokenizer, request, engine.context)
         room = engine.context - len(prompt)
         limit = room if request.max_tokens is None else min(request.max_tokens, room)
         answer = Answer(engine, prompt, limit, sampling_of(request, engine.defaults))

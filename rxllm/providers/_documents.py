@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Mapping
 from typing import Any, cast
@@ -11,6 +10,7 @@ import msgspec
 
 from ..errors import ProtocolError
 from ..misuse import MisuseError
+from ..values.refusing import about
 from ..values.request import Request
 from ..values.tools import unquoted
 from ..wire.error_documents import excerpt
@@ -164,10 +164,7 @@ def encoded(fields: Mapping[str, Any]) -> bytes:
 
 def refused(error: Exception, request: Request) -> MisuseError:
     """Return the error for a request that the vendor's protocol cannot carry; `error` is what writing it raised."""
-    misuse = error if isinstance(error, MisuseError) else unwritable(error)
-    with contextlib.suppress(RecursionError):  # what is nested too deep cannot be searched for secrets
-        misuse.request = request.without_secrets()
-    return misuse
+    return about(request, error if isinstance(error, MisuseError) else unwritable(error))
 
 
 def unwritable(error: Exception) -> MisuseError:

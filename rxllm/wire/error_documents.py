@@ -51,6 +51,8 @@ _STATUS_OF = {
 }
 # Errors of a spent quota, which a retry does not solve. These are texts, not compiled patterns, to keep imports cheap.
 _SPENT = "insufficientquota|billing|spendlimit|spendinglimit"
+# llama.cpp sends the status 500 for files that its model cannot read.
+_REFUSED_BY_MESSAGE = "^(image|audio|video) input is not supported"
 _SPENT_BY_MESSAGE = "(?i:spend(ing)?[ _-]limit)"
 
 
@@ -84,15 +86,16 @@ def provider_error(
         message = f"{message or excerpt(body) or 'The provider gives no details'} (HTTP {status})"
     spent = any(re.search(_SPENT, name) for name in plain) or bool(re.search(_SPENT_BY_MESSAGE, message))
     wait = retry_after(lower)
+    refused = bool(re.search(_REFUSED_BY_MESSAGE, message))
     advice = lower.get("x-should-retry", "").lower()
     passing = status is not None and (status in (408, 409, 429) or status >= 500)
-    return ProviderError.class_for_status(status)(
+    return ProviderError.class_for_status(400 if refused else status)(
         message,
         status=status,
         body=_shown(body),
         retry_after=_delay(error) if wait is None else wait,
         code=next((name for key in ("code", "type") if isinstance(name := error.get(key), str) and name), None),
-        retryable=not spent and (advice == "true" or (passing and advice != "false")),
+        retryable=not (spent or refused) and (advice == "true" or (passing and advice != "false")),
     )
 
 

@@ -10,6 +10,8 @@ import pytest
 from foreign import malformed
 from protocols import Chat, Completions, Messages, ToolCall
 
+import rxllm
+from rxllm.adapters import from_langchain
 from rxllm.testing import End, FakeServer, Reply
 
 if importlib.util.find_spec("langchain_anthropic") is None:
@@ -109,3 +111,13 @@ def test_models_of_vendors_have_the_whole_surface(protocol):
 
 
 CAUSES = ("anthropic", "httpx", "httpx2", "langchain_anthropic", "langchain_openai", "openai")
+
+
+def test_parameter_that_a_vendor_lacks_is_refused():
+    """The SDK of Anthropic has no seed. The error is about the request, so a server shows it to its client."""
+    from langchain_anthropic import ChatAnthropic  # it takes seconds
+
+    llm = from_langchain(ChatAnthropic(model="claude-sonnet-4-5", base_url="http://127.0.0.1:9", api_key=KEY))
+    with pytest.raises(rxllm.MisuseError, match="ChatAnthropic of LangChain has no parameter 'seed'") as raised:
+        llm.invoke("hi", seed=1)
+    assert "hi" == raised.value.request.text

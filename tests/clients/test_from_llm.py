@@ -430,6 +430,8 @@ def test_errors_of_plugins_are_those_of_rxllm(error, kind):
     with pytest.raises(kind, match=str(error)) as raised:
         from_llm(model).invoke("hi")
     assert error in (raised.value, raised.value.__cause__)
+    is_of_request = isinstance(error, NotImplementedError) or isinstance(raised.value, rxllm.RxllmError)
+    assert is_of_request == (getattr(raised.value, "request", None) is not None)
 
 
 # ── models and values ────────────────────────────────────────────────────────────────────────────────────────────
@@ -499,9 +501,10 @@ def test_unknown_name_is_refused():
 def test_unsupported_parameters_are_refused(settings, message):
     """Nothing is dropped in silence, and nothing is sent."""
     with FakeServer() as server:
-        with pytest.raises(rxllm.MisuseError, match=message):
+        with pytest.raises(rxllm.MisuseError, match=message) as raised:
             from_llm(model_at(server.url)).invoke("hi", **settings)
         assert [] == server.requests
+        assert "hi" == raised.value.request.text  # a server shows the sentence to its client
 
 
 def test_unsupported_prompts_are_refused():

@@ -317,13 +317,15 @@ def test_other_values_are_refused(wrong):
 
 
 def test_unsupported_parameters_are_refused():
-    """Nothing is dropped in silence."""
+    """Nothing is dropped in silence, also where Pydantic AI refuses it. The error is about the request."""
     llm = from_pydantic_ai(TestModel())
     for settings in (
         {"model": "other"},
         {"response_format": "json"},
         {"tools": [{"type": "web_search"}]},
         {"tools": [rxllm.tool(weather)], "tool_choice": {"type": "custom"}},
+        {"response_format": rxllm.ResponseSchema({"type": "object"})},
     ):
-        with pytest.raises(rxllm.MisuseError, match="Pydantic AI"):
+        with pytest.raises(rxllm.MisuseError, match="Pydantic AI") as raised:
             llm.invoke("hi", **settings)
+        assert "hi" == raised.value.request.text  # a server shows the sentence to its client

@@ -121,6 +121,14 @@ def test_grammar_makes_the_answer_fit_its_shape(llm):
 
 
 @needs_xllamacpp
+def test_file_that_the_model_cannot_read_is_a_bad_request(llm):
+    """llama.cpp calls it an error of the server, with the status 500."""
+    with pytest.raises(BadRequest, match="image input is not supported") as caught:
+        llm.invoke([Message("user", [rxllm.FilePart("image/png", b"\x89PNG")])])
+    assert (500, False) == (caught.value.status, caught.value.retryable)
+
+
+@needs_xllamacpp
 def test_answer_ends_with_the_context(path):
     """Without max_tokens, an answer ends when it has filled the context; a longer prompt is refused."""
     llm = LlamaCpp(path, context=512, parallel=1, options=ONE_THREAD)

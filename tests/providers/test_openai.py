@@ -581,6 +581,12 @@ class TestFailure:
             error.body,
         )
 
+    def test_file_that_the_model_cannot_read_is_a_bad_request(self):
+        """llama.cpp sends the status 500 for it; another attempt would fail, too."""
+        body = b'{"error":{"code":500,"message":"image input is not supported - hint: \xe2","type":"server_error"}}'
+        error = OpenAI("x")._error(500, body, {})
+        assert (BadRequest, 500, False) == (type(error), error.status, error.retryable)
+
     def test_spend_limit_is_not_retryable(self):
         """It is a 429 that time does not lift."""
         body = b'{"error":{"message":"You reached your monthly spend limit.","type":"requests"}}'

@@ -5,11 +5,14 @@ import json
 import httpx
 import pytest
 import reactivex
+from attrs import frozen
+from langchain_core.language_models import FakeListChatModel
+from langchain_core.runnables import RunnableLambda
 from reactivex import operators as ops
 from serving import Client, Scripted, Serving
 
 import rxllm
-from rxllm.adapters import from_callable
+from rxllm.adapters import from_callable, from_langchain
 from rxllm.serve import openai
 from rxllm.serve.openai_bodies import completion_request
 from rxllm.testing import End, FakeServer, Reply
@@ -17,6 +20,13 @@ from rxllm.values.parts import ReasoningPart, ToolCallPart
 
 KEYS = {"alice": "key-of-alice", "bob": "key-of-bob"}
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
+
+
+@frozen
+class Answer:
+    """A shape."""
+
+    text: str
 
 
 def client(server, name="m", key="k", **options):
@@ -215,6 +225,31 @@ def test_request_that_the_vendor_cannot_carry_gets_a_sentence(stream):
             assert "audio/mpeg" in response.json()["error"]["message"]
 
 
+def lacking(request, *, seed):
+    """Do nothing: a function of a chain that takes no other parameter."""
+
+
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object", "properties": {}}}}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("make", "body", "words"),
+    [
+        (lambda: from_langchain(FakeListChatModel(responses=["ok"])), {"reasoning_effort": "low"}, "effort"),
+        (lambda: from_langchain(FakeListChatModel(responses=["ok"])), {"tools": [WEATHER]}, "takes no tools"),
+        (lambda: from_langchain(RunnableLambda(lacking)), {"stop": "x"}, "no parameter 'stop'"),
+        (lambda: rxllm.Embedded(shape=Answer), {"response_format": SCHEMA}, "either a shape or a response_format"),
+    ],
+)
+def test_parameter_that_a_model_lacks_gets_a_sentence(make, body, words, stream):
+    """A model that sends no HTTP request of its own refuses a request of the client as providers do."""
+    with Serving(openai({"m": rxllm.retry(make())})) as server:
+        response = post(server, {**body, "stream": stream})
+    assert (400, "invalid_request_error") == (response.status_code, response.json()["error"]["type"])
+    assert words in response.json()["error"]["message"]
+
+
 def broken(_):
     """A stage with a mistake."""
     raise rxllm.MisuseError("The table 'prices' of db.internal has no column 'secret'.")
@@ -229,9 +264,10 @@ def broken(_):
         lambda: rxllm.pipe(lambda _: [], rxllm.OpenAI("m", base_url="http://127.0.0.1:9", api_key="k"), rxllm.text()),
         lambda: rxllm.pipe(Scripted("ok"), rxllm.text(), ops.map(lambda _: object())),
         lambda: from_callable(broken),
+        lambda: from_langchain(FakeListChatModel(responses=["ok"]), prompt=broken),
         lambda: rxllm.Anthropic("m"),
     ],
-    ids=["transform", "template", "empty conversation", "value without JSON", "model", "no key"],
+    ids=["transform", "template", "empty conversation", "value without JSON", "model", "prompt of a model", "no key"],
 )
 def test_mistake_of_the_program_is_a_500_without_its_words(make, stream, caplog, monkeypatch):
     """The client learns nothing about the program, and the log has the traceback."""

@@ -34,10 +34,10 @@ def keywords_of(request: Request, model: Runnable[Any, Any]) -> dict[str, Any]:
     """
     for name in ("effort", "response_format"):
         if getattr(request, name) is not None:
-            other = " Ask for a shape, or" if name == "response_format" else " Write"
+            remedy = "Ask for a shape, or pass" if name == "response_format" else "Pass"
             raise MisuseError(
-                f"The models of LangChain have no common word for {name}.{other} pass the vendor's own word in extra, "
-                "as in extra={'reasoning_effort': 'low'}."
+                f"The models of LangChain have no common word for {name}. {remedy} the vendor's own word in extra, as "
+                "in extra={'reasoning_effort': 'low'}."
             )
     keywords = {name: value for name in _COMMON if (value := getattr(request, name)) is not None}
     if request.stop_sequences:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any, Literal, Unpack, cast
 
@@ -22,6 +23,7 @@ from ...runtime.portal import portal
 from ...shapes.dialects import ANY
 from ...shapes.modes import Offer
 from ...values.chunk import Chunk
+from ...values.refusing import about, refusing
 from ...values.request import Request
 from .._failures import Reading, with_causes
 from .._foreign import raise_known
@@ -33,6 +35,7 @@ from .vendors import rxllm_name
 __all__ = ["LangChainLLM", "from_langchain"]
 
 _TRIES = 10  # of a request that finds connections of another event loop
+_LACKING = re.compile(r"unexpected keyword argument '(\w+)'")
 _OTHER_LOOP = ("Event loop is closed", "different event loop", "different loop")
 _READING = Reading("LangChain", ("ainvoke", "astream", "invoke", "stream"), (BaseChatModel, BaseLLM))
 _ENDING = ("openai", "anthropic")  # vendors whose answers always tell why they ended
@@ -79,7 +82,9 @@ class LangChainLLM(LLM):
 
     async def chunks(self, request: Request) -> AsyncIterator[Chunk]:
         """Stream the answer. With ``stream=False``, await LangChain's whole answer."""
-        asked, keywords = self._input(request), keywords_of(request, self._model)
+        with refusing(request):
+            keywords = keywords_of(request, self._model)
+        asked = self._input(request)
         for attempt in range(1, _TRIES + 1):
             reader, started = Reader(), False
             try:
@@ -95,8 +100,8 @@ class LangChainLLM(LLM):
                 if _is_of_another_loop(error) and not started and attempt < _TRIES:
                     portal().call_soon_threadsafe(do_nothing)  # if the connection is of that loop, it closes it now
                     continue
-                secrets = _secrets(self._model)
-                raise_known(error, has_begun=started, secrets=secrets, known=_parse_error(error), reading=_READING)
+                secrets, known = _secrets(self._model), _parse_error(error) or self._refusal(error, keywords, request)
+                raise_known(error, has_begun=started, secrets=secrets, known=known, reading=_READING)
             return
 
     async def _items(self, asked: Any, keywords: dict[str, Any], request: Request) -> AsyncGenerator[Any]:
@@ -115,7 +120,16 @@ class LangChainLLM(LLM):
             return request.text
         if isinstance(request.prompt, str) and not isinstance(self._model, BaseChatModel):
             return request.prompt
-        return langchain_messages(request.messages, self.service(request).provider)
+        with refusing(request):
+            return langchain_messages(request.messages, self.service(request).provider)
+
+    def _refusal(self, error: Exception, keywords: Mapping[str, Any], request: Request) -> MisuseError | None:
+        """Return the error for a parameter of the request that a function of the model lacks; None for others."""
+        lacking = _LACKING.search(str(error)) if isinstance(error, TypeError) else None
+        if lacking is None or lacking[1] not in keywords:
+            return None
+        kind = type(self._model).__name__
+        return about(request, MisuseError(f"{kind} of LangChain has no parameter {lacking[1]!r}. Leave it out."))
 
     def _check_end(self, reader: Reader, request: Request) -> None:
         """Raise Interrupted for an answer that broke off, which LangChain takes for whole."""

@@ -20,6 +20,7 @@ from ...providers.compatible import Server
 from ...values.chunk import Chunk, with_parts
 from ...values.message import Message
 from ...values.parts import Part, RawPart, ReasoningPart
+from ...values.refusing import about
 from ...values.request import Request
 
 __all__ = ["ChatForm", "ChatStream"]
@@ -57,7 +58,7 @@ class ChatForm(vendor.OpenAI):
         try:
             return cast("dict[str, Any]", msgspec.json.decode(msgspec.json.encode(self._written(request)[2])))
         except (UnicodeEncodeError, RecursionError) as error:
-            raise MisuseError(f"The request cannot be written as JSON: {error}.") from None
+            raise about(request, MisuseError(f"The request cannot be written as JSON: {error}.")) from None
 
     def _with_blocks(self, message: Message) -> Message:
         """Return a message with its signed reasoning in LiteLLM's own field."""

@@ -10,6 +10,7 @@ from typing import Any, cast
 import msgspec
 
 from ...misuse import MisuseError
+from ...values.refusing import refusing
 from ...values.request import Request
 from ...values.tools import ResponseSchema, ToolSpec
 from .writing import Turn, messages_for
@@ -34,6 +35,11 @@ def response_for(model: Any, request: Request) -> Any:
     Raises:
         MisuseError: the model lacks an option or a feature, or a part of the prompt has no counterpart.
     """
+    with refusing(request):
+        return _written(model, request)
+
+
+def _written(model: Any, request: Request) -> Any:
     library = import_module("llm")
     if request.model is not None:
         raise MisuseError("The model of llm has its name already. Leave model=… out.")

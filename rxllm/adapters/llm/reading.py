@@ -10,6 +10,7 @@ from ...errors import Interrupted
 from ...misuse import MisuseError, is_mapping
 from ...values.chunk import Chunk, text_chunk
 from ...values.parts import RawPart, ReasoningPart, ToolCallPart
+from ...values.refusing import about
 from ...values.request import Request
 from ...values.usage import Usage
 from ...values.vocabulary import finish_of
@@ -33,6 +34,7 @@ class Reader:
     def __init__(self, response: Any, request: Request) -> None:
         self.has_begun = False
         self._has_history = any(message.role == "assistant" for message in request.messages)
+        self._request = request
         self._response = response
         self._provider: str = response.model.needs_key or MAKER
         self._ids: set[str] = set()  # of the calls that came as events
@@ -60,10 +62,11 @@ class Reader:
         """Refuse an answer without the conversation: a plugin from before llm had messages sees only the last turn."""
         self.has_begun = True
         if self._has_history and not self._response.prompt.is_read:
-            raise MisuseError(
+            refused = MisuseError(
                 f"The plugin of the model {self._response.model.model_id} of llm reads only the last message, so it "
                 "would answer without the conversation. Use a newer version of it, or ask with one message."
             )
+            raise about(self._request, refused)
 
     def end(self, messages: Sequence[Any], calls: Iterable[Any]) -> Chunk:
         """Return the last chunk: the calls that came without an event, the usage and the other facts.

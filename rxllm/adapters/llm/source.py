@@ -21,6 +21,7 @@ from ...secrecy import blanked
 from ...shapes.dialects import ANY
 from ...shapes.modes import Offer
 from ...values.chunk import Chunk
+from ...values.refusing import about
 from ...values.request import Request
 from .._failures import Reading
 from .._foreign import raise_known
@@ -58,13 +59,14 @@ class _FromLlm(LLM):
     def _offers(self, request: Request) -> tuple[Offer, ...]:
         return (Offer("native", ANY),) if self.model.supports_schema else ()
 
-    def _fail(self, error: Exception, reader: Reader) -> NoReturn:
+    def _fail(self, error: Exception, reader: Reader, request: Request) -> NoReturn:
         """Raise the error of rxllm for an exception of llm, of a plugin, or of a vendor's library."""
         secrets = _secrets(self.model)
         library = import_module("llm")
         owners = (library.AsyncKeyModel, library.AsyncModel, library.KeyModel, library.Model)
         reading = Reading("llm", ("execute",), owners)
-        raise_known(error, has_begun=reader.has_begun, secrets=secrets, known=_known(error, secrets), reading=reading)
+        known = _known(error, secrets, request)
+        raise_known(error, has_begun=reader.has_begun, secrets=secrets, known=known, reading=reading)
 
 
 @frozen
@@ -96,7 +98,7 @@ class Llm(_FromLlm):
                     yield from reader.read(event)
             yield reader.end(response.messages(), response.tool_calls())
         except Exception as error:
-            self._fail(error, reader)
+            self._fail(error, reader, request)
         finally:
             for client in clients.opened:
                 client.close()
@@ -118,7 +120,7 @@ class AsyncLlm(_FromLlm):
                         yield chunk
             yield reader.end(await response.messages(), await response.tool_calls())
         except Exception as error:
-            self._fail(error, reader)
+            self._fail(error, reader, request)
         finally:
             for client in clients.opened:
                 await client.close()
@@ -183,10 +185,12 @@ def _secrets(model: Any) -> list[str]:
     return [key] if key and isinstance(key, str) else []
 
 
-def _known(error: Exception, secrets: list[str]) -> Exception | None:
+def _known(error: Exception, secrets: list[str], request: Request) -> Exception | None:
     """Return the error for an exception of llm itself; None for any other exception."""
     library = import_module("llm")
     text = blanked(str(error), secrets)
-    if isinstance(error, (library.NeedsKeyException, NotImplementedError)):
+    if isinstance(error, library.NeedsKeyException):
         return MisuseError(text)
+    if isinstance(error, NotImplementedError):
+        return about(request, MisuseError(text))
     return ProviderError(text) if isinstance(error, library.ModelError) else None

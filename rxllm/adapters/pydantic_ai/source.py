@@ -15,10 +15,12 @@ from ...errors import Interrupted, ProtocolError
 from ...events import Service
 from ...llm import LLM, Fields
 from ...misuse import MisuseError, shown
+from ...secrecy import blanked
 from ...shapes.dialects import ANY
 from ...shapes.modes import Offer
 from ...values.chunk import Chunk, text_chunk
 from ...values.parts import FilePart, Part, RawPart, ReasoningPart, TextPart, ToolCallPart
+from ...values.refusing import about, refusing
 from ...values.request import Request
 from ...values.usage import Usage
 from ...wire.clients import of_loop
@@ -61,13 +63,14 @@ class PydanticAI(LLM):
     async def chunks(self, request: Request) -> AsyncGenerator[Chunk]:
         """Stream the answer. If `request.stream` is False, request the whole answer, as one chunk."""
         direct = import_module("pydantic_ai.direct")
-        if request.model is not None:
-            raise MisuseError("The model of Pydantic AI has its name already. Leave model=… out.")
-        asked = {
-            "model_settings": settings_for(request),
-            "model_request_parameters": parameters_of(request),
-        }
-        history = history_of(request.messages)
+        with refusing(request):
+            if request.model is not None:
+                raise MisuseError("The model of Pydantic AI has its name already. Leave model=… out.")
+            asked = {
+                "model_settings": settings_for(request),
+                "model_request_parameters": parameters_of(request),
+            }
+            history = history_of(request.messages)
         model = await of_loop(asyncio.get_running_loop(), self.model, _checked, _close, is_renewed=True)
         model._refresh_http_client()  # its HTTP client works on one event loop; an agent does the same
         has_begun = False
@@ -83,7 +86,8 @@ class PydanticAI(LLM):
                 response = stream.get()
         except Exception as error:
             secrets = _secrets(model)
-            raise_known(error, has_begun=has_begun, secrets=secrets, known=_known(error, secrets), reading=_reading())
+            known = _known(error, secrets) or _refusal(error, secrets, request)
+            raise_known(error, has_begun=has_begun, secrets=secrets, known=known, reading=_reading())
         ends = _raw_reason(response) is not None or response.finish_reason not in (None, "stop")
         if response.state == "incomplete" or (not ends and model.system in _ENDING):
             raise Interrupted("The stream ended before the answer did: its finish reason is missing.")
@@ -144,6 +148,13 @@ def _known(error: Exception, secrets: Iterable[str]) -> ProtocolError | None:
     """Return the error for a response that Pydantic AI refuses; None for any other exception."""
     kind = import_module("pydantic_ai.exceptions").UnexpectedModelBehavior
     return unreadable("Pydantic AI", error, secrets) if isinstance(error, kind) else None
+
+
+def _refusal(error: Exception, secrets: Iterable[str], request: Request) -> MisuseError | None:
+    """Return the error for a request that Pydantic AI does not send; None for any other exception."""
+    if not isinstance(error, import_module("pydantic_ai.exceptions").UserError):
+        return None
+    return about(request, MisuseError(f"Pydantic AI refuses the request: {blanked(str(error), secrets)}"))
 
 
 def _reading() -> Reading:
