@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
 from ..misuse import MisuseError, shown
+from ..runtime.forks import reset_in_child
 from .logs import END, PAGE, Ending, Entry, Heard, Key, Listeners, Log, LogLost, Position, next_epoch
 
 try:
@@ -108,13 +109,18 @@ class RedisLog(Log):
     """
 
     def __init__(self, client: str | Redis, *, prefix: str = "rxllm", lease: float = 5.0, keep: float = 600.0) -> None:
-        chosen = _client(client) if isinstance(client, str) else client
-        if not isinstance(chosen, Redis):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(client, (str, Redis)):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise MisuseError(f"RedisLog needs an address such as redis://localhost, or a client, not {shown(client)}.")
-        self._redis: Any = chosen  # the package's own types leave out what its arguments and answers are
+        self._given = client
         self._prefix = prefix
         self.lease = lease
         self.keep = keep
+        reset_in_child(self._reset)
+
+    def _reset(self) -> None:
+        """Forget the connections and the task of the parent in a forked child. A client of the program's stays."""
+        # The package's own types leave out what its arguments and answers are.
+        self._redis: Any = _client(self._given) if isinstance(self._given, str) else self._given
         self._listeners = Listeners()
         self._hearer: asyncio.Task[None] | None = None
         self._one_at_a_time = asyncio.Lock()

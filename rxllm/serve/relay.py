@@ -25,6 +25,7 @@ from reactivex import Observable
 
 from ..bridges import AsyncStream, from_aiter
 from ..errors import Interrupted
+from ..runtime.forks import reset_in_child
 from .failures import HTTPFailure, Refused, failure_of, log
 from .logs import END, PAGE, Ending, Entry, Key, Log, LogLost, Position, once, patiently
 from .memory_log import MemoryLog
@@ -68,6 +69,10 @@ class Relay:
         self._linger = linger
         self._patience = patience
         self._max_bytes = max_bytes
+        reset_in_child(self._reset)
+
+    def _reset(self) -> None:
+        """Forget the tasks and the readers of the parent in a forked child, which does not run them."""
         self._producers: dict[tuple[Key, int], asyncio.Task[None]] = {}
         self._beginning = 0  # answers that wait for the log
         self._readers: Counter[Key] = Counter()

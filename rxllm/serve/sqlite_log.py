@@ -18,6 +18,7 @@ from typing import TypeVar
 import msgspec
 
 from ..combinators.database import opened, path_of
+from ..runtime.forks import fork_waits, reset_in_child
 from .logs import END, PAGE, Ending, Entry, Heard, Key, Listeners, Log, LogLost, Position, next_epoch
 
 __all__ = ["SQLiteLog"]
@@ -56,6 +57,14 @@ class SQLiteLog(Log):
         self._path = path_of("SQLiteLog", path, "A Relay without a log keeps its answers in memory.")
         self.lease = lease
         self.keep = keep
+        reset_in_child(self._reset)
+
+    def _reset(self) -> None:
+        """Forget the connection in a forked child, with the thread and the task of the parent that use it.
+
+        The child closes its copy of the connection here, before it opens one of its own: SQLite would take the locks of
+        the parent for those of the child.
+        """
         self._listeners = Listeners()
         self._thread: ThreadPoolExecutor | None = None
         self._database: sqlite3.Connection | None = None
@@ -242,11 +251,12 @@ class SQLiteLog(Log):
             raise LogLost(str(error)) from error
 
     def _transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        if self._database is None:
-            self._database = opened(self._path, _ANSWERS, _ENTRIES, private=True)
-            (self._seen,) = self._database.execute("SELECT COALESCE(MAX(number), 0) FROM entries").fetchone()
-        with self._database:
-            return work(self._database)
+        with fork_waits():
+            if self._database is None:
+                self._database = opened(self._path, _ANSWERS, _ENTRIES, private=True)
+                (self._seen,) = self._database.execute("SELECT COALESCE(MAX(number), 0) FROM entries").fetchone()
+            with self._database:
+                return work(self._database)
 
 
 def _name(key: Key) -> str:

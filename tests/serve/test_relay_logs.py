@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import os
+import subprocess
+import sys
 
 import pytest
 import reactivex
@@ -268,6 +271,48 @@ async def test_lost_redis_is_said(tmp_path):
         server.__enter__()
         assert await log.append(KEY, epoch, 1, [b"a"]), "what it had acknowledged is there again"
         await log.aclose()
+
+
+FORKING = """
+import asyncio, os, sys, threading
+import reactivex
+from rxllm.serve import RedisLog, Relay, SQLiteLog
+from rxllm.serve.logs import Position
+from rxllm.serve.sse import Events
+
+loop = asyncio.new_event_loop()
+threading.Thread(target=loop.run_forever, daemon=True).start()
+log = (SQLiteLog if sys.argv[1] == "sqlite" else RedisLog)(sys.argv[2], lease=1)
+relay = Relay(log)
+begin = relay.start(("alice", "parent"), reactivex.concat(reactivex.of("word"), reactivex.never()), Events())
+epoch = asyncio.run_coroutine_threadsafe(begin, loop).result().epoch
+
+async def use():
+    assert 0 == relay.active
+    position = await relay.start(("alice", "child"), reactivex.of("word"), Events())
+    while (ending := await relay.ending(("alice", "child"), position.epoch)) is None:
+        await asyncio.sleep(0.01)
+    assert ("finish", False) == (ending, relay._keeper.done())
+    assert not await relay.ending(("alice", "parent"), epoch)
+
+if (child := os.fork()) == 0:
+    asyncio.run(asyncio.wait_for(use(), 30))
+    os._exit(0)
+assert 0 == os.waitpid(child, 0)[1]
+assert 1 == relay.active
+stop = asyncio.run_coroutine_threadsafe(relay.stop(("alice", "parent")), loop)
+assert stop.result(30)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+def test_forked_child_has_connections_and_tasks_of_its_own(kind, tmp_path, request):
+    """Parent and child use the log at the same time. An answer of the parent goes on."""
+    place = str(tmp_path / "log.sqlite") if kind == "sqlite" else request.getfixturevalue("redis").url
+    command = [sys.executable, "-c", FORKING, kind, place]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert (0, "") == (done.returncode, done.stderr)
 
 
 async def test_arguments_are_checked(tmp_path):
