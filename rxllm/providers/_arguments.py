@@ -26,6 +26,8 @@ __all__ = [
     "without_credentials",
 ]
 
+_QUOTES = ("'", '"')
+
 
 def check_model(_: object, attribute: object, model: Any) -> None:
     """Check that the model is a non-empty name."""
@@ -69,6 +71,8 @@ def check_key(_: object, attribute: object, key: Any) -> None:
 def _check_key(name: str, key: str) -> None:
     if not key.isascii() or not key.strip().isprintable():
         raise MisuseError(f"{name} has characters that HTTP does not allow. Copy the key again.")
+    if key.strip()[:1] in _QUOTES or key.strip()[-1:] in _QUOTES:  # docker run --env-file keeps those of the file
+        raise MisuseError(f"{name} has quotation marks around the key, which belong to no key. Remove them.")
 
 
 def base_from(variable: str, read: Callable[[str], str] = str) -> str:

@@ -46,12 +46,12 @@ class Secret(_Table):
     env: str
 
     def read(self) -> str:
-        """Return the secret.
+        """Return the secret, without the white space around it.
 
         Raises:
             MisuseError: the variable is not set.
         """
-        secret = os.environ.get(self.env, "")
+        secret = os.environ.get(self.env, "").strip()
         if not secret:
             raise MisuseError(
                 f"The environment variable {self.env} is not set, but the configuration takes a secret from it."

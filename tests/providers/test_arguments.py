@@ -230,6 +230,19 @@ def test_bad_key_in_the_environment_is_refused_with_its_variable(provider, key, 
 
 
 @every
+@pytest.mark.parametrize("key", ["'secret'", '"secret"', '"secret"\n', "''"])
+def test_key_in_quotation_marks_is_refused(provider, key, monkeypatch):
+    """As ``docker run --env-file`` gives it. The sentence does not show the key."""
+    variable = VARIABLES[provider][0]
+    monkeypatch.setattr("os.environ", {variable: key})
+    with pytest.raises(MisuseError, match=f"{variable} has quotation marks around the key") as caught:
+        provider("m", base_url=LOCAL).invoke("hi")
+    assert "secret" not in str(caught.value)
+    with pytest.raises(MisuseError, match="The api_key has quotation marks"):
+        provider("m", api_key=key)
+
+
+@every
 @pytest.mark.parametrize("white", ["\n", "\r\n", " ", "\t"])
 def test_white_space_around_variables_does_not_count(provider, white, monkeypatch):
     """Files and shells leave it there."""

@@ -9,6 +9,7 @@ from serving import Serving
 
 from rxllm import MisuseError
 from rxllm.serve import Config, gateway
+from rxllm.serve.config import Secret
 from rxllm.testing import FakeServer, Reply
 
 ANSWER = Reply.json(
@@ -169,6 +170,15 @@ def test_only_listed_pages_and_hosts_may_ask(served):
     for path, status in ("/metrics", 400), ("/health", 200):  # a load balancer may ask for the health under any name
         answer = httpx.get(f"{server.url}{path}", headers={"host": "evil.example"}, timeout=60)
         assert status == answer.status_code
+
+
+def test_secret_of_a_variable_has_no_white_space_around_it(monkeypatch):
+    """As of a file that ends with a line break. White space alone is no secret."""
+    monkeypatch.setenv("ALICE", "key-of-alice\r\n")
+    assert "key-of-alice" == Secret(env="ALICE").read()
+    monkeypatch.setenv("ALICE", " \n")
+    with pytest.raises(MisuseError, match="ALICE is not set"):
+        Secret(env="ALICE").read()
 
 
 @pytest.mark.parametrize(
