@@ -8,7 +8,7 @@ complete. The next request must send redacted reasoning and server tools back un
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -25,7 +25,17 @@ from ..wire.error_documents import provider_error
 from ..wire.weights import check_weight
 from ._bedrock_turns import MAKER
 from ._content import Tally, bounded, bytes_of
-from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, text_of, unreadable
+from ._documents import (
+    UNREADABLE,
+    arguments_of,
+    count,
+    identity_of,
+    json_of,
+    list_of,
+    object_of,
+    text_of,
+    unreadable,
+)
 from ._finish import broken_off, word_of
 from ._limits import DEFAULT, Limits
 
@@ -76,7 +86,7 @@ class _Block:
     @property
     def is_call(self) -> bool:
         """Whether the block is a call of one of the program's tools."""
-        return self.kind == "toolUse" and not self.data.get("type")
+        return self.kind == "toolUse" and _is_call(self.data)
 
     def add(self, piece: object, size: int) -> None:
         """Keep a piece of the block, from a frame of this size in bytes."""
@@ -91,9 +101,8 @@ class _Block:
                 return None if self.has_arguments else ToolCallPart(arguments="{}", index=index)
             case "toolUse":
                 text = "".join(self.pieces)
-                check_weight(body := text.encode() or b"{}", self.limits.values)
-                arguments = json_of(body)
-                return RawPart(MAKER, {"toolUse": {**self.data, "input": text if arguments is None else arguments}})
+                check_weight(text.encode(), self.limits.values)
+                return RawPart(MAKER, {"toolUse": {**self.data, "input": arguments_of(text)}})
             case "toolResult":
                 content = [item for piece in self.pieces for item in list_of(piece)]
                 return RawPart(MAKER, {"toolResult": {**self.data, "content": content}})
@@ -303,11 +312,16 @@ def _whole(index: int, block: dict[str, Any], *, apart: bool) -> list[Part]:
         text, signature = text_of(thought.get("text")), text_of(thought.get("signature")) or None
         return [ReasoningPart(text, signature, index, provider=MAKER)] if text or signature else []
     call = object_of(block.get("toolUse"))
-    if call and not call.get("type"):
+    if call and _is_call(call):
         arguments = msgspec.json.encode(call.get("input") or {}).decode()
         return [ToolCallPart(identity_of(call.get("toolUseId")), text_of(call.get("name")), arguments, index)]
     image = _image(object_of(block.get("image")))
     return [image] if image else [RawPart(MAKER, block)] if block else []
+
+
+def _is_call(block: Mapping[str, Any]) -> bool:
+    """Return whether a ``toolUse`` block is a call of one of the program's tools, not of a tool of the server."""
+    return block.get("type") in (None, "", "tool_use")
 
 
 def converse_error(document: object, body: bytes, *, name: str = "", **facts: Any) -> ProviderError:

@@ -204,6 +204,33 @@ def test_every_kind_of_block_comes_and_goes_back(server):
         assert BLOCKS == body_of([("user", "hi"), answer, results], tools=tools)["messages"][1]["content"]
 
 
+def test_a_call_may_state_its_type(server):
+    """Nova and Claude state ``tool_use``, which AWS does not document and does not get back."""
+    call = {"toolUseId": "c1", "name": "now", "type": "tool_use"}
+    end = aws_event("messageStop", {"stopReason": "tool_use"})
+    content = {"message": {"role": "assistant", "content": [{"toolUse": {**call, "input": {"a": 1}}}]}}
+    server.reply(
+        streamed(event(0, start={"toolUse": call}), event(0, delta={"toolUse": {"input": '{"a":1}'}}), event(0), end),
+        Reply.json({"output": content, "stopReason": "tool_use"}),
+    )
+    for stream in (True, False):
+        answer = create_model(server).invoke("hi", stream=stream)
+        assert [("c1", "now", '{"a":1}')] == [(each.id, each.name, each.arguments) for each in answer.tool_calls]
+        results = Message("tool", [ToolResultPart("c1", "noon")])
+        sent = body_of([("user", "hi"), answer, results], tools=[rxllm.ToolSpec("now")])["messages"][1]["content"]
+        assert [{"toolUse": {"toolUseId": "c1", "name": "now", "input": {"a": 1}}}] == sent
+
+
+def test_input_of_a_server_tool_is_an_object(server):
+    """Also one that broke off, because the next request sends it back."""
+    for piece, expected in (("", {}), ('{"a":', {"INVALID_JSON": '{"a":'})):
+        deltas = [event(0, delta={"toolUse": {"input": piece}})]
+        end = aws_event("messageStop", {"stopReason": "max_tokens"})
+        server.reply(streamed(event(0, start={"toolUse": SERVED}), *deltas, event(0), end))
+        (part,) = create_model(server).invoke("hi").parts
+        assert expected == part.data["toolUse"]["input"]
+
+
 EXCEPTIONS = [
     ("throttlingException", {}, RateLimited, True),
     ("serviceUnavailableException", {}, Overloaded, True),
