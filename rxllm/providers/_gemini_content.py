@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 from ..bounds import CALLS, PARTS
 from ..errors import ProtocolError, ProviderError
@@ -23,43 +22,15 @@ from ..wire.error_documents import provider_error, tells_error
 from ._content import Tally, bounded
 from ._documents import UNREADABLE, identity_of, json_of, list_of, object_of, text_of, unreadable
 from ._finish import broken_off, word_of
-from ._gemini_parts import Counts, file_of, sources_of, usage_of
+from ._gemini_frames import NO_COUNTS, Counts, decode_frame
+from ._gemini_parts import file_of, sources_of, usage_of
 from ._limits import DEFAULT, WHOLE, Limits
 from ._partial_arguments import PartialArguments
 
 __all__ = ["GeminiDecoder", "whole_answer"]
 
 
-# The fields of the common frame, a piece of plain text. The decoder decodes every other frame again, as a document.
-class _Part(Struct, gc=False):
-    text: Any = None
-    thought: Any = None
-    thoughtSignature: Any = None  # noqa: N815 (the protocol's name)
-
-
-class _Content(Struct, gc=False):
-    parts: list[_Part | None] | None = None
-
-
-class _Candidate(Struct, gc=False, rename="camel"):
-    content: _Content | None = None
-    finish_reason: Any = None
-    grounding_metadata: Any = None
-    citation_metadata: Any = None
-    logprobs_result: Any = None
-    index: Any = None
-
-
-_NONE = msgspec.Raw()
-
-
-class _Response(Struct, gc=False, rename="camel"):
-    candidates: list[_Candidate | None] | None = None
-    usage_metadata: msgspec.Raw = _NONE
-    error: Any = None
-
-
-_decode = msgspec.json.Decoder(_Response).decode
+_RUN = frozenset(("executableCode", "toolCall"))  # the fields of a part for a tool that the server runs
 
 
 class GeminiDecoder:
@@ -74,6 +45,7 @@ class GeminiDecoder:
         "_model",
         "_partial",
         "_raw",
+        "_runs",
         "_sources",
         "_spoken",
         "_tally",
@@ -94,18 +66,19 @@ class GeminiDecoder:
         self._calls = 0
         self._partial: PartialArguments | None = None  # of the incomplete tool call
         self._counts: Counts | None = None  # the latest counts, which are totals
-        self._raw = _NONE  # the latest counts of a plain text, not decoded yet
+        self._raw = NO_COUNTS  # the latest counts of a plain text, not decoded yet
+        self._runs = False  # the last part is for a tool that the server runs
         self._sources: list[dict[str, Any]] = []  # the sources of the text, in the latest frame
 
     @property
     def finished(self) -> bool:
-        """Whether the answer ended without an error."""
-        return self.complete
+        """Whether the answer ended without an error. If the server runs a tool, the answer goes on after its end."""
+        return self.complete and not self._runs
 
     def chunk(self, data: bytes) -> Chunk | None:
         """Return the content of a frame as a chunk; None if it has no content."""
         try:
-            frame = _decode(data)
+            frame = decode_frame(data)
         except UNREADABLE as error:
             return self._other(data, error)
         if self._is_plain and frame.candidates and frame.error is None:
@@ -128,7 +101,7 @@ class GeminiDecoder:
                 and part.text
                 and type(part.text) is str
             ):
-                if (raw := frame.usage_metadata) is not _NONE:
+                if (raw := frame.usage_metadata) is not NO_COUNTS:
                     self._raw = raw
                 return text_chunk(part.text)
         return self.read(json_of(data), data)
@@ -161,6 +134,8 @@ class GeminiDecoder:
         parts: list[Part] = []
         for part in bounded(list_of(object_of(candidate.get("content")).get("parts")), PARTS, "parts"):
             parts += self._parts(object_of(part))
+        if parts:
+            self._runs = isinstance(last := parts[-1], RawPart) and not _RUN.isdisjoint(last.data)
         self._sources = sources_of(candidate) or self._sources
         raw = word_of(candidate.get("finishReason")) or None
         finish = finish_of(raw) if raw else None
@@ -178,8 +153,12 @@ class GeminiDecoder:
                 self.failure = broken_off(raw, text_of(candidate.get("finishMessage")))
             elif finish == "content_filter" and (message := text_of(candidate.get("finishMessage"))):
                 parts.append(RefusalPart(message))
+        elif self.complete and any(getattr(part, "text", True) for part in parts):
+            self.complete = False  # a tool has run, and the model goes on until the next finish reason
         logprobs = object_of(candidate.get("logprobsResult"))
-        return self._chunk_of(parts, self._usage() if self.complete or raw else None, finish, raw, logprobs)
+        chunk = self._chunk_of(parts, self._usage() if self.complete or raw else None, finish, raw, logprobs)
+        self._is_plain = self._is_plain and not self.complete
+        return chunk
 
     def _chunk_of(
         self,
@@ -211,7 +190,7 @@ class GeminiDecoder:
     def _count(self, document: object) -> None:
         """Keep the token counts of a response, which are totals. Without a prompt count, the response has no counts."""
         if object_of(document).get("promptTokenCount") is not None:
-            self._counts, self._raw = msgspec.convert(document, Counts), _NONE
+            self._counts, self._raw = msgspec.convert(document, Counts), NO_COUNTS
 
     def _usage(self) -> Usage | None:
         """Return the latest counts; None if a chunk with them was emitted."""

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from msgspec import Struct
-
 from ..bounds import CITATIONS
 from ..values.frozen import frozen_json
 from ..values.parts import FilePart
 from ..values.usage import Usage
 from ._content import bounded, bytes_of
 from ._documents import count, list_of, object_of, text_of
+from ._gemini_frames import Counts
 
-__all__ = ["Counts", "file_of", "sources_of", "usage_of"]
+__all__ = ["file_of", "sources_of", "usage_of"]
 
 
 def file_of(part: dict[str, Any], signature: str | None, maker: str | None) -> FilePart | None:
@@ -45,15 +44,6 @@ def sources_of(candidate: Mapping[str, Any]) -> list[dict[str, Any]]:
         sources.append({**support, "groundingChunks": [chunks[at] for at in places if 0 <= at < len(chunks)]})
     cited = object_of(candidate.get("citationMetadata"))
     return [*(sources or chunks), *map(object_of, list_of(cited.get("citationSources") or cited.get("citations")))]
-
-
-class Counts(Struct, gc=False, rename="camel"):
-    """The token counts of a response. Each count is a total."""
-
-    prompt_token_count: Any = None
-    candidates_token_count: Any = None
-    thoughts_token_count: Any = None
-    cached_content_token_count: Any = None
 
 
 def usage_of(counts: Counts) -> Usage:

@@ -6,7 +6,7 @@ import pytest
 from models import made
 from protocols import EVERY, Chat, Messages, Responses, aws_event, split_every, sse
 
-from rxllm import Anthropic, Chunk, Interrupted, OpenAI, Timeout, Timeouts
+from rxllm import Anthropic, Chunk, Gemini, Interrupted, OpenAI, Timeout, Timeouts
 from rxllm.testing import End, FakeServer, Reply
 
 EACH = pytest.mark.parametrize("protocol", EVERY, ids=lambda protocol: protocol.name)
@@ -75,6 +75,37 @@ def test_content_after_the_finish_reason_is_not_cut_off(monkeypatch):
     event = {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}]}
     with FakeServer(Reply([*(piece for _ in range(10) for piece in (sse(event), 0.06)), sse("[DONE]")])) as server:
         assert "a" * 10 == model(Chat(), server).invoke("hi").text
+
+
+def gemini_event(finish=None, **part):
+    """A response of Gemini with one part."""
+    candidate = {"content": {"role": "model", "parts": [part]}, **({"finishReason": finish} if finish else {})}
+    return sse({"candidates": [candidate], "usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 5}})
+
+
+CODE = gemini_event("STOP", executableCode={"language": "PYTHON", "code": "print(42)"})
+RESULT = gemini_event(codeExecutionResult={"outcome": "OUTCOME_OK", "output": "42"})
+
+
+@pytest.mark.parametrize("code", [CODE, gemini_event("STOP", toolCall={"id": "1", "toolType": "FILE_SEARCH"})])
+def test_an_answer_goes_on_while_the_server_runs_a_tool(code):
+    """Gemini sends a finish reason with the code, then runs it, and the model goes on, however long that takes."""
+    text = [gemini_event(text="It is"), 0.5, gemini_event("STOP", text=" 42.")]
+    with FakeServer(Reply([code, 0.5, RESULT, 0.5, *text, End.HANG])) as server:
+        answer = Gemini("m", base_url=server.url, timeout=20.0).invoke("hi")
+    assert ("It is 42.", "stop", 5) == (answer.text, answer.finish_reason, answer.usage.output_tokens)
+
+
+@pytest.mark.parametrize(("events", "is_whole"), [([CODE], True), ([CODE, RESULT], False)])
+def test_an_answer_without_the_finish_reason_of_its_end_is_interrupted(events, is_whole):
+    """The finish reason of the code is not that of what follows."""
+    with FakeServer(Reply(events)) as server:
+        llm = Gemini("m", base_url=server.url, max_retries=0)
+        if is_whole:
+            assert "stop" == llm.invoke("hi").finish_reason
+        else:
+            with pytest.raises(Interrupted):
+                llm.invoke("hi")
 
 
 def test_a_second_response_may_take_its_time():
