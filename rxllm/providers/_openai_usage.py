@@ -17,6 +17,8 @@ _READ = (
     ("input_tokens_details", "cached_tokens"),
     ("prompt_cache_hit_tokens",),  # DeepSeek
     ("cached_tokens",),  # Moonshot
+    ("num_cached_tokens",),  # Mistral
+    ("prompt_token_details", "cached_tokens"),  # Mistral
     ("cache_read_input_tokens",),  # LiteLLM's proxy, for models of Anthropic
 )
 _WRITTEN = (

@@ -26,6 +26,11 @@ def chat(usage):
             {"input_tokens": 9, "output_tokens": 4, "input_tokens_details": {"cached_tokens": 5}},
             Usage(input_tokens=9, output_tokens=4, cache_read_input_tokens=5),
         ),
+        ({"prompt_tokens": 9, "num_cached_tokens": 5}, Usage(input_tokens=9, cache_read_input_tokens=5)),
+        (
+            {"prompt_tokens": 9, "prompt_token_details": {"cached_tokens": 5}},
+            Usage(input_tokens=9, cache_read_input_tokens=5),
+        ),
         (
             {"output_tokens": 4, "output_tokens_details": {"reasoning_tokens": 3}},
             Usage(output_tokens=4, reasoning_output_tokens=3),
