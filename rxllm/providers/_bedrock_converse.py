@@ -37,6 +37,7 @@ from ._documents import (
     unreadable,
 )
 from ._finish import broken_off, word_of
+from ._ids import call_name_of
 from ._limits import DEFAULT, Limits
 
 __all__ = ["ConverseDecoder", "converse_error", "whole_answer"]
@@ -200,7 +201,7 @@ class ConverseDecoder:
         self._calls += 1
         if self._calls > CALLS:
             raise ProtocolError(f"The response has more than {CALLS:,} tool calls.")
-        return [ToolCallPart(identity_of(told.get("toolUseId")), text_of(told.get("name")), "", index)]
+        return [ToolCallPart(identity_of(told.get("toolUseId")), call_name_of(told.get("name")), "", index)]
 
     def _grown(self, index: int, delta: _Delta, data: bytes) -> Chunk | None:
         if type(delta.text) is str:
@@ -314,7 +315,7 @@ def _whole(index: int, block: dict[str, Any], *, apart: bool) -> list[Part]:
     call = object_of(block.get("toolUse"))
     if call and _is_call(call):
         arguments = msgspec.json.encode(call.get("input") or {}).decode()
-        return [ToolCallPart(identity_of(call.get("toolUseId")), text_of(call.get("name")), arguments, index)]
+        return [ToolCallPart(identity_of(call.get("toolUseId")), call_name_of(call.get("name")), arguments, index)]
     image = _image(object_of(block.get("image")))
     return [image] if image else [RawPart(MAKER, block)] if block else []
 

@@ -11,7 +11,8 @@ import msgspec
 from ..bounds import CALLS, NAME_CHARACTERS
 from ..errors import ProtocolError
 from ..values.parts import ToolCallPart
-from ._documents import count, identity_of, is_cut, json_of, object_of, text_of
+from ._documents import count, identity_of, is_cut, json_of, object_of
+from ._ids import call_name_of
 
 __all__ = ["Calls"]
 
@@ -208,7 +209,7 @@ class Calls:
         arguments = function.get("arguments", function.get("input"))
         if not isinstance(arguments, str):  # Mistral may send an object
             arguments = "" if arguments is None else msgspec.json.encode(arguments).decode()
-        identity, name = identity_of(call.get("id")), text_of(function.get("name"))
+        identity, name = identity_of(call.get("id")), call_name_of(function.get("name"))
         index = count(call, "index")
         place = position if index is None else index
         target, known = self._by_index.get(place), self._by_id.get(identity)

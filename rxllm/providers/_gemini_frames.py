@@ -35,6 +35,8 @@ NO_COUNTS = msgspec.Raw()
 
 
 class Frame(Struct, gc=False, rename="camel"):
+    """A response of a stream."""
+
     candidates: list[_Candidate | None] | None = None
     usage_metadata: msgspec.Raw = NO_COUNTS
     error: Any = None

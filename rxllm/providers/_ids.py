@@ -3,6 +3,7 @@
 If a conversation moves to another vendor, that vendor may reject the ids of the first. `valid_id` replaces only such
 ids, and always by the same id, so that the result of a call still names its call. `with_own_ids` replaces ids that are
 missing, and ids that two calls share. `with_valid_names` replaces names that vendors reject.
+`call_name_of` reads a name.
 """
 
 from __future__ import annotations
@@ -18,11 +19,19 @@ import attrs
 from ..values.message import Message
 from ..values.parts import Part, ToolCallPart, ToolResultPart
 from ..values.tools import ToolSpec
-from ._documents import object_of
+from ._documents import object_of, text_of
 
-__all__ = ["valid_id", "with_own_ids", "with_valid_names"]
+__all__ = ["call_name_of", "valid_id", "with_own_ids", "with_valid_names"]
 
 _NAME = "[a-zA-Z0-9_-]{1,64}"
+
+
+def call_name_of(value: object) -> str:
+    """Return the name of a called tool, without the special tokens that models such as gpt-oss write after it.
+
+    An example is ``search<|channel|>commentary``. Vendors allow no such characters in names.
+    """
+    return text_of(value).partition("<|")[0]
 
 
 def valid_id(identity: str, pattern: str) -> str:

@@ -23,7 +23,7 @@ from ..wire.sse import is_json
 from ._content import Tally, bounded, bytes_of
 from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, text_of, unreadable
 from ._finish import broken_off, word_of
-from ._ids import valid_id
+from ._ids import call_name_of, valid_id
 from ._limits import DEFAULT, WHOLE, Limits
 from ._ollama_turns import MAKER
 
@@ -158,7 +158,7 @@ class OllamaDecoder:
             arguments = msgspec.json.encode(object_of(arguments)).decode()
         # Older servers send no ids. A generated id contains the time, so that it is unique in a conversation.
         identity = identity_of(call.get("id")) or valid_id(f"{text_of(created)} {index}", r"\w+")
-        return ToolCallPart(identity, text_of(function.get("name")), arguments, index, provider=MAKER)
+        return ToolCallPart(identity, call_name_of(function.get("name")), arguments, index, provider=MAKER)
 
 
 def _image(data: object) -> FilePart:

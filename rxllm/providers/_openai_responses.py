@@ -29,6 +29,7 @@ from ..wire.error_documents import provider_error, tells_error
 from ._content import Tally, bounded, citations
 from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, text_of, token_of, unreadable
 from ._finish import broken_off, word_of
+from ._ids import call_name_of
 from ._limits import DEFAULT, WHOLE, Limits
 
 __all__ = ["ResponsesDecoder", "whole_response"]
@@ -325,7 +326,7 @@ class ResponsesDecoder:
         if entry.facts is None and entry.kind != "reasoning":
             entry.facts = self._facts(item)
         if entry.kind == "function_call" or (entry.kind == "custom_tool_call" and item.get("name") in self._custom):
-            identity, name = identity_of(item.get("call_id") or item.get("id")), text_of(item.get("name"))
+            identity, name = identity_of(item.get("call_id") or item.get("id")), call_name_of(item.get("name"))
             if entry.call is None and identity and name:
                 if self._calls >= CALLS:
                     raise ProtocolError(f"The response has more than {CALLS:,} tool calls.")

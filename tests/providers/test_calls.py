@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from models import made
+from protocols import EVERY, ToolCall
 from reactivex import operators as ops
 
 import rxllm
@@ -302,3 +304,16 @@ def test_arguments_go_back_as_an_object(written, sent):
 
     assert sent == arguments("http://127.0.0.1:8000/v1")
     assert (written or "{}") == arguments(None)
+
+
+GPT_OSS = [each for each in EVERY if each.name in ("chat", "responses", "ollama", "converse")]  # what serves this model
+
+
+@pytest.mark.parametrize("protocol", GPT_OSS, ids=lambda protocol: protocol.name)
+def test_special_tokens_are_not_in_the_name_of_a_call(protocol):
+    """gpt-oss writes its channel after the name, and some servers leave it there."""
+    call = ToolCall(name="get_weather<|channel|>commentary")
+    with FakeServer(Reply(protocol.stream(tool_call=call)), Reply.json(protocol.whole(tool_call=call))) as server:
+        llm = made(protocol, server.url)
+        answers = [llm.invoke("hi"), llm.invoke("hi", stream=False)]
+    assert [["get_weather"]] * 2 == [[each.name for each in answer.tool_calls] for answer in answers]
