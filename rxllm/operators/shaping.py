@@ -24,7 +24,7 @@ __all__ = ["reshaped"]
 def reshaped(source: Observable[Any], plan: Plan, *, is_whole: bool) -> Observable[Any]:
     """Return the answer to a planned request, with the JSON of the shape as its text.
 
-    * A native answer is such a text. If it does not begin as JSON, the server has ignored the schema: see below.
+    * A native answer is such a text.
     * The arguments of the forced tool call become the text, and the finish reason ``stop``. Text that the model wrote
       beside the call becomes reasoning. If the model called no tool, its text remains.
     * Of an answer that was prompted for, prose and fences are left out.
@@ -34,14 +34,9 @@ def reshaped(source: Observable[Any], plan: Plan, *, is_whole: bool) -> Observab
         plan: how it was asked for.
         is_whole: whether it is one chunk, and stays one.
     """
-    create: Callable[[abc.ObserverBase[Any]], _Reshaping]
-    match plan.mode:
-        case "tool":
-            create = partial(_OfTool, tool=plan.tool)
-        case "native":
-            create = partial(_OfNative, shape=plan.shape)
-        case "prompted":
-            create = partial(_OfProse, shape=plan.shape)
+    if plan.mode == "native":
+        return source
+    create = partial(_OfTool, tool=plan.tool) if plan.mode == "tool" else partial(_OfProse, shape=plan.shape)
     stream: Source[Any] = Source(lambda observer, scheduler: connect(source, create(observer), scheduler))
     return one_chunk(stream) if is_whole else stream
 
@@ -215,31 +210,3 @@ class _OfProse(_Reshaping):
         elif value:
             self.emit(text_chunk(value))
         super().end(notify)
-
-
-class _OfNative(_OfProse):
-    """Passes on an answer that begins with an object or a list, and leaves out the text around any other value.
-
-    Servers that ignore schemas answer with prose and fences: such as gateways to models without them.
-
-    Attributes:
-        is_json: whether the answer begins with an object or a list; None before its first letter.
-    """
-
-    __slots__ = ("is_json",)
-
-    def begin(self) -> None:
-        super().begin()
-        self.is_json: bool | None = None
-
-    def on_next(self, value: Any) -> None:
-        if self.is_json and not (isinstance(value, Chunk) and value.reset):
-            self.emit(value)
-        else:
-            super().on_next(value)
-
-    def text(self, text: str) -> list[Part]:
-        if self.is_json is None and (beginning := text.lstrip()):
-            self.is_json = beginning[0] in "{["
-            self.locator = Locator(self.shape)  # forgets the white space
-        return [TextPart(text)] if self.is_json else super().text(text)

@@ -174,46 +174,6 @@ def test_model_without_streams_answers_with_one_chunk():
     assert 1 == len(streamed("Here: ", '{"text": 1} ', TEXT, mode="prompted", stream=False))
 
 
-# ── native ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@attrs.frozen
-class Native(Said):
-    """A model with a field for schemas."""
-
-    def _offers(self, request):
-        return (Offer("native", ANY),)
-
-
-def told(*said, **parameters):
-    """Return the chunks behind a model with a field for schemas."""
-    return [*Native(tuple(said)).stream("Hi", shape=Step, **parameters)]
-
-
-def test_native_answer_passes_as_it_is():
-    """Chunk by chunk, whatever its strings contain; white space may come first."""
-    said = [Chunk(model="m"), " ", '{"text"', Chunk(': "```{}"'), Chunk("}", finish_reason="stop")]
-    chunks = told(*said)
-    assert ['{"text"', ': "```{}"', "}"] == [chunk.text for chunk in chunks if chunk.text]
-    assert ("m", "stop") == (join(chunks).model, join(chunks).finish_reason)
-
-
-@pytest.mark.parametrize("stream", [True, False])
-def test_prose_around_a_native_answer_is_left_out(stream):
-    """Servers that ignore the schema answer as to a prompt; what does not fit stays, for the error to show."""
-    said = ["```js", "on\n", '{"text": "a ``` ', '{b}"}', "\n```", Chunk(finish_reason="stop", model="m")]
-    answer = join(told(*said, stream=stream))
-    assert ('{"text": "a ``` {b}"}', "stop", "m") == (answer.text, answer.finish_reason, answer.model)
-    assert "I can't." == join(told("I ", "can't.", stream=stream)).text
-    assert TEXT == join(told('{"a": ', Chunk("Now: ", reset=True), TEXT, stream=stream)).text
-    llm = Native(("Here: ", TEXT, "!"))
-    assert (
-        Step("Boil")
-        == rxllm.shaped(llm, Step).invoke("?")
-        == rxllm.pipe(llm.bind(shape=Step), rxllm.parse(Step)).invoke("?")
-    )
-
-
 # ── everywhere ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
