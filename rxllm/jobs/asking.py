@@ -10,8 +10,9 @@ import reactivex as rx
 from reactivex import Observable, abc
 from reactivex import operators as ops
 
+from ..bounds import MAX_WAIT
 from ..combinators.budgeted import MAY_WAIT
-from ..errors import AuthenticationError, LimitReached, RateLimited
+from ..errors import AuthenticationError, LimitReached, ProviderError, RateLimited
 from ..llm import ELSEWHERE, LLM
 from ..misuse import MissingKey, MisuseError
 from ..operators.attempts import may_repeat
@@ -212,8 +213,9 @@ class Asking:
 def concerns_all(error: Exception) -> bool:
     """Return whether every row would fail with this error, so that it says nothing about its row."""
     spent = isinstance(error, RateLimited) and not error.retryable
+    closed = isinstance(error, ProviderError) and (error.retry_after or 0) > MAX_WAIT  # such as a limit of a day
     over_budget = isinstance(error, LimitReached) and error.limit == "budget"
-    return spent or over_budget or isinstance(error, (AuthenticationError, MissingKey, NoWorker))
+    return spent or closed or over_budget or isinstance(error, (AuthenticationError, MissingKey, NoWorker))
 
 
 def _at(number: int, error: object) -> MisuseError:

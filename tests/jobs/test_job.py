@@ -27,6 +27,10 @@ class Counting(rxllm.LLM):
         RUNNING.append(RUNNING[-1] - 1)
         if request.text == "denied":
             raise rxllm.AuthenticationError("The key is wrong.", status=401)
+        if request.text == "tomorrow":
+            raise rxllm.RateLimited("You reached the limit of a day.", status=429, retry_after=3600)
+        if request.text == "soon":
+            raise rxllm.Overloaded("Try again in a minute.", status=503, retry_after=60)
         if request.text.startswith("bad"):
             raise rxllm.BadRequest("bad", status=400)
         return request.text.upper()
@@ -210,12 +214,13 @@ def test_failures_stop_the_job_by_its_policy(path, tmp_path):
     assert 100 == len(run(bad, tmp_path / "fine.jsonl", Counting(), concurrency=1, on_error=0.3))
 
 
-def test_error_that_every_row_would_get_stops_the_job_and_is_not_recorded(path):
-    """A wrong key must not mark a million rows as failed."""
-    with pytest.raises(rxllm.AuthenticationError):
-        run(["a", "denied", *map(str, range(100))], path, Counting(), concurrency=1)
-    assert {"A"} == set(held(path).values())
-    assert len(ASKED) <= 4
+@pytest.mark.parametrize("row", ["denied", "tomorrow"])
+def test_error_that_every_row_would_get_stops_the_job_and_is_not_recorded(path, row):
+    """A wrong key must not mark a million rows as failed, nor a limit whose end is longer away than a retry waits."""
+    with pytest.raises((rxllm.AuthenticationError, rxllm.RateLimited)):
+        run(["soon", "a", row, *map(str, range(100))], path, Counting(), concurrency=1)
+    assert ["", "A"] == sorted(held(path).values())  # "soon" has failed
+    assert len(ASKED) <= 5
 
 
 def test_equal_requests_are_asked_once_if_they_may_be(path):
