@@ -171,7 +171,7 @@ def test_anthropic_gets_a_dict_by_a_tool():
     llm = Anthropic("claude-sonnet-4-6", api_key=KEY)
     assert {"type": "json_schema", "schema": SCHEMA} == body_of(llm, shape=Step)["output_config"]["format"]
     forced = body_of(llm, shape=dict[str, int])
-    schema = {"type": "object", "additionalProperties": {"type": "integer"}}
+    schema = {"type": "object", "additionalProperties": {"type": "integer"}, "properties": {}}
     assert [{"name": "answer", "input_schema": schema, "description": TOOL}] == forced["tools"]
     assert {"type": "any", "disable_parallel_tool_use": True} == forced["tool_choice"]
     thinking = {"thinking": {"type": "enabled", "budget_tokens": 1024}}

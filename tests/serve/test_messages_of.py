@@ -217,7 +217,8 @@ def test_file_is_bytes_and_never_a_path_or_an_address():
     """Only a data URL is a file. A web address needs the server's consent; a path and another scheme never count."""
     part = file_of("data:image/png;base64,iVBORw==")
     assert (b"\x89PNG", None, None) == (part.data, part.url, part.path)
-    for url in "https://a.example/b.png", "file:///etc/passwd", "/etc/passwd", "data:image/png,abc":
+    assert b"abc" == file_of("data:image/png,abc").data
+    for url in "https://a.example/b.png", "file:///etc/passwd", "/etc/passwd", "data:image/png":
         with pytest.raises(MisuseError, match="data URL"):
             file_of(url)
     assert "https://a.example/b.png" == file_of("https://a.example/b.png", urls=True).url
