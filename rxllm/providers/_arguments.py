@@ -73,6 +73,8 @@ def _check_key(name: str, key: str) -> None:
         raise MisuseError(f"{name} has characters that HTTP does not allow. Copy the key again.")
     if key.strip()[:1] in _QUOTES or key.strip()[-1:] in _QUOTES:  # docker run --env-file keeps those of the file
         raise MisuseError(f"{name} has quotation marks around the key, which belong to no key. Remove them.")
+    if key.strip().lower().startswith("bearer "):
+        raise MisuseError(f"{name} begins with the word Bearer, which rxllm adds where it is needed. Remove it.")
 
 
 def base_from(variable: str, read: Callable[[str], str] = str) -> str:

@@ -243,6 +243,14 @@ def test_key_in_quotation_marks_is_refused(provider, key, monkeypatch):
 
 
 @every
+def test_key_with_the_word_bearer_is_refused(provider):
+    """As people copy it from an example with curl."""
+    with pytest.raises(MisuseError, match="The api_key begins with the word Bearer") as caught:
+        provider("m", api_key="Bearer secret")
+    assert "secret" not in str(caught.value)
+
+
+@every
 @pytest.mark.parametrize("white", ["\n", "\r\n", " ", "\t"])
 def test_white_space_around_variables_does_not_count(provider, white, monkeypatch):
     """Files and shells leave it there."""
