@@ -310,7 +310,7 @@ assert stop.result(30)
 def test_forked_child_has_connections_and_tasks_of_its_own(kind, tmp_path, request):
     """Parent and child use the log at the same time. An answer of the parent goes on."""
     place = str(tmp_path / "log.sqlite") if kind == "sqlite" else request.getfixturevalue("redis").url
-    command = [sys.executable, "-c", FORKING, kind, place]
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKING, kind, place]  # of forks with threads
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert (0, "") == (done.returncode, done.stderr)
 
