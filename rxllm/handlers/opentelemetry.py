@@ -201,8 +201,7 @@ class OpenTelemetryHandler(Handler):
         """Start, time or end the span of the event's run."""
         match event:
             case RunChunk(run=run):
-                if (open_span := self._open.get(run.id)) and open_span.streaming:
-                    self._chunk(open_span)
+                self._chunk_receiver(run)(event)
             case Started(run=run, input=value) | ToolStarted(run=run, input=value):
                 self._begin(run, value)
             case Finished(run=run, output=output) | ToolFinished(run=run, output=output):

@@ -185,8 +185,8 @@ class Timeline(LocalHandler):
 
     def _add(self, record: Record, event: Event, now: float) -> None:
         match event:
-            case Chunk() | Emitted(value=Chunk()):
-                record.take(event if isinstance(event, Chunk) else event.value)
+            case (Chunk() as chunk) | Emitted(value=Chunk() as chunk):
+                record.take(chunk)
             case Emitted(value=value):
                 record.add(value, now)
             case Finished(output=output) | ToolFinished(output=output):
