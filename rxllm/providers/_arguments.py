@@ -69,11 +69,12 @@ def check_key(_: object, attribute: object, key: Any) -> None:
 
 
 def _check_key(name: str, key: str) -> None:
-    if not key.isascii() or not key.strip().isprintable():
+    plain = key.strip()
+    if not key.isascii() or not plain.isprintable():
         raise MisuseError(f"{name} has characters that HTTP does not allow. Copy the key again.")
-    if key.strip()[:1] in _QUOTES or key.strip()[-1:] in _QUOTES:  # docker run --env-file keeps those of the file
+    if plain.startswith(_QUOTES) or plain.endswith(_QUOTES):  # docker run --env-file keeps those of the file
         raise MisuseError(f"{name} has quotation marks around the key, which belong to no key. Remove them.")
-    if key.strip().lower().startswith("bearer "):
+    if plain.lower().startswith("bearer "):
         raise MisuseError(f"{name} begins with the word Bearer, which rxllm adds where it is needed. Remove it.")
 
 
