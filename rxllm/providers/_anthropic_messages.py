@@ -10,20 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import attrs
 import msgspec
 from msgspec import Struct
 
-from ..bounds import CALLS, CITATIONS, PARTS
+from ..bounds import CALLS, PARTS
 from ..errors import ProtocolError, ProviderError
 from ..values.chunk import Chunk, text_chunk
-from ..values.parts import Part, RawPart, ReasoningPart, TextPart, ToolCallPart
+from ..values.parts import Part, ReasoningPart, TextPart, ToolCallPart
 from ..values.usage import Usage
 from ..values.vocabulary import finish_of
 from ..wire.error_documents import provider_error, tells_error
-from ..wire.weights import check_weight
-from ._content import Tally, bounded
-from ._documents import UNREADABLE, arguments_of, count, identity_of, json_of, list_of, object_of, text_of, unreadable
+from ._anthropic_parts import Block, call_of, end_of, parts_of, parts_of_block, usage_of, whole_usage
+from ._content import Tally
+from ._documents import UNREADABLE, identity_of, json_of, list_of, object_of, text_of, unreadable
 from ._finish import broken_off, word_of
 from ._limits import DEFAULT, Limits
 
@@ -39,6 +38,8 @@ class _Delta(Struct, gc=False):
     signature: Any = None
     citation: Any = None
     stop_reason: Any = None
+    stop_details: Any = None
+    container: Any = None
 
 
 class _Event(Struct, gc=False):
@@ -53,56 +54,6 @@ class _Event(Struct, gc=False):
 
 _KNOWN_EVENTS = ("content_block_start", "content_block_delta", "content_block_stop", "message_delta", "error")
 _decode_event = msgspec.json.Decoder(_Event).decode
-_WHOLE_TEXTS = ("signature", "encrypted_content")  # of these texts, a later one replaces the one before
-_CALL_FIELDS = ("type", "id", "name", "input")
-
-
-class _Block:
-    """An incomplete block: a call, whose arguments are emitted as they arrive, or a raw block, which is collected.
-
-    Growing texts are kept as lists of pieces and joined once, so that reading a block takes time linear in its size.
-    """
-
-    __slots__ = ("citations", "data", "has_arguments", "limits", "size", "texts", "values")
-
-    def __init__(self, data: dict[str, Any], limits: Limits, values: int = 0) -> None:
-        self.data = data
-        self.limits = limits
-        self.has_arguments = False
-        self.citations: list[object] = []
-        self.texts: dict[str, list[str]] = {}
-        self.size = 0
-        self.values = values  # as the decoder's tally counts them
-
-    def add(self, delta: dict[str, Any], size: int) -> None:
-        """Add a delta to a raw block; `size` is the size of the delta's event in bytes."""
-        self.size += size
-        self.limits.check_size(self.size, "A block")
-        for name, value in delta.items():
-            if name == "citation":  # a citations_delta brings one citation of the list
-                self.citations.append(value)
-            elif name == "partial_json" and isinstance(value, str):
-                self.texts.setdefault(name, []).append(value)
-            elif name != "type":
-                before = self.data.get(name)
-                if isinstance(before, str) and isinstance(value, str) and name not in _WHOLE_TEXTS:
-                    self.texts.setdefault(name, [before]).append(value)
-                else:
-                    self.data[name] = value
-                    self.texts.pop(name, None)
-
-    def close(self, index: int) -> Part | None:
-        if self.data.get("type") == "tool_use":
-            arguments = None if self.has_arguments else _arguments(self.data.get("input"))
-            return None if arguments is None else ToolCallPart(arguments=arguments, index=index)
-        text = "".join(self.texts.pop("partial_json", ()))
-        if text:
-            check_weight(text.encode(), self.limits.values)
-            self.data["input"] = arguments_of(text)
-        self.data.update({name: "".join(pieces) for name, pieces in self.texts.items()})
-        if self.citations:
-            self.data["citations"] = [*list_of(self.data.get("citations")), *self.citations]
-        return RawPart("anthropic", self.data)
 
 
 class ClaudeDecoder:
@@ -138,12 +89,12 @@ class ClaudeDecoder:
         self._tally = Tally(limits)
         self._calls = 0
         self._reset = False  # the next chunk must discard all earlier chunks
-        self._blocks: dict[int, _Block] = {}
+        self._blocks: dict[int, Block] = {}
         self._id: str | None = None
         self._model: str | None = None
         self._raw = ""  # the stop_reason of message_start, which holds unless message_delta has one
         self._usage: Usage | None = None  # from message_start
-        self._counts: Usage | None = None  # by the protocol's way of counting, see `_whole_usage`
+        self._counts: Usage | None = None  # by the protocol's way of counting, see `whole_usage`
 
     def chunk(self, data: bytes) -> Chunk | None:
         """Return the content of an event as a chunk; None if it has no content."""
@@ -187,7 +138,7 @@ class ClaudeDecoder:
                 raw = word_of(event.delta.stop_reason) if event.delta else None
                 self.finished = self.finished or bool(raw)
                 self.failure = broken_off(raw)
-                return self._chunk_of([], self._counted(event.usage), raw)
+                return self._chunk_of(_ending(event.delta), self._counted(event.usage), raw)
             case "message_stop":
                 self.complete = self.ended = True
                 raw = None if self.finished else self._raw or None
@@ -214,18 +165,18 @@ class ClaudeDecoder:
         self._raw = word_of(message.get("stop_reason"))
         self._counts = None
         self._usage = self._counted(message.get("usage"))
-        return self._chunk_of(_parts(message.get("content")), now=self._reset)
+        return self._chunk_of([*parts_of(message.get("content")), *end_of(message)], now=self._reset)
 
     def _counted(self, document: object) -> Usage | None:
         """Return the totals so far. An event leaves out the counts that have not changed.
 
         Some servers count the prompt only at the start, and write zeros at the end.
         """
-        counts = _usage(document)
+        counts = usage_of(document)
         if counts and self._counts and counts.input_tokens == 0 and self._counts.input_tokens:
             counts = Usage(output_tokens=counts.output_tokens, reasoning_output_tokens=counts.reasoning_output_tokens)
         self._counts = self._counts.updated(counts) if self._counts and counts else counts or self._counts
-        return _whole_usage(self._counts) if counts else None
+        return whole_usage(self._counts) if counts else None
 
     def _chunk_of(
         self, parts: list[Part], usage: Usage | None = None, raw: str | None = None, *, now: bool = False
@@ -259,7 +210,7 @@ class ClaudeDecoder:
             case "text" | "thinking" as kind:
                 self._blocks.pop(index, None)
                 follows = kind == "text" and self._tally.ends_in_text
-                parts = _whole(index, block, apart=follows)
+                parts = parts_of_block(index, block, apart=follows)
                 self._apart = index if follows and not parts else None
                 self._is_plain = self._is_plain and not follows
                 return parts
@@ -267,12 +218,12 @@ class ClaudeDecoder:
                 self._calls += 1
                 if self._calls > CALLS:
                     raise ProtocolError(f"The response has more than {CALLS:,} tool calls.")
-                self._blocks[index] = _Block(block, self._tally.limits)
-                return [_call(block, "", index)]
+                self._blocks[index] = Block(block, self._tally.limits)
+                return [call_of(block, "", index)]
             case _:
                 if len(self._blocks) >= PARTS:
                     raise ProtocolError(f"The response has more than {PARTS:,} parts.")
-                self._blocks[index] = _Block(block, self._tally.limits, self._tally.hold(data))
+                self._blocks[index] = Block(block, self._tally.limits, self._tally.hold(data))
                 return []
 
     def _grown(self, index: int, delta: _Delta, data: bytes) -> Part | None:
@@ -326,8 +277,8 @@ def whole_answer(body: bytes) -> Chunk:
     raw = word_of(answer.get("stop_reason")) or None
     identity, model = identity_of(answer.get("id")) or None, text_of(answer.get("model")) or None
     chunk = Chunk(
-        parts=_parts(answer["content"]),
-        usage=_whole_usage(_usage(answer.get("usage"))),
+        parts=[*parts_of(answer["content"]), *end_of(answer)],
+        usage=whole_usage(usage_of(answer.get("usage"))),
         finish_reason=finish_of(raw) if raw else None,
         raw_finish_reason=raw,
         id=identity,
@@ -340,61 +291,5 @@ def whole_answer(body: bytes) -> Chunk:
     return chunk
 
 
-def _parts(content: object) -> list[Part]:
-    parts: list[Part] = []
-    for index, block in enumerate(bounded(list_of(content), PARTS, "parts")):
-        parts += _whole(index, object_of(block), apart=bool(parts) and isinstance(parts[-1], TextPart))
-    bounded([part for part in parts if isinstance(part, ToolCallPart)], CALLS, "tool calls")
-    return parts
-
-
-def _whole(index: int, block: dict[str, Any], *, apart: bool) -> list[Part]:
-    """Return the part for a complete block; nothing for an empty text or thinking block.
-
-    `apart` says that the block follows a text block, so its text must not be joined to that text.
-    """
-    match block.get("type"):
-        case "text":
-            text, items = text_of(block.get("text")), list_of(block.get("citations"))
-            citations = filter(None, map(object_of, bounded(items, CITATIONS, "citations")))
-            return [TextPart(text, citations, index if apart else None)] if text or items else []
-        case "thinking":
-            text, signature = text_of(block.get("thinking")), text_of(block.get("signature")) or None
-            return [ReasoningPart(text, signature, index, provider="anthropic")] if text or signature else []
-        case "tool_use":
-            return [_call(block, _arguments(block.get("input")), index)]
-        case _:
-            return [RawPart("anthropic", block)] if block else []
-
-
-def _call(block: dict[str, Any], arguments: str, index: int) -> ToolCallPart:
-    """Return the part for a call. The API requires its further fields back, such as the caller of a call by code."""
-    extra = {name: value for name, value in block.items() if name not in _CALL_FIELDS and value is not None} or None
-    provider = "anthropic" if extra else None
-    identity, name = identity_of(block.get("id")), text_of(block.get("name"))
-    return ToolCallPart(identity, name, arguments, index, provider=provider, extra=extra)
-
-
-def _arguments(value: object) -> str:
-    return value if isinstance(value, str) else msgspec.json.encode(value or {}).decode()
-
-
-def _whole_usage(counts: Usage | None) -> Usage | None:
-    """Return the usage with cached tokens included in `input_tokens`, as in `Usage`; the protocol counts them apart."""
-    if counts is None or counts.input_tokens is None:
-        return counts
-    kept = (counts.cache_read_input_tokens or 0) + (counts.cache_creation_input_tokens or 0)
-    return attrs.evolve(counts, input_tokens=counts.input_tokens + kept) if kept else counts
-
-
-def _usage(document: object) -> Usage | None:
-    """Return the counts of a usage document. Those of ``message_delta`` are totals, too."""
-    if not object_of(document):
-        return None
-    return Usage(
-        input_tokens=count(document, "input_tokens"),
-        output_tokens=count(document, "output_tokens"),
-        cache_read_input_tokens=count(document, "cache_read_input_tokens"),
-        cache_creation_input_tokens=count(document, "cache_creation_input_tokens"),
-        reasoning_output_tokens=count(document, "output_tokens_details", "thinking_tokens"),
-    )
+def _ending(delta: _Delta | None) -> list[Part]:
+    return end_of({"stop_details": delta.stop_details, "container": delta.container}) if delta else []

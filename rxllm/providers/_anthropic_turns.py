@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from ..misuse import MisuseError
 from ..values.message import Message
@@ -21,12 +21,20 @@ from ..values.parts import (
 )
 from ..values.tools import ResponseSchema, ToolSpec
 from ..values.vocabulary import Role
+from ._anthropic_parts import ENDINGS
 from ._attachments import base64_of
-from ._documents import arguments_of
+from ._documents import arguments_of, identity_of
 from ._ids import valid_id
 from ._refusals import check_effort, check_fields, check_readable, foreign_tool, no_messages, unsupported_part
 
-__all__ = ["conversation_of", "output_config", "system_of", "tool_choice_of", "tool_definition"]
+__all__ = [
+    "container_of",
+    "conversation_of",
+    "output_config",
+    "system_of",
+    "tool_choice_of",
+    "tool_definition",
+]
 
 MAKER = "anthropic"
 _ID = r"[A-Za-z0-9_-]+"
@@ -41,10 +49,14 @@ def system_of(messages: tuple[Message, ...]) -> str | list[dict[str, Any]] | Non
     return blocks or None
 
 
-def conversation_of(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
+def conversation_of(messages: tuple[Message, ...], *, unsigned: bool = False) -> list[dict[str, Any]]:
     """Return the turns of the user and the assistant.
 
     Tool results belong to the user's turn. Consecutive messages of one side become one turn.
+
+    Args:
+        messages: the conversation.
+        unsigned: whether the server takes its reasoning back without a signature.
 
     Raises:
         MisuseError: the protocol cannot carry a part, a file or a field of the messages.
@@ -55,7 +67,8 @@ def conversation_of(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
         if message.role == "system":
             continue
         role = "assistant" if message.role == "assistant" else "user"
-        content = _content(message.role, message.parts)
+        # Reasoning that broke off lacks its signature also where the server signs.
+        content = _content(message.role, message.parts, unsigned=unsigned and not message.interrupted)
         if content and turns and turns[-1]["role"] == role:
             turns[-1]["content"] += content
         elif content:  # the API rejects empty turns
@@ -70,11 +83,36 @@ def conversation_of(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
     return turns
 
 
+def container_of(messages: tuple[Message, ...], wanted: object) -> object:
+    """Return the container of the request: the wanted one, with the id of the one in which code waits for results.
+
+    The API requires this id, because the code calls the program's tools. After a new question no code waits, and the
+    container may have expired.
+    Source: https://platform.claude.com/docs/en/agents-and-tools/tool-use/programmatic-tool-calling
+    """
+    identity = _waiting(messages)
+    if identity is None or wanted is None:
+        return wanted or identity
+    return {"id": identity, **cast("Mapping[str, Any]", wanted)} if isinstance(wanted, Mapping) else wanted
+
+
+def _waiting(messages: tuple[Message, ...]) -> str | None:
+    """Return the id of the container of the last answer, if the answer goes on or if results follow it."""
+    last = next((at for at in reversed(range(len(messages))) if messages[at].role == "assistant"), None)
+    if last is None:
+        return None
+    raws = [part.data for part in messages[last].parts if isinstance(part, RawPart) and part.provider == MAKER]
+    containers = [data["id"] for data in raws if data.get("type") == ENDINGS["container"] and "id" in data]
+    following = messages[last + 1 :]
+    goes_on = any(isinstance(part, ToolResultPart) for message in following for part in message.parts) or not following
+    return identity_of(containers[-1]) if containers and goes_on else None
+
+
 def _follows_results(block: Mapping[str, Any]) -> bool:
     return block.get("type") != "tool_result"
 
 
-def _content(role: Role, parts: Iterable[Part]) -> list[dict[str, Any]]:
+def _content(role: Role, parts: Iterable[Part], *, unsigned: bool = False) -> list[dict[str, Any]]:
     blocks: list[dict[str, Any]] = []
     for part in parts:
         if isinstance(part, CachePoint):
@@ -82,7 +120,7 @@ def _content(role: Role, parts: Iterable[Part]) -> list[dict[str, Any]]:
                 raise MisuseError("A CachePoint caches the parts before it, but this one has none. Put it after them.")
             blocks[-1] = {**blocks[-1], "cache_control": _mark(part)}
         else:
-            blocks += _blocks(role, part)
+            blocks += _blocks(role, part, unsigned=unsigned)
     return blocks
 
 
@@ -90,16 +128,17 @@ def _mark(point: CachePoint) -> dict[str, str]:
     return {"type": "ephemeral", **({"ttl": point.ttl} if point.ttl else {})}
 
 
-def _blocks(role: Role, part: Part) -> Iterator[dict[str, Any]]:
+def _blocks(role: Role, part: Part, *, unsigned: bool) -> Iterator[dict[str, Any]]:
     match part:
         case TextPart() | RefusalPart():
             # The API rejects blank texts, although the models send them before a call.
             if part.text and not part.text.isspace():
                 yield {"type": "text", "text": part.text, **_citations(role, part)}
         case ReasoningPart() if role == "assistant":
-            # The API rejects reasoning without its own signature.
-            if part.signature and part.provider in (None, MAKER):
-                yield {"type": "thinking", "thinking": part.text, "signature": part.signature}
+            # Anthropic's API rejects reasoning without its own signature.
+            is_own = part.provider == MAKER or (part.provider is None and part.signature)
+            if is_own and (part.signature or (unsigned and part.text)):
+                yield {"type": "thinking", "thinking": part.text, "signature": part.signature or ""}
         case ToolCallPart() if role == "assistant":
             yield {
                 "type": "tool_use",
@@ -113,7 +152,8 @@ def _blocks(role: Role, part: Part) -> Iterator[dict[str, Any]]:
         case FilePart() if role in ("tool", "user"):
             yield _file(part)
         case RawPart(provider="anthropic"):
-            yield dict(part.data)
+            if part.data.get("type") not in ENDINGS.values():  # `container_of` returns the container
+                yield dict(part.data)
         case RawPart() if role == "assistant":
             pass  # it belongs to another provider
         case _:

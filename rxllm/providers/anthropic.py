@@ -19,7 +19,14 @@ from ..values.chunk import Chunk
 from ..values.declaration import Declaration
 from ..values.request import Request
 from ._anthropic_messages import ClaudeDecoder, whole_answer
-from ._anthropic_turns import conversation_of, output_config, system_of, tool_choice_of, tool_definition
+from ._anthropic_turns import (
+    container_of,
+    conversation_of,
+    output_config,
+    system_of,
+    tool_choice_of,
+    tool_definition,
+)
 from ._arguments import base_from, key_from
 from ._documents import refuse_several
 from ._http import Decoder, HTTPProvider
@@ -33,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["Anthropic"]
 
 _DEFAULT_MAX_TOKENS = 4096
+_HOSTS = (".anthropic.com", ".amazonaws.com", ".azure.com", ".googleapis.com")  # the servers of Claude's models
 
 
 @frozen(init=False)
@@ -60,6 +68,12 @@ class Anthropic(HTTPProvider):
     def _base(self) -> str:
         base = self.base_url or base_from("ANTHROPIC_BASE_URL") or "https://api.anthropic.com"
         return base.rstrip("/").removesuffix("/v1")
+
+    @property
+    def _checks_signatures(self) -> bool:
+        """Whether the server rejects reasoning without a signature. Other vendors require it back as it came."""
+        host = urlsplit(self._base).hostname or ""
+        return f".{host}".endswith(_HOSTS)
 
     def _models_url(self) -> str | None:
         return f"{self._base}/v1/models?limit=1000"
@@ -102,13 +116,15 @@ class Anthropic(HTTPProvider):
             "thinking": {"type": "disabled"} if request.effort == "none" else None,
             "output_config": output_config(request),
         }
+        container = container_of(request.messages, request.extra.get("container"))
         return {
             "model": request.model or self.model,
             "max_tokens": request.max_tokens or _DEFAULT_MAX_TOKENS,
-            "messages": conversation_of(request.messages),
+            "messages": conversation_of(request.messages, unsigned=not self._checks_signatures),
             "stream": request.stream is not False,
             **{name: value for name, value in optional.items() if value is not None},
             **request.extra,
+            **({} if container is None else {"container": container}),
         }
 
     def _offers(self, request: Request) -> tuple[Offer, ...]:

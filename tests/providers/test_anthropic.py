@@ -3,6 +3,7 @@
 import json
 from typing import ClassVar
 
+import attrs
 import pytest
 
 from rxllm.errors import AuthenticationError, BadRequest, Overloaded, ProtocolError, ProviderError, RateLimited
@@ -683,3 +684,96 @@ def test_pieces_of_a_compaction_are_joined():
     assert (
         RawPart("anthropic", {"type": "compaction", "content": "ab", "encrypted_content": "2"}),
     ) == heard.whole.parts
+
+
+HI = ("user", "hi")
+CONTAINER = {"id": "container_1", "expires_at": "2026-11-30T12:00:00Z"}
+WAITING = [
+    start(),
+    *block(0, type="server_tool_use", id="srvtoolu_1", name="code_execution", input={"code": "get()"}),
+    *block(1, type="tool_use", id="toolu_1", name="get", input={}, caller={"type": "code_execution_20250825"}),
+    {"type": "message_delta", "delta": {"stop_reason": "tool_use", "container": CONTAINER}, "usage": {}},
+    {"type": "message_stop"},
+]
+
+
+def waiting(*, stream):
+    """An answer whose code waits for a tool of the program."""
+    if stream:
+        return Heard(*WAITING).whole.message()
+    content = [event["content_block"] for event in WAITING if "content_block" in event]
+    document = {"id": "m", "content": content, "stop_reason": "tool_use", "container": CONTAINER}
+    return Anthropic("claude")._whole(json.dumps(document).encode(), asked()).message()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_container_goes_back_while_code_waits_for_a_tool(stream):
+    """The API rejects the result of a tool that code has called, unless the request names the code's container."""
+    answer = waiting(stream=stream)
+    result = Message("tool", ToolResultPart("toolu_1", "1"))
+    body = body_of([HI, answer, result])
+    assert "container_1" == body["container"]
+    assert ["server_tool_use", "tool_use"] == [each["type"] for each in body["messages"][1]["content"]]
+    assert "container_1" == body_of([HI, answer, result, ("user", "And more.")])["container"]
+    assert "container_1" == body_of([HI, answer])["container"]  # a paused answer goes on
+
+
+def test_container_stays_away_when_no_code_waits():
+    """A container may have expired by the next question."""
+    answer, result = waiting(stream=True), Message("tool", ToolResultPart("toolu_1", "1"))
+    assert "container" not in body_of([HI, answer, ("user", "Again.")])
+    assert "container" not in body_of([HI, answer, result, Message("assistant", "1"), ("user", "Again.")])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sent"),
+    [
+        ("container_2", "container_2"),
+        ({"skills": []}, {"id": "container_1", "skills": []}),
+        ({"id": "container_2", "skills": []}, {"id": "container_2", "skills": []}),
+    ],
+)
+def test_wanted_container_wins(wanted, sent):
+    """A program may name a container, or only skills for it."""
+    talk = [HI, waiting(stream=True), Message("tool", ToolResultPart("toolu_1", "1"))]
+    assert sent == body_of(talk, extra={"container": wanted})["container"]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_details_of_a_refusal_are_a_raw_part(stream):
+    """Claude explains a refusal beside its content, which is empty. The details do not go back."""
+    details = {"type": "refusal", "category": "cyber", "explanation": "This is about malware."}
+    if stream:
+        delta = {"stop_reason": "refusal", "stop_details": details}
+        answer = Heard(start(), {"type": "message_delta", "delta": delta}, {"type": "message_stop"}).whole.message()
+    else:
+        document = {"id": "m", "content": [], "stop_reason": "refusal", "stop_details": details}
+        answer = Anthropic("claude")._whole(json.dumps(document).encode(), asked()).message()
+    assert ([RawPart("anthropic", details)], "content_filter") == ([*answer.parts], answer.finish_reason)
+    assert 1 == len(body_of([HI, answer, ("user", "Something else.")])["messages"])
+
+
+THOUGHT = Message("assistant", [ReasoningPart("Hm.", provider="anthropic"), "Hi"], finish_reason="stop")
+
+
+@pytest.mark.parametrize(
+    ("base_url", "answer", "kinds"),
+    [
+        ("https://api.deepseek.com/anthropic", THOUGHT, ["thinking", "text"]),
+        ("http://localhost:8080", THOUGHT, ["thinking", "text"]),
+        ("http://localhost:8080", attrs.evolve(THOUGHT, interrupted=True), ["text"]),
+        ("http://localhost:8080", Message("assistant", [ReasoningPart("Hm."), "Hi"]), ["text"]),
+        ("https://api.anthropic.com", THOUGHT, ["text"]),
+        ("https://mine.services.ai.azure.com/anthropic", THOUGHT, ["text"]),
+    ],
+)
+def test_reasoning_without_a_signature_goes_back_to_other_vendors(base_url, answer, kinds):
+    """Servers of other models may not sign, but require the reasoning of a call. Claude requires the signature."""
+    body = Anthropic("m", base_url=base_url, api_key="k")._body(asked([HI, answer, ("user", "go on")]))
+    assert kinds == [each["type"] for each in body["messages"][1]["content"]]
+
+
+def test_name_of_a_call_has_no_special_token():
+    """A server of gpt-oss writes the channel after the name."""
+    call = {"type": "tool_use", "id": "t", "name": "search<|channel|>commentary", "input": {}}
+    assert ["search"] == [each.name for each in Heard(start(), *block(0, **call), *end()).whole.message().tool_calls]
