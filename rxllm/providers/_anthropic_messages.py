@@ -18,12 +18,11 @@ from ..errors import ProtocolError, ProviderError
 from ..values.chunk import Chunk, text_chunk
 from ..values.parts import Part, ReasoningPart, TextPart, ToolCallPart
 from ..values.usage import Usage
-from ..values.vocabulary import finish_of
 from ..wire.error_documents import provider_error, tells_error
 from ._anthropic_parts import Block, call_of, end_of, parts_of, parts_of_block, usage_of, whole_usage
 from ._content import Tally
 from ._documents import UNREADABLE, identity_of, json_of, list_of, object_of, text_of, unreadable
-from ._finish import broken_off, word_of
+from ._finish import broken_off, finish_with, word_of
 from ._limits import DEFAULT, Limits
 
 __all__ = ["ClaudeDecoder", "whole_answer"]
@@ -195,7 +194,7 @@ class ClaudeDecoder:
         chunk = Chunk(
             parts=parts,
             usage=usage,
-            finish_reason=finish_of(raw) if raw else None,
+            finish_reason=finish_with(raw, calls=self._calls),
             raw_finish_reason=raw or None,
             id=self._id if first else None,
             model=self._model if first else None,
@@ -276,10 +275,11 @@ def whole_answer(body: bytes) -> Chunk:
         raise ProtocolError("The response is not a message: its content has a block without a type.", frame=body)
     raw = word_of(answer.get("stop_reason")) or None
     identity, model = identity_of(answer.get("id")) or None, text_of(answer.get("model")) or None
+    parts = [*parts_of(answer["content"]), *end_of(answer)]
     chunk = Chunk(
-        parts=[*parts_of(answer["content"]), *end_of(answer)],
+        parts=parts,
         usage=whole_usage(usage_of(answer.get("usage"))),
-        finish_reason=finish_of(raw) if raw else None,
+        finish_reason=finish_with(raw, calls=any(isinstance(part, ToolCallPart) for part in parts)),
         raw_finish_reason=raw,
         id=identity,
         model=model,

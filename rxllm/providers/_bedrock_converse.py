@@ -20,7 +20,6 @@ from ..errors import ProtocolError, ProviderError
 from ..values.chunk import Chunk, part_chunk, text_chunk
 from ..values.parts import FilePart, Part, RawPart, ReasoningPart, TextPart, ToolCallPart
 from ..values.usage import Usage
-from ..values.vocabulary import finish_of
 from ..wire.error_documents import provider_error
 from ..wire.weights import check_weight
 from ._bedrock_turns import MAKER
@@ -36,7 +35,7 @@ from ._documents import (
     text_of,
     unreadable,
 )
-from ._finish import broken_off, word_of
+from ._finish import broken_off, finish_with, word_of
 from ._ids import call_name_of
 from ._limits import DEFAULT, Limits
 
@@ -179,7 +178,7 @@ class ConverseDecoder:
         return Chunk(
             parts=parts,
             usage=usage,
-            finish_reason=finish_of(raw) if raw else None,
+            finish_reason=finish_with(raw, calls=self._calls),
             raw_finish_reason=raw or None,
             model=model,
             provider=MAKER if first else None,
@@ -288,7 +287,7 @@ def whole_answer(body: bytes) -> Chunk:
     chunk = Chunk(
         parts=parts,
         usage=_usage(answer.get("usage")),
-        finish_reason=finish_of(raw) if raw else None,
+        finish_reason=finish_with(raw, calls=any(isinstance(part, ToolCallPart) for part in parts)),
         raw_finish_reason=raw,
         model=_model(answer.get("trace")),
         provider=MAKER,

@@ -181,6 +181,7 @@ class Calls:
 
     __slots__ = (
         "_active", "_blank", "_by_id", "_by_index", "_held", "_latest", "_maker", "_names", "_opened", "_tools",
+        "has_some",
     )  # fmt: skip
 
     def __init__(self, tools: Iterable[str] = (), maker: str | None = None) -> None:
@@ -193,6 +194,7 @@ class Calls:
         self._blank: list[_Call] = []  # the emitted calls whose arguments may be ``{}``
         self._opened = 0
         self._latest: _Call | None = None  # the call that was opened last
+        self.has_some = False  # a call was released
         self._active = -1  # the index of the latest call that has arguments
 
     def add(self, position: int, call: dict[str, Any]) -> Sequence[ToolCallPart]:
@@ -250,6 +252,7 @@ class Calls:
                 call.end()
             if call.id or call.name or call.arguments:  # some servers send empty placeholders
                 released.append(call.part())
+                self.has_some = True
             call.is_held = False
             self._blank += [call] * call.is_blank
         if everything and self._blank:

@@ -12,12 +12,11 @@ from ..errors import ProtocolError, ProviderError
 from ..values.chunk import Chunk, part_chunk, text_chunk
 from ..values.parts import Part, ReasoningPart, TextPart, ToolCallPart
 from ..values.usage import Usage
-from ..values.vocabulary import finish_of
 from ..wire.error_documents import provider_error, tells_error
 from ._cohere_turns import MAKER, PLAN
 from ._content import Tally, bounded
 from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, text_of, unreadable
-from ._finish import broken_off, word_of
+from ._finish import broken_off, finish_with, word_of
 from ._limits import DEFAULT, Limits
 
 __all__ = ["CohereDecoder", "whole_answer"]
@@ -154,7 +153,7 @@ class CohereDecoder:
         return Chunk(
             parts=parts,
             usage=usage,
-            finish_reason=finish_of(raw) if raw else None,
+            finish_reason=finish_with(raw, calls=self._calls),
             raw_finish_reason=raw,
             id=self._id if first else None,
             logprobs={"content": [logprobs]} if logprobs else None,
@@ -221,10 +220,11 @@ def whole_answer(body: bytes) -> Chunk:
         raise ProtocolError("The answer is not a response of Cohere's chat API: it has no message.", frame=body)
     raw = word_of(answer.get("finish_reason")) or None
     logprobs = list_of(answer.get("logprobs"))
+    calls = _calls(message)
     chunk = Chunk(
-        parts=[*_parts(message), *_calls(message)],
+        parts=[*_parts(message), *calls],
         usage=_usage(answer.get("usage")),
-        finish_reason=finish_of(raw) if raw else None,
+        finish_reason=finish_with(raw, calls=calls),
         raw_finish_reason=raw,
         id=identity_of(answer.get("id")) or None,
         logprobs={"content": logprobs} if logprobs else None,

@@ -12,7 +12,7 @@ from ..bounds import CITATIONS, PARTS
 from ..errors import ProtocolError
 from ..misuse import MisuseError
 from ..values.content import file_of_url
-from ..values.parts import FilePart, Part, RawPart, TextPart, ToolCallPart
+from ..values.parts import FilePart, Part, RawPart, ReasoningPart, TextPart, ToolCallPart
 from ..wire.weights import BYTES, weight_of
 from ._documents import identity_of, json_of, list_of, object_of, text_of
 from ._limits import DEFAULT, Limits
@@ -215,3 +215,8 @@ class Tally:
     def ends_in_text(self) -> bool:
         """Whether the last part is text."""
         return self._last is not None and self._last[0] is TextPart
+
+    @property
+    def ends_in_reasoning(self) -> bool:
+        """Whether the last part is reasoning without a signature."""
+        return self._last is not None and self._last[0] is ReasoningPart

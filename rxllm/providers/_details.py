@@ -1,7 +1,8 @@
 """`Details`: reasoning that a server of the chat protocol requires back unchanged, in a field of its own.
 
 OpenRouter sends ``reasoning_details``, and LiteLLM's proxy sends the ``thinking_blocks`` of Anthropic. The pieces of a
-stream join by their index and type, and go into the assistant's message under the same name.
+stream join by their index and type, and go into the assistant's message under the same name. GitHub Copilot's
+``reasoning_opaque`` is one text.
 Source: https://openrouter.ai/docs/use-cases/reasoning-tokens, https://docs.litellm.ai/docs/reasoning_content
 """
 
@@ -12,22 +13,23 @@ from typing import Any
 from ..bounds import PARTS
 from ..errors import ProtocolError
 from ..values.parts import RawPart
-from ._documents import list_of, object_of
+from ._documents import list_of, object_of, text_of
 
 __all__ = ["DETAILS", "Details"]
 
-DETAILS = ("reasoning_details", "thinking_blocks")
+DETAILS = ("reasoning_details", "thinking_blocks", "reasoning_opaque")
 _TEXTS = ("text", "summary", "thinking", "data")  # the fields that arrive in pieces
 
 
 class Details:
     """The details of the reasoning of one answer. `name` is their field."""
 
-    __slots__ = ("_items", "_latest", "_maker", "_name", "_texts")
+    __slots__ = ("_items", "_latest", "_maker", "_name", "_opaque", "_texts")
 
     def __init__(self, maker: str, name: str) -> None:
         self._maker = maker
         self._name = name
+        self._opaque = ""  # the latest details that are one text
         self._items: dict[tuple[object, object], dict[str, Any]] = {}
         self._latest = -1  # the place of the latest item without an index and an id
         self._texts: dict[tuple[tuple[object, object], str], list[str]] = {}
@@ -38,6 +40,7 @@ class Details:
         Raises:
             ProtocolError: the answer has too many details.
         """
+        self._opaque = text_of(details) or self._opaque
         for item in map(object_of, list_of(details)):
             key = self._key(item)
             joined = self._items.setdefault(key, {})
@@ -64,4 +67,4 @@ class Details:
         """Return all details as one part, for this provider only."""
         for (key, name), texts in self._texts.items():
             self._items[key][name] = "".join(texts)
-        return RawPart(self._maker, {self._name: list(self._items.values())})
+        return RawPart(self._maker, {self._name: self._opaque or list(self._items.values())})

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from ..errors import ProviderError
-from ..values.vocabulary import finish_of
+from ..values.vocabulary import FinishReason, finish_of
 
-__all__ = ["broken_off", "word_of"]
+__all__ = ["broken_off", "finish_with", "word_of"]
 
 
 def word_of(reason: object) -> str:
     """Return a server's word for the end of an answer; empty if there is none. A value that is not text is unknown."""
     return reason if isinstance(reason, str) else f"{reason!r:.100}" if reason else ""
+
+
+def finish_with(raw: str | None, *, calls: object) -> FinishReason | None:
+    """Return rxllm's finish reason for a server's word. `calls` is true if the answer has calls of the program's tools.
+
+    Gemini and Ollama have no word for an answer with calls; other servers say ``stop`` if the request forces the call.
+    """
+    finish = finish_of(raw) if raw else None
+    return "tool_call" if finish == "stop" and calls else finish
 
 
 def broken_off(raw: str | None, explanation: str = "") -> ProviderError | None:

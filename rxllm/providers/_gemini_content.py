@@ -17,11 +17,11 @@ from ..errors import ProtocolError, ProviderError
 from ..values.chunk import Chunk, join, text_chunk
 from ..values.parts import Part, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart
 from ..values.usage import Usage
-from ..values.vocabulary import FinishReason, finish_of
+from ..values.vocabulary import FinishReason
 from ..wire.error_documents import provider_error, tells_error
 from ._content import Tally, bounded
 from ._documents import UNREADABLE, identity_of, json_of, list_of, object_of, text_of, unreadable
-from ._finish import broken_off, word_of
+from ._finish import broken_off, finish_with, word_of
 from ._gemini_frames import NO_COUNTS, Counts, decode_frame
 from ._gemini_parts import file_of, sources_of, usage_of
 from ._limits import DEFAULT, WHOLE, Limits
@@ -138,7 +138,7 @@ class GeminiDecoder:
             self._runs = isinstance(last := parts[-1], RawPart) and not _RUN.isdisjoint(last.data)
         self._sources = sources_of(candidate) or self._sources
         raw = word_of(candidate.get("finishReason")) or None
-        finish = finish_of(raw) if raw else None
+        finish = finish_with(raw, calls=self._calls)
         if not candidates and (reason := word_of(blocked.get("blockReason"))):
             raw, finish = reason, "content_filter"
             message = text_of(blocked.get("blockReasonMessage"))
@@ -146,9 +146,7 @@ class GeminiDecoder:
         if raw:
             self.complete = True
             parts += [*self._closed(), *self._cited()]
-            if finish == "stop" and self._calls:  # Gemini has no finish reason for tool calls
-                finish = "tool_call"
-            elif finish == "error":
+            if finish == "error":
                 self.complete = False
                 self.failure = broken_off(raw, text_of(candidate.get("finishMessage")))
             elif finish == "content_filter" and (message := text_of(candidate.get("finishMessage"))):
@@ -188,9 +186,11 @@ class GeminiDecoder:
         )
 
     def _count(self, document: object) -> None:
-        """Keep the token counts of a response, which are totals. Without a prompt count, the response has no counts."""
-        if object_of(document).get("promptTokenCount") is not None:
-            self._counts, self._raw = msgspec.convert(document, Counts), NO_COUNTS
+        """Keep the token counts of a response, which are totals. Vertex AI sends documents without counts, too."""
+        if object_of(document):
+            counts = msgspec.convert(document, Counts)
+            if usage_of(counts).counts:
+                self._counts, self._raw = counts, NO_COUNTS
 
     def _usage(self) -> Usage | None:
         """Return the latest counts; None if a chunk with them was emitted."""
@@ -228,7 +228,7 @@ class GeminiDecoder:
             identity = identity_of(call.get("id")) or f"call_{self._id}_{index}"
             arguments = ""
             if not call.get("willContinue") and "partialArgs" not in call:
-                arguments = msgspec.json.encode(object_of(call.get("args"))).decode()
+                arguments = text_of(call.get("args")) or msgspec.json.encode(object_of(call.get("args"))).decode()
             else:
                 self._partial = PartialArguments(object_of(call.get("args")), self._tally.limits)
             parts.append(ToolCallPart(identity, name, arguments, index, signature, self._maker))

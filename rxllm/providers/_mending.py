@@ -1,6 +1,7 @@
 """Repair of frames that are almost JSON: `mended` repairs a document, `Halves` joins characters that a server split.
 
-Python's encoder writes NaN and Infinity; `mended` replaces them by null. JavaScript's encoder writes a lone surrogate,
+Python's encoder writes NaN and Infinity; `mended` replaces them by null. Some servers do not escape control characters
+in texts; `mended` does. JavaScript's encoder writes a lone surrogate,
 half of a character, if a server cuts a text in the middle of a character. The next frame may begin with the other half.
 So `mended` replaces each half by three Unicode noncharacters, which never occur in text, and `Halves` finds them in
 the chunks and joins the halves.
@@ -17,9 +18,10 @@ import attrs
 from ..bounds import MENDED_BYTES
 from ..values.chunk import Chunk
 from ..values.parts import Part, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart
+from ..wire.error_documents import tells_error
 from ._documents import json_of
 
-__all__ = ["NO_NEWS", "Halves", "mended", "simpler"]
+__all__ = ["NO_NEWS", "Halves", "mended", "separated", "simpler"]
 
 NO_NEWS = ("ping", "heartbeat", "keepalive", "keep-alive")
 """The names of events without content, whose data may be anything. Some gateways send these words as data."""
@@ -42,7 +44,7 @@ def mended(body: bytes, *, marked: bool = False) -> bytes | None:
     if len(body) > MENDED_BYTES or json_of(body) is not None:
         return None
     try:
-        document = json.loads(body, parse_constant=lambda _: None)
+        document = json.loads(body, strict=False, parse_constant=lambda _: None)
     except (ValueError, RecursionError):
         return None
     text = json.dumps(document, ensure_ascii=False)
@@ -60,6 +62,27 @@ def simpler(data: bytes) -> bytes | None:
     if word in (b"[done]", b"done"):
         return b"[DONE]"
     return data[5:].strip() if data.startswith(b"data:") else None
+
+
+def separated(data: bytes) -> list[bytes]:
+    """Return the objects of a frame that has several, without line ends between them; else an empty list.
+
+    A server whose answer breaks in the middle of a frame may append the object of the error. Then only this counts.
+    """
+    if len(data) > MENDED_BYTES:
+        return []
+    objects: list[bytes] = []
+    text, place = data.decode("utf-8", "replace"), 0
+    decoder = json.JSONDecoder(parse_constant=lambda _: None)
+    try:
+        while place < len(text):
+            _, end = decoder.raw_decode(text, place)
+            objects.append(text[place:end].encode())
+            place = end + len(text[end:]) - len(text[end:].lstrip())
+    except (ValueError, RecursionError):
+        last = data.rpartition(b"\n")[2]
+        return [last] if last != data and tells_error(json_of(last)) else []
+    return objects if len(objects) > 1 else []
 
 
 def _mark(half: re.Match[str]) -> str:

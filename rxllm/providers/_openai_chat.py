@@ -22,7 +22,7 @@ from ._choices import Choices
 from ._content import Files, Tally, bounded, citations, sources
 from ._details import DETAILS, Details
 from ._documents import UNREADABLE, identity_of, json_of, list_of, object_of, text_of, token_of, unreadable
-from ._finish import broken_off, word_of
+from ._finish import broken_off, finish_with, word_of
 from ._limits import DEFAULT, WHOLE, Limits
 from ._openai_frames import (
     NO_CHOICE,
@@ -37,6 +37,7 @@ from ._openai_frames import (
     decode_plain,
     decode_plain_answer,
 )
+from ._openai_turns import SUMMARY
 from ._openai_usage import usage_of
 
 __all__ = ["ChatDecoder", "whole_answer"]
@@ -128,6 +129,7 @@ class ChatDecoder:
                 or delta.annotations
                 or delta.reasoning_details
                 or delta.thinking_blocks
+                or delta.reasoning_opaque
             ):
                 text = delta.content
             if text and type(text) is str:
@@ -217,7 +219,7 @@ class ChatDecoder:
         return Chunk(
             parts=parts,
             usage=usage,
-            finish_reason=finish_of(raw) if raw else None,
+            finish_reason=finish_with(raw, calls=self._calls.has_some),
             raw_finish_reason=raw,
             logprobs={name: tuple(each) for name, each in logprobs.items()} if logprobs else None,
             id=(self._id or None) if first else None,
@@ -244,7 +246,8 @@ class ChatDecoder:
     def _fail(self, frame: Frame, error: object, raw: str | None, data: bytes) -> None:
         """Record the error that a frame reports. The decoder emits the frame's other content first."""
         if error:
-            self.failure = provider_error({"error": error}, data)
+            # TGI and others send a text, and its type beside it.
+            self.failure = provider_error(json_of(data) if isinstance(frame.error, str) else {"error": error}, data)
         elif not frame.choices and not frame.usage and tells_error(document := json_of(data)):
             self.failure = provider_error(document, data)
         elif failure := broken_off(raw):
@@ -305,8 +308,8 @@ class ChatDecoder:
                     )
                     if text or signature:
                         yield ReasoningPart(text, signature or None, provider=self._maker)
-                case {"type": "reasoning"} if text := _joined(object_of(item).get("summary")):  # Databricks
-                    yield ReasoningPart(text)
+                case {"type": "reasoning"}:  # Databricks
+                    yield from self._summary(object_of(item).get("summary"))
                 case {"type": "image_url"}:
                     yield from self._files.images([item])
                 case {"type": "input_audio" | "output_audio" | "audio"}:
@@ -317,6 +320,14 @@ class ChatDecoder:
                     yield RawPart(self._maker, object_of(item))  # such as Mistral's references
                 case _:
                     pass  # an empty text
+
+    def _summary(self, items: object) -> Iterator[ReasoningPart]:
+        """Yield the pieces of a summary. The first says that the server wants its reasoning back in this form."""
+        for item in map(object_of, list_of(items)):
+            text, signature = text_of(item.get("text")), text_of(item.get("signature")) or None
+            if text or signature:
+                form = None if self._tally.ends_in_reasoning else SUMMARY
+                yield ReasoningPart(text, signature, provider=self._maker, extra=form)
 
 
 def _finish_word(choice: Choice) -> str | None:

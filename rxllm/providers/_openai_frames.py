@@ -37,6 +37,7 @@ class Delta(Struct, gc=False):
     reasoning_content: Any = None
     reasoning: Any = None
     reasoning_text: Any = None  # GitHub Copilot
+    reasoning_opaque: Any = None  # GitHub Copilot
     refusal: Any = None
     tool_calls: Any = None
     function_call: Any = None

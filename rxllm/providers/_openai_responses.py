@@ -24,11 +24,10 @@ from ..errors import ProtocolError, ProviderError
 from ..values.chunk import Chunk, text_chunk
 from ..values.parts import FilePart, Part, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart
 from ..values.usage import Usage
-from ..values.vocabulary import finish_of
 from ..wire.error_documents import provider_error, tells_error
 from ._content import Tally, bounded, citations
 from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, text_of, token_of, unreadable
-from ._finish import broken_off, word_of
+from ._finish import broken_off, finish_with, word_of
 from ._ids import call_name_of
 from ._limits import DEFAULT, WHOLE, Limits
 
@@ -452,11 +451,10 @@ class ResponsesDecoder:
         first, self._spoken = not self._spoken, True
         model = None if self._named else self._model or None
         self._named = self._named or model is not None
-        finish = finish_of(raw) if raw else None
         return Chunk(
             parts=parts,
             usage=usage,
-            finish_reason="tool_call" if finish == "stop" and self._calls else finish,
+            finish_reason=finish_with(raw, calls=self._calls),
             raw_finish_reason=raw,
             logprobs={"content": tuple(logprobs)} if logprobs else None,
             id=(self.id or None) if first else None,

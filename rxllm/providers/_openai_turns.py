@@ -27,7 +27,13 @@ from ._mistral_turns import MAKER as MISTRAL
 from ._mistral_turns import thinking
 from ._refusals import check_readable, foreign_tool, unsupported_part
 
-__all__ = ["chat_choice", "chat_format", "chat_tool", "result_text", "turns"]
+__all__ = ["SUMMARY", "chat_choice", "chat_format", "chat_tool", "result_text", "turns"]
+
+SUMMARY: Mapping[str, Any] = {"form": "summary"}
+"""The `ReasoningPart.extra` of reasoning that goes back as a block of the content, as Databricks requires.
+
+Source: https://docs.databricks.com/aws/en/machine-learning/model-serving/query-reason-models
+"""
 
 _AUDIO_FORMATS = {"mpeg": "mp3", "x-wav": "wav", "wave": "wav", "vnd.wave": "wav"}
 _PREFIXES = {
@@ -63,7 +69,7 @@ def turns(message: Message, maker: str) -> Iterator[dict[str, Any]]:
         elif isinstance(part, ReasoningPart) and message.role == "assistant":
             _reasoning(part, content, fields, maker)
         elif isinstance(part, RawPart) and part.provider == maker and part.data and part.data.keys() <= {*DETAILS}:
-            fields.update({name: [*fields.get(name, ()), *details] for name, details in part.data.items()})
+            _detail(part.data, fields)
         elif isinstance(part, FilePart) and message.role == "assistant":
             _echo(part, fields, maker)
         else:
@@ -82,6 +88,14 @@ def turns(message: Message, maker: str) -> Iterator[dict[str, Any]]:
     if message.name is not None:
         turn["name"] = message.name
     yield {**turn, **(message.extra or {})}
+
+
+def _detail(data: Mapping[str, Any], fields: dict[str, Any]) -> None:
+    """Write the details of reasoning into their own fields."""
+    for name, details in data.items():
+        fields[name] = details if isinstance(details, str) else [*fields.get(name, ()), *details]
+    if "reasoning_opaque" in data and "reasoning_content" in fields:  # of GitHub Copilot, whose field has another name
+        fields["reasoning_text"] = fields.pop("reasoning_content")
 
 
 def _says(item: Mapping[str, Any]) -> bool:
@@ -129,6 +143,10 @@ def _reasoning(part: ReasoningPart, content: list[dict[str, Any]], fields: dict[
         return
     if maker == MISTRAL:
         content += [thinking(part)] if part.text or part.signature else []
+    elif part.extra == SUMMARY:
+        signature = {"signature": part.signature} if part.signature else {}
+        summary = {"type": "summary_text", "text": part.text, **signature}
+        content.append({"type": "reasoning", "summary": [summary]})
     elif part.text:  # a server that sends reasoning_content expects it back with tool calls
         fields["reasoning_content"] = fields.get("reasoning_content", "") + part.text
 

@@ -19,7 +19,7 @@ from ..wire.error_documents import excerpt, provider_error
 from ..wire.sse import BYTE_ORDER_MARK, DEFAULT_LIMIT, Frame, is_json, may_be_whole, valid_utf8
 from ..wire.weights import check_weight
 from ._documents import is_cut, json_of
-from ._mending import NO_NEWS, Halves, mended, simpler
+from ._mending import NO_NEWS, Halves, mended, separated, simpler
 
 if TYPE_CHECKING:
     import asyncio
@@ -199,7 +199,7 @@ class Reader(Watch, abc.ObserverBase[bytes]):
                 try:
                     chunk = decode(data)
                 except ProtocolError as error:
-                    chunk = self.mend(data, error)
+                    chunk = self.mend((name, data), error, frames)
                     decode = self.decode
             except Exception as error:
                 if name in NO_NEWS:
@@ -250,8 +250,12 @@ class Reader(Watch, abc.ObserverBase[bytes]):
             self.ends_at = self.clock() + USAGE_AFTER_FINISH
         self.observer.on_next(chunk)
 
-    def mend(self, data: bytes, error: ProtocolError) -> Chunk | None:
+    def mend(self, frame: Frame, error: ProtocolError, frames: list[Frame]) -> Chunk | None:
         """Decode a frame that is not valid JSON. From the first split character on, `joined` decodes each frame."""
+        name, data = frame
+        if name != "error" and (objects := separated(data)):  # they become the next ones of the frames
+            frames[(at := frames.index(frame)) : at + 1] = [(name, b""), *((name, each) for each in objects)]
+            return None
         if (simple := simpler(data)) is not None and simple != data:
             return self.decode(simple) if simple else None
         better = mended(data, marked=True)

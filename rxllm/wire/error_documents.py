@@ -14,7 +14,7 @@ import msgspec
 from ..errors import ProviderError
 from ..misuse import is_mapping
 from ..secrecy import CUT
-from .rates import retry_after
+from .rates import retry_after, wait_in
 
 __all__ = ["excerpt", "provider_error", "tells_error"]
 
@@ -22,6 +22,7 @@ _BODY_LIMIT = 64 * 1024
 _SUCCESS = (None, 0, 200, "", "0", "200")  # codes beside a `msg`
 _EXCERPT = 200  # characters
 _MESSAGES = ("message", "detail", "msg", "error_message")
+_NAMES = ("type", "code", "status", "error_type")
 
 # Words in an error's type or code, without case and punctuation, and the status that each stands for. The first match
 # counts. Inside a stream the HTTP status is 200, so only the type and the code distinguish the errors.
@@ -45,6 +46,7 @@ _STATUS_OF = {
     "validation": 400,
     "contextlength": 400,
     "timeout": 504,
+    "upstream": 502,
     "servererror": 500,
     "internalserver": 500,
     "apierror": 500,
@@ -72,8 +74,8 @@ def provider_error(
         headers: the headers of the HTTP response.
     """
     error = _fields_of(document)
-    names = [name for key in ("type", "code", "status") if isinstance(name := error.get(key), str) and name]
-    plain = [re.sub("[^a-z]", "", name.lower()) for name in names]
+    names = {key: name for key in _NAMES if isinstance(name := error.get(key), str) and name}
+    plain = [re.sub("[^a-z]", "", name.lower()) for name in names.values()]
     found = next((value for name in _MESSAGES if (value := error.get(name))), "")
     message = found if isinstance(found, str) else msgspec.json.encode(found).decode()
     if cause := _cause_of(error):
@@ -85,7 +87,7 @@ def provider_error(
     else:
         message = f"{message or excerpt(body) or 'The provider gives no details'} (HTTP {status})"
     spent = any(re.search(_SPENT, name) for name in plain) or bool(re.search(_SPENT_BY_MESSAGE, message))
-    wait = retry_after(lower)
+    waits = (retry_after(lower), _delay(error), wait_in(message))
     refused = bool(re.search(_REFUSED_BY_MESSAGE, message))
     advice = lower.get("x-should-retry", "").lower()
     passing = status is not None and (status in (408, 409, 429) or status >= 500)
@@ -93,8 +95,8 @@ def provider_error(
         message,
         status=status,
         body=_shown(body),
-        retry_after=_delay(error) if wait is None else wait,
-        code=next((name for key in ("code", "type") if isinstance(name := error.get(key), str) and name), None),
+        retry_after=next((wait for wait in waits if wait is not None), None),
+        code=names.get("code") or names.get("type") or names.get("error_type"),
         retryable=not (spent or refused) and (advice == "true" or (passing and advice != "false")),
     )
 

@@ -15,11 +15,13 @@ from attrs import frozen
 
 from ..runtime.scheduler import Baggage
 
-__all__ = ["ON_RESPONSE", "Allowance", "allowances", "retry_after"]
+__all__ = ["ON_RESPONSE", "Allowance", "allowances", "retry_after", "wait_in"]
 
 _LONGEST = 64  # characters; every valid number and date is shorter
 _COUNT = r"[0-9]{1,15}"  # `re` compiles the patterns at their first use
-_SPAN = r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(ms|h|m|s)"
+_FRACTION = r"[0-9]{1,15}(?:\.[0-9]{1,15})?"
+_SPAN = rf"({_FRACTION})(ms|h|m|s)"
+_ASKED = rf"(?i)\b(?:(?:try again|retry)(?: in| after)|wait)((?:(?:,| and)? ?{_FRACTION} ?(?:ms|[hms])[a-z]*)+)"
 _ZERO = r"0+"
 _NUMBER = r"[0-9]{1,15}(?:\.[0-9]{0,15})?"
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -97,6 +99,17 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return _until(time if time.tzinfo else time.replace(tzinfo=UTC))
     except (ValueError, TypeError, OverflowError):
         return None
+
+
+def wait_in(message: str) -> float | None:
+    """Return the seconds to wait that an error message asks for: "try again in 1m2.5s", "retry after 3 seconds".
+
+    OpenAI, Azure, Groq, Gemini and others state the delay here, and often in no header.
+    """
+    if not (found := re.search(_ASKED, message)):
+        return None
+    spans = re.findall(rf"({_FRACTION}) ?(ms|[hms])", found[1].lower())
+    return sum(float(number) * _SECONDS[unit] for number, unit in spans)
 
 
 def _until(time: datetime) -> float:

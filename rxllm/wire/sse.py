@@ -36,6 +36,7 @@ _DONE = b"data: [DONE]"
 _END_OF_OBJECT = b"}\ndata:"
 _GLUED = (b"}\ndata: {", b"}\ndata:{", b"}\ndata: [DONE]", b"}\ndata:[DONE]")
 _FIELDS = (b"data", b"event", b"id", b"retry", b"")  # the field names of events; the empty one starts a comment
+_ERROR = b"error"  # llama.cpp's field name for the document of an error
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 Frame = tuple[str, bytes]
@@ -53,9 +54,10 @@ class SSEDecoder:
     Shape: `(name, data)` for each event with data; its data lines are joined with LF. Units: `limit` in bytes of one
     event, with one byte per line end. Errors: `ProtocolError` for an event over the limit. Source:
     https://html.spec.whatwg.org/multipage/server-sent-events.html, 9.2.5 "Parsing an event stream" and 9.2.6
-    "Interpreting an event stream". Four additions: real streams end without the last blank line, see `flush`;
-    ``data: [DONE]`` needs no blank line; neither do events of one JSON object each; and an event that consists of one
-    JSON document without a field name is its data, because gateways write their errors into a stream like this.
+    "Interpreting an event stream". Five additions: real streams end without the last blank line, see `flush`;
+    ``data: [DONE]`` needs no blank line; neither do events of one JSON object each; an event that consists of one JSON
+    document without a field name is its data, because gateways write their errors into a stream like this; and an
+    object after the field name ``error`` is the data of an event of this name, as llama.cpp sends it.
 
     Attributes:
         last_event_id: the last `id` of a complete event; "" before the first.
@@ -144,8 +146,10 @@ class SSEDecoder:
     @staticmethod
     def begins(beginning: bytes) -> bool:
         """Return whether an event stream may begin with these bytes, even if no event is complete."""
-        field, colon, _ = beginning.replace(b"\r", b"\n").partition(b"\n")[0].partition(b":")
-        return field in _FIELDS if colon else any(name.startswith(field) for name in _FIELDS)
+        field, colon, value = beginning.replace(b"\r", b"\n").partition(b"\n")[0].partition(b":")
+        if colon:
+            return field in _FIELDS or (field == _ERROR and value.lstrip()[:1] in (b"", b"{"))
+        return any(name.startswith(field) for name in (*_FIELDS, _ERROR))
 
     def _usual(self, data: bytes) -> list[Frame] | None:
         """Return the frames of whole events of one line each, with CRLF as the line end; None for anything else.
@@ -204,6 +208,9 @@ class SSEDecoder:
                 data.append(value)
             elif field == b"event":
                 name = value
+            elif field == _ERROR and value.startswith(b"{"):
+                data.append(value)
+                name = _ERROR
             elif field == b"id" and b"\0" not in value:
                 self.last_event_id = value.decode()
             elif field == b"retry" and value.isdigit() and len(value) < 20:  # int() raises for thousands of digits

@@ -2,7 +2,7 @@
 
 import pytest
 from models import made
-from protocols import EVERY
+from protocols import EVERY, ToolCall
 
 from rxllm import ProviderError
 from rxllm.testing import FakeServer, Reply
@@ -68,6 +68,22 @@ def test_answer_that_the_server_broke_off_is_an_error(protocol, raw, stream):
         partial.raw_finish_reason,
         caught.value.code,
     )
+
+
+@BOTH
+@EACH
+@pytest.mark.parametrize("raw", ["stop", "end_turn", "COMPLETE"])
+def test_answer_with_calls_that_ended_normally_ends_with_its_calls(protocol, raw, stream):
+    """Some servers say stop, for example if the request forces the call. A limit stays a limit."""
+    if protocol.name == "completions":
+        pytest.skip("the protocol has no calls")
+    for reason, expected in ((raw, "tool_call"), ("max_tokens", "length")):
+        call = ToolCall()
+        answer = Reply(protocol.stream(tool_call=call, finish=reason))
+        whole = Reply.json(protocol.whole(tool_call=call, finish=reason))
+        with FakeServer(answer if stream else whole) as server:
+            told = made(protocol, server.url).invoke("hi", stream=stream)
+        assert (expected, 1) == (told.finish_reason, len(told.tool_calls))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from protocols import split_every, sse
 
 from rxllm import Anthropic, OpenAI, retry
-from rxllm.errors import Interrupted, Overloaded, ProtocolError, ProviderError
+from rxllm.errors import Interrupted, Overloaded, ProtocolError, ProviderError, RateLimited
 from rxllm.testing import FakeServer, Reply
 
 DONE = sse("[DONE]")
@@ -414,3 +414,130 @@ def test_own_word_of_the_server_behind_openrouter_tells_a_failure(stream):
             assert "Hel" == caught.value.partial.text
         else:
             assert ("Hel", "stop") == (asked(frames, 7, stream=stream).text, "stop")
+
+
+@SIZES
+@pytest.mark.parametrize(
+    ("frames", "text"),
+    [
+        pytest.param(
+            [b'data: {"choices":[{"delta":{"content":"Hel"}}]}{"choices":[{"delta":{"content":"lo"}}]}\n\n', STOP],
+            "Hello",
+            id="two in one line",
+        ),
+        pytest.param(
+            [b'data: {"choices":[{"delta":{"content":"A"}}]} \t{"choices":[{"delta":{"content":"A"}}]}\n\n'] * 2
+            + [STOP],
+            "AAAA",
+            id="two equal lines",
+        ),
+        pytest.param(
+            [b'data: {"choices":[{"delta":{"content":"a\tb"}}]}\n\n', STOP], "a\tb", id="a bare control character"
+        ),
+    ],
+)
+def test_frames_that_are_not_one_object_are_read(frames, text, size):
+    """Gateways join two objects without a line end, or forget to escape a control character."""
+    assert text == asked([*frames, DONE], size).text
+
+
+@SIZES
+@pytest.mark.parametrize(
+    ("frame", "text"),
+    [
+        (b'data: {"choices":[{"delta":{"content":"lo"}}]}{"error":{"message":"boom"}}\n\n', "Hello"),
+        (b'data: {"choices":[{"delta":{"content":"lo\ndata: {"error":{"message":"boom"}}\n\n', "Hel"),
+        (b'error: {"code":500,"message":"boom","type":"server_error"}\n\n', "Hel"),
+    ],
+)
+def test_error_after_half_a_frame_is_raised(frame, text, size):
+    """A gateway appends it to the frame in which the stream broke; llama.cpp has a field of its own for it."""
+    with pytest.raises(ProviderError, match="boom") as caught:
+        asked([said({"content": "Hel"}), frame, DONE], size)
+    assert text == caught.value.partial.text
+
+
+@SIZES
+def test_response_may_begin_with_the_field_of_an_error(size):
+    """A text that only begins like it is no stream."""
+    with pytest.raises(ProviderError, match="boom"):
+        asked([b'error: {"code":500,"message":"boom"}\n\n'], size)
+    with pytest.raises(ProtocolError, match="begins: error: boom"):
+        asked([b"error: boom"], size)
+
+
+def test_type_beside_the_text_of_an_error_tells_its_status():
+    """TGI sends them like this, in the middle of a stream."""
+    with pytest.raises(Overloaded) as caught:
+        asked([said({"content": "Hel"}), sse({"error": "Model is overloaded", "error_type": "overloaded"})], 7)
+    assert (True, "overloaded") == (caught.value.retryable, caught.value.code)
+
+
+@pytest.mark.parametrize(
+    ("message", "seconds"),
+    [
+        ("Rate limit reached. Limit 30000, Used 29000. Please try again in 2.5s. Visit https://example.com", 2.5),
+        ("Please try again in 6m0s.", 360),
+        ("Please try again in 7m12.96s. Need more tokens?", 432.96),
+        ("Please try again in 120ms.", 0.12),
+        ("Requests have exceeded the limit. Please retry after 11 seconds.", 11),
+        ("You exceeded your current quota. Please retry in 38.25s.", 38.25),
+        ("Rate limit of 10 per 60s exceeded. Please wait 34 seconds before retrying.", 34),
+        ("Please try again in 1 minute and 5 seconds.", 65),
+        ("Please try again later.", None),
+        ("Please wait before trying again. Limit 5 per 10s.", None),
+    ],
+)
+@pytest.mark.parametrize("kind", [OpenAI, Anthropic])
+def test_delay_in_the_message_of_an_error_counts(message, seconds, kind):
+    """Vendors state it there, and often in no header. A header wins."""
+    document = {"type": "error", "error": {"message": message, "type": "rate_limit_error"}}
+    for headers, expected in (({}, seconds), ({"retry-after": "3"}, 3)):
+        with (
+            FakeServer(Reply.json(document, status=429, headers=headers)) as server,
+            pytest.raises(RateLimited) as caught,
+        ):
+            kind("m", base_url=server.url, api_key="none", max_retries=0).invoke("hi")
+        assert expected == caught.value.retry_after
+
+
+@SIZES
+@pytest.mark.parametrize("stream", [True, False])
+def test_opaque_reasoning_of_copilot_goes_back(stream, size):
+    """It goes back in its own field, and the text of the reasoning beside it."""
+    if stream:
+        frames = [
+            said({"reasoning_text": "Hm."}),
+            said({"content": "Tea."}),
+            said({"reasoning_opaque": "xyz"}),
+            STOP,
+            DONE,
+        ]
+    else:
+        message = {"reasoning_text": "Hm.", "content": "Tea.", "reasoning_opaque": "xyz"}
+        frames = [json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode()]
+    answer = asked(frames, size, stream=stream)
+    llm = OpenAI("m", base_url="http://127.0.0.1:1", api_key="none")
+    _, turn, _ = llm.preview([("user", "hi"), answer, ("user", "go on")]).json["messages"]
+    assert {"role": "assistant", "content": "Tea.", "reasoning_text": "Hm.", "reasoning_opaque": "xyz"} == turn
+
+
+@SIZES
+@pytest.mark.parametrize("stream", [True, False])
+def test_summary_of_reasoning_goes_back_as_content(stream, size):
+    """Databricks refuses every field for reasoning, and requires the signature of Claude's."""
+    pieces = [{"text": "H", "signature": ""}, {"text": "m."}, {"text": "", "signature": "sig"}]
+    blocks = [{"type": "reasoning", "summary": [{"type": "summary_text", **piece}]} for piece in pieces]
+    if stream:
+        frames = [*(said({"content": [block]}) for block in blocks), said({"content": "Tea."}), STOP, DONE]
+    else:
+        whole = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm.", "signature": "sig"}]}
+        message = {"content": [whole, {"type": "text", "text": "Tea."}]}
+        frames = [json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode()]
+    answer = asked(frames, size, stream=stream)
+    assert ("Hm.", "Tea.") == (answer.reasoning, answer.text)
+    llm = OpenAI("m", base_url="http://127.0.0.1:1", api_key="none")
+    _, turn, _ = llm.preview([("user", "hi"), answer, ("user", "go on")]).json["messages"]
+    summary = [{"type": "summary_text", "text": "Hm.", "signature": "sig"}]
+    content = [{"type": "reasoning", "summary": summary}, {"type": "text", "text": "Tea."}]
+    assert {"role": "assistant", "content": content} == turn

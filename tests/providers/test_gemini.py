@@ -679,3 +679,18 @@ def test_other_vendors_get_none_of_what_gemini_wants_back(server):
         assert {"One": True, '"a"': True, "call_r1_0": True, "Hm": False, '"S"': False, "executable": False} == {
             word: word in sent for word in ("One", '"a"', "call_r1_0", "Hm", '"S"', "executable")
         }
+
+
+def test_arguments_that_a_gateway_sends_as_text_are_read(server):
+    """Google sends an object."""
+    call = {"functionCall": {"name": "weather", "args": '{"city": "Oslo"}'}}
+    assert ['{"city": "Oslo"}'] == [each.arguments for each in asked(server, response(call, finish="STOP")).tool_calls]
+
+
+def test_counts_without_that_of_the_prompt_are_read(server):
+    """A gateway may count only the answer. A document of Vertex AI without counts replaces none."""
+    text, counts = {"text": "Hi"}, {"candidatesTokenCount": 5, "thoughtsTokenCount": 2}
+    expected = Usage(output_tokens=7, reasoning_output_tokens=2)
+    assert expected == asked(server, response(text, finish="STOP", counts=counts)).usage
+    last = response(text, finish="STOP", counts={"trafficType": "ON_DEMAND"})
+    assert expected == asked(server, response(text, counts=counts), last).usage
