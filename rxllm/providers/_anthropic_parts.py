@@ -69,6 +69,7 @@ class Block:
                     self.texts.pop(name, None)
 
     def close(self, index: int) -> Part | None:
+        """Return the part of a raw block, or the arguments of a call without pieces; else None."""
         if self.data.get("type") == "tool_use":
             arguments = None if self.has_arguments else _arguments(self.data.get("input"))
             return None if arguments is None else ToolCallPart(arguments=arguments, index=index)
@@ -83,6 +84,7 @@ class Block:
 
 
 def parts_of(content: object) -> list[Part]:
+    """Return the parts of a list of complete blocks."""
     parts: list[Part] = []
     for index, block in enumerate(bounded(list_of(content), PARTS, "parts")):
         parts += parts_of_block(index, object_of(block), apart=bool(parts) and isinstance(parts[-1], TextPart))

@@ -11,9 +11,7 @@ same vendor's chat protocol has other fields. An item that no other part can hol
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -22,14 +20,15 @@ from msgspec import Struct
 from ..bounds import CALLS, PARTS
 from ..errors import ProtocolError, ProviderError
 from ..values.chunk import Chunk, text_chunk
-from ..values.parts import FilePart, Part, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart
+from ..values.parts import Part, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart
 from ..values.usage import Usage
 from ..wire.error_documents import provider_error, tells_error
 from ._content import Tally, bounded, citations
-from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, text_of, token_of, unreadable
+from ._documents import UNREADABLE, identity_of, json_of, list_of, object_of, text_of, token_of, unreadable
 from ._finish import broken_off, finish_with, word_of
 from ._ids import call_name_of
 from ._limits import DEFAULT, WHOLE, Limits
+from ._responses_items import Item, arguments_in, image_of, logprobs_of, usage_of
 
 __all__ = ["ResponsesDecoder", "whole_response"]
 
@@ -56,6 +55,7 @@ _KINDS = {  # for each type of event, the type of its item
     "response.refusal.delta": "message",
     "response.reasoning_text.delta": "reasoning",
     "response.reasoning_summary_text.delta": "reasoning",
+    "response.reasoning.delta": "reasoning",  # OpenRouter
     _SUMMARY_PART: "reasoning",
     "response.function_call_arguments.delta": "function_call",
     "response.custom_tool_call_input.delta": "custom_tool_call",
@@ -74,36 +74,6 @@ _IN_PARTS = {  # the fields of items that the attributes of parts carry
 }  # fmt: skip
 
 
-class _Item(Struct, eq=False):
-    """An item of the answer.
-
-    Attributes:
-        kind: the type of the item.
-        place: the position of the item in the answer.
-        emitted: the number of emitted characters.
-        source: for reasoning, the field whose text is emitted; a server may send the same reasoning in two fields.
-        section: the number of the latest part of a summary of reasoning.
-        facts: the further fields that the server requires back; None until the item has arrived.
-        call: the position among the tool calls; None until the call is emitted.
-        held: a call that arrived complete, until the server repeats it or the response ends.
-        has_citations: whether citations of the item were emitted.
-        has_gap: whether the next text of the item begins a new paragraph.
-        is_done: whether the item is complete.
-    """
-
-    kind: str
-    place: int
-    emitted: int = 0
-    source: str = ""
-    section: Any = None
-    facts: dict[str, Any] | None = None
-    call: int | None = None
-    held: dict[str, Any] | None = None
-    has_citations: bool = False
-    has_gap: bool = False
-    is_done: bool = False
-
-
 class ResponsesDecoder:
     """Decodes one stream, which is complete after ``response.completed`` or ``response.incomplete``.
 
@@ -116,6 +86,7 @@ class ResponsesDecoder:
     __slots__ = (
         "_calls",
         "_custom",
+        "_entries",
         "_floor",
         "_index",
         "_is_plain",
@@ -155,8 +126,9 @@ class ResponsesDecoder:
         self._custom = custom  # the names of the program's tools that take text instead of JSON
         self._model = ""
         self._named = False  # a chunk with the model's name was emitted; llama.cpp sends the name only at the end
-        self._items: dict[int | str, _Item] = {}  # by the server's number, or by the id if there is no number
-        self._last: _Item | None = None
+        self._items: dict[int | str, Item] = {}  # by the server's number, or by the id if there is no number
+        self._entries: list[Item] = []  # in order
+        self._last: Item | None = None
         self._opened = self._calls = 0
         self._thought = ""  # the id of the reasoning directly before the next item
         self._tally = Tally(limits)
@@ -214,14 +186,14 @@ class ResponsesDecoder:
         if kind == "response.output_item.added":
             item = object_of(fields.get("item"))
             entry = self._place(event, item)
-            if entry.kind == "function_call" and item.get("status") == "completed" and _arguments(item):
+            if entry.kind == "function_call" and item.get("status") == "completed" and arguments_in(item):
                 entry.held = item  # Perplexity begins its own search like this, and ends it as an item of another type
                 return None
             return self._chunk_of(self._open(entry, item))
         if kind == "response.output_item.done":
             item = object_of(fields.get("item"))
             entry = self._place(event, item)
-            logprobs = _logprobs(item) if not entry.emitted else []
+            logprobs = logprobs_of(item) if not entry.emitted else []
             return self._chunk_of(self._close(entry, item), logprobs=logprobs)
         if kind in _WHOLE:
             return self._chunk_of(self._unheard(*_WHOLE[kind], event, fields))
@@ -230,6 +202,7 @@ class ResponsesDecoder:
             if self.complete:  # some gateways send several responses in a row
                 self.complete, self._last = False, None
                 self._items.clear()
+                self._entries.clear()
             self._identify(response)
         elif kind in _ENDS:
             return self.end(text_of(response.get("status")) or kind.partition(".")[2], response, data)
@@ -242,7 +215,7 @@ class ResponsesDecoder:
         self._model = self._model or text_of(response.get("model"))
         self.background = self.background or response.get("background") is True
 
-    def _place(self, event: _Event, item: Mapping[str, Any] | None = None, kind: str = "") -> _Item:
+    def _place(self, event: _Event, item: Mapping[str, Any] | None = None, kind: str = "") -> Item:
         """Return the item of an event; a new item if no existing item matches."""
         kind = kind or text_of((item or {}).get("type"))
         keys: list[int | str] = []
@@ -259,7 +232,8 @@ class ResponsesDecoder:
             self._opened += 1
             if self._opened > PARTS:
                 raise ProtocolError(f"The response has more than {PARTS:,} items.")
-            entry = self._last = _Item(kind, self._opened - 1)
+            entry = self._last = Item(kind, self._opened - 1)
+            self._entries.append(entry)
             self._is_plain = False
             self._items.update(dict.fromkeys(keys, entry))
         return entry
@@ -312,7 +286,7 @@ class ResponsesDecoder:
             return [ToolCallPart("", "", text, item.call)]
         return [RefusalPart(text) if field == "refusal" else self._passage(item, text)]
 
-    def _passage(self, item: _Item, text: str, cited: Sequence[Mapping[str, Any]] = ()) -> TextPart:
+    def _passage(self, item: Item, text: str, cited: Sequence[Mapping[str, Any]] = ()) -> TextPart:
         """Return a piece of text. The first piece of a message carries the fields that the server requires back."""
         if item.emitted or not item.facts:
             apart = item.place if not item.emitted and self._tally.ends_in_text else None
@@ -320,7 +294,7 @@ class ResponsesDecoder:
         index = item.place if self._tally.ends_in_text else None
         return TextPart(text, cited, index=index, provider=self._maker, extra=item.facts)
 
-    def _open(self, entry: _Item, item: Mapping[str, Any]) -> list[Part]:
+    def _open(self, entry: Item, item: Mapping[str, Any]) -> list[Part]:
         """Keep the further fields of an item. Return a tool call when its name has arrived."""
         if entry.facts is None and entry.kind != "reasoning":
             entry.facts = self._facts(item)
@@ -330,7 +304,7 @@ class ResponsesDecoder:
                 if self._calls >= CALLS:
                     raise ProtocolError(f"The response has more than {CALLS:,} tool calls.")
                 entry.call, self._calls = self._calls, self._calls + 1
-                arguments = _arguments(item)
+                arguments = arguments_in(item)
                 entry.emitted = len(arguments)
                 facts = entry.facts
                 if entry.kind != "function_call":
@@ -354,24 +328,24 @@ class ResponsesDecoder:
             facts.pop("id", None)  # the server needs the id only after reasoning
         return {**({"item": facts} if facts else {}), **({"follows": thought} if thought else {})}
 
-    def _close(self, entry: _Item, item: Mapping[str, Any]) -> list[Part]:
+    def _close(self, entry: Item, item: Mapping[str, Any]) -> list[Part]:
         """Return the content of a complete item that was not emitted yet."""
         entry.is_done = True
         if entry.kind == "reasoning":
             return [self._reasoning(entry, item)]
         opened = self._open(entry, item)
         if entry.call is not None:
-            missing = _arguments(item)[entry.emitted :]
+            missing = arguments_in(item)[entry.emitted :]
             entry.emitted += len(missing)
             return [*opened, ToolCallPart("", "", missing, entry.call)] if missing else opened
         if entry.kind == "message":
             return self._message(entry, item)
-        if entry.kind == "image_generation_call" and (image := _image(item, self._keeper)):
+        if entry.kind == "image_generation_call" and (image := image_of(item, self._keeper)):
             return [image]
         follows = {"follows": entry.facts["follows"]} if entry.facts and "follows" in entry.facts else {}
         return [RawPart(self._keeper, {"item": item, **follows})]
 
-    def _message(self, entry: _Item, item: Mapping[str, Any]) -> list[Part]:
+    def _message(self, entry: Item, item: Mapping[str, Any]) -> list[Part]:
         parts: list[Part] = []
         was_silent = not entry.emitted
         for content in map(object_of, bounded(list_of(item.get("content")), PARTS, "parts")):
@@ -385,7 +359,7 @@ class ResponsesDecoder:
                 parts += citations(content.get("annotations"))
         return parts
 
-    def _reasoning(self, entry: _Item, item: Mapping[str, Any]) -> ReasoningPart:
+    def _reasoning(self, entry: Item, item: Mapping[str, Any]) -> ReasoningPart:
         """Return the end of some reasoning: its signature and the further fields that the server requires back."""
         texts = {
             name: [text_of(object_of(each).get("text")) for each in list_of(item.get(name))]
@@ -413,13 +387,12 @@ class ResponsesDecoder:
         logprobs: list[object] = []
         parts = [part for entry in self._items.values() if entry.held for part in self._open(entry, entry.held)]
         self._tally.add(parts)
-        if not self._opened:  # no event had content
-            for place, item in enumerate(map(object_of, list_of(response.get("output")))):
-                entry = self._place(_Event(output_index=place), item)
+        for entry, item in self._unended(list_of(response.get("output"))):
+            if not entry.is_done:
+                logprobs += logprobs_of(item) if not entry.emitted else []
                 closed = self._close(entry, item)
                 self._tally.add(closed)  # before the next item, whose text must stay apart
                 parts += closed
-                logprobs += _logprobs(item)
         self._is_plain = False
         raw = word_of(object_of(response.get("incomplete_details")).get("reason")) or status
         if response.get("error"):
@@ -427,7 +400,19 @@ class ResponsesDecoder:
         else:
             self.failure = broken_off(raw)
         self.complete = self.failure is None
-        return self._new_chunk(parts, _usage(response.get("usage")), raw, logprobs)
+        return self._new_chunk(parts, usage_of(response.get("usage")), raw, logprobs)
+
+    def _unended(self, output: Sequence[object]) -> Iterator[tuple[Item, dict[str, Any]]]:
+        """Yield the items of the whole output, each with its entry, which is new if no event named the item.
+
+        The n-th item of a kind is the n-th entry of this kind, because some servers change ids, and numbers have gaps.
+        """
+        entries: dict[str, list[Item]] = {}
+        for entry in reversed(self._entries):
+            entries.setdefault(entry.kind, []).append(entry)
+        for item in map(object_of, output):
+            known = entries.get(text_of(item.get("type")))
+            yield known.pop() if known else self._place(_Event(type="response.output_item.added"), item), item
 
     def _chunk_of(self, parts: Sequence[Part], *, logprobs: Sequence[object] = ()) -> Chunk | None:
         """Return a chunk, or None if it would be empty."""
@@ -485,37 +470,3 @@ def whole_response(body: bytes, maker: str = "openai", custom: Collection[str] =
         decoder.failure.partial = chunk.message()
         raise decoder.failure
     return chunk
-
-
-def _arguments(item: Mapping[str, Any]) -> str:
-    arguments = item.get("arguments", item.get("input"))
-    if arguments is None or isinstance(arguments, str):
-        return arguments or ""
-    return msgspec.json.encode(arguments).decode()
-
-
-def _logprobs(item: Mapping[str, Any]) -> list[object]:
-    contents = map(object_of, list_of(item.get("content")))
-    return [each for content in contents for each in list_of(content.get("logprobs"))]
-
-
-def _image(item: Mapping[str, Any], maker: str) -> FilePart | None:
-    """Return a picture that the server's own tool made. The next request contains its id."""
-    kind = f"image/{text_of(item.get('output_format')) or 'png'}"
-    try:
-        data = base64.b64decode(text_of(item.get("result")), validate=True)
-    except binascii.Error:
-        return None
-    return FilePart(kind, data, file_id=identity_of(item.get("id")) or None, provider=maker) if data else None
-
-
-def _usage(document: object) -> Usage | None:
-    if not object_of(document):
-        return None
-    return Usage(
-        input_tokens=count(document, "input_tokens"),
-        output_tokens=count(document, "output_tokens"),
-        cache_read_input_tokens=count(document, "input_tokens_details", "cached_tokens"),
-        cache_creation_input_tokens=count(document, "input_tokens_details", "cache_write_tokens"),
-        reasoning_output_tokens=count(document, "output_tokens_details", "reasoning_tokens"),
-    )

@@ -541,3 +541,53 @@ def test_summary_of_reasoning_goes_back_as_content(stream, size):
     summary = [{"type": "summary_text", "text": "Hm.", "signature": "sig"}]
     content = [{"type": "reasoning", "summary": summary}, {"type": "text", "text": "Tea."}]
     assert {"role": "assistant", "content": content} == turn
+
+
+def completed(*output):
+    """The event that ends a response, with its whole output."""
+    response = {"id": "r", "model": "m", "status": "completed", "output": output}
+    return sse({"type": "response.completed", "response": response})
+
+
+SAID = {"type": "message", "id": "i", "role": "assistant", "content": [{"type": "output_text", "text": "Hello"}]}
+CALL = {"type": "function_call", "id": "f", "call_id": "c", "name": "f", "arguments": '{"a":1}'}
+DELTA = {"type": "response.output_text.delta", "delta": "Hello"}
+
+
+@SIZES
+@pytest.mark.parametrize(
+    "frames",
+    [
+        pytest.param([], id="no event before"),
+        pytest.param(
+            [{"type": "response.output_item.added", "output_index": 0, "item": {**SAID, "content": []}}], id="begun"
+        ),
+        pytest.param([{**DELTA, "output_index": 0, "item_id": "i"}], id="not ended"),
+        pytest.param([{**DELTA, "output_index": 7, "item_id": "other"}], id="another number and id"),
+        pytest.param([DELTA], id="without a number and an id"),
+        pytest.param(
+            [{**DELTA, "output_index": 0}, {"type": "response.output_item.done", "output_index": 0, "item": SAID}],
+            id="without the call",
+        ),
+        pytest.param(
+            [
+                {**DELTA, "output_index": 0},
+                {"type": "response.output_item.added", "output_index": 1, "item": {**CALL, "arguments": ""}},
+                {"type": "response.function_call_arguments.delta", "output_index": 1, "delta": '{"a"'},
+            ],
+            id="without the rest of the arguments",
+        ),
+    ],
+)
+def test_items_that_only_the_whole_output_has_are_read(frames, size):
+    """Some gateways send no events for some items, or do not end them."""
+    answer = asked([*map(sse, frames), completed(SAID, CALL)], size, RESPONSES)
+    assert "Hello" == answer.text
+    assert [("c", "f", '{"a":1}')] == [(call.id, call.name, call.arguments) for call in answer.tool_calls]
+    assert "tool_call" == answer.finish_reason
+
+
+def test_reasoning_of_openrouter_is_read_while_it_arrives():
+    """Its event has a name of its own."""
+    frames = [sse({"type": "response.reasoning.delta", "output_index": 0, "delta": piece}) for piece in ("H", "m.")]
+    assert "Hm." == asked([*frames, completed()], 7, RESPONSES).reasoning

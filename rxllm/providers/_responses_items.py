@@ -1,0 +1,84 @@
+"""The items of a response of the Responses protocol: their state while they arrive, and readers for their fields."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from ..values.parts import FilePart
+from ..values.usage import Usage
+from ._documents import count, identity_of, list_of, object_of, text_of
+
+__all__ = ["Item", "arguments_in", "image_of", "logprobs_of", "usage_of"]
+
+
+class Item(Struct, eq=False):
+    """An item of the answer.
+
+    Attributes:
+        kind: the type of the item.
+        place: the position of the item in the answer.
+        emitted: the number of emitted characters.
+        source: for reasoning, the field whose text is emitted; a server may send the same reasoning in two fields.
+        section: the number of the latest part of a summary of reasoning.
+        facts: the further fields that the server requires back; None until the item has arrived.
+        call: the position among the tool calls; None until the call is emitted.
+        held: a call that arrived complete, until the server repeats it or the response ends.
+        has_citations: whether citations of the item were emitted.
+        has_gap: whether the next text of the item begins a new paragraph.
+        is_done: whether the item is complete.
+    """
+
+    kind: str
+    place: int
+    emitted: int = 0
+    source: str = ""
+    section: Any = None
+    facts: dict[str, Any] | None = None
+    call: int | None = None
+    held: dict[str, Any] | None = None
+    has_citations: bool = False
+    has_gap: bool = False
+    is_done: bool = False
+
+
+def arguments_in(item: Mapping[str, Any]) -> str:
+    """Return the arguments of a call as text."""
+    arguments = item.get("arguments", item.get("input"))
+    if arguments is None or isinstance(arguments, str):
+        return arguments or ""
+    return msgspec.json.encode(arguments).decode()
+
+
+def logprobs_of(item: Mapping[str, Any]) -> list[object]:
+    """Return the log probabilities of a message."""
+    contents = map(object_of, list_of(item.get("content")))
+    return [each for content in contents for each in list_of(content.get("logprobs"))]
+
+
+def image_of(item: Mapping[str, Any], maker: str) -> FilePart | None:
+    """Return a picture that the server's own tool made. The next request contains its id."""
+    kind = f"image/{text_of(item.get('output_format')) or 'png'}"
+    try:
+        data = base64.b64decode(text_of(item.get("result")), validate=True)
+    except binascii.Error:
+        return None
+    return FilePart(kind, data, file_id=identity_of(item.get("id")) or None, provider=maker) if data else None
+
+
+def usage_of(document: object) -> Usage | None:
+    """Return the token counts; None if there are none."""
+    if not object_of(document):
+        return None
+    return Usage(
+        input_tokens=count(document, "input_tokens"),
+        output_tokens=count(document, "output_tokens"),
+        cache_read_input_tokens=count(document, "input_tokens_details", "cached_tokens"),
+        cache_creation_input_tokens=count(document, "input_tokens_details", "cache_write_tokens"),
+        reasoning_output_tokens=count(document, "output_tokens_details", "reasoning_tokens"),
+    )
