@@ -22,7 +22,7 @@ python3.11 -m venv "$place/env"
 "$place/env/bin/pip" install -q -e '.[test]' $clients
 for client in $clients; do
     newest=$("$place/env/bin/pip" show "$client" | sed -n 's/^Version: //p')
-    used=$(sed -n "s/.*\"$client==\([^;\"]*\).*/\1/p" pyproject.toml)
+    used=$(sed -n "s/.*\"$client==\([^;\"]*\).*/\1/p;T;q" pyproject.toml)  # another extra may name it, too
     [ "$newest" = "$used" ] && echo "$client $used" || echo "$client $used -> $newest"
 done
 # The npm packages, too. Without its copy of the lock file, install.sh brings the named versions back.
