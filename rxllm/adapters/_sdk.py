@@ -130,6 +130,8 @@ class _Call:
         client = self.client
         if not self.sdk.is_blocking(client):  # a blocking client belongs to no event loop
             client = await of_loop(scheduler.loop, client, self.sdk.checked, _close)
+        if client.is_closed():
+            raise MisuseError("The client is closed. Pass an open client, or a function that returns one.")
         pieces = (self.blocking if self.sdk.is_blocking(client) else self.asynchronous)(scheduler, client)
         try:
             async for piece in pieces:

@@ -364,6 +364,15 @@ def test_blocking_client_works_on_every_loop():
         assert not client.is_closed()
 
 
+@pytest.mark.parametrize("kind", [openai.AsyncOpenAI, openai.OpenAI])
+async def test_closed_client_is_a_misuse_error(kind):
+    """As with a closed client of httpx: the program made a mistake, and no request failed."""
+    client = kind(api_key=KEY, base_url="http://127.0.0.1:9")
+    await client.close() if kind is openai.AsyncOpenAI else client.close()
+    with pytest.raises(rxllm.MisuseError, match="The client is closed"):
+        await from_openai(client, "m").ainvoke("hi")
+
+
 @pytest.mark.parametrize("wrong", [None, "sk-123", object(), lambda: 5, lambda: anthropic.Anthropic(api_key="k")])
 def test_other_values_are_refused(wrong):
     """The message says what to pass."""
