@@ -4,6 +4,7 @@ LangChain's own suites for chat models run in tests/clients.
 """
 
 import asyncio
+import copy
 import gc
 import pickle
 from typing import Annotated, TypedDict
@@ -185,7 +186,7 @@ def test_wrong_argument_is_refused_when_the_model_is_made(arguments, error, word
 @pytest.mark.parametrize("make", [to_langchain, to_langchain_llm])
 def test_other_objects_are_refused(make):
     """A model or a pipeline is needed."""
-    with pytest.raises(MisuseError, match="takes a model of rxllm, not 'x'"):
+    with pytest.raises(MisuseError, match="of rxllm, not 'x'"):
         make("x")
 
 
@@ -196,6 +197,46 @@ def test_key_is_shown_nowhere(server):
     for shown in repr(chat), repr(wrapped), str(chat._serialized), str(wrapped._serialized), str(chat.asdict()):
         assert KEY not in shown
     assert KEY not in str(pickle.dumps(wrapped))
+    assert "RxllmRunnable(pipe(OpenAI('m'" in repr(to_langchain(rxllm.pipe(openai(server), rxllm.text())))
+
+
+def test_pickled_model_has_its_key_from_the_environment(server, monkeypatch):
+    """As each pickled model of rxllm. A copy in this process keeps the key."""
+    chat = ChatRxllm(model="openai:m", api_key=KEY, base_url=f"{server.url}/v1", temperature=0.5)
+    pickled = pickle.dumps(chat)
+    assert KEY not in str(pickled)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-other-process")
+    for model, key in (
+        (pickle.loads(pickled), "sk-of-the-other-process"),  # noqa: S301  (our own bytes)
+        (copy.deepcopy(chat), KEY),
+        (chat, KEY),
+    ):
+        assert "Hello." == model.invoke("hi").text
+        request = server.requests[-1]
+        assert (f"Bearer {key}", 0.5) == (request.headers["authorization"], request.json["temperature"])
+
+
+def test_changed_fields_count(server):
+    """LangChain changes fields in copies, without checks, and programs assign them. The model in a cache is another."""
+    chat = ChatRxllm(model="openai:m", api_key=KEY, base_url=f"{server.url}/v1")
+    known = dict(chat._identifying_params)
+    hot = chat.model_copy(update={"temperature": 0.7, "stop": ["."]})
+    hot.invoke("hi")
+    hot.stop.append("!")
+    hot.invoke("hi")
+    assert [[0.7, ["."]], [0.7, [".", "!"]]] == [[r.json["temperature"], r.json["stop"]] for r in server.requests]
+    assert known == chat._identifying_params
+    chat.max_tokens = 7
+    chat.invoke("hi")
+    assert 7 in server.requests[-1].json.values()
+    assert known != chat._identifying_params
+    chat.temperature = -1
+    with pytest.raises(MisuseError, match="temperature must be"):
+        chat.invoke("hi")
+    other = to_langchain_llm(Scripted([["a"]]))
+    known = dict(other._identifying_params)
+    other.llm = Scripted([["b"]])
+    assert known != other._identifying_params
 
 
 def test_configurable_model(server):

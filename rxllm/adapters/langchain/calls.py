@@ -14,7 +14,7 @@ from ...values.message import Message
 from ...values.parameters import PARAMETERS
 from ...values.request import Request
 
-__all__ = ["identity_of", "request_of", "runs_tools", "service_of"]
+__all__ = ["Identity", "request_of", "runs_tools", "service_of"]
 
 
 def request_of(
@@ -45,12 +45,21 @@ def request_of(
     return Request(prompt=prompt, **given).over(llm.parameters)
 
 
-def identity_of(llm: LLM) -> str:
-    """Return a text that differs for models whose answers may differ, for LangChain's caches."""
-    try:
-        return llm.identity()
-    except MisuseError:  # a part of the model has no stable digest, so nothing may be shared
-        return uuid4().hex
+class Identity:
+    """A text that differs for models whose answers may differ, for LangChain's caches."""
+
+    def __init__(self) -> None:
+        self._known: tuple[LLM, str] | None = None
+
+    def of(self, llm: LLM) -> str:
+        """Return the text for a model. It is kept until the next model, because LangChain asks at each call."""
+        if self._known is None or self._known[0] is not llm:
+            try:
+                identity = llm.identity()
+            except MisuseError:  # a part of the model has no stable digest, so nothing may be shared
+                identity = uuid4().hex
+            self._known = llm, identity
+        return self._known[1]
 
 
 def service_of(llm: LLM) -> Service:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Any, Self, cast
 
+from attrs import frozen
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LangSmithParams, LanguageModelInput
 from langchain_core.language_models.chat_models import BaseChatModel
@@ -26,7 +26,7 @@ from ...values.request import Request
 from ...values.tools import Effort, ToolSpec
 from .._written import written
 from .answers import message_of
-from .calls import identity_of, request_of, runs_tools, service_of
+from .calls import Identity, request_of, runs_tools, service_of
 from .generations import ChatWriter
 from .messages import prompt_of
 from .structured import Method, Schema, structured
@@ -36,6 +36,22 @@ __all__ = ["ChatRxllm"]
 
 _SAMPLING = ("model", "temperature", "top_p", "top_k", "max_tokens", "seed", "parallel_tool_calls", "effort")
 _CONNECTION = ("timeout", "max_retries", "api_key", "base_url")
+_FIELDS = ("llm", "streaming", *_SAMPLING, *_CONNECTION)
+
+
+@frozen
+class _Made:
+    """What the fields of a chat model make.
+
+    Attributes:
+        fields: the fields.
+        llm: the model that answers.
+        has_agent: whether it runs tools.
+    """
+
+    fields: Mapping[str, Any]
+    llm: LLM
+    has_agent: bool
 
 
 class ChatRxllm(BaseChatModel):
@@ -88,14 +104,33 @@ class ChatRxllm(BaseChatModel):
     api_key: SecretStr | None = None
     base_url: str | None = None
 
-    _llm: LLM = PrivateAttr()
-    _has_agent: bool = PrivateAttr()
+    _made: _Made | None = PrivateAttr(default=None)
+    _identity: Identity = PrivateAttr(default_factory=Identity)
 
     @model_validator(mode="after")
-    def _make_llm(self) -> Self:
-        """Make the model that answers."""
+    def _check(self) -> Self:
+        """Make the model that answers, which checks the fields."""
         if self.llm is None and self.model is None:
             self.model = os.environ.get("RXLLM_MODEL")
+        self._current()
+        return self
+
+    @property
+    def _llm(self) -> LLM:
+        """The model that answers."""
+        return self._current().llm
+
+    def _current(self) -> _Made:
+        """Return what the fields make. A program may have changed them, as LangChain's ``model_copy`` does."""
+        stop, kwargs = self.stop and [*self.stop], dict(self.model_kwargs)
+        fields = {name: getattr(self, name) for name in _FIELDS} | {"stop": stop, "model_kwargs": kwargs}
+        made = self._made
+        if made is None or made.fields != fields:
+            llm = self._make_llm()
+            made = self._made = _Made(fields, llm, runs_tools(llm))
+        return made
+
+    def _make_llm(self) -> LLM:
         settings = {name: value for name in _SAMPLING if (value := getattr(self, name)) is not None}
         settings |= {"stop_sequences": self.stop} if self.stop else {}
         settings |= {"extra": self.model_kwargs} if self.model_kwargs else {}
@@ -104,28 +139,27 @@ class ChatRxllm(BaseChatModel):
         if self.llm is None:
             if self.api_key is not None:
                 connection["api_key"] = self.api_key.get_secret_value()
-            self._llm = model_named(settings.pop("model", None), **connection, **settings)
-        elif connection:
+            return model_named(settings.pop("model", None), **connection, **settings)
+        if connection:
             raise MisuseError(
                 f"{', '.join(connection)} cannot change a model that is made already. Pass them where you make the llm."
             )
-        else:
-            self._llm = self.llm.bind(**settings) if settings else self.llm
-        self._has_agent = runs_tools(self._llm)
-        return self
+        return self.llm.bind(**settings) if settings else self.llm
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Return the state for a pickle: without the key, as that of each model of rxllm."""
+        state = super().__getstate__()
+        private: dict[str, Any] = {**(state["__pydantic_private__"] or {}), "_made": None}
+        return {**state, "__dict__": {**state["__dict__"], "api_key": None}, "__pydantic_private__": private}
 
     @property
     def _llm_type(self) -> str:
         return "rxllm"
 
-    @cached_property
-    def _identity(self) -> str:
-        return identity_of(self._llm)
-
     @property
     def _identifying_params(self) -> Mapping[str, Any]:
         """The facts in traces and in the keys of LangChain's caches. A secret is not among them."""
-        return {"model": self._named_model(), "identity": self._identity}
+        return {"model": self._named_model(), "identity": self._identity.of(self._llm)}
 
     def _named_model(self) -> str | None:
         """Return the vendor's name of the model."""
@@ -149,7 +183,7 @@ class ChatRxllm(BaseChatModel):
 
     def _own_tools(self, request: Request) -> Collection[str] | None:
         """Return the tools that LangChain runs, if the model runs tools of its own."""
-        if not self._has_agent:
+        if not self._current().has_agent:
             return None
         return {tool.name for tool in request.tools or () if isinstance(tool, ToolSpec)}
 

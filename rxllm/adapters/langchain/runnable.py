@@ -53,6 +53,9 @@ class RxllmRunnable(Runnable[Any, Any]):
         self.name = pipeline.run_name or "Pipeline"
         self._own_tools: Collection[str] | None = () if runs_tools(pipeline) else None
 
+    def __repr__(self) -> str:
+        return f"RxllmRunnable({self.pipeline!r})"
+
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
         """Return what the stream adds up to."""
         return self._call_with_config(self._invoke, input, self._config(config), **kwargs)

@@ -37,7 +37,7 @@ def to_langchain(stage: LLM | Pipeline[Any, Any, Any]) -> ChatRxllm | RxllmRunna
     """
     if isinstance(stage, Pipeline):
         return RxllmRunnable(stage)
-    return ChatRxllm(llm=_model("to_langchain", stage), **_config(stage))
+    return ChatRxllm(llm=_model("to_langchain takes a model or a pipeline", stage), **_config(stage))
 
 
 def to_langchain_llm(llm: LLM) -> TextRxllm:
@@ -46,12 +46,12 @@ def to_langchain_llm(llm: LLM) -> TextRxllm:
     Raises:
         MisuseError: the argument is not a model of rxllm.
     """
-    return TextRxllm(llm=_model("to_langchain_llm", llm), **_config(llm))
+    return TextRxllm(llm=_model("to_langchain_llm takes a model", llm), **_config(llm))
 
 
-def _model(function: str, value: object) -> LLM:
+def _model(takes: str, value: object) -> LLM:
     if not isinstance(value, LLM):
-        raise MisuseError(f"{function} takes a model of rxllm, not {shown(value)}.")
+        raise MisuseError(f"{takes} of rxllm, not {shown(value)}.")
     return value
 
 

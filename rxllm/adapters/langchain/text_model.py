@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
-from functools import cached_property
 from typing import Any, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
-from pydantic import ConfigDict
+from pydantic import ConfigDict, PrivateAttr
 from reactivex import Observable
 
 from ... import results
@@ -18,7 +17,7 @@ from ...llm import LLM
 from ...values.message import Message
 from ...values.request import Request
 from .._written import written
-from .calls import identity_of, request_of, service_of
+from .calls import Identity, request_of, service_of
 from .generations import TextWriter
 
 __all__ = ["TextRxllm"]
@@ -31,18 +30,16 @@ class TextRxllm(BaseLLM):
 
     llm: LLM
 
+    _identity: Identity = PrivateAttr(default_factory=Identity)
+
     @property
     def _llm_type(self) -> str:
         return "rxllm"
 
-    @cached_property
-    def _identity(self) -> str:
-        return identity_of(self.llm)
-
     @property
     def _identifying_params(self) -> Mapping[str, Any]:
         """The facts in traces and in the keys of LangChain's caches. A secret is not among them."""
-        return {"model": service_of(self.llm).model, "identity": self._identity}
+        return {"model": service_of(self.llm).model, "identity": self._identity.of(self.llm)}
 
     def _request(self, prompt: str, stop: list[str] | None, settings: dict[str, Any]) -> Request:
         return request_of(self.llm, prompt, stop, settings)
