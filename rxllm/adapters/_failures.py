@@ -19,6 +19,8 @@ from attrs import frozen
 from ..errors import Interrupted, ProtocolError, ProviderError, RxllmError, Timeout, TransportError
 from ..misuse import MisuseError, is_mapping
 from ..secrecy import blanked
+from ..values.refusing import about
+from ..values.request import Request
 from ..wire.error_documents import provider_error
 
 __all__ = ["OF_DATA", "Reading", "rxllm_error", "shown_with", "unreadable", "with_causes"]
@@ -32,7 +34,11 @@ _OF_DECODING = (json.JSONDecodeError, UnicodeDecodeError)
 _OF_RESPONSES = re.compile("response|generation")  # the words of a ValueError about a response
 _OF_ARGUMENTS = re.compile("(keyword|positional|required) arguments?")  # the words of a TypeError about a call
 # The names of the functions that write the request, and of those that call the program's callbacks.
-_WRITES = re.compile("build|convert_input|format_messages|handle_event|map_message|message_dict|params|payload|prepare")
+_WRITES = re.compile(
+    "build|convert_input|convert_message|format_messages|map_message|message_dict|params|payload|prepare"
+)
+_CALLS = "handle_event"
+_REFUSALS = (NotImplementedError, RuntimeError, ValueError)  # what libraries raise, with a sentence, for a request
 _STATUSES = ("status_code", "status", "http_status", "code")
 _DEPTH = 5  # causes
 _NETWORK = {  # classes of HTTP libraries and SDKs, by name, because the libraries need not be installed
@@ -94,10 +100,11 @@ def unreadable(library: str, error: BaseException, secrets: Iterable[str]) -> Pr
 
 @frozen
 class Reading:
-    """The methods within which another library reads responses.
+    """The methods within which another library writes requests and reads responses.
 
-    The libraries raise a TypeError, a KeyError or the like for a response of a wrong shape. The program's own functions
-    raise the same for a mistake. The traceback tells them apart, because it names the functions that ran.
+    The libraries raise a TypeError, a KeyError or the like for a response of a wrong shape, and a ValueError with a
+    sentence for a request that they cannot write. The program's own functions raise the same for a mistake. The
+    traceback tells them apart, because it names the functions that ran.
 
     Attributes:
         library: the name of the library.
@@ -111,21 +118,49 @@ class Reading:
     owners: tuple[type, ...]
     callers: tuple[type, ...] = ()
 
-    def error_for(self, error: Exception, secrets: Iterable[str]) -> RxllmError | None:
-        """Return the error for a response that the library could not read; None for any other exception."""
-        if not _is_of_data(error):
-            return None
+    def error_for(
+        self, error: Exception, request: Request, secrets: Iterable[str], document: object = None
+    ) -> RxllmError | MisuseError | None:
+        """Return the error for an exception; None if neither the request nor the response is at fault.
+
+        It is a `MisuseError` for a request that the library refuses to write, a `ProviderError` for a vendor's document
+        in place of an answer, and a `ProtocolError` for any other response that the library could not read.
+
+        Args:
+            error: the exception.
+            request: the request.
+            secrets: texts that the error must not show.
+            document: the response, if the library keeps it.
+        """
         owner: object = None
+        is_writing, frame = False, None
         for frame, _ in walk_tb(error.__traceback__):
             if (found := self._owner(frame)) is not None:
-                owner = found
-            elif owner is not None and _WRITES.search(frame.f_code.co_name):
+                owner, is_writing = found, False
+            elif owner is not None and _CALLS in frame.f_code.co_name:
                 return None
-        if owner is None or isinstance(owner, self.callers):
+            elif owner is not None and _WRITES.search(frame.f_code.co_name):
+                is_writing = True
+        if owner is None or frame is None or isinstance(owner, self.callers):
             return None
-        if _argument_of(error):  # the vendor's document, as langchain-openai raises it
-            return _provider_error(error, [error], None, secrets)
+        if is_writing:
+            return self._refusal(error, owner, frame, request, secrets)
+        if not _is_of_data(error):
+            return None
+        told = document if is_mapping(document) and document.get("error") else _argument_of(error)
+        if told:  # the vendor's document; langchain-openai raises it
+            return _provider_error(error, [error], None, secrets, told)
         return unreadable(self.library, error, secrets)
+
+    def _refusal(
+        self, error: Exception, owner: object, frame: FrameType, request: Request, secrets: Iterable[str]
+    ) -> MisuseError | None:
+        """Return the error for a sentence with which the library itself refuses a request; None for a mistake."""
+        packages = {kind.__module__.partition(".")[0] for kind in type(owner).__mro__}
+        package = str(frame.f_globals.get("__name__")).partition(".")[0]  # of the function that raised the exception
+        if type(error) not in _REFUSALS or error.__context__ is not None or package not in packages:
+            return None
+        return about(request, MisuseError(f"{self.library} refuses the request: {blanked(str(error), secrets)}"))
 
     def _owner(self, frame: FrameType) -> object | None:
         """Return the instance whose method has this frame, if it is one of those that read."""
@@ -187,11 +222,15 @@ def _status_of(error: object) -> int | None:
 
 
 def _provider_error(
-    error: Exception, causes: Sequence[BaseException], status: int | None, secrets: Iterable[str]
+    error: Exception,
+    causes: Sequence[BaseException],
+    status: int | None,
+    secrets: Iterable[str],
+    document: Mapping[str, Any] | None = None,
 ) -> ProviderError:
     """Return the error of a provider: its document, if an exception carries it, else the words of the exception."""
     body = (_first(_body_of, causes) or "").encode()
-    document = _first(_document_of, causes)
+    document = document or _first(_document_of, causes)
     if document is None:
         document = {"message": str(error), "code": _first(_code_of, causes)}
     else:
@@ -230,7 +269,8 @@ def _argument_of(error: BaseException) -> Mapping[str, Any] | None:
 
 
 def _code_of(error: BaseException) -> str | None:
-    names = (getattr(error, "code", None), getattr(error, "type", None))
+    # LiteLLM gives the code of an error document as the status, if the HTTP status was 200.
+    names = (getattr(error, name, None) for name in ("code", "status_code", "type"))
     return next((name for name in names if name and isinstance(name, str)), None)
 
 

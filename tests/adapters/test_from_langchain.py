@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import ClassVar
 
 import pytest
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import BaseChatModel, FakeListLLM, GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk
@@ -402,6 +403,46 @@ async def test_mistake_of_the_program_stays_as_it_is(stream):
     ):
         with pytest.raises(kind):
             await from_langchain(chain).ainvoke("hi", stream=stream)
+
+
+class Refusing(Told):
+    """A model that refuses a request while it writes it, as langchain-anthropic refuses sound."""
+
+    def _generate(self, messages, stop=None, run_manager=None, **kwargs):
+        return self._get_request_payload(messages)
+
+    async def _astream(self, messages, stop=None, run_manager=None, **kwargs):
+        yield self._get_request_payload(messages)
+
+    def _get_request_payload(self, messages):
+        if messages[0].text == "number":
+            return json.loads("{")
+        raise {"sound": ValueError, "video": NotImplementedError}[messages[0].text]("sk-1 takes no such block.")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(("prompt", "kind"), [("sound", ValueError), ("video", NotImplementedError)])
+async def test_request_that_a_model_cannot_write_is_a_misuse_error(prompt, kind, stream):
+    """The error is about the request, so a server answers 400 instead of 500. Other exceptions are mistakes."""
+    llm = from_langchain(Refusing(chunks=[]))
+    with pytest.raises(MisuseError, match="LangChain refuses the request: sk-1 takes no such block") as caught:
+        await llm.ainvoke(prompt, stream=stream)
+    assert (kind, prompt) == (type(caught.value.__cause__), caught.value.request.text)
+    with pytest.raises(json.JSONDecodeError):
+        await llm.ainvoke("number", stream=stream)
+
+
+async def test_callback_that_refuses_stays_as_it_is():
+    """LangChain calls the callbacks of the program while its model writes and reads."""
+
+    class Refusal(BaseCallbackHandler):
+        raise_error = True
+
+        def on_llm_new_token(self, token, **_):
+            raise ValueError("No such response.")
+
+    with pytest.raises(ValueError, match="No such response"):
+        await from_langchain(Told(chunks=["Hi"], callbacks=[Refusal()])).ainvoke("hi")
 
 
 async def test_other_exceptions_stay_as_they_are():

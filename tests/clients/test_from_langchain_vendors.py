@@ -121,3 +121,20 @@ def test_parameter_that_a_vendor_lacks_is_refused():
     with pytest.raises(rxllm.MisuseError, match="ChatAnthropic of LangChain has no parameter 'seed'") as raised:
         llm.invoke("hi", seed=1)
     assert "hi" == raised.value.request.text
+
+
+def test_file_that_a_vendor_lacks_is_refused():
+    """Each package raises a ValueError of its own. The error is about the request, so a server answers 400."""
+    from langchain_anthropic import ChatAnthropic  # they take seconds
+    from langchain_openai import ChatOpenAI
+
+    place = {"base_url": "http://127.0.0.1:9", "api_key": KEY}
+    audio, video = rxllm.FilePart("audio/wav", b"RIFF"), rxllm.FilePart("video/mp4", b"ftyp")
+    for model, file, kind in (
+        (ChatAnthropic(model="claude-sonnet-4-5", **place), audio, "audio"),
+        (ChatOpenAI(model="gpt-5-mini", **place), video, "video"),
+    ):
+        said = f"LangChain refuses the request: Block of type {kind} is not supported"
+        with pytest.raises(rxllm.MisuseError, match=said) as raised:
+            from_langchain(model).invoke(rxllm.Message("user", [file]))
+        assert (ValueError, (file,)) == (type(raised.value.__cause__), raised.value.request.messages[0].parts)

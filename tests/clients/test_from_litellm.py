@@ -253,6 +253,14 @@ def test_broken_connections_and_answers_raise(way):
         adapter(server.url).invoke("hi")
 
 
+def test_error_document_with_status_200_is_the_error_of_the_provider():
+    """LiteLLM keeps its code as the status."""
+    document = {"error": {"message": "Too busy.", "type": "server_error", "code": "overloaded"}}
+    with FakeServer(Reply.json(document)) as server, pytest.raises(rxllm.Overloaded, match=r"Too busy\.") as raised:
+        over_openai(server.url).invoke("hi", stream=False)
+    assert (529, "overloaded", True) == (raised.value.status, raised.value.code, raised.value.retryable)
+
+
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 def test_malformed_answers_raise(way):
     """Also those that make the library stumble over an exception of Python's, which is then the cause."""

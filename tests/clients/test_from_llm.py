@@ -264,6 +264,15 @@ def test_malformed_answers_raise(way):
     assert_malformed_answers_raise(*way)
 
 
+def test_error_document_with_status_200_is_the_error_of_the_provider():
+    """The library stumbles over it, but an asynchronous model keeps the document in the response."""
+    document = {"error": {"message": "Too busy.", "type": "server_error", "code": "overloaded"}}
+    with FakeServer(Reply.json(document)) as server, pytest.raises(rxllm.Overloaded, match=r"Too busy\.") as raised:
+        from_llm(model_at(server.url)).invoke("hi", stream=False)
+    assert (529, "overloaded", True) == (raised.value.status, raised.value.code, raised.value.retryable)
+    assert isinstance(raised.value.__cause__, AttributeError)
+
+
 def test_model_works_on_several_event_loops(way):
     """Blocking code and each event loop ask the same model."""
     protocol, adapter = way

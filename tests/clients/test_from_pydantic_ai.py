@@ -329,3 +329,18 @@ def test_unsupported_parameters_are_refused():
         with pytest.raises(rxllm.MisuseError, match="Pydantic AI") as raised:
             llm.invoke("hi", **settings)
         assert "hi" == raised.value.request.text  # a server shows the sentence to its client
+
+
+@pytest.mark.parametrize(
+    ("adapter", "file", "kind"),
+    [
+        (over_openai, rxllm.FilePart("video/mp4", b"ftyp"), NotImplementedError),
+        (over_anthropic, rxllm.FilePart("audio/wav", b"RIFF"), NotImplementedError),
+        (over_anthropic, rxllm.FilePart("application/zip", b"PK"), RuntimeError),
+    ],
+)
+def test_file_that_a_vendor_lacks_is_refused(adapter, file, kind):
+    """Pydantic AI raises exceptions of Python. The error is about the request, so a server answers 400."""
+    with pytest.raises(rxllm.MisuseError, match="Pydantic AI refuses the request: ") as raised:
+        adapter("http://127.0.0.1:9").invoke(rxllm.Message("user", [file]))
+    assert (kind, (file,)) == (type(raised.value.__cause__), raised.value.request.messages[0].parts)

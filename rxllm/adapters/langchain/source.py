@@ -101,7 +101,7 @@ class LangChainLLM(LLM):
                     portal().call_soon_threadsafe(do_nothing)  # if the connection is of that loop, it closes it now
                     continue
                 secrets, known = _secrets(self._model), _parse_error(error) or self._refusal(error, keywords, request)
-                raise_known(error, has_begun=started, secrets=secrets, known=known, reading=_READING)
+                raise_known(error, has_begun=started, secrets=secrets, known=known, reading=_READING, request=request)
             return
 
     async def _items(self, asked: Any, keywords: dict[str, Any], request: Request) -> AsyncGenerator[Any]:

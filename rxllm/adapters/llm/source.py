@@ -59,14 +59,22 @@ class _FromLlm(LLM):
     def _offers(self, request: Request) -> tuple[Offer, ...]:
         return (Offer("native", ANY),) if self.model.supports_schema else ()
 
-    def _fail(self, error: Exception, reader: Reader, request: Request) -> NoReturn:
+    def _fail(self, error: Exception, response: Any, reader: Reader, request: Request) -> NoReturn:
         """Raise the error of rxllm for an exception of llm, of a plugin, or of a vendor's library."""
         secrets = _secrets(self.model)
         library = import_module("llm")
         owners = (library.AsyncKeyModel, library.AsyncModel, library.KeyModel, library.Model)
         reading = Reading("llm", ("execute",), owners)
         known = _known(error, secrets, request)
-        raise_known(error, has_begun=reader.has_begun, secrets=secrets, known=known, reading=reading)
+        raise_known(
+            error,
+            has_begun=reader.has_begun,
+            secrets=secrets,
+            known=known,
+            reading=reading,
+            request=request,
+            document=response.response_json,
+        )
 
 
 @frozen
@@ -98,7 +106,7 @@ class Llm(_FromLlm):
                     yield from reader.read(event)
             yield reader.end(response.messages(), response.tool_calls())
         except Exception as error:
-            self._fail(error, reader, request)
+            self._fail(error, response, reader, request)
         finally:
             for client in clients.opened:
                 client.close()
@@ -120,7 +128,7 @@ class AsyncLlm(_FromLlm):
                         yield chunk
             yield reader.end(await response.messages(), await response.tool_calls())
         except Exception as error:
-            self._fail(error, reader, request)
+            self._fail(error, response, reader, request)
         finally:
             for client in clients.opened:
                 await client.close()

@@ -87,7 +87,7 @@ class PydanticAI(LLM):
         except Exception as error:
             secrets = _secrets(model)
             known = _known(error, secrets) or _refusal(error, secrets, request)
-            raise_known(error, has_begun=has_begun, secrets=secrets, known=known, reading=_reading())
+            raise_known(error, has_begun=has_begun, secrets=secrets, known=known, reading=_reading(), request=request)
         ends = _raw_reason(response) is not None or response.finish_reason not in (None, "stop")
         if response.state == "incomplete" or (not ends and model.system in _ENDING):
             raise Interrupted("The stream ended before the answer did: its finish reason is missing.")
