@@ -25,7 +25,7 @@ from .operators.reading import with_files
 from .operators.serialising import serialised
 from .runtime.scheduler import Baggage, Scheduler, scheduler_for
 from .runtime.source import Source, source
-from .runtime.threads import Worker, pull, result_of
+from .runtime.threads import pull, result_of
 from .surface import Surface
 from .values.chunk import Chunk
 from .values.declaration import Declaration
@@ -264,9 +264,7 @@ def _streamed(llm: LLM, request: Request, scheduler: Scheduler) -> Observable[An
     kind = type(llm)
     if kind.chunks is not LLM.chunks:
         if _is_generator(kind.chunks):
-            return source(
-                lambda scheduler: pull(Worker(scheduler.loop, scheduler.context), lambda: llm.chunks(request))
-            )
+            return source(lambda scheduler: pull(scheduler, lambda: llm.chunks(request)))
         result: object = llm.chunks(request)
         name = type(result).__name__
         if inspect.iscoroutine(result):
@@ -278,7 +276,7 @@ def _streamed(llm: LLM, request: Request, scheduler: Scheduler) -> Observable[An
             return source(lambda _: aiter(cast("AsyncIterable[Answered]", result)))
         if isinstance(result, Iterable) and not isinstance(result, _NOT_STREAMS):
             items = cast("Iterable[Answered]", result)
-            return source(lambda scheduler: pull(Worker(scheduler.loop, scheduler.context), lambda: items))
+            return source(lambda scheduler: pull(scheduler, lambda: items))
         raise MisuseError(
             f"{kind.__name__}.chunks must be a generator or an async generator, or return an Observable, "
             f"not {name}. To return whole answers, override complete."

@@ -9,7 +9,7 @@ from typing import TypeVar, cast
 from ..misuse import MisuseError
 from ..runtime.scheduler import Scheduler
 from ..runtime.source import Source, source
-from ..runtime.threads import Worker, pull
+from ..runtime.threads import pull
 
 __all__ = ["from_aiter", "from_iter"]
 
@@ -45,7 +45,7 @@ def from_iter(items: Iterable[T] | Callable[[], Iterable[T]]) -> Source[T]:
         if isinstance(items, Collection):
             return read(cast("Collection[T]", items))
         make = items if callable(items) else functools.partial(_itself, items)
-        return pull(Worker(scheduler.loop, scheduler.context), make)
+        return pull(scheduler, make)
 
     return source(begin)
 

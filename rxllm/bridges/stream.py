@@ -126,7 +126,7 @@ class _Sink(Sink[T]):
         self.wakeups.put(None)
 
     def run_jobs(self) -> None:
-        while self.jobs and not self.ended:
+        if self.jobs and not self.ended:
             self.jobs.popleft()()
 
     def reopen(self) -> None:
@@ -213,7 +213,7 @@ class CallerStream(SyncStream[T]):
 
     def __init__(self, items: Iterable[In], operator: Callable[[Observable[In]], Observable[T]]) -> None:
         sink: _Sink[T] = _Sink(
-            lambda: operator(source(lambda scheduler: pull(_Caller(scheduler.loop, sink), lambda: items)))
+            lambda: operator(source(lambda scheduler: pull(scheduler, lambda: items, _Caller(scheduler.loop, sink))))
         )
         self._read(sink)
 

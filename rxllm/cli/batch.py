@@ -12,7 +12,7 @@ import attrs
 import msgspec
 from reactivex import operators as ops
 
-from ..bridges import stream
+from ..bridges import from_iter, stream
 from ..combinators.budget import Budget
 from ..combinators.budgeted import budgeted
 from ..combinators.limited import limited
@@ -20,7 +20,6 @@ from ..combinators.limiter import Limiter
 from ..combinators.redis_limits import RedisLimits
 from ..combinators.retry import retry
 from ..errors import RxllmError
-from ..jobs.ahead import read_ahead
 from ..jobs.batching import api_of
 from ..jobs.index import short_digest
 from ..jobs.inputs import rows_in
@@ -86,7 +85,7 @@ def run(words: Sequence[str]) -> int:
     progress = Progress(planned, report)
     draining = Draining(report, waits=options.via == "stream")  # a batch goes on without this process
     with room_for_many(), draining:
-        rows = draining.until_interrupted(read_ahead(lambda: _rows(options)))
+        rows = draining.until_interrupted(from_iter(lambda: _rows(options)))
         rows = rows.pipe(ops.take_until(_checks(planning, progress)))
         try:
             with rows.pipe(operator, stream()) as results:

@@ -184,12 +184,12 @@ class _Batch(abc.ObserverBase[In]):
         try:
             while True:
                 self.news.clear()
-                if self.failure is not None:
-                    raise self.failure
-                while self.done:
+                while self.done and self.failure is None:
                     self.fill()
                     yield self.done.popleft()
                 self.fill()
+                if self.failure is not None:  # a prompt that cannot be asked fails in `fill`
+                    raise self.failure
                 if self.prompts_ended and not self.prompts and not self.running and not self.done:
                     return
                 await self.news.wait()
@@ -199,15 +199,22 @@ class _Batch(abc.ObserverBase[In]):
                 subscription.dispose()
 
     @property
-    def has_room(self) -> bool:
+    def room(self) -> int:
+        """The number of prompts that can start."""
         running = len(self.running)
-        return running < self.max_concurrency and running + self.waiting <= AHEAD * self.max_concurrency
+        return min(self.max_concurrency - running, AHEAD * self.max_concurrency - running - self.waiting + 1)
 
     def fill(self) -> None:
-        """Start prompts while there is room, and open the gate if more prompts could start."""
-        while self.prompts and self.has_room and self.failure is None:
+        """Start prompts while there is room."""
+        while self.prompts and self.room > 0 and self.failure is None:
             self.ask(self.begun, self.prompts.popleft())
-        if self.has_room and not self.prompts:
+        self.pace()
+
+    def pace(self) -> None:
+        """Tell the source of the prompts how many more of them can start."""
+        room = self.room - len(self.prompts)
+        self.gate.room = max(1, room)
+        if room > 0:
             self.gate.open()
         else:
             self.gate.close()
@@ -253,8 +260,7 @@ class _Batch(abc.ObserverBase[In]):
     def on_next(self, value: In) -> None:
         def enter() -> None:
             self.prompts.append(value)
-            if not self.has_room or len(self.prompts) + len(self.running) >= self.max_concurrency:
-                self.gate.close()
+            self.pace()
             self.news.set()
 
         self.scheduler.call(enter)  # prompts may come from any thread

@@ -29,15 +29,17 @@ class Gate:
 
     Attributes:
         is_open: whether the pumps may continue; a pump reads it after each item.
+        room: the number of items that the consumer can take, at least 1. A source may read so many at once.
         opened_at: the time of the last opening. Time at a closed gate does not count as idle time.
         clock: returns the time of the loop, in seconds.
     """
 
-    __slots__ = ("__weakref__", "_closers", "_followers", "_waiters", "clock", "is_open", "opened_at")
+    __slots__ = ("__weakref__", "_closers", "_followers", "_waiters", "clock", "is_open", "opened_at", "room")
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self.is_open = True
+        self.room = 1
         self.opened_at = 0.0
         self._closers: set[object] = set()
         self._followers: tuple[weakref.ref[Gate], ...] = ()

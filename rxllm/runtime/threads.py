@@ -8,6 +8,7 @@ import functools
 import inspect
 import queue
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, cast
@@ -25,7 +26,7 @@ class Calls(ABC):
     """Runs blocking calls in another thread, one after another, and brings their results back to the event loop."""
 
     def __init__(self, loop: Loop) -> None:
-        self._loop = loop
+        self.loop = loop
 
     @abstractmethod
     def put(self, job: Callable[[], None]) -> None:
@@ -37,7 +38,7 @@ class Calls(ABC):
 
     async def call(self, function: Callable[..., T], *arguments: object) -> T:
         """Return the result of `function`, called in the thread. A cancelled caller does not get the result."""
-        outcome: asyncio.Future[T] = expect(self._loop.create_future())
+        outcome: asyncio.Future[T] = expect(self.loop.create_future())
 
         def settle(result: T | None, error: BaseException | None) -> None:
             if outcome.done():
@@ -54,7 +55,7 @@ class Calls(ABC):
             except BaseException as raised:
                 error = raised
             with suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(settle, result, error)
+                self.loop.call_soon_threadsafe(settle, result, error)
 
         self.put(job)
         return await outcome
@@ -135,22 +136,107 @@ async def result_of(scheduler: Scheduler, function: Callable[..., Any], argument
         yield await result if inspect.isawaitable(result) else result
 
 
-async def pull(calls: Calls, make: Callable[[], Iterable[T]]) -> AsyncIterator[T]:
-    """Yield the items of the blocking iterable that `make` returns.
+async def pull(scheduler: Scheduler, make: Callable[[], Iterable[T]], calls: Calls | None = None) -> AsyncIterator[T]:
+    """Yield the items of the blocking iterable that `make` returns, each as soon as it has come.
 
-    `calls` advances the iterable, and closes it if it is a generator.
+    One thread, that of `calls`, advances the iterable, and closes it if it is a generator. It reads as many items at a
+    time as there is room for behind the gate, because to ask another thread takes longer than to read most items.
     """
-    end = cast("T", object())
-    iterator: Iterator[T] | None = None
+    gate, calls = scheduler.gate, calls or Worker(scheduler.loop, scheduler.context)
+    pulling = _Pulling(calls, make)
+    due = 0  # items that the other thread was asked for, and that were not taken
+    try:
+        calls.put(pulling.begin)
+        while True:
+            if not due:
+                due = pulling.left = gate.room
+                calls.put(pulling.step)
+            item = await pulling.taken()
+            if isinstance(item, _End):
+                break
+            due -= 1
+            yield item
+    finally:
+        calls.close(pulling.close)
+    if item.error is not None:
+        raise raisable(item.error)
 
-    def close() -> None:
+
+class _End:
+    """Arrives after the last item."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error = error
+
+
+class _Pulling:
+    """The two sides of `pull`: the other thread appends to `arrived`, and the event loop removes from it.
+
+    Both operations of a deque are atomic. The event loop publishes a future in `waiter` before it looks at `arrived`
+    for the last time, and the other thread looks at `waiter` after each item, so one of them sees the other.
+
+    Attributes:
+        left: the number of items that the other thread must read. The event loop sets it while the other thread rests.
+    """
+
+    def __init__(self, calls: Calls, make: Callable[[], Iterable[Any]]) -> None:
+        self.calls = calls
+        self.make = make
+        self.iterator: Iterator[Any] = iter(())
+        self.arrived: deque[Any] = deque()
+        self.left = 0
+        self.waiter: asyncio.Future[None] | None = None
+        self.woken: asyncio.Future[None] | None = None  # the last waiter that was woken
+        self.is_closed = False
+
+    async def taken(self) -> Any:
+        """Return the next item when it has arrived."""
+        if not self.arrived:
+            self.waiter = waiter = expect(self.calls.loop.create_future())
+            if not self.arrived:
+                await waiter
+            self.waiter = None
+        return self.arrived.popleft()
+
+    def begin(self) -> None:
+        """Begin the iteration, in the other thread."""
+        try:
+            self.iterator = iter(self.make())
+        except BaseException as error:
+            self.add(_End(error))
+
+    def step(self) -> None:
+        """Read an item, in the other thread, which may do something else before the next one."""
+        if self.is_closed:
+            return
+        try:
+            item = next(self.iterator)
+        except StopIteration:
+            item = _End()
+        except BaseException as error:
+            item = _End(error)
+        else:
+            self.left -= 1
+            if self.left:
+                self.calls.put(self.step)
+        self.add(item)
+
+    def add(self, item: Any) -> None:
+        """Add an item, and wake the event loop if it waits."""
+        self.arrived.append(item)
+        waiter = self.waiter
+        if waiter is not None and waiter is not self.woken:
+            self.woken = waiter
+            with suppress(RuntimeError):  # the loop is closed
+                self.calls.loop.call_soon_threadsafe(_wake, waiter)
+
+    def close(self) -> None:
+        """Close the iterable, in the other thread."""
+        iterator: Any = self.iterator
         if isinstance(iterator, Generator):
             iterator.close()
 
-    try:
-        iterator = await calls.call(lambda: iter(make()))
-        source = iterator
-        while (item := await calls.call(lambda: next(source, end))) is not end:
-            yield item
-    finally:
-        calls.close(close)
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():  # its subscription was disposed
+        waiter.set_result(None)

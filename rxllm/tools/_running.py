@@ -12,7 +12,7 @@ from ..errors import Timeout
 from ..events import Emitted
 from ..observation import observation_of
 from ..runtime.scheduler import Scheduler
-from ..runtime.threads import Worker, in_thread, pull
+from ..runtime.threads import in_thread, pull
 
 __all__ = ["is_generator", "limited", "results_of"]
 
@@ -33,7 +33,7 @@ async def results_of(
         yield await result if inspect.isawaitable(result) else result
     else:
         is_async = inspect.isasyncgenfunction(function)
-        generator = call() if is_async else pull(Worker(scheduler.loop, scheduler.context), call)
+        generator = call() if is_async else pull(scheduler, call)
         values = cast("AsyncGenerator[Any, None]", generator)
         observation = observation_of(scheduler)
         async with aclosing(values):

@@ -410,7 +410,7 @@ async def test_generator_runs_in_one_thread():
             threads.append(threading.get_ident())
             closed.set()
 
-    items = pull(Worker(scheduler.loop, scheduler.context), numbers)
+    items = pull(scheduler, numbers)
     assert [0, 1, 2] == [await anext(items) for _ in range(3)]
     await items.aclose()
     await closed.soon()

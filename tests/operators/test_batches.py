@@ -7,6 +7,7 @@ import threading
 import pytest
 import reactivex as rx
 from attrs import field, frozen
+from reactivex import operators as ops
 from reactivex.subject import Subject
 
 import rxllm
@@ -189,6 +190,32 @@ async def test_prompts_are_pulled_when_a_slot_is_free():
     assert set() == llm.live
 
 
+async def test_batch_tells_its_source_how_many_prompts_can_start():
+    """So a thread that reads them is asked once for all free slots."""
+    llm, prompts, gates = Held(), Subject(), []
+
+    def subscribe(observer, scheduler):
+        gates.append(scheduler.gate)
+        return prompts.subscribe(observer)
+
+    async with rx.create(subscribe).pipe(rxllm.batch_as_completed(llm, max_concurrency=3), rxllm.astream()) as answers:
+        waiting = asyncio.ensure_future(anext(answers))
+        await quiet()
+        (gate,) = gates
+        assert 3 == gate.room
+        prompts.on_next("p")
+        assert 2 == gate.room
+        await llm.until(lambda: llm.live)
+        prompts.on_next("q")
+        assert 1 == gate.room
+        llm.release("p", "q")
+        assert "p" == (await waiting)[1].text
+        assert "q" == (await anext(answers))[1].text
+        await quiet()
+        assert 3 == gate.room
+        assert gate.is_open
+
+
 def test_sync_batch_pulls_prompts_lazily_in_the_calling_thread():
     """A database cursor, which belongs to its thread, is a valid source."""
     threads, pulled = set(), []
@@ -341,6 +368,8 @@ def test_invalid_prompt_fails_the_batch():
     """Without return_exceptions, it is a failure like any other."""
     with pytest.raises(MisuseError, match="A prompt must be text"):
         Echo().batch(["a", 5])
+    with pytest.raises(MisuseError, match="A prompt must be text"):  # also when it is the last one, and starts alone
+        list(rx.of("a", 5).pipe(rxllm.batch(Echo(), max_concurrency=1), rxllm.stream()))
 
 
 @pytest.mark.parametrize("return_exceptions", [False, True])
@@ -376,9 +405,7 @@ async def test_disposal_within_on_next_closes_the_other_requests():
     llm = Held()
     done = asyncio.Event()
     llm.release("a")
-    rxllm.from_iter("abcd").pipe(rxllm.batch(llm, max_concurrency=3), rx.operators.take(1)).subscribe(
-        on_completed=done.set
-    )
+    rxllm.from_iter("abcd").pipe(rxllm.batch(llm, max_concurrency=3), ops.take(1)).subscribe(on_completed=done.set)
     await asyncio.wait_for(done.wait(), TIMEOUT)
     await llm.until(lambda: not llm.live)
     assert len(llm.begun) == len(llm.closed)

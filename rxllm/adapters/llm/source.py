@@ -16,7 +16,7 @@ from ...llm import LLM, Fields
 from ...misuse import MisuseError, shown
 from ...runtime.scheduler import Scheduler
 from ...runtime.source import Source, source
-from ...runtime.threads import Worker, pull
+from ...runtime.threads import pull
 from ...secrecy import blanked
 from ...shapes.dialects import ANY
 from ...shapes.modes import Offer
@@ -87,7 +87,7 @@ class Llm(_FromLlm):
 
     async def _pulled(self, request: Request, scheduler: Scheduler) -> AsyncGenerator[Chunk]:
         clients, has_ended = Clients(self.model), False
-        pulled = pull(Worker(scheduler.loop, scheduler.context), lambda: self._read(clients, request))
+        pulled = pull(scheduler, lambda: self._read(clients, request))
         try:
             async with aclosing(cast("AsyncGenerator[Chunk]", pulled)) as chunks:
                 async for chunk in chunks:
