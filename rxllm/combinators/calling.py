@@ -131,11 +131,23 @@ def _succeeded(call: ToolCallPart, value: Any) -> ToolResultPart:
         return _result(call, items)
     if not isinstance(value, (bytes, bytearray, memoryview)):
         with suppress(TypeError, ValueError, RecursionError):
-            return _result(call, msgspec.json.encode(value).decode())
+            return _result(call, msgspec.json.encode(value, enc_hook=_fields).decode())
     raise MisuseError(
         f"The tool {call.name} returned {kind}, which JSON cannot express. Return text, parts such as "
         "rxllm.FilePart(media_type, data), or plain values."
     )
+
+
+def _fields(value: object) -> Any:
+    """Return a model of pydantic as plain data, with the names that its JSON schema has.
+
+    Raises:
+        TypeError: it is no such model.
+    """
+    dump = getattr(type(value), "model_dump", None)  # without an import of pydantic
+    if dump is None:
+        raise TypeError(type(value).__name__)
+    return dump(value, mode="json", by_alias=True)
 
 
 def _failed(call: ToolCallPart, error: Exception) -> ToolResultPart:

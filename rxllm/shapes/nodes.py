@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 from attrs import field, frozen
 
-from .problems import INVALID, KINDS, Problems, as_array, as_object, kind_of, typed
+from .problems import INVALID, KINDS, Problems, as_array, as_integer, as_object, kind_of, typed
 
 if TYPE_CHECKING:
     from .schemas import Definitions
 
-__all__ = ["ANYTHING", "SCALARS", "Choice", "Described", "Node", "Scalar", "Schema"]
+__all__ = ["ANYTHING", "SCALARS", "Choice", "Described", "Node", "Scalar", "Schema", "with_floats"]
 
 Schema = dict[str, Any]
 
@@ -96,9 +96,11 @@ class Scalar(Node):
         return frozenset((self.kind,))
 
     def read(self, value: Any, problems: Problems) -> Any:
-        """Convert the value as msgspec does in its strict mode."""
+        """Convert the value as msgspec does in its strict mode. An integer may be written as 3.0."""
         if type(value) is self.type:
             return value
+        if self.type is int and (whole := as_integer(value)) is not None:
+            return whole
         kind = kind_of(value)
         if kind != self.kind and not (kind in ("integer", "number") and self.type in (float, decimal.Decimal)):
             return problems.expected(self.what, value)
@@ -161,6 +163,8 @@ class Choice(Node):
             found = self.values.get(typed(value), INVALID)
         except TypeError:  # a list or a dict
             found = INVALID
+        if found is INVALID and (whole := as_integer(value)) is not None:
+            found = self.values.get(typed(whole), INVALID)
         if found is INVALID:
             got = repr(value) if isinstance(value, (str, int, float, type(None))) else KINDS[kind_of(value)]
             return problems.add(f"expected {self.shown()}, but got {got:.60}")
@@ -193,22 +197,24 @@ class _Anything(Node):
 
     def read(self, value: Any, problems: Problems) -> Any:
         """Return the data."""
-        return _with_floats(value, problems) if problems.has_decimals else value
+        return with_floats(value, problems)
 
     def schema(self, definitions: Definitions) -> Schema:
         """Return the schema that everything fits."""
         return {}
 
 
-def _with_floats(value: Any, problems: Problems) -> Any:
+def with_floats(value: Any, problems: Problems) -> Any:
     """Return plain data with floats in place of Decimals."""
+    if not problems.has_decimals:
+        return value
     if isinstance(value, decimal.Decimal):
         number = float(value)
         return problems.add("the number is too large") if isinf(number) else number
     if (items := as_array(value)) is not None:
-        return [_with_floats(item, problems) for item in items]
+        return [with_floats(item, problems) for item in items]
     if (members := as_object(value)) is not None:
-        return {key: _with_floats(item, problems) for key, item in members.items()}
+        return {key: with_floats(item, problems) for key, item in members.items()}
     return value
 
 

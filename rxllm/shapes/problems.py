@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import decimal
 from typing import Any, Final, cast
 
 from ..errors import ParseError
 
-__all__ = ["INVALID", "KINDS", "MAX_DEPTH", "Problems", "as_array", "as_object", "kind_of", "too_deep", "typed"]
+__all__ = [
+    "INVALID",
+    "KINDS",
+    "MAX_DEPTH",
+    "Problems",
+    "as_array",
+    "as_integer",
+    "as_object",
+    "kind_of",
+    "too_deep",
+    "typed",
+]
 
 MAX_DEPTH = 128  # objects and lists within each other
 _MAX_PROBLEMS = 20  # in one error; a model could not use more of them
+_MAX_EXACT = 2**53  # a float holds each integer up to it
 _MAX_STEPS = 24  # of a path that is shown whole
 
 INVALID: Final[Any] = object()
@@ -44,6 +57,19 @@ def kind_of(value: object) -> str:
 def typed(value: object) -> tuple[type, object]:
     """Return a plain value with its type, because True equals 1."""
     return type(value), value
+
+
+def as_integer(value: object) -> int | None:
+    """Return a number that has no fraction, such as 3.0, as an integer, else None.
+
+    JSON schema counts such a number as an integer, and some models write integers so. Large ones are no integers here,
+    because a float may have lost their last digits.
+    """
+    if type(value) is int:
+        return value
+    if isinstance(value, (float, decimal.Decimal)) and -_MAX_EXACT <= value <= _MAX_EXACT and value == int(value):
+        return int(value)
+    return None
 
 
 def as_array(value: object) -> list[Any] | None:

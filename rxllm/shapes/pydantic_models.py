@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import json
 from collections.abc import Mapping
 from functools import cached_property
@@ -9,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pydantic
+import pydantic.json_schema
 from attrs import frozen
 
 from ..misuse import MisuseError
-from .nodes import Schema
-from .problems import INVALID, KINDS, Problems, as_array, as_object, kind_of, typed
+from .nodes import Schema, with_floats
+from .problems import INVALID, KINDS, Problems, as_array, as_integer, as_object, kind_of, typed
 from .schemas import referenced, rewritten
 from .unions import Members, ObjectLike
 
@@ -22,7 +24,19 @@ if TYPE_CHECKING:
 
 __all__ = ["pydantic_node"]
 
+_MARK = {"format": "decimal"}  # of the texts of Decimals
 _DROPPED = ("title", "default", "discriminator", "deprecated", "readOnly", "writeOnly")
+
+
+class _JSONSchema(pydantic.json_schema.GenerateJsonSchema):
+    """Marks Decimals, so that they differ from a union of numbers and texts."""
+
+    def decimal_schema(self, schema: Any) -> Schema:
+        written = super().decimal_schema(schema)
+        return {
+            **written,
+            "anyOf": [{**part, **_MARK} if part["type"] == "string" else part for part in written["anyOf"]],
+        }
 
 
 @frozen(eq=False)
@@ -66,11 +80,11 @@ class _PydanticNode(ObjectLike):
         A null for a field that can't be null stands for its default, and unknown keys are a problem.
         """
         start = problems.total
-        text = msgspec.json.encode(_prepared(value, self.raw, self.raw.get("$defs", {}), problems))
+        prepared = _prepared(value, self.raw, self.raw.get("$defs", {}), problems)
         if problems.total > start:
             return INVALID
         try:
-            return self.adapter.validate_json(text)
+            return self.adapter.validate_json(msgspec.json.encode(prepared))
         except pydantic.ValidationError as error:
             for each in error.errors(include_url=False, include_context=False, include_input=False):
                 before = problems.total
@@ -106,7 +120,7 @@ def pydantic_node(kind: Any) -> ObjectLike:
     name = getattr(kind, "__name__", str(kind))
     try:
         adapter = pydantic.TypeAdapter(kind)
-        raw = adapter.json_schema(mode="validation")
+        raw = adapter.json_schema(mode="validation", schema_generator=_JSONSchema)
     except pydantic.errors.PydanticUserError as error:
         raise MisuseError(f"pydantic can't write the JSON schema of {name}: {error.message}") from None
     return _PydanticNode(adapter, name, _neutral(raw))
@@ -138,22 +152,36 @@ def _kinds(schema: Mapping[str, Any], found: Mapping[str, Schema]) -> set[str]:
 
 
 def _prepared(value: Any, schema: Mapping[str, Any], found: Mapping[str, Schema], problems: Problems) -> Any:
-    """Return plain data without the nulls that stand for the default of a field. Note unknown keys."""
+    """Return plain data without the nulls that stand for the default of a field. Note unknown keys.
+
+    Decimals stay only for a Decimal, since pydantic reads them as texts, which have all digits.
+    """
     name = referenced(schema)
     if name is not None:
         return _prepared(value, found[name], found, problems)
+    if isinstance(value, decimal.Decimal):
+        return _number(value, schema, problems)
     if "anyOf" in schema:
         fitting = [part for part in schema["anyOf"] if _is_of_kind(value, part, found)]
         if len(fitting) > 1:
             fitting = [part for part in fitting if _has_the_keys(value, part, found)]
             if not fitting:
                 return problems.add("the fields fit none of the possible types")
-        return _prepared(value, fitting[0], found, problems) if len(fitting) == 1 else value
+        return _prepared(value, fitting[0], found, problems) if len(fitting) == 1 else with_floats(value, problems)
     if (items := as_array(value)) is not None:
         return _prepared_items(items, schema, found, problems)
     if (members := as_object(value)) is not None:
         return _prepared_members(members, schema, found, problems)
     return value
+
+
+def _number(value: decimal.Decimal, schema: Mapping[str, Any], problems: Problems) -> Any:
+    parts = schema.get("anyOf", ())
+    if any(part.get("format") == _MARK["format"] for part in parts):
+        return value
+    kinds = {kind for part in (schema, *parts) for kind in as_array(part.get("type")) or [part.get("type")]}
+    whole = as_integer(value) if "integer" in kinds and "number" not in kinds else None
+    return with_floats(value, problems) if whole is None else whole
 
 
 def _prepared_items(
@@ -164,9 +192,10 @@ def _prepared_items(
     items: list[Any] = []
     for index, (item, part) in enumerate(zip(value, schemas, strict=False)):
         before = problems.total
-        items.append(item if (inner := as_object(part)) is None else _prepared(item, inner, found, problems))
+        inner = as_object(part)
+        items.append(with_floats(item, problems) if inner is None else _prepared(item, inner, found, problems))
         problems.within(index, before)
-    return [*items, *value[len(items) :]]
+    return [*items, *with_floats(value[len(items) :], problems)]
 
 
 def _prepared_members(
@@ -179,7 +208,7 @@ def _prepared_members(
         if part is False:
             problems.add(f"there is no field {key!r:.60}")
         elif (inner := as_object(part)) is None:
-            kept[key] = member
+            kept[key] = with_floats(member, problems)
         elif (
             member is not None
             or key not in properties

@@ -11,7 +11,7 @@ from attrs import frozen
 
 from ..misuse import MisuseError
 from .nodes import Choice, Described, Node, Scalar, Schema
-from .problems import KINDS, Problems, kind_of
+from .problems import KINDS, Problems, as_integer, kind_of
 
 if TYPE_CHECKING:
     from .schemas import Definitions
@@ -44,6 +44,7 @@ class Members:
 
 
 def _key(value: object) -> tuple[type, object]:
+    value = value if (whole := as_integer(value)) is None else whole
     return type(value), value if isinstance(value, (str, int, float, type(None))) else ""
 
 
@@ -73,6 +74,8 @@ class UnionNode(Node):
         kinds = {"integer", "number"} if kind == "integer" else {kind}
         fitting = [member for member in self.members if kinds & member.kinds]
         if not fitting:
+            if type(value) is not int and (whole := as_integer(value)) is not None:
+                return self.read(whole, problems)
             return problems.expected(_listed(self.kinds), value)
         if len(fitting) > 1 and kind == "object":
             fitting = _narrowed(fitting, value)

@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import threading
 
+import pydantic
 import pytest
 from combinators.scripted import Scripted, call, collect, roles, timeline
 
@@ -381,12 +382,19 @@ async def test_misuse_in_a_tool_ends_the_answer():
             await agent(Scripted([[call(made.name)]]), made).ainvoke("hi")
 
 
+class Forecast(pydantic.BaseModel):
+    """A result."""
+
+    celsius: float = pydantic.Field(alias="temperatureInCelsius")
+
+
 @pytest.mark.parametrize(
     ("value", "content"),
     [
         ("text", (TextPart("text"),)),
         ({"a": [1, None]}, (TextPart('{"a":[1,null]}'),)),
         (None, (TextPart("null"),)),
+        ([Forecast(temperatureInCelsius=3.5)], (TextPart('[{"temperatureInCelsius":3.5}]'),)),
         ([], (TextPart("[]"),)),
         (FilePart("image/png", b"x"), (FilePart("image/png", b"x"),)),
         ([TextPart("see"), FilePart("image/png", b"x")], (TextPart("see"), FilePart("image/png", b"x"))),

@@ -1,5 +1,6 @@
 """pydantic models as shapes: pydantic writes their schemas and validates."""
 
+import decimal
 from typing import Annotated, Any, Literal
 
 import attrs
@@ -105,6 +106,42 @@ def test_problem_of_a_model_has_its_path(changes, problem):
     with pytest.raises(rxllm.ParseError) as caught:
         shape_of(Firm).decode({"staff": [{**PERSON, **changes}]})
     assert (problem.replace("$", "$.staff[0]"),) == caught.value.problems
+
+
+def test_object_that_fits_no_type_of_a_union_has_a_path():
+    """The union is a field of a model."""
+
+    class House(pydantic.BaseModel):
+        holder: Person | Address
+
+    with pytest.raises(rxllm.ParseError) as caught:
+        shape_of(House).decode({"holder": {"x": 1}})
+    assert ("the fields fit none of the possible types, at $.holder",) == caught.value.problems
+
+
+def test_numbers_of_a_model_stay_numbers():
+    """Whatever the type of the field; a Decimal gets all digits."""
+
+    class Numbers(pydantic.BaseModel):
+        model_config = pydantic.ConfigDict(strict=True, extra="allow")
+        anything: Any
+        either: str | float
+        strict: float
+        many: dict[str, Any]
+        whole: int
+        exact: decimal.Decimal | None
+        items: list[Any] = []
+
+    text = (
+        '{"anything":1.5,"either":1.5,"strict":1.5,"many":{"a":[1.5]},"whole":3.0,"exact":1.10,'
+        '"items":[0.5],"extra":1.5}'
+    )
+    value = shape_of(Numbers).decode_text(text)
+    expected = {"anything": 1.5, "either": 1.5, "strict": 1.5, "many": {"a": [1.5]}, "whole": 3, "items": [0.5]}
+    assert {**expected, "exact": decimal.Decimal("1.10"), "extra": 1.5} == value.model_dump()
+    assert "1.10" == str(value.exact)
+    with pytest.raises(rxllm.ParseError, match="too large"):
+        shape_of(Numbers).decode_text(text.replace("0.5", "1e999"))
 
 
 def test_model_that_allows_extra_fields_is_open():

@@ -6,6 +6,7 @@ import datetime as dt
 import decimal
 import enum
 import functools
+import json
 import pickle
 import sys
 import typing
@@ -465,7 +466,8 @@ def test_deep_answer_is_a_parse_error():
 @pytest.mark.parametrize(
     ("kind", "plain"),
     [
-        (int, 1.0),
+        (int, 1.5),
+        (int, 2.0**53 * 2),
         (int, "1"),
         (int, True),
         (bool, 1),
@@ -485,8 +487,32 @@ def test_deep_answer_is_a_parse_error():
     ids=str,
 )
 def test_values_are_not_coerced(kind, plain):
-    """A number does not decode as text, True not as 1, and a float not as an int, as in msgspec's strict mode."""
+    """A number does not decode as text, True not as 1, and 1.5 not as an int, as in msgspec's strict mode."""
     problems_of(kind, plain)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (int, "3.0", 3),
+        (int, "3e2", 300),
+        (int | None, "-3.0", -3),
+        (int | str, "3.0", 3),
+        (int | float, "3.0", 3.0),
+        (Annotated[int, msgspec.Meta(le=3)], "3.0", 3),
+        (Literal[3, "a"], "3.0", 3),
+        (Level, "2.0", Level.HIGH),
+        (float, "3.0", 3.0),
+        (Any, "3.0", 3.0),
+    ],
+    ids=str,
+)
+def test_integer_may_be_written_as_a_number_without_a_fraction(kind, text, value):
+    """JSON schema counts 3.0 as an integer, and Grok and Qwen write so. A float that fits remains a float."""
+    for found in (shape_of(kind).decode_text(text), shape_of(kind).decode(json.loads(text))):
+        assert (type(value), value) == (type(found), found)
+    with pytest.raises(rxllm.ParseError):
+        shape_of(int).decode_text("1e999999999")
 
 
 def test_numbers_keep_their_digits():
