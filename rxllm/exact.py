@@ -19,6 +19,8 @@ from typing import Any, cast
 import attrs
 import msgspec
 
+from .values.plain import plain
+
 __all__ = ["class_name", "digest", "exact"]
 
 _WHOLE = 2**53  # up to this size a float represents every whole number
@@ -107,17 +109,13 @@ def _object(value: Any, special: Callable[[object], Any]) -> Any:
     if isinstance(value, (list, tuple)):  # a subclass
         return [exact(item, special) for item in cast("list[object]", value)]
     if isinstance(value, (str, int, float)) and not getattr(value, "__dict__", None):  # a subclass
-        return exact(str.__str__(value) if isinstance(value, str) else _number(value), special)
+        return exact(plain(value), special)
     names = _fields(kind)
     if names is None:
         raise TypeError(
             f"a {kind.__name__} has no exact JSON form; use a plain value, attrs class, dataclass or msgspec.Struct"
         )
     return {name: exact(getattr(value, name), special) for name in (*names, *getattr(value, "__dict__", ()))}
-
-
-def _number(value: float) -> float:
-    return int(value) if isinstance(value, int) else float(value)
 
 
 def _fields(kind: type) -> list[str] | None:

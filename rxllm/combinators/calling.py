@@ -21,6 +21,7 @@ from ..tools.tool import BadArguments, Tool
 from ..values.chunk import Chunk
 from ..values.message import Message
 from ..values.parts import Approval, Outcome, Part, ToolCallPart, ToolResultPart
+from ..values.plain import encodable
 from ..values.tools import unquoted
 
 __all__ = ["Calls", "Ready", "Waiting", "decided", "denied", "not_run", "planned"]
@@ -139,15 +140,13 @@ def _succeeded(call: ToolCallPart, value: Any) -> ToolResultPart:
 
 
 def _fields(value: object) -> Any:
-    """Return a model of pydantic as plain data, with the names that its JSON schema has.
+    """Return a model of pydantic as plain data, with the names that its JSON schema has; a text or a number as such.
 
     Raises:
-        TypeError: it is no such model.
+        TypeError: JSON has no such value.
     """
     dump = getattr(type(value), "model_dump", None)  # without an import of pydantic
-    if dump is None:
-        raise TypeError(type(value).__name__)
-    return dump(value, mode="json", by_alias=True)
+    return encodable(value) if dump is None else dump(value, mode="json", by_alias=True)
 
 
 def _failed(call: ToolCallPart, error: Exception) -> ToolResultPart:

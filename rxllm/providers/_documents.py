@@ -10,6 +10,7 @@ import msgspec
 
 from ..errors import ProtocolError
 from ..misuse import MisuseError
+from ..values.plain import encodable
 from ..values.refusing import about
 from ..values.request import Request
 from ..values.tools import unquoted
@@ -157,7 +158,7 @@ def encoded(fields: Mapping[str, Any]) -> bytes:
         MisuseError: JSON cannot express a value.
     """
     try:
-        return msgspec.json.encode(fields)
+        return msgspec.json.encode(fields, enc_hook=encodable)
     except (TypeError, ValueError, RecursionError) as error:
         raise unwritable(error) from None
 

@@ -20,7 +20,7 @@ from ..misuse import MisuseError
 from .annotations import facts_of
 from .containers import DictNode, ListNode
 from .nodes import Described, Node, Scalar, Schema, with_words
-from .problems import Problems
+from .problems import Problems, shown
 from .unions import UnionNode
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class _Constrained(Node):
         if problems.total == before:
             for each in self.constraints:
                 if not _passes(each, result):
-                    return problems.add(f"expected {each.phrase(self.noun)}, but got {value!r:.60}")
+                    return problems.add(f"expected {each.phrase(self.noun)}, but got {shown(value)}")
         return result
 
     def schema(self, definitions: Definitions) -> Schema:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 from attrs import field, frozen
 
-from .problems import INVALID, KINDS, Problems, as_array, as_integer, as_object, kind_of, typed
+from .problems import INVALID, KINDS, Problems, as_array, as_integer, as_object, kind_of, shown, typed
 
 if TYPE_CHECKING:
     from .schemas import Definitions
@@ -108,7 +108,7 @@ class Scalar(Node):
             read: Any = msgspec.convert(value, cast("Any", self.type))
             return problems.add("the number is too large") if self.type is float and isinf(read) else read
         except msgspec.ValidationError:
-            return problems.add(f"expected {self.what}, but got {value!r:.60}")
+            return problems.add(f"expected {self.what}, but got {shown(value)}")
 
     def schema(self, definitions: Definitions) -> Schema:
         """Return the words of the scalar."""
@@ -166,8 +166,9 @@ class Choice(Node):
         if found is INVALID and (whole := as_integer(value)) is not None:
             found = self.values.get(typed(whole), INVALID)
         if found is INVALID:
-            got = repr(value) if isinstance(value, (str, int, float, type(None))) else KINDS[kind_of(value)]
-            return problems.add(f"expected {self.shown()}, but got {got:.60}")
+            kind = kind_of(value)
+            got = KINDS[kind] if kind in ("array", "object") else shown(value)
+            return problems.add(f"expected {self.shown()}, but got {got}")
         return found
 
     def shown(self) -> str:

@@ -16,6 +16,7 @@ __all__ = [
     "as_integer",
     "as_object",
     "kind_of",
+    "shown",
     "too_deep",
     "typed",
 ]
@@ -57,6 +58,11 @@ def kind_of(value: object) -> str:
 def typed(value: object) -> tuple[type, object]:
     """Return a plain value with its type, because True equals 1."""
     return type(value), value
+
+
+def shown(value: object) -> str:
+    """Return a value for an error, cut to 60 characters. A Decimal stands for a number of the answer."""
+    return f"{str(value) if isinstance(value, decimal.Decimal) else repr(value):.60}"
 
 
 def as_integer(value: object) -> int | None:

@@ -7,7 +7,7 @@ import enum
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Literal, cast, get_args, get_origin
 
 import typing_extensions
@@ -147,6 +147,12 @@ class _Builder:
         return Choice(values, {"description": text} if text and text != "An enumeration." else {})
 
     def _class(self, kind: Any, origin: Any, arguments: tuple[Any, ...]) -> Node:
+        if isinstance(kind, dict):
+            raise self._error(
+                shown(cast("object", kind)), "it is not a type, and JSON schemas are for response_format="
+            )
+        if not _is_hashable(kind):
+            raise self._error(shown(kind), "it is not a type")
         if origin in SCALARS:
             return SCALARS[origin]
         if origin is tuple:
@@ -193,9 +199,10 @@ class _Builder:
         return self.named[kind]
 
     def _tuple(self, kind: Any, arguments: tuple[Any, ...]) -> Node:
-        if arguments[1:] == (...,) or not arguments:
-            bare = not arguments and kind in (tuple, typing.Tuple)  # noqa: UP006
-            return ListNode(self.node(Any if bare else arguments[0]), tuple)
+        if kind in (tuple, typing.Tuple):  # noqa: UP006
+            return ListNode(ANYTHING, tuple)
+        if arguments[1:] == (...,):
+            return ListNode(self.node(arguments[0]), tuple)
         return TupleNode(tuple(map(self.node, arguments)))
 
     def _key(self, kind: Any) -> Node:
@@ -203,7 +210,7 @@ class _Builder:
         if node is ANYTHING:
             return SCALARS[str]
         if [*node.kinds] != ["string"]:
-            raise self._error(f"a dict with the keys {shown(kind)}", "the keys of a JSON object are texts")
+            raise self._error(f"a dict with keys of the type {spelled(kind)}", "the keys of a JSON object are texts")
         return node
 
     def _error(self, what: str, why: str) -> MisuseError:
@@ -220,6 +227,10 @@ def _default_of(variable: Any) -> Any:
     if default is not None and default is not typing_extensions.NoDefault:
         return default
     return variable.__bound__ or (variable.__constraints__ and typing.Union[variable.__constraints__]) or Any  # noqa: UP007
+
+
+def _is_hashable(kind: object) -> bool:
+    return isinstance(kind, Hashable)
 
 
 def _bindings(kind: Any, arguments: tuple[Any, ...]) -> dict[Any, dict[Any, Any]]:

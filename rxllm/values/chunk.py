@@ -35,6 +35,7 @@ from .frozen import frozen_json
 from .joining import PartJoiner
 from .message import Message
 from .parts import Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart, text_of
+from .plain import plain
 from .usage import Usage
 from .vocabulary import FinishReason, Logprobs
 
@@ -84,8 +85,10 @@ class Chunk(metaclass=Public):
         logprobs: Logprobs | None = None,
         provider: str | None = None,
     ) -> None:
-        if type(text) is not str and not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise MisuseError(f"The text of a Chunk must be text, not {shown(text)}.")
+        if type(text) is not str:
+            if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise MisuseError(f"The text of a Chunk must be text, not {shown(text)}.")
+            text = plain(text)
         whole = _parts(parts) or None
         # Most chunks with parts hold one fragment or one text; they need no joining.
         single = whole[0] if whole and len(whole) == 1 and not text else None
@@ -100,11 +103,11 @@ class Chunk(metaclass=Public):
             text = text_of(whole, TextPart)
             if not whole or (len(whole) == 1 and _is_plain_text(whole[0])):
                 whole = None
-        plain = not (
+        is_plain = not (
             whole or usage or finish_reason or raw_finish_reason or model or id or reset or logprobs or provider
         )
         rest = None
-        if not plain:
+        if not is_plain:
             rest = _MutableRest()
             rest.parts, rest.usage = whole, usage
             rest.finish_reason, rest.raw_finish_reason = finish_reason, raw_finish_reason
@@ -226,7 +229,7 @@ class Chunk(metaclass=Public):
             MisuseError: `answer` is not text, a Message or a Chunk.
         """
         if isinstance(answer, str):
-            return text_chunk(answer)
+            return text_chunk(plain(answer))
         if isinstance(answer, Chunk):
             return answer
         if not isinstance(answer, Message):  # pyright: ignore[reportUnnecessaryIsInstance]  (callers are untyped)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NoReturn, cast
 
+from .plain import plain
+
 __all__ = ["FrozenDict", "FrozenList", "frozen_json"]
 
 
@@ -47,7 +49,7 @@ _put_key, _put_item = dict[Any, Any].__setitem__, list[Any].__setitem__
 
 
 def frozen_json(value: Any) -> Any:
-    """Return the value with all its dicts and lists frozen. Other objects stay as they are."""
+    """Return the value with all its dicts and lists frozen, and with plain texts and numbers."""
     kind: type = type(cast("object", value))
     if kind in _AS_THEY_ARE:
         return value
@@ -68,4 +70,4 @@ def frozen_json(value: Any) -> Any:
         return tuple(map(frozen_json, value))
     if kind is bytearray:
         return bytes(value)
-    return frozenset(cast("set[object]", value)) if kind is set else value
+    return frozenset(cast("set[object]", value)) if kind is set else plain(value)

@@ -16,6 +16,7 @@ from ..misuse import is_mapping, is_text, must_be
 from ..public import Public
 from ..showing import brief
 from .frozen import frozen_json
+from .plain import plain
 
 __all__ = [
     "CachePoint",
@@ -28,6 +29,10 @@ __all__ = [
     "ToolCallPart",
     "text_of",
 ]
+
+
+def _text(text: str) -> str:
+    return plain(text)
 
 
 def _citations(citations: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
@@ -50,7 +55,7 @@ class TextPart(metaclass=Public):
         extra: further data for the provider, in the provider's own form.
     """
 
-    text: str = field(validator=must_be("text", is_text))
+    text: str = field(converter=_text, validator=must_be("text", is_text))
     citations: tuple[Mapping[str, Any], ...] = field(default=(), converter=_citations, hash=False)
     index: int | None = None
     signature: str | None = None

@@ -13,6 +13,7 @@ from ..public import Public
 from ..showing import called, set_fields
 from .frozen import frozen_json
 from .parts import Part, Pending, ReasoningPart, RefusalPart, TextPart, ToolCallPart, parts_of, text_of
+from .plain import plain
 from .usage import Usage
 from .vocabulary import FinishReason, Logprobs, Role
 
@@ -23,6 +24,10 @@ _ROLE_HINTS = {"human": "user", "ai": "assistant", "model": "assistant", "develo
 
 
 _ROLES = get_args(Role)
+
+
+def _plain_role(role: Role) -> Role:
+    return plain(role)
 
 
 def _role(message: object, attribute: object, role: object) -> None:
@@ -55,7 +60,7 @@ class Message(metaclass=Public):
         metadata: data of the calling program. rxllm never sends it.
     """
 
-    role: Role = field(validator=_role)
+    role: Role = field(converter=_plain_role, validator=_role)
     parts: tuple[Part, ...] = field(converter=parts_of, default=())
     usage: Usage | None = None
     finish_reason: FinishReason | None = None

@@ -17,6 +17,7 @@ from ..secrecy import hidden
 from ..shapes.shape import Shape, shape_of
 from ..shapes.spelling import spelled
 from ..showing import brief
+from .plain import plain
 from .tools import Effort, ResponseSchema, Specified, ToolLike, response_format_of, tool_choice_of, tools_of
 
 __all__ = ["PARAMETERS", "Parameters", "Sampling", "Settings", "ShapeMode"]
@@ -30,7 +31,19 @@ def _sequences(value: object) -> tuple[str, ...] | None:
     if value is None:
         return None
     single = isinstance(value, str) or not isinstance(value, Iterable)
-    return (cast("str", value),) if single else tuple(cast("Iterable[str]", value))
+    return (plain(cast("str", value)),) if single else tuple(map(plain, cast("Iterable[str]", value)))
+
+
+def _name(value: str | None) -> str | None:
+    return plain(value)
+
+
+def _number(value: float | None) -> float | None:
+    return plain(value)
+
+
+def _whole(value: int | None) -> int | None:
+    return plain(value)
 
 
 def number(low: float = -_INFINITY, high: float = _INFINITY, *, whole: bool = False) -> Any:
@@ -106,17 +119,19 @@ class Parameters(metaclass=Public):
     """
 
     # The hash leaves out the fields with dicts. Equal objects still have equal hashes.
-    model: str | None = field(default=None, validator=optional(must_be("a name such as 'gpt-5-mini'", is_name)))
-    temperature: float | None = field(default=None, validator=optional(number(0)))
-    top_p: float | None = field(default=None, validator=optional(number(0, 1)))
-    top_k: int | None = field(default=None, validator=optional(number(0, whole=True)))
-    max_tokens: int | None = field(default=None, validator=optional(number(1, whole=True)))
+    model: str | None = field(
+        default=None, converter=_name, validator=optional(must_be("a name such as 'gpt-5-mini'", is_name))
+    )
+    temperature: float | None = field(default=None, converter=_number, validator=optional(number(0)))
+    top_p: float | None = field(default=None, converter=_number, validator=optional(number(0, 1)))
+    top_k: int | None = field(default=None, converter=_whole, validator=optional(number(0, whole=True)))
+    max_tokens: int | None = field(default=None, converter=_whole, validator=optional(number(1, whole=True)))
     stop_sequences: tuple[str, ...] | None = field(
         default=None,
         converter=_sequences,
         validator=optional(must_be("one or more non-empty texts", _all(is_name))),
     )
-    seed: int | None = field(default=None, validator=optional(number(whole=True)))
+    seed: int | None = field(default=None, converter=_whole, validator=optional(number(whole=True)))
     tools: tuple[ToolLike, ...] | None = field(
         default=None, converter=tools_of, repr=lambda tools: repr(hidden(tools)), hash=False
     )

@@ -24,13 +24,14 @@ from .parts import (
     ToolResultPart,
     parts_of,
 )
+from .plain import plain
 from .rounds import separated
 
 __all__ = ["Prompt", "Request", "is_pair", "messages_of"]
 
 
 def _content(prompt: Prompt) -> str | tuple[Message, ...]:
-    return prompt if isinstance(prompt, str) else separated(messages_of(prompt))
+    return plain(prompt) if isinstance(prompt, str) else separated(messages_of(prompt))
 
 
 @frozen(kw_only=True)

@@ -382,6 +382,10 @@ async def test_misuse_in_a_tool_ends_the_answer():
             await agent(Scripted([[call(made.name)]]), made).ainvoke("hi")
 
 
+class Number(float):
+    """As numpy's."""
+
+
 class Forecast(pydantic.BaseModel):
     """A result."""
 
@@ -394,6 +398,7 @@ class Forecast(pydantic.BaseModel):
         ("text", (TextPart("text"),)),
         ({"a": [1, None]}, (TextPart('{"a":[1,null]}'),)),
         (None, (TextPart("null"),)),
+        ({"a": [Number(0.5)]}, (TextPart('{"a":[0.5]}'),)),
         ([Forecast(temperatureInCelsius=3.5)], (TextPart('[{"temperatureInCelsius":3.5}]'),)),
         ([], (TextPart("[]"),)),
         (FilePart("image/png", b"x"), (FilePart("image/png", b"x"),)),

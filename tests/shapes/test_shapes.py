@@ -161,6 +161,7 @@ def test_every_library_of_classes_gives_the_same_closed_object(kind):
         (set[int], {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}, [1, 1], {1}),
         (frozenset[str], {"type": "array", "items": {"type": "string"}, "uniqueItems": True}, ["a"], frozenset("a")),
         (tuple[int, ...], {"type": "array", "items": {"type": "integer"}}, [1, 2], (1, 2)),
+        (tuple[()], {"type": "array", "prefixItems": [], "items": False, "minItems": 0, "maxItems": 0}, [], ()),
         (
             tuple[int, str],
             {
@@ -444,6 +445,14 @@ def test_error_lists_all_problems_each_with_its_path():
     assert str(error).startswith("The answer does not fit Recipe: expected a string, but got an integer, at $.title; ")
 
 
+def test_number_of_a_problem_is_shown_as_it_came():
+    """With its fraction and without the name of a class."""
+    with pytest.raises(rxllm.ParseError, match=r"expected a multiple of 0.5, but got 0\.30, at \$\.$"):
+        shape_of(Annotated[float, msgspec.Meta(multiple_of=0.5)]).decode_text("0.30")
+    with pytest.raises(rxllm.ParseError, match=r"expected one of 1 and 2, but got 1\.5, at \$\.$"):
+        shape_of(Level).decode_text("1.5")
+
+
 def test_many_problems_are_counted():
     """Only the first ones are named."""
     error = problems_of(list[int], ["x"] * 1000)
@@ -581,7 +590,9 @@ def with_a_complex_field():
         (complex, "complex can't be the shape of an answer: JSON has no such value. Use an attrs class"),
         (len, "it is not a type"),
         (3, "it is not a type"),
-        (dict[int, str], "a dict with the keys"),
+        ([int], "it is not a type"),
+        ({"type": "object"}, "it is not a type, and JSON schemas are for response_format="),
+        (dict[int, str], "a dict with keys of the type int"),
         (Literal[b"a"], "JSON has no such value"),
         (enum.Enum("Empty", {}), "it has no members"),
         (enum.Enum("Float", {"A": 1.5}), "1.5 is neither a text nor a whole number"),
