@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ..values.usage import Usage
 from ._documents import count, object_of
@@ -39,7 +39,8 @@ def usage_of(document: object, *, thinks_apart: bool) -> Usage | None:
 
     `thinks_apart` is True if the server counts the reasoning beside the output tokens, only in the total.
     """
-    if not object_of(document):
+    document = object_of(document)
+    if not document:
         return None
     asked, answered, reasoned = _first(document, _INPUT), _first(document, _OUTPUT), _first(document, _REASONED)
     if thinks_apart and asked is not None and answered is not None:
@@ -55,9 +56,10 @@ def usage_of(document: object, *, thinks_apart: bool) -> Usage | None:
     )
 
 
-def _first(document: object, names: Iterable[tuple[str, ...]]) -> int | None:
+def _first(document: Mapping[str, object], names: Iterable[tuple[str, ...]]) -> int | None:
     """Return the first of these counts that the document has."""
     for path in names:
-        if (number := count(document, *path)) is not None:
+        # Few of the names occur in one document, and `count` takes ten times as long as the look at the first name.
+        if path[0] in document and (number := count(document, *path)) is not None:
             return number
     return None
