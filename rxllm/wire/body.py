@@ -41,6 +41,16 @@ class Receiver(ResponseHandler):
         """Parse the bytes, and resume the tasks that wait for them."""
         in_one_turn(super().data_received, data)
 
+    def set_exception(self, exc: BaseException, exc_cause: BaseException | None = None) -> None:
+        """Tell the reader of the body, too. aiohttp tells it of the end of the connection, not of invalid HTTP."""
+        cause = () if exc_cause is None else (exc_cause,)
+        super().set_exception(exc, *cause)
+        body = self._payload
+        if isinstance(body, StreamReader) and body.exception() is None:
+            has_ended = body._eof  # pyright: ignore[reportPrivateUsage]  # `is_eof` waits until all bytes are read
+            if not has_ended:
+                body.set_exception(exc, *cause)
+
     async def message(self) -> tuple[RawResponseMessage, StreamReader]:
         """Return the next header of a response, and its body; wait until the header has arrived."""
         if not self._buffer and not self._eof:

@@ -11,6 +11,7 @@ from ..errors import ProtocolError
 __all__ = ["SUPPORTED", "accepted_encodings", "encoding_of", "unpacked"]
 
 SUPPORTED = ("gzip", "deflate")  # Python's standard library unpacks only these in bounded steps
+_PLAIN = ("", "identity", "utf-8", "utf8", "none")  # some servers write the charset into this header
 STEP = 16 * 1024  # bytes per step; a compressed kilobyte may contain a megabyte
 
 
@@ -27,7 +28,7 @@ def encoding_of(header: str, accepted: Collection[str], place: str) -> str | Non
     Raises:
         ProtocolError: the request did not ask for this encoding, or the header lists several.
     """
-    names = [name for entry in header.lower().split(",") if (name := entry.strip()) not in ("", "identity")]
+    names = [name for entry in header.lower().split(",") if (name := entry.strip()) not in _PLAIN]
     names = [name.removeprefix("x-") for name in names]
     if not names:
         return None

@@ -96,9 +96,9 @@ class TestCompression:
         with pytest.raises(ProtocolError, match="accepts only plain bytes"):
             await asked(server)
 
-    @pytest.mark.parametrize("header", ["identity", "", "identity, identity"])
+    @pytest.mark.parametrize("header", ["identity", "", "identity, identity", "UTF-8", "none"])
     async def test_identity_is_no_compression(self, server, client, header):
-        """A server may state the encoding `identity`."""
+        """A server may state the encoding `identity`. Some state the charset in this header."""
         server.reply(Reply(b"Hello", headers={"content-encoding": header}))
         assert b"Hello" == await asked(server, client=client)
 

@@ -85,6 +85,22 @@ class TestKeptConnections:
                 await asked(server)
             assert b"two" == await asked(server)
 
+    @pytest.mark.timeout(20)
+    async def test_body_that_stops_being_http_ends_at_once(self, client):
+        """What came before is read, and no time limit passes, although the connection has not closed by itself."""
+        read = Signal()
+        pieces = []
+
+        async def heard(server):
+            async for piece in posted(server, client=client).pipe(rxllm.astream()):
+                pieces.append(piece)
+                read.set()
+
+        with RawServer([chunked(b"one", end=b""), read, b"zz\r\n"]) as server:
+            with pytest.raises(Interrupted, match="in the middle of the answer"):
+                await heard(server)
+            assert [b"one"] == pieces
+
     @pytest.mark.parametrize("seen", [True, False])
     @pytest.mark.parametrize("surplus", [STRAY, STRAY[:30], STRAY[:-3], b"x"])
     async def test_bytes_while_a_connection_is_idle_are_never_an_answer(self, client, surplus, seen):
