@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..handlers.usage import UsageMeter
+from ..runtime.forks import reset_in_child
 from .failures import HTTPFailure, Refused
 from .incoming import Callers, failed
 from .openai_chat import error_body
@@ -59,6 +60,10 @@ class Edge:
         self._shown_metrics = TrustedHostMiddleware(self._show_metrics, allowed_hosts=hosts, www_redirect=False)
         self._requests: Counter[tuple[str, int]] = Counter()  # by path and status
         self._seconds: defaultdict[str, float] = defaultdict(float)  # by path
+        reset_in_child(self._reset)
+
+    def _reset(self) -> None:
+        """Forget the running requests and the end of the parent in a forked child."""
         self._active = 0
         self._ending = False
         self._idle = asyncio.Event()

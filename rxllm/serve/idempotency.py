@@ -18,6 +18,7 @@ from attrs import define
 from reactivex import Observable
 from starlette.requests import Request as HTTPRequest
 
+from ..runtime.forks import reset_in_child
 from .failures import HTTPFailure, Refused
 from .incoming import refusal
 from .logs import Entry, Position
@@ -58,6 +59,10 @@ class Repeats:
 
     def __init__(self, relay: Relay | None = None) -> None:
         self.relay = Relay() if relay is None else relay
+        reset_in_child(self._reset)
+
+    def _reset(self) -> None:
+        """Forget the answers of the parent in a forked child, because their tasks run in the parent."""
         self._answers: dict[tuple[str, str], _Answer] = {}
 
     async def answer(

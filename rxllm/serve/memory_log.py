@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from attrs import define, field
 
+from ..runtime.forks import reset_in_child
 from .logs import END, PAGE, Ending, Entry, Heard, Key, Listeners, Log, Position, next_epoch
 
 __all__ = ["MemoryLog"]
@@ -36,7 +37,12 @@ class MemoryLog(Log):
 
     def __init__(self, *, keep: float = 600.0, max_bytes: int = 256 * 2**20) -> None:
         self.keep = keep
-        self._room = max_bytes
+        self._max_bytes = max_bytes
+        reset_in_child(self._reset)
+
+    def _reset(self) -> None:
+        """Forget the answers in a forked child: their producers, and the timers that forget them, are in the parent."""
+        self._room = self._max_bytes
         self._answers: dict[Key, _Answer] = {}
         self._listeners = Listeners()
 

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from ..runtime.forks import reset_in_child
 from ..values.request import Request
 from .failures import BUSY, Refused
 from .idempotency import Repeats, idempotency_key
@@ -99,9 +100,13 @@ class _Server:
         self._callers = callers
         self._usage_always = usage == "always"
         self._max_concurrency = max_concurrency
-        self.active = 0  # answers that are being sent
         self._hold = hold
         self._ping = ping
+        reset_in_child(self._reset)
+
+    def _reset(self) -> None:
+        """Forget the answers of the parent in a forked child, where they never end."""
+        self.active = 0  # answers that are being sent
 
     def guarded(self, endpoint: Endpoint) -> Endpoint:
         """Return an endpoint that checks the caller's key and answers errors in OpenAI's form."""

@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 
 import httpx
 import pytest
@@ -248,3 +251,49 @@ def test_full_server_lets_the_client_try_again():
         response.headers["x-should-retry"],
         response.headers["retry-after"],
     )
+
+
+FORKING = """
+import asyncio, os, threading
+import httpx
+import rxllm
+from rxllm.serve import openai
+from rxllm.serve.edge import Edge
+
+parent, asked, finish = os.getpid(), threading.Event(), threading.Event()
+
+class Held(rxllm.LLM):
+    def chunks(self, request):
+        asked.set()
+        assert os.getpid() != parent or finish.wait(50)
+        yield str(os.getpid())
+
+server = Edge(openai({"m": Held()}, max_concurrency=1), {})
+
+async def ask():
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(server), base_url="http://localhost") as client:
+        answer = await client.post("/v1/chat/completions", json=body, headers={"idempotency-key": "k"}, timeout=30)
+    assert 200 == answer.status_code, answer.text
+    assert str(os.getpid()) == answer.json()["choices"][0]["message"]["content"]
+    assert await server.end(0), "no request is left"
+
+loop = asyncio.new_event_loop()
+threading.Thread(target=loop.run_forever, daemon=True).start()
+asking = asyncio.run_coroutine_threadsafe(ask(), loop)
+assert asked.wait(50)
+if (child := os.fork()) == 0:
+    asyncio.run(asyncio.wait_for(ask(), 30))
+    os._exit(0)
+assert 0 == os.waitpid(child, 0)[1]
+finish.set()
+asking.result(30)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_forked_child_answers_by_itself_while_an_answer_of_its_parent_runs():
+    """The same request with the same key is asked in the child. The parent's request takes no place there."""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKING]  # of forks with threads
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert (0, "") == (done.returncode, done.stderr)

@@ -276,13 +276,14 @@ async def test_lost_redis_is_said(tmp_path):
 FORKING = """
 import asyncio, os, sys, threading
 import reactivex
-from rxllm.serve import RedisLog, Relay, SQLiteLog
+from rxllm.serve import MemoryLog, RedisLog, Relay, SQLiteLog
 from rxllm.serve.logs import Position
 from rxllm.serve.sse import Events
 
 loop = asyncio.new_event_loop()
 threading.Thread(target=loop.run_forever, daemon=True).start()
-log = (SQLiteLog if sys.argv[1] == "sqlite" else RedisLog)(sys.argv[2], lease=1)
+kind, place = sys.argv[1:]
+log = MemoryLog() if kind == "memory" else (SQLiteLog if kind == "sqlite" else RedisLog)(place, lease=1)
 relay = Relay(log)
 begin = relay.start(("alice", "parent"), reactivex.concat(reactivex.of("word"), reactivex.never()), Events())
 epoch = asyncio.run_coroutine_threadsafe(begin, loop).result().epoch
@@ -294,6 +295,7 @@ async def use():
         await asyncio.sleep(0.01)
     assert ("finish", False) == (ending, relay._keeper.done())
     assert not await relay.ending(("alice", "parent"), epoch)
+    assert (kind == "memory") == (await relay.running(("alice", "parent")) is None)
 
 if (child := os.fork()) == 0:
     asyncio.run(asyncio.wait_for(use(), 30))
@@ -306,10 +308,10 @@ assert stop.result(30)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-@pytest.mark.parametrize("kind", ["sqlite", "redis"])
+@pytest.mark.parametrize("kind", ["memory", "sqlite", "redis"])
 def test_forked_child_has_connections_and_tasks_of_its_own(kind, tmp_path, request):
-    """Parent and child use the log at the same time. An answer of the parent goes on."""
-    place = str(tmp_path / "log.sqlite") if kind == "sqlite" else request.getfixturevalue("redis").url
+    """Parent and child use the log at the same time. An answer of the parent goes on; in memory it is the parent's."""
+    place = request.getfixturevalue("redis").url if kind == "redis" else str(tmp_path / "log.sqlite")
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKING, kind, place]  # of forks with threads
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert (0, "") == (done.returncode, done.stderr)
