@@ -5,6 +5,7 @@ Its place also lets each test import `protocols`.
 
 from __future__ import annotations
 
+import gc
 import signal
 
 import loopback  # noqa: F401  (blocks connections to other machines)
@@ -55,6 +56,14 @@ def gated():
     model = Gated()
     yield model
     model.gate.set()
+
+
+@pytest.fixture
+def no_collector():
+    """Switch the cyclic garbage collector off, since a leak must not wait for it."""
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -42,7 +42,10 @@ class Wakeup:
             self._asyncio_future_blocking = True  # tells the task that this is not a bare `yield`
             yield self
         if self._outcome is not None:
-            raise self._outcome
+            try:
+                raise self._outcome
+            finally:
+                self._outcome = None  # else the error keeps this frame, and this frame the error
 
     def add_done_callback(self, callback: Callable[[Wakeup], object], *, context: Context) -> None:
         """Keep the function by which asyncio resumes the task, instead of giving it to the event loop."""
@@ -92,8 +95,9 @@ class Wakeup:
 
     def resume_soon(self) -> None:
         """Resume the task in the next turn."""
-        if self._resume is not None:
-            self._loop.call_soon(self._resume, self, context=self._context)
+        resume, self._resume = self._resume, None  # else a cancelled task keeps this object, and this object the task
+        if resume is not None:
+            self._loop.call_soon(resume, self, context=self._context)
 
 
 class _Turn(threading.local):

@@ -202,9 +202,8 @@ class Relay:
         async with AsyncStream(source) as stream:
             beginning = encoder.begin()
             try:
-                while True:
-                    items = await stream.burst()
-                    await append(_events(beginning + b"".join(map(encoder.encode, items))))
+                while True:  # without a name for the items, which would keep them until the next ones
+                    await append(_events(beginning + b"".join(map(encoder.encode, await stream.burst()))))
                     beginning = b""
             except StopAsyncIteration:
                 *events, last = _events(beginning + encoder.end())
@@ -236,9 +235,11 @@ class Relay:
                         if entry.ending is not None:
                             return
                         after = entry.id
-                    if not entries and await patiently(self._patience, self._log.settle, key, after.epoch):
+                    count = len(entries)
+                    del entries  # a log in a file or in Redis has made them for this reader
+                    if not count and await patiently(self._patience, self._log.settle, key, after.epoch):
                         continue
-                    if len(entries) < PAGE:
+                    if count < PAGE:
                         await changed.wait()  # not longer than a third of a lease: the producer may have died
         except LogLost as error:
             raise Interrupted(f"The log of the relay was out of reach for {self._patience:g} s.") from error

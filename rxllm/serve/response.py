@@ -105,9 +105,9 @@ class StreamResponse(Response, Generic[T]):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response: the entry point for ASGI servers."""
-        connection = _Connection(send, self.raw_headers)
+        connection = _Connection(send, self.status_code, self.raw_headers)
         if scope["method"] == "HEAD":
-            await connection.start(self.status_code)
+            await connection.send(b"")
             await connection.finish(b"")
         else:
             await self._stream(connection, receive)
@@ -127,7 +127,7 @@ class StreamResponse(Response, Generic[T]):
         if not writer.cancelled() and (error := writer.exception()) is not None and not isinstance(error, _Left):
             raise error
         if not connection.started:  # Starlette's BaseHTTPMiddleware raises without a response
-            await connection.start(_LEFT)
+            await connection.start(_LEFT, self.raw_headers)
             await connection.finish(b"")
 
     async def _write(self, connection: _Connection) -> None:
@@ -147,28 +147,26 @@ class StreamResponse(Response, Generic[T]):
                 await connection.finish(self.encoder.end())
 
     async def _write_items(self, stream: AsyncStream[T], connection: _Connection) -> None:
-        encode, alarm = self.encoder.encode, _Alarm(stream.rouse)
+        alarm = _Alarm(stream.rouse)
         if self.hold is not None:
             alarm.set(self.hold)
         try:
-            while True:
-                items = await stream.burst()  # none: the alarm rang
-                body = b"".join(map(encode, items))
-                if not connection.started:
-                    body = self.encoder.begin() + body
-                    await connection.start(self.status_code)
-                elif not items:
-                    body = self.encoder.ping
-                if body:
-                    await connection.send(body)
+            while True:  # without names for the items and their bytes, which would keep them until the next ones
+                await connection.send(self._body(await stream.burst(), begins=not connection.started))
                 alarm.set(self.ping)
         except StopAsyncIteration:
             pass
         finally:
             alarm.stop()
         if not connection.started:
-            await connection.start(self.status_code)
             await connection.send(self.encoder.begin())
+
+    def _body(self, items: list[T], *, begins: bool) -> bytes:
+        """Return the bytes of some items. There are none if the alarm rang."""
+        body = b"".join(map(self.encoder.encode, items))
+        if begins:
+            return self.encoder.begin() + body
+        return body if items else self.encoder.ping
 
 
 class _Alarm:
@@ -210,20 +208,23 @@ class _Connection:
         started: whether the status and the headers were sent.
     """
 
-    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, send: Send, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self._send = send
+        self._status = status
         self._headers = headers
         self.started = False
 
-    async def start(self, status: int, headers: list[tuple[bytes, bytes]] | None = None) -> None:
-        """Send the status and the headers."""
+    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Send a status and headers."""
         self.started = True
-        chosen = self._headers if headers is None else headers
-        await self._deliver({"type": "http.response.start", "status": status, "headers": chosen})
+        await self._deliver({"type": "http.response.start", "status": status, "headers": headers})
 
     async def send(self, body: bytes) -> None:
-        """Send a piece of the body."""
-        await self._deliver({"type": "http.response.body", "body": body, "more_body": True})
+        """Send a piece of the body, after the headers if these were not sent."""
+        if not self.started:
+            await self.start(self._status, self._headers)
+        if body:
+            await self._deliver({"type": "http.response.body", "body": body, "more_body": True})
 
     async def finish(self, body: bytes) -> None:
         """Send the last piece of the body."""

@@ -6,6 +6,7 @@ import itertools
 import selectors
 import socket
 import threading
+import weakref
 
 import pytest
 
@@ -131,6 +132,29 @@ async def test_cancelled_task_gets_its_cancellation_before_or_after_it_is_woken(
     with pytest.raises(asyncio.CancelledError):
         await tasks[1]
     assert [(0, ("enough",)), (1, ("late",))] == seen
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_cancelled_task_is_freed_with_what_its_frames_hold():
+    """At once, without the garbage collector."""
+
+    class Items:
+        pass
+
+    kept = weakref.WeakSet()
+
+    async def task():
+        items = Items()
+        kept.add(items)
+        await Wakeup(asyncio.get_running_loop())
+        del items
+
+    (running,) = await waiting(task())
+    running.cancel()
+    await asyncio.wait([running])
+    assert 1 == len(kept)
+    del running
+    assert 0 == len(kept)
 
 
 async def test_task_of_another_loop_is_refused():

@@ -1,14 +1,17 @@
 """`Relay` on virtual time: readers that leave and come back, and everything that ends an answer."""
 
 import asyncio
+import weakref
 
+import attrs
+import msgspec
 import pytest
 import reactivex
 
 import rxllm
 from rxllm.bridges import AsyncStream
 from rxllm.serve.failures import Refused
-from rxllm.serve.logs import END, LogLost, Position
+from rxllm.serve.logs import END, Entry, LogLost, Position
 from rxllm.serve.memory_log import MemoryLog
 from rxllm.serve.relay import Relay
 from rxllm.serve.sse import Events
@@ -51,6 +54,12 @@ def now():
 async def started(relay, source):
     """Begin an answer, and return its position."""
     return await relay.start(KEY, source, Events())
+
+
+async def collect_numbers(source, numbers):
+    """Add the numbers of the entries of a stream to a list."""
+    async for entry in AsyncStream(source):
+        numbers.append(entry.id.seq)
 
 
 async def collect(source):
@@ -318,6 +327,40 @@ async def test_slow_reader_holds_nothing_back():
     await anext(slow)
     assert 2001 == len(await collect(relay.follow(KEY, position)))
     assert 2000 == len([entry async for entry in slow])
+
+
+@on_virtual_time
+async def test_items_and_entries_that_were_passed_on_are_freed_before_the_next_ones_come():
+    """A silent answer keeps only what its log keeps, but for the last item and entry of each stream."""
+
+    class Item(msgspec.Struct, weakref=True):
+        number: int
+
+    class Copies(MemoryLog):
+        async def read(self, key, after):
+            entries = [attrs.evolve(entry) for entry in await super().read(key, after)]
+            kept.extend(map(weakref.ref, entries))
+            return entries
+
+    async def items():
+        for number in range(20):
+            item = Item(number)
+            kept.append(weakref.ref(item))
+            yield item
+        del item
+        await asyncio.Event().wait()
+
+    kept = []
+    relay = Relay(Copies())
+    position = await started(relay, rxllm.from_aiter(items))
+    reading = asyncio.create_task(collect_numbers(relay.follow(KEY, position), numbers := []))
+    await asyncio.sleep(1)
+    alive = [each() for each in kept if each() is not None]
+    assert [*range(1, 21)] == numbers
+    assert {Item, Entry} == {type(each) for each in alive}
+    assert 2 == len(alive)
+    reading.cancel()
+    await relay.aclose()
 
 
 def test_positions_are_validated():

@@ -1,10 +1,12 @@
 """`StreamResponse` and `sse` on real servers: what a client reads, and what happens when it leaves."""
 
-import gc
+import asyncio
 import json
 import time
+import weakref
 
 import httpx
+import msgspec
 import pytest
 import reactivex
 from fastapi import FastAPI
@@ -109,6 +111,37 @@ def test_silent_stream_sends_its_headers_and_pings():
             upstream.exchange().wait_closed()
 
 
+async def test_items_that_were_sent_are_freed_before_the_next_ones_come():
+    """A silent stream keeps none of its items, but for the last one, which its source holds."""
+
+    class Item(msgspec.Struct, weakref=True, eq=False):
+        number: int
+
+    kept, left, counts = weakref.WeakSet(), asyncio.Event(), []
+
+    async def items():
+        for number in range(20):
+            item = Item(number)
+            kept.add(item)
+            yield item
+        del item
+        left.set()
+        await asyncio.Event().wait()
+
+    async def receive():
+        await left.wait()
+        for _ in range(5):  # turns in which the response sends and waits again
+            await asyncio.sleep(0)
+        counts.append(len(kept))
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        pass
+
+    await sse(rxllm.from_aiter(items))({"type": "http", "method": "GET"}, receive, send)
+    assert [1] == counts
+
+
 def test_head_request_asks_no_model():
     """The server answers a HEAD request with the headers, and does not subscribe."""
     asked = []
@@ -144,14 +177,6 @@ def granian_runtime():
         pass
 
 
-@pytest.fixture
-def no_collector():
-    """Switch the cyclic garbage collector off, since a leak must not wait for it."""
-    gc.disable()
-    yield
-    gc.enable()
-
-
 EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"%s"}}]}\n\n'
 BODIES = {
     "before the headers": [End.HANG],
@@ -159,6 +184,20 @@ BODIES = {
     "streaming": [EVENT % b"Hel", End.HANG],
     "paused": [Endless(EVENT % (b"x" * 60_000))],
 }
+
+
+class Answers:
+    """Begins answers of the model of a FakeServer; `kept` has those that are in memory."""
+
+    def __init__(self, upstream):
+        self.llm = rxllm.OpenAI("m", base_url=upstream.url, api_key="k", api="chat")
+        self.kept = weakref.WeakSet()
+
+    def __call__(self):
+        """Begin an answer."""
+        answer = self.llm("hi")
+        self.kept.add(answer)
+        return answer
 
 
 def seconds_to_close(server, upstream, number, situation):
@@ -180,9 +219,10 @@ def seconds_to_close(server, upstream, number, situation):
 @pytest.mark.parametrize("kind", SERVERS)
 @pytest.mark.usefixtures("granian_runtime", "no_collector")
 def test_client_that_leaves_closes_the_request_to_the_model(kind, middleware, situation):
-    """In each situation the model's server sees the close at once, without the garbage collector."""
+    """The model's server sees the close at once, and the stream leaves the memory, without the garbage collector."""
     with FakeServer(Reply(BODIES[situation])) as upstream:
-        llm = rxllm.OpenAI("m", base_url=upstream.url, api_key="k", api="chat")
-        with Serving(application(lambda: llm("hi"), middleware=middleware), kind) as server:
+        answers = Answers(upstream)
+        with Serving(application(answers, middleware=middleware), kind) as server:
             for number in range(ROUNDS.get(situation, 25)):
                 assert seconds_to_close(server, upstream, number, situation) < SOON
+    assert 0 == len(answers.kept)

@@ -13,7 +13,7 @@ import random
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
@@ -47,13 +47,15 @@ class Soak:
 
     Attributes:
         count: The largest number of cases.
+        kind: The only kind of cases to try, if the program has kinds; None for all.
         random: The only source of randomness, so that a seed repeats a run.
         faults: The text of each fault.
         numbers: The numbers in the result line, besides the faults.
     """
 
-    def __init__(self, count: int, seconds: float, seed: int) -> None:
+    def __init__(self, count: int, seconds: float, seed: int, kind: str | None = None) -> None:
         self.count = count
+        self.kind = kind
         self.began = time.monotonic()
         self.deadline = self.began + seconds
         self.random = random.Random(seed)
@@ -93,14 +95,19 @@ class Soak:
             print(f"FAULT: {sentence}", file=sys.stderr, flush=True)
 
 
-def run(work: Callable[[Soak], None], count: int, seconds: float = 300) -> None:
-    """Runs a program from the command line: prints one result line, and exits with status 1 if there is a fault."""
+def run(work: Callable[[Soak], None], count: int, seconds: float = 300, kinds: Collection[str] = ()) -> None:
+    """Runs a program from the command line: prints one result line, and exits with status 1 if there is a fault.
+
+    `kinds` has the names of the program's kinds of cases, if a run may be of one of them.
+    """
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
     parser.add_argument("--count", type=int, default=count, help="largest number of cases")
     parser.add_argument("--seconds", type=float, default=seconds, help="approximate limit in seconds")
     parser.add_argument("--seed", type=int, default=1, help="seed of the random generator, which repeats a run")
+    if kinds:
+        parser.add_argument("--kind", choices=[*kinds], help="the only kind of cases to try; all by default")
     options = parser.parse_args()
-    soak = Soak(options.count, options.seconds, options.seed)
+    soak = Soak(options.count, options.seconds, options.seed, getattr(options, "kind", None))
     work(soak)
     took = time.monotonic() - soak.began
     numbers = {"faults": len(soak.faults), **soak.numbers, "seed": options.seed, "seconds": round(took, 1)}
