@@ -17,6 +17,7 @@ from ..values.request import Request
 
 __all__ = [
     "WrongBody",
+    "flag_in",
     "is_web_address",
     "object_of",
     "objects_of",
@@ -81,6 +82,16 @@ def signature_in(metadata: object) -> str | None:
             return signature
         case _:
             return None
+
+
+def flag_in(fields: Mapping[str, Any], name: str) -> bool:
+    """Return a field that is true or false; False if it is absent or null."""
+    value = fields.get(name)
+    if value is None:
+        return False
+    if not isinstance(value, bool):
+        raise MisuseError(f"{name!r} must be true or false, not {shown(value)}.")
+    return value
 
 
 def optional_text(value: object) -> str | None:

@@ -19,7 +19,7 @@ from ..values.request import Request
 from .failures import BUSY, Refused
 from .idempotency import Repeats, idempotency_key
 from .incoming import Callers, Endpoint, ModelsOf, Served, guarded, json_body, model_named, models_by_caller
-from .json_fields import WrongBody, with_wrong_bodies, wrong_body
+from .json_fields import WrongBody, flag_in, with_wrong_bodies, wrong_body
 from .openai_bodies import asks_for_usage, chat_request, check_tools, completion_request, tool_names
 from .openai_chat import ChatEvents, CompletionEvents, WholeChat, WholeCompletion, error_body
 from .openai_inputs import echoed, response_request
@@ -125,7 +125,7 @@ class _Server:
         """Return what a chat completion asks."""
         request = chat_request(body)
         name, tools = _model_name(body), tool_names(request)
-        usage = self._usage_always or asks_for_usage(body)
+        usage = asks_for_usage(body) or self._usage_always
         return request, ChatEvents(name, tools=tools, usage=usage), WholeChat(name, tools)
 
     def responses(self, body: Mapping[str, Any]) -> _Asked:
@@ -138,7 +138,7 @@ class _Server:
     def completions(self, body: Mapping[str, Any]) -> _Asked:
         """Return what a completion asks."""
         name = _model_name(body)
-        usage = self._usage_always or asks_for_usage(body)
+        usage = asks_for_usage(body) or self._usage_always
         return completion_request(body), CompletionEvents(name, usage=usage), WholeCompletion(name)
 
     async def list_models(self, http: HTTPRequest) -> Response:
@@ -155,13 +155,13 @@ class _Server:
         body = await json_body(http)
         with wrong_body():
             request, events, whole = read(body)
+            is_stream = flag_in(body, "stream")
         model = self._model(http, _model_name(body))
         with wrong_body():
             check_tools(model, request)
         key = idempotency_key(http)
         if max(self.active, self.repeats.relay.active) >= self._max_concurrency:
             raise Refused(BUSY)
-        is_stream = body.get("stream") is True
         answer, encoder = (model(request), events) if is_stream else (model.answer(request), whole)
         source: Observable[Any] = with_wrong_bodies(answer, request)
         # A whole answer sends nothing before its end, so that an error has its status.

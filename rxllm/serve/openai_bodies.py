@@ -11,7 +11,7 @@ from ..values.chat_body import CHAT_PARAMETERS, message_in, parameters_in
 from ..values.parts import FilePart, ToolResultPart
 from ..values.request import Request
 from ..values.tools import ToolLike, ToolSpec
-from .json_fields import is_web_address
+from .json_fields import flag_in, is_web_address, object_of
 
 __all__ = [
     "asks_for_usage",
@@ -120,7 +120,7 @@ def _name_of(tool: ToolLike) -> str:
 def asks_for_usage(body: Mapping[str, Any]) -> bool:
     """Return whether the client asked for the usage of a stream."""
     options = body.get("stream_options")
-    return is_mapping(options) and options.get("include_usage") is True
+    return options is not None and flag_in(object_of(options, "'stream_options'"), "include_usage")
 
 
 def _parameters(body: Mapping[str, Any]) -> dict[str, Any]:

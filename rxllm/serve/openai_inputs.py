@@ -10,6 +10,7 @@ from ..values.chat_body import parameters_in
 from ..values.message import Message
 from ..values.parts import Part, ToolCallPart, ToolResultPart, parts_of
 from ..values.request import Request
+from .json_fields import object_of
 from .openai_bodies import checked
 
 __all__ = ["echoed", "response_request"]
@@ -40,8 +41,8 @@ def response_request(body: Mapping[str, Any]) -> Request:
             )
     fields: dict[str, Any] = {name: body.get(name) for name in _PARAMETERS}
     for field, inner, name in (("text", "format", "response_format"), ("reasoning", "effort", "effort")):
-        if is_mapping(options := body.get(field)):
-            fields[name] = options.get(inner)
+        if (options := body.get(field)) is not None:
+            fields[name] = object_of(options, repr(field)).get(inner)
     conversation = [*_instructions(body.get("instructions")), *_conversation(body.get("input"))]
     names = {**_PARAMETERS, "response_format": "response_format", "effort": "effort"}
     return checked(Request(prompt=tuple(conversation), **parameters_in(fields, names)))

@@ -29,6 +29,7 @@ T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
 
 HOLD, PING = 10.0, 15.0
+_PIECE = 2**16  # bytes; servers pause a writer whose client has not read so many
 _LEFT = 499  # nginx's status for "client closed request"; no client reads it
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # the second is for nginx, which else buffers
 
@@ -151,8 +152,8 @@ class StreamResponse(Response, Generic[T]):
         if self.hold is not None:
             alarm.set(self.hold)
         try:
-            while True:  # without names for the items and their bytes, which would keep them until the next ones
-                await connection.send(self._body(await stream.burst(), begins=not connection.started))
+            while True:  # without a name for the items, which would keep them until the next ones
+                await self._send(await stream.burst(), connection)
                 alarm.set(self.ping)
         except StopAsyncIteration:
             pass
@@ -161,12 +162,20 @@ class StreamResponse(Response, Generic[T]):
         if not connection.started:
             await connection.send(self.encoder.begin())
 
-    def _body(self, items: list[T], *, begins: bool) -> bytes:
-        """Return the bytes of some items. There are none if the alarm rang."""
-        body = b"".join(map(self.encoder.encode, items))
-        if begins:
-            return self.encoder.begin() + body
-        return body if items else self.encoder.ping
+    async def _send(self, items: list[T], connection: _Connection) -> None:
+        """Send some items in pieces, of which the server keeps two for a slow client. No items: the alarm rang."""
+        pieces = [] if connection.started else [self.encoder.begin()]
+        if not items:
+            pieces.append(self.encoder.ping if connection.started else b"")
+        size = 0
+        for item in items:
+            pieces.append(piece := self.encoder.encode(item))
+            size += len(piece)
+            if size >= _PIECE:
+                await connection.send(b"".join(pieces))
+                pieces, size = [], 0
+        if pieces:
+            await connection.send(b"".join(pieces))
 
 
 class _Alarm:

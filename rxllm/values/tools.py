@@ -156,7 +156,7 @@ def _tool_of(item: object) -> ToolLike:
     is_neutral = {"name", "description", "parameters", "strict"} >= fields.keys()
     if not is_neutral or "name" not in fields or (kind == "custom" and "parameters" not in fields):
         return cast("Mapping[str, Any]", item)
-    fields = {name: value for name, value in fields.items() if value is not None}
+    fields = {name: value for name, value in fields.items() if value is not None or name == "name"}
     spec = ToolSpec(**fields)
     if "parameters" not in fields:
         raise MisuseError(

@@ -199,6 +199,10 @@ def test_pipelines_of_text_are_served():
         ({"messages": [{"role": "user", "content": "hi", "extra": {"a": 1}}]}, 400, "extra"),
         ({"tools": [{"type": "web_search"}]}, 400, "function"),
         ({"temperature": "hot"}, 400, "temperature"),
+        ({"tools": [{"type": "function", "function": {"name": None}}]}, 400, "name must be a name"),
+        ({"stream": "yes"}, 400, "'stream' must be true or false"),
+        ({"stream": True, "stream_options": "usage"}, 400, "'stream_options' as a JSON object"),
+        ({"stream": True, "stream_options": {"include_usage": 1}}, 400, "'include_usage' must be true or false"),
     ],
 )
 def test_bad_requests_get_a_sentence(body, status, words):

@@ -175,6 +175,8 @@ def test_conversation_reaches_the_model():
         ({"input": "hi", "previous_response_id": "r"}, "keeps no responses"),
         ({"input": [{"type": "item_reference", "id": "i"}]}, "function_call"),
         ({"input": "hi", "instructions": 1}, "instructions"),
+        ({"input": "hi", "text": "plain"}, "'text' as a JSON object"),
+        ({"input": "hi", "reasoning": "low"}, "'reasoning' as a JSON object"),
         ({"input": "hi", "tools": [{"type": "mcp", "server_url": "https://a.example"}]}, "'mcp'"),
         ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]}, "stores no files"),
         (

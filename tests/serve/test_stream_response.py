@@ -142,6 +142,21 @@ async def test_items_that_were_sent_are_freed_before_the_next_ones_come():
     assert [1] == counts
 
 
+async def test_burst_of_large_items_is_sent_in_pieces():
+    """A server keeps what its client has not read, so it gets no more than 64 KiB and the rest of an item at once."""
+    sent = []
+
+    async def receive():
+        await asyncio.Event().wait()
+
+    async def send(message):
+        sent.append(message.get("body", b""))
+
+    await sse(rxllm.from_iter(["x" * 20_000] * 40))({"type": "http", "method": "GET"}, receive, send)
+    assert 40 * [("message", "x" * 20_000)] + [("done", {})] == events(b"".join(sent).decode())
+    assert max(map(len, sent)) < 2**16 + 20_100
+
+
 def test_head_request_asks_no_model():
     """The server answers a HEAD request with the headers, and does not subscribe."""
     asked = []

@@ -160,6 +160,7 @@ def test_schema_without_properties_has_empty_ones(absent):
         ({"tools": [WEATHER, {"name": "weather", "parameters": SCHEMA}]}, "Two tools have the name 'weather'"),
         ({"tools": [{"name": "none"}]}, "can't have the name 'none'"),
         ({"tools": [{"name": ""}]}, "name must be a name"),
+        ({"tools": [{"type": "function", "function": {"name": None}}]}, "name must be a name"),
         ({"tools": [{"name": "f", "parameters": "x"}]}, "parameters must be a JSON schema"),
         ({"tools": [{"name": "f", "parameters": {"type": "string"}}]}, "parameters must be a JSON schema of an object"),
         ({"tools": [{"name": "f", "input_schema": {}}]}, "parameters must be a JSON schema of an object"),
