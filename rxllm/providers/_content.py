@@ -14,10 +14,10 @@ from ..misuse import MisuseError
 from ..values.content import file_of_url
 from ..values.parts import FilePart, Part, RawPart, ReasoningPart, TextPart, ToolCallPart
 from ..wire.weights import BYTES, weight_of
-from ._documents import identity_of, json_of, list_of, object_of, text_of
+from ._documents import identity_of, json_of, list_of, object_of, text_of, token_of
 from ._limits import DEFAULT, Limits
 
-__all__ = ["Files", "Tally", "bounded", "bytes_of", "citations", "sources"]
+__all__ = ["Files", "Tally", "bounded", "bytes_of", "citations", "joined_text", "sources"]
 
 _AUDIO_TYPES = {"mp3": "audio/mpeg", "opus": "audio/ogg", "pcm16": "audio/pcm"}
 _AUDIO_SIGNATURES = {
@@ -65,6 +65,14 @@ def sources(data: bytes) -> Iterator[TextPart]:
         document = object_of(json_of(data))
         urls = list_of(document.get("citations"))  # Perplexity sends both; its `search_results` say more
         yield from citations(list_of(document.get("search_results")) or [{"url": url} for url in urls if url])
+
+
+def joined_text(texts: object) -> str:
+    """Return a text as it is; return the text of an object, and join those of a list of objects."""
+    if text := token_of(texts):
+        return text
+    items = list_of(texts) or [texts]
+    return "".join([text_of(object_of(item).get("text") or object_of(item).get("content")) for item in items])
 
 
 class Files:

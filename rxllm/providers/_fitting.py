@@ -18,6 +18,9 @@ from .compatible import OPENAI, Server
 __all__ = ["check_support", "effort_fields", "fit_messages", "limit_field", "offers_tools", "tool_choice_for"]
 
 
+_NOT_IN_NAMES = r"[\s<|\\/>]+"  # OpenAI rejects the name of an author with these characters
+
+
 def check_support(server: Server, request: Request, model: str) -> None:
     """Check that the server has every feature that the request needs.
 
@@ -108,6 +111,8 @@ def fit_messages(server: Server, turns: Iterable[dict[str, Any]]) -> Iterator[di
             del fit["content"]
         if not server.names and fit["role"] != "tool":
             fit.pop("name", None)
+        if "name" in fit:
+            fit["name"] = re.sub(_NOT_IN_NAMES, "_", fit["name"])
         if fit["role"] == "assistant" and server.no_reasoning is not None:
             fit.setdefault("reasoning_content", server.no_reasoning)
         if "reasoning_content" in fit:

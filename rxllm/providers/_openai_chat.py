@@ -19,7 +19,7 @@ from ..values.vocabulary import finish_of
 from ..wire.error_documents import provider_error, tells_error
 from ._calls import Calls
 from ._choices import Choices
-from ._content import Files, Tally, bounded, citations, sources
+from ._content import Files, Tally, bounded, citations, joined_text, sources
 from ._details import DETAILS, Details
 from ._documents import UNREADABLE, identity_of, json_of, list_of, object_of, text_of, token_of, unreadable
 from ._finish import broken_off, finish_with, word_of
@@ -112,7 +112,13 @@ class ChatDecoder:
         if frame.choices and (choice := frame.choices[0]) is not None:
             delta, text = choice.delta, None
             if (
-                choice.index or choice.finish_reason or frame.usage or frame.error or choice.error or choice.logprobs
+                choice.index
+                or choice.finish_reason
+                or frame.usage
+                or frame.error
+                or choice.error
+                or choice.logprobs
+                or choice.annotations
             ):  # Groq and Moonshot send their usage with the finish_reason
                 pass
             elif delta is None:
@@ -263,8 +269,8 @@ class ChatDecoder:
         yield from self._content(choice.text if delta.content is None else delta.content)
         if isinstance(delta.refusal, str) and delta.refusal:
             yield RefusalPart(delta.refusal)
-        if delta.annotations:
-            yield from citations(delta.annotations)
+        if annotations := delta.annotations or choice.annotations:
+            yield from citations(annotations)
         if delta.images:
             yield from self._files.images(delta.images)
         if delta.audio:
@@ -284,7 +290,7 @@ class ChatDecoder:
         for name in DETAILS:
             if details := getattr(delta, name):
                 self._details.setdefault(name, Details(self._maker, name)).add(details)
-        return _joined(delta.reasoning_content) or _joined(delta.reasoning) or _joined(delta.reasoning_text)
+        return joined_text(delta.reasoning_content) or joined_text(delta.reasoning) or joined_text(delta.reasoning_text)
 
     def _detailed(self) -> list[RawPart]:
         details, self._details = self._details, {}
@@ -303,7 +309,7 @@ class ChatDecoder:
                     yield TextPart(text)
                 case {"type": "thinking"}:
                     text, signature = (
-                        _joined(object_of(item).get("thinking")),
+                        joined_text(object_of(item).get("thinking")),
                         text_of(object_of(item).get("signature")),
                     )
                     if text or signature:
@@ -412,11 +418,3 @@ def _any_answer(body: bytes, audio_format: str, maker: str, *, thinks_apart: boo
     if silent and (chunk is None or chunk.finish_reason in (None, "stop")):  # other reasons explain an empty message
         raise ProtocolError("The response is not a chat completion: its choice has no message.", frame=body)
     return chunk or Chunk()
-
-
-def _joined(texts: object) -> str:
-    """Return a text as it is; return the text of an object, and join those of a list of objects."""
-    if text := token_of(texts):
-        return text
-    items = list_of(texts) or [texts]
-    return "".join([text_of(object_of(item).get("text") or object_of(item).get("content")) for item in items])

@@ -58,6 +58,7 @@ class Choice(Struct, gc=False):
     usage: Any = None  # Moonshot
     logprobs: Any = None
     error: Any = None  # OpenRouter
+    annotations: Any = None  # OpenRouter, for some models
     index: Any = None  # usually 0, see `Choices`
 
 

@@ -393,3 +393,10 @@ def test_every_row_is_whole():
     assert all(isinstance(server, Server) and server.base_url for server in SERVERS.values())
     assert [*SERVERS] == [server.name for server in SERVERS.values()]
     assert attrs.evolve(SERVERS["groq"]) == SERVERS["groq"]
+
+
+def test_name_of_an_author_has_no_character_that_openai_rejects():
+    """Its pattern forbids white space and some marks."""
+    talk = [Message("user", "hi", name="Ada <ada/home> Löw"), Message("user", "ho", name="Bob")]
+    turns = OpenAI("gpt-5-mini", api_key="k", api="chat").preview(talk).json["messages"]
+    assert ["Ada_ada_home_Löw", "Bob"] == [turn["name"] for turn in turns]

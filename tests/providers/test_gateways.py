@@ -591,3 +591,17 @@ def test_reasoning_of_openrouter_is_read_while_it_arrives():
     """Its event has a name of its own."""
     frames = [sse({"type": "response.reasoning.delta", "output_index": 0, "delta": piece}) for piece in ("H", "m.")]
     assert "Hm." == asked([*frames, completed()], 7, RESPONSES).reasoning
+
+
+@SIZES
+@pytest.mark.parametrize("stream", [True, False])
+def test_annotations_beside_the_text_are_its_citations(stream, size):
+    """OpenRouter puts those of some models into the choice."""
+    citation = {"type": "url_citation", "url_citation": {"url": "https://example.com"}}
+    choice = {"index": 0, "annotations": [citation], "finish_reason": "stop"}
+    if stream:
+        frames = [said({"content": "Tea."}), sse({"choices": [{**choice, "delta": {}}]}), DONE]
+    else:
+        frames = [json.dumps({"choices": [{**choice, "message": {"content": "Tea."}}]}).encode()]
+    (part,) = asked(frames, size, stream=stream).parts
+    assert ("Tea.", (citation,)) == (part.text, part.citations)
