@@ -62,6 +62,7 @@ def allowances(headers: Mapping[str, str]) -> Iterator[Allowance]:
     ``6m0s``; Groq and others do the same) and https://docs.claude.com/en/api/rate-limits
     (``anthropic-ratelimit-requests-remaining``, times by RFC 3339).
     """
+    headers = {name: value for name, value in headers.items() if "ratelimit" in name}  # a look-up in all takes longer
     for of in ("requests", "tokens"):
         for start, end in (("x-ratelimit-", f"-{of}"), (f"anthropic-ratelimit-{of}-", "")):
             limit = headers.get(f"{start}limit{end}", "")
