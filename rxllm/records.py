@@ -91,6 +91,9 @@ def of_json(record: Mapping[str, Any]) -> Chunk:
     return Chunk(parts=parts, **facts)
 
 
+_NAMES = [name for name in attrs.fields_dict(Request) if name != "stream"]
+
+
 def fingerprint(request: Request) -> str:
     """Return a digest of a request: equal prompts with equal parameters have equal digests, in every process.
 
@@ -100,11 +103,11 @@ def fingerprint(request: Request) -> str:
     Raises:
         MisuseError: the request contains a value without a stable digest, such as a function.
     """
-    fields = {name: getattr(request, name) for name in attrs.fields_dict(Request) if name != "stream"}
+    fields = {name: value for name in _NAMES if (value := getattr(request, name)) is not None and value != {}}
     try:
         if not isinstance(request.prompt, str):
             fields["prompt"] = [_exact_message(message) for message in request.prompt]
-        return digest({name: value for name, value in fields.items() if value is not None and value != {}})
+        return digest(fields)
     except (TypeError, ValueError, RecursionError) as error:
         raise MisuseError(f"rxllm cannot derive a stable key for this request: {error}.") from None
 

@@ -11,6 +11,7 @@ from reactivex import Observable, abc
 from reactivex import operators as ops
 
 from ..bounds import MAX_WAIT
+from ..combinators.asked import Asked
 from ..combinators.budgeted import MAY_WAIT
 from ..errors import AuthenticationError, LimitReached, ProviderError, RateLimited
 from ..llm import ELSEWHERE, LLM
@@ -58,6 +59,7 @@ class Asking:
         dedupe: bool = False,
     ) -> None:
         self.llm = as_whole(llm)
+        self.models = Asked(self.llm)
         self.make = make
         self.id_column = id_column
         self.limit = limit
@@ -98,7 +100,7 @@ class Asking:
         number, self._read = self._read, self._read + 1
         try:
             request = Request.ask(self.make(item), self.llm.parameters)
-            of = digest_of(self.llm, request)
+            of = digest_of(self.models, request)
             return Row(self._name(id_of(item, self.id_column), of), number, request, of)
         except MisuseError as error:
             raise _at(number, error) from None

@@ -11,6 +11,7 @@ Source: https://platform.openai.com/docs/api-reference/batch/request-output.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 import msgspec
@@ -160,9 +161,10 @@ def _record(result: Result) -> dict[str, Any]:
         facts.provider = answer.provider
         if answer.usage is not None and not _is_plain(answer.usage):
             facts.usage = plain_fields(answer.usage)
-        if answer.name or answer.extra or answer.metadata or answer.parts != _simple_parts(answer):
+        contents = answer.reasoning, answer.text, answer.refusal, answer.tool_calls
+        if answer.name or answer.extra or answer.metadata or answer.parts != _simple_parts(*contents):
             facts.message = message_record(answer)
-        response = {"status_code": 200, "request_id": answer.id or "", "body": _body(answer)}
+        response = {"status_code": 200, "request_id": answer.id or "", "body": _body(answer, *contents)}
     elif result.failure is not None:
         failure = result.failure
         facts.kind, facts.status = failure.kind, failure.status
@@ -193,13 +195,13 @@ def result_of(line: bytes) -> Result:
     return Result(read.custom_id, answer, failure, facts.row, facts.request, facts.attempt)
 
 
-def _simple_parts(answer: Message) -> tuple[Part, ...]:
+def _simple_parts(reasoning: str, text: str, refusal: str, calls: Iterable[ToolCallPart]) -> tuple[Part, ...]:
     """Return the parts that the body of a chat completion can hold."""
     return (
-        *([ReasoningPart(answer.reasoning)] if answer.reasoning else []),
-        *([TextPart(answer.text)] if answer.text else []),
-        *([RefusalPart(answer.refusal)] if answer.refusal else []),
-        *(ToolCallPart(call.id, call.name, call.arguments, index) for index, call in enumerate(answer.tool_calls)),
+        *([ReasoningPart(reasoning)] if reasoning else []),
+        *([TextPart(text)] if text else []),
+        *([RefusalPart(refusal)] if refusal else []),
+        *(ToolCallPart(call.id, call.name, call.arguments, index) for index, call in enumerate(calls)),
     )
 
 
@@ -208,17 +210,17 @@ def _reason(answer: Message) -> str | None:
     return "tool_calls" if answer.finish_reason == "tool_call" else answer.finish_reason
 
 
-def _body(answer: Message) -> dict[str, Any]:
-    """Return an answer as a ``chat.completion``."""
-    message: dict[str, Any] = {"role": "assistant", "content": answer.text or (None if answer.parts else "")}
-    if answer.refusal:
-        message["refusal"] = answer.refusal
-    if answer.reasoning:
-        message["reasoning_content"] = answer.reasoning
-    if answer.tool_calls:
+def _body(answer: Message, reasoning: str, text: str, refusal: str, calls: tuple[ToolCallPart, ...]) -> dict[str, Any]:
+    """Return an answer, which has these contents, as a ``chat.completion``."""
+    message: dict[str, Any] = {"role": "assistant", "content": text or (None if answer.parts else "")}
+    if refusal:
+        message["refusal"] = refusal
+    if reasoning:
+        message["reasoning_content"] = reasoning
+    if calls:
         message["tool_calls"] = [
             {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in answer.tool_calls
+            for call in calls
         ]
     choice: dict[str, Any] = {"index": 0, "message": message, "finish_reason": _reason(answer)}
     if answer.logprobs is not None:

@@ -9,7 +9,7 @@ from functools import partial
 from types import FunctionType
 from typing import Any, cast
 
-from ..combinators.asked import asked
+from ..combinators.asked import Asked
 from ..exact import digest
 from ..extensible import evolved
 from ..llm import LLM
@@ -46,14 +46,14 @@ def as_whole(llm: LLM) -> LLM:
     return llm.bind(stream=False) if llm.parameters.stream is None else llm
 
 
-def digest_of(llm: LLM, request: Request) -> str:
+def digest_of(models: Asked, request: Request) -> str:
     """Return a digest of the models and of their requests. Keys, addresses, retries and limiters do not count.
 
     Raises:
         MisuseError: the request contains a value without a stable digest, such as a function.
     """
     facts: list[list[str | None]] = []
-    for leaf, of_leaf in asked(llm, request):
+    for leaf, of_leaf in models.with_request(request):
         service = leaf.service(of_leaf)
         facts.append([service.provider, service.model, fingerprint(of_leaf)])
     return digest(facts)

@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import frozen
 
-from ..combinators.asked import asked
+from ..combinators.asked import Asked
 from ..events import Service
 from ..llm import LLM
 from ..operators.answering import CHARACTERS
@@ -114,7 +114,7 @@ def _plans(
             opened += 1
             if api is not None:
                 request_line(api, row)
-            tokens, most, each = _estimated(llm, row.request, price_by)
+            tokens, most, each = _estimated(asking.models, row.request, price_by)
             inputs += tokens
             bounded = bounded and most is not None
             outputs += most or 0
@@ -124,12 +124,12 @@ def _plans(
     yield planned(is_whole=True)
 
 
-def _estimated(llm: LLM, request: Request, price_by: Price) -> tuple[int, int | None, Decimal | None]:
+def _estimated(models: Asked, request: Request, price_by: Price) -> tuple[int, int | None, Decimal | None]:
     """Return the tokens of a prompt, the most tokens of its answer, and the most that the dearest model costs."""
     input_tokens = -(-len(request.text) // CHARACTERS)
     output_tokens = 0
     dearest: Decimal | None = Decimal(0)
-    for leaf, of_leaf in asked(llm, request):
+    for leaf, of_leaf in models.with_request(request):
         if of_leaf.max_tokens is None:
             return input_tokens, None, None
         output_tokens = max(output_tokens, of_leaf.max_tokens)

@@ -13,6 +13,8 @@ from reactivex.scheduler import ImmediateScheduler
 from reactivex.subject import Subject
 
 import rxllm
+from rxllm.combinators.asked import Asked
+from rxllm.jobs.models import digest_of
 from rxllm.testing import FakeServer, Reply
 
 
@@ -372,6 +374,14 @@ def test_ended_rows_let_the_answers_in_flight_arrive(path):
         answered = [result.text for result in results]
     assert sorted(ASKED) == sorted(answered) == sorted(held(path).values())
     assert len(ASKED) <= 6
+
+
+def test_digest_of_a_request_is_the_same_in_each_version():
+    """Else the journals of earlier versions could not be continued."""
+    models = rxllm.fallback(rxllm.OpenAI("a", seed=3), rxllm.Anthropic("b").bind(temperature=0.5))
+    llm = models.bind(max_tokens=7, extra={"z": 1})
+    of = "4ecddd93c138d4861682a9cd512ea4e70e9f6570cd81bf121b5aee43ea348b5e"
+    assert of == digest_of(Asked(llm), rxllm.Request.ask("hi", llm.parameters))
 
 
 def test_rows_are_pulled_only_when_their_requests_can_start(path):
