@@ -1,6 +1,8 @@
 """Models of rxllm as models of Pydantic AI: agents and direct requests, against a real local server."""
 
 import asyncio
+import copy
+import pickle
 
 import pytest
 from attrs import frozen
@@ -279,6 +281,16 @@ def test_model_has_a_name_and_a_system():
         to_pydantic_ai(rxllm.Embedded()).model_name,
         to_pydantic_ai(rxllm.Embedded()).system,
     )
+
+
+def test_model_pickles_without_its_key():
+    """The other process takes the key from the environment, as for each pickled model of rxllm."""
+    model = to_pydantic_ai(rxllm.Anthropic("claude", api_key="sk-do-not-show-this"))
+    pickled = pickle.dumps(model)
+    assert b"sk-do-not-show-this" not in pickled
+    again = pickle.loads(pickled)  # noqa: S301  (our own bytes)
+    assert (type(model), repr(model.llm), model.profile) == (type(again), repr(again.llm), again.profile)
+    assert model.llm == copy.deepcopy(model).llm
 
 
 async def test_native_tools_are_refused():

@@ -81,6 +81,10 @@ class _Model:
         """None: rxllm has the clients."""
         return
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return the model for a pickle, because pickle finds no class that a function has made."""
+        return to_pydantic_ai, (self.llm,), vars(self)
+
     @property
     def model_name(self) -> str:
         """The name of the model."""
