@@ -216,6 +216,15 @@ def test_pickled_model_has_its_key_from_the_environment(server, monkeypatch):
         assert (f"Bearer {key}", 0.5) == (request.headers["authorization"], request.json["temperature"])
 
 
+@pytest.mark.parametrize("word", ["api_key", "base_url", "max_retries", "timeout"])
+@pytest.mark.parametrize("make", [to_langchain, to_langchain_llm])
+def test_connection_cannot_change_with_a_call(server, make, word):
+    """Other unknown keywords become fields of the body, where a key must not go."""
+    with pytest.raises(MisuseError, match=f"{word} cannot change with a call"):
+        make(openai(server)).invoke("hi", **{word: KEY})
+    assert not server.requests
+
+
 def test_changed_fields_count(server):
     """LangChain changes fields in copies, without checks, and programs assign them. The model in a cache is another."""
     chat = ChatRxllm(model="openai:m", api_key=KEY, base_url=f"{server.url}/v1")

@@ -14,7 +14,10 @@ from ...values.message import Message
 from ...values.parameters import PARAMETERS
 from ...values.request import Request
 
-__all__ = ["Identity", "request_of", "runs_tools", "service_of"]
+__all__ = ["CONNECTION", "Identity", "request_of", "runs_tools", "service_of"]
+
+CONNECTION = ("timeout", "max_retries", "api_key", "base_url")
+"""The settings of a model's connection, which a request does not have."""
 
 
 def request_of(
@@ -32,8 +35,13 @@ def request_of(
         stop: the texts at which the answer ends.
         settings: the other keywords.
         prefix: the name that made the model, ``provider:model``: a call may name another model of this provider so.
+
+    Raises:
+        MisuseError: a keyword belongs to the connection, or has an invalid value. A key never becomes a field.
     """
     given = {name: value for name, value in settings.items() if value is not None}
+    if words := [name for name in CONNECTION if name in given]:
+        raise MisuseError(f"{', '.join(words)} cannot change with a call. Pass them where you make the model.")
     extra = {**given.pop("extra", {})}
     extra |= {name: given.pop(name) for name in given.keys() - PARAMETERS.keys()}
     if stop:

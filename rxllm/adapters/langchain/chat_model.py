@@ -26,7 +26,7 @@ from ...values.request import Request
 from ...values.tools import Effort, ToolSpec
 from .._written import written
 from .answers import message_of
-from .calls import Identity, request_of, runs_tools, service_of
+from .calls import CONNECTION, Identity, request_of, runs_tools, service_of
 from .generations import ChatWriter
 from .messages import prompt_of
 from .structured import Method, Schema, structured
@@ -35,8 +35,7 @@ from .tools import choice_of, tools_of
 __all__ = ["ChatRxllm"]
 
 _SAMPLING = ("model", "temperature", "top_p", "top_k", "max_tokens", "seed", "parallel_tool_calls", "effort")
-_CONNECTION = ("timeout", "max_retries", "api_key", "base_url")
-_FIELDS = ("llm", "streaming", *_SAMPLING, *_CONNECTION)
+_FIELDS = ("llm", "streaming", *_SAMPLING, *CONNECTION)
 
 
 @frozen
@@ -135,7 +134,7 @@ class ChatRxllm(BaseChatModel):
         settings |= {"stop_sequences": self.stop} if self.stop else {}
         settings |= {"extra": self.model_kwargs} if self.model_kwargs else {}
         settings |= {"stream": False} if self.streaming is False else {}
-        connection = {name: value for name in _CONNECTION if (value := getattr(self, name)) is not None}
+        connection = {name: value for name in CONNECTION if (value := getattr(self, name)) is not None}
         if self.llm is None:
             if self.api_key is not None:
                 connection["api_key"] = self.api_key.get_secret_value()
