@@ -24,7 +24,7 @@ from ..runtime.scheduler import Scheduler
 from ..runtime.source import Source, source
 from ..runtime.threads import Worker
 from ..values.request import Request
-from ..wire.clients import of_loop
+from ..wire.clients import created, of_loop
 from ..wire.faults import transport_error
 from ..wire.http import Signing, address
 from ..wire.rates import ON_RESPONSE
@@ -84,7 +84,7 @@ class SDK:
         Raises:
             MisuseError: the value is not a client of this SDK.
         """
-        return str(self.checked(client() if callable(client) else client).base_url).rstrip("/")
+        return str(self.checked(created(client) if callable(client) else client).base_url).rstrip("/")
 
     @property
     def module(self) -> Any:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Client = httpx.AsyncClient | Callable[[], httpx.AsyncClient]
 
-__all__ = ["client_on", "of_loop"]
+__all__ = ["client_on", "created", "of_loop"]
 
 
 async def client_on(loop: asyncio.AbstractEventLoop, client: Client | None) -> httpx.AsyncClient:
@@ -58,7 +58,7 @@ async def of_loop(
     if callable(client):
         make = cast("Callable[[], object]", client)
         key = _key_of(make, functools.partial(forget, loop))
-        return await loop_local(key, lambda: check(_created(make)), close)
+        return await loop_local(key, lambda: check(created(make)), close)
     # The user closes an instance. The attribute records the event loop that first used it.
     facts: dict[str, Any] = cast("Any", client).__dict__
     owner = facts.setdefault("_rxllm_loop", loop)
@@ -108,7 +108,12 @@ class _Method(weakref.ref[object]):
         return super().__hash__()
 
 
-def _created(factory: Callable[[], object]) -> object:
+def created(factory: Callable[[], object]) -> object:
+    """Return what the function `client=` of a program returns.
+
+    Raises:
+        MisuseError: the function raised.
+    """
     try:
         return factory()
     except Exception as error:

@@ -15,6 +15,7 @@ from rxllm.testing import End, FakeServer, LLMContract, Reply
 
 pytest.importorskip("pydantic_ai", reason="the extra 'clients' is not installed")
 
+from pydantic_ai.exceptions import UserError
 from pydantic_ai.models.anthropic import AnthropicModel
 from pydantic_ai.models.function import FunctionModel
 from pydantic_ai.models.openai import OpenAIChatModel
@@ -306,7 +307,18 @@ def test_both_adapters_are_inverse():
     assert llm.invoke("hi").finish_reason == again.invoke("hi").finish_reason
 
 
-@pytest.mark.parametrize("wrong", [None, object(), lambda: 5, TestModel])
+@pytest.mark.parametrize(
+    ("wrong", "cause"),
+    [("no-such-model", UserError), (lambda loop: TestModel(), TypeError), (lambda: 1 // 0, ZeroDivisionError)],
+)
+def test_model_that_cannot_be_made_is_refused(wrong, cause):
+    """A name that Pydantic AI does not know, and a function that fails. The exception is the cause."""
+    with pytest.raises(rxllm.MisuseError, match="Pydantic AI has no such model, or the function") as raised:
+        from_pydantic_ai(wrong)
+    assert cause is type(raised.value.__cause__)
+
+
+@pytest.mark.parametrize("wrong", [None, object(), lambda: 5, rxllm.Embedded(), TestModel])
 def test_other_values_are_refused(wrong):
     """The message says what to pass."""
     if wrong is TestModel:  # a class is a function that returns a model

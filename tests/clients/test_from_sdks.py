@@ -380,6 +380,14 @@ def test_other_values_are_refused(wrong):
         from_openai(wrong, "m")
 
 
+@pytest.mark.parametrize("make", [lambda loop: openai.OpenAI(api_key=KEY), lambda: openai.OpenAI(api_key=1 // 0)])
+def test_function_that_fails_is_refused(make):
+    """As at a request: the program made a mistake, and the exception is the cause."""
+    with pytest.raises(rxllm.MisuseError, match="The function client= raised") as raised:
+        from_openai(make, "m")
+    assert isinstance(raised.value.__cause__, (TypeError, ZeroDivisionError))
+
+
 @pytest.mark.parametrize("name", ["api_key", "base_url", "max_retries"])
 def test_settings_of_the_client_are_refused(asynchronous, name):
     """The message says where to set it."""

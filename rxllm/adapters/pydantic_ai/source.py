@@ -121,7 +121,18 @@ def from_pydantic_ai(model: Any, **settings: Unpack[Fields]) -> LLM:
     except ImportError:
         raise MisuseError("from_pydantic_ai needs Pydantic AI: pip install pydantic-ai-slim.") from None
     make = functools.partial(models.infer_model, model) if isinstance(model, str) else model
-    return PydanticAI(make, _checked(make() if callable(make) else make), **cast("Any", settings))
+    return PydanticAI(make, _checked(_made(make)), **cast("Any", settings))
+
+
+def _made(make: Any) -> object:
+    """Return the model, or what the function returns. A model of rxllm is callable, but no such function."""
+    if not callable(make) or isinstance(make, LLM):
+        return make
+    try:
+        return make()
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise MisuseError(f"Pydantic AI has no such model, or the function that returns one raised {reason}") from error
 
 
 def _checked(model: object) -> Any:
