@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from reactivex import abc
 
@@ -81,28 +81,21 @@ class Reader(Watch, abc.ObserverBase[bytes]):
 
     def begin(self) -> None:
         """Reset the state, before the first byte of a response."""
-        if self.request.stream is not False:  # else see `__getattr__`
-            self.expect_stream()
         self.halves: Halves | None = None  # set as soon as a server has split a character
         self.beginning: bytes | None = b""  # the first bytes, until the first frame
-        self.document: bytearray | None = None
+        self.document: bytearray | None = bytearray()
+        if self.request.stream is not False:
+            self.expect_stream()
         self.linger: asyncio.TimerHandle | None = None
         self.will_flush = False  # the timer will look for a frame without its end mark
         self.ends_at: float | None = None  # set by the finish reason: when the stream ends in spite of further usage
 
     def expect_stream(self) -> None:
-        """Make the framing and the decoder."""
+        """Make the framing and the decoder, in place of a document, which needs neither of them."""
+        self.document = None
         self.frames = self.llm._frames(self.request)  # pyright: ignore[reportPrivateUsage]
         self.decoder = self.llm._decoder(self.request)  # pyright: ignore[reportPrivateUsage]
         self.decode = self.decoder.chunk
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            """Make the framing and the decoder at their first use: a document needs neither, nor their many objects."""
-            if name in ("frames", "decoder", "decode"):
-                self.expect_stream()
-            return object.__getattribute__(self, name)
 
     def on_next(self, value: bytes) -> None:
         if self.linger is not None:
@@ -142,15 +135,18 @@ class Reader(Watch, abc.ObserverBase[bytes]):
 
     def opened(self, data: bytes) -> list[Frame]:
         """Return the frames in the first bytes. A document returns none; the reader keeps it until it is whole."""
-        if self.document is None:
+        if not self.document:
             beginning = ((self.beginning or b"") + data).removeprefix(BYTE_ORDER_MARK).lstrip()
             if self.is_stream(beginning):
+                if self.document is not None:
+                    self.expect_stream()
                 frames = self.first_frames(data, beginning)
                 self.beginning = None if frames else beginning[:BEGINNING]
                 if frames and self.request.stream is False and not isinstance(self.observer, _Joined):
                     self.observer = _Joined(self.observer)
                 return frames
-            self.document, data = bytearray(), beginning
+            self.document = bytearray()
+            data = beginning
         self.document += data
         limit = self.document_limit()
         if len(self.document) > limit:
@@ -174,7 +170,7 @@ class Reader(Watch, abc.ObserverBase[bytes]):
         asked_whole = self.request.stream is False
         if beginning.startswith((b"{", b"[")):
             return not asked_whole and self.frames.begins(beginning)
-        return not asked_whole or self.frames.begins(beginning)
+        return not asked_whole or self.llm._frames(self.request).begins(beginning)  # pyright: ignore[reportPrivateUsage]
 
     def document_limit(self) -> int:
         """Return the maximum size of a document in bytes."""
@@ -278,7 +274,9 @@ class Reader(Watch, abc.ObserverBase[bytes]):
         if self.linger is None and not self.flush():
             return
         # A connection that breaks after the end of the answer is not an error.
-        if self.linger is not None or (self.decoder.complete and isinstance(error, Interrupted)):
+        if self.linger is not None or (
+            self.document is None and self.decoder.complete and isinstance(error, Interrupted)
+        ):
             self.end()
         else:
             self.fail(error)
@@ -347,8 +345,8 @@ class Reader(Watch, abc.ObserverBase[bytes]):
 
     def finish(self) -> bool:
         """Emit the rest of the answer. Return whether the answer is whole."""
-        if self.document is None and self.request.stream is False and self.beginning == b"":
-            self.document = bytearray()  # the response was empty
+        if self.request.stream is False and self.beginning == b"":
+            self.document = self.document or bytearray()  # the response was empty, or only blank
         if self.document is not None:
             body = valid_utf8(bytes(self.document).removeprefix(BYTE_ORDER_MARK))
             whole = functools.partial(self.llm._whole, request=self.request)  # pyright: ignore[reportPrivateUsage]
