@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from copy import deepcopy
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import attrs
 
@@ -54,6 +54,8 @@ class Extensible:
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
+        if not _is_ours(cls) and not hasattr(cls, "__getattr__"):  # it makes reading any attribute slower
+            cls.__getattr__ = _default_of  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
         for name, value in vars(cls).items():
             if not (callable(value) or hasattr(value, "__get__")):
                 _check_name(cls, name)
@@ -72,23 +74,6 @@ class Extensible:
 
     def __setstate__(self, state: Any) -> None:
         _restore(self, state)
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            """Return the default of a field that a subclass's constructor has not set."""
-            kind = type(self)
-            attribute = attrs.fields_dict(kind).get(name)
-            if attribute is None:
-                return object.__getattribute__(self, name)  # raises AttributeError, or the error of a property
-            if attribute.default is attrs.NOTHING:
-                raise MisuseError(
-                    f"This {kind.__name__} has no {name}: its constructor must call super().__init__({name}=…). A "
-                    "dataclass makes this call in __post_init__."
-                )
-            default = attribute.default
-            value = default.factory() if isinstance(default, attrs.Factory) else default
-            return value if attribute.converter is None else attribute.converter(value)
 
 
 def evolved(value: T, /, **changes: Any) -> T:
@@ -126,8 +111,11 @@ def _copied(value: object, kind: Any) -> Any:
 @functools.lru_cache(256)
 def _mutable_of(kind: type) -> Any:
     """Return the mutable subclass of a class of rxllm; None for a user's class, which may count its subclasses."""
-    is_ours = kind.__module__.partition(".")[0] == __package__
-    return mutable_class(kind) if is_ours and not kind.__dictoffset__ else None
+    return mutable_class(kind) if _is_ours(kind) and not kind.__dictoffset__ else None
+
+
+def _is_ours(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] == __package__
 
 
 def mutable_class(kind: type) -> Any:
@@ -156,6 +144,22 @@ def _restore(empty: object, state: Any) -> None:
 
 
 _set_field = object.__setattr__
+
+
+def _default_of(self: Extensible, name: str) -> Any:
+    """Return the default of a field that a subclass's constructor has not set."""
+    kind = type(self)
+    attribute: Any = attrs.fields_dict(cast("Any", kind)).get(name)
+    if attribute is None:
+        return object.__getattribute__(self, name)  # raises AttributeError, or the error of a property
+    if attribute.default is attrs.NOTHING:
+        raise MisuseError(
+            f"This {kind.__name__} has no {name}: its constructor must call super().__init__({name}=…). A "
+            "dataclass makes this call in __post_init__."
+        )
+    default = attribute.default
+    value = default.factory() if isinstance(default, cast("Any", attrs.Factory)) else default
+    return value if attribute.converter is None else attribute.converter(value)
 
 
 def _set(self: Extensible, name: str, value: Any) -> None:
