@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from hashlib import blake2b
 from typing import Any, cast
 
+import msgspec
 from attrs import frozen
 
 from ..misuse import MisuseError, is_mapping, shown
@@ -73,11 +75,21 @@ def prompt_of(row: Any) -> Prompt:
         return _body_request(row, body)
     for column in ("messages", "prompt"):
         if row.get(column) is not None:
-            return cast("Prompt", row[column])
+            return _messages_in(row[column]) if column == "messages" else cast("Prompt", row[column])
+    if empty := [column for column in ("messages", "prompt") if column in row]:
+        raise MisuseError(f"The row has no value in its column {empty[0]!r}.")
     raise MisuseError(
         f"The row has neither a column 'messages' nor 'prompt'; its columns are {_names(row)}. Pass a template, "
         "such as prompt='Translate: {text}'."
     )
+
+
+def _messages_in(value: Any) -> Prompt:
+    """Return the messages of a column. Tables, such as CSV, hold them as JSON text."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        with suppress(msgspec.MsgspecError, RecursionError):
+            return cast("Prompt", msgspec.json.decode(value, type=list[dict[str, Any]]))
+    return cast("Prompt", value)
 
 
 def filled(text: str) -> Callable[[Any], Prompt]:

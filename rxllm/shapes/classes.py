@@ -16,7 +16,7 @@ from attrs import define, frozen
 
 from ..misuse import MisuseError
 from .nodes import Choice, Node, Schema, with_words
-from .problems import INVALID, Problems, as_object, typed
+from .problems import INVALID, Problems, as_object, typed, unquoted
 from .unions import Members, ObjectLike, plain
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class ClassNode(ObjectLike):
         A null for a field that has a default and can't be null stands for the default: in the strict modes of the
         vendors no field may be missing.
         """
-        members = as_object(value)
+        members = as_object(value) or as_object(unquoted(value, problems))
         if members is None:
             return problems.expected(f"an object ({self.name})", value)
         if problems.is_too_deep():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from .nodes import Node, Schema
-from .problems import INVALID, Problems, as_array, as_object
+from .problems import INVALID, Problems, as_array, as_object, unquoted
 
 if TYPE_CHECKING:
     from .schemas import Definitions
@@ -35,7 +35,7 @@ class ListNode(Node):
 
     def read(self, value: Any, problems: Problems) -> Any:
         """Read all elements."""
-        elements = as_array(value)
+        elements = as_array(value) or as_array(unquoted(value, problems))
         if elements is None:
             return problems.expected("an array", value)
         if problems.is_too_deep():
@@ -66,7 +66,7 @@ class TupleNode(Node):
 
     def read(self, value: Any, problems: Problems) -> Any:
         """Read the elements, of which none may be missing."""
-        elements = as_array(value)
+        elements = as_array(value) or as_array(unquoted(value, problems))
         if elements is None:
             return problems.expected("an array", value)
         size = len(self.elements)
@@ -101,7 +101,7 @@ class DictNode(Node):
 
     def read(self, value: Any, problems: Problems) -> Any:
         """Read all keys and all values."""
-        given = as_object(value)
+        given = as_object(value) or as_object(unquoted(value, problems))
         if given is None:
             return problems.expected("an object", value)
         if problems.is_too_deep():

@@ -19,6 +19,7 @@ __all__ = [
     "shown",
     "too_deep",
     "typed",
+    "unquoted",
 ]
 
 MAX_DEPTH = 128  # objects and lists within each other
@@ -76,6 +77,25 @@ def as_integer(value: object) -> int | None:
     if isinstance(value, (float, decimal.Decimal)) and -_MAX_EXACT <= value <= _MAX_EXACT and value == int(value):
         return int(value)
     return None
+
+
+def unquoted(value: object, problems: Problems) -> object:
+    """Return the list or the object that a text holds as JSON, else the value itself.
+
+    Many models write a list or an object within the arguments of a tool as a JSON text. This is for places where a text
+    does not fit.
+    """
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
+        return value
+    import msgspec  # imported here, as few programs ask for a shape
+
+    try:
+        inner: object = msgspec.json.Decoder(float_hook=decimal.Decimal if problems.has_decimals else None).decode(
+            value
+        )
+    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
+        return value
+    return inner
 
 
 def as_array(value: object) -> list[Any] | None:

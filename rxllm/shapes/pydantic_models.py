@@ -15,7 +15,7 @@ from attrs import frozen
 
 from ..misuse import MisuseError
 from .nodes import Schema, with_floats
-from .problems import INVALID, KINDS, Problems, as_array, as_integer, as_object, kind_of, typed
+from .problems import INVALID, KINDS, Problems, as_array, as_integer, as_object, kind_of, typed, unquoted
 from .schemas import referenced, rewritten
 from .unions import Members, ObjectLike
 
@@ -159,6 +159,8 @@ def _prepared(value: Any, schema: Mapping[str, Any], found: Mapping[str, Schema]
     name = referenced(schema)
     if name is not None:
         return _prepared(value, found[name], found, problems)
+    if isinstance(value, str) and "string" not in _kinds(schema, found):
+        value = unquoted(value, problems)
     if isinstance(value, decimal.Decimal):
         return _number(value, schema, problems)
     if "anyOf" in schema:

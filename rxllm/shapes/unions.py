@@ -11,7 +11,7 @@ from attrs import frozen
 
 from ..misuse import MisuseError
 from .nodes import Choice, Described, Node, Scalar, Schema
-from .problems import KINDS, Problems, as_integer, kind_of
+from .problems import KINDS, Problems, as_integer, kind_of, unquoted
 
 if TYPE_CHECKING:
     from .schemas import Definitions
@@ -76,6 +76,8 @@ class UnionNode(Node):
         if not fitting:
             if type(value) is not int and (whole := as_integer(value)) is not None:
                 return self.read(whole, problems)
+            if (inner := unquoted(value, problems)) is not value:
+                return self.read(inner, problems)
             return problems.expected(_listed(self.kinds), value)
         if len(fitting) > 1 and kind == "object":
             fitting = _narrowed(fitting, value)

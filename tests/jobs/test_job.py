@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import queue
 import threading
 
@@ -13,9 +14,12 @@ from reactivex.scheduler import ImmediateScheduler
 from reactivex.subject import Subject
 
 import rxllm
+from rxllm import Message
 from rxllm.combinators.asked import Asked
 from rxllm.jobs.models import digest_of
+from rxllm.jobs.rows import prompt_of
 from rxllm.testing import FakeServer, Reply
+from rxllm.values.request import Request
 
 
 class Counting(rxllm.LLM):
@@ -116,9 +120,23 @@ ASK = {"role": "user", "content": "a"}
 
 
 @pytest.mark.parametrize(
+    ("column", "prompt"),
+    [
+        (json.dumps([ASK]), (Message("user", "a"),)),
+        ("[1] is a citation", "[1] is a citation"),
+        ([ASK], (Message("user", "a"),)),
+    ],
+)
+def test_messages_of_a_table_are_json_text(column, prompt):
+    """As in a CSV file. Any other text is the prompt."""
+    assert prompt == Request.ask(prompt_of({"messages": column})).prompt
+
+
+@pytest.mark.parametrize(
     ("row", "sentence"),
     [
         ({"text": "a"}, "neither a column 'messages' nor 'prompt'; its columns are text"),
+        ({"prompt": None, "text": "a"}, "The row has no value in its column 'prompt'"),
         ({"custom_id": 1.5, "prompt": "a"}, "custom_id of a row must be text"),
         ({"custom_id": "\ud800", "prompt": "a"}, "half a character"),
         ({"body": {"messages": []}}, "at least one message"),

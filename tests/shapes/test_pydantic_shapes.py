@@ -1,6 +1,7 @@
 """pydantic models as shapes: pydantic writes their schemas and validates."""
 
 import decimal
+import json
 from typing import Annotated, Any, Literal
 
 import attrs
@@ -117,6 +118,19 @@ def test_object_that_fits_no_type_of_a_union_has_a_path():
     with pytest.raises(rxllm.ParseError) as caught:
         shape_of(House).decode({"holder": {"x": 1}})
     assert ("the fields fit none of the possible types, at $.holder",) == caught.value.problems
+
+
+def test_nested_value_of_a_model_may_be_a_text():
+    """As in other shapes; a text stays one where a text fits."""
+
+    class Order(pydantic.BaseModel):
+        lines: list[Address]
+        weights: dict[str, float] | None
+        note: str
+
+    plain = {"lines": '[{"street": "A"}]', "weights": '{"a": 0.5}', "note": "[1]"}
+    for order in (shape_of(Order).decode(plain), shape_of(Order).decode_text(json.dumps(plain))):
+        assert Order(lines=[Address(street="A")], weights={"a": 0.5}, note="[1]") == order
 
 
 def test_numbers_of_a_model_stay_numbers():

@@ -524,6 +524,34 @@ def test_integer_may_be_written_as_a_number_without_a_fraction(kind, text, value
         shape_of(int).decode_text("1e999999999")
 
 
+@pytest.mark.parametrize(
+    ("kind", "plain", "value"),
+    [
+        (list[int], "[1]", [1]),
+        (list[str] | None, ' ["a"]', ["a"]),
+        (tuple[int, str], '[1, "a"]', (1, "a")),
+        (dict[str, float], '{"a": 0.5}', {"a": 0.5}),
+        (list[list[int]], ["[1]", [2]], [[1], [2]]),
+        (Step, '{"text": "a", "minutes": 1}', Step("a", 1)),
+        (Recipe, {"title": "[1]", "steps": '[{"text": "a", "minutes": 1}]'}, Recipe("[1]", [Step("a", 1)])),
+        (str, "[1]", "[1]"),
+        (str | list[int], "[1]", "[1]"),
+        (Any, "[1]", "[1]"),
+    ],
+    ids=str,
+)
+def test_list_or_object_may_be_written_as_a_text(kind, plain, value):
+    """Many models write nested values so. A text stays one where a text fits."""
+    assert value == shape_of(kind).decode(plain)
+    assert value == shape_of(kind).decode_text(json.dumps(plain))
+
+
+@pytest.mark.parametrize("plain", ["[1", "x", '"[1]"', "{}", ""])
+def test_text_that_holds_no_list_is_refused(plain):
+    """The problem names the text."""
+    assert "but got" in str(problems_of(list[int], plain))
+
+
 def test_numbers_keep_their_digits():
     """A Decimal gets all digits of a number; a float that is too large is refused rather than infinite."""
     assert decimal.Decimal("1.12345678901234567890") == shape_of(decimal.Decimal).decode_text("1.12345678901234567890")
