@@ -12,7 +12,7 @@ from attrs import frozen
 from reactivex import abc
 
 from ..errors import Interrupted, Timeout, ToolFailure
-from ..misuse import MisuseError
+from ..misuse import MisuseError, is_mapping
 from ..runtime.disposable import LockFreeSerialDisposable
 from ..runtime.gate import Gate
 from ..runtime.scheduler import Scheduler
@@ -118,7 +118,7 @@ def _succeeded(call: ToolCallPart, value: Any) -> ToolResultPart:
     """Return the result of a call: text and parts unchanged, any other value as JSON.
 
     Raises:
-        MisuseError: JSON cannot express the value.
+        MisuseError: JSON cannot express the value, or it has parts among other values.
     """
     kind = type(value).__name__
     if isinstance(value, ToolResultPart):
@@ -128,8 +128,14 @@ def _succeeded(call: ToolCallPart, value: Any) -> ToolResultPart:
     if isinstance(value, str):
         return _result(call, value)
     items = [*cast("Iterable[Any]", value)] if isinstance(value, (list, tuple)) else [value]
-    if items and all(isinstance(item, Part) for item in items):
+    if any(isinstance(item, Part) for item in items) and all(isinstance(item, (Part, str)) for item in items):
         return _result(call, items)
+    whole = cast("object", value)
+    within: Iterable[Any] = whole.values() if is_mapping(whole) else items
+    if any(isinstance(item, Part) for item in within):  # as JSON, a picture would be a long text
+        raise MisuseError(
+            f"The tool {call.name} returned parts among other values. Return parts and texts only, in a list."
+        )
     if not isinstance(value, (bytes, bytearray, memoryview)):
         with suppress(TypeError, ValueError, RecursionError):
             return _result(call, msgspec.json.encode(value, enc_hook=_fields).decode())

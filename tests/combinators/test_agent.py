@@ -370,12 +370,22 @@ async def test_misuse_in_a_tool_ends_the_answer():
         return b"x"
 
     @tool
+    def mixed() -> list[object]:
+        return [FilePart("image/png", b"x"), 3]
+
+    @tool
+    def nested() -> dict[str, object]:
+        return {"picture": FilePart("image/png", b"x")}
+
+    @tool
     def misuse() -> None:
         rxllm.pipe()
 
     for made, sentence in (
         (strange, "The tool strange returned object, which JSON cannot express"),
         (raw, "The tool raw returned bytes"),
+        (mixed, "The tool mixed returned parts among other values"),
+        (nested, "The tool nested returned parts among other values"),
         (misuse, "A pipeline needs at least one stage"),
     ):
         with pytest.raises(MisuseError, match=sentence):
@@ -403,6 +413,8 @@ class Forecast(pydantic.BaseModel):
         ([], (TextPart("[]"),)),
         (FilePart("image/png", b"x"), (FilePart("image/png", b"x"),)),
         ([TextPart("see"), FilePart("image/png", b"x")], (TextPart("see"), FilePart("image/png", b"x"))),
+        (["see", FilePart("image/png", b"x")], (TextPart("see"), FilePart("image/png", b"x"))),
+        (["see", "it"], (TextPart('["see","it"]'),)),
         (Message("assistant", [ReasoningPart("hm"), TextPart("42")]), (TextPart("42"),)),
     ],
 )
