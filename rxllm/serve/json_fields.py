@@ -46,7 +46,7 @@ def wrong_body() -> Generator[None]:
     """Raise WrongBody for each error of the block, which reads the body of a request.
 
     Raises:
-        WrongBody: the block raised MisuseError, or the body is nested too deeply.
+        WrongBody: the block raised MisuseError, or the body is nested too deeply or is not valid Unicode.
     """
     try:
         yield
@@ -54,6 +54,8 @@ def wrong_body() -> Generator[None]:
         raise WrongBody(str(error)) from None
     except RecursionError:
         raise WrongBody("The request is nested too deeply.") from None
+    except UnicodeEncodeError:  # Python's json decodes half of a surrogate pair, which has no UTF-8
+        raise WrongBody("The request has a text that is not valid Unicode.") from None
 
 
 def with_wrong_bodies(answer: Observable[T], request: Request) -> Observable[T]:

@@ -246,6 +246,10 @@ def test_framework_answers_a_wrong_body_with_400():
         assert "needs 'messages' as a list" in answer.text
 
 
+OPEN = "input-available"
+HALF = {"name": "f", "arguments": "\ud800"}  # half of a surrogate pair
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [
@@ -268,6 +272,14 @@ def test_framework_answers_a_wrong_body_with_400():
         (
             {"threadId": "t", "messages": [{"role": "assistant"}, {"role": "tool", "toolCallId": {}}]},
             "'toolCallId'",
+        ),
+        (
+            {"messages": [{"role": "assistant", "parts": [{"type": "tool-a", "toolCallId": "\ud800", "state": OPEN}]}]},
+            "not valid Unicode",
+        ),
+        (
+            {"threadId": "t", "messages": [{"role": "assistant", "toolCalls": [{"id": "1", "function": HALF}]}]},
+            "not valid Unicode",
         ),
     ],
 )
