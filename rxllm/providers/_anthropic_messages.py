@@ -19,7 +19,7 @@ from ..values.chunk import Chunk, text_chunk
 from ..values.parts import Part, ReasoningPart, TextPart, ToolCallPart
 from ..values.usage import Usage
 from ..wire.error_documents import provider_error, tells_error
-from ._anthropic_parts import Block, call_of, end_of, parts_of, parts_of_block, usage_of, whole_usage
+from ._anthropic_parts import Block, arguments_text, call_of, end_of, parts_of, parts_of_block, usage_of, whole_usage
 from ._content import Tally
 from ._documents import UNREADABLE, identity_of, json_of, list_of, object_of, text_of, unreadable
 from ._finish import broken_off, finish_with, word_of
@@ -240,10 +240,10 @@ class ClaudeDecoder:
                 return ReasoningPart(text, index=index, provider="anthropic")
             case _Delta(type="signature_delta", signature=str(signature)) if signature:
                 return ReasoningPart(signature=signature, index=index, provider="anthropic")
-            case _Delta(type="input_json_delta", partial_json=str(json)) if json:
+            case _Delta(type="input_json_delta", partial_json=piece) if piece:
                 if block:
                     block.has_arguments = True
-                return ToolCallPart(arguments=json, index=index)
+                return ToolCallPart(arguments=arguments_text(piece), index=index)
             case _:  # future deltas
                 return None
 
@@ -269,13 +269,14 @@ def whole_answer(body: bytes) -> Chunk:
     answer = object_of(document)
     if answer.get("error") or list_of(document) or ("content" not in answer and tells_error(document)):
         raise provider_error(document, body)
-    if not isinstance(answer.get("content"), list):
+    content = answer.get("content")
+    if type(content) not in (list, str) and not (content is None and answer.get("stop_reason")):
         raise ProtocolError("The response is not a message: it has no content.", frame=body)
-    if not all(text_of(object_of(block).get("type")) for block in list_of(answer["content"])):
+    if not all(text_of(object_of(block).get("type")) for block in list_of(content)):
         raise ProtocolError("The response is not a message: its content has a block without a type.", frame=body)
     raw = word_of(answer.get("stop_reason")) or None
     identity, model = identity_of(answer.get("id")) or None, text_of(answer.get("model")) or None
-    parts = [*parts_of(answer["content"]), *end_of(answer)]
+    parts = [*parts_of(content), *end_of(answer)]
     chunk = Chunk(
         parts=parts,
         usage=whole_usage(usage_of(answer.get("usage"))),

@@ -71,7 +71,7 @@ class Block:
     def close(self, index: int) -> Part | None:
         """Return the part of a raw block, or the arguments of a call without pieces; else None."""
         if self.data.get("type") == "tool_use":
-            arguments = None if self.has_arguments else _arguments(self.data.get("input"))
+            arguments = None if self.has_arguments else arguments_text(self.data.get("input"))
             return None if arguments is None else ToolCallPart(arguments=arguments, index=index)
         text = "".join(self.texts.pop("partial_json", ()))
         if text:
@@ -84,9 +84,10 @@ class Block:
 
 
 def parts_of(content: object) -> list[Part]:
-    """Return the parts of a list of complete blocks."""
+    """Return the parts of the content of a message: a list of complete blocks, or a text, which some gateways send."""
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else list_of(content)
     parts: list[Part] = []
-    for index, block in enumerate(bounded(list_of(content), PARTS, "parts")):
+    for index, block in enumerate(bounded(blocks, PARTS, "parts")):
         parts += parts_of_block(index, object_of(block), apart=bool(parts) and isinstance(parts[-1], TextPart))
     bounded([part for part in parts if isinstance(part, ToolCallPart)], CALLS, "tool calls")
     return parts
@@ -106,7 +107,7 @@ def parts_of_block(index: int, block: dict[str, Any], *, apart: bool) -> list[Pa
             text, signature = text_of(block.get("thinking")), text_of(block.get("signature")) or None
             return [ReasoningPart(text, signature, index, provider="anthropic")] if text or signature else []
         case "tool_use":
-            return [call_of(block, _arguments(block.get("input")), index)]
+            return [call_of(block, arguments_text(block.get("input")), index)]
         case _:
             return [RawPart("anthropic", block)] if block else []
 
@@ -119,7 +120,8 @@ def call_of(block: dict[str, Any], arguments: str, index: int) -> ToolCallPart:
     return ToolCallPart(identity, name, arguments, index, provider=provider, extra=extra)
 
 
-def _arguments(value: object) -> str:
+def arguments_text(value: object) -> str:
+    """Return the arguments of a call as JSON text. The API sends an object or pieces of text, gateways send either."""
     return value if isinstance(value, str) else msgspec.json.encode(value or {}).decode()
 
 

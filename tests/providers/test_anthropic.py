@@ -777,3 +777,23 @@ def test_name_of_a_call_has_no_special_token():
     """A server of gpt-oss writes the channel after the name."""
     call = {"type": "tool_use", "id": "t", "name": "search<|channel|>commentary", "input": {}}
     assert ["search"] == [each.name for each in Heard(start(), *block(0, **call), *end()).whole.message().tool_calls]
+
+
+@pytest.mark.parametrize(("content", "text"), [("Hi.", "Hi."), ("", ""), (None, "")])
+def test_content_of_a_whole_answer_may_be_a_text(content, text):
+    """Some gateways send the form that the API allows in requests only."""
+    document = {"id": "m", "type": "message", "content": content, "stop_reason": "end_turn"}
+    answer = Anthropic("claude")._whole(json.dumps(document).encode(), asked()).message()
+    assert (text, "stop") == (answer.text, answer.finish_reason)
+
+
+def test_arguments_of_a_call_may_come_as_an_object():
+    """A gateway sends the finished arguments in place of pieces of text."""
+    delta = {"type": "input_json_delta", "partial_json": {"city": "Paris"}}
+    events = [
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "tool_use", "id": "t", "name": "f"}},
+        {"type": "content_block_delta", "index": 0, "delta": delta},
+        {"type": "content_block_stop", "index": 0},
+    ]
+    (call,) = Heard(start(), *events, *end()).whole.message().tool_calls
+    assert {"city": "Paris"} == json.loads(call.arguments)
