@@ -10,6 +10,8 @@ from rxllm.values.vocabulary import is_whole
 
 BOTH = pytest.mark.parametrize("stream", [True, False])
 EACH = pytest.mark.parametrize("protocol", EVERY, ids=lambda protocol: protocol.name)
+CALLING = [protocol for protocol in EVERY if protocol.name != "completions"]
+WITH_CALLS = pytest.mark.parametrize("protocol", CALLING, ids=lambda protocol: protocol.name)
 
 STOPS = ["stop", "STOP", "end_turn", "eos", "eos_token", "stop_sequence", "COMPLETE"]
 LENGTHS = ["length", "max_tokens", "MAX_TOKENS", "model_length", "model_context_window_exceeded"]
@@ -71,12 +73,10 @@ def test_answer_that_the_server_broke_off_is_an_error(protocol, raw, stream):
 
 
 @BOTH
-@EACH
+@WITH_CALLS
 @pytest.mark.parametrize("raw", ["stop", "end_turn", "COMPLETE"])
 def test_answer_with_calls_that_ended_normally_ends_with_its_calls(protocol, raw, stream):
     """Some servers say stop, for example if the request forces the call. A limit stays a limit."""
-    if protocol.name == "completions":
-        pytest.skip("the protocol has no calls")
     for reason, expected in ((raw, "tool_call"), ("max_tokens", "length")):
         call = ToolCall()
         answer = Reply(protocol.stream(tool_call=call, finish=reason))
