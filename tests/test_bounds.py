@@ -487,6 +487,19 @@ def test_mending_is_bounded():
                     llm.invoke("hi")
 
 
+def test_objects_of_one_frame_are_separated_in_linear_time():
+    """A frame of 1 MiB may have half a million objects."""
+    from rxllm.providers._mending import separated
+
+    def spent(count):
+        began = time.thread_time()
+        assert count == len(separated(b"{} " * count))
+        return time.thread_time() - began
+
+    small = min(spent(10_000) for _ in range(3))
+    assert min(spent(40_000) for _ in range(3)) < 8 * small
+
+
 @pytest.mark.parametrize("kind", ["held calls", "repeated names", "raw text", "raw citations", "citations"])
 def test_growth_is_linear(kind):
     """Four times as much takes about four times as long, not sixteen."""

@@ -1,10 +1,9 @@
 """Repair of frames that are almost JSON: `mended` repairs a document, `Halves` joins characters that a server split.
 
 Python's encoder writes NaN and Infinity; `mended` replaces them by null. Some servers do not escape control characters
-in texts; `mended` does. JavaScript's encoder writes a lone surrogate,
-half of a character, if a server cuts a text in the middle of a character. The next frame may begin with the other half.
-So `mended` replaces each half by three Unicode noncharacters, which never occur in text, and `Halves` finds them in
-the chunks and joins the halves.
+in texts; `mended` does. JavaScript's encoder writes a lone surrogate, half of a character, if a server cuts a text in
+the middle of a character. The next frame may begin with the other half. So `mended` replaces each half by three Unicode
+noncharacters, which never occur in text, and `Halves` finds them in the chunks and joins the halves.
 """
 
 from __future__ import annotations
@@ -76,9 +75,12 @@ def separated(data: bytes) -> list[bytes]:
     decoder = json.JSONDecoder(parse_constant=lambda _: None)
     try:
         while place < len(text):
+            if text[place].isspace():
+                place += 1
+                continue
             _, end = decoder.raw_decode(text, place)
             objects.append(text[place:end].encode())
-            place = end + len(text[end:]) - len(text[end:].lstrip())
+            place = end
     except (ValueError, RecursionError):
         last = data.rpartition(b"\n")[2]
         return [last] if last != data and tells_error(json_of(last)) else []
