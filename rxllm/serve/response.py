@@ -164,6 +164,9 @@ class StreamResponse(Response, Generic[T]):
 
     async def _send(self, items: list[T], connection: _Connection) -> None:
         """Send some items in pieces, of which the server keeps two for a slow client. No items: the alarm rang."""
+        if connection.started and len(items) == 1:  # as nearly always
+            await connection.send(self.encoder.encode(items[0]))
+            return
         pieces = [] if connection.started else [self.encoder.begin()]
         if not items:
             pieces.append(self.encoder.ping if connection.started else b"")
