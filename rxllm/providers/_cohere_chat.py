@@ -113,7 +113,8 @@ class CohereDecoder:
             case "tool-plan-delta":
                 return self._planned(text_of(message.tool_plan))
             case "tool-call-start" | "tool-call-delta":
-                return self._call(event.index or 0, object_of(message.tool_calls), starts=event.type.endswith("start"))
+                call = object_of(next(iter(list_of(message.tool_calls)), message.tool_calls))  # gateways send a list
+                return self._call(event.index or 0, call, starts=event.type.endswith("start"))
             case "tool-call-end" if (event.index or 0) in self._bare:
                 self._bare.discard(event.index or 0)
                 return self._chunk_of([ToolCallPart(arguments="{}", index=event.index or 0)])

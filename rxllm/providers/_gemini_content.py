@@ -121,7 +121,7 @@ class GeminiDecoder:
 
     def read(self, document: object, data: bytes) -> Chunk | None:
         """Return the content of a whole response as a chunk; None if it has no content."""
-        response = object_of(document)
+        response = _response_in(document)
         candidates = [each for each in map(object_of, list_of(response.get("candidates"))) if each]
         blocked = object_of(response.get("promptFeedback"))
         if response.get("error") or (not candidates and not blocked and tells_error(response)):
@@ -266,7 +266,7 @@ def whole_answer(body: bytes, maker: str = "gcp.gemini") -> Chunk:
     document = json_of(body)
     decoder = GeminiDecoder(maker, WHOLE)
     chunks: list[Chunk | None] = []
-    for response in map(object_of, list_of(document) or [document]):
+    for response in map(_response_in, list_of(document) or [document]):
         is_response = any(response.get(name) for name in ("candidates", "promptFeedback", "error"))
         if not is_response and not tells_error(response):
             raise ProtocolError("The answer is not a response of generateContent: it has no candidates.", frame=body)
@@ -277,3 +277,9 @@ def whole_answer(body: bytes, maker: str = "gcp.gemini") -> Chunk:
         decoder.failure.partial = chunk.message()
         raise decoder.failure
     return chunk
+
+
+def _response_in(document: object) -> dict[str, Any]:
+    """Return the response. Google's Code Assist, which serves Gemini's command line, wraps it in another object."""
+    fields = object_of(document)
+    return object_of(fields.get("response")) or fields

@@ -115,6 +115,15 @@ def test_plan_and_parallel_calls(server):
     )  # fmt: skip
 
 
+def test_call_in_a_list_is_the_same(server):
+    """Gateways send a list of one call, as whole answers have it."""
+    call = {"id": "c1", "function": {"name": "look", "arguments": ""}}
+    more = {"function": {"arguments": '{"at":"sea"}'}}
+    start = event("tool-call-start", {"tool_calls": [call]}, index=0)
+    server.reply(Reply([start, event("tool-call-delta", {"tool_calls": [more]}, index=0), *PLANNED[-2:]]))
+    assert (ToolCallPart("c1", "look", '{"at":"sea"}', 0),) == create_model(server).invoke("hi").tool_calls
+
+
 def test_citations_are_emitted_as_they_stream(server):
     """They belong to the text so far, in Cohere's form; the whole answer has the same ones."""
     message = {"content": [{"type": "text", "text": "Wet!"}], "citations": [CITATION]}

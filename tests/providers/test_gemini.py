@@ -694,3 +694,11 @@ def test_counts_without_that_of_the_prompt_are_read(server):
     assert expected == asked(server, response(text, finish="STOP", counts=counts)).usage
     last = response(text, finish="STOP", counts={"trafficType": "ON_DEMAND"})
     assert expected == asked(server, response(text, counts=counts), last).usage
+
+
+def test_response_may_be_wrapped(server):
+    """Google's Code Assist sends each response within another object."""
+    parts = [response({"text": "Hel"}), response({"text": "lo"}, finish="STOP", counts={"promptTokenCount": 3})]
+    answer = asked(server, *({"response": each, "traceId": "t"} for each in parts))
+    assert ("Hello", "stop", 3) == (answer.text, answer.finish_reason, answer.usage.input_tokens)
+    assert "Hi" == asked(server, {"response": response({"text": "Hi"}, finish="STOP")}).text
