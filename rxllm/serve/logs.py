@@ -110,8 +110,10 @@ class Listeners:
         return len(listeners) == 1
 
     def remove(self, key: Key, heard: Heard) -> bool:
-        """Undo `add`. Return whether the function was the last one."""
-        listeners = self._by_key[key]
+        """Undo `add`. Return whether the function was the last one. A forked child does not know those of its parent."""
+        listeners = self._by_key.get(key, [])
+        if heard not in listeners:
+            return False
         listeners.remove(heard)
         if not listeners:
             del self._by_key[key]
