@@ -110,9 +110,9 @@ class Listeners:
         return len(listeners) == 1
 
     def remove(self, key: Key, heard: Heard) -> bool:
-        """Undo `add`. Return whether the function was the last one. A forked child does not know those of its parent."""
+        """Undo `add`. Return whether the function was the last one."""
         listeners = self._by_key.get(key, [])
-        if heard not in listeners:
+        if heard not in listeners:  # a forked child ends a listener of its parent
             return False
         listeners.remove(heard)
         if not listeners:

@@ -36,7 +36,7 @@ __all__ = ["Relay"]
 T = TypeVar("T")
 
 _logger = logging.getLogger("rxllm.serve")
-
+_inherited: list[asyncio.Task[None]] = []  # of the process that forked this one; a freed task runs its `finally` blocks
 _BYTES = 32 * 2**20
 _FAREWELL = 2.0  # seconds that a cancelled producer has for writing its end
 
@@ -73,6 +73,7 @@ class Relay:
 
     def _reset(self) -> None:
         """Forget the tasks and the readers of the parent in a forked child, which does not run them."""
+        _inherited.extend(vars(self).get("_producers", {}).values())
         self._producers: dict[tuple[Key, int], asyncio.Task[None]] = {}
         self._beginning = 0  # answers that wait for the log
         self._readers: Counter[Key] = Counter()

@@ -14,7 +14,7 @@ from redis_server import RedisServer
 import rxllm
 from rxllm.bridges import AsyncStream
 from rxllm.serve import MemoryLog, RedisLog, Relay, SQLiteLog
-from rxllm.serve.logs import END, LogLost, Position
+from rxllm.serve.logs import END, Listeners, LogLost, Position
 from rxllm.serve.sse import Events
 
 KEY = ("alice", "a/b {c}:\n")
@@ -274,7 +274,7 @@ async def test_lost_redis_is_said(tmp_path):
 
 
 FORKING = """
-import asyncio, os, sys, threading
+import asyncio, gc, os, sys, threading
 import reactivex
 from rxllm.serve import MemoryLog, RedisLog, Relay, SQLiteLog
 from rxllm.serve.logs import Position
@@ -289,6 +289,7 @@ begin = relay.start(("alice", "parent"), reactivex.concat(reactivex.of("word"), 
 epoch = asyncio.run_coroutine_threadsafe(begin, loop).result().epoch
 
 async def use():
+    gc.collect()  # frees tasks of the parent
     assert 0 == relay.active
     position = await relay.start(("alice", "child"), reactivex.of("word"), Events())
     while (ending := await relay.ending(("alice", "child"), position.epoch)) is None:
@@ -327,3 +328,8 @@ async def test_arguments_are_checked(tmp_path):
     assert "secret-word" not in repr(log)
     assert isinstance(log._redis, Redis)
     await log.aclose()
+
+
+def test_listener_of_a_parent_ends_in_a_child():
+    """The child, whose listeners are new, does not know it."""
+    assert not Listeners().remove(("alice", "parent"), print)
