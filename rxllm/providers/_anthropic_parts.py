@@ -31,7 +31,7 @@ __all__ = [
 _WHOLE_TEXTS = ("signature", "encrypted_content")  # of these texts, a later one replaces the one before
 _CALL_FIELDS = ("type", "id", "name", "input")
 ENDINGS = {"stop_details": "refusal", "container": "container"}
-"""The fields with which an answer ends, and the types of their raw parts, which are no blocks of the protocol."""
+"""The fields with which an answer ends, and the types of their raw parts. The protocol has no blocks of these types."""
 
 
 class Block:

@@ -16,13 +16,13 @@ from ..values.chunk import Chunk, join, text_chunk
 from ..values.disk import type_of_bytes
 from ..values.parts import FilePart, Part, ReasoningPart, TextPart, ToolCallPart
 from ..values.usage import Usage
-from ..values.vocabulary import FinishReason, finish_of
+from ..values.vocabulary import FinishReason
 from ..wire.error_documents import provider_error, tells_error
 from ..wire.ndjson import NDJSONDecoder
 from ..wire.sse import is_json
 from ._content import Tally, bounded, bytes_of
 from ._documents import UNREADABLE, count, identity_of, json_of, list_of, object_of, text_of, unreadable
-from ._finish import broken_off, word_of
+from ._finish import broken_off, finish_with, word_of
 from ._ids import call_name_of, valid_id
 from ._limits import DEFAULT, WHOLE, Limits
 from ._ollama_turns import MAKER
@@ -139,13 +139,12 @@ class OllamaDecoder:
             provider=MAKER if first and model else None,
         )
 
-    def _ended(self, line: _Whole) -> tuple[str | None, FinishReason]:
+    def _ended(self, line: _Whole) -> tuple[str | None, FinishReason | None]:
         """Return the reason of the end. Older servers send none."""
         raw = word_of(line.done_reason) or None
-        finish = finish_of(raw) if raw else "stop"
         self.failure = broken_off(raw)
         self.ended, self.complete = True, self.failure is None
-        return raw, "tool_call" if finish == "stop" and self._calls else finish
+        return raw, finish_with(raw or "stop", calls=self._calls)
 
     def _call(self, call: dict[str, Any], created: object) -> ToolCallPart:
         """Return a tool call, which arrives whole."""

@@ -126,7 +126,7 @@ class ResponsesDecoder:
         self._custom = custom  # the names of the program's tools that take text instead of JSON
         self._model = ""
         self._named = False  # a chunk with the model's name was emitted; llama.cpp sends the name only at the end
-        self._items: dict[int | str, Item] = {}  # by the server's number, or by the id if there is no number
+        self._items: dict[int | str, Item] = {}  # the key is the item's index, or its id if the server sends no index
         self._entries: list[Item] = []  # in order
         self._last: Item | None = None
         self._opened = self._calls = 0

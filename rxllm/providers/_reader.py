@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from math import inf
+from operator import length_hint
 from typing import TYPE_CHECKING, TypeVar
 
 from reactivex import abc
@@ -190,12 +191,12 @@ class Reader(Watch, abc.ObserverBase[bytes]):
         decoder, upstream = self.decoder, self.upstream
         emit = self.observer.on_next if self.ends_at is None else self.after_finish
         decode, is_news = self.decode, True
-        for name, data in frames:
+        for name, data in (rest := iter(frames)):
             try:
                 try:
                     chunk = decode(data)
                 except ProtocolError as error:
-                    chunk = self.mend((name, data), error, frames)
+                    chunk = self.mend((name, data), error, frames, len(frames) - length_hint(rest))
                     decode = self.decode
             except Exception as error:
                 if name in NO_NEWS:
@@ -246,11 +247,11 @@ class Reader(Watch, abc.ObserverBase[bytes]):
             self.ends_at = self.clock() + USAGE_AFTER_FINISH
         self.observer.on_next(chunk)
 
-    def mend(self, frame: Frame, error: ProtocolError, frames: list[Frame]) -> Chunk | None:
+    def mend(self, frame: Frame, error: ProtocolError, frames: list[Frame], place: int) -> Chunk | None:
         """Decode a frame that is not valid JSON. From the first split character on, `joined` decodes each frame."""
         name, data = frame
-        if name != "error" and (objects := separated(data)):  # they become the next ones of the frames
-            frames[(at := frames.index(frame)) : at + 1] = [(name, b""), *((name, each) for each in objects)]
+        if name != "error" and (objects := separated(data)):  # they become the next frames, which begin at `place`
+            frames[place:place] = [(name, each) for each in objects]
             return None
         if (simple := simpler(data)) is not None and simple != data:
             return self.decode(simple) if simple else None

@@ -6,7 +6,7 @@ An invalid value is ignored: a server's mistake in a header must not stop its cl
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal
@@ -76,7 +76,7 @@ def _seconds(text: str) -> float | None:
     if not text or len(text) > _LONGEST:
         return None
     if not re.sub(_SPAN, "", text):
-        return sum(float(number) * _SECONDS[unit] for number, unit in re.findall(_SPAN, text))
+        return _seconds_of(re.findall(_SPAN, text))
     try:
         return _until(datetime.fromisoformat(text))
     except (ValueError, TypeError, OverflowError):  # not a time, or a time without a time zone
@@ -109,7 +109,11 @@ def wait_in(message: str) -> float | None:
     """
     if not (found := re.search(_ASKED, message)):
         return None
-    spans = re.findall(rf"({_FRACTION}) ?(ms|[hms])", found[1].lower())
+    return _seconds_of(re.findall(rf"({_FRACTION}) ?(ms|[hms])", found[1].lower()))
+
+
+def _seconds_of(spans: Iterable[tuple[str, str]]) -> float:
+    """Return the sum of durations, each a number and its unit."""
     return sum(float(number) * _SECONDS[unit] for number, unit in spans)
 
 
