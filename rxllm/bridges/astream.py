@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from threading import get_ident
 from types import TracebackType
-from typing import Any, Generic, Never, Self, TypeVar
+from typing import Any, Generic, Never, NoReturn, Self, TypeVar
 
 from reactivex import Observable
 
@@ -73,19 +73,7 @@ class _Sink(Sink[T]):
         """Return the next item; wait until it arrives."""
         items = self.items
         while not items:
-            if self.make is not None:
-                self.start()
-                continue
-            if self.ended and not items:  # another thread may have added the last item meanwhile
-                if hasattr(self, "scheduler"):
-                    await settled(self.scheduler.lifetime.handler_tasks)  # async handlers may need this loop
-                raise self.end(StopAsyncIteration)
-            try:
-                await self.wait()
-            except RuntimeError:
-                if in_loop(self.scheduler.loop):
-                    raise
-                raise MisuseError("This stream was begun on another event loop. Make a new one here.") from None
+            await self.more()
         value = items.popleft()
         if not self.gate.is_open and len(items) <= LOW_WATER:
             self.gate.open()
@@ -93,16 +81,45 @@ class _Sink(Sink[T]):
 
     async def burst(self) -> list[T]:
         """Return all items that have arrived; wait until there is one, or until `rouse` is called."""
+        items = self.items
         try:
-            burst = [await self.next()]
+            while not items:
+                await self.more()
         except _Roused:
             return []
-        items = self.items
+        burst = [items.popleft()]
         while items:
             burst.append(items.popleft())
         if not self.gate.is_open:
             self.gate.open()
         return burst
+
+    def more(self) -> Awaitable[None]:
+        """Begin a new stream. Return what is done at the next item; at the end, it raises. Cancelling it loses no item.
+
+        A stream waits for nearly each token, so this method makes no coroutine while more items may come.
+        """
+        if self.make is not None:
+            self.start()
+        if self.ended and not self.items:  # in this order: another thread may have added the last item meanwhile
+            return self.stop()
+        if self.waiter is not None and not self.waiter.done():
+            raise MisuseError(
+                "Two tasks wait for the next item of the same stream. Make a stream for each task, or read in one task."
+            )
+        loop = self.scheduler.loop
+        if running_loop() is not loop:
+            raise MisuseError("This stream was begun on another event loop. Make a new one here.")
+        waiter = self.waiter = Wakeup(loop)
+        if self.items or self.ended:  # another thread wrote after the check, and saw no waiter
+            self.wake()
+        return waiter
+
+    async def stop(self) -> NoReturn:
+        """Raise the stream's error, or StopAsyncIteration."""
+        if hasattr(self, "scheduler"):
+            await settled(self.scheduler.lifetime.handler_tasks)  # async handlers may need this loop
+        raise self.end(StopAsyncIteration)
 
     def on_next(self, value: T) -> None:
         items = self.items
@@ -138,25 +155,14 @@ class _Sink(Sink[T]):
 
     def wake(self) -> None:
         waiter, self.waiter = self.waiter, None
-        if waiter is not None and not waiter.done():
+        if waiter is not None:
             waiter.set_result(None)
 
     def rouse(self) -> None:
         """Let a waiting `burst` return without items."""
         waiter, self.waiter = self.waiter, None
-        if waiter is not None and not waiter.done():
+        if waiter is not None:
             waiter.set_exception(_Roused())
-
-    def wait(self) -> Wakeup:
-        """Return what is done at the next item or the end. Cancelling it loses no item."""
-        if self.waiter is not None and not self.waiter.done():
-            raise MisuseError(
-                "Two tasks wait for the next item of the same stream. Make a stream for each task, or read in one task."
-            )
-        waiter = self.waiter = Wakeup(self.scheduler.loop)
-        if self.items or self.ended:  # another thread wrote after the check, and saw no waiter
-            self.wake()
-        return waiter
 
 
 class AsyncStream(AsyncIterator[T], Generic[T]):

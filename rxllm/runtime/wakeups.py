@@ -63,7 +63,9 @@ class Wakeup:
         return self._is_done
 
     def set_result(self, _: None) -> None:
-        """Wake the task."""
+        """Wake the task. A task that is awake already stays as it is."""
+        if self._is_done:
+            return
         self._is_done = True
         woken = _turn.woken
         if woken is None:
@@ -72,7 +74,9 @@ class Wakeup:
             woken.append(self)
 
     def set_exception(self, exception: BaseException) -> None:
-        """Raise the exception in the task, in the next turn."""
+        """Raise the exception in the task, in the next turn. A task that is awake already stays as it is."""
+        if self._is_done:
+            return
         self._is_done = True
         self._outcome = exception
         self.resume_soon()

@@ -11,7 +11,7 @@ The headers wait for the first item, so that an early error still gets its own s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
 from reactivex import Observable
@@ -21,6 +21,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from ..bridges.astream import AsyncStream
 from ..misuse import MisuseError, shown
+from ..runtime.loops import clock_of
 from .failures import HTTPFailure, failure_of, log
 
 __all__ = ["HOLD", "PING", "Encoder", "StreamResponse"]
@@ -162,11 +163,14 @@ class StreamResponse(Response, Generic[T]):
         if not connection.started:
             await connection.send(self.encoder.begin())
 
-    async def _send(self, items: list[T], connection: _Connection) -> None:
-        """Send some items in pieces, of which the server keeps two for a slow client. No items: the alarm rang."""
-        if connection.started and len(items) == 1:  # as nearly always
-            await connection.send(self.encoder.encode(items[0]))
-            return
+    def _send(self, items: list[T], connection: _Connection) -> Awaitable[None]:
+        """Send some items. No items: the alarm rang."""
+        if connection.started and len(items) == 1:  # as nearly always, so without a coroutine of its own
+            return connection.send(self.encoder.encode(items[0]))
+        return self._send_pieces(items, connection)
+
+    async def _send_pieces(self, items: list[T], connection: _Connection) -> None:
+        """Send some items in pieces, of which the server keeps two for a slow client."""
         pieces = [] if connection.started else [self.encoder.begin()]
         if not items:
             pieces.append(self.encoder.ping if connection.started else b"")
@@ -190,19 +194,20 @@ class _Alarm:
 
     def __init__(self, ring: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
+        self._time = clock_of(self._loop)
         self._ring = ring
         self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def set(self, seconds: float) -> None:
         """Ring after so many seconds from now, unless it is set again before."""
-        self._due = self._loop.time() + seconds
+        self._due = self._time() + seconds
         if self._timer is None:
             self._timer = self._loop.call_at(self._due, self._look)
 
     def _look(self) -> None:
         self._timer = None
-        if self._loop.time() < self._due:
+        if self._time() < self._due:
             self._timer = self._loop.call_at(self._due, self._look)
         else:
             self._ring()
@@ -231,12 +236,17 @@ class _Connection:
         self.started = True
         await self._deliver({"type": "http.response.start", "status": status, "headers": headers})
 
-    async def send(self, body: bytes) -> None:
+    def send(self, body: bytes) -> Awaitable[None]:
         """Send a piece of the body, after the headers if these were not sent."""
+        if self.started and body:  # as nearly always, so without a coroutine of its own
+            return self._deliver({"type": "http.response.body", "body": body, "more_body": True})
+        return self._send_first(body)
+
+    async def _send_first(self, body: bytes) -> None:
         if not self.started:
             await self.start(self._status, self._headers)
         if body:
-            await self._deliver({"type": "http.response.body", "body": body, "more_body": True})
+            await self.send(body)
 
     async def finish(self, body: bytes) -> None:
         """Send the last piece of the body."""

@@ -1,9 +1,9 @@
 """What an event costs on its way out of a server, beside sse-starlette: CPU in microseconds.
 
-    python tests/benchmarks/serving.py [events]
+    python tests/benchmarks/serving.py [events in a turn]
 
 An answer comes from a source in the process, so nothing but the response is measured. sse-starlette is fed the same
-bytes, finished; rxllm gets chunks, and encodes them. Both take turns. The figures are the least of the repetitions,
+bytes, finished; rxllm gets chunks, and encodes them. Both take short turns, and the figures are the least of the turns,
 because other programs only add to them. "burst" has 20 events between two waits, "paced" has one.
 """
 
@@ -19,7 +19,7 @@ from rxllm.serve.openai_chat import ChatEvents
 from rxllm.serve.sse import Events
 from rxllm.serve.ui_messages import UIEvents
 
-REPETITIONS = 5
+REPETITIONS = 40
 ENCODERS = {"sse": Events, "openai chat": lambda: ChatEvents("m"), "ui_messages": UIEvents}
 BURSTS = {"burst": 20, "paced": 1}
 SCOPE = {"type": "http", "method": "GET", "path": "/", "headers": []}
@@ -74,7 +74,7 @@ def measure(events, repetitions=REPETITIONS):
 
 def main():
     """Print a table."""
-    events = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
+    events = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000
     results = measure(events)
     print(f"{'µs an event':24}{'rxllm':>8}{'sse-starlette':>16}")
     for name in dict.fromkeys(name for name, _ in results):

@@ -190,12 +190,36 @@ async def test_item_between_check_and_wait_wakes_the_reader():
     sink.start()
     sink.items.append(1)
     async with asyncio.timeout(30):
-        await sink.wait()
+        await sink.more()
         sink.items.clear()
-        waiting = sink.wait()
+        waiting = sink.more()
         sink.on_completed()
         await waiting
-        await sink.wait()
+        with pytest.raises(StopAsyncIteration):
+            await sink.more()
+
+
+async def test_last_item_between_two_checks_reaches_the_reader():
+    """Another thread may add the last item after the reader saw no item, and end the stream before its next check."""
+
+    class Ending(_Sink):
+        speaks = ends = False
+
+        @property
+        def ended(self):
+            if self.speaks and not self.ends:
+                self.ends = True
+                self.items.append("last")
+            return self.ends
+
+        @ended.setter
+        def ended(self, value):
+            self.ends = value
+
+    sink = Ending(rx.never)
+    sink.start()
+    sink.speaks = True
+    assert "last" == await asyncio.wait_for(sink.next(), 30)
 
 
 async def test_gate_reopens_after_a_burst_of_another_thread():
