@@ -180,6 +180,7 @@ class StreamResponse(Response, Generic[T]):
             size += len(piece)
             if size >= _PIECE:
                 await connection.send(b"".join(pieces))
+                await asyncio.sleep(0)  # hypercorn's send returns at once for a client that has left: let it be heard
                 pieces, size = [], 0
         if pieces:
             await connection.send(b"".join(pieces))
