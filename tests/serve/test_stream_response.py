@@ -216,7 +216,7 @@ class Answers:
 
 
 def seconds_to_close(server, upstream, numbers, situation):
-    """Let a client with each number ask; then let each one leave, and yield the seconds until the model's server knows."""
+    """Let a client with each number ask; then let each one leave, and yield the seconds until its request is closed."""
     clients, exchanges = [], [upstream.exchange(number) for number in numbers]
     for exchange in exchanges:
         clients.append(Client(server.port))

@@ -2,9 +2,9 @@
 
 The cells are {h11, httptools, hypercorn, granian} × {plain, behind middleware} × {before the headers, before the first
 chunk, streaming, write-paused}; the cyclic garbage collector is off. The count is the number of clients that leave;
-they are spread over the cells, and come in groups of 25. ``--kind`` names the only situation to try. A fault is a request that is still open
-after ten seconds, or an answer that is still in memory after its server has ended. The result line has the number of
-cells, how many requests closed within 50 ms, and the slowest.
+they are spread over the cells, and come in groups of 25. ``--kind`` names the only situation to try. A fault is a
+request that is still open after ten seconds, or an answer that is still in memory after its server has ended. The
+result line has the number of cells, how many requests closed within 50 ms, and the slowest.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import itertools
 from soaking import Soak, run
 
 # isort: split
-from serve.test_stream_response import BODIES, ROUNDS, SOON, Answers, application, seconds_to_close  # soaking has made it known
+# soaking has made these known
+from serve.test_stream_response import BODIES, ROUNDS, SOON, Answers, application, seconds_to_close
 from serving import SERVERS, Serving
 
 from rxllm.testing import FakeServer, Reply
