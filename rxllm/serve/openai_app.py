@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
@@ -11,14 +11,25 @@ from reactivex import Observable
 from starlette.applications import Starlette
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from ..runtime.forks import reset_in_child
 from ..values.request import Request
 from .failures import BUSY, Refused
 from .idempotency import Repeats, idempotency_key
-from .incoming import Callers, Endpoint, ModelsOf, Served, guarded, json_body, model_named, models_by_caller
+from .incoming import (
+    Callers,
+    Endpoint,
+    ModelsOf,
+    Served,
+    failed,
+    guarded,
+    json_body,
+    model_named,
+    models_by_caller,
+    refusal,
+)
 from .json_fields import WrongBody, flag_in, with_wrong_bodies, wrong_body
 from .openai_bodies import asks_for_usage, chat_request, check_tools, completion_request, tool_names
 from .openai_chat import ChatEvents, CompletionEvents, WholeChat, WholeCompletion, error_body
@@ -28,6 +39,7 @@ from .response import HOLD, PING, Encoder, StreamResponse
 
 __all__ = ["openai"]
 
+_METHODS = ["DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT"]
 _CREATED = 1_750_000_000  # clients require the field; a served model has no date
 
 _Asked = tuple[Request, Encoder[Any], Encoder[Any]]
@@ -71,16 +83,15 @@ def openai(
         yield
         await server.repeats.relay.aclose()
 
-    return Starlette(
-        lifespan=lifespan,
-        routes=[
-            Route("/v1/chat/completions", server.answering(server.chat), methods=["POST"]),
-            Route("/v1/responses", server.answering(server.responses), methods=["POST"]),
-            Route("/v1/completions", server.answering(server.completions), methods=["POST"]),
-            Route("/v1/models", server.guarded(server.list_models), methods=["GET"]),
-            Route("/v1/models/{name:path}", server.guarded(server.one_model), methods=["GET"]),
-        ],
-    )
+    routes = [
+        Route("/v1/chat/completions", server.answering(server.chat), methods=["POST"]),
+        Route("/v1/responses", server.answering(server.responses), methods=["POST"]),
+        Route("/v1/completions", server.answering(server.completions), methods=["POST"]),
+        Route("/v1/models", server.guarded(server.list_models), methods=["GET"]),
+        Route("/v1/models/{name:path}", server.guarded(server.one_model), methods=["GET"]),
+    ]
+    missing = Route("/v1/{path:path}", server.guarded(_missing(routes)), methods=_METHODS)
+    return Starlette(lifespan=lifespan, routes=[*routes, missing])
 
 
 class _Server:
@@ -190,6 +201,24 @@ class _Counted(StreamResponse[Any]):
             await super().__call__(scope, receive, send)
         finally:
             self._server.active -= 1
+
+
+def _missing(routes: Sequence[Route]) -> Endpoint:
+    """Return the endpoint of all other requests. It tells a client what this server has."""
+    known = ", ".join(route.path for route in routes[:-1])
+
+    async def missing(http: HTTPRequest) -> Response:
+        path = f"/v1/{http.path_params['path']}"
+        found = [route for route in routes if route.matches(http.scope)[0] is Match.PARTIAL]
+        if not found:
+            raise refusal(404, "not_found", f"This server has no {path}. It has {known}.")
+        methods = sorted(found[0].methods or [])
+        wrong = refusal(405, "method_not_allowed", f"{path} takes {' and '.join(methods)}, not {http.method}.")
+        response = failed(wrong.failure, error_body)
+        response.headers["allow"] = ", ".join(methods)
+        return response
+
+    return missing
 
 
 def _model_name(body: Mapping[str, Any]) -> str:

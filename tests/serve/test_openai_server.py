@@ -341,6 +341,27 @@ def test_models_are_listed():
         assert 404 == httpx.get(f"{server.url}/v1/models/x", timeout=60).status_code
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status", "words", "allow"),
+    [
+        ("POST", "/v1/embeddings", 404, "no /v1/embeddings. It has /v1/chat/completions, ", None),
+        ("GET", "/v1/", 404, "no /v1/.", None),
+        ("GET", "/v1/chat/completions", 405, "takes POST, not GET", "POST"),
+        ("POST", "/v1/models", 405, "takes GET and HEAD, not POST", "GET, HEAD"),
+        ("DELETE", "/v1/models/m", 405, "takes GET and HEAD, not DELETE", "GET, HEAD"),
+    ],
+)
+def test_request_that_the_server_does_not_know_gets_an_error_of_openai(method, path, status, words, allow):
+    """What the server lacks gets an error that OpenAI's clients can show, after the check of the key."""
+    with Serving(openai({"m": Scripted("ok")}, keys={"alice": "secret"})) as server:
+        stranger = httpx.request(method, server.url + path, timeout=60)
+        known = httpx.request(method, server.url + path, headers={"Authorization": "Bearer secret"}, timeout=60)
+    assert 401 == stranger.status_code
+    assert (status, allow) == (known.status_code, known.headers.get("allow"))
+    assert words in known.json()["error"]["message"]
+    assert "invalid_request_error" == known.json()["error"]["type"]
+
+
 def test_completions_are_served():
     """``/v1/completions`` answers rxllm's own client, streamed and whole."""
     with Serving(openai({"m": Scripted(*ANSWER)})) as server:
