@@ -10,7 +10,7 @@ from reactivex import abc
 
 from ..values.chunk import Chunk, changed
 from ..values.joining import PartJoiner
-from ..values.parts import Part, ToolCallPart
+from ..values.parts import Part, ToolCallPart, ends_round
 from ..values.usage import Usage
 from ..values.vocabulary import FinishReason
 
@@ -29,9 +29,11 @@ class Round(abc.ObserverBase[Chunk]):
     Attributes:
         finish: the finish reason, and the provider's own word.
         usage: the usage of this round alone.
+        ids: the ids of the calls so far.
+        opened: by the index of a call to which fragments may still add: the id from the server, and the call's own.
     """
 
-    __slots__ = ("append", "emit", "finish", "has_calls", "ids", "joiner", "loop", "texts", "usage")
+    __slots__ = ("append", "emit", "finish", "has_calls", "ids", "joiner", "loop", "opened", "texts", "usage")
 
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
@@ -47,7 +49,8 @@ class Round(abc.ObserverBase[Chunk]):
         self.usage: Usage | None = None
         self.finish: tuple[FinishReason | None, str | None] = (None, None)
         self.has_calls = False
-        self.ids: dict[int, str] = {}  # by the index of a call: the id of the call that is open
+        self.ids: set[str] = set()
+        self.opened: dict[int, tuple[str, str]] = {}
 
     def on_next(self, value: Chunk) -> None:
         """Pass a chunk on."""
@@ -95,17 +98,19 @@ class Round(abc.ObserverBase[Chunk]):
         return changed(chunk, **changes) if changes else chunk
 
     def identified(self, part: Part) -> Part:
-        """Return the part. A call without an id gets one, because its result must name it."""
+        """Return the part. A call gets another id if it has none, or that of another call: a result names its call."""
         if not isinstance(part, ToolCallPart):
+            if ends_round(part):  # a server has run its calls
+                self.opened.clear()
             return part
         self.has_calls = True
-        known = self.ids.get(part.index)
-        if part.id:
-            self.ids[part.index] = part.id
-        elif known is None:
-            self.ids[part.index] = identity = f"call_{uuid.uuid4().hex[:24]}"
-            return attrs.evolve(part, id=identity)
-        return part
+        given, own = self.opened.get(part.index, (None, ""))
+        if given is not None and part.id in ("", given):  # a fragment of an open call
+            return attrs.evolve(part, id=own) if part.id and part.id != own else part
+        own = part.id if part.id and part.id not in self.ids else f"call_{uuid.uuid4().hex[:24]}"
+        self.opened[part.index] = part.id, own
+        self.ids.add(own)
+        return part if part.id == own else attrs.evolve(part, id=own)
 
     def flush(self) -> None:
         """Add up the texts so far."""

@@ -12,7 +12,7 @@ import pytest
 from combinators.scripted import Scripted, call, collect, roles, timeline
 
 import rxllm
-from rxllm import Approval, Message, MisuseError, Pending, Request, ToolCallPart, ToolResultPart, agent, tool
+from rxllm import Approval, Chunk, Message, MisuseError, Pending, Request, ToolCallPart, ToolResultPart, agent, tool
 from rxllm.combinators.approvals import has_signature, pending_of, same_call
 from rxllm.testing import on_virtual_time
 
@@ -113,6 +113,34 @@ async def test_undecided_call_stays_pending():
         ("assistant", 'delete{"path":"a"} delete{"path":"b"}'),
         ("tool", "=a is gone =b is gone"),
     ] == (roles(model.prompts[1]))
+
+
+@pytest.mark.parametrize("approved", ["ab", "a", "b"])
+@on_virtual_time
+async def test_calls_with_one_id_are_decided_apart(approved):
+    """Some servers give the calls of an answer the same id, and repeat it in each fragment. Each call gets its own."""
+    fragments = [("0", '{"path":', 0), ("0", '{"path":', 1), ("0", '"b"}', 1), ("", '"a"}', 0)]
+    answered = [Chunk(parts=[ToolCallPart(given, "delete", text, index)]) for given, text, index in fragments]
+    disk, model = Disk(), Scripted([answered, "Done."])
+    with_approvals = agent(model, *disk.tools)
+    answer = await with_approvals.ainvoke(ASKED)
+    assert ['{"path":"a"}', '{"path":"b"}'] == [made.arguments for made in answer.tool_calls]
+    a, b = answer.pending
+    decisions = [each.approve() if name in approved else each.deny() for each, name in ((a, "a"), (b, "b"))]
+    after = await with_approvals.ainvoke(decided(answer, *decisions))
+    assert ([*approved], "Done.") == (disk.done, after.text)
+    assert {a.call.id: "a" in approved, b.call.id: "b" in approved} == {
+        part.id: part.outcome == "ok" for part in model.prompts[1][-1].parts
+    }
+
+
+async def test_call_after_one_that_the_server_ran_has_its_own_id():
+    """The result of the server ends the calls before it, so a call with the same id and index is another one."""
+    disk = Disk(approve=False)
+    ran = Chunk(parts=[ToolCallPart("0", "search", "{}"), ToolResultPart("0", "found", name="search")])
+    model = Scripted([[ran, call("delete", '{"path":"a"}', "0")], "Done."])
+    await agent(model, *disk.tools).ainvoke(ASKED)
+    assert ["a"] == disk.done
 
 
 @pytest.mark.parametrize(
@@ -326,7 +354,7 @@ async def test_call_is_decided_by_one_process(tmp_path, decide):
 
 KILLED = """
 import os, signal, rxllm
-from rxllm import Approval, Message, ToolCallPart
+from rxllm import Approval, Chunk, Message, ToolCallPart
 
 @rxllm.tool(approve=True)
 def delete(path: str) -> str:
