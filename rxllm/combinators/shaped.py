@@ -154,9 +154,13 @@ class _AskingAgain(abc.ObserverBase[Any]):
 
 
 def _may_succeed(error: ParseError) -> bool:
-    """Return whether another attempt may have the shape: not after a refusal, a filter, or the end of the tokens."""
-    is_cut = error.partial is not None and error.partial.finish_reason == "length"
-    return error.reason not in _FINAL and not is_cut
+    """Return whether another attempt may have the shape.
+
+    It may not after a refusal, a filter or the end of the tokens. After a call that the caller approves or runs,
+    another attempt would lose the call.
+    """
+    reason = None if error.partial is None else error.partial.finish_reason
+    return error.reason not in _FINAL and reason not in ("length", "tool_call")
 
 
 def _with_correction(llm: LLM, request: Request, error: ParseError) -> Request:
@@ -195,7 +199,8 @@ def shaped(llm: LLM, shape: TypeForm[T], attempts: int = 2, mode: ShapeMode = "a
 
     It is ``pipe(llm.bind(shape=T), parse(T))`` with a second attempt: the model gets its answer back, with each problem
     and its path. An answer that the model refused, that a content filter stopped or that ended at `max_tokens` is not
-    asked for again.
+    asked for again. An answer with a call that the caller approves or runs isn't either: the `partial` of the
+    `ParseError` is the answer, with its ``pending`` calls.
 
     ``shaped(remember(llm, conversation), T)`` adds each attempt to the conversation as a turn: the question and its
     answer, then what is wrong with the answer and the next one.

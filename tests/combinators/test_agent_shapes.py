@@ -117,6 +117,23 @@ async def test_second_attempt_runs_no_tool_again():
     assert "the field 'degrees' is missing" in model.prompts[2][4].text
 
 
+@pytest.mark.parametrize("finish", ["stop", "tool_call"])
+async def test_call_that_waits_is_not_asked_for_again(finish):
+    """`shaped` raises the `ParseError`, and its partial has the pending call, or the call of the caller's tool."""
+    approving = tool(weather.function, name="weather", approve=True)
+    calls = [call("weather", '{"city":"Oslo"}', "a"), call("where", "{}", "w", 1, finish_reason=finish)]
+    model = Native([calls, [OSLO]])
+    asked = rxllm.shaped(agent(model, approving).bind(tools=[ToolSpec("where")]), Report)
+    with pytest.raises(rxllm.ParseError) as caught:
+        await asked.ainvoke("hi")
+    partial = caught.value.partial
+    assert (1, ["a"], ["a", "w"]) == (
+        len(model.requests),
+        [pending.call.id for pending in partial.pending],
+        [made.id for made in partial.tool_calls],
+    )
+
+
 async def test_shape_is_asked_for_in_each_round():
     """By the way of the model: a schema, or a further tool. The agent's own tools stay."""
     model = Native([calling(), [OSLO]])
