@@ -2,7 +2,8 @@
 
 rxllm requests one answer, so a frame normally has one choice. The index of the choice says little: Foundry Local and
 TGI increment it with each frame, other servers always send 1 or -1. A server may also send several answers although
-the request asks for one, in one frame or in alternating frames. Then the first answer counts.
+the request asks for one, in one frame or in alternating frames. Then the first answer counts. GitHub Copilot splits one
+answer of Claude: its text and its tool call are two choices of one frame, with the same index.
 
 There are three states:
 
@@ -99,7 +100,7 @@ class Choices(Generic[C]):
             self.begin(0 if 0 in indices else indices[0])
         self._held.clear()
         self._decide(several=True)
-        return [choice for choice in present if (choice.index or 0) == self.first][:1]
+        return [choice for choice in present if (choice.index or 0) == self.first]
 
     def _doubted(self, choice: C, index: Any) -> Sequence[C]:
         fresh = all((held.index or 0) != index for held in self._held)

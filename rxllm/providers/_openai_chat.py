@@ -138,10 +138,10 @@ class ChatDecoder:
                 or delta.reasoning_opaque
             ):
                 text = delta.content
-            if text and type(text) is str:
+            if text and type(text) is str and len(frame.choices) == 1:
                 if self._is_plain:
                     return text_chunk(text)
-                if not self._spoken and not self.ended and self._choices.first is None and len(frame.choices) == 1:
+                if not self._spoken and not self.ended and self._choices.first is None:
                     return self._begun(text, frame)
         return self.read(frame, data)
 
@@ -178,8 +178,11 @@ class ChatDecoder:
             parts += cited
             self._cited = True
         groq = object_of(frame.x_groq)
-        usage = usage_of(frame.usage or first.usage or groq.get("usage"), thinks_apart=self._thinks_apart)
-        self._fail(frame, frame.error or first.error or groq.get("error"), raw, data)
+        counts, error = frame.usage, frame.error
+        for choice in (first, *choices):
+            counts, error = counts or choice.usage, error or choice.error
+        usage = usage_of(counts or groq.get("usage"), thinks_apart=self._thinks_apart)
+        self._fail(frame, error or groq.get("error"), raw, data)
         finished = raw is not None or (not choices and _finish_word(first) is not None)
         self.complete = (self.complete or finished) and self.failure is None
         if raw is not None:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from rxllm import OpenAI
+from rxllm.errors import ProviderError
 from rxllm.testing import FakeServer, Reply
 
 DONE = b"data: [DONE]\n\n"
@@ -112,3 +113,43 @@ def test_calls_and_reasoning_may_have_counted_indices():
         answer.tool_calls[0].name,
         answer.finish_reason,
     )
+
+
+CALL = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize("index", [{}, {"index": 0}, {"index": 1}], ids=["no index", "0", "1"])
+@pytest.mark.parametrize("order", [1, -1], ids=["text first", "call first"])
+def test_choices_with_one_index_are_one_answer(index, order):
+    """GitHub Copilot splits an answer of Claude into a choice with its text and a choice with its tool call.
+
+    Source: https://github.com/HKUDS/nanobot/issues/1555
+    """
+    messages = [{"content": "So"}, {"tool_calls": [CALL]}][::order]
+    choices = [{**index, "message": message, "finish_reason": "tool_calls"} for message in messages]
+    choices[-1]["usage"] = {"prompt_tokens": 3, "completion_tokens": 5}
+    with FakeServer(Reply.json({"id": "1", "choices": choices})) as server:
+        whole = OpenAI("m", base_url=server.url, max_retries=0).invoke("hi", stream=False)
+    deltas = [{**choice, "delta": choice["message"]} for choice in choices]
+    for answer in (whole, asked(chat, frame(*deltas), DONE)):
+        assert ("So", ["f"], "tool_call") == (
+            answer.text,
+            [call.name for call in answer.tool_calls],
+            answer.finish_reason,
+        )
+        assert (3, 5) == (answer.usage.input_tokens, answer.usage.output_tokens)
+
+
+def test_second_choice_of_a_later_frame_counts():
+    """Also when the first choice of the frame continues a text; and the finish reason may come with either choice."""
+    call = {"index": 0, "delta": {"tool_calls": [CALL]}, "finish_reason": "tool_calls"}
+    answer = asked(chat, frame(chat(0, "a")), frame(chat(0, "b")), frame(chat(0, "c"), call), DONE)
+    assert ("abc", "f", "tool_call") == (answer.text, answer.tool_calls[0].name, answer.finish_reason)
+
+
+def test_error_in_the_second_choice_is_raised():
+    """The content of the first choice is its partial answer."""
+    broken = {"index": 0, "delta": {}, "error": {"message": "boom"}}
+    with pytest.raises(ProviderError, match="boom") as caught:
+        asked(chat, frame(chat(0, "a"), broken), DONE)
+    assert "a" == caught.value.partial.text
