@@ -18,7 +18,7 @@ from ..errors import ProtocolError, ProviderError
 from ..values.chunk import Chunk, text_chunk
 from ..values.parts import Part, ReasoningPart, TextPart, ToolCallPart
 from ..values.usage import Usage
-from ..wire.error_documents import provider_error, tells_error
+from ..wire.error_documents import provider_error, stated_error, tells_error
 from ._anthropic_parts import Block, arguments_text, call_of, end_of, parts_of, parts_of_block, usage_of, whole_usage
 from ._content import Tally
 from ._documents import UNREADABLE, identity_of, json_of, list_of, object_of, text_of, unreadable
@@ -267,7 +267,7 @@ def whole_answer(body: bytes) -> Chunk:
     """
     document = json_of(body)
     answer = object_of(document)
-    if answer.get("error") or list_of(document) or ("content" not in answer and tells_error(document)):
+    if stated_error(answer.get("error")) or list_of(document) or ("content" not in answer and tells_error(document)):
         raise provider_error(document, body)
     content = answer.get("content")
     if type(content) not in (list, str) and not (content is None and answer.get("stop_reason")):

@@ -16,7 +16,7 @@ from ..values.chunk import Chunk, text_chunk
 from ..values.parts import Part, RawPart, ReasoningPart, RefusalPart, TextPart
 from ..values.usage import Usage
 from ..values.vocabulary import finish_of
-from ..wire.error_documents import provider_error, tells_error
+from ..wire.error_documents import provider_error, stated_error, tells_error
 from ._calls import Calls
 from ._choices import Choices
 from ._content import Files, Tally, bounded, citations, joined_text, sources
@@ -178,11 +178,11 @@ class ChatDecoder:
             parts += cited
             self._cited = True
         groq = object_of(frame.x_groq)
-        counts, error = frame.usage, frame.error
+        counts, error = frame.usage, stated_error(frame.error)
         for choice in (first, *choices):
-            counts, error = counts or choice.usage, error or choice.error
+            counts, error = counts or choice.usage, error or stated_error(choice.error)
         usage = usage_of(counts or groq.get("usage"), thinks_apart=self._thinks_apart)
-        self._fail(frame, error or groq.get("error"), raw, data)
+        self._fail(frame, error or stated_error(groq.get("error")), raw, data)
         finished = raw is not None or (not choices and _finish_word(first) is not None)
         self.complete = (self.complete or finished) and self.failure is None
         if raw is not None:

@@ -22,7 +22,7 @@ from ..errors import ProtocolError, ProviderError
 from ..values.chunk import Chunk, text_chunk
 from ..values.parts import Part, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart
 from ..values.usage import Usage
-from ..wire.error_documents import provider_error, tells_error
+from ..wire.error_documents import provider_error, stated_error, tells_error
 from ._content import Tally, bounded, citations
 from ._documents import UNREADABLE, identity_of, json_of, list_of, object_of, text_of, token_of, unreadable
 from ._finish import broken_off, finish_with, word_of
@@ -395,8 +395,8 @@ class ResponsesDecoder:
                 parts += closed
         self._is_plain = False
         raw = word_of(object_of(response.get("incomplete_details")).get("reason")) or status
-        if response.get("error"):
-            self.failure = provider_error({"error": response["error"]}, data)
+        if error := stated_error(response.get("error")):
+            self.failure = provider_error({"error": error}, data)
         else:
             self.failure = broken_off(raw)
         self.complete = self.failure is None

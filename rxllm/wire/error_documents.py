@@ -16,7 +16,7 @@ from ..misuse import is_mapping
 from ..secrecy import CUT
 from .rates import retry_after, wait_in
 
-__all__ = ["excerpt", "provider_error", "tells_error"]
+__all__ = ["excerpt", "provider_error", "stated_error", "tells_error"]
 
 _BODY_LIMIT = 64 * 1024
 _SUCCESS = (None, 0, 200, "", "0", "200")  # codes beside a `msg`
@@ -134,8 +134,19 @@ def tells_error(document: object) -> bool:
         return True
     fields = _object(document)
     names = ("error", "message", "detail", "errors", "error_code", "error_message")
-    told = any(fields.get(name) for name in names) or (fields.get("msg") and fields.get("code") not in _SUCCESS)
+    told = any(stated_error(fields.get(name)) for name in names) or (
+        fields.get("msg") and fields.get("code") not in _SUCCESS
+    )
     return fields.get("object") == "error" or bool(told or _refusal(fields))
+
+
+def stated_error(error: object) -> object:
+    """Return the value of a field for errors; None if it states none.
+
+    Some gateways send an object of empty values with each answer.
+    Source: https://github.com/BerriAI/litellm/issues/18407
+    """
+    return error if error and (not is_mapping(error) or any(error.values())) else None
 
 
 def _refusal(fields: Mapping[str, Any]) -> Mapping[str, Any]:

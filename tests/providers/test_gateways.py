@@ -252,6 +252,45 @@ def test_frame_that_tells_of_success_is_no_error(document, kind):
         asked([sse(document)], 2**20, kind)
 
 
+NO_ERROR = {"message": "", "type": "", "param": "", "code": None}
+OUTPUT = [{"type": "message", "content": [{"type": "output_text", "text": "Hi"}]}]
+
+
+@pytest.mark.parametrize("place", ["frame", "choice", "x_groq"])
+@pytest.mark.parametrize("stream", [True, False])
+def test_error_without_values_is_no_error_of_a_chat(place, stream):
+    """A gateway sends an object of empty values with each answer."""
+    message = {("delta" if stream else "message"): {"content": "Hi"}}
+    choice = {"index": 0, **message, "finish_reason": "stop"}
+    document = {
+        "frame": {"choices": [choice], "error": NO_ERROR},
+        "choice": {"choices": [{**choice, "error": NO_ERROR}]},
+        "x_groq": {"choices": [choice], "x_groq": {"error": NO_ERROR}},
+    }[place]
+    frames = [sse(document), sse({"choices": [], "error": NO_ERROR}), DONE]
+    assert "Hi" == asked(frames if stream else [json.dumps(document).encode()], 2**20, stream=stream).text
+
+
+@pytest.mark.parametrize(
+    ("kind", "document"),
+    [
+        (RESPONSES, {"status": "completed", "output": OUTPUT}),
+        (Anthropic, {"content": [{"type": "text", "text": "Hi"}], "stop_reason": "end_turn"}),
+    ],
+    ids=["responses", "messages"],
+)
+def test_error_without_values_is_no_error_of_a_whole_answer(kind, document):
+    """The other protocols of a gateway have the same object."""
+    body = json.dumps({**document, "error": NO_ERROR}).encode()
+    assert "Hi" == asked([body], 2**20, kind, stream=False).text
+
+
+def test_error_without_values_is_no_error_of_a_response():
+    """Nor in the last event of a stream."""
+    response = {"status": "completed", "output": OUTPUT, "error": NO_ERROR}
+    assert "Hi" == asked([sse({"type": "response.completed", "response": response})], 2**20, RESPONSES).text
+
+
 @pytest.mark.parametrize(
     ("document", "expected"),
     [
