@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from ..combinators.agent import tools_of_agents
 from ..misuse import MisuseError, is_mapping, shown
 from ..values.chat_body import CHAT_PARAMETERS, message_in, parameters_in
-from ..values.parts import FilePart, ToolResultPart
+from ..values.parts import FilePart, Part, RawPart, ToolResultPart
 from ..values.request import Request
 from ..values.tools import ToolLike, ToolSpec
 from .json_fields import flag_in, is_web_address, object_of
@@ -65,18 +65,15 @@ def checked(request: Request) -> Request:
 
     Raises:
         MisuseError: a tool runs at the model's vendor, a file is an id of the vendor or has another address than one
-            of the web, or a message has fields of the vendor's.
+            of the web, or a message has fields or blocks of the vendor's.
     """
     for tool in request.tools or ():
-        if not isinstance(tool, ToolSpec) and "function" not in tool:
-            raise MisuseError(f"Only tools of the type 'function' are served, not {shown(tool.get('type'))}.")
+        if not isinstance(tool, ToolSpec):
+            _check_tool(tool)
     for message in request.messages:
         if message.extra is not None:
             raise MisuseError("The field 'extra' of a message is not served. Leave it out.")
-        for part in message.parts:
-            for file in part.content if isinstance(part, ToolResultPart) else (part,):
-                if isinstance(file, FilePart):
-                    _check_file(file)
+        _check_parts(message.parts)
     return request
 
 
@@ -96,6 +93,27 @@ def check_tools(model: object, request: Request) -> None:
             raise MisuseError(
                 f"The tool {call.name!r} runs on this server, which sends no calls of it. Leave the call out."
             )
+
+
+def _check_tool(tool: Mapping[str, Any]) -> None:
+    """Check a tool whose definition is still a dict, because it has more fields than a ToolSpec.
+
+    A vendor distinguishes tools by their type. So a field named ``function`` does not make a tool a function.
+    """
+    if tool.get("type") != "function":
+        raise MisuseError(f"Only tools of the type 'function' are served, not {shown(tool.get('type'))}.")
+    if not is_mapping(tool.get("function")):
+        raise MisuseError(f"A tool needs its 'function' as an object, not {shown(tool.get('function'))}.")
+
+
+def _check_parts(parts: Iterable[Part]) -> None:
+    for part in parts:
+        if isinstance(part, ToolResultPart):  # a result may contain another result
+            _check_parts(part.content)
+        elif isinstance(part, FilePart):
+            _check_file(part)
+        elif isinstance(part, RawPart):  # a file of the vendor's account, or the work of a tool of the vendor
+            raise MisuseError(f"Content of the type {shown(part.data.get('type'))} is not served. Leave it out.")
 
 
 def _check_file(file: FilePart) -> None:

@@ -14,7 +14,7 @@ from serving import Client, Scripted, Serving
 import rxllm
 from rxllm.adapters import from_callable, from_langchain
 from rxllm.serve import openai
-from rxllm.serve.openai_bodies import completion_request
+from rxllm.serve.openai_bodies import chat_request, completion_request
 from rxllm.testing import End, FakeServer, Reply
 from rxllm.values.parts import ReasoningPart, ToolCallPart
 
@@ -198,6 +198,10 @@ def test_pipelines_of_text_are_served():
         ({"n": 2}, 400, "'n'"),
         ({"messages": [{"role": "user", "content": "hi", "extra": {"a": 1}}]}, 400, "extra"),
         ({"tools": [{"type": "web_search"}]}, 400, "function"),
+        ({"tools": [{"type": "mcp", "server_url": "https://a.example", "function": None}]}, 400, "not 'mcp'"),
+        ({"tools": [{"type": "mcp", "server_url": "https://a.example", "function": {"name": "f"}}]}, 400, "not 'mcp'"),
+        ({"tools": [{"google_search": {}, "function": None}]}, 400, "not None"),
+        ({"tools": [{"type": "function", "function": None, "container": "c"}]}, 400, "'function' as an object"),
         ({"temperature": "hot"}, 400, "temperature"),
         ({"tools": [{"type": "function", "function": {"name": None}}]}, 400, "name must be a name"),
         ({"stream": "yes"}, 400, "'stream' must be true or false"),
@@ -213,6 +217,38 @@ def test_bad_requests_get_a_sentence(body, status, words):
     assert status == response.status_code
     assert words in response.json()["error"]["message"]
     assert [] == llm.asked
+
+
+UPLOAD = {"type": "container_upload", "file_id": "file_of_the_operator"}
+RESULT = {"type": "tool_result", "tool_use_id": "c"}
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ({"role": "user", "content": [UPLOAD]}, "container_upload"),
+        ({"role": "tool", "tool_call_id": "c", "content": [UPLOAD]}, "container_upload"),
+        ({"role": "user", "content": [{**RESULT, "content": [UPLOAD]}]}, "container_upload"),
+        ({"role": "user", "content": [{**RESULT, "content": [{**RESULT, "content": [UPLOAD]}]}]}, "container_upload"),
+        (
+            {"role": "assistant", "content": [{"type": "mcp_tool_use", "id": "t", "name": "f", "server_name": "s"}]},
+            "mcp_tool_use",
+        ),
+        ({"role": "assistant", "content": [{"type": "server_tool_use", "id": "t", "name": "f"}]}, "server_tool_use"),
+    ],
+)
+def test_blocks_of_the_vendors_account_are_refused(message, kind):
+    """A block that the vendor reads with the operator's account gets a sentence, also deep in a tool's result."""
+    with pytest.raises(rxllm.MisuseError, match=f"the type '{kind}' is not served"):
+        chat_request({"messages": [message]})
+
+
+def test_id_of_a_file_deep_in_a_result_is_refused():
+    """The check of files reaches a result that is part of another result."""
+    file = {"type": "file", "file": {"file_id": "file_of_the_operator"}}
+    deep = {**RESULT, "content": [{**RESULT, "content": [file]}]}
+    with pytest.raises(rxllm.MisuseError, match="stores no files"):
+        chat_request({"messages": [{"role": "user", "content": [deep]}]})
 
 
 @pytest.mark.parametrize("stream", [True, False])

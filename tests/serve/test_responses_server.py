@@ -178,6 +178,11 @@ def test_conversation_reaches_the_model():
         ({"input": "hi", "text": "plain"}, "'text' as a JSON object"),
         ({"input": "hi", "reasoning": "low"}, "'reasoning' as a JSON object"),
         ({"input": "hi", "tools": [{"type": "mcp", "server_url": "https://a.example"}]}, "'mcp'"),
+        ({"input": "hi", "tools": [{"type": "mcp", "server_url": "https://a.example", "function": {}}]}, "'mcp'"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "container_upload", "file_id": "f"}]}]},
+            "'container_upload'",
+        ),
         ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]}, "stores no files"),
         (
             {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "file:///etc/passwd"}]}]},
