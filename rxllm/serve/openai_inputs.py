@@ -107,6 +107,13 @@ def _item(item: Mapping[str, Any]) -> tuple[str, Sequence[Part]]:
             return "tool", [ToolResultPart(call_id, output)]
         case {"type": "reasoning"}:  # counts only with the proof of the vendor, which this server does not send
             return "", []
+        case {"type": "item_reference", "id": str(item_id)}:
+            if item_id.startswith("rs_"):  # names a reasoning, which does not count either
+                return "", []
+            raise MisuseError(
+                f"This server keeps no items, so it does not know {shown(item_id)}. Set store: false in the client, "
+                "which then sends the items themselves."
+            )
         case {"role": str(role), "content": content} if _is_content(content) and item.get("type") in (None, "message"):
             return "system" if role == "developer" else role, parts_of(content)
         case _:

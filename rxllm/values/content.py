@@ -85,6 +85,13 @@ def _text(fields: Fields) -> LeafPart:
     return TextPart(fields.text("text"), citations=(*fields.items("annotations"), *fields.items("citations")))
 
 
+def _output_text(fields: Fields) -> LeafPart:
+    """Read the text of an answer as OpenAI's SDK holds it, without the fields that tell a model nothing."""
+    for name in ("logprobs", "parsed"):
+        fields.rest.pop(name, None)
+    return _text(fields)
+
+
 def _thinking(fields: Fields) -> LeafPart:
     return ReasoningPart(fields.text("thinking"), fields.optional("signature"), provider="anthropic")
 
@@ -196,7 +203,7 @@ def _input_audio(fields: Fields) -> LeafPart:
 READERS: Mapping[str, Callable[[Fields], LeafPart]] = {
     "text": _text,
     "input_text": _text,
-    "output_text": _text,
+    "output_text": _output_text,
     "thinking": _thinking,
     "redacted_thinking": _redacted,
     "refusal": _refusal,

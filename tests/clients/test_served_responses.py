@@ -89,6 +89,20 @@ def test_tool_round_goes_back_as_it_came():
     assert ["user", "assistant", "tool"] == [message.role for message in model.prompts[1]]
 
 
+def test_output_goes_back_as_it_came():
+    """``input += response.output`` continues a conversation of texts, also of parsed ones."""
+
+    class Place(BaseModel):
+        city: str
+
+    with Serve(model := Scripted('{"city":"Rome"}', USED)) as sdk:
+        ask = {"role": "user", "content": "hi"}
+        history = [ask, *sdk.responses.create(model="m", input="hi").output, ask]
+        history += [*sdk.responses.parse(model="m", input=history, text_format=Place).output, ask]
+        sdk.responses.create(model="m", input=history)
+    assert ["hi", '{"city":"Rome"}', "hi", '{"city":"Rome"}', "hi"] == [m.text for m in model.asked[2].messages]
+
+
 def test_incomplete_response():
     """An answer at its limit of tokens is incomplete."""
     with Serve(Scripted("Hel", rxllm.Chunk(finish_reason="length"))) as sdk:

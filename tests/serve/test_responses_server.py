@@ -146,6 +146,7 @@ def test_conversation_reaches_the_model():
             "input": [
                 {"role": "user", "content": [{"type": "input_text", "text": "hi"}]},
                 {"type": "reasoning", "id": "rs", "summary": []},
+                {"type": "item_reference", "id": "rs_1"},
                 {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Let me see."}]},
                 {"type": "function_call", "call_id": "c", "name": "weather", "arguments": "{}"},
                 {"type": "function_call_output", "call_id": "c", "output": "rain"},
@@ -173,7 +174,11 @@ def test_conversation_reaches_the_model():
         ({"input": []}, "'input'"),
         ({"input": [1]}, "object"),
         ({"input": "hi", "previous_response_id": "r"}, "keeps no responses"),
-        ({"input": [{"type": "item_reference", "id": "i"}]}, "function_call"),
+        (
+            {"input": [{"type": "item_reference", "id": "msg_1"}]},
+            "does not know 'msg_1'. Set store: false in the client",
+        ),
+        ({"input": [{"type": "item_reference"}]}, "function_call"),
         ({"input": "hi", "instructions": 1}, "instructions"),
         ({"input": "hi", "text": "plain"}, "'text' as a JSON object"),
         ({"input": "hi", "reasoning": "low"}, "'reasoning' as a JSON object"),

@@ -28,6 +28,7 @@ PIXELS = "data:image/png;base64,UE5H"
             (TextPart("hi"), CachePoint("1h")),
         ),
         ({"type": "output_text", "text": "a", "annotations": [{"x": 1}]}, (TextPart("a", [{"x": 1}]),)),
+        ({"type": "output_text", "text": "a", "logprobs": [], "parsed": {"x": 1}}, (TextPart("a"),)),
         ({"type": "text", "text": "a", "citations": [{"x": 1}]}, (TextPart("a", [{"x": 1}]),)),
         ({"type": "text", "text": "a", "citations": None}, (TextPart("a"),)),
         (
