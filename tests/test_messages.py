@@ -448,6 +448,7 @@ def test_invalid_message_dict_raises_misuse_error(prompt, sentence):
 
 
 CALLED = {"id": "A", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+PARSED = {"id": "A", "type": "function", "function": {"name": "f", "arguments": "{}", "parsed_arguments": {"x": 1}}}
 
 
 @pytest.mark.parametrize(
@@ -461,6 +462,8 @@ CALLED = {"id": "A", "type": "function", "function": {"name": "f", "arguments": 
         ({"content": None, "refusal": None, "tool_calls": [CALLED]}, (ToolCallPart("A", "f", "{}"),)),
         ({"tool_calls": [CALLED]}, (ToolCallPart("A", "f", "{}"),)),
         ({"content": None, "refusal": "I won't.", "tool_calls": None}, (RefusalPart("I won't."),)),
+        ({"content": '{"x":1}', "parsed": {"x": 1}}, (TextPart('{"x":1}'),)),
+        ({"content": None, "parsed": None, "tool_calls": [PARSED]}, (ToolCallPart("A", "f", "{}"),)),
     ],
 )
 def test_dumped_answer_of_a_vendor_client_becomes_a_message(given, expected):

@@ -164,6 +164,7 @@ def _read_answer(fields: Fields, attributes: dict[str, Any]) -> tuple[tuple[Part
     if fields.rest.get("type") == "message":  # a whole answer of Anthropic's API
         for name in ("type", "stop_reason", "stop_sequence", "usage"):
             fields.rest.pop(name, None)
+    fields.rest.pop("parsed", None)  # of OpenAI's SDK: the content in the caller's class
     reasoning = fields.optional("reasoning_content") or fields.optional("reasoning")
     before = (ReasoningPart(reasoning),) if reasoning else ()
     after: list[Part] = []
@@ -198,7 +199,7 @@ def _no_content(item: Mapping[str, Any]) -> str:
 def _call_of(index: int, call: Mapping[str, Any]) -> ToolCallPart:
     match call:
         case {"function": {"name": str(name), "arguments": str(arguments), **inner}, **rest} if (
-            is_text(call.get("id") or "") and not inner
+            is_text(call.get("id") or "") and inner.keys() <= {"parsed_arguments"}  # of OpenAI's SDK
         ):
             # The further fields include extra_content, in which Gemini requires its signature back.
             extra = {key: value for key, value in rest.items() if key not in ("id", "type", "index")}

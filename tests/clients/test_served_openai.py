@@ -4,6 +4,7 @@ import importlib.util
 
 import pytest
 from protocols import Chat
+from pydantic import BaseModel
 from serving import Scripted, Serving
 from waiting import wait_until
 
@@ -21,6 +22,12 @@ TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"ty
 
 USED = rxllm.Chunk(finish_reason="stop", usage=rxllm.Usage(input_tokens=3, output_tokens=2))
 CALL = rxllm.Chunk(parts=[ToolCallPart("c1", "weather", '{"city":"Rome"}')], finish_reason="tool_call")
+
+
+class Place(BaseModel):
+    """The shape of an answer, and the arguments of a tool."""
+
+    city: str
 
 
 @pytest.fixture
@@ -72,6 +79,22 @@ def test_stream_helper_gathers_the_answer(ask):
         message.tool_calls[0].function.name,
         message.tool_calls[0].function.arguments,
     )
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # of the SDK, which writes its own message
+def test_parsed_messages_go_back_as_they_came(ask):
+    """A message of `parse`, with its content or its calls in the caller's class, continues the conversation."""
+    from openai import pydantic_function_tool
+
+    chat = ask('{"city":"Rome"}').chat.completions
+    parsed = chat.parse(model="m", messages=TURNS, response_format=Place).choices[0].message
+    assert Place(city="Rome") == parsed.parsed
+    assert '{"city":"Rome"}' == chat.create(model="m", messages=[*TURNS, parsed, *TURNS]).choices[0].message.content
+    chat = ask(rxllm.Chunk(parts=[ToolCallPart("c1", "Place", '{"city":"Rome"}')])).chat.completions
+    called = chat.parse(model="m", messages=TURNS, tools=[pydantic_function_tool(Place)]).choices[0].message
+    assert Place(city="Rome") == called.tool_calls[0].function.parsed_arguments
+    result = {"role": "tool", "tool_call_id": "c1", "content": "sunny"}
+    chat.create(model="m", messages=[*TURNS, called, result])
 
 
 def test_early_error_is_asked_once(ask):
