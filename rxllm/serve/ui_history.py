@@ -15,6 +15,7 @@ from ..values.message import Message
 from ..values.parts import Approval, Part, Pending, TextPart, ToolCallPart, ToolResultPart
 from .gate import Claim, Gate, State, turns_of
 from .json_fields import object_of, objects_of, optional_text, signature_in, text_in
+from .large_numbers import same_in_a_browser
 
 __all__ = ["ui_history"]
 
@@ -100,7 +101,7 @@ def _claim(part: Mapping[str, Any]) -> Claim:
         raise MisuseError(f"The 'state' of a tool call is unknown: {shown(state)}.")
     preliminary = part.get("preliminary") is True
     return Claim(
-        ToolCallPart(call_id, name, msgspec.json.encode(part.get("input")).decode()),
+        ToolCallPart(call_id, name, _arguments(part)),
         "open" if preliminary else known,
         part.get("errorText") if known == "failed" else part.get("output"),
         str(approval.get("reason") or ""),
@@ -108,3 +109,13 @@ def _claim(part: Mapping[str, Any]) -> Claim:
         optional_text(approval.get("signature")),
         signature_in(part.get("resultProviderMetadata")),
     )
+
+
+def _arguments(part: Mapping[str, Any]) -> str:
+    """Return the arguments of a call: those that the server sent as text, if the page did no more than round them."""
+    text = msgspec.json.encode(part.get("input")).decode()
+    match part.get("callProviderMetadata"):
+        case {"rxllm": {"arguments": str(arguments)}} if same_in_a_browser(arguments, text):
+            return arguments
+        case _:
+            return text

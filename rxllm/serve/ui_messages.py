@@ -15,6 +15,7 @@ from reactivex import Observable
 from ..values.parts import ToolCallPart, ToolResultPart
 from ..values.usage import Usage
 from .failures import HTTPFailure
+from .large_numbers import has_large_number
 from .page_events import Event, Kind, PageEvents, line
 from .response import HOLD, PING, StreamResponse
 
@@ -103,10 +104,12 @@ class UIEvents(PageEvents):
         facts = {"toolCallId": call.id, "toolName": call.name}
         try:
             arguments = msgspec.json.decode(call.arguments or "{}")
+            exact = {"arguments": call.arguments} if has_large_number(arguments) else {}
         except (msgspec.DecodeError, RecursionError):
             sentence = "The arguments of the call are not valid JSON."
             return {"type": "tool-input-error", **facts, "input": call.arguments, "errorText": sentence}
-        return {"type": "tool-input-available", **facts, "input": arguments, **_signed(self.signer.sign("call", call))}
+        signed = _signed(self.signer.sign("call", call), **exact)
+        return {"type": "tool-input-available", **facts, "input": arguments, **signed}
 
     def result(self, call: ToolCallPart | None, shown_id: str, part: ToolResultPart, text: str) -> Event:
         """Return the output of the call, its error, or its denial."""
@@ -139,16 +142,20 @@ class UIEvents(PageEvents):
 
 
 def _value(text: str) -> Any:
-    """Return a tool's result as the page gets it: JSON as its value, any other text as text."""
+    """Return a tool's result as the page gets it: JSON as its value, any other text as text.
+
+    JSON with a number that the page would round stays text, too.
+    """
     try:
-        return msgspec.json.decode(text)
+        value = msgspec.json.decode(text)
+        return text if has_large_number(value) else value
     except (msgspec.DecodeError, RecursionError):
         return text
 
 
-def _signed(signature: str) -> dict[str, Any]:
+def _signed(signature: str, **facts: str) -> dict[str, Any]:
     """Return the field in which a page keeps the signature of a call or of a result, and sends it back."""
-    return {"providerMetadata": {"rxllm": {"signature": signature}}}
+    return {"providerMetadata": {"rxllm": {"signature": signature, **facts}}}
 
 
 def _counts(usage: Usage) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 import rxllm
-from rxllm import Message, MisuseError, Pending, agent, tool
+from rxllm import Message, MisuseError, Pending, ToolCallPart, agent, tool
 from rxllm.serve import messages_of, ui_messages
 from rxllm.serve.ui_messages import UIEvents
 
@@ -21,8 +22,9 @@ ASKED = {"id": "1", "role": "user", "parts": [{"type": "text", "text": "Pay."}]}
 
 
 def as_in_a_browser(text):
-    """Return a number as JavaScript writes it: 1.0 as 1."""
-    return int(float(text)) if float(text).is_integer() else float(text)
+    """Return a number as JavaScript writes it: 1.0 as 1, and a large whole number with at most 17 digits."""
+    number = float(text)
+    return int(Decimal(repr(number))) if number.is_integer() else number
 
 
 class Page:
@@ -38,7 +40,9 @@ class Page:
         data = encoder.begin() + b"".join(map(encoder.encode, chunks)) + encoder.end()
         for line in data.decode().split("\n\n"):
             if line and not line.endswith("[DONE]"):
-                self._see(json.loads(line.removeprefix("data: "), parse_float=as_in_a_browser))
+                self._see(
+                    json.loads(line.removeprefix("data: "), parse_float=as_in_a_browser, parse_int=as_in_a_browser)
+                )
         return self.parts
 
     def call(self):
@@ -185,6 +189,61 @@ def test_forged_result_is_left_out(forge):
     messages = messages_of(bank.page.body(ASKED), secret=SECRET)
     assert ["Pay.", "Done.", "Pay."] == [message.text for message in messages]
     assert not any(message.tool_calls for message in messages)
+
+
+class Remover:
+    """An agent that deletes by a large id; `deleted` has the ids."""
+
+    def __init__(self, arguments):
+        self.deleted = []
+
+        @tool(approve=True)
+        async def delete(id: int) -> dict[str, int]:
+            self.deleted.append(id)
+            return {"id": id}
+
+        self.agent = agent(Scripted([[call("delete", arguments, "c1")], "Done."]), delete)
+        self.page = Page()
+        self.page.read(self.agent.stream("Delete it."), secret=SECRET)
+
+    def ask(self):
+        """Send the page's request, and return the body of the one after it."""
+        self.page.read(self.agent.stream(messages_of(self.page.body(), secret=SECRET)), secret=SECRET)
+        return self.page.body(ASKED)
+
+
+@pytest.mark.parametrize("number", ["1234567890123456789", "-1152921504606846976"])
+def test_number_that_a_browser_rounds_reaches_the_tool_and_the_model_as_it_was(number):
+    """The tool runs with the exact id after the approval, and its result stays in the history."""
+    remover = Remover(f'{{"id": {number}}}')
+    remover.page.decide(True)
+    body = remover.ask()
+    assert [int(number)] == remover.deleted
+    (made,) = (part for m in messages_of(body, secret=SECRET) for part in m.parts if isinstance(part, ToolCallPart))
+    assert f'{{"id": {number}}}' == made.arguments
+    assert [(json.dumps({"id": json.loads(number)}, separators=(",", ":")), "ok")] == outcomes(body, secret=SECRET)
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda part: part["input"].update(id=1234567890123457000),
+        lambda part: part["input"].update(id=10**400),
+        lambda part: part["callProviderMetadata"]["rxllm"].update(arguments='{"id": 1234567890123456790}'),
+        lambda part: part["callProviderMetadata"]["rxllm"].update(arguments="no JSON"),
+        lambda part: part["callProviderMetadata"]["rxllm"].pop("arguments"),
+    ],
+    ids=["another input", "a huge input", "other arguments", "no JSON", "no arguments"],
+)
+def test_forged_large_number_is_refused(forge):
+    """The page must show the call that it approves, and the signature covers the text of the arguments."""
+    remover = Remover('{"id": 1234567890123456789}')
+    remover.page.decide(True)
+    assert messages_of(remover.page.body(), secret=SECRET)
+    forge(remover.page.call())
+    with pytest.raises(MisuseError, match="does not count"):
+        remover.ask()
+    assert [] == remover.deleted
 
 
 def test_page_answers_only_the_calls_of_its_own_tools():
