@@ -2,7 +2,8 @@
 
 The answer of such a request runs in a relay. Its client may lose the connection and send the request again: it then
 gets the same answer from its beginning, while it runs and for some minutes after its end. If the answer has failed, the
-request begins anew, also if no client has seen the failure. A failure that the request itself causes stays. Source:
+request begins anew, also if no client has seen the failure. It also begins anew if the log had no room for the answer.
+A failure that the request itself causes stays. Source:
 https://datatracker.ietf.org/doc/html/draft-ietf-httpapi-idempotency-key-header.
 """
 
@@ -84,7 +85,7 @@ class Repeats:
                 del self._answers[name]
         place, digest = (owner, f"idempotent {key}"), hashlib.sha256(_json(request)).digest()
         answer = self._answers.get(place)
-        if answer is not None and answer.digest == digest and await self._has_failed(place, answer):
+        if answer is not None and answer.digest == digest and await self._begins_anew(place, answer):
             if self._answers.get(place) is answer:  # else a request has begun it anew meanwhile
                 del self._answers[place]
             answer = self._answers.get(place)
@@ -101,11 +102,16 @@ class Repeats:
             raise
         return self.relay.follow(place, position), Replayed(encoder)
 
-    async def _has_failed(self, place: tuple[str, str], answer: _Answer) -> bool:
-        """Return whether an answer ended without success, and the same request may have another outcome."""
+    async def _begins_anew(self, place: tuple[str, str], answer: _Answer) -> bool:
+        """Return whether the same request needs a new answer.
+
+        It does if the answer ended without success and may have another outcome, or if the log has forgotten it.
+        """
         begun = answer.begun
         if not begun.done() or begun.cancelled() or begun.exception() is not None:
             return False
+        if not await self.relay.keeps(place, begun.result()):
+            return True
         ending = await self.relay.ending(place, begun.result().epoch)
         if isinstance(ending, HTTPFailure):
             return ending.kind != "invalid_request_error"

@@ -79,6 +79,8 @@ class MemoryLog(Log):
             answer.entries.append(Entry(Position(epoch, END), data, ending))
             answer.ended = True
             self._room -= len(data)
+            if self._room < 0:
+                self._make_room()
             self._listeners.tell(key, epoch)
             asyncio.get_running_loop().call_later(self.keep, self._forget, key, epoch)
 

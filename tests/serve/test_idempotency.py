@@ -13,7 +13,7 @@ from combinators.scripted import call
 from serving import Client, Scripted, Serving
 
 import rxllm
-from rxllm.serve import Relay, idempotency, openai
+from rxllm.serve import MemoryLog, Relay, idempotency, openai
 from rxllm.serve.failures import Refused
 from rxllm.serve.idempotency import Repeats
 from rxllm.serve.openai_chat import ChatEvents
@@ -111,6 +111,26 @@ async def test_requests_that_repeat_a_failed_one_at_once_begin_one_answer():
         await ask()
     first, *others = await asyncio.gather(*(ask() for _ in range(5)))
     assert [first] * 4 == others
+    assert 2 == len(model.requests)
+    await repeats.relay.aclose()
+
+
+async def test_answer_that_the_log_had_no_room_for_begins_anew():
+    """The log forgets the oldest answer that nobody reads. The same request then asks the model again."""
+    model = Rounds([["Hello", USED], ["Hello again", USED]])
+    log = MemoryLog(max_bytes=5_000)
+    repeats = Repeats(Relay(log))
+
+    async def ask():
+        source, encoder = await repeats.answer("", "k", {}, model("hi"), ChatEvents("m"))
+        return b"".join([encoder.encode(entry) async for entry in source.pipe(rxllm.astream())])
+
+    assert b"Hello again" not in await ask()
+    await log.attend([("", "idempotent k")], 0)
+    await log.append(("", "other"), await log.begin(("", "other"), 60), 1, [bytes(5_000)])
+    answers = await asyncio.gather(ask(), ask())
+    assert answers[0] == answers[1]
+    assert b"Hello again" in answers[0]
     assert 2 == len(model.requests)
     await repeats.relay.aclose()
 

@@ -228,6 +228,14 @@ async def test_ended_answer_is_forgotten(make):
         assert await one.begin(KEY, 60) > epoch
 
 
+async def test_memory_log_makes_room_for_the_last_entry_of_an_answer():
+    """A whole answer is one entry: its end. It counts to the size of the log, as other entries do."""
+    log = MemoryLog(max_bytes=10)
+    for name in ("a", "b", "c"):
+        await log.end(("alice", name), await log.begin(("alice", name), 0), "finish", bytes(8))
+    assert [None, None, END] == [last and last.seq for last in [await log.latest(("alice", name)) for name in "abc"]]
+
+
 async def test_redis_that_lost_entries_takes_no_more(redis):
     """After a crash that lost the last entries, the log has no gap: the answer cannot go on."""
     async with two(lambda: RedisLog(redis.url, prefix="lossy")) as (one, _):
