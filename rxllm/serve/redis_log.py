@@ -190,10 +190,11 @@ class RedisLog(Log):
         """Let a function hear the changes."""
         if self._hearer is None:
             self._hearer = asyncio.create_task(self._hear(), name="rxllm log listener")
-        if self._listeners.add(key, heard):
-            with suppress(LogLost):
-                await self._channel_command(self._channels.subscribe, self._channel(key))
-        try:
+        is_first = self._listeners.add(key, heard)
+        try:  # a reader may leave while Redis does not answer
+            if is_first:
+                with suppress(LogLost):
+                    await self._channel_command(self._channels.subscribe, self._channel(key))
             yield
         finally:
             if self._listeners.remove(key, heard):

@@ -3,12 +3,15 @@
 import asyncio
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 
 import pytest
 import reactivex
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis_server import RedisServer
 
 import rxllm
@@ -43,6 +46,13 @@ def make(request, tmp_path):
         return lambda **options: SQLiteLog(tmp_path / "log.sqlite", **options)
     redis = request.getfixturevalue("redis")
     return lambda **options: RedisLog(redis.url, prefix=request.node.name, **options)
+
+
+@pytest.fixture
+def silent():
+    """Return the address of a server that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"redis://127.0.0.1:{server.getsockname()[1]}"
 
 
 @contextlib.asynccontextmanager
@@ -234,6 +244,27 @@ async def test_memory_log_makes_room_for_the_last_entry_of_an_answer():
     for name in ("a", "b", "c"):
         await log.end(("alice", name), await log.begin(("alice", name), 0), "finish", bytes(8))
     assert [None, None, END] == [last and last.seq for last in [await log.latest(("alice", name)) for name in "abc"]]
+
+
+async def test_reader_that_leaves_while_redis_is_silent_leaves_no_listener(silent):
+    """A reader may leave before Redis has answered its subscription."""
+    client = Redis.from_url(silent, socket_timeout=0.2, retry=Retry(NoBackoff(), 0))
+    log = RedisLog(client)
+
+    async def listen():
+        async with log.listening(KEY, lambda _: None):
+            await asyncio.Event().wait()
+
+    reader = asyncio.create_task(listen())
+
+    async def listens():
+        return len(log._listeners)
+
+    await until(listens)
+    reader.cancel()
+    await asyncio.wait([reader])
+    assert 0 == len(log._listeners)
+    await log.aclose()
 
 
 async def test_redis_that_lost_entries_takes_no_more(redis):
