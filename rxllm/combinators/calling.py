@@ -18,6 +18,7 @@ from ..runtime.gate import Gate
 from ..runtime.scheduler import Scheduler
 from ..runtime.source import connect
 from ..tools.tool import BadArguments, Tool
+from ..values.characters import whole
 from ..values.chunk import Chunk
 from ..values.message import Message
 from ..values.parts import Approval, Outcome, Part, ToolCallPart, ToolResultPart
@@ -138,11 +139,18 @@ def _succeeded(call: ToolCallPart, value: Any) -> ToolResultPart:
         )
     if not isinstance(value, (bytes, bytearray, memoryview)):
         with suppress(TypeError, ValueError, RecursionError):
-            return _result(call, msgspec.json.encode(value, enc_hook=_fields).decode())
+            return _result(call, _json_of(cast("object", value)))
     raise MisuseError(
         f"The tool {call.name} returned {kind}, which JSON cannot express. Return text, parts such as "
         "rxllm.FilePart(media_type, data), or plain values."
     )
+
+
+def _json_of(value: object) -> str:
+    try:
+        return msgspec.json.encode(value, enc_hook=_fields).decode()
+    except UnicodeEncodeError:
+        return msgspec.json.encode(whole(msgspec.to_builtins(value, enc_hook=_fields))).decode()
 
 
 def _fields(value: object) -> Any:
@@ -231,7 +239,7 @@ class Calls(abc.DisposableBase):
             self.dispose()
             self.on_failure(failure)
             return
-        self.on_result(result)
+        self.on_result(whole(result))  # the name of a file may have half of a character, which no request can have
         self.start()
 
     def _becomes_result(self, error: Exception) -> bool:

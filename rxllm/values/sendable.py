@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 import msgspec
 
+from .characters import whole
 from .message import Message
 from .parts import Part, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
 from .rounds import separated
@@ -34,6 +35,7 @@ def sendable(messages: Iterable[Message], new: Sequence[Message] = ()) -> tuple[
     * A call without a result is left out if its arguments are incomplete. Otherwise it gets the result
       `UNKNOWN_RESULT`.
     * A result without a call before it is left out, as when a view begins in the middle of a turn.
+    * Half of a character, which no encoding can express, becomes U+FFFD.
 
     Args:
         messages: the messages.
@@ -117,7 +119,10 @@ def _results(message: Message) -> Iterator[ToolResultPart]:
 
 
 def _with_parts(message: Message, parts: tuple[Part, ...]) -> Message:
-    return message if parts == message.parts else attrs.evolve(message, parts=parts)
+    """Return the message with these parts, and without halves of characters."""
+    fields = {"parts": message.parts if parts == message.parts else parts, "name": message.name, "extra": message.extra}
+    changes = {name: new for name, old in fields.items() if (new := whole(old)) is not getattr(message, name)}
+    return attrs.evolve(message, **changes) if changes else message
 
 
 def _is_one_of(part: Part, others: Sequence[Part]) -> bool:

@@ -425,6 +425,22 @@ async def test_result_is_text_parts_or_json(value, content):
     assert content == model.prompts[1][-1].parts[0].content
 
 
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [
+        (lambda: "caf\udce9", "caf\ufffd"),
+        (lambda: ["caf\udce9", {"b\udce9": 1}], '["caf\ufffd",{"b\ufffd":1}]'),
+        (lambda: [Forecast(temperatureInCelsius=3.5), "caf\udce9"], '[{"temperatureInCelsius":3.5},"caf\ufffd"]'),
+        (lambda: [TextPart("caf\udce9")], "caf\ufffd"),
+    ],
+)
+async def test_half_of_a_character_in_a_result_is_replaced(function, text):
+    """`os.listdir` returns it in a name that is not UTF-8. No request can have it, so it would end the conversation."""
+    model = Scripted([[call("give")], "Done."])
+    answer = await agent(model, tool(function, name="give")).ainvoke("hi")
+    assert [text] * 2 == [part.text for part in (answer.parts[1], model.prompts[1][-1].parts[0])]
+
+
 # ── tools ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 import reactivex as rx
 from combinators.moments import moments
+from protocols import Chat
 from reactivex import operators as ops
 
 import rxllm
 from rxllm import LLM, Chunk, Conversation, History, Message, MisuseError, SQLiteHistory, ToolCallPart, Usage, remember
 from rxllm.combinators import transcript, turns
-from rxllm.testing import MarbleLLM, nothing_left_behind, on_virtual_time
+from rxllm.testing import FakeServer, MarbleLLM, Reply, nothing_left_behind, on_virtual_time
 
 PACKAGE = str(Path(rxllm.__file__).parents[1])
 
@@ -670,6 +671,20 @@ def test_wrong_store_is_refused():
     """A path is not a store."""
     with pytest.raises(MisuseError, match="store of a Conversation must be a History"):
         Conversation(store="talk.sqlite")
+
+
+async def test_half_of_a_character_in_a_question_fails_its_turn_only(store):
+    """No encoding can express it, so the request fails. The store keeps the turn, and later turns send U+FFFD."""
+    conversation = Conversation(store=store)
+    with FakeServer(Reply(Chat().stream(["Hi."]))) as server:
+        llm = remember(rxllm.OpenAI("m", api_key="k", base_url=server.url), conversation)
+        with pytest.raises(MisuseError, match="half a character"):
+            await llm.ainvoke("caf\udce9")
+        assert "Hi." == (await llm.ainvoke("And now?")).text
+        sent = json.loads(server.requests[-1].body)["messages"]
+    assert ["caf\ufffd", "And now?"] == [message["content"] for message in sent]
+    await errands(conversation)
+    assert ["And now?", "Hi."] == [message.text for message in store.load(conversation.id)[1:]]
 
 
 @on_virtual_time
