@@ -32,7 +32,7 @@ from ..values.message import Message
 from ..values.parts import Part, Pending, ToolCallPart, ToolResultPart, ends_round
 from ..values.request import Request
 from ..values.rounds import inserted, separated
-from ..values.tools import ToolSpec
+from ..values.tools import name_of_tool
 from ..values.usage import Usage
 from ..values.vocabulary import FinishReason
 from .approvals import decisions_of, pending_of
@@ -130,8 +130,8 @@ class Loop(abc.DisposableBase):
         try:
             self.number += 1
             request = self.agent.prepared(self.number, self.next_request())
-            names = [tool.name for tool in request.tools or () if isinstance(tool, ToolSpec)]
-            self.allowed = {name: self.tools.get(name) for name in names}
+            names = map(name_of_tool, request.tools or ())
+            self.allowed = {name: self.tools.get(name) for name in names if name is not None}
             self.answer = Round(self) if self.request.shape is None else ShapedRound(self)
             self.upstream.disposable = connect(self.agent.llm(request), self.answer, scheduler)
         except Exception as error:  # such as a missing key, or of `prepare`

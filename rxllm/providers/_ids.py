@@ -18,8 +18,8 @@ import attrs
 
 from ..values.message import Message
 from ..values.parts import Part, ToolCallPart, ToolResultPart
-from ..values.tools import ToolSpec
-from ._documents import object_of, text_of
+from ..values.tools import ToolSpec, name_of_tool
+from ._documents import text_of
 
 __all__ = ["call_name_of", "valid_id", "with_own_ids", "with_valid_names"]
 
@@ -121,7 +121,7 @@ def with_valid_names(
         pattern: a regular expression for the names that the vendor accepts; empty if this is unknown.
         tools: the tools of the request, whose names stay.
     """
-    offered = {tool.name if isinstance(tool, ToolSpec) else _name_in(tool) for tool in tools}
+    offered = {*map(name_of_tool, tools)}
 
     def named(part: Part) -> Part:
         if not isinstance(part, (ToolCallPart, ToolResultPart)) or part.name in offered:
@@ -138,10 +138,6 @@ def with_valid_names(
 def _with_parts(message: Message, parts: tuple[Part, ...]) -> Message:
     """Return the message with these parts; the same object if they are its own."""
     return message if parts == message.parts else attrs.evolve(message, parts=parts)
-
-
-def _name_in(tool: Mapping[str, Any]) -> object:
-    return tool.get("name") or object_of(tool.get("function")).get("name")
 
 
 def _valid_name(name: str, pattern: str) -> str:

@@ -166,6 +166,15 @@ def _tool_of(item: object) -> ToolLike:
     return spec
 
 
+def name_of_tool(tool: ToolLike) -> str | None:
+    """Return the name of a tool, also in a dict in a provider's own form; None if the dict has none."""
+    if isinstance(tool, ToolSpec):
+        return tool.name
+    function = tool.get("function")
+    name = tool.get("name") or (function.get("name") if is_mapping(function) else None)
+    return name if isinstance(name, str) else None
+
+
 def tool_choice_of(choice: str | Mapping[str, Any] | None) -> str | Mapping[str, Any] | None:
     """Convert a tool choice to ``auto``, ``none``, ``required`` or a tool's name. Other dicts stay unchanged."""
     if not isinstance(choice, Mapping):

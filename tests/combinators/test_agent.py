@@ -564,6 +564,21 @@ async def test_call_of_a_tool_of_the_caller_ends_the_answer():
     }
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"name": "where", "input_schema": {"type": "object"}, "cache_control": {"type": "ephemeral"}},
+        {"type": "function", "function": {"name": "where", "parameters": {"type": "object"}}, "x": 1},
+        {"type": "bash_20250124", "name": "where"},
+    ],
+)
+async def test_tool_of_the_caller_can_be_a_dict_in_the_form_of_a_provider(spec):
+    """Its call ends the answer, as that of a ToolSpec. Tools without a name run on the provider's server."""
+    caller = agent(Scripted([[call("where", "{}", "w")]]), quick).bind(tools=[spec, {"type": "web_search"}])
+    answer = await caller.ainvoke("hi")
+    assert ("tool_call", []) == (answer.finish_reason, results(answer.parts))
+
+
 async def test_call_of_a_tool_of_the_caller_needs_no_further_round():
     """A limit of rounds forbids only the next round."""
     model = Scripted([[call("where", "{}", "w")]])
