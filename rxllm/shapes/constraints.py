@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
-import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -28,12 +27,19 @@ if TYPE_CHECKING:
 
 __all__ = ["annotated"]
 
+_EXACT = decimal.Context(prec=2000, traps=[])
+"""The quotient of any two floats has fewer digits."""
+
 _NUMBERS = (int, float)
 _ORDERED = (*_NUMBERS, decimal.Decimal, dt.date, dt.datetime, dt.time, dt.timedelta)
 
 
 def _multiple(value: Any, of: Any) -> bool:
-    return math.fmod(value, of) == 0 if isinstance(value, float) else value % of == 0
+    """Return whether a number is a multiple of another, by their decimal digits: 19.99 is one of 0.01."""
+    if isinstance(value, int) and isinstance(of, int):
+        return value % of == 0
+    number, step = (decimal.Decimal(each if isinstance(each, int) else str(each)) for each in (value, of))
+    return _EXACT.remainder(number, step) == 0
 
 
 def _has_zone(value: Any, wanted: object) -> bool:

@@ -122,6 +122,30 @@ def test_constraint_of_a_dict_counts_its_members():
         shape.decode({})
 
 
+@pytest.mark.parametrize("kind", [float, decimal.Decimal])
+@pytest.mark.parametrize(
+    ("text", "step", "fits"),
+    [
+        ("19.99", 0.01, True),
+        ("1.1", 0.1, True),
+        ("0.3", decimal.Decimal("0.1"), True),
+        ("1.15", 0.1, False),
+        ("1e308", 0.01, True),
+        ("1e308", 5e-324, True),
+        ("1e-308", 1e308, False),
+        ("-7.5", 2.5, True),
+    ],
+)
+def test_multiples_are_those_of_the_decimal_digits(kind, text, step, fits):
+    """The binary form of 19.99 is no multiple of that of 0.01."""
+    shape = shape_of(Annotated[kind, at.MultipleOf(step)])
+    if fits:
+        assert kind(text) == shape.decode_text(text)
+    else:
+        with pytest.raises(rxllm.ParseError, match="expected a multiple of"):
+            shape.decode_text(text)
+
+
 @dataclasses.dataclass
 class Misplaced:
     """A Field as a default is only for pydantic's own dataclasses."""
