@@ -101,14 +101,21 @@ class _Conversation:
             self.turns.append(_Turn(message))
 
     def _add_results(self, message: Message) -> bool:
-        """Add results in a message of their own to the turns of their calls. Return whether nothing else is in it."""
+        """Add the results in a message to the turns of their calls, and the rest of the message as a turn.
+
+        Return whether this was possible: each result has its call, and nothing but parts would stay.
+        """
         found = [(part, self._take(part.id)) for part in message.parts if isinstance(part, ToolResultPart)]
+        rest = tuple(part for part in message.parts if not isinstance(part, ToolResultPart))
         is_plain = message == Message("tool", [part for part, _ in found]) and message.metadata is None
-        if not (found and is_plain and all(place for _, place in found)):
+        if not (found and (rest or is_plain) and all(place for _, place in found)):
             return False
         for part, place in found:
             if place is not None:
                 place[0].results.append((place[1], part))
+        if rest:
+            self.last = attrs.evolve(message, parts=rest)
+            self.turns.append(_Turn(self.last))
         return True
 
     def _turn_of(self, id: str) -> _Turn | None:

@@ -116,6 +116,25 @@ def test_result_of_an_approved_call_moves_to_its_call():
     ) == separated(history)
 
 
+def test_result_beside_an_approval_moves_to_its_call():
+    """The caller runs one call and approves another in one message. The approval stays, because the agent reads it."""
+    approve = Pending(call("1")).approve()
+    said = answer(call("1"), call("2"), Pending(call("1")))
+    both = Message("user", [approve, result("2"), TextPart("hurry")])
+    sent = separated((HI, said, both))
+    assert Message("tool", [result("2")]) in sent
+    assert [Message("user", [approve, TextPart("hurry")])] == [message for message in sent if message.role == "user"][
+        1:
+    ]
+    assert (
+        HI,
+        answer(call("1"), call("2")),
+        Message("tool", [result("1"), result("2")]),
+        Message("user", "hurry"),
+        answer(TextPart("done")),
+    ) == separated((HI, said, both, answer(approve, result("1"), TextPart("done"))))
+
+
 @pytest.mark.parametrize(
     ("later", "outcome"),
     [
