@@ -19,7 +19,7 @@ from ..values.chunk import Chunk, text_chunk
 from ..values.parts import Part, ReasoningPart, TextPart, ToolCallPart
 from ..values.usage import Usage
 from ..wire.error_documents import provider_error, stated_error, tells_error
-from ._anthropic_parts import Block, arguments_text, call_of, end_of, parts_of, parts_of_block, usage_of, whole_usage
+from ._anthropic_parts import Block, arguments_text, call_of, end_of, parts_of, parts_of_block, totals_of, whole_usage
 from ._content import Tally
 from ._documents import UNREADABLE, identity_of, json_of, list_of, object_of, text_of, unreadable
 from ._finish import broken_off, finish_with, word_of
@@ -167,15 +167,10 @@ class ClaudeDecoder:
         return self._chunk_of([*parts_of(message.get("content")), *end_of(message)], now=self._reset)
 
     def _counted(self, document: object) -> Usage | None:
-        """Return the totals so far. An event leaves out the counts that have not changed.
-
-        Some servers count the prompt only at the start, and write zeros at the end.
-        """
-        counts = usage_of(document)
-        if counts and self._counts and counts.input_tokens == 0 and self._counts.input_tokens:
-            counts = Usage(output_tokens=counts.output_tokens, reasoning_output_tokens=counts.reasoning_output_tokens)
-        self._counts = self._counts.updated(counts) if self._counts and counts else counts or self._counts
-        return whole_usage(self._counts) if counts else None
+        """Return the totals so far; None if the event has no counts."""
+        counts = totals_of(document, self._counts)
+        self._counts = counts or self._counts
+        return whole_usage(counts)
 
     def _chunk_of(
         self, parts: list[Part], usage: Usage | None = None, raw: str | None = None, *, now: bool = False
@@ -279,7 +274,7 @@ def whole_answer(body: bytes) -> Chunk:
     parts = [*parts_of(content), *end_of(answer)]
     chunk = Chunk(
         parts=parts,
-        usage=whole_usage(usage_of(answer.get("usage"))),
+        usage=whole_usage(totals_of(answer.get("usage"))),
         finish_reason=finish_with(raw, calls=any(isinstance(part, ToolCallPart) for part in parts)),
         raw_finish_reason=raw,
         id=identity,

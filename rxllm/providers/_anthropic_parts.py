@@ -24,7 +24,7 @@ __all__ = [
     "end_of",
     "parts_of",
     "parts_of_block",
-    "usage_of",
+    "totals_of",
     "whole_usage",
 ]
 
@@ -142,18 +142,38 @@ def whole_usage(counts: Usage | None) -> Usage | None:
     """Return the usage with cached tokens included in `input_tokens`, as in `Usage`; the protocol counts them apart."""
     if counts is None or counts.input_tokens is None:
         return counts
-    kept = (counts.cache_read_input_tokens or 0) + (counts.cache_creation_input_tokens or 0)
-    return attrs.evolve(counts, input_tokens=counts.input_tokens + kept) if kept else counts
+    cached = _cached_in(counts)
+    return attrs.evolve(counts, input_tokens=counts.input_tokens + cached) if cached else counts
 
 
-def usage_of(document: object) -> Usage | None:
-    """Return the counts of a usage document. Those of ``message_delta`` are totals, too."""
+def totals_of(document: object, before: Usage | None = None) -> Usage | None:
+    """Return the totals after a usage document; None if it has no counts. `before` are the totals before it.
+
+    ``message_delta`` has totals, too, and leaves out those that have not changed. Some servers count the prompt only at
+    the start, and write zeros at the end. DashScope counts the whole prompt at the start, and says only at the end how
+    much of it was cached.
+    Source: https://github.com/jeremychone/rust-genai/issues/258
+    """
     if not object_of(document):
         return None
-    return Usage(
+    counts = Usage(
         input_tokens=count(document, "input_tokens"),
         output_tokens=count(document, "output_tokens"),
         cache_read_input_tokens=count(document, "cache_read_input_tokens"),
         cache_creation_input_tokens=count(document, "cache_creation_input_tokens"),
         reasoning_output_tokens=count(document, "output_tokens_details", "thinking_tokens"),
     )
+    if before is None:
+        return counts
+    cached = _cached_in(counts)
+    if cached and not _cached_in(before):
+        if counts.input_tokens is None and before.input_tokens:
+            counts = counts.updated(Usage(input_tokens=max(0, before.input_tokens - cached)))
+    elif counts.input_tokens == 0 and before.input_tokens:
+        counts = Usage(output_tokens=counts.output_tokens, reasoning_output_tokens=counts.reasoning_output_tokens)
+    return before.updated(counts)
+
+
+def _cached_in(counts: Usage) -> int:
+    """Return the number of tokens that the server read from its cache or wrote to it."""
+    return (counts.cache_read_input_tokens or 0) + (counts.cache_creation_input_tokens or 0)

@@ -95,6 +95,42 @@ def claude(start, end):
         ),
         ({"input_tokens": 0}, {"input_tokens": 5, "output_tokens": 2}, Usage(input_tokens=5, output_tokens=2)),
         ({"input_tokens": 7}, {"input_tokens": 5, "output_tokens": 2}, Usage(input_tokens=5, output_tokens=2)),
+        pytest.param(
+            {"input_tokens": 3602, "output_tokens": 0},
+            {"cache_creation_input_tokens": 0, "cache_read_input_tokens": 3604, "output_tokens": 2},
+            Usage(input_tokens=3604, output_tokens=2, cache_read_input_tokens=3604, cache_creation_input_tokens=0),
+            id="DashScope counts the cached tokens at the start, too",
+        ),
+        pytest.param(
+            {"input_tokens": 9},
+            {"cache_creation_input_tokens": 5, "output_tokens": 2},
+            Usage(input_tokens=9, output_tokens=2, cache_creation_input_tokens=5),
+            id="the cache is written",
+        ),
+        pytest.param(
+            {"input_tokens": 9},
+            {"input_tokens": 0, "cache_read_input_tokens": 9, "output_tokens": 2},
+            Usage(input_tokens=9, output_tokens=2, cache_read_input_tokens=9),
+            id="the whole prompt was cached",
+        ),
+        pytest.param(
+            {"input_tokens": 9},
+            {"input_tokens": 4, "cache_read_input_tokens": 5, "output_tokens": 2},
+            Usage(input_tokens=9, output_tokens=2, cache_read_input_tokens=5),
+            id="the end splits the count of the start",
+        ),
+        pytest.param(
+            {"input_tokens": 4, "cache_read_input_tokens": 5, "cache_creation_input_tokens": 1, "output_tokens": 1},
+            {"output_tokens": 2},
+            Usage(input_tokens=10, output_tokens=2, cache_read_input_tokens=5, cache_creation_input_tokens=1),
+            id="Anthropic",
+        ),
+        pytest.param(
+            {"input_tokens": 4, "cache_read_input_tokens": 5, "output_tokens": 1},
+            {"input_tokens": 8, "cache_read_input_tokens": 7, "output_tokens": 2},
+            Usage(input_tokens=15, output_tokens=2, cache_read_input_tokens=7),
+            id="Anthropic after a search",
+        ),
     ],
 )
 def test_prompt_is_counted_at_the_start_or_at_the_end(start, end, expected):
