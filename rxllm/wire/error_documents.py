@@ -52,10 +52,23 @@ _STATUS_OF = {
     "apierror": 500,
 }
 # Errors of a spent quota, which a retry does not solve. These are texts, not compiled patterns, to keep imports cheap.
-_SPENT = "insufficientquota|billing|spendlimit|spendinglimit"
+_SPENT = "insufficientquota|currentquota|billing|spendlimit|spendinglimit"
 # llama.cpp sends the status 500 for files that its model cannot read.
 _REFUSED_BY_MESSAGE = "^(image|audio|video) input is not supported"
-_SPENT_BY_MESSAGE = "(?i:spend(ing)?[ _-]limit)"
+_SPENT_BY_MESSAGE = "(?i:spend(ing)?[ _-]limit|insufficient balance)"
+# Z.ai sends the status 429 for a spent balance. https://docs.z.ai/api-reference/api-code
+_SPENT_CODES = ("1113",)
+# MiniMax sends the HTTP status 200 with these codes. https://platform.minimax.io/docs/api-reference/errorcode
+_STATUS_OF_MINIMAX = {
+    1000: 500,  # unknown error
+    1001: 504,  # timeout
+    1002: 429,  # rate limit
+    1004: 401,  # API key
+    1008: 402,  # balance
+    1024: 500,  # internal error
+    1026: 400,  # refused input
+    1033: 500,  # error of a server behind it
+}
 
 
 def provider_error(
@@ -86,7 +99,11 @@ def provider_error(
         message = message or "The provider reports an error: " + (excerpt(body) or "it gives no details.")
     else:
         message = f"{message or excerpt(body) or 'The provider gives no details'} (HTTP {status})"
-    spent = any(re.search(_SPENT, name) for name in plain) or bool(re.search(_SPENT_BY_MESSAGE, message))
+    spent = (
+        any(re.search(_SPENT, name) for name in plain)
+        or names.get("code") in _SPENT_CODES
+        or bool(re.search(_SPENT_BY_MESSAGE, message))
+    )
     waits = (retry_after(lower), _delay(error), wait_in(message))
     refused = bool(re.search(_REFUSED_BY_MESSAGE, message))
     advice = lower.get("x-should-retry", "").lower()
@@ -152,7 +169,9 @@ def stated_error(error: object) -> object:
 def _refusal(fields: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the error that MiniMax sends in ``base_resp``."""
     base = _object(fields.get("base_resp"))
-    return {"message": base.get("status_msg"), "code": str(base["status_code"])} if base.get("status_code") else {}
+    code = base.get("status_code")
+    status = _STATUS_OF_MINIMAX.get(code) if isinstance(code, int) else None
+    return {"message": base.get("status_msg"), "code": str(code), "status": status} if code else {}
 
 
 def _delay(error: Mapping[str, Any]) -> float | None:

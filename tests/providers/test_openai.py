@@ -549,6 +549,35 @@ class TestFailure:
         assert ("ab", "length", False) == (heard.message.text, heard.message.finish_reason, heard.complete)
         assert isinstance(heard.failure, BadRequest)
 
+    @pytest.mark.parametrize(
+        ("code", "kind", "status", "retryable"),
+        [
+            (1000, ProviderError, 500, True),
+            (1001, ProviderError, 504, True),
+            (1002, RateLimited, 429, True),
+            (1004, AuthenticationError, 401, False),
+            (1008, ProviderError, 402, False),
+            (1026, BadRequest, 400, False),
+            (9999, ProviderError, None, False),
+        ],
+    )
+    def test_code_of_minimax_tells_the_status(self, code, kind, status, retryable):
+        """MiniMax sends the HTTP status 200 and its own code."""
+        document = {"choices": None, "base_resp": {"status_code": code, "status_msg": "m"}}
+        error = OpenAI("x")._error(200, json.dumps(document).encode(), {})
+        assert (kind, "m", status, str(code), retryable) == (
+            type(error),
+            str(error),
+            error.status,
+            error.code,
+            error.retryable,
+        )
+
+    def test_message_tells_that_the_balance_is_spent(self):
+        """A retry does not help, although the status is that of a rate limit."""
+        body = json.dumps({"error": {"message": "Insufficient balance. Please recharge."}}).encode()
+        assert not OpenAI("x")._error(429, body, {}).retryable
+
     def test_finish_reason_error_is_an_error(self):
         """Mistral ends a failed answer so; its content is emitted first."""
         heard = Heard(frame({"content": "a"}, finish="error"))
@@ -563,6 +592,9 @@ class TestFailure:
             (429, "rate_limit_exceeded", {}, True),
             (429, "insufficient_quota", {}, False),
             (429, "insufficient_quota", {"x-should-retry": "true"}, False),
+            (429, "exceeded_current_quota_error", {}, False),  # Moonshot
+            (429, "1113", {}, False),  # Z.ai
+            (429, "1302", {}, True),  # Z.ai: a rate limit
             (500, "x", {}, True),
             (503, "x", {"X-Should-Retry": "false"}, False),
             (400, "x", {}, False),
