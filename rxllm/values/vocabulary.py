@@ -39,7 +39,7 @@ _WORDS: dict[FinishReason, str] = {
     "pauseturn",
     "length": "length maxtokens maxlength maxlen maxoutputtokens maxcontext tokenlimit modellength "
     "modelcontextwindowexceeded contextlengthexceeded",
-    "tool_call": "toolcall toolcalls tooluse functioncall functioncalls",
+    "tool_call": "toolcall toolcalls tooluse functioncall functioncalls requiresaction",
     "content_filter": "contentfilter contentfiltered guardrailintervened sensitive refusal safety recitation blocklist "
     "prohibitedcontent spii modelarmor imagesafety imageprohibitedcontent imagerecitation imageother errortoxic",
     "error": "error errorlimit failed failure abort aborted cancel canceled cancelled usercancel interrupted timeout "

@@ -355,3 +355,21 @@ def test_name_of_the_model_may_come_last():
         chunks = list(model(server).stream("hi"))
     assert ["tiny"] == [chunk.model for chunk in chunks if chunk.model]
     assert "tiny" == sum(chunks, rxllm.Chunk()).message().model
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_required_action_is_a_tool_call(stream):
+    """Some gateways end an answer with calls by this status.
+
+    Source: https://github.com/justlovemaki/AIClient2API/pull/472
+    """
+    call = {"type": "function_call", "id": "f", "call_id": "c", "name": "now", "arguments": "{}"}
+    response = {"id": "r", "status": "requires_action", "output": [call]}
+    reply = Reply([event("completed", response=response)]) if stream else Reply.json(response)
+    with FakeServer(reply) as server:
+        answer = model(server).invoke("hi", stream=stream)
+    assert ("now", "tool_call", "requires_action") == (
+        answer.tool_calls[0].name,
+        answer.finish_reason,
+        answer.raw_finish_reason,
+    )
