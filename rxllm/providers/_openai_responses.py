@@ -2,8 +2,9 @@
 
 https://platform.openai.com/docs/api-reference/responses-streaming: an answer is a list of items (messages, reasoning,
 tool calls, the work of the server's own tools), and each event names its item. OpenAI numbers the items and the events.
-Some servers change an item's id from event to event; llama.cpp sends ids without numbers. So an event belongs to the
-item with its number; without a number, to the item with its id; without both, to the latest item.
+Some servers change an item's id from event to event, llama.cpp sends ids without numbers, and gateways give one number
+to several items, or change the number of an item. So an event belongs to the item with its number and its id; else to
+the item with its id; else to the item with its number; and if it has neither, to the latest item.
 
 The server requires some fields of an item in the next request. `extra` keeps them as ``{"item": {…}}``, because the
 same vendor's chat protocol has other fields. An item that no other part can hold becomes a `RawPart` of this form.
@@ -28,7 +29,7 @@ from ._documents import UNREADABLE, identity_of, json_of, list_of, object_of, te
 from ._finish import broken_off, finish_with, word_of
 from ._ids import call_name_of
 from ._limits import DEFAULT, WHOLE, Limits
-from ._responses_items import Item, arguments_in, image_of, logprobs_of, usage_of
+from ._responses_items import Item, arguments_in, image_of, keys_of, logprobs_of, usage_of
 
 __all__ = ["ResponsesDecoder", "whole_response"]
 
@@ -126,7 +127,7 @@ class ResponsesDecoder:
         self._custom = custom  # the names of the program's tools that take text instead of JSON
         self._model = ""
         self._named = False  # a chunk with the model's name was emitted; llama.cpp sends the name only at the end
-        self._items: dict[int | str, Item] = {}  # the key is the item's index, or its id if the server sends no index
+        self._items: dict[object, Item] = {}  # the keys are each item's ids, its index, and both in pairs
         self._entries: list[Item] = []  # in order
         self._last: Item | None = None
         self._opened = self._calls = 0
@@ -218,23 +219,24 @@ class ResponsesDecoder:
     def _place(self, event: _Event, item: Mapping[str, Any] | None = None, kind: str = "") -> Item:
         """Return the item of an event; a new item if no existing item matches."""
         kind = kind or text_of((item or {}).get("type"))
-        keys: list[int | str] = []
-        if type(event.output_index) is int:
-            keys = [event.output_index]
-        else:
-            names = (event.item_id, *((item or {}).get(name) for name in ("id", "call_id")))
-            keys = [name for name in names if name and isinstance(name, str)]
-        entry = next((self._items[key] for key in keys if key in self._items), None)
-        if entry is None and not (keys and type(keys[0]) is int) and event.type != "response.output_item.added":
+        is_added = event.type == "response.output_item.added"
+        sure, keys = keys_of(event.output_index, event.item_id, item or {})
+        # An item that is added is new even if another item has its number.
+        found = map(self._items.get, sure if is_added else keys)
+        entry = next((each for each in found if each is not None and each.kind == kind), None)
+        if entry is None and not is_added and type(event.output_index) is not int:
             entry = self._last
-        is_new = entry is None or (entry.is_done and event.type == "response.output_item.added")
-        if entry is None or is_new or entry.kind != kind:  # some servers give the same number to several items
+        is_new = entry is None or (entry.is_done and is_added)
+        if entry is None or is_new or entry.kind != kind:
             self._opened += 1
             if self._opened > PARTS:
                 raise ProtocolError(f"The response has more than {PARTS:,} items.")
             entry = self._last = Item(kind, self._opened - 1)
             self._entries.append(entry)
             self._is_plain = False
+            for before in filter(None, map(self._items.get, keys)):
+                if before.kind != kind:
+                    before.held = None  # this item takes its place
             self._items.update(dict.fromkeys(keys, entry))
         return entry
 
@@ -385,7 +387,7 @@ class ResponsesDecoder:
         """Return the content of the last event, or of a whole answer."""
         self._identify(response)
         logprobs: list[object] = []
-        parts = [part for entry in self._items.values() if entry.held for part in self._open(entry, entry.held)]
+        parts = [part for entry in self._entries if entry.held for part in self._open(entry, entry.held)]
         self._tally.add(parts)
         for entry, item in self._unended(list_of(response.get("output"))):
             if not entry.is_done:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -14,7 +14,7 @@ from ..values.parts import FilePart
 from ..values.usage import Usage
 from ._documents import count, identity_of, list_of, object_of, text_of
 
-__all__ = ["Item", "arguments_in", "image_of", "logprobs_of", "usage_of"]
+__all__ = ["Item", "arguments_in", "image_of", "keys_of", "logprobs_of", "usage_of"]
 
 
 class Item(Struct, eq=False):
@@ -45,6 +45,21 @@ class Item(Struct, eq=False):
     has_citations: bool = False
     has_gap: bool = False
     is_done: bool = False
+
+
+def keys_of(index: object, identity: object, item: Mapping[str, Any]) -> tuple[Sequence[object], Sequence[object]]:
+    """Return the keys of the item of an event: those that name it surely, and all, the surest first.
+
+    Args:
+        index: the number that the event has for the item, if any.
+        identity: the id that the event has for the item, if any.
+        item: the item in the event, which may be empty.
+    """
+    ids = [name for name in (identity, item.get("id"), item.get("call_id")) if name and isinstance(name, str)]
+    if type(index) is not int:
+        return ids, ids
+    pairs = [(index, name) for name in ids]
+    return pairs or [index], [*pairs, *ids, index]
 
 
 def arguments_in(item: Mapping[str, Any]) -> str:

@@ -239,6 +239,58 @@ def test_a_server_may_change_the_ids_of_its_items():
     assert ("Hm.", "Hello", '{"city": "Paris"}') == (answer.reasoning, answer.text, answer.tool_calls[0].arguments)
 
 
+def added(index, item):
+    """The event that adds an item without its content."""
+    return event("output_item.added", output_index=index, item={**item, **EMPTY[item["type"]]})
+
+
+def grown(index, item):
+    """The event with the whole content of an item."""
+    kind = {"message": "output_text", "function_call": "function_call_arguments"}[item["type"]]
+    delta = item["content"][0]["text"] if item["type"] == "message" else item["arguments"]
+    return event(f"{kind}.delta", output_index=index, item_id=item["id"], delta=delta)
+
+
+def done(index, item):
+    """The event with the whole item."""
+    return event("output_item.done", output_index=index, item=item)
+
+
+EMPTY = {"message": {"content": []}, "function_call": {"arguments": ""}}
+SAID = {"type": "message", "id": "m", "role": "assistant", "content": [output_text("Hello")]}
+PAYS = {"type": "function_call", "id": "f1", "call_id": "c1", "name": "pay", "arguments": '{"a":1}'}
+BUYS = {"type": "function_call", "id": "f2", "call_id": "c2", "name": "buy", "arguments": '{"b":2}'}
+
+
+@pytest.mark.parametrize("pair", [(SAID, PAYS), (PAYS, SAID), (PAYS, BUYS)], ids=["text first", "call first", "calls"])
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param(
+            [(added, 0, 0), (grown, 0, 0), (added, 1, 0), (grown, 1, 0), (done, 0, 0), (done, 1, 0)], id="one"
+        ),
+        pytest.param(
+            [(added, 0, 0), (added, 1, 0), (grown, 0, 0), (grown, 1, 0), (done, 0, 0), (done, 1, 0)], id="mixed"
+        ),
+        pytest.param(
+            [(added, 0, 0), (added, 1, 1), (grown, 0, 0), (grown, 1, 1), (done, 0, 1), (done, 1, 2)], id="moved"
+        ),
+    ],
+)
+def test_items_whose_numbers_are_wrong_are_told_apart_by_their_ids(steps, pair):
+    """Gateways give one number to several items, or number the last event of an item anew.
+
+    Source: https://github.com/theopenco/llmgateway/pull/2908, https://github.com/openai/openai-agents-python/issues/5041
+    """
+    events = [make(index, pair[place]) for make, place, index in steps]
+    end = event("completed", response={"id": "r", "status": "completed", "output": pair})
+    with FakeServer(Reply([*events, end])) as server:
+        answer = model(server).invoke("hi")
+    calls = [(item["call_id"], item["arguments"]) for item in pair if "call_id" in item]
+    assert calls == [(call.id, call.arguments) for call in answer.tool_calls]
+    assert ("Hello" if SAID in pair else "") == answer.text
+
+
 def answered(items, *, stream):
     """A response with these items: a stream that has them whole, or one document."""
     ended = {"id": "resp_1", "status": "completed", "output": items, "usage": {"input_tokens": 3, "output_tokens": 5}}
