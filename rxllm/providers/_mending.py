@@ -22,8 +22,12 @@ from ._documents import json_of
 
 __all__ = ["NO_NEWS", "Halves", "mended", "separated", "simpler"]
 
-NO_NEWS = ("ping", "heartbeat", "keepalive", "keep-alive")
-"""The names of events without content, whose data may be anything. Some gateways send these words as data."""
+NO_NEWS = ("ping", "heartbeat", "keepalive", "keep-alive", "tool_status")
+"""The names of events without content, whose data may be anything. Some gateways send these words as data.
+
+Friendli sends ``tool_status`` while it runs a tool of its own, also with an error of the tool.
+Source: https://docs.friendli.ai, the chunk object of tool-assisted chat completions
+"""
 
 T = TypeVar("T")
 

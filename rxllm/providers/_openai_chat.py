@@ -182,16 +182,17 @@ class ChatDecoder:
         for choice in (first, *choices):
             counts, error = counts or choice.usage, error or stated_error(choice.error)
         usage = usage_of(counts or groq.get("usage"), thinks_apart=self._thinks_apart)
-        self._fail(frame, error or stated_error(groq.get("error")), raw, data)
+        failure = self._failure(frame, error or stated_error(groq.get("error")), raw, data)
         finished = raw is not None or (not choices and _finish_word(first) is not None)
-        self.complete = (self.complete or finished) and self.failure is None
         if raw is not None:
             parts += self._calls.released(everything=True)
             parts += self._files.released()
             parts += self._detailed()
         chunk = self._chunk_of(parts, usage, raw, logprobs)
-        if chunk is None and self.failure:
-            raise self.failure
+        if chunk is None and failure:
+            raise failure  # and leave the state as it is, because the reader may ignore the event
+        self.failure = failure
+        self.complete = (self.complete or finished) and failure is None
         return chunk
 
     def _content_of(self, choices: Iterable[Choice]) -> tuple[list[Part], dict[str, list[object]], str | None]:
@@ -252,15 +253,14 @@ class ChatDecoder:
             self._id = self._id or identity_of(frame.id)
             self._model = self._model or text_of(frame.model)
 
-    def _fail(self, frame: Frame, error: object, raw: str | None, data: bytes) -> None:
-        """Record the error that a frame reports. The decoder emits the frame's other content first."""
+    def _failure(self, frame: Frame, error: object, raw: str | None, data: bytes) -> ProviderError | None:
+        """Return the error that a frame reports. The decoder emits the frame's other content first."""
         if error:
             # TGI and others send a text, and its type beside it.
-            self.failure = provider_error(json_of(data) if isinstance(frame.error, str) else {"error": error}, data)
-        elif not frame.choices and not frame.usage and tells_error(document := json_of(data)):
-            self.failure = provider_error(document, data)
-        elif failure := broken_off(raw):
-            self.failure = failure
+            return provider_error(json_of(data) if isinstance(frame.error, str) else {"error": error}, data)
+        if not frame.choices and not frame.usage and tells_error(document := json_of(data)):
+            return provider_error(document, data)
+        return broken_off(raw)
 
     def _parts(self, choice: Choice) -> Iterator[Part]:
         if choice.delta is None:  # Together sends its text in both places, so read only one

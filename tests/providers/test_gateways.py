@@ -427,6 +427,17 @@ def test_pings_that_a_gateway_sends_as_data_are_ignored(size, ping):
 
 
 @SIZES
+@pytest.mark.parametrize("name", ["ping", "tool_status"])
+@pytest.mark.parametrize(
+    "news", [{"message": "Searching"}, {"status": "ERRORED", "error": {"type": "x", "msg": "no page"}}], ids=str
+)
+def test_news_of_a_gateway_leaves_the_answer(size, name, news):
+    """Friendli tells what its own tool does, and that it failed; the model goes on."""
+    event = f"event: {name}\n".encode() + sse({"tool_call_id": "c1", **news})
+    assert "Hello" == asked([said({"content": "Hel"}), event, said({"content": "lo"}), STOP, event, DONE], size).text
+
+
+@SIZES
 def test_field_name_may_come_twice(size):
     """Servers that frame their events twice send ``data: data: {…}``."""
     frames = [said({"content": "Hel"}), said({"content": "data: lo"}), STOP, DONE]
