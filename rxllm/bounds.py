@@ -67,7 +67,8 @@ BELIEVED: Final = 300.0
 """How long rxllm trusts a server's statement about its rate limits, unless ``max_wait=`` is longer. After that, the
 next request asks the server again."""
 AFTER_FINISH: Final = 2.0
-"""How long a stream may stay silent after its finish reason. After that, it is complete without its end marker.
+"""How long a stream with content may stay silent after its finish reason. After that, it is complete without its end
+marker.
 
 After the same time, an event is read without the blank line that should end it."""
 USAGE_AFTER_FINISH: Final = 10.0

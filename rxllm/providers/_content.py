@@ -145,19 +145,25 @@ def _image(url: str) -> FilePart:
 
 
 class Tally:
-    """Counts what one answer will have after joining: parts, citations, values. `Calls` counts the tool calls."""
+    """Counts what one answer will have after joining: parts, citations, values. `Calls` counts the tool calls.
 
-    __slots__ = ("_citations", "_last", "_most", "_parts", "_values", "limits")
+    Attributes:
+        limits: the bounds.
+        has_content: whether a part that is neither reasoning nor raw was counted.
+    """
+
+    __slots__ = ("_citations", "_last", "_most", "_parts", "_values", "has_content", "limits")
 
     def __init__(self, limits: Limits = DEFAULT) -> None:
         self.limits = limits
         self._most = limits.answer_values
         self._parts = self._citations = self._values = 0
         self._last: tuple[type, int | None] | None = None
+        self.has_content = False
 
     def begin(self) -> None:
         """Count a text as the first part."""
-        self._parts, self._last = 1, (TextPart, None)
+        self._parts, self._last, self.has_content = 1, (TextPart, None), True
 
     def add(self, parts: Sequence[Part]) -> bool:
         """Count these parts. Return whether a plain text would join with the last part.
@@ -178,6 +184,7 @@ class Tally:
             is_new = bool(part.id) if isinstance(part, ToolCallPart) else place != self._last
             if is_new or isinstance(part, (FilePart, RawPart)):
                 self._parts += 1
+                self.has_content = self.has_content or kind not in (ReasoningPart, RawPart)
                 if self._parts > PARTS:
                     raise ProtocolError(f"The response has more than {PARTS:,} parts.")
             # A fragment after a signed part begins a new part.

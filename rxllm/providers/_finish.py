@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..errors import ProviderError
 from ..values.vocabulary import FinishReason, finish_of
 
-__all__ = ["broken_off", "finish_with", "word_of"]
+__all__ = ["broken_off", "finish_with", "is_early", "word_of"]
 
 
 def word_of(reason: object) -> str:
@@ -20,6 +20,15 @@ def finish_with(raw: str | None, *, calls: object) -> FinishReason | None:
     """
     finish = finish_of(raw) if raw else None
     return "tool_call" if finish == "stop" and calls else finish
+
+
+def is_early(finish: FinishReason | None, *, has_content: bool) -> bool:
+    """Return whether an answer may go on after a finish reason. Some gateways send ``stop`` before the first content.
+
+    Source: https://github.com/open-webui/open-webui/issues/23921,
+    https://github.com/router-for-me/CLIProxyAPI/issues/5651
+    """
+    return not has_content and finish not in ("length", "content_filter", "error")
 
 
 def broken_off(raw: str | None, explanation: str = "") -> ProviderError | None:

@@ -21,7 +21,7 @@ from ..values.vocabulary import FinishReason
 from ..wire.error_documents import provider_error, tells_error
 from ._content import Tally, bounded
 from ._documents import UNREADABLE, identity_of, json_of, list_of, object_of, text_of, unreadable
-from ._finish import broken_off, finish_with, word_of
+from ._finish import broken_off, finish_with, is_early, word_of
 from ._gemini_frames import NO_COUNTS, Counts, decode_frame
 from ._gemini_parts import file_of, sources_of, usage_of
 from ._limits import DEFAULT, WHOLE, Limits
@@ -40,6 +40,7 @@ class GeminiDecoder:
         "_calls",
         "_counts",
         "_id",
+        "_is_early",
         "_is_plain",
         "_maker",
         "_model",
@@ -60,6 +61,7 @@ class GeminiDecoder:
         self.failure: ProviderError | None = None
         self._maker = maker
         self._id = self._model = ""
+        self._is_early = False  # the finish reason came before any content, so the answer may go on
         self._is_plain = False  # the last part is text, so the next text continues it
         self._spoken = False  # a chunk with the id and the model was emitted
         self._tally = Tally(limits)
@@ -72,8 +74,11 @@ class GeminiDecoder:
 
     @property
     def finished(self) -> bool:
-        """Whether the answer ended without an error. If the server runs a tool, the answer goes on after its end."""
-        return self.complete and not self._runs
+        """Whether the answer ended without an error.
+
+        If the server runs a tool, or the finish reason was early, the answer goes on after its end.
+        """
+        return self.complete and not (self._runs or self._is_early)
 
     def chunk(self, data: bytes) -> Chunk | None:
         """Return the content of a frame as a chunk; None if it has no content."""
@@ -156,6 +161,8 @@ class GeminiDecoder:
         logprobs = object_of(candidate.get("logprobsResult"))
         chunk = self._chunk_of(parts, self._usage() if self.complete or raw else None, finish, raw, logprobs)
         self._is_plain = self._is_plain and not self.complete
+        if raw:
+            self._is_early = is_early(finish, has_content=self._tally.has_content)
         return chunk
 
     def _chunk_of(

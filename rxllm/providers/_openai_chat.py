@@ -22,7 +22,7 @@ from ._choices import Choices
 from ._content import Files, Tally, bounded, citations, joined_text, sources
 from ._details import DETAILS, Details
 from ._documents import UNREADABLE, identity_of, json_of, list_of, object_of, text_of, token_of, unreadable
-from ._finish import broken_off, finish_with, word_of
+from ._finish import broken_off, finish_with, is_early, word_of
 from ._limits import DEFAULT, WHOLE, Limits
 from ._openai_frames import (
     NO_CHOICE,
@@ -36,6 +36,7 @@ from ._openai_frames import (
     decode_frame,
     decode_plain,
     decode_plain_answer,
+    speaks,
 )
 from ._openai_turns import SUMMARY
 from ._openai_usage import usage_of
@@ -53,6 +54,7 @@ class ChatDecoder:
         "_decode",
         "_details",
         "_files",
+        "_goes_on",
         "_id",
         "_is_plain",
         "_is_usual",
@@ -87,6 +89,7 @@ class ChatDecoder:
         self._tally = Tally(limits)
         self._decode: Callable[[bytes], Frame] = decode_first
         self._cited = False  # the sources of the answer were emitted; Perplexity repeats them in each frame
+        self._goes_on = False  # the finish_reason came before any content, or content came after it
         self._is_plain = False  # the next frame with only text continues a text, so it needs no bookkeeping
         self._is_usual = True  # `decode_plain` has not failed; a server may send frames that it cannot read
         self._spoken = False  # the first chunk, with id and model, was emitted
@@ -95,8 +98,8 @@ class ChatDecoder:
 
     @property
     def finished(self) -> bool:
-        """Whether the finish_reason or ``[DONE]`` came, and no error."""
-        return self.complete
+        """Whether the finish_reason or ``[DONE]`` came, and no error, and the answer does not go on after it."""
+        return self.complete and not self._goes_on
 
     def chunk(self, data: bytes) -> Chunk | None:
         """Return the content of a frame as a chunk; None if it has no content."""
@@ -158,7 +161,7 @@ class ChatDecoder:
         if self.ended or not word:  # some gateways send pings without data
             return None
         if word == b"[DONE]":
-            self.ended, self._is_plain = True, False
+            self.ended, self._goes_on, self._is_plain = True, False, False
             self.complete = self.failure is None
             return None
         if document := list_of(json_of(data)):
@@ -171,7 +174,7 @@ class ChatDecoder:
             return None
         self._identify(frame)
         first = next((choice for choice in frame.choices or () if choice), NO_CHOICE)
-        choices = self._choices.taken(frame.choices, speaks=_speaks(first))
+        choices = self._choices.taken(frame.choices, speaks=speaks(first))
         self._is_plain = self._is_plain and self._choices.is_plain
         parts, logprobs, raw = self._content_of(choices)
         if not self._cited and (raw is not None or not frame.choices) and (cited := [*sources(data)]):
@@ -193,6 +196,11 @@ class ChatDecoder:
             raise failure  # and leave the state as it is, because the reader may ignore the event
         self.failure = failure
         self.complete = (self.complete or finished) and failure is None
+        if finished:
+            self._goes_on = is_early(chunk.finish_reason if chunk else None, has_content=self._tally.has_content)
+            self._is_plain = False  # so that the next text comes here
+        elif self.complete and any(getattr(part, "text", True) for part in parts):
+            self._goes_on = True
         return chunk
 
     def _content_of(self, choices: Iterable[Choice]) -> tuple[list[Part], dict[str, list[object]], str | None]:
@@ -345,26 +353,6 @@ def _finish_word(choice: Choice) -> str | None:
         return None
     own = word_of(choice.native_finish_reason)  # OpenRouter's own word for a call that Gemini wrote wrongly is "stop"
     return own if own and finish_of(own) == "error" else word
-
-
-def _speaks(choice: Choice) -> bool:
-    """Whether a choice has content, and not only a role or a finish_reason."""
-    delta = choice.delta
-    if delta is None:
-        return bool(token_of(choice.text)) or bool(isinstance(choice, FirstChoice) and choice.message)
-    return bool(
-        token_of(delta.content)
-        or delta.content
-        or choice.text
-        or delta.reasoning_content
-        or delta.reasoning
-        or delta.reasoning_text
-        or delta.refusal
-        or delta.tool_calls
-        or delta.function_call
-        or delta.images
-        or delta.audio
-    )
 
 
 def whole_answer(body: bytes, audio_format: str = "", maker: str = "openai", *, thinks_apart: bool = False) -> Chunk:

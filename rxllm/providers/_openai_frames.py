@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Struct
 
+from ._documents import token_of
+
 __all__ = [
     "NO_CHOICE",
     "Answer",
@@ -25,6 +27,7 @@ __all__ = [
     "decode_frame",
     "decode_plain",
     "decode_plain_answer",
+    "speaks",
 ]
 
 
@@ -126,3 +129,23 @@ decode_frame = msgspec.json.Decoder(Frame).decode
 decode_first = msgspec.json.Decoder(FirstFrame).decode
 decode_answer = msgspec.json.Decoder(Answer).decode
 NO_CHOICE = Choice()
+
+
+def speaks(choice: Choice) -> bool:
+    """Whether a choice has content, and not only a role or a finish_reason."""
+    delta = choice.delta
+    if delta is None:
+        return bool(token_of(choice.text)) or bool(isinstance(choice, FirstChoice) and choice.message)
+    return bool(
+        token_of(delta.content)
+        or delta.content
+        or choice.text
+        or delta.reasoning_content
+        or delta.reasoning
+        or delta.reasoning_text
+        or delta.refusal
+        or delta.tool_calls
+        or delta.function_call
+        or delta.images
+        or delta.audio
+    )

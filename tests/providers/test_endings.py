@@ -77,10 +77,61 @@ def test_content_after_the_finish_reason_is_not_cut_off(monkeypatch):
         assert "a" * 10 == model(Chat(), server).invoke("hi").text
 
 
+def chat_event(finish=None, **delta):
+    """A frame of a chat."""
+    return sse({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]})
+
+
+CALLED = [{"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}]
+TEXT = [chat_event(content="Hel"), 0.5, chat_event(content="lo"), chat_event("stop")]
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        ([chat_event("stop", content=""), 0.5, *TEXT], ("", "Hello", 0, "stop")),
+        ([chat_event("stop", reasoning="H"), 0.5, chat_event(reasoning="m"), *TEXT], ("Hm", "Hello", 0, "stop")),
+        ([chat_event("stop"), 0.5, chat_event("tool_calls", tool_calls=CALLED)], ("", "", 1, "tool_call")),
+        ([chat_event("stop"), 0.5, chat_event("length", reasoning="Hm")], ("Hm", "", 0, "length")),
+    ],
+    ids=["text", "reasoning before it", "call", "only reasoning"],
+)
+def test_chat_goes_on_after_an_early_finish_reason(events, expected):
+    """A gateway sends it before the first content, while the model thinks. The next finish reason ends the answer."""
+    with FakeServer(Reply([*events, End.HANG])) as server:
+        answer = model(Chat(), server, timeout=None).invoke("hi")
+    assert expected == (answer.reasoning, answer.text, len(answer.tool_calls), answer.finish_reason)
+
+
+def test_answer_without_content_ends_at_the_limit_on_silence():
+    """It is whole, because its finish reason came."""
+    timeout = Timeouts(idle=0.8)
+    with FakeServer(Reply([chat_event("stop"), 0.5, chat_event(reasoning="Hm"), End.HANG])) as server:
+        answer = model(Chat(), server, timeout=timeout).invoke("hi")
+    assert ("Hm", "", "stop") == (answer.reasoning, answer.text, answer.finish_reason)
+
+
+def test_content_without_a_finish_reason_goes_on_after_one():
+    """It may pause as long as before the finish reason. The next one ends the answer soon."""
+    late = [chat_event(content="b"), 0.5, chat_event(content="c"), chat_event("stop")]
+    with FakeServer(Reply([chat_event("stop", content="a"), *late, End.HANG])) as server:
+        assert "abc" == model(Chat(), server, timeout=None).invoke("hi").text
+
+
 def gemini_event(finish=None, **part):
     """A response of Gemini with one part."""
     candidate = {"content": {"role": "model", "parts": [part]}, **({"finishReason": finish} if finish else {})}
     return sse({"candidates": [candidate], "usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 5}})
+
+
+def test_gemini_goes_on_after_an_early_finish_reason():
+    """The text comes after the thoughts, and with it the finish reason of the end."""
+    early = sse({"candidates": [{"finishReason": "STOP"}]})
+    thought = [gemini_event("STOP", text="Hm", thought=True), 0.5]
+    text = [gemini_event(text="Hel"), 0.5, gemini_event("STOP", text="lo")]
+    with FakeServer(Reply([early, 0.5, *thought, *text, End.HANG])) as server:
+        answer = Gemini("m", base_url=server.url, timeout=None).invoke("hi")
+    assert ("Hm", "Hello", "stop") == (answer.reasoning, answer.text, answer.finish_reason)
 
 
 CODE = gemini_event("STOP", executableCode={"language": "PYTHON", "code": "print(42)"})
