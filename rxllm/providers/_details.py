@@ -2,12 +2,15 @@
 
 OpenRouter sends ``reasoning_details``, and LiteLLM's proxy sends the ``thinking_blocks`` of Anthropic. The pieces of a
 stream join by their index and type, and go into the assistant's message under the same name. GitHub Copilot's
-``reasoning_opaque`` is one text.
-Source: https://openrouter.ai/docs/use-cases/reasoning-tokens, https://docs.litellm.ai/docs/reasoning_content
+``reasoning_opaque`` is one text. MiniMax sends its reasoning only in ``reasoning_details``,
+in pieces or, by its documentation, each time with all the text before it.
+Source: https://openrouter.ai/docs/use-cases/reasoning-tokens, https://docs.litellm.ai/docs/reasoning_content,
+https://platform.minimax.io/docs/api-reference/text-openai-api
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..bounds import PARTS
@@ -15,10 +18,13 @@ from ..errors import ProtocolError
 from ..values.parts import RawPart
 from ._documents import list_of, object_of, text_of
 
-__all__ = ["DETAILS", "Details"]
+__all__ = ["DETAILS", "IN_DETAILS", "Details"]
 
 DETAILS = ("reasoning_details", "thinking_blocks", "reasoning_opaque")
+IN_DETAILS: Mapping[str, Any] = {"form": "details"}
+"""The `ReasoningPart.extra` of reasoning whose text is that of its details, so that only the details go back."""
 _TEXTS = ("text", "summary", "thinking", "data")  # the fields that arrive in pieces
+_SHOWN = {"reasoning.text": "text", "reasoning.summary": "summary"}  # the types with readable text, and its field
 
 
 class Details:
@@ -34,13 +40,14 @@ class Details:
         self._latest = -1  # the place of the latest item without an index and an id
         self._texts: dict[tuple[tuple[object, object], str], list[str]] = {}
 
-    def add(self, details: object) -> None:
-        """Add the details of one frame.
+    def add(self, details: object) -> str:
+        """Add the details of one frame. Return the readable text that they add.
 
         Raises:
             ProtocolError: the answer has too many details.
         """
         self._opaque = text_of(details) or self._opaque
+        added = ""
         for item in map(object_of, list_of(details)):
             key = self._key(item)
             joined = self._items.setdefault(key, {})
@@ -48,10 +55,14 @@ class Details:
                 raise ProtocolError(f"The response has more than {PARTS:,} details of its reasoning.")
             for name, value in item.items():
                 if name in _TEXTS and isinstance(value, str):
-                    self._texts.setdefault((key, name), []).append(value)
+                    pieces = self._texts.setdefault((key, name), [])
+                    piece = _end_of(value, pieces) if text_of(item.get("format")).startswith("MiniMax") else value
+                    pieces += [piece] if piece else []
                     joined[name] = ""  # reserves the position of the field
+                    added += piece if name == _SHOWN.get(text_of(item.get("type"))) else ""
                 elif value is not None or name not in joined:
                     joined[name] = value
+        return added
 
     def _key(self, item: dict[str, Any]) -> tuple[object, object]:
         """Return the place and the type of an item. Without an index, a signature or data ends the item before."""
@@ -68,3 +79,11 @@ class Details:
         for (key, name), texts in self._texts.items():
             self._items[key][name] = "".join(texts)
         return RawPart(self._maker, {self._name: self._opaque or list(self._items.values())})
+
+
+def _end_of(text: str, pieces: Sequence[str]) -> str:
+    """Return what a text adds to the pieces before it: its end if it repeats them all, else the whole text."""
+    if not pieces or not text.startswith(pieces[0]):  # most pieces need no joined text
+        return text
+    before = "".join(pieces)
+    return text.removeprefix(before) if len(text) > len(before) or len(pieces) > 1 else text

@@ -20,7 +20,7 @@ from ..wire.error_documents import provider_error, stated_error, tells_error
 from ._calls import Calls
 from ._choices import Choices
 from ._content import Files, Tally, bounded, citations, joined_text, sources
-from ._details import DETAILS, Details
+from ._details import DETAILS, IN_DETAILS, Details
 from ._documents import UNREADABLE, identity_of, json_of, list_of, object_of, text_of, token_of, unreadable
 from ._finish import broken_off, finish_with, is_early, word_of
 from ._limits import DEFAULT, WHOLE, Limits
@@ -55,6 +55,7 @@ class ChatDecoder:
         "_details",
         "_files",
         "_goes_on",
+        "_has_thought",
         "_id",
         "_is_plain",
         "_is_usual",
@@ -90,6 +91,7 @@ class ChatDecoder:
         self._decode: Callable[[bytes], Frame] = decode_first
         self._cited = False  # the sources of the answer were emitted; Perplexity repeats them in each frame
         self._goes_on = False  # the finish_reason came before any content, or content came after it
+        self._has_thought = False  # a field with the text of the reasoning came, so the details repeat it
         self._is_plain = False  # the next frame with only text continues a text, so it needs no bookkeeping
         self._is_usual = True  # `decode_plain` has not failed; a server may send frames that it cannot read
         self._spoken = False  # the first chunk, with id and model, was emitted
@@ -275,8 +277,7 @@ class ChatDecoder:
             yield from self._content(choice.text)
             return
         delta = choice.delta
-        if thought := self._thought(delta):
-            yield ReasoningPart(thought, provider=self._maker)  # its server expects it back in the next request
+        yield from self._thoughts(delta)
         yield from self._content(choice.text if delta.content is None else delta.content)
         if isinstance(delta.refusal, str) and delta.refusal:
             yield RefusalPart(delta.refusal)
@@ -296,12 +297,20 @@ class ChatDecoder:
             yield from self._calls.add(0, {"index": 0, "function": delta.function_call})
             yield from self._calls.released(everything=True)
 
-    def _thought(self, delta: Delta) -> str:
-        """Return the reasoning of a frame, and keep its details, which repeat it."""
+    def _thoughts(self, delta: Delta) -> Iterator[ReasoningPart]:
+        """Yield the reasoning of a frame, and keep its details, which repeat it or are all there is of it."""
+        text = joined_text(delta.reasoning_content) or joined_text(delta.reasoning) or joined_text(delta.reasoning_text)
+        self._has_thought = self._has_thought or bool(text)
+        if text:
+            yield ReasoningPart(text, provider=self._maker)  # its server expects it back in the next request
         for name in DETAILS:
             if details := getattr(delta, name):
-                self._details.setdefault(name, Details(self._maker, name)).add(details)
-        return joined_text(delta.reasoning_content) or joined_text(delta.reasoning) or joined_text(delta.reasoning_text)
+                kept = self._details.setdefault(name, Details(self._maker, name))
+                is_alone = name == "reasoning_details" and not self._has_thought
+                text = kept.add(details)
+                if text and is_alone:
+                    form = None if self._tally.ends_in_reasoning else IN_DETAILS
+                    yield ReasoningPart(text, provider=self._maker, extra=form)
 
     def _detailed(self) -> list[RawPart]:
         details, self._details = self._details, {}

@@ -21,7 +21,7 @@ from ..values.parts import (
 from ..values.tools import ResponseSchema, ToolSpec
 from ..values.vocabulary import Role
 from ._attachments import base64_of, location_of
-from ._details import DETAILS
+from ._details import DETAILS, IN_DETAILS
 from ._documents import object_text
 from ._mistral_turns import MAKER as MISTRAL
 from ._mistral_turns import thinking
@@ -147,7 +147,8 @@ def _reasoning(part: ReasoningPart, content: list[dict[str, Any]], fields: dict[
         signature = {"signature": part.signature} if part.signature else {}
         summary = {"type": "summary_text", "text": part.text, **signature}
         content.append({"type": "reasoning", "summary": [summary]})
-    elif part.text:  # a server that sends reasoning_content expects it back with tool calls
+    elif part.text and part.extra != IN_DETAILS:
+        # A server that sends reasoning_content expects it back with tool calls.
         fields["reasoning_content"] = fields.get("reasoning_content", "") + part.text
 
 

@@ -437,6 +437,33 @@ def test_news_of_a_gateway_leaves_the_answer(size, name, news):
     assert "Hello" == asked([said({"content": "Hel"}), event, said({"content": "lo"}), STOP, event, DONE], size).text
 
 
+def detail(text, kind="reasoning.text"):
+    """The details of MiniMax's reasoning."""
+    return [{"type": kind, "id": "r1", "format": "MiniMax-response-v1", "index": 0, kind.partition(".")[2]: text}]
+
+
+@pytest.mark.parametrize("kind", ["reasoning.text", "reasoning.summary"])
+@pytest.mark.parametrize("pieces", [["The user", " asks."], ["The user", "The user asks.", "The user asks."], None])
+def test_reasoning_may_come_only_in_details(pieces, kind):
+    """MiniMax sends it in pieces, or each time with all the text before it. It goes back once, as it came.
+
+    Source: https://github.com/MiniMax-AI/MiniMax-M2/issues/95
+    """
+    if pieces:
+        frames = [*(said({"reasoning_details": detail(each, kind)}) for each in pieces), said({"content": "Hi"}), STOP]
+        reply = Reply(frames)
+    else:
+        message = {"content": "Hi", "reasoning_details": detail("The user asks.", kind)}
+        reply = Reply.json({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
+    with FakeServer(reply, Reply([said({"content": "ok"}), STOP])) as server:
+        llm = OpenAI("m", base_url=server.url, api_key="none", max_retries=0)
+        answer = llm.invoke("hi", stream=bool(pieces))
+        llm.invoke([("user", "hi"), answer, ("user", "more")])
+    assert ("The user asks.", "Hi") == (answer.reasoning, answer.text)
+    sent = server.requests[1].json["messages"][1]
+    assert {"role": "assistant", "content": "Hi", "reasoning_details": detail("The user asks.", kind)} == sent
+
+
 @SIZES
 def test_field_name_may_come_twice(size):
     """Servers that frame their events twice send ``data: data: {…}``."""
