@@ -13,7 +13,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Generator
 from contextvars import Context
-from typing import NoReturn, TypeVar
+from typing import NoReturn, TypeVar, cast
 
 __all__ = ["Wakeup", "in_one_turn"]
 
@@ -23,9 +23,9 @@ A = TypeVar("A")
 class Wakeup:
     """An object that one task awaits, once. Within `in_one_turn`, the task goes on at its end, else in the next turn.
 
-    It has those methods of a future that tasks and aiohttp call. asyncio lets a task await any object with them, and
-    with ``_asyncio_future_blocking``: https://docs.python.org/3/library/asyncio-future.html#asyncio.isfuture. A
-    subclass of Future takes as much CPU as the turns do.
+    It has those methods and attributes of a future that tasks and aiohttp use. asyncio lets a task await any object with
+    them, and with ``_asyncio_future_blocking``: https://docs.python.org/3/library/asyncio-future.html#asyncio.isfuture.
+    A subclass of Future takes as much CPU as the turns do.
     """
 
     __slots__ = ("_asyncio_future_blocking", "_context", "_is_done", "_loop", "_outcome", "_resume")
@@ -34,7 +34,7 @@ class Wakeup:
         self._loop = loop
         self._is_done = False
         self._outcome: BaseException | None = None
-        self._resume: Callable[[Wakeup], object] | None = None
+        self._resume: Callable[[asyncio.Future[None]], object] | None = None
         self._asyncio_future_blocking = False
 
     def __await__(self) -> Generator[Wakeup, None, None]:
@@ -47,16 +47,9 @@ class Wakeup:
             finally:
                 self._outcome = None  # else the error keeps this frame, and this frame the error
 
-    def add_done_callback(self, callback: Callable[[Wakeup], object], *, context: Context) -> None:
+    def add_done_callback(self, callback: Callable[[asyncio.Future[None]], object], *, context: Context) -> None:
         """Keep the function by which asyncio resumes the task, instead of giving it to the event loop."""
         self._resume, self._context = callback, context
-
-    def result(self) -> None:
-        """Do nothing: the task calls it before it goes on."""
-
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        """Return the event loop."""
-        return self._loop
 
     def done(self) -> bool:
         """Return whether the task is awake."""
@@ -93,7 +86,7 @@ class Wakeup:
         resume, self._resume = self._resume, None
         if resume is not None:
             try:
-                self._context.run(resume, self)
+                self._context.run(resume, _AWAKE)
             except BaseException as error:  # SystemExit, KeyboardInterrupt: they end the loop, and not the connection
                 self._loop.call_soon(_raise, error)
 
@@ -101,7 +94,19 @@ class Wakeup:
         """Resume the task in the next turn."""
         resume, self._resume = self._resume, None  # else a cancelled task keeps this object, and this object the task
         if resume is not None:
-            self._loop.call_soon(resume, self, context=self._context)
+            self._loop.call_soon(resume, _AWAKE, context=self._context)
+
+
+class _NoLoop:
+    """The event loop of a future that never calls one."""
+
+    def get_debug(self) -> bool:
+        return False
+
+
+# A task asks what resumes it for its result. It reads a real future without a call in Python.
+_AWAKE: asyncio.Future[None] = asyncio.Future(loop=cast("asyncio.AbstractEventLoop", _NoLoop()))
+_AWAKE.set_result(None)
 
 
 class _Turn(threading.local):

@@ -111,8 +111,12 @@ class _Arrived(StreamReader):
                 await waiter
             finally:
                 self._waiter = None
-        count = min(len(buffer), TAKEN)
-        data = buffer.popleft() if count == 1 else b"".join([buffer.popleft() for _ in range(count)])
+        count = len(buffer)
+        if count == 1:
+            data = buffer.popleft()
+        else:
+            count = min(count, TAKEN)
+            data = b"".join([buffer.popleft() for _ in range(count)])
         before = self._size
         self._size = size = before - len(data) - OVERHEAD * count
         if size < self._low_water <= before:
