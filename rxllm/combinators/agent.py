@@ -209,8 +209,9 @@ def agent(
     `ToolResultPart` of each such call in the conversation.
 
     ``agent(…).bind(inbox=observable)`` steers a running agent: each text or Message of the Observable goes into the
-    next request as a message of the user. If the model has just answered, the agent asks it once more. The answer
-    contains these messages, so that the history stays whole.
+    next request as a message of the user. If the model has just answered, the agent asks it once more, unless this was
+    the last round or one of the `limits` is reached. The answer contains these messages, so that the history stays
+    whole; also those before a call that the caller approves or runs.
 
     Args:
         llm: a model.

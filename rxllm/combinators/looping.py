@@ -166,12 +166,11 @@ class Loop(abc.DisposableBase):
             self.complete()
         elif calls and reason not in _WHOLE:
             self.skip(calls, "the answer broke off, so the call may be incomplete")
-            self.add(finish_reason=reason, raw_finish_reason=raw)
-            self.complete()
+            self.complete(finish_reason=reason, raw_finish_reason=raw)
         else:
-            self.go_on_with(calls)
+            self.go_on_with(calls, answer)
 
-    def go_on_with(self, calls: Sequence[ToolCallPart]) -> None:
+    def go_on_with(self, calls: Sequence[ToolCallPart], answer: Round) -> None:
         """Run the agent's calls of a round, unless a limit forbids the round after them."""
         own = [call for call in calls if call.name not in self.allowed or self.allowed[call.name]]
         has_callers = len(own) < len(calls)
@@ -181,7 +180,10 @@ class Loop(abc.DisposableBase):
         except Exception as error:  # of a function that decides about approvals
             self.fail(error)
             return
-        if reached:
+        reason, raw = answer.finish
+        if reached and not calls and raw != PAUSED:  # only the inbox asks for another round, and comes too late
+            self.complete(finish_reason=reason, raw_finish_reason=raw)
+        elif reached:
             limit, amount = reached
             self.skip(calls, f"the agent reached its limit of {amount}")
             self.stop_at(limit, amount)
@@ -221,8 +223,7 @@ class Loop(abc.DisposableBase):
 
     def pause(self, pending: Sequence[Pending]) -> None:
         """Complete, because the caller approves or runs the remaining calls."""
-        self.add(*pending, finish_reason="tool_call")
-        self.complete()
+        self.complete(*map(inserted, self.inbox.take()), *pending, finish_reason="tool_call")
 
     def skip(self, calls: Iterable[ToolCallPart], reason: str) -> None:
         """Emit results for calls that do not run, so that the answer is a valid history."""
@@ -230,7 +231,7 @@ class Loop(abc.DisposableBase):
 
     def add(self, *parts: Part, **facts: Any) -> None:
         """Emit parts of the agent's own."""
-        if self.ended or not (parts or facts):
+        if self.ended or not (parts or any(facts.values())):
             return
         self.parts += parts
         try:
@@ -252,8 +253,9 @@ class Loop(abc.DisposableBase):
         """Fail because a limit was reached."""
         self.fail(LimitReached(f"The agent has not ended within its limit of {amount}.", limit=limit))
 
-    def complete(self) -> None:
-        """Complete the stream."""
+    def complete(self, *parts: Part, **facts: Any) -> None:
+        """Complete the stream, after a chunk with these parts and facts."""
+        self.add(*parts, **facts)
         if not self.ended:
             self.leave()
             self.observer.on_completed()

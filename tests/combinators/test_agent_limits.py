@@ -171,6 +171,45 @@ async def test_message_after_the_answer_asks_once_more():
     ] == roles(model.prompts[2])
 
 
+@pytest.mark.parametrize("options", [{"rounds": 1}, {"limits": Limits(tokens=100)}])
+@pytest.mark.parametrize("finish", [{"finish_reason": "stop"}, {}])
+@on_virtual_time
+async def test_message_that_comes_too_late_leaves_the_answer_as_it_is(options, finish):
+    """A limit forbids another request. It stops an answer with calls only."""
+    inbox = Subject()
+    model = Scripted([["One", used(100, 20), 5, Chunk(".", **finish)]])
+    asyncio.get_running_loop().call_later(2, inbox.on_next, "And two?")
+    chunks, error = await collect(agent(model, work, **options).bind(inbox=inbox)("hi"))
+    answer = rxllm.join(chunks).message()
+    assert ("One.", finish.get("finish_reason"), None, 1) == (
+        answer.text,
+        answer.finish_reason,
+        error,
+        len(model.requests),
+    )
+    assert all(chunks)
+
+
+@on_virtual_time
+async def test_message_before_a_pause_is_in_the_history():
+    """The agent gets it after the results of the calls that waited."""
+    inbox = ReplaySubject()
+    waits = tool(work.function, name="wait", approve=True)
+    model = Scripted([[call("wait", id="a"), call("work", id="b", index=1)], "Done."])
+    asyncio.get_running_loop().call_later(2, inbox.on_next, "And be brief.")
+    careful = agent(model, waits, work)
+    answer = await careful.bind(inbox=inbox).ainvoke("hi")
+    assert ("wait{} work{} =0 raw wait…", "tool_call") == (shown(answer), answer.finish_reason)
+    history = [Message("user", "hi"), answer, Message("user", [answer.pending[0].approve()])]
+    assert "Done." == (await careful.ainvoke(history)).text
+    assert [
+        ("user", "hi"),
+        ("assistant", "wait{} work{}"),
+        ("tool", "=0 =0"),
+        ("user", "And be brief."),
+    ] == roles(model.prompts[1])
+
+
 @on_virtual_time
 async def test_message_before_the_first_round_is_part_of_it():
     """It follows the prompt."""
