@@ -120,7 +120,8 @@ def _results(message: Message) -> Iterator[ToolResultPart]:
 
 def _with_parts(message: Message, parts: tuple[Part, ...]) -> Message:
     """Return the message with these parts, and without halves of characters."""
-    fields = {"parts": message.parts if parts == message.parts else parts, "name": message.name, "extra": message.extra}
+    kept = message.parts if parts == message.parts else parts
+    fields: dict[str, Any] = {"parts": kept, "name": message.name, "extra": message.extra}
     changes = {name: new for name, old in fields.items() if (new := whole(old)) is not getattr(message, name)}
     return attrs.evolve(message, **changes) if changes else message
 
