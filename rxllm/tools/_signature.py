@@ -8,6 +8,7 @@ import typing
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Annotated, Any, NotRequired, TypedDict, cast, get_args, get_origin
+from weakref import WeakKeyDictionary
 
 import msgspec
 from attrs import frozen
@@ -17,6 +18,10 @@ from ..misuse import MisuseError
 from ..shapes.shape import Shape, shape_of
 
 __all__ = ["BadArguments", "Signature", "name_of", "signature_of", "takes"]
+
+# Weak, because a function keeps alive all that it closes over. Each access to a method makes another bound method.
+_of_functions: WeakKeyDictionary[Callable[..., Any], Signature] = WeakKeyDictionary()
+_of_methods: WeakKeyDictionary[Callable[..., Any], Signature] = WeakKeyDictionary()
 
 _VARIADIC = {
     inspect.Parameter.VAR_POSITIONAL: "*",
@@ -68,16 +73,21 @@ def name_of(function: Callable[..., Any]) -> str:
 
 
 def signature_of(function: Callable[..., Any]) -> Signature:
-    """Return the signature of a function for models. The result is cached.
+    """Return the signature of a function for models. The result is cached, as long as the function exists.
 
     Raises:
         MisuseError: a parameter has no schema. The message names the parameter and the remedy.
     """
+    cache, key = _of_functions, function
+    if inspect.ismethod(function):
+        cache, key = _of_methods, function.__func__
     try:
-        hash(function)
-    except TypeError:  # such as an object with fields of lists
+        known = cache.get(key)
+    except TypeError:  # such as an object with fields of lists, or with slots
         return _signature_of(function)
-    return _cached(function)
+    if known is None:
+        known = cache[key] = _signature_of(function)
+    return known
 
 
 def _signature_of(function: Callable[..., Any]) -> Signature:
@@ -105,9 +115,6 @@ def _signature_of(function: Callable[..., Any]) -> Signature:
         fields[parameter.name] = described if parameter.default is parameter.empty else NotRequired[described]
     arguments = cast("Any", TypedDict)("Arguments", fields)
     return Signature(description, shape_of(arguments))
-
-
-_cached = functools.lru_cache(512)(_signature_of)
 
 
 def takes(signature: inspect.Signature, value: object) -> bool:

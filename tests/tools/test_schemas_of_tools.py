@@ -3,7 +3,9 @@
 import datetime as dt
 import enum
 import functools
+import gc
 import json
+import weakref
 from dataclasses import dataclass
 from typing import Annotated, Literal, Optional, TypedDict
 
@@ -252,3 +254,52 @@ def test_tools_can_be_bound_to_a_model():
     """A model without an agent gets the definition."""
     made = tool(forecast)
     assert (made.spec,) == rxllm.Embedded().bind(tools=[made]).parameters.tools
+
+
+class Service:
+    """An object whose method is a tool."""
+
+    def find(self, words: Annotated[str, "to search for"], limit: int = 3) -> str:
+        """Search."""
+        return words * limit
+
+
+class Callee(Service):
+    """An object that is a tool."""
+
+    __call__ = Service.find
+
+
+def closure(service):
+    """Return a function that keeps the object alive."""
+
+    def find(words: str, limit: int = 3) -> str:
+        """Search."""
+        return service.find(words, limit)
+
+    return find
+
+
+@pytest.mark.parametrize(
+    ("kind", "made"),
+    [(Service, closure), (Service, lambda service: service.find), (Callee, lambda service: service)],
+    ids=["closure", "method", "callable"],
+)
+def test_tool_keeps_nothing_alive_after_its_use(kind, made):
+    """A server may make tools for each request, which close over its data."""
+    service = kind()
+    gone = weakref.ref(service)
+    tool(made(service), name="find").read({"words": "tea"})
+    del service
+    gc.collect()
+    assert gone() is None
+
+
+def test_signature_is_read_once():
+    """Also that of a method, which is another object at each access. That of its function has one parameter more."""
+    service = Service()
+    assert signature_of(service.find) is signature_of(Service().find)
+    assert signature_of(Span) is signature_of(Span)
+    assert ["words", "limit"] == [*signature_of(service.find).shape.schema["properties"]]
+    with pytest.raises(MisuseError, match="its parameter self has no type"):
+        signature_of(Service.find)
