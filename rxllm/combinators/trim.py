@@ -102,7 +102,7 @@ def _sizes(messages: tuple[Message, ...]) -> list[int]:
         before = _input_tokens(messages[earlier]) + ends[earlier] if earlier >= 0 else 0
         reported = _input_tokens(messages[later]) - before
         # Out of this range, the later request left out earlier turns, or sent more than the conversation.
-        if estimate / _SPREAD <= reported <= estimate * _SPREAD:
+        if estimate and estimate / _SPREAD <= reported <= estimate * _SPREAD:
             total_reported += reported
             total_estimate += estimate
             known.update(between)

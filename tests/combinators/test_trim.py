@@ -235,3 +235,15 @@ def test_wrong_count_is_refused():
     """It must be a function."""
     with pytest.raises(MisuseError, match="count must be a function"):
         trim(4000, count=4)
+
+
+def test_answer_directly_after_an_answer_has_no_messages_between():
+    """Nothing is estimated between them, also if the second request had as many tokens as the first with its answer."""
+    first, second = ((10, 2), (16, 2))
+    history = (
+        Message("user", "q"),
+        *(Message("assistant", "a", usage=Usage(input_tokens=i, output_tokens=o)) for i, o in (first, second)),
+        Message("user", "z"),
+    )
+    assert history == rxllm.trim(1000)(history)
+    assert history[-1:] == rxllm.trim(10)(history)
