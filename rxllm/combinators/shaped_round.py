@@ -32,15 +32,10 @@ class ShapedRound(Round):
         self.is_json = False
         super().__init__(loop)
 
-    def begin(self) -> None:
-        """Forget what came; also for a chunk that takes it back."""
-        super().begin()
-        self.held, self.is_json = "", False
-
     def on_next(self, value: Chunk) -> None:
         """Pass a chunk on, unless its text must wait."""
         if value.reset:  # what was held back is taken back, too
-            self.held, self.is_json = "", False
+            self.held, self.is_json, self.has_calls = "", False, False
         parts: list[Part] = []
         for part in value.parts:
             if isinstance(part, TextPart) and part == TextPart(part.text):

@@ -96,6 +96,16 @@ async def test_answer_that_does_not_fit_is_text():
     assert ("malformed", "It is 7.") == (caught.value.reason, caught.value.text)
 
 
+@pytest.mark.parametrize("before", [["It is "], [*OSLO[:9]], ["It ", call("weather", '{"city":"Rome"}')]])
+async def test_text_of_a_chunk_that_discards_the_answer_is_kept(before):
+    """The text is held back as that of any other chunk."""
+    model = Native([[*before, Chunk("Sorry: ", reset=True), "7."]])
+    made = agent(model, weather).bind(shape=Report)
+    with pytest.raises(rxllm.ParseError) as caught:
+        await rxllm.pipe(made, rxllm.parse(Report)).ainvoke("hi")
+    assert "Sorry: 7." == caught.value.text
+
+
 async def test_second_attempt_runs_no_tool_again():
     """`shaped` shows the model its answer with all rounds, so that it has the results."""
     counted = []
