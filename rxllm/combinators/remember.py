@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import ClassVar, NoReturn, cast
 
@@ -108,6 +109,8 @@ def remember(llm: LLM, conversation: Conversation, view: View | None = None) -> 
         )
     if not isinstance(cast("object", conversation), Conversation):
         raise MisuseError(f"remember takes a Conversation, such as rxllm.Conversation(), not {shown(conversation)}.")
+    if inspect.iscoroutinefunction(view):
+        raise MisuseError("view must be a plain function, not an async one: it is called while the request is made.")
     if view is not None and not callable(cast("object", view)):
         raise MisuseError(f"view must be a function of the messages, such as rxllm.trim(4000), not {shown(view)}.")
     return cast("LLM", combined(_Remember(conversation, view), llm))

@@ -626,6 +626,7 @@ async def test_events_show_the_turn_and_the_run_of_the_model():
         (lambda: remember(retry(remember(Echo(), Conversation())), Conversation()), "model that remembers already"),
         (lambda: rxllm.agent(remember(Echo(), Conversation())), r"Write remember\(agent\(llm, …\), conversation\)"),
         (lambda: remember(Echo(), Conversation(), 4000), "view must be a function of the messages"),
+        (lambda: remember(Echo(), Conversation(), Echo().ainvoke), "view must be a plain function, not an async one"),
     ],
 )
 def test_wrong_arguments_are_refused(make, sentence):
