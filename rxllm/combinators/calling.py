@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from decimal import Decimal
 from typing import Any, Literal, cast
 
 import msgspec
@@ -44,14 +45,18 @@ class Waiting:
     call: ToolCallPart
 
 
-def _arguments_of(call: ToolCallPart) -> dict[str, Any]:
+_PLAIN: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+_EXACT: msgspec.json.Decoder[Any] = msgspec.json.Decoder(float_hook=Decimal)
+
+
+def _arguments_of(call: ToolCallPart, decoder: msgspec.json.Decoder[Any] = _PLAIN) -> dict[str, Any]:
     """Return the arguments of a call. Some models write no text, or null, for a call without arguments.
 
     Raises:
         BadArguments: the text is not a JSON object.
     """
     try:
-        arguments: object = msgspec.json.decode(unquoted(call.arguments) or "{}")
+        arguments: object = decoder.decode(unquoted(call.arguments) or "{}")
     except (msgspec.DecodeError, RecursionError) as error:
         raise BadArguments(f"The arguments are not valid JSON: {error}. Write a JSON object.") from None
     if arguments is None:
@@ -82,7 +87,7 @@ def planned(
         return _result(call, f"There is no tool {call.name!r}. {names}", "error")
     try:
         arguments = _arguments_of(call)
-        read = tool.read(arguments)
+        read = tool.read(arguments if tool.given_parameters is not None else _arguments_of(call, _EXACT))
     except BadArguments as error:
         return _result(call, str(error), "error")
     return Waiting(call) if needs_approval(tool, arguments) else Ready(call, tool, read)

@@ -56,13 +56,17 @@ class Shape(Generic[T]):
         """Pickle the type. Unpickling creates the shape again."""
         return shape_of, (self.type,)
 
-    def decode(self, value: object) -> T:
+    def decode(self, value: object, *, has_decimals: bool = False) -> T:
         """Return the plain data of a value, without its wrapper, as the type.
+
+        Args:
+            value: the data.
+            has_decimals: whether its numbers with a fraction are Decimals.
 
         Raises:
             ParseError: the data does not fit the type.
         """
-        return self._decode(value, "", has_decimals=False)
+        return self._decode(value, "", has_decimals=has_decimals)
 
     def decode_text(self, text: str) -> T:
         """Return the JSON text of an answer, with or without its wrapper, as the type.

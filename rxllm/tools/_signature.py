@@ -49,13 +49,14 @@ class Signature:
         """Convert the JSON values of the arguments to the types of the parameters.
 
         Null for a parameter with a default counts as left out, unless the parameter's type includes None: models that
-        must name each parameter write null for those that they do not need.
+        must name each parameter write null for those that they do not need. The numbers with a fraction may be
+        Decimals, so that a Decimal gets all digits.
 
         Raises:
             BadArguments: a value has a wrong type, a required argument is missing, or an argument is unknown.
         """
         try:
-            return cast("dict[str, Any]", self.shape.decode(arguments))
+            return cast("dict[str, Any]", self.shape.decode(arguments, has_decimals=True))
         except ParseError as error:
             problems = "; ".join(error.problems)
             raise BadArguments(f"The arguments do not fit: {problems}. {self._parameters()}") from None

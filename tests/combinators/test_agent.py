@@ -3,6 +3,8 @@
 import asyncio
 import contextvars
 import threading
+from decimal import Decimal
+from typing import Any
 
 import pydantic
 import pytest
@@ -258,6 +260,22 @@ async def test_error_of_a_later_round_has_the_content_of_all_rounds():
     assert rxllm.join(chunks).message().parts == error.partial.parts
     assert 5 < error.partial.usage.input_tokens
     assert "hi" == error.request.messages[0].text
+
+
+async def test_decimal_gets_all_digits_of_an_argument():
+    """Other numbers are floats, also in plain data and for the function that decides about approvals."""
+    got = []
+
+    @tool(approve=lambda arguments: got.append(arguments) or False)
+    async def pay(amount: Decimal, rate: float, more: dict[str, Any]) -> str:
+        got.append((amount, rate, more))
+        return "paid"
+
+    arguments = '{"amount":12345678901234567.89,"rate":1.5,"more":{"tip":0.5}}'
+    await agent(Scripted([[call("pay", arguments)], "Done."]), pay).ainvoke("hi")
+    plain, (amount, rate, more) = got
+    assert (Decimal("12345678901234567.89"), 1.5, {"tip": 0.5}) == (amount, rate, more)
+    assert [float] * 4 == [*map(type, (rate, more["tip"], plain["amount"], plain["more"]["tip"]))]
 
 
 async def test_arguments_within_a_json_text_reach_the_tool():
