@@ -6,19 +6,19 @@ Source: https://platform.openai.com/docs/api-reference/chat-streaming.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
 
-from ..values.chat_answer import ChatDeltas, chat_message, finish_reason, new_id, usage_counts
+from ..values.chat_answer import ChatDeltas, chat_message, finish_reason, is_picture, new_id, usage_counts
 from ..values.chunk import Chunk
 from ..values.message import Message
-from ..values.parts import Part
+from ..values.parts import FilePart, Part
 from ..values.usage import Usage
 from ..values.vocabulary import FinishReason
 from .failures import HTTPFailure
-from .wording import chunk_of, message_of, refuse_reset
+from .wording import chunk_of, message_of, refuse_file, refuse_reset
 
 __all__ = ["ChatEvents", "CompletionEvents", "WholeChat", "WholeCompletion", "error_body", "error_fields"]
 
@@ -34,6 +34,13 @@ def error_fields(failure: HTTPFailure) -> dict[str, Any]:
 def error_body(failure: HTTPFailure) -> bytes:
     """Return an error as OpenAI's clients read it."""
     return _json({"error": error_fields(failure)})
+
+
+def _check_files(parts: Iterable[Part], *, pictures: bool) -> None:
+    """Raise an error for a file of an answer, which would be lost. `pictures` says whether these have a place."""
+    for part in parts:
+        if isinstance(part, FilePart) and not (pictures and is_picture(part)):
+            raise refuse_file(part)
 
 
 class _Failures:
@@ -108,6 +115,7 @@ class ChatEvents(_Events):
             self._spoken = self._spoken or bool(chunk.text)
             return self._before + _json(chunk.text) + self._after if chunk.text else b""
         self._note(chunk)
+        _check_files(chunk.parts, pictures=True)
         return b"".join(self._delta(delta) for part in chunk.parts if (delta := self._content(part)))
 
     def end(self) -> bytes:
@@ -137,6 +145,7 @@ class CompletionEvents(_Events):
         """Return the event of one item."""
         chunk = chunk_of(item)
         self._note(chunk)
+        _check_files(chunk.parts, pictures=False)
         if not chunk.text:
             return b""
         self._spoken = True
@@ -188,6 +197,7 @@ class WholeChat(_Whole):
     def encode(self, item: object) -> bytes:
         """Return the document of an answer."""
         answer = message_of(item)
+        _check_files(answer.parts, pictures=True)
         message = chat_message(answer, self._tools.__contains__)
         reason = finish_reason(answer.finish_reason, calls="tool_calls" in message)
         return self._document(answer, "chat.completion", "chatcmpl-", {"message": message, "finish_reason": reason})
@@ -199,5 +209,6 @@ class WholeCompletion(_Whole):
     def encode(self, item: object) -> bytes:
         """Return the document of an answer."""
         answer = message_of(item)
+        _check_files(answer.parts, pictures=False)
         reason = finish_reason(answer.finish_reason, calls=False)
         return self._document(answer, "text_completion", "cmpl-", {"text": answer.text, "finish_reason": reason})

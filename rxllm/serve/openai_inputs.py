@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from ..misuse import MisuseError, is_mapping, shown
 from ..values.chat_body import parameters_in
+from ..values.content import file_of_url
 from ..values.message import Message
 from ..values.parts import Part, ToolCallPart, ToolResultPart, parts_of
 from ..values.request import Request
@@ -107,6 +108,9 @@ def _item(item: Mapping[str, Any]) -> tuple[str, Sequence[Part]]:
             return "tool", [ToolResultPart(call_id, output)]
         case {"type": "reasoning"}:  # counts only with the proof of the vendor, which this server does not send
             return "", []
+        case {"type": "image_generation_call", "result": str(result)}:
+            form = item.get("output_format") or "png"
+            return "assistant", [file_of_url(f"data:image/{form};base64,{result}", "image/png")]
         case {"type": "item_reference", "id": str(item_id)}:
             if item_id.startswith("rs_"):  # names a reasoning, which does not count either
                 return "", []

@@ -13,11 +13,12 @@ from typing import Any
 import msgspec
 
 from ..values.chat_answer import VisibleCalls, new_id
-from ..values.parts import Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart
+from ..values.parts import FilePart, Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart
 from ..values.usage import Usage
 from ..values.vocabulary import FinishReason
 from .failures import HTTPFailure
 from .openai_chat import error_body, error_fields
+from .openai_items import picture_fields, response_usage
 from .wording import chunk_of, refuse_reset
 
 __all__ = ["ResponseEvents", "WholeResponse"]
@@ -139,7 +140,7 @@ class ResponseEvents:
             "output": [*self._output] if ended else [],
             "error": None,
             "incomplete_details": None if reason is None else {"reason": reason},
-            "usage": _counts(self._usage or Usage()) if ended else None,
+            "usage": response_usage(self._usage or Usage()) if ended else None,
         }
 
     def _line(self, event: Event) -> bytes:
@@ -157,6 +158,8 @@ class ResponseEvents:
                 yield from self._piece(part)
         elif isinstance(part, ToolCallPart) and seen is not None:
             yield from self._call(part, *seen)
+        elif isinstance(part, FilePart):
+            yield from self._picture(part)
 
     def _piece(self, part: TextPart | RefusalPart | ReasoningPart) -> Iterator[Event]:
         content = self._content
@@ -208,6 +211,16 @@ class ResponseEvents:
             arguments.append(part.arguments)
             place = {"item_id": item["id"], "output_index": index}
             yield {"type": "response.function_call_arguments.delta", **place, "delta": part.arguments}
+
+    def _picture(self, part: FilePart) -> Iterator[Event]:
+        done = picture_fields(part)
+        yield from self._close_item()
+        item: Item = {"id": new_id("ig_"), "type": "image_generation_call", "status": "in_progress", "result": None}
+        yield self._added(item)
+        item.update(done)
+        index = len(self._output) - 1
+        yield {"type": "response.image_generation_call.completed", "item_id": item["id"], "output_index": index}
+        yield {"type": "response.output_item.done", "output_index": index, "item": item}
 
     def _added(self, item: Item) -> Event:
         self._output.append(item)
@@ -284,15 +297,3 @@ def _annotations(content: _Content, part: TextPart) -> Iterator[Event]:
         content.annotations.append(annotation)
         kind = "response.output_text.annotation.added"
         yield {"type": kind, **content.place, "annotation_index": number, "annotation": annotation}
-
-
-def _counts(usage: Usage) -> dict[str, Any]:
-    """Return the counts under the names of responses. A count that no provider reported is 0."""
-    counted, answered = usage.input_tokens or 0, usage.output_tokens or 0
-    return {
-        "input_tokens": counted,
-        "input_tokens_details": {"cached_tokens": usage.cache_read_input_tokens or 0},
-        "output_tokens": answered,
-        "output_tokens_details": {"reasoning_tokens": usage.reasoning_output_tokens or 0},
-        "total_tokens": counted + answered,
-    }

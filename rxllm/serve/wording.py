@@ -1,4 +1,4 @@
-"""An item of a served model or pipeline as a chunk or a Message, and the error for an answer that begins again."""
+"""An item of a served model or pipeline as a chunk or a Message, and errors for what a protocol cannot carry."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from ..errors import Interrupted
 from ..misuse import MisuseError, shown
 from ..values.chunk import Chunk, text_chunk
 from ..values.message import Message
+from ..values.parts import FilePart
+from .failures import HTTPFailure, Refused
 
-__all__ = ["chunk_of", "message_of", "refuse_reset"]
+__all__ = ["chunk_of", "message_of", "refuse_file", "refuse_reset"]
 
 _json = msgspec.json.Encoder().encode
 
@@ -29,6 +31,12 @@ def chunk_of(item: object) -> Chunk:
 def message_of(answer: object) -> Message:
     """Return the answer of a model or a Pipeline as a Message."""
     return answer if isinstance(answer, Message) else chunk_of(answer).message()
+
+
+def refuse_file(part: FilePart) -> Refused:
+    """Return the error for a file of an answer, in a protocol that has no place for it."""
+    sentence = f"The model answered with a file of the type {part.media_type}, which this protocol cannot carry."
+    return Refused(HTTPFailure(502, "server_error", "UnsupportedFile", sentence))
 
 
 def refuse_reset() -> Interrupted:

@@ -5,16 +5,17 @@ Source: https://platform.openai.com/docs/api-reference/chat.
 
 from __future__ import annotations
 
+import base64
 import secrets
 from collections.abc import Callable
 from typing import Any
 
 from .message import Message
-from .parts import Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
+from .parts import FilePart, Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
 from .usage import Usage
 from .vocabulary import FinishReason
 
-__all__ = ["ChatDeltas", "VisibleCalls", "chat_message", "finish_reason", "new_id", "usage_counts"]
+__all__ = ["ChatDeltas", "VisibleCalls", "chat_message", "finish_reason", "is_picture", "new_id", "usage_counts"]
 
 
 def new_id(prefix: str) -> str:
@@ -43,6 +44,21 @@ def finish_reason(reason: FinishReason | None, *, calls: bool) -> str:
     if calls:
         return "tool_calls"
     return "stop" if reason in (None, "tool_call") else reason
+
+
+def is_picture(part: FilePart) -> bool:
+    """Return whether a file of an answer is a picture. The protocol has no place for other files."""
+    return part.media_type.startswith("image/") and (part.data is not None or part.url is not None)
+
+
+def _image(part: FilePart, index: int) -> dict[str, Any]:
+    """Return a picture as an item of ``images``, a field that OpenAI's own models do not have. LiteLLM wants the index.
+
+    Source: https://openrouter.ai/docs/features/multimodal/image-generation.
+    """
+    data = base64.b64encode(part.data or b"").decode()
+    url = part.url or f"data:{part.media_type};base64,{data}"
+    return {"type": "image_url", "image_url": {"url": url}, "index": index}
 
 
 class VisibleCalls:
@@ -87,6 +103,7 @@ class ChatDeltas:
     def __init__(self, is_visible: Callable[[str], bool]) -> None:
         """Create the state of one answer; `is_visible` is that of `VisibleCalls`."""
         self.calls = VisibleCalls(is_visible)
+        self._pictures = 0
 
     def of(self, part: Part) -> dict[str, Any] | None:
         """Return the delta of a part; None for a part that the client does not see."""
@@ -97,6 +114,9 @@ class ChatDeltas:
             return {"reasoning_content": part.text}
         if isinstance(part, RefusalPart):
             return {"refusal": part.text}
+        if isinstance(part, FilePart) and is_picture(part):
+            self._pictures += 1
+            return {"images": [_image(part, self._pictures - 1)]}
         if not isinstance(part, ToolCallPart) or seen is None:
             return None
         position, opens = seen
@@ -117,6 +137,8 @@ def chat_message(answer: Message, is_visible: Callable[[str], bool]) -> dict[str
     }
     if answer.reasoning:
         message["reasoning_content"] = answer.reasoning
+    if pictures := [part for part in answer.parts if isinstance(part, FilePart) and is_picture(part)]:
+        message["images"] = [_image(picture, index) for index, picture in enumerate(pictures)]
     if calls:
         message["tool_calls"] = [
             {

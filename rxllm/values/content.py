@@ -134,6 +134,7 @@ def _tool_use(fields: Fields) -> LeafPart:
 
 
 def _image_url(fields: Fields) -> LeafPart:
+    fields.rest.pop("index", None)  # the place of a picture in an answer
     if isinstance(fields.rest.get("image_url"), str):
         return file_of_url(fields.text("image_url"), "image/*", detail=fields.optional("detail"))
     image = fields.fields("image_url")

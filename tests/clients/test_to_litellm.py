@@ -333,6 +333,23 @@ def test_refusal_is_the_message_of_a_whole_answer(ask):
     assert "No." == ask("sync whole").choices[0].message.refusal
 
 
+def test_picture_reaches_litellm_and_goes_back(ask, how):
+    """LiteLLM has pictures in ``images``, with an index each."""
+    file = rxllm.FilePart("image/png", b"PNG")
+    seen = []
+
+    def draw(request):
+        seen.append(request)
+        return rxllm.Chunk(parts=[rxllm.TextPart("See"), file, file], finish_reason="stop")
+
+    to_litellm(from_callable(draw), "mine")
+    answer = ask(how).choices[0].message
+    assert [0, 1] == [image["index"] for image in answer.images]
+    assert [{"url": "data:image/png;base64,UE5H"}] * 2 == [image["image_url"] for image in answer.images]
+    ask(how, [*ASKED, answer, *ASKED])
+    assert [file, file] == [part for part in seen[1].messages[1].parts if isinstance(part, rxllm.FilePart)]
+
+
 def test_both_adapters_are_inverse(litellm):
     """A model that went to LiteLLM and back gives the same texts and facts."""
     llm = from_callable(lambda request: rxllm.Chunk(request.text, finish_reason="length"))

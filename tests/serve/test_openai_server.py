@@ -16,7 +16,7 @@ from rxllm.adapters import from_callable, from_langchain
 from rxllm.serve import openai
 from rxllm.serve.openai_bodies import chat_request, completion_request
 from rxllm.testing import End, FakeServer, Reply
-from rxllm.values.parts import ReasoningPart, ToolCallPart
+from rxllm.values.parts import FilePart, ReasoningPart, ToolCallPart
 
 KEYS = {"alice": "key-of-alice", "bob": "key-of-bob"}
 WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}
@@ -65,6 +65,58 @@ def test_answer_comes_back_as_it_went(stream):
         answer.usage.output_tokens,
         answer.usage.cache_read_input_tokens,
     )
+
+
+PNG = FilePart("image/png", b"\x89PNG")
+LINK = FilePart("image/*", url="https://a.example/a.png")
+SOUND = FilePart("audio/wav", b"RIFF")
+
+
+def painter(*parts):
+    """Return a model that answers with a text and files."""
+    return Scripted("Look:", *(rxllm.Chunk(parts=[part]) for part in parts), rxllm.Chunk(finish_reason="stop"))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_picture_comes_back_as_it_went(stream):
+    """A picture is an item of ``images``, which rxllm's own client reads, and takes back in the next request."""
+    model = painter(PNG, LINK)
+    with Serving(openai({"m": model})) as server:
+        llm = client(server)
+        answer = llm.invoke("draw", stream=stream)
+        assert ("Look:", [PNG, LINK]) == (answer.text, [part for part in answer.parts if isinstance(part, FilePart)])
+        llm.invoke([("user", "draw"), answer, ("user", "again")])
+        message = model.asked[1].messages[1]
+    assert [PNG, LINK] == [part for part in message.parts if isinstance(part, FilePart)]
+
+
+@pytest.mark.parametrize("file", [SOUND, FilePart("image/png", file_id="f")])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("chat/completions", {"messages": [{"role": "user", "content": "hi"}]}),
+        ("completions", {"prompt": "hi"}),
+        ("responses", {"input": "hi"}),
+    ],
+)
+def test_file_that_the_protocol_cannot_carry_is_an_error(path, body, file):
+    """It would be lost, and the answer would look whole."""
+    with Serving(openai({"m": painter(file)})) as server:
+        whole, stream = (
+            httpx.post(f"{server.url}/v1/{path}", json={"model": "m", "stream": stream, **body}, timeout=60)
+            for stream in (False, True)
+        )
+    assert (502, "UnsupportedFile") == (whole.status_code, whole.json()["error"]["code"])
+    assert f"a file of the type {file.media_type}" in stream.text
+    assert not any(word in stream.text for word in ("[DONE]", "response.completed", '"finish_reason":"stop"'))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_picture_is_an_error_for_completions(stream):
+    """``/v1/completions`` has texts only."""
+    with Serving(openai({"m": painter(PNG)})) as server:
+        body = {"model": "m", "prompt": "hi", "stream": stream}
+        assert "image/png" in httpx.post(f"{server.url}/v1/completions", json=body, timeout=60).text
 
 
 def test_parameters_and_messages_reach_the_model():

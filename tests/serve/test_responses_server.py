@@ -8,9 +8,10 @@ from serving import Scripted, Serving
 
 import rxllm
 from rxllm.serve import openai
+from rxllm.serve.failures import Refused
 from rxllm.serve.openai_inputs import response_request
 from rxllm.serve.openai_responses import ResponseEvents, WholeResponse
-from rxllm.values.parts import ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
+from rxllm.values.parts import FilePart, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
 
 WEATHER = {"type": "function", "name": "weather", "parameters": {"type": "object", "properties": {}}}
 ANSWER = (
@@ -71,6 +72,42 @@ def test_answer_comes_back_as_it_went(stream):
     assert ("Hello", "think", "tool_call", "m") == (answer.text, answer.reasoning, answer.finish_reason, answer.model)
     assert [("b", "weather", '{"x":1}')] == [(call.id, call.name, call.arguments) for call in answer.tool_calls]
     assert (3, 2) == (answer.usage.input_tokens, answer.usage.output_tokens)
+
+
+JPEG = FilePart("image/jpeg", b"JPEG")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_picture_comes_back_as_it_went(stream):
+    """A picture is an item between the texts. rxllm's own client reads it, and takes it back in the next request."""
+    model = Scripted("See", rxllm.Chunk(parts=[JPEG]), "it?", rxllm.Chunk(finish_reason="stop"))
+    with Serving(openai({"m": model})) as server:
+        llm = rxllm.OpenAI("m", base_url=f"{server.url}/v1", api_key="k", api="responses", max_retries=0)
+        answer = llm.invoke("draw", stream=stream)
+        assert ["TextPart", "FilePart", "TextPart"] == [type(part).__name__ for part in answer.parts]
+        assert (JPEG.media_type, JPEG.data) == (answer.parts[1].media_type, answer.parts[1].data)
+        llm.invoke([("user", "draw"), answer, ("user", "again")])
+    assert [JPEG.data] == [part.data for part in model.asked[1].messages[1].parts if isinstance(part, FilePart)]
+
+
+def test_picture_has_its_events_in_order():
+    """A picture closes the open text; the item of the last event has its bytes and its format."""
+    events = events_of("See", rxllm.Chunk(parts=[JPEG]))
+    assert [
+        *("output_text.done", "content_part.done", "output_item.done"),
+        *("output_item.added", "image_generation_call.completed", "output_item.done", "completed"),
+    ] == kinds(events)[5:]
+    gathered, final = rebuilt(events)
+    assert gathered == final
+    assert ("SlBFRw==", "jpeg", "completed") == tuple(final[1][name] for name in ("result", "output_format", "status"))
+    (message,) = response_request({"input": final[1:]}).messages
+    assert rxllm.Message("assistant", [JPEG]) == message
+
+
+def test_address_of_a_picture_is_an_error():
+    """The protocol has the bytes of a picture only."""
+    with pytest.raises(Refused, match="image/png"):
+        events_of(rxllm.Chunk(parts=[FilePart("image/png", url="https://a.example/a.png")]))
 
 
 def test_text_has_its_events_in_order():

@@ -36,6 +36,7 @@ PIXELS = "data:image/png;base64,UE5H"
             (FilePart("image/*", url=URL, detail="low"),),
         ),
         ({"type": "input_image", "image_url": PIXELS}, (FilePart("image/png", b"PNG"),)),
+        ({"type": "image_url", "image_url": {"url": PIXELS}, "index": 0}, (FilePart("image/png", b"PNG"),)),
         (
             {"type": "input_image", "file_id": "file-1", "detail": "high"},
             (FilePart("image/*", file_id="file-1", provider="openai", detail="high"),),
