@@ -22,6 +22,10 @@ __all__ = [
     "tool_names",
 ]
 
+_NAMES: Mapping[str, str] = {**CHAT_PARAMETERS, "top_k": "top_k"}
+"""rxllm's names of the parameters. OpenAI has no top_k, but many servers of its protocol do."""
+
+_FUNCTION = ("type", "name", "description", "parameters", "strict")
 _WITHOUT_EFFECT: Mapping[str, tuple[object, ...]] = {
     "echo": (None, False),
     "suffix": (None, ""),
@@ -102,6 +106,9 @@ def _check_tool(tool: Mapping[str, Any]) -> None:
     """
     if tool.get("type") != "function":
         raise MisuseError(f"Only tools of the type 'function' are served, not {shown(tool.get('type'))}.")
+    unknown = [name for name in tool if name not in _FUNCTION]
+    if "function" not in tool and unknown:  # as in /v1/responses
+        raise MisuseError(f"The field {unknown[0]!r} of a tool is not served. Leave it out.")
     if not is_mapping(tool.get("function")):
         raise MisuseError(f"A tool needs its 'function' as an object, not {shown(tool.get('function'))}.")
 
@@ -144,7 +151,7 @@ def asks_for_usage(body: Mapping[str, Any]) -> bool:
 def _parameters(body: Mapping[str, Any]) -> dict[str, Any]:
     if body.get("n") not in (None, 1):
         raise MisuseError("'n' must be 1. Send a request for each answer.")
-    parameters = parameters_in(body, CHAT_PARAMETERS)
+    parameters = parameters_in(body, _NAMES)
     if parameters.get("stop_sequences") == []:
         del parameters["stop_sequences"]
     return parameters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from ..misuse import MisuseError, is_mapping, shown
 
@@ -39,9 +39,32 @@ def parameters_in(body: Mapping[str, Any], names: Mapping[str, str]) -> dict[str
         if parameters.setdefault(name, value) != value:
             fields = " and ".join(f"{each} {shown(body[each])}" for each in names if names[each] == name)
             raise MisuseError(f"The body has two values for one parameter: {fields}. Keep one of them.")
+    if isinstance(tools := parameters.get("tools"), list):
+        parameters["tools"] = [_tool_in(tool) for tool in cast("list[object]", tools)]
     if parameters.get("response_format") == {"type": "text"}:
         del parameters["response_format"]
     return parameters
+
+
+def _tool_in(tool: object) -> object:
+    """Return a tool of a body, in which a function may leave its fields out.
+
+    Source: https://platform.openai.com/docs/api-reference/chat/create: a function without parameters has no arguments.
+    """
+    if not is_mapping(tool) or tool.get("type") != "function":
+        return tool
+    function = tool.get("function", tool)  # /v1/responses has no object around it
+    if not is_mapping(function):
+        return tool
+    fields = {name: value for name, value in function.items() if name == "name" or _asks(name, value)}
+    if not fields.keys() & {"parameters", "input_schema", "schema"}:
+        fields["parameters"] = {"type": "object", "properties": {}}
+    return fields if function is tool else {**tool, "function": fields}
+
+
+def _asks(name: str, value: object) -> bool:
+    """Return whether a field of a function asks for more than its absence does."""
+    return value is not None and not (name == "defer_loading" and value is False)
 
 
 def message_in(item: object) -> Mapping[str, Any]:

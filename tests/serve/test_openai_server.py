@@ -131,6 +131,7 @@ def test_parameters_and_messages_reach_the_model():
         "max_completion_tokens": 7,
         "stop": ["x"],
         "seed": 1,
+        "top_k": 5,
         "reasoning_effort": "low",
         "tools": [WEATHER],
         "tool_choice": "auto",
@@ -142,16 +143,31 @@ def test_parameters_and_messages_reach_the_model():
         assert 200 == post(server, body).status_code
     (request,) = llm.asked
     assert ["system", "user"] == [message.role for message in request.messages]
-    assert (0.5, 7, ("x",), 1, "low", "auto", "json") == (
+    assert (0.5, 7, ("x",), 1, 5, "low", "auto", "json") == (
         request.temperature,
         request.max_tokens,
         request.stop_sequences,
         request.seed,
+        request.top_k,
         request.effort,
         request.tool_choice,
         request.response_format,
     )
     assert ["weather"] == [tool.name for tool in request.tools]
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"parameters": None}, {"parameters": None, "strict": None, "description": None}]
+)
+def test_function_without_parameters_has_no_arguments(fields):
+    """OpenAI's protocol lets a function leave its parameters out."""
+    (tool,) = chat_request(
+        {
+            "messages": [{"role": "user", "content": "hi"}],
+            "tools": [{"type": "function", "function": {"name": "now", **fields}}],
+        }
+    ).tools
+    assert rxllm.ToolSpec("now") == tool
 
 
 def test_two_values_for_one_parameter_are_refused():

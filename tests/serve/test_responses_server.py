@@ -206,6 +206,16 @@ def test_conversation_reaches_the_model():
 
 
 @pytest.mark.parametrize(
+    "fields",
+    [{}, {"parameters": None, "strict": None}, {"defer_loading": False}, {"parameters": None, "output_schema": None}],
+)
+def test_fields_of_a_function_that_ask_for_nothing_may_be_sent(fields):
+    """A client may send every field of the protocol, with null or false for those that it does not use."""
+    (tool,) = response_request({"input": "hi", "tools": [{"type": "function", "name": "now", **fields}]}).tools
+    assert rxllm.ToolSpec("now") == tool
+
+
+@pytest.mark.parametrize(
     ("body", "words"),
     [
         ({"input": []}, "'input'"),
@@ -217,6 +227,10 @@ def test_conversation_reaches_the_model():
         ),
         ({"input": [{"type": "item_reference"}]}, "function_call"),
         ({"input": "hi", "instructions": 1}, "instructions"),
+        (
+            {"input": "hi", "tools": [{**WEATHER, "defer_loading": True}]},
+            "field 'defer_loading' of a tool is not served",
+        ),
         ({"input": "hi", "text": "plain"}, "'text' as a JSON object"),
         ({"input": "hi", "reasoning": "low"}, "'reasoning' as a JSON object"),
         ({"input": "hi", "tools": [{"type": "mcp", "server_url": "https://a.example"}]}, "'mcp'"),
