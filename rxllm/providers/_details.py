@@ -2,8 +2,9 @@
 
 OpenRouter sends ``reasoning_details``, and LiteLLM's proxy sends the ``thinking_blocks`` of Anthropic. The pieces of a
 stream join by their index and type, and go into the assistant's message under the same name. GitHub Copilot's
-``reasoning_opaque`` is one text. MiniMax sends its reasoning only in ``reasoning_details``,
-in pieces or, by its documentation, each time with all the text before it.
+``reasoning_opaque`` is one text. MiniMax sends its reasoning only in ``reasoning_details``, in pieces or, by its
+documentation, each time with all the text before it. The text of other servers' details is in further fields, too, or
+is not meant to be shown.
 Source: https://openrouter.ai/docs/use-cases/reasoning-tokens, https://docs.litellm.ai/docs/reasoning_content,
 https://platform.minimax.io/docs/api-reference/text-openai-api
 """
@@ -41,7 +42,7 @@ class Details:
         self._texts: dict[tuple[tuple[object, object], str], list[str]] = {}
 
     def add(self, details: object) -> str:
-        """Add the details of one frame. Return the readable text that they add.
+        """Add the details of one frame. Return the text that MiniMax's details add.
 
         Raises:
             ProtocolError: the answer has too many details.
@@ -50,16 +51,17 @@ class Details:
         added = ""
         for item in map(object_of, list_of(details)):
             key = self._key(item)
+            is_shown = text_of(item.get("format")).startswith("MiniMax")
             joined = self._items.setdefault(key, {})
             if len(self._items) > PARTS:
                 raise ProtocolError(f"The response has more than {PARTS:,} details of its reasoning.")
             for name, value in item.items():
                 if name in _TEXTS and isinstance(value, str):
                     pieces = self._texts.setdefault((key, name), [])
-                    piece = _end_of(value, pieces) if text_of(item.get("format")).startswith("MiniMax") else value
+                    piece = _end_of(value, pieces) if is_shown else value
                     pieces += [piece] if piece else []
                     joined[name] = ""  # reserves the position of the field
-                    added += piece if name == _SHOWN.get(text_of(item.get("type"))) else ""
+                    added += piece if is_shown and name == _SHOWN.get(text_of(item.get("type"))) else ""
                 elif value is not None or name not in joined:
                     joined[name] = value
         return added

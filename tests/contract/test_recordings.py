@@ -54,12 +54,6 @@ class Recording:
         )
 
 
-# The official client ignores reasoning that a server sends only in `reasoning_details`; rxllm shows it.
-ONLY_IN_DETAILS = {
-    "chat/pydantic-ai-snowflakecomputing-test_snowflake_thinking_streaming.sse": {"reasoning": "15 * 27 = 405"},
-}
-
-
 def recordings():
     """Return all recordings, in order."""
     directory = os.environ.get("RXLLM_RECORDINGS")
@@ -69,7 +63,7 @@ def recordings():
     expected = json.loads((root / "expected.json").read_text("utf-8"))
     return [
         pytest.param(
-            Recording(name, root / name, said | ONLY_IN_DETAILS.get(name, {})),
+            Recording(name, root / name, said),
             id=name,
             marks=[] if said["protocol"] in SPOKEN else [pytest.mark.skip(f"rxllm speaks no {said['protocol']}")],
         )

@@ -465,6 +465,14 @@ def test_reasoning_may_come_only_in_details(pieces, kind):
 
 
 @SIZES
+def test_details_of_another_server_are_not_shown(size):
+    """Their text is in a further field, too, or it is no text for the user, as Snowflake's."""
+    details = [{"type": "reasoning.text", "index": 0, "text": "The user asks."}]
+    answer = asked([said({"reasoning_details": details}), said({"content": "Hi"}), STOP, DONE], size)
+    assert ("", "Hi") == (answer.reasoning, answer.text)
+
+
+@SIZES
 def test_field_name_may_come_twice(size):
     """Servers that frame their events twice send ``data: data: {…}``."""
     frames = [said({"content": "Hel"}), said({"content": "data: lo"}), STOP, DONE]
