@@ -23,8 +23,9 @@ A = TypeVar("A")
 class Wakeup:
     """An object that one task awaits, once. Within `in_one_turn`, the task goes on at its end, else in the next turn.
 
-    It has those methods and attributes of a future that tasks and aiohttp use. asyncio lets a task await any object with
-    them, and with ``_asyncio_future_blocking``: https://docs.python.org/3/library/asyncio-future.html#asyncio.isfuture.
+    It has those methods and attributes of a future that tasks and aiohttp use. asyncio lets a task await any object
+    with them, and with ``_asyncio_future_blocking``:
+    https://docs.python.org/3/library/asyncio-future.html#asyncio.isfuture.
     A subclass of Future takes as much CPU as the turns do.
     """
 
