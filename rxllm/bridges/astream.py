@@ -72,8 +72,12 @@ class _Sink(Sink[T]):
     async def next(self) -> T:
         """Return the next item; wait until it arrives."""
         items = self.items
-        while not items:
-            await self.more()
+        try:
+            while not items:
+                await self.more()
+        except RuntimeError:
+            self.check_loop()
+            raise
         value = items.popleft()
         if not self.gate.is_open and len(items) <= LOW_WATER:
             self.gate.open()
@@ -87,6 +91,9 @@ class _Sink(Sink[T]):
                 await self.more()
         except _Roused:
             return []
+        except RuntimeError:
+            self.check_loop()
+            raise
         burst = [items.popleft()]
         while items:
             burst.append(items.popleft())
@@ -107,13 +114,18 @@ class _Sink(Sink[T]):
             raise MisuseError(
                 "Two tasks wait for the next item of the same stream. Make a stream for each task, or read in one task."
             )
-        loop = self.scheduler.loop
-        if running_loop() is not loop:
-            raise MisuseError("This stream was begun on another event loop. Make a new one here.")
-        waiter = self.waiter = Wakeup(loop)
+        waiter = self.waiter = Wakeup(self.scheduler.loop)
         if self.items or self.ended:  # another thread wrote after the check, and saw no waiter
             self.wake()
         return waiter
+
+    def check_loop(self) -> None:
+        """Raise an error if this is not the stream's event loop. It is for the error that asyncio raises then.
+
+        To ask each time for the running loop would take as long as the rest of `more`: Python 3.11 asks the kernel.
+        """
+        if hasattr(self, "scheduler") and not in_loop(self.scheduler.loop):
+            raise MisuseError("This stream was begun on another event loop. Make a new one here.") from None
 
     async def stop(self) -> NoReturn:
         """Raise the stream's error, or StopAsyncIteration."""

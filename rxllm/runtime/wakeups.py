@@ -117,25 +117,25 @@ class _Turn(threading.local):
 _turn = _Turn()
 
 
-def in_one_turn(parse: Callable[[A], object], data: A) -> None:
+def in_one_turn(parse: Callable[[A], object], data: A, loop: asyncio.AbstractEventLoop) -> None:
     """Call `parse`; then resume the tasks that it has woken, and then the tasks that those have woken.
 
     The last tasks are the program's. Those that they wake go on in the next turn: the program may run for long, or run
     its event loop within the task.
     """
-    if asyncio.current_task() is not None:  # asyncio resumes no task within another one
+    if asyncio.current_task(loop) is not None:  # asyncio resumes no task within another one
         parse(data)
         return
     woken = _turn.woken = []
     try:
         parse(data)
-        readers = _turn.woken = []
-        for wakeup in woken:
+        count = len(woken)
+        for wakeup in woken[:count]:
             wakeup.resume()
     finally:
         _turn.woken = None
-    for reader in readers:
-        reader.resume()
+    for wakeup in woken[count:]:
+        wakeup.resume()
 
 
 def _raise(error: BaseException) -> NoReturn:

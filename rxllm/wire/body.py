@@ -39,7 +39,7 @@ class Receiver(ResponseHandler):
 
     def data_received(self, data: bytes) -> None:
         """Parse the bytes, and resume the tasks that wait for them."""
-        in_one_turn(super().data_received, data)
+        in_one_turn(super().data_received, data, self._loop)
 
     def set_exception(self, exc: BaseException, exc_cause: BaseException | None = None) -> None:
         """Tell the reader of the body, too. aiohttp tells it of the end of the connection, not of invalid HTTP."""

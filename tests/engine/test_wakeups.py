@@ -45,7 +45,7 @@ async def test_woken_tasks_and_those_that_they_wake_go_on_at_once():
     tasks = await waiting(*map(chain, range(3)))
 
     def packet():
-        in_one_turn(wakeups[0].set_result, None)
+        in_one_turn(wakeups[0].set_result, None, loop)
         return [*seen]
 
     assert [0, 1] == await in_turn_of_loop(packet)
@@ -63,7 +63,8 @@ async def test_task_that_goes_on_at_once_is_the_current_task_in_its_own_context(
         seen.append((asyncio.current_task(), NAME.get()))
 
     tasks = await waiting(task())
-    await in_turn_of_loop(lambda: in_one_turn(wakeup.set_result, None))
+    loop = asyncio.get_running_loop()
+    await in_turn_of_loop(lambda: in_one_turn(wakeup.set_result, None, loop))
     assert [(tasks[0], "task")] == seen
     assert NAME.get() == "none"
 
@@ -79,7 +80,7 @@ async def test_wakeup_without_a_packet_comes_in_the_next_turn():
 
     tasks = await waiting(task(0), task(1))
     wakeups[0].set_result(None)
-    in_one_turn(wakeups[1].set_result, None)
+    in_one_turn(wakeups[1].set_result, None, loop)
     assert [] == seen
     await asyncio.gather(*tasks)
     assert [0, 1] == sorted(seen)
@@ -183,7 +184,7 @@ def test_exit_of_a_woken_task_ends_the_loop_and_not_the_connection(kind):
         seen.append("stayed")
 
     def packet():
-        in_one_turn(lambda _: [wakeup.set_result(None) for wakeup in wakeups], None)
+        in_one_turn(lambda _: [wakeup.set_result(None) for wakeup in wakeups], None, loop)
         seen.append("the connection goes on")
 
     async def main():
