@@ -25,6 +25,7 @@ from ._anthropic_parts import ENDINGS
 from ._attachments import base64_of
 from ._documents import arguments_of, identity_of
 from ._ids import valid_id
+from ._openai_turns import NO_DETAILS
 from ._refusals import check_effort, check_fields, check_readable, foreign_tool, no_messages, unsupported_part
 
 __all__ = [
@@ -167,6 +168,8 @@ def _result(part: ToolResultPart) -> dict[str, Any]:
         facts["cache_control"] = _mark(items[-1])
         items = items[:-1]
     content = part.text if all(isinstance(item, TextPart) for item in items) else _content("user", items)
+    if part.is_error and (not content or (isinstance(content, str) and content.isspace())):
+        content = NO_DETAILS
     return {"type": "tool_result", "tool_use_id": valid_id(part.id, _ID), "content": content, **facts}
 
 

@@ -27,6 +27,7 @@ from ..values.vocabulary import Role
 from ._attachments import base64_of
 from ._documents import arguments_of
 from ._ids import valid_id
+from ._openai_turns import NO_DETAILS
 from ._refusals import (
     check_effort,
     check_fields,
@@ -152,7 +153,7 @@ class Conversation:
         for item in part.content:
             match item:
                 case TextPart():
-                    content += [{"text": item.text}] if item.text else []
+                    content += [{"text": item.text}] if item.text and not item.text.isspace() else []
                 case FilePart() if not item.media_type.startswith("audio/"):
                     content.append(self._file(item))
                 case RawPart(provider="aws.bedrock"):
@@ -163,6 +164,7 @@ class Conversation:
                     raise MisuseError("Bedrock has no CachePoint within the result of a tool. Put it at the end of it.")
                 case _:
                     raise unsupported_result("Bedrock", item)
+        content = content or ([{"text": NO_DETAILS}] if part.is_error else [])
         failed = {"status": "error"} if part.is_error else {}  # some models reject the status "success"
         return {"toolUseId": valid_id(part.id, _ID), "content": content, **failed}
 

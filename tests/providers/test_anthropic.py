@@ -650,6 +650,14 @@ def test_numbers_are_ids():
     assert ("12", "7") == (heard.whole.id, heard.whole.tool_calls[0].id)
 
 
+@pytest.mark.parametrize("content", ["", " \n", [], [TextPart(" "), CachePoint()]])
+def test_failed_result_has_content(content):
+    """The API rejects an error without content."""
+    answer = Message("assistant", [ToolCallPart("1", "f", "{}")])
+    body = body_of([HI, answer, Message("tool", [ToolResultPart("1", content, "error")])])
+    assert "The tool gave no details." == body["messages"][-1]["content"][0]["content"]
+
+
 def test_results_of_tools_come_before_the_other_content_of_a_turn():
     """The API refuses a text before a result."""
     answer = Message("assistant", [ToolCallPart("a", "f", "{}"), ToolCallPart("b", "f", "{}", 1)])

@@ -388,6 +388,13 @@ def test_cache_point_at_the_end_of_a_result_comes_after_it():
         body_of([("user", "hi"), answer, between], tools=[TOOL])
 
 
+@pytest.mark.parametrize(("outcome", "content"), [("ok", []), ("error", [{"text": "The tool gave no details."}])])
+def test_result_has_no_blank_text(outcome, content):
+    """The API rejects a blank text, and Claude an error without content."""
+    prompt = [*CALLED[:2], Message("tool", [ToolResultPart("c1", " \n", outcome)])]
+    assert content == body_of(prompt, tools=[TOOL])["messages"][-1]["content"][0]["toolResult"]["content"]
+
+
 def test_reasoning_that_broke_off_is_left_out():
     """It has no signature; whole answers of models that sign nothing keep theirs."""
     thought = ReasoningPart("Hm", provider=MAKER)
