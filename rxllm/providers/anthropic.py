@@ -28,7 +28,7 @@ from ._anthropic_turns import (
     tool_definition,
 )
 from ._arguments import base_from, key_from
-from ._documents import refuse_several
+from ._documents import count, refuse_several
 from ._http import Decoder, HTTPProvider
 from ._limits import limits_of
 from ._parameters import check_claude
@@ -50,8 +50,8 @@ class Anthropic(HTTPProvider):
     The key comes from `api_key` or ``ANTHROPIC_API_KEY``. Without a key, ``ANTHROPIC_AUTH_TOKEN`` provides a bearer
     token. The address comes from `base_url` or ``ANTHROPIC_BASE_URL``. Only Anthropic's own host requires a key.
 
-    The protocol requires `max_tokens`; the default is 4096. rxllm sends `response_format` as the `format` of
-    ``output_config``.
+    The protocol requires `max_tokens`; the default is 4096, plus the budget of tokens for thinking in `extra`. rxllm
+    sends `response_format` as the `format` of ``output_config``.
     """
 
     _UNIQUE_IDS: ClassVar[bool] = True
@@ -119,7 +119,7 @@ class Anthropic(HTTPProvider):
         container = container_of(request.messages, request.extra.get("container"))
         return {
             "model": request.model or self.model,
-            "max_tokens": request.max_tokens or _DEFAULT_MAX_TOKENS,
+            "max_tokens": request.max_tokens or _DEFAULT_MAX_TOKENS + _budget(request),
             "messages": conversation_of(request.messages, unsigned=not self._checks_signatures),
             "stream": request.stream is not False,
             **{name: value for name, value in optional.items() if value is not None},
@@ -139,3 +139,11 @@ class Anthropic(HTTPProvider):
 
     def _whole(self, body: bytes, request: Request) -> Chunk:
         return whole_answer(body)
+
+
+def _budget(request: Request) -> int:
+    """Return the budget of tokens for thinking, which `max_tokens` includes: the API requires more than the budget.
+
+    Source: https://docs.claude.com/en/docs/build-with-claude/extended-thinking
+    """
+    return count(request.extra.get("thinking"), "budget_tokens") or 0

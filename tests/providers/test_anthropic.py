@@ -650,6 +650,17 @@ def test_numbers_are_ids():
     assert ("12", "7") == (heard.whole.id, heard.whole.tool_calls[0].id)
 
 
+@pytest.mark.parametrize(
+    ("thinking", "expected"),
+    [({"type": "enabled", "budget_tokens": 8000}, 12096), ({"type": "adaptive"}, 4096), (None, 4096)],
+)
+def test_default_limit_leaves_room_for_the_budget_of_thinking(thinking, expected):
+    """The API rejects a limit that is not above the budget."""
+    extra = {"thinking": thinking} if thinking else {}
+    assert expected == body_of(extra=extra)["max_tokens"]
+    assert 9000 == body_of(extra=extra, max_tokens=9000)["max_tokens"]
+
+
 @pytest.mark.parametrize("content", ["", " \n", [], [TextPart(" "), CachePoint()]])
 def test_failed_result_has_content(content):
     """The API rejects an error without content."""
