@@ -24,7 +24,9 @@ from ..shapes.dialects import ANTHROPIC, ANY
 from ..shapes.modes import Offer
 from ..values.chunk import Chunk
 from ..values.declaration import Declaration
+from ..values.message import Message
 from ..values.parameters import is_name
+from ..values.parts import ReasoningPart
 from ..values.request import Request
 from ..wire.eventstream import EventStreamDecoder
 from ..wire.http import Signing
@@ -154,7 +156,7 @@ class Bedrock(HTTPProvider):
             raise MisuseError("The Converse API has no seed. Use temperature=0 for the most repeatable answers.")
         if "anthropic." in (request.model or self.model):
             check_claude(request, request.model or self.model)
-        conversation = Conversation(request.messages)
+        conversation = Conversation(self._messages(request))
         inference = {
             "maxTokens": request.max_tokens,
             "temperature": request.temperature,
@@ -170,6 +172,18 @@ class Bedrock(HTTPProvider):
         }
         body: dict[str, Any] = {"messages": conversation.turns, **{name: v for name, v in optional.items() if v}}
         return merged(body, request.extra)
+
+    def _messages(self, request: Request) -> tuple[Message, ...]:
+        """Return the messages, without reasoning if the model is DeepSeek R1, which rejects what it wrote itself.
+
+        Source: https://github.com/langchain-ai/langchain-aws/issues/401
+        """
+        if "deepseek.r1" not in (request.model or self.model):
+            return request.messages
+        return tuple(
+            attrs.evolve(message, parts=[part for part in message.parts if not isinstance(part, ReasoningPart)])
+            for message in request.messages
+        )
 
     def _of_family(self, request: Request) -> dict[str, Any]:
         """Return the fields that differ between the families of models."""

@@ -405,6 +405,13 @@ def test_reasoning_that_broke_off_is_left_out():
     ]
 
 
+def test_reasoning_does_not_go_back_to_deepseek_r1():
+    """The model rejects its own reasoning."""
+    answer = Message("assistant", [ReasoningPart("Hm", provider=MAKER), TextPart("a")], finish_reason="stop")
+    body = body_of([("user", "hi"), answer, ("user", "and?")], model="us.deepseek.r1-v1:0")
+    assert [{"text": "a"}] == body["messages"][1]["content"]
+
+
 CALLED = [
     ("user", "hi"),
     Message("assistant", [ToolCallPart("c1", "now", "{}")]),
