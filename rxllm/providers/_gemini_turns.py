@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mimetypes
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -200,7 +201,26 @@ def tools_of(tools: tuple[ToolSpec | Mapping[str, Any], ...] | None) -> list[Map
     return [*([{"functionDeclarations": functions}] if functions else []), *others]
 
 
-def tool_config(parameters: Parameters) -> dict[str, Any] | None:
+def tool_config(parameters: Parameters, model: str, maker: str) -> dict[str, Any] | None:
+    """Return the settings of the tools.
+
+    Google AI Studio takes functions beside Gemini's own tools only if the request asks for the calls of its own tools,
+    and then has no mode AUTO. Vertex AI has no such field, and older models have no such combination.
+    Source: https://ai.google.dev/gemini-api/docs/generate-content/tool-combination,
+    https://github.com/vercel/ai/issues/14655
+    """
+    tools = parameters.tools or ()
+    own = [tool for tool in tools if not isinstance(tool, ToolSpec) and "functionDeclarations" not in tool]
+    is_older = re.match(r"gemini-[12]\b", model.rpartition("/")[2])
+    if not own or len(own) == len(tools) or maker != "gcp.gemini" or is_older:
+        return _tool_choice(parameters)
+    config = _tool_choice(parameters) or {}
+    if config.get("functionCallingConfig") == {"mode": "AUTO"}:
+        config["functionCallingConfig"] = {"mode": "VALIDATED"}
+    return {"includeServerSideToolInvocations": True, **config}
+
+
+def _tool_choice(parameters: Parameters) -> dict[str, Any] | None:
     """Return the tool choice. With a strict tool, Gemini validates arguments even if the model may call no tool."""
     choice = parameters.tool_choice
     check_parallel("Gemini", parameters)

@@ -139,7 +139,7 @@ class Gemini(HTTPProvider):
         optional = {
             "systemInstruction": system_of(request.messages),
             "tools": tools_of(request.tools),
-            "toolConfig": tool_config(request),
+            "toolConfig": tool_config(request, self._model(request), maker),
             "generationConfig": generation_config(request, self._model(request)) or None,
         }
         body = {

@@ -139,6 +139,31 @@ def test_tool_choice_becomes_a_mode(choice, config):
     assert {"functionCallingConfig": config} == body_of(tools=[ToolSpec("weather")], tool_choice=choice)["toolConfig"]
 
 
+@pytest.mark.parametrize(
+    ("choice", "config"),
+    [
+        (None, {}),
+        ("auto", {"functionCallingConfig": {"mode": "VALIDATED"}}),
+        ("required", {"functionCallingConfig": {"mode": "ANY"}}),
+    ],
+)
+def test_functions_beside_own_tools_ask_for_the_calls_of_these(choice, config):
+    """Google AI Studio rejects the combination without this field."""
+    tools = [ToolSpec("weather"), {"googleSearch": {}}]
+    expected = {"includeServerSideToolInvocations": True, **config}
+    assert expected == body_of(tools=tools, tool_choice=choice)["toolConfig"]
+
+
+def test_other_requests_do_not_ask_for_the_calls_of_own_tools():
+    """Vertex AI rejects the field, older models the combination; one kind of tools needs no field."""
+    mixed = Request(prompt="hi", tools=[ToolSpec("weather"), {"googleSearch": {}}])
+    vertex = Gemini("gemini-3-flash", base_url=f"https://us-central1-aiplatform.googleapis.com{VERTEX}", api_key="k")
+    assert "toolConfig" not in vertex._body(mixed)
+    assert "toolConfig" not in Gemini("gemini-2.5-flash")._body(mixed)
+    for tools in ([ToolSpec("weather")], [{"googleSearch": {}}], [{"functionDeclarations": []}, ToolSpec("weather")]):
+        assert "toolConfig" not in body_of(tools=tools)
+
+
 def test_strict_tools_have_their_arguments_validated():
     """The model may call none; a mode that validates anyway stays."""
     tools = [ToolSpec("weather", strict=True)]
