@@ -39,6 +39,7 @@ __all__ = [
 
 MAKER = "anthropic"
 _ID = r"[A-Za-z0-9_-]+"
+_SERVED = ("server_tool_use", "mcp_tool_use")  # calls of tools that Anthropic runs
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
 
 
@@ -74,6 +75,7 @@ def conversation_of(messages: tuple[Message, ...], *, unsigned: bool = False) ->
             turns[-1]["content"] += content
         elif content:  # the API rejects empty turns
             turns.append({"role": role, "content": content})
+    turns = _with_answered_calls(turns)
     if not turns:
         raise no_messages("Anthropic")
     for turn in turns:
@@ -82,6 +84,27 @@ def conversation_of(messages: tuple[Message, ...], *, unsigned: bool = False) ->
     if turns[-1]["role"] == "assistant" and "text" in (last := turns[-1]["content"][-1]):
         last["text"] = last["text"].rstrip()  # the API rejects white space at the end of an answer to continue
     return turns
+
+
+def _with_answered_calls(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the turns without the calls of Anthropic's own tools that broke off.
+
+    The API rejects such a call without its result. The last answer goes on, and so does an answer that waits for the
+    results of the program's tools, so their calls stay.
+    Source: https://github.com/open-gsd/gsd-pi/issues/1330
+    """
+    answered = {block.get("tool_use_id") for turn in turns for block in turn["content"]}
+    kept: list[dict[str, Any]] = []
+    for place, turn in enumerate(turns):
+        content = turn["content"]
+        following = turns[place + 1]["content"] if place + 1 < len(turns) else []
+        if turn["role"] == "assistant" and following and all(map(_follows_results, following)):
+            content = [each for each in content if each.get("type") not in _SERVED or each.get("id") in answered]
+        if content and kept and kept[-1]["role"] == turn["role"]:
+            kept[-1]["content"] += content
+        elif content:
+            kept.append({**turn, "content": content})
+    return kept
 
 
 def container_of(messages: tuple[Message, ...], wanted: object) -> object:

@@ -661,6 +661,35 @@ def test_default_limit_leaves_room_for_the_budget_of_thinking(thinking, expected
     assert 9000 == body_of(extra=extra, max_tokens=9000)["max_tokens"]
 
 
+def searched(name="server_tool_use"):
+    """An answer that broke off while Anthropic's own tool ran."""
+    call = RawPart("anthropic", {"type": name, "id": "s", "name": "web_search", "input": {}})
+    return Message("assistant", [TextPart("I look."), call])
+
+
+@pytest.mark.parametrize("name", ["server_tool_use", "mcp_tool_use"])
+def test_own_call_that_broke_off_does_not_go_back(name):
+    """The API rejects a call of its own tools without its result; without other content, the answer is left out."""
+    broken = searched(name)
+    body = body_of([HI, broken, ("user", "Go on.")])
+    assert [{"type": "text", "text": "I look."}] == body["messages"][1]["content"]
+    alone = body_of([HI, Message("assistant", broken.parts[1]), ("user", "Go on.")])["messages"]
+    assert [("user", 2)] == [(turn["role"], len(turn["content"])) for turn in alone]
+
+
+def test_own_call_that_goes_on_goes_back():
+    """In the last answer, beside the results of the program's tools, and with its own result."""
+    result = RawPart("anthropic", {"type": "web_search_tool_result", "tool_use_id": "s", "content": []})
+    both = Message("assistant", [*searched().parts, ToolCallPart("1", "f", "{}")])
+    for rest in (
+        [searched()],
+        [both, Message("tool", ToolResultPart("1", "a"))],
+        [both, Message("tool", ToolResultPart("1", "a")), Message("assistant", result), ("user", "Go on.")],
+        [Message("assistant", [*searched().parts, result]), ("user", "Go on.")],
+    ):
+        assert "server_tool_use" == body_of([HI, *rest])["messages"][1]["content"][1]["type"]
+
+
 @pytest.mark.parametrize("content", ["", " \n", [], [TextPart(" "), CachePoint()]])
 def test_failed_result_has_content(content):
     """The API rejects an error without content."""
