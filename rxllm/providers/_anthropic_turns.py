@@ -40,6 +40,7 @@ __all__ = [
 MAKER = "anthropic"
 _ID = r"[A-Za-z0-9_-]+"
 _SERVED = ("server_tool_use", "mcp_tool_use")  # calls of tools that Anthropic runs
+_THINKING = ("thinking", "redacted_thinking")
 _EFFORTS = ("low", "medium", "high", "xhigh", "max")
 
 
@@ -75,7 +76,7 @@ def conversation_of(messages: tuple[Message, ...], *, unsigned: bool = False) ->
             turns[-1]["content"] += content
         elif content:  # the API rejects empty turns
             turns.append({"role": role, "content": content})
-    turns = _with_answered_calls(turns)
+    turns = _sendable(turns, unsigned=unsigned)
     if not turns:
         raise no_messages("Anthropic")
     for turn in turns:
@@ -86,20 +87,22 @@ def conversation_of(messages: tuple[Message, ...], *, unsigned: bool = False) ->
     return turns
 
 
-def _with_answered_calls(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the turns without the calls of Anthropic's own tools that broke off.
+def _sendable(turns: list[dict[str, Any]], *, unsigned: bool) -> list[dict[str, Any]]:
+    """Return the turns without the blocks of answers that broke off, which the API rejects.
 
-    The API rejects such a call without its result. The last answer goes on, and so does an answer that waits for the
-    results of the program's tools, so their calls stay.
-    Source: https://github.com/open-gsd/gsd-pi/issues/1330
+    It rejects a call of its own tools without a result. The last answer goes on, and so does an answer that waits for
+    the results of the program's tools, so their calls stay. It rejects thinking at the end of an answer, too.
+    Source: https://github.com/open-gsd/gsd-pi/issues/1330, https://github.com/tailcallhq/forgecode/pull/3073
     """
     answered = {block.get("tool_use_id") for turn in turns for block in turn["content"]}
     kept: list[dict[str, Any]] = []
     for place, turn in enumerate(turns):
-        content = turn["content"]
-        following = turns[place + 1]["content"] if place + 1 < len(turns) else []
+        content: list[dict[str, Any]] = turn["content"]
+        following: list[dict[str, Any]] = turns[place + 1]["content"] if place + 1 < len(turns) else []
         if turn["role"] == "assistant" and following and all(map(_follows_results, following)):
             content = [each for each in content if each.get("type") not in _SERVED or each.get("id") in answered]
+        while turn["role"] == "assistant" and not unsigned and content and content[-1].get("type") in _THINKING:
+            content = content[:-1]
         if content and kept and kept[-1]["role"] == turn["role"]:
             kept[-1]["content"] += content
         elif content:

@@ -690,6 +690,18 @@ def test_own_call_that_goes_on_goes_back():
         assert "server_tool_use" == body_of([HI, *rest])["messages"][1]["content"][1]["type"]
 
 
+def test_answer_does_not_end_with_thinking():
+    """The API rejects an answer that broke off before its text; other servers take it."""
+    thought, raw = ReasoningPart("hm", "signed", 0), RawPart("anthropic", {"type": "redacted_thinking", "data": "x"})
+    body = body_of([HI, Message("assistant", [thought, raw]), ("user", "Go on.")])
+    assert ["user"] == [turn["role"] for turn in body["messages"]]
+    body = body_of([HI, Message("assistant", [thought, TextPart("a"), thought]), ("user", "Go on.")])
+    assert ["thinking", "text"] == [each["type"] for each in body["messages"][1]["content"]]
+    other = Anthropic("m", base_url="https://api.deepseek.com/anthropic")
+    body = other._body(asked([HI, Message("assistant", [thought]), ("user", "Go on.")]))
+    assert "thinking" == body["messages"][1]["content"][0]["type"]
+
+
 @pytest.mark.parametrize("content", ["", " \n", [], [TextPart(" "), CachePoint()]])
 def test_failed_result_has_content(content):
     """The API rejects an error without content."""
