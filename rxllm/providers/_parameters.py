@@ -1,6 +1,7 @@
 """Parameters that a vendor or a model is known to refuse. rxllm says so before it sends them.
 
-Sources: https://platform.claude.com/docs/en/about-claude/models/whats-new-claude-4-7 (sampling),
+Sources: https://platform.claude.com/docs/en/about-claude/models/whats-new-claude-4-7 and
+https://platform.claude.com/docs/en/about-claude/models/migration-guide (sampling),
 https://docs.claude.com/en/docs/build-with-claude/extended-thinking (feature compatibility), and
 https://platform.openai.com/docs/guides/latest-model (parameters of models that reason). A model that is not named here
 gets what the request asks for.
@@ -20,7 +21,7 @@ from ..values.tools import ToolSpec
 
 __all__ = ["check_claude", "check_openai", "check_tools", "without_blanks"]
 
-_CLAUDE_WITHOUT_SAMPLING = r"claude-opus-4-[7-9]\b"
+_CLAUDE_WITHOUT_SAMPLING = r"claude-(opus-4-[7-9]|(opus|sonnet|fable|mythos)-5)\b"
 _CLAUDE_WITH_ONE_OF_BOTH = r"claude-(opus-4-[1-6]|sonnet-4-[5-9]|haiku-4-5)\b"
 _ALWAYS_REASONING = r"(ft:)?(o[134](-|$)|gpt-5(-(?!chat)|$))"
 _REASONING_ON_REQUEST = r"(ft:)?gpt-5\.\d(-(?!chat)|$)"

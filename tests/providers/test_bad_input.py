@@ -274,6 +274,10 @@ def test_other_servers_are_not_judged_by_the_names_of_openais_models():
     ("model", "parameters", "sentence"),
     [
         ("claude-opus-4-7", {"temperature": 0}, "claude-opus-4-7 does not take temperature. Leave it out"),
+        ("claude-opus-5-5", {"temperature": 0}, "claude-opus-5-5 does not take temperature. Leave it out"),
+        ("claude-sonnet-5", {"top_p": 0.5}, "claude-sonnet-5 does not take top_p. Leave it out"),
+        ("claude-mythos-5", {"temperature": 0.5}, "claude-mythos-5 does not take temperature. Leave it out"),
+        ("claude-fable-5", {"top_k": 5}, "claude-fable-5 does not take top_k. Leave it out"),
         ("claude-opus-4-8", {"top_p": 0.9, "top_k": 5}, "does not take top_p and top_k. Leave them out"),
         ("claude-opus-4-1", {"temperature": 0, "top_p": 0.9}, "temperature or top_p, not both"),
         ("claude-haiku-4-5", {"temperature": 0, "top_p": 0.9}, "temperature or top_p, not both"),
