@@ -26,7 +26,7 @@ from ..values.chunk import Chunk
 from ..values.declaration import Declaration
 from ..values.message import Message
 from ..values.parameters import is_name
-from ..values.parts import ReasoningPart
+from ..values.parts import RawPart, ReasoningPart
 from ..values.request import Request
 from ..wire.eventstream import EventStreamDecoder
 from ..wire.http import Signing
@@ -174,16 +174,19 @@ class Bedrock(HTTPProvider):
         return merged(body, request.extra)
 
     def _messages(self, request: Request) -> tuple[Message, ...]:
-        """Return the messages, without reasoning if the model is DeepSeek R1, which rejects what it wrote itself.
+        """Return the messages without the reasoning that a model rejects.
 
-        Source: https://github.com/langchain-ai/langchain-aws/issues/401
+        DeepSeek R1 rejects all reasoning, which it wrote itself, and new models of Claude an answer of nothing else.
+        Source: https://github.com/langchain-ai/langchain-aws/issues/401,
+        https://github.com/NousResearch/hermes-agent/issues/105780
         """
-        if "deepseek.r1" not in (request.model or self.model):
-            return request.messages
-        return tuple(
-            attrs.evolve(message, parts=[part for part in message.parts if not isinstance(part, ReasoningPart)])
-            for message in request.messages
-        )
+        messages = [each for each in request.messages if each.role != "assistant" or not _only_thinks(each)]
+        if "deepseek.r1" in (request.model or self.model):
+            messages = [
+                attrs.evolve(each, parts=[part for part in each.parts if not isinstance(part, ReasoningPart)])
+                for each in messages
+            ]
+        return tuple(messages)
 
     def _of_family(self, request: Request) -> dict[str, Any]:
         """Return the fields that differ between the families of models."""
@@ -225,6 +228,14 @@ class Bedrock(HTTPProvider):
     def _error(self, status: int, body: bytes, headers: Mapping[str, str]) -> ProviderError:
         name = headers.get("x-amzn-errortype", "").partition(":")[0]
         return converse_error(json_of(body), body, name=name, status=status, headers=headers)
+
+
+def _only_thinks(message: Message) -> bool:
+    """Return whether a message has nothing but reasoning."""
+    return all(
+        isinstance(part, ReasoningPart) or (isinstance(part, RawPart) and "reasoningContent" in part.data)
+        for part in message.parts
+    )
 
 
 def _region_of(base: str) -> str | None:

@@ -405,6 +405,14 @@ def test_reasoning_that_broke_off_is_left_out():
     ]
 
 
+def test_answer_of_reasoning_alone_does_not_go_back():
+    """New models of Claude reject it."""
+    redacted = RawPart(MAKER, {"reasoningContent": {"redactedContent": "eA=="}})
+    answer = Message("assistant", [ReasoningPart("Hm", "signed", provider=MAKER), redacted])
+    turns = body_of([("user", "hi"), answer, ("user", "and?")])["messages"]
+    assert [("user", 2)] == [(turn["role"], len(turn["content"])) for turn in turns]
+
+
 def test_reasoning_does_not_go_back_to_deepseek_r1():
     """The model rejects its own reasoning."""
     answer = Message("assistant", [ReasoningPart("Hm", provider=MAKER), TextPart("a")], finish_reason="stop")
