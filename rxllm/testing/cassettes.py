@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -38,6 +39,7 @@ from .timed import Score, Timed
 __all__ = ["VERSION", "Cassette", "Replay", "described", "error_record", "path_of"]
 
 VERSION = 1
+_BEGINNING = b'{"run":"'  # of each line, as `record` writes it
 _SHOWN = 60  # the length of a prompt in an error message, in characters
 _LISTED = 10  # the number of requests in an error message
 _FACTS = {"retryable", "status", "retry_after", "code", "body", "text"}  # the recorded attributes of errors
@@ -105,7 +107,8 @@ class Cassette:
             if not line.endswith(b"\n"):
                 break  # the recording process was killed while writing
             try:
-                _read(line, takes)
+                for record in _records(line):
+                    _read(record, takes)
             except (MisuseError, ValueError) as error:
                 raise MisuseError(f"Line {number} of {str(file)!r} is not a cassette line: {error}") from None
         for take in takes.values():
@@ -154,8 +157,25 @@ class _Line(msgspec.Struct):
     error: dict[str, Any] | None = None
 
 
-def _read(line: bytes, takes: dict[str, _Take]) -> None:
-    record = msgspec.json.decode(line)
+def _records(line: bytes) -> list[Any]:
+    """Return the record of a line. After half a record, which a killed process left, the next one is in the same line.
+
+    Raises:
+        ValueError: the line is not JSON.
+    """
+    try:
+        return [msgspec.json.decode(line)]
+    except msgspec.DecodeError:
+        start = line.rfind(_BEGINNING, 1)  # not within a text, where quotation marks have backslashes
+        if start < 0 or not (line.startswith(_BEGINNING) or _BEGINNING.startswith(line[:start])):
+            raise
+    records: list[Any] = []
+    with suppress(msgspec.DecodeError):  # only the end of the line may be missing
+        records.append(msgspec.json.decode(line[:start]))
+    return [*records, msgspec.json.decode(line[start:])]
+
+
+def _read(record: Any, takes: dict[str, _Take]) -> None:
     read = msgspec.convert(record, _Line)
     if read.rxllm is not None:
         if read.rxllm != VERSION:

@@ -312,6 +312,22 @@ def test_torn_recording_is_replayed_as_interrupted(path, torn):
     assert "it was interrupted" in sentence
 
 
+@pytest.mark.parametrize("cut", [1, 2, 9, 40])
+def test_recording_goes_on_after_a_torn_line(path, cut):
+    """A process that was killed left half a line, and a later recording adds its own lines to it."""
+    heard(record(MarbleLLM("-a--b|"), path), "first")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-cut])
+    heard(record(MarbleLLM("-c|"), path), "second")
+    assert "c" == Replay(path, speed=math.inf).invoke("second").text
+    if cut == 1:  # only the end of the line is missing
+        assert "ab" == Replay(path, speed=math.inf).invoke("first").text
+    else:
+        with pytest.raises(Interrupted) as caught:
+            Replay(path, speed=math.inf).invoke("first")
+        assert "ab" == caught.value.partial.text
+
+
 def test_killed_process_keeps_the_received_chunks(path):
     """The chunks that had arrived are in the file."""
     program = f"""
