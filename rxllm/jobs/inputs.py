@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import io
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,7 +80,7 @@ def _csv(text: TextIO, name: str, delimiter: str) -> Iterator[dict[str, str]]:
     csv.field_size_limit(_LONGEST)  # of all readers; it stays, because another thread may read, too
     reader = csv.reader(text, delimiter=delimiter, strict=True)
     try:
-        columns: list[str] = next(reader, list[str]())
+        columns: list[str] = next((line for line in reader if line), list[str]())  # blank ones may come before
         if len(set(columns)) < len(columns):
             raise MisuseError(f"The first line of {name} names a column twice: {', '.join(columns)}.")
         for values in reader:
@@ -89,8 +90,16 @@ def _csv(text: TextIO, name: str, delimiter: str) -> Iterator[dict[str, str]]:
                 )
             if values:
                 yield dict(zip(columns, values, strict=True))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise MisuseError(f"Line {reader.line_num + 1} of {name} is not CSV in UTF-8: {error}.") from None
+    except csv.Error as error:
+        raise _not_csv(reader.line_num, name, error) from None
+    except UnicodeDecodeError as error:
+        # The file is decoded in blocks. The reader has read all lines that end before the block.
+        ends = re.findall(rb"\r\n?|\n", error.object[: error.start])
+        raise _not_csv(reader.line_num + 1 + len(ends), name, error) from None
+
+
+def _not_csv(line: int, name: str, error: Exception) -> MisuseError:
+    return MisuseError(f"Line {line} of {name} is not CSV in UTF-8: {error}.")
 
 
 def _parquet(path: str) -> Iterator[dict[str, Any]]:

@@ -119,6 +119,13 @@ def test_wrong_parquet_is_refused(server, monkeypatch):
         assert (2, True) == (done.returncode, "pip install 'rxllm[parquet]'" in done.stderr)
 
 
+def test_blank_lines_of_csv_are_ignored(server):
+    """Before the names of the columns, too."""
+    Path("in.csv").write_text("\n\r\nprompt\nhi\n\nyou\n", encoding="utf-8")
+    assert 0 == batch("in.csv", "-o", "out.jsonl", *MODEL, **openai(server)).returncode
+    assert {"hi", "you"} == set(server.paid)
+
+
 def test_standard_input_is_json_lines(server):
     """For programs that make rows."""
     rows = '"hi"\n\n{"messages": [{"role": "user", "content": "you"}]}\n'
@@ -190,7 +197,8 @@ def test_stopped_job_gives_exit_code_3():
         (b'{"custom_id": 1, "prompt": "a"}\n{"custom_id": "1", "prompt": "b"}', "in.jsonl", "The id '1' came before"),
         (b"a,b\n1,2,3\n", "in.csv", "Line 2 of in.csv has 3 values for 2 columns"),
         (b"a,a\n1,2\n", "in.csv", "names a column twice"),
-        (b"a\n\xff\n", "in.csv", "is not CSV in UTF-8"),
+        (b"a\n\xff\n", "in.csv", "Line 2 of in.csv is not CSV in UTF-8"),
+        (b'prompt\nb\n"c"d\ne\n', "in.csv", "Line 3 of in.csv is not CSV in UTF-8"),
         (b"", "in.txt", "must end in .jsonl, .csv or .parquet"),
         (None, "in.jsonl", "cannot be read: No such file"),
     ],
@@ -204,6 +212,16 @@ def test_wrong_input_is_refused_before_anything_is_sent(server, content, name, s
     assert sentence in done.stderr
     assert {} == server.paid
     assert not Path("out.jsonl").exists()
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("number", [2, 300, 5000])
+def test_undecodable_line_of_csv_is_named(server, number, end):
+    """By its own number, although the file is decoded in blocks of many lines."""
+    lines = [b"prompt", *[b"more"] * (number - 2), b"caf\xe9", b"last", b""]
+    Path("in.csv").write_bytes(end.join(lines))
+    done = batch("in.csv", "-o", "out.jsonl", *MODEL, **openai(server))
+    assert (2, True) == (done.returncode, f"Line {number} of in.csv is not CSV in UTF-8" in done.stderr)
 
 
 def test_large_input_is_asked_at_once_and_checked_meanwhile(monkeypatch):
