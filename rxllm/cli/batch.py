@@ -105,8 +105,8 @@ def run(words: Sequence[str]) -> int:
         except OSError as error:
             report(error)
             return _STOPPED
-    failed_before = planned.failed if planned and not options.retry_failed else 0
-    return FAILURE if progress.failed or failed_before else 0
+    failed = progress.failed or (not options.retry_failed and _failed_before(planned, journal))
+    return FAILURE if failed else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -160,6 +160,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--retry-failed", action="store_true", help="ask again for the rows that failed")
     parser.add_argument("--dry-run", action="store_true", help="print what the job would do and cost, and send nothing")
     return parser
+
+
+def _failed_before(planned: Plan | None, journal: Journal) -> int:
+    """Return how many rows failed in earlier runs, when none failed in this one. For a pipe the journal is read."""
+    if planned is not None:
+        return planned.failed
+    with journal.open() as file:
+        return file.failed
 
 
 def _policy(text: str) -> OnError:

@@ -167,6 +167,18 @@ def test_failed_rows_give_exit_code_1_until_they_are_retried(server):
     assert 0 == batch("in.jsonl", "-o", "out.jsonl", *MODEL, **openai(server)).returncode
 
 
+def test_failed_rows_of_a_pipe_give_exit_code_1_until_they_are_retried(server):
+    """As those of a file."""
+    refusal = Reply.json({"error": {"message": "bad", "code": "c"}}, status=400)
+    words = ("-", "-o", "out.jsonl", *MODEL)
+    with FakeServer(refusal) as refusing:
+        environment = {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": f"{refusing.url}/v1"}
+        assert 1 == batch(*words, stdin='"a"\n', **environment).returncode
+    assert 1 == batch(*words, stdin='"a"\n', **openai(server)).returncode
+    assert 0 == batch(*words, "--retry-failed", stdin='"a"\n', **openai(server)).returncode
+    assert 0 == batch(*words, stdin='"a"\n', **openai(server)).returncode
+
+
 def test_storm_of_refusals_fails_no_row(server):
     """A server that names the time after which it answers is obeyed."""
     storm = [Reply.json({"error": {"message": "slow down"}}, status=429, headers={"retry-after": "0"})] * 4
