@@ -27,7 +27,7 @@ from ..jobs.job import OnError, job
 from ..jobs.journal import Journal
 from ..jobs.ordering import put_in_order
 from ..jobs.planning import STEP, Plan, plans
-from ..jobs.rows import filled, id_of, prompt_of
+from ..jobs.rows import Placed, filled, id_of, prompt_of
 from ..llm import LLM
 from ..misuse import MisuseError
 from ..prices import has_prices
@@ -195,7 +195,7 @@ def _rows(options: argparse.Namespace) -> Iterator[Any]:
     if options.shard is None:
         return rows
     part, parts = options.shard
-    return (row for row in rows if _place(row, options.id) % parts == part - 1)
+    return (Placed(row, number) for number, row in enumerate(rows) if _place(row, options.id) % parts == part - 1)
 
 
 def _plans(options: argparse.Namespace, llm: LLM, journal: Journal, make: Callable[[Any], Prompt]) -> Iterator[Plan]:

@@ -30,7 +30,7 @@ from .models import as_whole, digest_of
 from .pool import Pool, WorkerDied
 from .processes import NoWorker
 from .result import Failure, Result
-from .rows import Row, id_of
+from .rows import Placed, Row, id_of
 
 __all__ = ["Asking", "concerns_all"]
 
@@ -98,6 +98,8 @@ class Asking:
             MisuseError: the item has no prompt, half a character, or an id that came before.
         """
         number, self._read = self._read, self._read + 1
+        if isinstance(item, Placed):
+            item, number = item.item, item.number
         try:
             request = Request.ask(self.make(item), self.llm.parameters)
             of = digest_of(self.models, request)

@@ -15,12 +15,20 @@ from ..prompts import template
 from ..values.chat_body import CHAT_PARAMETERS, message_in, parameters_in
 from ..values.request import Prompt, Request
 
-__all__ = ["Row", "filled", "id_of", "prompt_of"]
+__all__ = ["Placed", "Row", "filled", "id_of", "prompt_of"]
 
 _ID = "custom_id"  # the column that names a row, if it has one
 _CHAT = "/v1/chat/completions"
 _FIELDS = {"model": "model", **CHAT_PARAMETERS}  # all other fields of a body are sent as they are
 _NOT_SENT = ("messages", "stream", "stream_options")
+
+
+@frozen
+class Placed:
+    """A row with its position in the whole input, for a job that gets a part of the input."""
+
+    item: Any
+    number: int
 
 
 @frozen

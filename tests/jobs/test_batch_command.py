@@ -323,6 +323,19 @@ def test_shards_answer_each_row_once_in_any_order(server):
     assert 0 < len(held("1.jsonl")) < 20
 
 
+def test_shard_counts_the_rows_of_the_whole_input(server):
+    """So that joined journals can be sorted, and an error names the place in the file."""
+    write("in.jsonl", *(f"p{number}" for number in range(9)))
+    for part in (1, 2):
+        words = ("--shard", f"{part}/2", "--order", "input", *MODEL)
+        assert 0 == batch("in.jsonl", "-o", f"{part}.jsonl", *words, **openai(server)).returncode
+    results = [result for part in (1, 2) for result in rxllm.Journal(f"{part}.jsonl").results()]
+    assert {number: f"A p{number}" for number in range(9)} == {result.row: result.text for result in results}
+    write("in.jsonl", *(f"p{number}" for number in range(9)), {"text": "a"})
+    said = [batch("in.jsonl", "-o", f"{part}.jsonl", "--shard", f"{part}/2", *MODEL).stderr for part in (1, 2)]
+    assert 1 == sum("Row 10 of the input: The row has neither" in each for each in said)
+
+
 def test_cost_without_a_bound_or_a_price_is_refused(server):
     """A budget in dollars that cannot hold is refused before anything is sent."""
     write("in.jsonl", "a")
