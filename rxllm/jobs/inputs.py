@@ -8,6 +8,7 @@ import io
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
@@ -103,14 +104,25 @@ def _not_csv(line: int, name: str, error: Exception) -> MisuseError:
 
 
 def _parquet(path: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a Parquet file, without the nulls that it has in place of missing fields."""
+    """Yield the rows of a Parquet file, without the nulls that it has in place of missing fields.
+
+    Bytes in UTF-8 become text: some programs, such as Impala, do not mark their columns of text as such.
+    """
     pyarrow = arrow()
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(_BATCH):
-                yield from map(without_nulls, batch.to_pylist())
+                for row in map(without_nulls, batch.to_pylist()):
+                    yield {name: _as_text(value) for name, value in row.items()}
     except pyarrow.ArrowException as error:
         raise MisuseError(f"The input {path!r} is not a Parquet file that can be read: {error}") from None
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, bytes):
+        with suppress(UnicodeDecodeError):
+            return value.decode()
+    return value
 
 
 def arrow() -> Any:

@@ -105,6 +105,15 @@ def test_parquet_goes_in_and_out(server):
     assert pa.int64() == parquet.read_schema("table.parquet").field("input_tokens").type
 
 
+def test_unmarked_text_of_parquet_is_text(server):
+    """Some programs write text as bytes. Other bytes stay as they are."""
+    table = pa.table({"key": [b"a", b"b"], "text": [b"tea", "é".encode()], "picture": [b"\xff", b""]})
+    parquet.write_table(table, "in.parquet")
+    words = ("in.parquet", "-o", "out.jsonl", "--prompt", "Say {text}", "--id", "key", *MODEL)
+    assert 0 == batch(*words, **openai(server)).returncode
+    assert {"a": "A Say tea", "b": "A Say é"} == held("out.jsonl")
+
+
 def test_wrong_parquet_is_refused(server, monkeypatch):
     """As a sentence, before anything is sent."""
     Path("in.parquet").write_bytes(b"no parquet")
