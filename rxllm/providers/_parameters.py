@@ -2,6 +2,7 @@
 
 Sources: https://platform.claude.com/docs/en/about-claude/models/whats-new-claude-4-7 and
 https://platform.claude.com/docs/en/about-claude/models/migration-guide (sampling),
+https://platform.claude.com/docs/en/models/opus-5-5/whats-new-opus-5-5 (models that always think),
 https://docs.claude.com/en/docs/build-with-claude/extended-thinking (feature compatibility), and
 https://platform.openai.com/docs/guides/latest-model (parameters of models that reason). A model that is not named here
 gets what the request asks for.
@@ -22,6 +23,7 @@ from ..values.tools import ToolSpec
 __all__ = ["check_claude", "check_openai", "check_tools", "without_blanks"]
 
 _CLAUDE_WITHOUT_SAMPLING = r"claude-(opus-4-[7-9]|(opus|sonnet|fable|mythos)-5)\b"
+_CLAUDE_ALWAYS_THINKING = r"claude-(opus-5-5|fable-5-1)\b"
 _CLAUDE_WITH_ONE_OF_BOTH = r"claude-(opus-4-[1-6]|sonnet-4-[5-9]|haiku-4-5)\b"
 _ALWAYS_REASONING = r"(ft:)?(o[134](-|$)|gpt-5(-(?!chat)|$))"
 _REASONING_ON_REQUEST = r"(ft:)?gpt-5\.\d(-(?!chat)|$)"
@@ -79,6 +81,11 @@ def check_claude(request: Request, model: str) -> None:
         _refuse(model, [name for name, is_changed in changed.items() if is_changed])
     if temperature is not None and top_p is not None and re.search(_CLAUDE_WITH_ONE_OF_BOTH, model):
         raise MisuseError(f"{model} takes temperature or top_p, not both. Leave one out.")
+    always = bool(re.search(_CLAUDE_ALWAYS_THINKING, model))
+    if always and request.effort == "none":
+        raise MisuseError(f"{model} always thinks, so it has no effort 'none'. Pass effort='low'.")
+    if always and request.tool_choice not in (None, "auto", "none"):
+        raise MisuseError(f"{model} always thinks, so it cannot be forced to call a tool. Use tool_choice='auto'.")
     thinking = request.extra.get("thinking")
     if isinstance(thinking, Mapping) and cast("Mapping[str, Any]", thinking).get("type") in ("enabled", "adaptive"):
         _refuse("A Claude model that thinks", [name for name in ("temperature", "top_k") if changed[name]])

@@ -275,6 +275,8 @@ def test_other_servers_are_not_judged_by_the_names_of_openais_models():
     [
         ("claude-opus-4-7", {"temperature": 0}, "claude-opus-4-7 does not take temperature. Leave it out"),
         ("claude-opus-5-5", {"temperature": 0}, "claude-opus-5-5 does not take temperature. Leave it out"),
+        ("claude-opus-5-5", {"effort": "none"}, "claude-opus-5-5 always thinks, so it has no effort 'none'"),
+        ("claude-fable-5-1", {"tools": [NOW], "tool_choice": "required"}, "cannot be forced to call a tool"),
         ("claude-sonnet-5", {"top_p": 0.5}, "claude-sonnet-5 does not take top_p. Leave it out"),
         ("claude-mythos-5", {"temperature": 0.5}, "claude-mythos-5 does not take temperature. Leave it out"),
         ("claude-fable-5", {"top_k": 5}, "claude-fable-5 does not take top_k. Leave it out"),
