@@ -153,18 +153,16 @@ def totals_of(document: object, before: Usage | None = None) -> Usage | None:
     the start, and write zeros at the end. DashScope counts the whole prompt at the start, and says only at the end how
     much of it was cached.
     Source: https://github.com/jeremychone/rust-genai/issues/258
-
-    The totals of a document exclude the compaction of the context, which it lists as an iteration of its own.
-    Source: https://platform.claude.com/docs/en/build-with-claude/compaction
     """
     if not object_of(document):
         return None
-    counts = reply = _counts_of(document)
-    for iteration in map(object_of, list_of(object_of(document).get("iterations"))):
-        if iteration.get("type") == "compaction":
-            counts += _counts_of(iteration)
-    if counts is not reply:  # the counts of the reply tell how long the conversation is
-        counts = attrs.evolve(counts, last_round=whole_usage(reply))
+    counts = Usage(
+        input_tokens=count(document, "input_tokens"),
+        output_tokens=count(document, "output_tokens"),
+        cache_read_input_tokens=count(document, "cache_read_input_tokens"),
+        cache_creation_input_tokens=count(document, "cache_creation_input_tokens"),
+        reasoning_output_tokens=count(document, "output_tokens_details", "thinking_tokens"),
+    )
     if before is None:
         return counts
     cached = _cached_in(counts)
@@ -174,16 +172,6 @@ def totals_of(document: object, before: Usage | None = None) -> Usage | None:
     elif counts.input_tokens == 0 and before.input_tokens:
         counts = Usage(output_tokens=counts.output_tokens, reasoning_output_tokens=counts.reasoning_output_tokens)
     return before.updated(counts)
-
-
-def _counts_of(document: object) -> Usage:
-    return Usage(
-        input_tokens=count(document, "input_tokens"),
-        output_tokens=count(document, "output_tokens"),
-        cache_read_input_tokens=count(document, "cache_read_input_tokens"),
-        cache_creation_input_tokens=count(document, "cache_creation_input_tokens"),
-        reasoning_output_tokens=count(document, "output_tokens_details", "thinking_tokens"),
-    )
 
 
 def _cached_in(counts: Usage) -> int:

@@ -49,7 +49,6 @@ class Counts(Struct, gc=False, rename="camel"):
     """The token counts of a response. Each count is a total."""
 
     prompt_token_count: Any = None
-    tool_use_prompt_token_count: Any = None
     candidates_token_count: Any = None
     thoughts_token_count: Any = None
     cached_content_token_count: Any = None

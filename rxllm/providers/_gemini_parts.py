@@ -47,18 +47,11 @@ def sources_of(candidate: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def usage_of(counts: Counts) -> Usage:
-    """Return the counts as `Usage`.
-
-    Its output tokens include the reasoning. Its input tokens include the results of Gemini's own tools, which Gemini
-    counts beside the prompt.
-    Source: https://github.com/mozilla-ai/any-llm/pull/1367
-    """
+    """Return the counts as `Usage`, whose output tokens include the reasoning."""
     thoughts = count(counts.thoughts_token_count)
     output = [each for each in (count(counts.candidates_token_count), thoughts) if each is not None]
-    asked = count(counts.prompt_token_count), count(counts.tool_use_prompt_token_count)
-    prompt = [each for each in asked if each is not None]
     return Usage(
-        input_tokens=sum(prompt) if prompt else None,
+        input_tokens=count(counts.prompt_token_count),
         output_tokens=sum(output) if output else None,
         cache_read_input_tokens=count(counts.cached_content_token_count),
         reasoning_output_tokens=thoughts,

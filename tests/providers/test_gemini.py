@@ -466,20 +466,6 @@ def test_usage_counts_thoughts_and_the_cache(server):
     assert expected == asked(server, response({"text": "a"}, finish="STOP", counts=counts), late).usage
 
 
-def test_usage_counts_the_results_of_own_tools(server):
-    """Gemini counts what its own tools returned beside the prompt; both are input."""
-    counts = {
-        "promptTokenCount": 80,
-        "toolUsePromptTokenCount": 237,
-        "candidatesTokenCount": 173,
-        "totalTokenCount": 490,
-    }
-    assert (
-        Usage(input_tokens=317, output_tokens=173)
-        == asked(server, response({"text": "a"}, finish="STOP", counts=counts)).usage
-    )
-
-
 def test_sources_become_citations_of_the_text(server):
     """Each passage has its sources; without passages, the sources alone; later lists replace earlier ones."""
     chunks = [{"web": {"uri": "https://a", "title": "A"}}, {"web": {"uri": "https://b"}}]

@@ -131,31 +131,8 @@ def claude(start, end):
             Usage(input_tokens=15, output_tokens=2, cache_read_input_tokens=7),
             id="Anthropic after a search",
         ),
-        pytest.param(
-            {"input_tokens": 23, "output_tokens": 1},
-            {
-                "input_tokens": 23,
-                "output_tokens": 10,
-                "cache_read_input_tokens": 2,
-                "iterations": [
-                    {"type": "fallback_message", "input_tokens": 1000, "output_tokens": 1000},
-                    {"type": "compaction", "input_tokens": 180, "output_tokens": 35, "cache_read_input_tokens": 7},
-                    {"type": "message", "input_tokens": 23, "output_tokens": 10},
-                ],
-            },
-            Usage(input_tokens=212, output_tokens=45, cache_read_input_tokens=9),
-            id="Anthropic after a compaction",
-        ),
     ],
 )
 def test_prompt_is_counted_at_the_start_or_at_the_end(start, end, expected):
     """Servers of Anthropic's protocol write zeros where they have no count of the prompt."""
     assert expected == claude(start, end)
-
-
-def test_last_round_of_a_compacted_answer_is_its_reply():
-    """The reply tells how long the conversation is; the compaction read what is no longer part of it."""
-    compaction = {"type": "compaction", "input_tokens": 180, "output_tokens": 35}
-    end = {"input_tokens": 23, "cache_read_input_tokens": 2, "output_tokens": 10, "iterations": [compaction]}
-    reply = Usage(input_tokens=25, output_tokens=10, cache_read_input_tokens=2)
-    assert reply == claude({"input_tokens": 23}, end).last_round
