@@ -54,7 +54,9 @@ async def test_alarm_of_another_thread_rings_on_the_loop():
         Alarm(scheduler, 0.001, lambda: threads.append("disposed")).dispose()
         Alarm(scheduler, 0.001, ring)
 
-    await asyncio.to_thread(set_alarms)
+    speaker = threading.Thread(target=set_alarms)
+    speaker.start()
+    speaker.join()  # meanwhile the loop cannot ring the first alarm before it is disposed
     await asyncio.wait_for(rung.wait(), 60)
     assert [threading.current_thread()] == threads
 
