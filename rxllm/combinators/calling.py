@@ -19,7 +19,7 @@ from ..runtime.gate import Gate
 from ..runtime.scheduler import Scheduler
 from ..runtime.source import connect
 from ..tools.tool import BadArguments, Tool
-from ..values.characters import whole
+from ..values.characters import json_of, whole
 from ..values.chunk import Chunk
 from ..values.message import Message
 from ..values.parts import Approval, Outcome, Part, ToolCallPart, ToolResultPart
@@ -144,18 +144,11 @@ def _succeeded(call: ToolCallPart, value: Any) -> ToolResultPart:
         )
     if not isinstance(value, (bytes, bytearray, memoryview)):
         with suppress(TypeError, ValueError, RecursionError):
-            return _result(call, _json_of(cast("object", value)))
+            return _result(call, json_of(cast("object", value), _fields))
     raise MisuseError(
         f"The tool {call.name} returned {kind}, which JSON cannot express. Return text, parts such as "
         "rxllm.FilePart(media_type, data), or plain values."
     )
-
-
-def _json_of(value: object) -> str:
-    try:
-        return msgspec.json.encode(value, enc_hook=_fields).decode()
-    except UnicodeEncodeError:
-        return msgspec.json.encode(whole(msgspec.to_builtins(value, enc_hook=_fields))).decode()
 
 
 def _fields(value: object) -> Any:

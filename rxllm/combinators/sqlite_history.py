@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ..values.characters import whole
+from ..values.characters import json_of
 from .database import path_of, transaction
 from .history import History, Record
 
@@ -56,7 +56,7 @@ class SQLiteHistory(History):
 
     def write(self, id: str, position: int, records: Sequence[Record], /) -> bool:
         """Add records, if the conversation has exactly `position` records. Return whether it did."""
-        rows = [(id, position + offset, _text_of(record)) for offset, record in enumerate(records)]
+        rows = [(id, position + offset, json_of(record)) for offset, record in enumerate(records)]
         with transaction(self._path, _TABLE, private=True) as database:
             database.execute("BEGIN IMMEDIATE")  # so that no other process writes between the check and the end
             statement = "SELECT COALESCE(MAX(position) + 1, 0) FROM conversations WHERE id = ?"
@@ -65,11 +65,3 @@ class SQLiteHistory(History):
                 return False
             database.executemany("INSERT INTO conversations (id, position, record) VALUES (?, ?, ?)", rows)
         return True
-
-
-def _text_of(record: Record) -> str:
-    """Return a record as JSON. Half of a character becomes U+FFFD, because no encoding can express it."""
-    try:
-        return msgspec.json.encode(record).decode()
-    except UnicodeEncodeError:
-        return msgspec.json.encode(whole(record)).decode()

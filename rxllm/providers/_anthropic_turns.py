@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from ..misuse import MisuseError
@@ -25,8 +25,15 @@ from ._anthropic_parts import ENDINGS
 from ._attachments import base64_of
 from ._documents import arguments_of, identity_of
 from ._ids import valid_id
-from ._openai_turns import NO_DETAILS
-from ._refusals import check_effort, check_fields, check_readable, foreign_tool, no_messages, unsupported_part
+from ._refusals import (
+    NO_DETAILS,
+    check_effort,
+    check_fields,
+    check_readable,
+    foreign_tool,
+    no_messages,
+    unsupported_part,
+)
 
 __all__ = [
     "container_of",
@@ -72,11 +79,8 @@ def conversation_of(messages: tuple[Message, ...], *, unsigned: bool = False) ->
         role = "assistant" if message.role == "assistant" else "user"
         # Reasoning that broke off lacks its signature also where the server signs.
         content = _content(message.role, message.parts, unsigned=unsigned and not message.interrupted)
-        if content and turns and turns[-1]["role"] == role:
-            turns[-1]["content"] += content
-        elif content:  # the API rejects empty turns
-            turns.append({"role": role, "content": content})
-    turns = _sendable(turns, unsigned=unsigned)
+        turns.append({"role": role, "content": content})
+    turns = _joined(_sendable(_joined(turns), unsigned=unsigned))
     if not turns:
         raise no_messages("Anthropic")
     for turn in turns:
@@ -87,15 +91,25 @@ def conversation_of(messages: tuple[Message, ...], *, unsigned: bool = False) ->
     return turns
 
 
-def _sendable(turns: list[dict[str, Any]], *, unsigned: bool) -> list[dict[str, Any]]:
-    """Return the turns without the blocks of answers that broke off, which the API rejects.
+def _joined(turns: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the turns without empty ones, which the API rejects, and with those of one role in a row as one."""
+    joined: list[dict[str, Any]] = []
+    for turn in turns:
+        if turn["content"] and joined and joined[-1]["role"] == turn["role"]:
+            joined[-1]["content"] += turn["content"]
+        elif turn["content"]:
+            joined.append(turn)
+    return joined
+
+
+def _sendable(turns: Sequence[dict[str, Any]], *, unsigned: bool) -> Iterator[dict[str, Any]]:
+    """Yield the turns without the blocks of answers that broke off, which the API rejects.
 
     It rejects a call of its own tools without a result. The last answer goes on, and so does an answer that waits for
     the results of the program's tools, so their calls stay. It rejects thinking at the end of an answer, too.
     Source: https://github.com/open-gsd/gsd-pi/issues/1330, https://github.com/tailcallhq/forgecode/pull/3073
     """
     answered = {block.get("tool_use_id") for turn in turns for block in turn["content"]}
-    kept: list[dict[str, Any]] = []
     for place, turn in enumerate(turns):
         content: list[dict[str, Any]] = turn["content"]
         following: list[dict[str, Any]] = turns[place + 1]["content"] if place + 1 < len(turns) else []
@@ -103,11 +117,7 @@ def _sendable(turns: list[dict[str, Any]], *, unsigned: bool) -> list[dict[str, 
             content = [each for each in content if each.get("type") not in _SERVED or each.get("id") in answered]
         while turn["role"] == "assistant" and not unsigned and content and content[-1].get("type") in _THINKING:
             content = content[:-1]
-        if content and kept and kept[-1]["role"] == turn["role"]:
-            kept[-1]["content"] += content
-        elif content:
-            kept.append({**turn, "content": content})
-    return kept
+        yield {**turn, "content": content}
 
 
 def container_of(messages: tuple[Message, ...], wanted: object) -> object:

@@ -12,7 +12,7 @@ from ..values.disk import check_size, type_of_bytes
 from ..values.parts import FilePart, Part, ToolResultPart
 from ..values.request import Request
 
-__all__ = ["base64_of", "check_files", "location_of"]
+__all__ = ["base64_of", "check_files"]
 
 
 def check_files(request: Request, vendor: str, pictures: tuple[str, ...], largest: int) -> Request:
@@ -82,8 +82,3 @@ def _files(parts: tuple[Part, ...]) -> Iterator[FilePart]:
 def base64_of(data: bytes) -> str:
     """Return bytes as base64."""
     return base64.b64encode(data).decode()
-
-
-def location_of(part: FilePart) -> str | None:
-    """Return the data URL of a file's bytes. A file without bytes has its own URL, or None."""
-    return part.url if part.data is None else f"data:{part.media_type};base64,{base64_of(part.data)}"

@@ -27,8 +27,8 @@ from ..values.vocabulary import Role
 from ._attachments import base64_of
 from ._documents import arguments_of
 from ._ids import valid_id
-from ._openai_turns import NO_DETAILS
 from ._refusals import (
+    NO_DETAILS,
     check_effort,
     check_fields,
     check_parallel,

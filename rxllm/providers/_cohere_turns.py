@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..misuse import MisuseError
+from ..values.content import location_of
 from ..values.message import Message
 from ..values.parameters import Parameters
 from ..values.parts import (
@@ -20,7 +21,6 @@ from ..values.parts import (
     ToolResultPart,
 )
 from ..values.tools import ResponseSchema, ToolSpec
-from ._attachments import location_of
 from ._openai_turns import result_text
 from ._refusals import (
     check_fields,

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..misuse import MisuseError
+from ..values.content import location_of
 from ..values.message import Message
 from ..values.parts import (
     CachePoint,
@@ -20,25 +21,19 @@ from ..values.parts import (
 )
 from ..values.tools import ResponseSchema, ToolSpec
 from ..values.vocabulary import Role
-from ._attachments import base64_of, location_of
+from ._attachments import base64_of
 from ._details import DETAILS, IN_DETAILS
 from ._documents import object_text
 from ._mistral_turns import MAKER as MISTRAL
 from ._mistral_turns import thinking
 from ._refusals import check_readable, foreign_tool, unsupported_part
 
-__all__ = ["NO_DETAILS", "SUMMARY", "chat_choice", "chat_format", "chat_tool", "result_text", "turns"]
+__all__ = ["SUMMARY", "chat_choice", "chat_format", "chat_tool", "result_text", "turns"]
 
 SUMMARY: Mapping[str, Any] = {"form": "summary"}
 """The `ReasoningPart.extra` of reasoning that goes back as a block of the content, as Databricks requires.
 
 Source: https://docs.databricks.com/aws/en/machine-learning/model-serving/query-reason-models
-"""
-
-NO_DETAILS = "The tool gave no details."
-"""The text of a failed result that has none. Claude's API rejects such a result without content.
-
-Source: https://github.com/can1357/oh-my-pi/pull/2250
 """
 
 _AUDIO_FORMATS = {"mpeg": "mp3", "x-wav": "wav", "wave": "wav", "vnd.wave": "wav"}

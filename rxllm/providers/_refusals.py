@@ -1,4 +1,4 @@
-"""The errors for requests that a protocol cannot carry. Every vendor refuses them in the same words."""
+"""The errors for requests that a protocol cannot carry, the same for every vendor; and the text of an empty result."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ..values.parts import Approval, FilePart, Part, Pending
 from ..values.vocabulary import Role
 
 __all__ = [
+    "NO_DETAILS",
     "check_effort",
     "check_fields",
     "check_parallel",
@@ -23,6 +24,12 @@ __all__ = [
     "unsupported_part",
     "unsupported_result",
 ]
+
+NO_DETAILS = "The tool gave no details."
+"""The text of a failed result that has none. Claude's API rejects such a result without content.
+
+Source: https://github.com/can1357/oh-my-pi/pull/2250
+"""
 
 
 def unsupported_part(vendor: str, part: Part, role: Role) -> MisuseError:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from ..misuse import MisuseError
+from ..values.content import location_of
 from ..values.message import Message
 from ..values.parameters import Parameters
 from ..values.parts import (
@@ -21,7 +22,7 @@ from ..values.parts import (
 )
 from ..values.request import Request
 from ..values.tools import ResponseSchema, ToolSpec
-from ._attachments import base64_of, location_of
+from ._attachments import base64_of
 from ._ids import valid_id
 from ._openai_turns import result_text
 from ._refusals import check_readable, foreign_tool, unsupported_part

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
@@ -11,6 +10,7 @@ import msgspec
 from attrs import evolve
 
 from ..values.chat_answer import new_id
+from ..values.content import location_of
 from ..values.parts import (
     Approval,
     FilePart,
@@ -181,10 +181,9 @@ class PageEvents(ABC):
                 yield from self._piece("reasoning", part.text)
             case ToolCallPart():
                 yield from self._call(part)
-            case FilePart() if part.data is not None or part.url is not None:
+            case FilePart() if (url := part.url or location_of(part)) is not None:
                 yield from self.closed()
-                data = base64.b64encode(part.data or b"").decode()
-                yield self.file(part.url or f"data:{part.media_type};base64,{data}", part.media_type)
+                yield self.file(url, part.media_type)
             case Pending():
                 yield from self.closed()
                 shown_id = self._ids.get(part.call.id, part.call.id)

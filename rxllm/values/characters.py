@@ -1,4 +1,4 @@
-"""`whole`: values without halves of characters.
+"""`whole`: values without halves of characters; and `json_of`, which encodes any value without them.
 
 Python decodes bytes of an unknown encoding to surrogates, as in a file name that `os.listdir` returns. A surrogate is
 half of a character, and no encoding can express it.
@@ -6,13 +6,15 @@ half of a character, and no encoding can express it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar, cast, get_args
 
 import attrs
+import msgspec
 
 from .parts import Part
 
-__all__ = ["whole"]
+__all__ = ["json_of", "whole"]
 
 T = TypeVar("T")
 
@@ -42,6 +44,14 @@ def whole(value: T) -> T:
     else:
         return value
     return value if changed == item else changed
+
+
+def json_of(value: object, encode: Callable[[Any], Any] | None = None) -> str:
+    """Return a value as JSON, with U+FFFD for each half of a character. `encode` is the `enc_hook` of msgspec."""
+    try:
+        return msgspec.json.encode(value, enc_hook=encode).decode()
+    except UnicodeEncodeError:
+        return msgspec.json.encode(whole(msgspec.to_builtins(value, enc_hook=encode))).decode()
 
 
 def _whole_text(text: str) -> str:

@@ -5,11 +5,11 @@ Source: https://platform.openai.com/docs/api-reference/chat.
 
 from __future__ import annotations
 
-import base64
 import secrets
 from collections.abc import Callable
 from typing import Any
 
+from .content import location_of
 from .message import Message
 from .parts import FilePart, Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart, ToolResultPart
 from .usage import Usage
@@ -56,9 +56,7 @@ def _image(part: FilePart, index: int) -> dict[str, Any]:
 
     Source: https://openrouter.ai/docs/features/multimodal/image-generation.
     """
-    data = base64.b64encode(part.data or b"").decode()
-    url = part.url or f"data:{part.media_type};base64,{data}"
-    return {"type": "image_url", "image_url": {"url": url}, "index": index}
+    return {"type": "image_url", "image_url": {"url": part.url or location_of(part)}, "index": index}
 
 
 class VisibleCalls:

@@ -14,7 +14,7 @@ from urllib.parse import unquote, unquote_to_bytes
 from ..misuse import MisuseError, shown
 from .leaf_parts import FilePart, LeafPart, RawPart, ReasoningPart, RefusalPart, TextPart, ToolCallPart
 
-__all__ = ["READERS", "Fields", "file_of_url"]
+__all__ = ["READERS", "Fields", "file_of_url", "location_of"]
 
 
 class Fields:
@@ -232,6 +232,11 @@ def file_of_url(url: str, media_type: str, **attributes: Any) -> FilePart:
     else:
         content = unquote_to_bytes(data)
     return FilePart(kind or media_type, content, **attributes)
+
+
+def location_of(part: FilePart) -> str | None:
+    """Return the data URL of a file's bytes. A file without bytes has its own URL, or None."""
+    return part.url if part.data is None else f"data:{part.media_type};base64,{base64.b64encode(part.data).decode()}"
 
 
 _URL_SAFE = str.maketrans("-_", "+/")  # of base64url, which Gmail and others write, also without padding

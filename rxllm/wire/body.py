@@ -89,7 +89,7 @@ class _Arrived(StreamReader):
             self._buffer.append(data)
             self._size += len(data) + OVERHEAD
             waiter, self._waiter = self._waiter, None
-            if waiter is not None and not waiter.done():
+            if waiter is not None:
                 waiter.set_result(None)
             if self._size > self._high_water:
                 self._protocol.pause_reading()

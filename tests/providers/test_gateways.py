@@ -466,7 +466,7 @@ def test_reasoning_may_come_only_in_details(pieces, kind):
 
 @SIZES
 def test_details_of_another_server_are_not_shown(size):
-    """Their text is in a further field, too, or it is no text for the user, as Snowflake's."""
+    """Most servers repeat the text of the details in another field. Snowflake's text is not for the user."""
     details = [{"type": "reasoning.text", "index": 0, "text": "The user asks."}]
     answer = asked([said({"reasoning_details": details}), said({"content": "Hi"}), STOP, DONE], size)
     assert ("", "Hi") == (answer.reasoning, answer.text)

@@ -116,7 +116,7 @@ async def test_requests_that_repeat_a_failed_one_at_once_begin_one_answer():
 
 
 async def test_answer_that_the_log_had_no_room_for_begins_anew():
-    """The log forgets the oldest answer that nobody reads. The same request then asks the model again."""
+    """A full log deletes the oldest answer without a reader. The next request with its key asks the model again."""
     model = Rounds([["Hello", USED], ["Hello again", USED]])
     log = MemoryLog(max_bytes=5_000)
     repeats = Repeats(Relay(log))
