@@ -162,7 +162,7 @@ class Loop(abc.DisposableBase):
         done = {part.id for part in parts if isinstance(part, ToolResultPart)}  # a server may have run the tool
         calls = [part for part in parts if isinstance(part, ToolCallPart) and part.id not in done]
         reason, raw = answer.finish
-        if not calls and raw != PAUSED and not self.inbox.messages:
+        if not calls and raw not in PAUSED and not self.inbox.messages:
             self.complete()
         elif calls and reason not in _WHOLE:
             self.skip(calls, "the answer broke off, so the call may be incomplete")
@@ -181,7 +181,7 @@ class Loop(abc.DisposableBase):
             self.fail(error)
             return
         reason, raw = answer.finish
-        if reached and not calls and raw != PAUSED:  # only the inbox asks for another round, and comes too late
+        if reached and not calls and raw not in PAUSED:  # only the inbox asks for another round, and comes too late
             self.complete(finish_reason=reason, raw_finish_reason=raw)
         elif reached:
             limit, amount = reached

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PAUSED", "Round"]
 
-PAUSED = "pause_turn"
-"""Anthropic's word for an answer that goes on when it is sent back: a server tool takes long."""
+PAUSED = ("pause_turn", "compaction")
+"""Anthropic's reasons for an answer that goes on when it is sent back: a server tool takes long, or a summary has taken
+the place of the conversation, and the request has asked for a pause after it (``pause_after_compaction``)."""
 
 
 class Round(abc.ObserverBase[Chunk]):
@@ -92,7 +93,7 @@ class Round(abc.ObserverBase[Chunk]):
         if chunk.finish_reason or chunk.raw_finish_reason:
             self.finish = (chunk.finish_reason or self.finish[0], chunk.raw_finish_reason or self.finish[1])
             if (
-                self.has_calls or chunk.raw_finish_reason == PAUSED or loop.inbox.messages
+                self.has_calls or chunk.raw_finish_reason in PAUSED or loop.inbox.messages
             ):  # the stream continues after it
                 changes["finish_reason"] = changes["raw_finish_reason"] = None
         return changed(chunk, **changes) if changes else chunk

@@ -36,7 +36,7 @@ _WHOLE = (None, "stop", "length", "tool_call")
 # serves every protocol, because gateways speak one vendor's protocol with another vendor's words.
 _WORDS: dict[FinishReason, str] = {
     "stop": "stop end endturn eos eostoken endoftext stopsequence stopword complete completed finish finished normal "
-    "pauseturn",
+    "pauseturn compaction",
     "length": "length maxtokens maxlength maxlen maxoutputtokens maxcontext tokenlimit modellength "
     "modelcontextwindowexceeded contextlengthexceeded",
     "tool_call": "toolcall toolcalls tooluse functioncall functioncalls requiresaction",

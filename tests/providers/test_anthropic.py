@@ -287,6 +287,7 @@ class TestStream:
             ("end_turn", "stop"),
             ("stop_sequence", "stop"),
             ("pause_turn", "stop"),
+            ("compaction", "stop"),
             ("max_tokens", "length"),
             ("model_context_window_exceeded", "length"),
             ("tool_use", "tool_call"),
