@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from ..misuse import MisuseError
@@ -12,7 +12,7 @@ from ..values.parts import FilePart
 from ..values.request import Request
 from ..values.tools import ResponseSchema, ToolSpec
 from ._mistral_turns import MAKER as MISTRAL
-from ._mistral_turns import mistral_turn
+from ._mistral_turns import mistral_turns
 from .compatible import OPENAI, Server
 
 __all__ = ["check_support", "effort_fields", "fit_messages", "limit_field", "offers_tools", "tool_choice_for"]
@@ -101,30 +101,34 @@ def _kind(part: FilePart) -> str:
     return {"audio": "audio", "image": "images"}.get(kind, "files")
 
 
-def fit_messages(server: Server, turns: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the messages of a conversation in the form that the server accepts."""
-    for turn in turns:
-        fit = dict(turn)
-        if fit["role"] == "system":
-            fit["role"] = server.system_role
-        if fit.get("content", "") is None and not server.nulls:
-            del fit["content"]
-        if not server.names and fit["role"] != "tool":
-            fit.pop("name", None)
-        if "name" in fit:
-            fit["name"] = re.sub(_NOT_IN_NAMES, "_", fit["name"])
-        if fit["role"] == "assistant" and server.no_reasoning is not None:
-            fit.setdefault("reasoning_content", server.no_reasoning)
-        if "reasoning_content" in fit:
-            fit[server.reasoning] = fit.pop("reasoning_content")
-        if server.data_uris and isinstance(fit.get("content"), list):
-            fit["content"] = [_with_uri(item) for item in fit["content"]]
-        if server.short_ids:
-            if "tool_calls" in fit:
-                fit["tool_calls"] = [{**call, "id": _short(call["id"])} for call in fit["tool_calls"]]
-            if "tool_call_id" in fit:
-                fit["tool_call_id"] = _short(fit["tool_call_id"])
-        yield mistral_turn(fit) if server.maker == MISTRAL else fit
+def fit_messages(server: Server, turns: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the messages of a conversation in the form that the server accepts."""
+    fit = [_fit(server, turn) for turn in turns]
+    return mistral_turns(fit) if server.maker == MISTRAL else fit
+
+
+def _fit(server: Server, turn: Mapping[str, Any]) -> dict[str, Any]:
+    fit = dict(turn)
+    if fit["role"] == "system":
+        fit["role"] = server.system_role
+    if fit.get("content", "") is None and not server.nulls:
+        del fit["content"]
+    if not server.names and fit["role"] != "tool":
+        fit.pop("name", None)
+    if "name" in fit:
+        fit["name"] = re.sub(_NOT_IN_NAMES, "_", fit["name"])
+    if fit["role"] == "assistant" and server.no_reasoning is not None:
+        fit.setdefault("reasoning_content", server.no_reasoning)
+    if "reasoning_content" in fit:
+        fit[server.reasoning] = fit.pop("reasoning_content")
+    if server.data_uris and isinstance(fit.get("content"), list):
+        fit["content"] = [_with_uri(item) for item in fit["content"]]
+    if server.short_ids:
+        if "tool_calls" in fit:
+            fit["tool_calls"] = [{**call, "id": _short(call["id"])} for call in fit["tool_calls"]]
+        if "tool_call_id" in fit:
+            fit["tool_call_id"] = _short(fit["tool_call_id"])
+    return fit
 
 
 def _with_uri(item: dict[str, Any]) -> dict[str, Any]:

@@ -5,13 +5,13 @@ Source: https://docs.mistral.ai/api/endpoint/chat, and the request types of the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..misuse import MisuseError
 from ..values.parts import ReasoningPart
 
-__all__ = ["MAKER", "mistral_turn", "thinking"]
+__all__ = ["MAKER", "mistral_turns", "thinking"]
 
 MAKER = "mistral_ai"
 
@@ -22,12 +22,21 @@ def thinking(part: ReasoningPart) -> dict[str, Any]:
     return {"type": "thinking", "thinking": [{"type": "text", "text": part.text}], **signed}
 
 
-def mistral_turn(turn: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a chat message in Mistral's form.
+def mistral_turns(turns: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the messages of a conversation in Mistral's form.
+
+    A conversation may end with an answer that the model continues. Mistral refuses it unless it is marked as a prefix.
 
     Raises:
-        MisuseError: the answer has an image, for which the protocol has no place.
+        MisuseError: an answer has an image, for which the protocol has no place.
     """
+    fit = list(map(_turn, turns))
+    if fit and fit[-1]["role"] == "assistant" and "tool_calls" not in fit[-1]:
+        fit[-1].setdefault("prefix", True)
+    return fit
+
+
+def _turn(turn: Mapping[str, Any]) -> dict[str, Any]:
     fit = {name: value for name, value in turn.items() if name != "name" or turn["role"] == "tool"}
     if "images" in fit:
         raise MisuseError("Mistral takes no image in an assistant message. Send the image in a user message instead.")

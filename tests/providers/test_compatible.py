@@ -292,12 +292,27 @@ def test_mistral_takes_short_ids_and_names_of_results():
 def test_mistral_is_sent_nothing_that_it_does_not_know():
     """Its API answers 422 to every unknown field: https://github.com/yetone/avante.nvim/issues/2347."""
     sent = body_of(
-        "mistral", [Message("user", "hi", name="Ada"), Message("assistant", [RefusalPart("No.")], name="Bob")]
+        "mistral",
+        [Message("user", "hi", name="Ada"), Message("assistant", [RefusalPart("No.")], name="Bob"), ("user", "why?")],
     )
     assert "stream_options" not in sent
-    assert [{"role": "user", "content": "hi"}, {"role": "assistant", "content": [{"type": "text", "text": "No."}]}] == (
-        sent["messages"]
-    )
+    assert [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": [{"type": "text", "text": "No."}]},
+        {"role": "user", "content": "why?"},
+    ] == sent["messages"]
+
+
+@pytest.mark.parametrize("system", [[], [("system", "Be brief.")]])
+def test_mistral_continues_an_answer_that_is_marked_as_a_prefix(system):
+    """It refuses another last answer. Other servers need no mark: https://github.com/BerriAI/litellm/issues/4882."""
+    prompt = [*system, ("user", "hi"), ("assistant", "Hel")]
+    assert {"role": "assistant", "content": "Hel", "prefix": True} == body_of("mistral", prompt)["messages"][-1]
+    earlier = body_of("mistral", [*prompt, ("user", "hi")])["messages"]
+    assert not any("prefix" in message for message in earlier)
+    assert "prefix" not in body_of("vllm", prompt)["messages"][-1]
+    refused = Message("assistant", "Hel", extra={"prefix": False})
+    assert body_of("mistral", [("user", "hi"), refused])["messages"][-1]["prefix"] is False
 
 
 def test_mistral_gets_files_in_its_own_form():
