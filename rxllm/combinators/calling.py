@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -19,7 +20,7 @@ from ..runtime.gate import Gate
 from ..runtime.scheduler import Scheduler
 from ..runtime.source import connect
 from ..tools.tool import BadArguments, Tool
-from ..values.characters import json_of, whole
+from ..values.characters import whole
 from ..values.chunk import Chunk
 from ..values.message import Message
 from ..values.parts import Approval, Outcome, Part, ToolCallPart, ToolResultPart
@@ -136,19 +137,25 @@ def _succeeded(call: ToolCallPart, value: Any) -> ToolResultPart:
     items = [*cast("Iterable[Any]", value)] if isinstance(value, (list, tuple)) else [value]
     if any(isinstance(item, Part) for item in items) and all(isinstance(item, (Part, str)) for item in items):
         return _result(call, items)
-    whole = cast("object", value)
-    within: Iterable[Any] = whole.values() if is_mapping(whole) else items
+    single = cast("object", value)
+    within: Iterable[Any] = single.values() if is_mapping(single) else items
     if any(isinstance(item, Part) for item in within):  # as JSON, a picture would be a long text
         raise MisuseError(
             f"The tool {call.name} returned parts among other values. Return parts and texts only, in a list."
         )
     if not isinstance(value, (bytes, bytearray, memoryview)):
         with suppress(TypeError, ValueError, RecursionError):
-            return _result(call, json_of(cast("object", value), _fields))
+            return _result(call, _json(value))
     raise MisuseError(
         f"The tool {call.name} returned {kind}, which JSON cannot express. Return text, parts such as "
         "rxllm.FilePart(media_type, data), or plain values."
     )
+
+
+def _json(value: object) -> str:
+    """Return a value as JSON for a model. Infinity and NaN have Python's words: msgspec would write null for them."""
+    plain = msgspec.to_builtins(value, str_keys=True, enc_hook=_fields)
+    return whole(json.dumps(plain, ensure_ascii=False, separators=(",", ":")))
 
 
 def _fields(value: object) -> Any:

@@ -6,7 +6,6 @@ half of a character, and no encoding can express it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, TypeVar, cast, get_args
 
 import attrs
@@ -46,12 +45,12 @@ def whole(value: T) -> T:
     return value if changed == item else changed
 
 
-def json_of(value: object, encode: Callable[[Any], Any] | None = None) -> str:
-    """Return a value as JSON, with U+FFFD for each half of a character. `encode` is the `enc_hook` of msgspec."""
+def json_of(value: object) -> str:
+    """Return a value as JSON, with U+FFFD for each half of a character."""
     try:
-        return msgspec.json.encode(value, enc_hook=encode).decode()
+        return msgspec.json.encode(value).decode()
     except UnicodeEncodeError:
-        return msgspec.json.encode(whole(msgspec.to_builtins(value, enc_hook=encode))).decode()
+        return msgspec.json.encode(whole(msgspec.to_builtins(value))).decode()
 
 
 def _whole_text(text: str) -> str:

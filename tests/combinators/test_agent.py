@@ -2,7 +2,9 @@
 
 import asyncio
 import contextvars
+import math
 import threading
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -194,9 +196,10 @@ async def test_calls_of_an_answer_that_broke_off_do_not_run(reason):
     assert "did not run, because the answer broke off" in answer.parts[-1].text
 
 
-async def test_paused_answer_goes_on():
-    """Anthropic's ``pause_turn`` does not end the answer: the answer is sent back, and the model goes on."""
-    paused = Chunk(finish_reason="stop", raw_finish_reason="pause_turn")
+@pytest.mark.parametrize("reason", ["pause_turn", "compaction"])
+async def test_paused_answer_goes_on(reason):
+    """Anthropic's pauses do not end the answer: the answer is sent back, and the model goes on."""
+    paused = Chunk(finish_reason="stop", raw_finish_reason=reason)
     model = Scripted([["Searching. ", paused], [Chunk("Found.", finish_reason="stop")]])
     answer = await agent(model).ainvoke("hi")
     assert ("Searching. Found.", "stop", None) == (answer.text, answer.finish_reason, answer.raw_finish_reason)
@@ -433,6 +436,8 @@ class Forecast(pydantic.BaseModel):
         ([TextPart("see"), FilePart("image/png", b"x")], (TextPart("see"), FilePart("image/png", b"x"))),
         (["see", FilePart("image/png", b"x")], (TextPart("see"), FilePart("image/png", b"x"))),
         (["see", "it"], (TextPart('["see","it"]'),)),
+        ([math.inf, -math.inf, math.nan, 2**70], (TextPart("[Infinity,-Infinity,NaN,1180591620717411303424]"),)),
+        ({1: "é", "d": Decimal("1.50"), "t": date(2026, 1, 2)}, (TextPart('{"1":"é","d":"1.50","t":"2026-01-02"}'),)),
         (Message("assistant", [ReasoningPart("hm"), TextPart("42")]), (TextPart("42"),)),
     ],
 )
