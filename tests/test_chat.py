@@ -284,6 +284,17 @@ def test_history_can_be_elsewhere_or_nowhere(server, variables, tmp_path):
     assert not (tmp_path / "rxllm").exists()
 
 
+@pytest.mark.parametrize("arguments", [[], ["--continue"]])
+@pytest.mark.parametrize("name", ["notes.txt", ".", "missing/talk.sqlite"])
+def test_history_that_cannot_be_used_is_named(server, variables, tmp_path, name, arguments):
+    """A file that is no database, a folder, and a file in a folder that is missing: nothing is asked or changed."""
+    (tmp_path / "notes.txt").write_text("Not a database, but longer than the header of one. " * 9)
+    path = tmp_path / name
+    done = piped(variables, "one", "--history", str(path), *arguments)
+    assert (2, "", 1, 0) == (done.returncode, done.stdout, done.stderr.count("\n"), len(server.requests))
+    assert f"The history {str(path)!r} cannot be used: " in done.stderr
+
+
 def test_continue_without_a_conversation_begins_one(server, variables):
     """And says so."""
     done = piped(variables, "one", "--continue")

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import os
 import secrets
+import sqlite3
 import sys
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
@@ -128,7 +129,7 @@ def _conversation(options: argparse.Namespace) -> Conversation:
     """Return the conversation that the options choose, with the messages that are stored.
 
     Raises:
-        MisuseError: the options contradict each other or the stored conversation.
+        MisuseError: the options contradict each other or the stored conversation, or the file cannot be used.
     """
     first = [] if options.system is None else [("system", options.system)]
     if options.latest and options.conversation is not None:
@@ -143,12 +144,15 @@ def _conversation(options: argparse.Namespace) -> Conversation:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     store = SQLiteHistory(path)
     chosen: str | None = options.conversation
-    if options.latest:
-        chosen = next(iter(store.ids()), None)
-        if chosen is None:
-            report("no conversation is stored yet, so a new one begins.")
-    conversation = Conversation(first, store, secrets.token_hex(4) if chosen is None else chosen)
-    conversation.load()
+    try:
+        if options.latest:
+            chosen = next(iter(store.ids()), None)
+            if chosen is None:
+                report("no conversation is stored yet, so a new one begins.")
+        conversation = Conversation(first, store, secrets.token_hex(4) if chosen is None else chosen)
+        conversation.load()
+    except (sqlite3.Error, OSError) as error:
+        raise MisuseError(f"The history {str(path)!r} cannot be used: {error}. --history names another file.") from None
     return conversation
 
 
