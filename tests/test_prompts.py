@@ -145,6 +145,11 @@ def test_wrong_names_are_named_all_at_once_before_a_request():
         (template("{a} {b}"), "x", "needs a, b, so it takes a dict, not str"),
         (template("Hi"), "x", "needs no value, so it takes an empty dict, not str"),
         (template("Hi {a}"), None, "The value of {a} in a template is None"),
+        (
+            template("Hi {a}"),
+            {"a": b"x"},
+            "{a} in a template is bytes. Decode a text, or pass a FilePart.",
+        ),
         (template("Hi {a:.2f}"), "x", "cannot write str as {a:.2f}"),
         (template("{a}"), rx.of("x"), "ops.map(template(…))"),
         (template("Hi {a}"), HISTORY, "a turn of its own: template(…, '{a}')"),

@@ -68,6 +68,10 @@ class Slot:
             value = _CONVERSIONS[self.conversion](value)
         elif value is None:
             raise MisuseError(f"The value of {self} in a template is None. Pass a text; it may be empty.")
+        elif isinstance(value, (bytes, bytearray, memoryview)):
+            raise MisuseError(
+                f"The value of {self} in a template is {type(value).__name__}. Decode a text, or pass a FilePart."
+            )
         try:
             return format(value, self.spec)
         except (TypeError, ValueError) as error:
