@@ -23,8 +23,9 @@ _DIM, _RED = 2, 31
 class StdoutHandler(LocalHandler):
     """Writes each piece of text as it arrives, and a newline after the answer; failures go to standard error.
 
-    Attached to a pipeline, the handler writes the pipeline's values, not those of the models inside. Concurrent runs
-    are written one after another: the first run as it arrives, each other run once the runs before it have ended.
+    Attached to a pipeline, the handler writes the texts and messages that the pipeline emits, not those of the models
+    inside, and no other values. Concurrent runs are written one after another: the first run as it arrives, each other
+    run once the runs before it have ended.
 
     On a terminal, the reasoning appears dimmed before the answer, and failures appear in red. ``NO_COLOR`` and
     ``TERM=dumb`` disable both styles. Other files get the answer's text only. When a model starts its answer again
