@@ -13,6 +13,7 @@ from .index import Index, short_digest
 from .inputs import arrow
 from .journal import Journal
 from .result import Result
+from .writing import replaced
 
 __all__ = ["export", "last_results"]
 
@@ -33,6 +34,8 @@ _BATCH = 1024  # rows of Parquet in memory
 def export(journal: Journal, path: str, *, escape_formulas: bool) -> int:
     """Write the last result of each row to a table, and return the number of rows. This function blocks.
 
+    A table of this name is replaced when the new one is whole.
+
     Args:
         journal: the journal.
         path: the file, which must end in ``.csv`` or ``.parquet``.
@@ -52,9 +55,10 @@ def export(journal: Journal, path: str, *, escape_formulas: bool) -> int:
         raise MisuseError(f"The table {path!r} is the journal itself. Choose another file.")
     rows = map(_cells, last_results(journal))
     try:
-        if kind == ".parquet":
-            return _write_parquet(table_path, rows)
-        return _write_csv(table_path, map(_escaped, rows) if escape_formulas else rows)
+        with replaced(table_path) as new:
+            if kind == ".parquet":
+                return _write_parquet(new, rows)
+            return _write_csv(new, map(_escaped, rows) if escape_formulas else rows)
     except OSError as error:
         raise MisuseError(f"The table {path!r} cannot be written: {error.strerror or error}.") from None
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 from ..llm import LLM
 from ..values.request import Prompt
 from .asking import Asking
 from .journal import Journal
-from .writing import new_file
+from .writing import new_file, replaced
 
 __all__ = ["put_in_order"]
 
@@ -32,16 +31,5 @@ def put_in_order(
         asking.file = file
         ordered = (file.line(asking.named(item).id) for item in rows)
         # `other_lines` is a generator: it reads the index only when `ordered` has gone through all rows.
-        _replace(journal.path.resolve(), itertools.chain(ordered, file.other_lines()))  # a link to the journal stays
-
-
-def _replace(path: Path, lines: Iterable[bytes]) -> None:
-    """Replace a file by one with these lines, at once."""
-    new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)
-    try:
-        with new_file(new) as file:
-            file.writelines(lines)
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)  # it would fill the rest of a full disk
+        with replaced(journal.path) as path, new_file(path) as lines:
+            lines.writelines(itertools.chain(ordered, file.other_lines()))

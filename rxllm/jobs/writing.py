@@ -1,4 +1,4 @@
-"""Writing of files: `write_whole` adds a whole line or nothing of it, `new_file` makes a file that is on the disk."""
+"""Writing of files: `write_whole` adds a whole line, `new_file` makes a file on the disk, `replaced` replaces a file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-__all__ = ["TO_APPEND", "new_file", "write_whole"]
+__all__ = ["TO_APPEND", "new_file", "replaced", "write_whole"]
 
 TO_APPEND = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
 """The flags with which a file is opened for `write_whole`."""
@@ -46,3 +46,19 @@ def new_file(path: Path) -> Generator[IO[bytes]]:
         yield file
         file.flush()
         os.fsync(file.fileno())
+
+
+@contextmanager
+def replaced(path: Path) -> Generator[Path]:
+    """Yield the path of a file that takes the place of this one, at once, when the block ends.
+
+    After an error the old file stays as it was. A link to the file stays.
+    """
+    place = path.resolve()
+    new = place.with_name(f"{place.name}.new")
+    new.unlink(missing_ok=True)
+    try:
+        yield new
+        new.replace(place)
+    finally:
+        new.unlink(missing_ok=True)  # it would fill the rest of a full disk
