@@ -195,7 +195,7 @@ def _rows(options: argparse.Namespace) -> Iterator[Any]:
     if options.shard is None:
         return rows
     part, parts = options.shard
-    return (Placed(row, number) for number, row in enumerate(rows) if _place(row, options.id) % parts == part - 1)
+    return (Placed(row, number) for number, row in enumerate(rows) if _is_in(row, part - 1, parts, options.id))
 
 
 def _plans(options: argparse.Namespace, llm: LLM, journal: Journal, make: Callable[[Any], Prompt]) -> Iterator[Plan]:
@@ -218,8 +218,13 @@ def _checks(planning: Iterator[Plan], progress: Progress) -> Source[None]:
     return source(run)
 
 
-def _place(row: Any, id_column: str) -> int:
-    return short_digest(id_of(row, id_column) or msgspec.json.encode(row, order="sorted").decode())
+def _is_in(row: Any, part: int, parts: int, id_column: str) -> bool:
+    """Return whether a row belongs to a shard. A row with a wrong id belongs to each, so that the job names the row."""
+    try:
+        name = id_of(row, id_column) or msgspec.json.encode(row, order="sorted").decode()
+    except MisuseError:
+        return True
+    return short_digest(name) % parts == part
 
 
 def _check_priced(planned: Plan | None, options: argparse.Namespace) -> None:

@@ -109,6 +109,9 @@ class Asking:
         except UnicodeEncodeError as error:
             half = error.object[error.start]
             raise _at(number, f"It has half a character, {half!r}, which no encoding can express.") from None
+        except Exception as error:  # of the program's own function for prompts
+            error.add_note(f"Row {number + 1} of the input.")
+            raise
 
     def row(self, item: Any) -> Row | None:
         """Return the row of an item; None if the journal has its result.

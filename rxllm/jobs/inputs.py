@@ -16,7 +16,7 @@ import msgspec
 
 from ..misuse import MisuseError, shown
 
-__all__ = ["rows_in", "without_nulls"]
+__all__ = ["row_of", "rows_in"]
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _JSON_LINES = (".jsonl", ".ndjson", ".json")
@@ -104,25 +104,14 @@ def _not_csv(line: int, name: str, error: Exception) -> MisuseError:
 
 
 def _parquet(path: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a Parquet file, without the nulls that it has in place of missing fields.
-
-    Bytes in UTF-8 become text: some programs, such as Impala, do not mark their columns of text as such.
-    """
+    """Yield the rows of a Parquet file."""
     pyarrow = arrow()
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(_BATCH):
-                for row in map(without_nulls, batch.to_pylist()):
-                    yield {name: _as_text(value) for name, value in row.items()}
+                yield from map(row_of, batch.to_pylist())
     except pyarrow.ArrowException as error:
         raise MisuseError(f"The input {path!r} is not a Parquet file that can be read: {error}") from None
-
-
-def _as_text(value: Any) -> Any:
-    if isinstance(value, bytes):
-        with suppress(UnicodeDecodeError):
-            return value.decode()
-    return value
 
 
 def arrow() -> Any:
@@ -138,11 +127,25 @@ def arrow() -> Any:
         raise MisuseError("Parquet needs pyarrow, which is not installed: pip install 'rxllm[parquet]'.") from None
 
 
-def without_nulls(value: Any) -> Any:
-    """Return rows without the nulls that a table has in place of missing fields, at any depth."""
+def row_of(columns: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of Arrow. Its values lack the nulls that Arrow has in place of missing fields, at any depth.
+
+    Bytes in UTF-8 become text: some programs, such as Impala, do not mark their columns of text as such.
+    """
+    return {name: _as_text(_without_nulls(value)) for name, value in columns.items()}
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, bytes):
+        with suppress(UnicodeDecodeError):
+            return value.decode()
+    return value
+
+
+def _without_nulls(value: Any) -> Any:
     if isinstance(value, dict):
         fields = cast("dict[str, Any]", value)
-        return {name: without_nulls(item) for name, item in fields.items() if item is not None}
+        return {name: _without_nulls(item) for name, item in fields.items() if item is not None}
     if isinstance(value, list):
-        return list(map(without_nulls, cast("Any", value)))
+        return list(map(_without_nulls, cast("Any", value)))
     return value

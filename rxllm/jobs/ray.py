@@ -23,7 +23,7 @@ from ..values.message import Message
 from ..values.request import Prompt
 from ..values.usage import Usage
 from .asking import concerns_all
-from .inputs import without_nulls
+from .inputs import row_of
 from .models import Factory, as_model, as_whole
 from .result import Failure
 from .rows import filled, prompt_of
@@ -151,8 +151,7 @@ class _Worker:
         names = [f"{self._prefix}{field.name}" for field in self._columns]
         if taken := [name for name in names if name in table.column_names]:
             raise MisuseError(f"The dataset has a column {taken[0]!r} already. Pass map_prompts another prefix.")
-        rows: list[dict[str, Any]] = without_nulls(table.to_pylist())
-        records = await asyncio.gather(*map(self._record, rows))
+        records = await asyncio.gather(*(self._record(row_of(columns)) for columns in table.to_pylist()))
         for name, column in zip(names, self._arrow.array(records, self._columns).flatten(), strict=True):
             table = table.append_column(name, column)
         return table

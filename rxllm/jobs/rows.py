@@ -125,7 +125,7 @@ def _names(row: Mapping[str, Any]) -> str:
 
 def _body_request(row: Mapping[str, Any], body: Mapping[str, Any]) -> Request:
     """Return the request in a line of OpenAI's batch input."""
-    url = row.get("url", _CHAT)
+    url = row.get("url") or _CHAT
     if url != _CHAT:
         raise MisuseError(f"A job reads batch lines for {_CHAT}, not for {shown(url)}.")
     messages = body.get("messages")

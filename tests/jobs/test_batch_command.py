@@ -114,6 +114,24 @@ def test_unmarked_text_of_parquet_is_text(server):
     assert {"a": "A Say tea", "b": "A Say é"} == held("out.jsonl")
 
 
+def test_nulls_of_parquet_are_columns_without_a_value(server):
+    """A row without an id is named by its content; a row without a value for the template is refused as such."""
+    parquet.write_table(pa.table({"key": ["a", None], "text": ["tea", "sea"]}), "in.parquet")
+    words = ("in.parquet", "-o", "out.jsonl", "--prompt", "Say {text}", "--id", "key", *MODEL)
+    assert 0 == batch(*words, **openai(server)).returncode
+    assert {"A Say tea", "A Say sea"} == set(held("out.jsonl").values())
+    parquet.write_table(pa.table({"key": ["b"], "text": pa.array([None], pa.string())}), "in.parquet")
+    assert "Row 1 of the input: The row has no value for {text}; its columns are key, text." in batch(*words).stderr
+    lines = {
+        "custom_id": ["c"],
+        "url": pa.array([None], pa.string()),
+        "body": [{"messages": [{"role": "user", "content": "hi"}]}],
+    }
+    parquet.write_table(pa.table(lines), "in.parquet")
+    assert 0 == batch("in.parquet", "-o", "lines.jsonl", *MODEL, **openai(server)).returncode
+    assert {"c": "A hi"} == held("lines.jsonl")
+
+
 def test_wrong_parquet_is_refused(server, monkeypatch):
     """As a sentence, before anything is sent."""
     Path("in.parquet").write_bytes(b"no parquet")
@@ -343,6 +361,10 @@ def test_shard_counts_the_rows_of_the_whole_input(server):
     write("in.jsonl", *(f"p{number}" for number in range(9)), {"text": "a"})
     said = [batch("in.jsonl", "-o", f"{part}.jsonl", "--shard", f"{part}/2", *MODEL).stderr for part in (1, 2)]
     assert 1 == sum("Row 10 of the input: The row has neither" in each for each in said)
+    write("in.jsonl", {"key": "a", "prompt": "a"}, {"prompt": "b"})
+    for part in (1, 2):
+        done = batch("in.jsonl", "-o", "new.jsonl", "--shard", f"{part}/2", "--id", "key", *MODEL)
+        assert (2, True) == (done.returncode, "Row 2 of the input: The row has no column 'key'" in done.stderr)
 
 
 def test_cost_without_a_bound_or_a_price_is_refused(server):
@@ -413,6 +435,24 @@ def test_results_are_exported_as_a_table(server):
     assert {"1": "A a,b", "'=2+3": "A x"} == table
     assert 2 == batch("export", "out.jsonl", "table.xls").returncode
     assert 2 == batch("export", "none.jsonl", "table.csv").returncode
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.parquet"])
+def test_table_without_room_leaves_the_old_one(server, name):
+    """Not a part of the new one; and no other file stays."""
+    write("in.jsonl", *(f"{number} {'word ' * 40}" for number in range(200)))
+    batch("in.jsonl", "-o", "out.jsonl", *MODEL, **openai(server))
+    Path(name).write_text("old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, before[1]))
+    try:
+        done = batch("export", "out.jsonl", name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (2, True) == (done.returncode, f"The table '{name}' cannot be written: " in done.stderr)
+    assert "old" == Path(name).read_text()
+    assert {"in.jsonl", "out.jsonl", name} == {path.name for path in Path.cwd().iterdir()}
+    assert 0 == batch("export", "out.jsonl", name).returncode
 
 
 @pytest.mark.parametrize(

@@ -476,6 +476,9 @@ def test_template_is_filled_with_the_columns(path):
     with pytest.raises(rxllm.MisuseError, match=r"no value for \{text\}; its columns are word"):
         run([{"word": "a"}], path, prompt="Translate: {text}")
     assert ["3!"] == [result.text for result in run([{"n": 3}], path, prompt=lambda row: f"{row['n']}!")]
+    with pytest.raises(KeyError) as caught:
+        run([{"n": 3}, {}], path, prompt=lambda row: f"{row['n']}!")
+    assert ["Row 2 of the input."] == caught.value.__notes__
 
 
 def test_lines_of_openais_batch_input_are_rows(path):
