@@ -1,4 +1,4 @@
-"""Writing of files: `write_whole` adds a whole line, `new_file` makes a file on the disk, `replaced` replaces a file."""
+"""Writing of files: `write_whole` adds a line, `new_file` makes a file on the disk, `replaced` replaces a file."""
 
 from __future__ import annotations
 
