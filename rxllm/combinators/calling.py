@@ -145,7 +145,7 @@ def _succeeded(call: ToolCallPart, value: Any) -> ToolResultPart:
         )
     if not isinstance(value, (bytes, bytearray, memoryview)):
         with suppress(TypeError, ValueError, RecursionError):
-            return _result(call, _json(value))
+            return _result(call, _json(cast("object", value)))
     raise MisuseError(
         f"The tool {call.name} returned {kind}, which JSON cannot express. Return text, parts such as "
         "rxllm.FilePart(media_type, data), or plain values."

@@ -68,7 +68,7 @@ class Slot:
             value = _CONVERSIONS[self.conversion](value)
         elif value is None:
             raise MisuseError(f"The value of {self} in a template is None. Pass a text; it may be empty.")
-        elif isinstance(value, (bytes, bytearray, memoryview)):
+        elif type(value) in (bytes, bytearray, memoryview):
             raise MisuseError(
                 f"The value of {self} in a template is {type(value).__name__}. Decode a text, or pass a FilePart."
             )
