@@ -31,7 +31,10 @@ _STATUS_OF = {
     "ratelimit": 429,
     "toomanyrequests": 429,
     "throttl": 429,
+    "resourceexhausted": 429,
     "overloaded": 529,
+    "capacity": 529,
+    "slowdown": 503,
     "unavailable": 503,
     "authentication": 401,
     "unauthorized": 401,
@@ -46,9 +49,10 @@ _STATUS_OF = {
     "validation": 400,
     "contextlength": 400,
     "timeout": 504,
+    "deadline": 504,
     "upstream": 502,
     "servererror": 500,
-    "internalserver": 500,
+    "internal": 500,
     "apierror": 500,
 }
 # Errors of a spent quota, which a retry does not solve. These are texts, not compiled patterns, to keep imports cheap.

@@ -530,6 +530,15 @@ class TestFailure:
             ({"error": "m"}, ProviderError, None, False),
             ({"object": "error", "message": "m", "type": "NotFoundError", "code": 404}, BadRequest, 404, False),
             ([{"error": {"message": "m", "code": 429}}], RateLimited, 429, True),
+            ({"error": {"message": "m", "type": "internal_error"}}, ProviderError, 500, True),
+            ({"error": {"message": "m", "type": "InternalError"}}, ProviderError, 500, True),
+            ({"error": {"message": "m", "status": "INTERNAL"}}, ProviderError, 500, True),
+            ({"error": {"message": "m", "status": "RESOURCE_EXHAUSTED"}}, RateLimited, 429, True),
+            ({"error": {"message": "m", "status": "UNAVAILABLE"}}, Overloaded, 503, True),
+            ({"error": {"message": "m", "code": "slow_down"}}, Overloaded, 503, True),
+            ({"error": {"message": "m", "code": "deadline_exceeded"}}, ProviderError, 504, True),
+            ({"error": {"message": "m", "type": "service_tier_capacity_exceeded"}}, Overloaded, 529, True),
+            ({"error": {"message": "m", "code": "credits_exhausted"}}, ProviderError, None, False),
         ],
     )
     def test_error_frames_raise_by_what_they_say(self, document, kind, status, retryable):
