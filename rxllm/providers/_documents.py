@@ -14,13 +14,14 @@ from ..values.plain import encodable
 from ..values.refusing import about
 from ..values.request import Request
 from ..values.tools import unquoted
-from ..wire.error_documents import excerpt
-from ..wire.sse import BYTE_ORDER_MARK, valid_utf8
+from ..wire.error_documents import excerpt, tells_error
+from ..wire.sse import BYTE_ORDER_MARK, SSEDecoder, valid_utf8
 
 __all__ = [
     "UNREADABLE",
     "arguments_of",
     "count",
+    "error_in",
     "identity_of",
     "is_cut",
     "json_of",
@@ -52,6 +53,17 @@ def json_of(body: bytes) -> object:
         return msgspec.json.decode(valid_utf8(body.removeprefix(BYTE_ORDER_MARK)))
     except UNREADABLE:
         return None
+
+
+def error_in(body: bytes) -> object:
+    """Return the document of an error response, or None if there is none.
+
+    Some servers that were asked for a stream send the error as an event, too.
+    """
+    document = json_of(body)
+    if document is not None:
+        return document
+    return next(filter(tells_error, (json_of(data) for _, data in SSEDecoder().feed(body + b"\n\n"))), None)
 
 
 def is_cut(body: bytes) -> bool:

@@ -48,7 +48,7 @@ from ._arguments import (
 )
 from ._attachments import check_files
 from ._decoding import Decoder, Frames
-from ._documents import encoded, json_of, refused
+from ._documents import encoded, error_in, refused
 from ._exchange import Exchange
 from ._ids import with_own_ids, with_valid_names
 from ._models import listed
@@ -165,7 +165,7 @@ class HTTPProvider(LLM):
         raise NotImplementedError
 
     def _error(self, status: int, body: bytes, headers: Mapping[str, str]) -> ProviderError:
-        return provider_error(json_of(body), body, status=status, headers=headers)
+        return provider_error(error_in(body), body, status=status, headers=headers)
 
     def _pictures(self) -> tuple[str, tuple[str, ...]]:
         """Return the name of the provider for error messages, and the subtypes of image/ that it reads."""

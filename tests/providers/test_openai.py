@@ -622,6 +622,35 @@ class TestFailure:
             error.body,
         )
 
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"event: error\ndata: %b\n\n",
+            b"\xef\xbb\xbfid:1\r\nevent:error\r\n:HTTP_STATUS/429\r\ndata:%b",
+            b": ping\n\nevent: ping\ndata: {}\n\ndata: %b\n\ndata: [DONE]\n\n",
+        ],
+    )
+    @pytest.mark.parametrize(
+        "document", [{"error": {"message": "m", "code": "quota"}}, {"message": "m", "code": "quota"}]
+    )
+    def test_error_response_may_be_an_event_stream(self, body, document):
+        """The document is the data of the event, and `body` stays as it came."""
+        body %= json.dumps(document).encode()
+        error = OpenAI("x")._error(429, body, {})
+        assert (RateLimited, "m (HTTP 429)", "quota") == (type(error), str(error), error.code)
+        assert body.decode() == error.body
+
+    def test_spent_quota_in_an_event_stream_is_not_retryable(self):
+        """The words of the document decide as they do without the event."""
+        body = b'event: error\ndata: {"error":{"message":"m","code":"insufficient_quota"}}\n\n'
+        assert OpenAI("x")._error(429, body, {}).retryable is False
+
+    @pytest.mark.parametrize("body", [b"data: busy\n\n", b"data: {}\n\n", b"data: [DONE]\n\n", b"<p>data: x</p>"])
+    def test_body_of_an_error_without_a_document_is_its_message(self, body):
+        """An event that states no error tells no more than its bytes."""
+        error = OpenAI("x")._error(503, body, {})
+        assert (Overloaded, f"{body.decode().strip()} (HTTP 503)", None) == (type(error), str(error), error.code)
+
     def test_file_that_the_model_cannot_read_is_a_bad_request(self):
         """llama.cpp sends the status 500 for it; another attempt would fail, too."""
         body = b'{"error":{"code":500,"message":"image input is not supported - hint: \xe2","type":"server_error"}}'
