@@ -110,9 +110,11 @@ class Edge:
                 await failed(_ENDING, error_body)(http.scope, receive, with_id)
             else:
                 await self._application(http.scope, receive, with_id)
-        except BaseException:
+        except BaseException as error:
             status = 500 if status == 499 else status
-            raise
+            # After the grace, uvicorn cancels this task and closes the connection. It would log where the task waited.
+            if not (self._ending and isinstance(error, asyncio.CancelledError)):
+                raise
         finally:
             self._active -= 1
             if not self._active:

@@ -67,9 +67,13 @@ def test_sigterm_ends_the_program_within_its_grace_with_a_stream_open():
         with Command("-m", "m=openai:gpt-4", "--grace", "0", **environment) as command:
             body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream": True}
             with httpx.stream("POST", f"{command.url}/v1/chat/completions", json=body, timeout=60) as response:
-                next(response.iter_bytes())
+                pieces = response.iter_bytes()
+                next(pieces)
                 command.process.send_signal(signal.SIGTERM)
-                command.process.wait(30)
+                with pytest.raises(httpx.RemoteProtocolError):  # the client notices that the answer is not whole
+                    list(pieces)
+            assert 0 == command.process.wait(30)
+            assert "Traceback" not in command.process.stderr.read()
             upstream.exchange().wait_closed()
 
 
