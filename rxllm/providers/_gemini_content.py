@@ -23,7 +23,7 @@ from ._content import Tally, bounded
 from ._documents import UNREADABLE, identity_of, json_of, list_of, object_of, text_of, unreadable
 from ._finish import broken_off, finish_with, is_early, word_of
 from ._gemini_frames import NO_COUNTS, Counts, decode_frame
-from ._gemini_parts import file_of, sources_of, usage_of
+from ._gemini_parts import MADE_ID, file_of, sources_of, usage_of
 from ._limits import DEFAULT, WHOLE, Limits
 from ._partial_arguments import PartialArguments
 
@@ -232,7 +232,7 @@ class GeminiDecoder:
             if self._calls > CALLS:
                 raise ProtocolError(f"The response has more than {CALLS:,} tool calls.")
             # Only some models send ids. A generated id contains the response's id, so it is unique in a conversation.
-            identity = identity_of(call.get("id")) or f"call_{self._id}_{index}"
+            identity = identity_of(call.get("id")) or f"{MADE_ID}{self._id}_{index}"
             arguments = ""
             if not call.get("willContinue") and "partialArgs" not in call:
                 arguments = text_of(call.get("args")) or msgspec.json.encode(object_of(call.get("args"))).decode()

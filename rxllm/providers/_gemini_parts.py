@@ -13,7 +13,10 @@ from ._content import bounded, bytes_of
 from ._documents import count, list_of, object_of, text_of
 from ._gemini_frames import Counts
 
-__all__ = ["file_of", "sources_of", "usage_of"]
+__all__ = ["MADE_ID", "file_of", "sources_of", "usage_of"]
+
+MADE_ID = "call_"
+"""The beginning of the ids that rxllm gives to calls without an id."""
 
 
 def file_of(part: dict[str, Any], signature: str | None, maker: str | None) -> FilePart | None:

@@ -26,6 +26,7 @@ from ..values.tools import ResponseSchema, ToolSpec
 from ..values.vocabulary import Role
 from ._attachments import base64_of
 from ._documents import arguments_of, object_of, text_of
+from ._gemini_parts import MADE_ID
 from ._openai_turns import result_text
 from ._refusals import (
     check_effort,
@@ -39,11 +40,13 @@ from ._refusals import (
     unsupported_result,
 )
 
-__all__ = ["conversation_of", "generation_config", "system_of", "tool_config", "tools_of"]
+__all__ = ["VERTEX", "conversation_of", "generation_config", "system_of", "tool_config", "tools_of"]
 
 # Gemini 3 rejects a turn if its first call has no signature. This text replaces the missing signature:
 # https://ai.google.dev/gemini-api/docs/thought-signatures
 UNSIGNED = "skip_thought_signature_validator"
+
+VERTEX = "gcp.vertex_ai"
 
 _LEVELS = ("minimal", "low", "medium", "high")
 # Gemini 2.5 takes a number of tokens instead. The numbers are those of Google's OpenAI-compatible endpoint.
@@ -73,7 +76,7 @@ def conversation_of(messages: tuple[Message, ...], maker: str) -> list[dict[str,
     Raises:
         MisuseError: the protocol cannot carry a part or a field of the messages.
     """
-    names = {part.id: part.name for message in messages for part in message.tool_calls}
+    calls = {part.id: part for message in messages for part in message.tool_calls}
     contents: list[dict[str, Any]] = []
     for message in messages:
         check_fields("Gemini", message)
@@ -83,7 +86,7 @@ def conversation_of(messages: tuple[Message, ...], maker: str) -> list[dict[str,
             role, parts = "model", list(_model_parts(message.parts, maker))
         else:
             role = "user"
-            parts = [item for part in message.parts for item in _user_parts(message.role, part, names, maker)]
+            parts = [item for part in message.parts for item in _user_parts(message.role, part, calls, maker)]
         if parts and contents and contents[-1]["role"] == role:
             contents[-1]["parts"] += parts
         elif parts:  # the API rejects empty contents
@@ -108,7 +111,7 @@ def _model_parts(parts: Iterable[Part], maker: str) -> Iterator[dict[str, Any]]:
                 if is_first_call and not signed:
                     signed = {"thoughtSignature": UNSIGNED}
                 is_first_call = False
-                yield {"functionCall": _call(part), **signed}
+                yield {"functionCall": _call(part, maker), **signed}
             case FilePart():
                 yield {**_file(part, maker), **signed}
             case RawPart(provider=provider) if provider == maker:
@@ -119,9 +122,18 @@ def _model_parts(parts: Iterable[Part], maker: str) -> Iterator[dict[str, Any]]:
                 pass
 
 
-def _call(part: ToolCallPart) -> dict[str, Any]:
-    identity = {"id": part.id} if part.id else {}
-    return {**identity, "name": part.name, "args": arguments_of(part.arguments)}
+def _call(part: ToolCallPart, maker: str) -> dict[str, Any]:
+    return {**_id(part.id, part, maker), "name": part.name, "args": arguments_of(part.arguments)}
+
+
+def _id(identity: str, call: ToolCallPart | None, maker: str) -> dict[str, str]:
+    """Return the id of a call or of its result. Vertex AI gets only the ids that it made.
+
+    Only its newer models have ids; its older servers reject the field. Google AI Studio takes any id.
+    Source: https://github.com/vercel/ai/issues/15664, https://github.com/anomalyco/opencode/pull/50504
+    """
+    is_own = call is not None and call.provider == maker and not identity.startswith(MADE_ID)
+    return {"id": identity} if identity and (is_own or maker != VERTEX) else {}
 
 
 def _signature(part: Part, maker: str) -> str | None:
@@ -133,13 +145,13 @@ def _signature(part: Part, maker: str) -> str | None:
     return part.signature
 
 
-def _user_parts(role: Role, part: Part, names: Mapping[str, str], maker: str) -> Iterator[dict[str, Any]]:
+def _user_parts(role: Role, part: Part, calls: Mapping[str, ToolCallPart], maker: str) -> Iterator[dict[str, Any]]:
     match part:
         case TextPart() | RefusalPart():
             if part.text:
                 yield {"text": part.text}
         case ToolResultPart():
-            yield {"functionResponse": _result(part, names, maker)}
+            yield {"functionResponse": _result(part, calls.get(part.id), maker)}
         case FilePart():
             yield _file(part, maker)
         case RawPart() if part.provider == maker:
@@ -150,8 +162,8 @@ def _user_parts(role: Role, part: Part, names: Mapping[str, str], maker: str) ->
             raise unsupported_part("Gemini", part, role)
 
 
-def _result(part: ToolResultPart, names: Mapping[str, str], maker: str) -> dict[str, Any]:
-    name = part.name or names.get(part.id)
+def _result(part: ToolResultPart, call: ToolCallPart | None, maker: str) -> dict[str, Any]:
+    name = part.name or (call and call.name)
     if not name:
         raise MisuseError(
             f"Gemini needs the name of the tool for the result {part.id!r}, and no call of the conversation has this "
@@ -165,7 +177,7 @@ def _result(part: ToolResultPart, names: Mapping[str, str], maker: str) -> dict[
             raise unsupported_result("Gemini", item)
     text = part.text if part.outcome in ("ok", "error") else result_text(part, part.text)
     return {
-        **({"id": part.id} if part.id else {}),
+        **_id(part.id, call, maker),
         "name": name,
         "response": {"error" if part.is_error else "output": text},
         **({"parts": files} if files else {}),

@@ -23,7 +23,7 @@ from ..wire.sse import Frame, SSEDecoder, is_json
 from ._arguments import base_from, key_from
 from ._documents import merged, object_of, refuse_several
 from ._gemini_content import GeminiDecoder, whole_answer
-from ._gemini_turns import conversation_of, generation_config, system_of, tool_config, tools_of
+from ._gemini_turns import VERTEX, conversation_of, generation_config, system_of, tool_config, tools_of
 from ._http import Decoder, Frames, HTTPProvider
 from ._limits import limits_of
 from ._refusals import missing_key
@@ -84,7 +84,7 @@ class Gemini(HTTPProvider):
     def _maker(self) -> str:
         """The provider name under which the server accepts signatures and files."""
         host = urlsplit(self._base).hostname or ""
-        return "gcp.vertex_ai" if self._is_project or host.endswith("aiplatform.googleapis.com") else "gcp.gemini"
+        return VERTEX if self._is_project or host.endswith("aiplatform.googleapis.com") else "gcp.gemini"
 
     def _model(self, request: Request) -> str:
         return request.model or self.model
@@ -101,7 +101,7 @@ class Gemini(HTTPProvider):
         Raises:
             MisuseError: the model is on Vertex AI, whose batches read from Cloud Storage.
         """
-        if self._maker == "gcp.vertex_ai":
+        if self._maker == VERTEX:
             raise MisuseError(
                 "The batches of Vertex AI read from Cloud Storage or BigQuery, which rxllm does not fill. Write "
                 "via='stream', or use a key of Google AI Studio."

@@ -685,6 +685,40 @@ def test_what_another_vendor_has_made_is_accepted(server):
     assert expected == server.requests[0].json["contents"][1]["parts"]
 
 
+class Vertex:
+    """Vertex AI: its older models make no ids of calls, and its older servers reject the ids that others made."""
+
+    def __init__(self, **own):
+        self.own = own
+
+    def __call__(self, request):
+        """A call, or the answer to its result."""
+        parts = [part for content in request.json["contents"] for part in content["parts"]]
+        values = [part.get("functionCall") or part.get("functionResponse") or {} for part in parts]
+        self.ids = [value.get("id") for value in values if value]
+        if {*self.ids} - {*self.own.values(), None}:
+            return Reply.json({"error": {"code": 400, "message": 'Unknown name "id": Cannot find field.'}}, status=400)
+        answered = any("functionResponse" in part for part in parts)
+        part = {"text": "wet"} if answered else {"functionCall": {**self.own, "name": "weather", "args": {}}}
+        return Reply([sse(response(part, finish="STOP"))])
+
+
+@pytest.mark.parametrize("own", [{}, {"id": "a3x8kt5y"}], ids=["older model", "newer model"])
+def test_vertex_gets_only_the_ids_that_it_made(server, own):
+    """It matches calls and results by its own ids; the ids of rxllm and of other vendors are left out."""
+    vertex = Vertex(**own)
+    server.reply(vertex)
+    llm = Gemini("gemini-3-flash", base_url=server.url + VERTEX, api_key="token", max_retries=0)
+    history = [Message("user", "Weather?")]
+    answer = llm.invoke(history)
+    history += [answer, Message("tool", [ToolResultPart(answer.tool_calls[0].id, "rain")])]
+    assert "wet" == llm.invoke([Message.from_json(message.to_json()) for message in history]).text
+    assert [own.get("id")] * 2 == vertex.ids
+    foreign = Message("assistant", [ToolCallPart("toolu_1", "weather", "{}", provider="anthropic")])
+    assert "wet" == llm.invoke([*history[:1], foreign, Message("tool", [ToolResultPart("toolu_1", "rain")])]).text
+    assert [None, None] == vertex.ids
+
+
 def test_the_signature_of_the_compatible_endpoint_is_understood():
     """A call that came from Google by OpenAI's protocol has it among its further fields."""
     extra = {"extra_content": {"google": {"thought_signature": "S"}}}
