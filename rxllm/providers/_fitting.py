@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
@@ -11,6 +10,7 @@ from ..misuse import MisuseError
 from ..values.parts import FilePart
 from ..values.request import Request
 from ..values.tools import ResponseSchema, ToolSpec
+from ._ids import valid_id
 from ._mistral_turns import MAKER as MISTRAL
 from ._mistral_turns import mistral_turns
 from .compatible import OPENAI, Server
@@ -123,11 +123,10 @@ def _fit(server: Server, turn: Mapping[str, Any]) -> dict[str, Any]:
         fit[server.reasoning] = fit.pop("reasoning_content")
     if server.data_uris and isinstance(fit.get("content"), list):
         fit["content"] = [_with_uri(item) for item in fit["content"]]
-    if server.short_ids:
-        if "tool_calls" in fit:
-            fit["tool_calls"] = [{**call, "id": _short(call["id"])} for call in fit["tool_calls"]]
-        if "tool_call_id" in fit:
-            fit["tool_call_id"] = _short(fit["tool_call_id"])
+    if server.ids and "tool_calls" in fit:
+        fit["tool_calls"] = [{**call, "id": valid_id(call["id"], server.ids)} for call in fit["tool_calls"]]
+    if server.ids and "tool_call_id" in fit:
+        fit["tool_call_id"] = valid_id(fit["tool_call_id"], server.ids)
     return fit
 
 
@@ -136,12 +135,6 @@ def _with_uri(item: dict[str, Any]) -> dict[str, Any]:
         return item
     sound = item["input_audio"]
     return {**item, "input_audio": {**sound, "data": f"data:;base64,{sound['data']}"}}
-
-
-def _short(identity: str) -> str:
-    if re.fullmatch("[A-Za-z0-9]{9}", identity):
-        return identity
-    return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:9]
 
 
 def limit_field(server: Server, model: str) -> str:

@@ -35,10 +35,15 @@ def call_name_of(value: object) -> str:
 
 
 def valid_id(identity: str, pattern: str) -> str:
-    """Return the id if it matches the pattern, else an id of 24 letters and digits that is derived from it."""
+    """Return the id if it matches the pattern, else an id of 24 letters and digits that is derived from it.
+
+    If the pattern allows no such id, the derived id has nine characters, as Mistral requires.
+    """
     if re.fullmatch(pattern, identity):
         return identity
-    return "call" + hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:20]
+    digest = hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()
+    derived = "call" + digest[:20]
+    return derived if re.fullmatch(pattern, derived) else digest[:9]
 
 
 def with_own_ids(messages: tuple[Message, ...], *, in_all_rounds: bool) -> tuple[Message, ...]:

@@ -62,7 +62,7 @@ class Server:
         required: the server's word for the tool_choice ``required``.
         system_role: the server's word for the system's role.
         nulls: whether the server accepts null as the content of a message with tool calls.
-        short_ids: whether the server requires call ids of nine letters and digits.
+        ids: a regular expression for the call ids that the server accepts; empty if this is unknown.
         pictures: the subtypes of ``image/`` that the server reads; empty if this is unknown.
         stream_options: whether the server accepts ``stream_options``, which request the usage of a stream.
         thinks_apart: whether the server counts the tokens of reasoning beside those of the answer, only in the total.
@@ -90,7 +90,7 @@ class Server:
     required: str = "required"
     system_role: Literal["system", "developer"] = "system"
     nulls: bool = True
-    short_ids: bool = False
+    ids: str = ""
     pictures: tuple[str, ...] = field(default=(), converter=_names)
     stream_options: bool = True
     thinks_apart: bool = False
@@ -129,6 +129,7 @@ def _local(name: str, port: int, **quirks: Any) -> Server:
 
 _PICTURES = ("png", "jpeg", "webp", "gif")
 _TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
+_OPENAI_IDS = "(?s).{1,40}"  # https://github.com/BerriAI/litellm/issues/11392
 
 OPENAI = Server(
     name="openai",
@@ -137,6 +138,7 @@ OPENAI = Server(
     hosts="api.openai.com",
     limit="max_completion_tokens",
     stops=4,
+    ids=_OPENAI_IDS,
     pictures=_PICTURES,
     lacks="top_k",
 )
@@ -153,6 +155,7 @@ SERVERS: dict[str, Server] = {
             provider="azure.ai.openai",
             header="api-key",
             limit="max_completion_tokens",
+            ids=_OPENAI_IDS,
             pictures=_PICTURES,
             lacks=("top_k", "files"),
         ),
@@ -164,6 +167,7 @@ SERVERS: dict[str, Server] = {
             provider="azure.ai.inference",
             header="api-key",
             limit="max_completion_tokens",
+            ids=_OPENAI_IDS,
         ),
         Server(
             name="groq",
@@ -279,7 +283,7 @@ SERVERS: dict[str, Server] = {
             provider="mistral_ai",
             seed="random_seed",
             required="any",
-            short_ids=True,
+            ids="[A-Za-z0-9]{9}",
             stream_options=False,
             lacks="batches",
         ),

@@ -289,6 +289,22 @@ def test_mistral_takes_short_ids_and_names_of_results():
     assert (9, True, "now") == (len(identity), identity.isalnum(), told["name"])
 
 
+@pytest.mark.parametrize(
+    ("server", "longest"), [("openai", 40), ("azure", 40), ("azure-inference", 40), ("vllm", 999), ("groq", 999)]
+)
+def test_ids_that_the_chat_server_does_not_accept_are_replaced(server, longest):
+    """In the call and in its result; ids of the largest length stay: https://github.com/BerriAI/litellm/issues/11392."""
+    fits, large = "chatcmpl-tool-".ljust(40, "0"), "chatcmpl-tool-".ljust(41, "0")
+    calls = Message("assistant", [ToolCallPart(fits, "now", "{}"), ToolCallPart(large, "now", "{}", 1)])
+    results = Message("tool", [ToolResultPart(fits, "noon"), ToolResultPart(large, "one")])
+    _, asked, *told = body_of(server, [("user", "hi"), calls, results])["messages"]
+    sent = [call["id"] for call in asked["tool_calls"]]
+    assert sent == [result["tool_call_id"] for result in told]
+    assert fits == sent[0]
+    assert (sent[1] == large) == (longest == 999)
+    assert len(sent[1]) <= longest
+
+
 def test_mistral_is_sent_nothing_that_it_does_not_know():
     """Its API answers 422 to every unknown field: https://github.com/yetone/avante.nvim/issues/2347."""
     sent = body_of(
