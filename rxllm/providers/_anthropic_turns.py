@@ -25,6 +25,7 @@ from ._anthropic_parts import ENDINGS
 from ._attachments import base64_of
 from ._documents import arguments_of, identity_of
 from ._ids import valid_id
+from ._joining import joined
 from ._refusals import (
     NO_DETAILS,
     check_effort,
@@ -80,7 +81,7 @@ def conversation_of(messages: tuple[Message, ...], *, unsigned: bool = False) ->
         # Reasoning that broke off lacks its signature also where the server signs.
         content = _content(message.role, message.parts, unsigned=unsigned and not message.interrupted)
         turns.append({"role": role, "content": content})
-    turns = _joined(_sendable(_joined(turns), unsigned=unsigned))
+    turns = joined(_sendable(joined(turns), unsigned=unsigned))
     if not turns:
         raise no_messages("Anthropic")
     for turn in turns:
@@ -89,17 +90,6 @@ def conversation_of(messages: tuple[Message, ...], *, unsigned: bool = False) ->
     if turns[-1]["role"] == "assistant" and "text" in (last := turns[-1]["content"][-1]):
         last["text"] = last["text"].rstrip()  # the API rejects white space at the end of an answer to continue
     return turns
-
-
-def _joined(turns: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the turns without empty ones, which the API rejects, and with those of one role in a row as one."""
-    joined: list[dict[str, Any]] = []
-    for turn in turns:
-        if turn["content"] and joined and joined[-1]["role"] == turn["role"]:
-            joined[-1]["content"] += turn["content"]
-        elif turn["content"]:
-            joined.append(turn)
-    return joined
 
 
 def _sendable(turns: Sequence[dict[str, Any]], *, unsigned: bool) -> Iterator[dict[str, Any]]:

@@ -27,6 +27,7 @@ from ..values.vocabulary import Role
 from ._attachments import base64_of
 from ._documents import arguments_of
 from ._ids import valid_id
+from ._joining import joined
 from ._refusals import (
     NO_DETAILS,
     check_effort,
@@ -103,10 +104,8 @@ class Conversation:
             if any("document" in block for block in blocks) and not any("text" in block for block in blocks):
                 raise MisuseError("Bedrock accepts a document only in a message with text. Add a TextPart.")
             role = "assistant" if message.role == "assistant" else "user"
-            if blocks and self.turns and self.turns[-1]["role"] == role:
-                self.turns[-1]["content"] += blocks
-            elif blocks:  # the API rejects empty turns
-                self.turns.append({"role": role, "content": blocks})
+            self.turns.append({"role": role, "content": blocks})
+        self.turns = joined(self.turns)
         if not self.turns:
             raise no_messages("Bedrock")
         for turn in self.turns:

@@ -11,8 +11,10 @@ from ..values.parts import FilePart
 from ..values.request import Request
 from ..values.tools import ResponseSchema, ToolSpec
 from ._ids import valid_id
+from ._joining import joined
 from ._mistral_turns import MAKER as MISTRAL
 from ._mistral_turns import mistral_turns
+from ._openai_turns import plain_content
 from .compatible import OPENAI, Server
 
 __all__ = ["check_support", "effort_fields", "fit_messages", "limit_field", "offers_tools", "tool_choice_for"]
@@ -104,7 +106,19 @@ def _kind(part: FilePart) -> str:
 def fit_messages(server: Server, turns: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the messages of a conversation in the form that the server accepts."""
     fit = [_fit(server, turn) for turn in turns]
-    return mistral_turns(fit) if server.maker == MISTRAL else fit
+    if server.maker == MISTRAL:
+        return mistral_turns(fit)
+    return _alternating(fit) if server.alternates else fit
+
+
+def _alternating(turns: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the messages with those of one role in a row as one."""
+    contents = joined({**turn, "content": _items(turn.get("content"))} for turn in turns)
+    return [{**turn, "content": plain_content(turn["role"], turn["content"])} for turn in contents]
+
+
+def _items(content: str | list[dict[str, Any]] | None) -> list[dict[str, Any]]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else [*(content or ())]
 
 
 def _fit(server: Server, turn: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from ..values.vocabulary import Role
 from ._attachments import base64_of
 from ._documents import arguments_of, object_of, text_of
 from ._gemini_parts import MADE_ID
+from ._joining import joined
 from ._openai_turns import result_text
 from ._refusals import (
     check_effort,
@@ -87,10 +88,8 @@ def conversation_of(messages: tuple[Message, ...], maker: str) -> list[dict[str,
         else:
             role = "user"
             parts = [item for part in message.parts for item in _user_parts(message.role, part, calls, maker)]
-        if parts and contents and contents[-1]["role"] == role:
-            contents[-1]["parts"] += parts
-        elif parts:  # the API rejects empty contents
-            contents.append({"role": role, "parts": parts})
+        contents.append({"role": role, "parts": parts})
+    contents = joined(contents, "parts")
     if not contents:
         raise no_messages("Gemini")
     return contents

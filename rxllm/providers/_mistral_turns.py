@@ -26,11 +26,17 @@ def mistral_turns(turns: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the messages of a conversation in Mistral's form.
 
     A conversation may end with an answer that the model continues. Mistral refuses it unless it is marked as a prefix.
+    It refuses a message of the user after the results of tools, too, so a short answer is put between them.
+    Source: https://github.com/zed-industries/zed/pull/31736
 
     Raises:
         MisuseError: an answer has an image, for which the protocol has no place.
     """
-    fit = list(map(_turn, turns))
+    fit: list[dict[str, Any]] = []
+    for turn in map(_turn, turns):
+        if turn["role"] == "user" and fit and fit[-1]["role"] == "tool":
+            fit.append({"role": "assistant", "content": "Understood."})
+        fit.append(turn)
     if fit and fit[-1]["role"] == "assistant" and "tool_calls" not in fit[-1]:
         fit[-1].setdefault("prefix", True)
     return fit

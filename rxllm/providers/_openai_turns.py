@@ -28,7 +28,7 @@ from ._mistral_turns import MAKER as MISTRAL
 from ._mistral_turns import thinking
 from ._refusals import check_readable, foreign_tool, unsupported_part
 
-__all__ = ["SUMMARY", "chat_choice", "chat_format", "chat_tool", "result_text", "turns"]
+__all__ = ["SUMMARY", "chat_choice", "chat_format", "chat_tool", "plain_content", "result_text", "turns"]
 
 SUMMARY: Mapping[str, Any] = {"form": "summary"}
 """The `ReasoningPart.extra` of reasoning that goes back as a block of the content, as Databricks requires.
@@ -79,16 +79,23 @@ def turns(message: Message, maker: str) -> Iterator[dict[str, Any]]:
         return
     if message.role == "assistant" and not (calls or fields or message.extra or any(map(_says, content))):
         return  # some servers reject an answer without content
-    turn: dict[str, Any] = {"role": message.role, "content": content, **fields}
-    # A user's message with several texts stays a list. For other roles some servers accept only a string.
-    if all(item["type"] == "text" for item in content) and (len(content) < 2 or message.role != "user"):
-        turn["content"] = "".join(item["text"] for item in content)
+    turn: dict[str, Any] = {"role": message.role, "content": plain_content(message.role, content), **fields}
     if calls:
         turn["content"] = turn["content"] or None
         turn["tool_calls"] = calls
     if message.name is not None:
         turn["name"] = message.name
     yield {**turn, **(message.extra or {})}
+
+
+def plain_content(role: Role, content: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
+    """Return the content of a message; texts alone as one string, because some servers accept only a string.
+
+    Several texts of the user stay a list, which all servers accept.
+    """
+    if all(item["type"] == "text" for item in content) and (len(content) < 2 or role != "user"):
+        return "".join(item["text"] for item in content)
+    return content
 
 
 def _detail(data: Mapping[str, Any], fields: dict[str, Any]) -> None:

@@ -61,6 +61,7 @@ class Server:
         without_stop: a regular expression for the models that have no stop sequences.
         required: the server's word for the tool_choice ``required``.
         system_role: the server's word for the system's role.
+        alternates: whether the server refuses two messages of one role in a row. They become one.
         nulls: whether the server accepts null as the content of a message with tool calls.
         ids: a regular expression for the call ids that the server accepts; empty if this is unknown.
         pictures: the subtypes of ``image/`` that the server reads; empty if this is unknown.
@@ -89,6 +90,7 @@ class Server:
     without_stop: str = ""
     required: str = "required"
     system_role: Literal["system", "developer"] = "system"
+    alternates: bool = False
     nulls: bool = True
     ids: str = ""
     pictures: tuple[str, ...] = field(default=(), converter=_names)
@@ -220,6 +222,7 @@ SERVERS: dict[str, Server] = {
             base_url="https://api.perplexity.ai",
             keys="PERPLEXITY_API_KEY",
             hosts="perplexity.ai",
+            alternates=True,
             lacks=(*_TOOLS, "stop_sequences", "seed", "json", "files", "audio", "models", "batches"),
         ),
         Server(

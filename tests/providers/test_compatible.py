@@ -331,6 +331,42 @@ def test_mistral_continues_an_answer_that_is_marked_as_a_prefix(system):
     assert body_of("mistral", [("user", "hi"), refused])["messages"][-1]["prefix"] is False
 
 
+def test_mistral_gets_an_answer_between_a_result_and_the_user():
+    """It refuses the user after a tool. An answer that stands there is enough, and so are more results."""
+    call = Message("assistant", [ToolCallPart("abcdefgh1", "rm", "{}"), ToolCallPart("abcdefgh2", "rm", "{}", 1)])
+    results = Message(
+        "tool", [ToolResultPart("abcdefgh1", "no", "denied"), ToolResultPart("abcdefgh2", "no", "denied")]
+    )
+    prompt = [("user", "rm"), call, results]
+    asked = ["user", "assistant", "tool", "tool"]
+    for after, roles in [
+        ([("user", "ls"), ("user", "now")], ["assistant", "user", "user"]),
+        ([("assistant", "Fine."), ("user", "ls")], ["assistant", "user"]),
+        ([], []),
+    ]:
+        sent = body_of("mistral", [*prompt, *after])["messages"]
+        assert asked + roles == [message["role"] for message in sent]
+        assert all(message["content"] for message in sent[len(asked) :])
+        assert len(prompt) + len(after) + 1 == len(body_of("vllm", [*prompt, *after])["messages"])
+
+
+def test_perplexity_gets_the_messages_of_one_role_as_one():
+    """It wants the roles in turns: https://github.com/perplexityai/api-discussion/issues/265."""
+    picture = FilePart("image/png", url="https://example.com/a.png")
+    prompt = [
+        ("system", "Be brief."), ("user", "A text."), Message("user", [picture]), ("user", "Sum it up."),
+        ("assistant", "One."), Message("assistant", ""), ("assistant", " Two."), ("user", "More."),
+    ]  # fmt: skip
+    texts = [{"type": "text", "text": text} for text in ("A text.", "Sum it up.")]
+    assert [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [texts[0], {"type": "image_url", "image_url": {"url": picture.url}}, texts[1]]},
+        {"role": "assistant", "content": "One. Two."},
+        {"role": "user", "content": "More."},
+    ] == body_of("perplexity", prompt)["messages"]
+    assert len(prompt) - 1 == len(body_of("vllm", prompt)["messages"])
+
+
 def test_mistral_gets_files_in_its_own_form():
     """Documents are URLs, sound is bare base64."""
     files = [
