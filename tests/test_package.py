@@ -54,7 +54,7 @@ LARGE = {  # lines that these modules may have: one state machine, or one list, 
     "operators/attempts.py": 375,
     "operators/observing.py": 425,
     "providers/_bedrock_converse.py": 375,
-    "providers/compatible.py": 375,  # one row a server
+    "providers/compatible.py": 390,  # one row a server
     "providers/_http.py": 375,
     "providers/_reader.py": 425,
     "providers/_openai_chat.py": 425,

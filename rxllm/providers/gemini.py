@@ -1,6 +1,6 @@
 """Google's Gemini models by generateContent, https://ai.google.dev/api/generate-content.
 
-`_gemini_turns.py` writes the requests, `_gemini_content.py` reads the responses.
+`_gemini_turns.py` and `_gemini_settings.py` write the requests, `_gemini_content.py` reads the responses.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from ..wire.sse import Frame, SSEDecoder, is_json
 from ._arguments import base_from, key_from
 from ._documents import merged, object_of, refuse_several
 from ._gemini_content import GeminiDecoder, whole_answer
-from ._gemini_turns import VERTEX, conversation_of, generation_config, system_of, tool_config, tools_of
+from ._gemini_settings import generation_config, tool_config, tools_of
+from ._gemini_turns import VERTEX, conversation_of, system_of
 from ._http import Decoder, Frames, HTTPProvider
 from ._limits import limits_of
 from ._refusals import missing_key
