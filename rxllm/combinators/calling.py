@@ -154,18 +154,8 @@ def _succeeded(call: ToolCallPart, value: Any) -> ToolResultPart:
 
 def _json(value: object) -> str:
     """Return a value as JSON for a model. Infinity and NaN have Python's words: msgspec would write null for them."""
-    plain = msgspec.to_builtins(value, str_keys=True, enc_hook=_fields)
+    plain = msgspec.to_builtins(value, str_keys=True, enc_hook=encodable)
     return whole(json.dumps(plain, ensure_ascii=False, separators=(",", ":")))
-
-
-def _fields(value: object) -> Any:
-    """Return a model of pydantic as plain data, with the names that its JSON schema has; a text or a number as such.
-
-    Raises:
-        TypeError: JSON has no such value.
-    """
-    dump = getattr(type(value), "model_dump", None)  # without an import of pydantic
-    return encodable(value) if dump is None else dump(value, mode="json", by_alias=True)
 
 
 def _failed(call: ToolCallPart, error: Exception) -> ToolResultPart:

@@ -11,6 +11,7 @@ from ..misuse import MisuseError, shown
 from ..operators.caching import JoiningStore
 from ..records import of_json, to_json
 from ..runtime.loop_local import loop_local
+from ..values.characters import json_bytes
 from ..values.chunk import Chunk
 from .redis_claims import Claims
 from .redis_client import check_arguments, pickled
@@ -62,7 +63,7 @@ class RedisStore(JoiningStore):
     async def put(self, key: str, chunks: Sequence[Chunk], /) -> None:
         """Store the chunks of a whole answer under the key."""
         claims = await self._claims()
-        records = msgspec.json.encode([to_json(chunk) for chunk in chunks])
+        records = json_bytes([to_json(chunk) for chunk in chunks])
         await claims.put(self._name(key), records, self._seconds)
 
     async def leave(self, key: str, /) -> None:

@@ -14,6 +14,7 @@ from ..misuse import MisuseError
 from ..operators.caching import Store
 from ..records import of_json, to_json
 from ..runtime.forks import reset_in_child
+from ..values.characters import json_of
 from ..values.chunk import Chunk
 from .database import path_of
 from .statements import Statement
@@ -100,4 +101,4 @@ class SQLiteStore(Store):
 
     async def put(self, key: str, chunks: Sequence[Chunk], /) -> None:
         """Store the chunks of a whole answer under the key. It is on the disk when this method returns."""
-        await self._insert(key, msgspec.json.encode([to_json(chunk) for chunk in chunks]).decode())
+        await self._insert(key, json_of([to_json(chunk) for chunk in chunks]))

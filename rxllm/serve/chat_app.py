@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Literal
 
-import msgspec
 from starlette.applications import Starlette
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
 from ..pictures.timeline import Timeline
+from ..values.characters import json_bytes
 from ..values.chat_answer import new_id
 from ..values.message import Message
 from ..values.request import Request
@@ -38,8 +38,6 @@ _ID_LENGTH = 200
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
 _NO_STORE = {"cache-control": "no-store"}
-
-_json = msgspec.json.Encoder().encode
 
 
 def chat(
@@ -175,12 +173,12 @@ class _Server:
         drawn = None if self._timelines is None else self._timelines.drawn(key, http.path_params["epoch"])
         if drawn is None:
             raise refusal(404, "not_found", "This server no longer has the timeline of this answer.")
-        return Response(_json(drawn), 200, _NO_STORE, "application/json")
+        return Response(json_bytes(drawn), 200, _NO_STORE, "application/json")
 
     async def describe(self, http: HTTPRequest) -> Response:
         """Name the models."""
         self._owner_of(http)
-        return Response(_json({"models": [*self._models(http.state.caller)]}), 200, _NO_STORE, "application/json")
+        return Response(json_bytes({"models": [*self._models(http.state.caller)]}), 200, _NO_STORE, "application/json")
 
     async def resume(self, http: HTTPRequest) -> Response:
         """Stream the answer that runs, or what follows an event."""

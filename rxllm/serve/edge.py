@@ -11,7 +11,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
-import msgspec
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request as HTTPRequest
 from starlette.responses import Response
@@ -19,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..handlers.usage import UsageMeter
 from ..runtime.forks import reset_in_child
+from ..values.characters import json_bytes
 from .failures import HTTPFailure, Refused
 from .incoming import Callers, failed
 from .openai_chat import error_body
@@ -30,7 +30,6 @@ _access = logging.getLogger("rxllm.serve.access")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _PATHS = ("/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/models", "/api/chat", "/")
 _ENDING = HTTPFailure(503, "server_error", "ending", "This server is ending. Try again.", retry_after=1, again=True)
-_json = msgspec.json.Encoder().encode
 
 
 class Edge:
@@ -161,4 +160,4 @@ def _label(name: str) -> str:
 
 
 def _document(value: object, status: int) -> Response:
-    return Response(_json(value), status, {"cache-control": "no-store"}, "application/json")
+    return Response(json_bytes(value), status, {"cache-control": "no-store"}, "application/json")

@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
-import msgspec
 from reactivex import Observable
 from starlette.applications import Starlette
 from starlette.requests import Request as HTTPRequest
@@ -15,6 +14,7 @@ from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from ..runtime.forks import reset_in_child
+from ..values.characters import json_bytes
 from ..values.request import Request
 from .failures import BUSY, Refused
 from .idempotency import Repeats, idempotency_key
@@ -44,8 +44,6 @@ _CREATED = 1_750_000_000  # clients require the field; a served model has no dat
 
 _Asked = tuple[Request, Encoder[Any], Encoder[Any]]
 """The request of a client, and the encoders of its answer: as a stream, and as a whole."""
-
-_json = msgspec.json.Encoder().encode
 
 
 def openai(
@@ -233,4 +231,4 @@ def _model_card(name: str) -> dict[str, Any]:
 
 
 def _document(value: object) -> Response:
-    return Response(_json(value), media_type="application/json")
+    return Response(json_bytes(value), media_type="application/json")

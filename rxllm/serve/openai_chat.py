@@ -9,8 +9,7 @@ import time
 from collections.abc import Collection, Iterable
 from typing import Any
 
-import msgspec
-
+from ..values.characters import json_bytes
 from ..values.chat_answer import ChatDeltas, chat_message, finish_reason, is_picture, new_id, usage_counts
 from ..values.chunk import Chunk
 from ..values.message import Message
@@ -22,7 +21,6 @@ from .wording import chunk_of, message_of, refuse_file, refuse_reset
 
 __all__ = ["ChatEvents", "CompletionEvents", "WholeChat", "WholeCompletion", "error_body", "error_fields"]
 
-_json = msgspec.json.Encoder().encode
 _DONE = b"data: [DONE]\n\n"
 
 
@@ -33,7 +31,7 @@ def error_fields(failure: HTTPFailure) -> dict[str, Any]:
 
 def error_body(failure: HTTPFailure) -> bytes:
     """Return an error as OpenAI's clients read it."""
-    return _json({"error": error_fields(failure)})
+    return json_bytes({"error": error_fields(failure)})
 
 
 def _check_files(parts: Iterable[Part], *, pictures: bool) -> None:
@@ -76,7 +74,7 @@ class _Events(_Failures):
         self._spoken = False
 
     def _event(self, choice: dict[str, Any]) -> bytes:
-        return b"data: " + _json({**self._head, "choices": [choice]}) + b"\n\n"
+        return b"data: " + json_bytes({**self._head, "choices": [choice]}) + b"\n\n"
 
     def _note(self, chunk: Chunk) -> None:
         if chunk.reset and self._spoken:
@@ -88,7 +86,7 @@ class _Events(_Failures):
         last = self._event(choice)
         if self._with_usage:
             counts = usage_counts(self._usage or Usage())
-            last += b"data: " + _json({**self._head, "choices": [], "usage": counts}) + b"\n\n"
+            last += b"data: " + json_bytes({**self._head, "choices": [], "usage": counts}) + b"\n\n"
         return last + _DONE
 
 
@@ -113,7 +111,7 @@ class ChatEvents(_Events):
         chunk = chunk_of(item)
         if chunk.rest is None:
             self._spoken = self._spoken or bool(chunk.text)
-            return self._before + _json(chunk.text) + self._after if chunk.text else b""
+            return self._before + json_bytes(chunk.text) + self._after if chunk.text else b""
         self._note(chunk)
         _check_files(chunk.parts, pictures=True)
         return b"".join(self._delta(delta) for part in chunk.parts if (delta := self._content(part)))
@@ -175,7 +173,7 @@ class _Whole(_Failures):
         return b""
 
     def _document(self, answer: Message, kind: str, prefix: str, choice: dict[str, Any]) -> bytes:
-        return _json(
+        return json_bytes(
             {
                 "id": new_id(prefix),
                 "object": kind,

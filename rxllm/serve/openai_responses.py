@@ -10,8 +10,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
-import msgspec
-
+from ..values.characters import json_bytes
 from ..values.chat_answer import VisibleCalls, new_id
 from ..values.parts import FilePart, Part, ReasoningPart, RefusalPart, TextPart, ToolCallPart
 from ..values.usage import Usage
@@ -26,7 +25,6 @@ __all__ = ["ResponseEvents", "WholeResponse"]
 Item = dict[str, Any]
 Event = dict[str, Any]
 
-_json = msgspec.json.Encoder().encode
 
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter", "error": "error", "other": "other"}
 _KINDS: Mapping[type[object], tuple[str, str]] = {  # the type of a part's item, and the prefix of the item's id
@@ -104,7 +102,7 @@ class ResponseEvents:
         if chunk.rest is None and self._content is not None and self._content.kind is TextPart and chunk.text:
             self._content.texts.append(chunk.text)
             self._number += 1
-            return self._text_before % self._number + _json(chunk.text) + b"}\n\n"
+            return self._text_before % self._number + json_bytes(chunk.text) + b"}\n\n"
         if chunk.reset and self._output:
             raise refuse_reset()
         self._usage = chunk.usage or self._usage
@@ -146,7 +144,7 @@ class ResponseEvents:
     def _line(self, event: Event) -> bytes:
         self._number += 1
         kind: str = event["type"]
-        return b"event: %s\ndata: %s\n\n" % (kind.encode(), _json({**event, "sequence_number": self._number}))
+        return b"event: %s\ndata: %s\n\n" % (kind.encode(), json_bytes({**event, "sequence_number": self._number}))
 
     def _lines(self, events: Iterable[Event]) -> bytes:
         return b"".join(map(self._line, events))
@@ -194,7 +192,7 @@ class ResponseEvents:
         name = "reasoning_summary_part" if kind == "reasoning" else "content_part"
         events.append({"type": f"response.{name}.added", **content.place, "part": content.fields(done=False)})
         if content.kind is TextPart:
-            facts = _json({"type": _DELTAS[TextPart], **content.place, "logprobs": []})
+            facts = json_bytes({"type": _DELTAS[TextPart], **content.place, "logprobs": []})
             head = b"event: %s\ndata: %s" % (_DELTAS[TextPart].encode(), facts[:-1])
             self._text_before = head + b',"sequence_number":%d,"delta":'
         return content, events
@@ -278,7 +276,7 @@ class WholeResponse(ResponseEvents):
         """Return the document of an answer."""
         super().encode(item)
         self._close()
-        return _json(self.response())
+        return json_bytes(self.response())
 
     def end(self) -> bytes:
         """Return no bytes: the document is complete."""

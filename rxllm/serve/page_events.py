@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
-import msgspec
 from attrs import evolve
 
+from ..values.characters import json_bytes
 from ..values.chat_answer import new_id
 from ..values.content import location_of
 from ..values.parts import (
@@ -35,12 +35,10 @@ __all__ = ["Event", "Kind", "PageEvents", "line"]
 Event = dict[str, Any]
 Kind = Literal["text", "reasoning"]
 
-_encode = msgspec.json.Encoder().encode
-
 
 def line(event: Event) -> bytes:
     """Return an event as a server-sent event."""
-    return b"data: " + _encode(event) + b"\n\n"
+    return b"data: " + json_bytes(event) + b"\n\n"
 
 
 class PageEvents(ABC):
@@ -136,13 +134,13 @@ class PageEvents(ABC):
 
     def refuse(self, failure: HTTPFailure) -> bytes:
         """Return the error as JSON; a page shows the body of such a response."""
-        return _encode({"error": failure.message, "code": failure.code})
+        return json_bytes({"error": failure.message, "code": failure.code})
 
     def encode(self, item: object) -> bytes:
         """Return the events of one item."""
         chunk = chunk_of(item)
         if chunk.rest is None and self._block is not None and self._block[0] == "text":
-            return self._before + _encode(chunk.text) + self._after if chunk.text else b""
+            return self._before + json_bytes(chunk.text) + self._after if chunk.text else b""
         lines: list[bytes] = []
         if chunk.reset and self._spoken:
             lines = [*map(line, self.again())]

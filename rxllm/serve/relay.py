@@ -26,6 +26,7 @@ from reactivex import Observable
 from ..bridges import AsyncStream, from_aiter
 from ..errors import Interrupted
 from ..runtime.forks import reset_in_child
+from ..values.characters import json_bytes
 from .failures import HTTPFailure, Refused, failure_of, log
 from .logs import END, PAGE, Ending, Entry, Key, Log, LogLost, Position, once, patiently
 from .memory_log import MemoryLog
@@ -172,7 +173,7 @@ class Relay:
         except Exception as error:
             failure = failure_of(error)
             log(error, failure)
-            ending, data = "failed", msgspec.json.encode(failure)
+            ending, data = "failed", json_bytes(failure)
         finally:
             with suppress(LogLost, TimeoutError):
                 async with asyncio.timeout(_FAREWELL):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-import msgspec
 from reactivex import Observable
 
 from ..records import to_json
+from ..values.characters import json_bytes
 from ..values.chunk import Chunk
+from ..values.message import Message
 from .failures import HTTPFailure
 from .response import HOLD, PING, StreamResponse
 
@@ -17,14 +18,13 @@ __all__ = ["Events", "sse"]
 
 T = TypeVar("T")
 
-_json = msgspec.json.Encoder().encode
-
 
 class Events:
     """Encodes items as server-sent events, each with one line of JSON.
 
-    Shape: a text is a JSON string; a Chunk is an object with ``text`` and what else the chunk has; any other item is
-    its JSON. The last event is ``done``, or ``failure`` with ``code``, ``message`` and ``retry_after``. The name
+    Shape: a text is a JSON string; a Chunk is an object with ``text`` and what else the chunk has; a Message is the
+    object of `Message.to_json`; any other item is its JSON, also of a dataclass, an attrs class or a model of pydantic.
+    The last event is ``done``, or ``failure`` with ``code``, ``message`` and ``retry_after``. The name
     ``error`` is not used, because a browser's EventSource gives it to its own errors.
     """
 
@@ -37,7 +37,11 @@ class Events:
 
     def encode(self, item: Any) -> bytes:
         """Return the event of one item."""
-        return b"data: " + _json(to_json(item) if isinstance(item, Chunk) else item) + b"\n\n"
+        if isinstance(item, Chunk):
+            item = to_json(item)
+        elif isinstance(item, Message):
+            item = item.to_json()
+        return b"data: " + json_bytes(item) + b"\n\n"
 
     def end(self) -> bytes:
         """Return the event ``done``."""
@@ -49,7 +53,7 @@ class Events:
 
     def refuse(self, failure: HTTPFailure) -> bytes:
         """Return the error as a JSON object."""
-        return _json({"code": failure.code, "message": failure.message, "retry_after": failure.retry_after})
+        return json_bytes({"code": failure.code, "message": failure.message, "retry_after": failure.retry_after})
 
 
 def sse(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from ..errors import Interrupted
 from ..misuse import MisuseError, shown
+from ..values.characters import json_of
 from ..values.chunk import Chunk, text_chunk
 from ..values.message import Message
 from ..values.parts import FilePart
@@ -13,15 +12,13 @@ from .failures import HTTPFailure, Refused
 
 __all__ = ["chunk_of", "message_of", "refuse_file", "refuse_reset"]
 
-_json = msgspec.json.Encoder().encode
-
 
 def chunk_of(item: object) -> Chunk:
     """Return an item of a model or a Pipeline as a chunk. Text is text; any other value is the text of its JSON."""
     if isinstance(item, (Chunk, str, Message)):
         return Chunk.of(item)
     try:
-        return text_chunk(_json(item).decode())
+        return text_chunk(json_of(item))
     except TypeError:
         raise MisuseError(
             f"A served pipeline must emit text, chunks or values with a JSON form, not {shown(item)}."

@@ -1,4 +1,4 @@
-"""`whole`: values without halves of characters; and `json_of`, which encodes any value without them.
+"""`whole`: values without halves of characters; `json_bytes` and `json_of`, which encode any value without them.
 
 Python decodes bytes of an unknown encoding to surrogates, as in a file name that `os.listdir` returns. A surrogate is
 half of a character, and no encoding can express it.
@@ -12,10 +12,13 @@ import attrs
 import msgspec
 
 from .parts import Part
+from .plain import encodable
 
-__all__ = ["json_of", "whole"]
+__all__ = ["json_bytes", "json_of", "whole"]
 
 T = TypeVar("T")
+
+_encode = msgspec.json.Encoder(enc_hook=encodable).encode
 
 # The path of a file must stay as it is, to be read.
 _FIELDS = {kind: [field.name for field in attrs.fields(kind) if field.name != "path"] for kind in get_args(Part)}
@@ -45,12 +48,21 @@ def whole(value: T) -> T:
     return value if changed == item else changed
 
 
-def json_of(value: object) -> str:
-    """Return a value as JSON, with U+FFFD for each half of a character."""
+def json_bytes(value: object) -> bytes:
+    """Return a value as JSON, with U+FFFD for each half of a character.
+
+    Raises:
+        TypeError: JSON has no such value.
+    """
     try:
-        return msgspec.json.encode(value).decode()
+        return _encode(value)
     except UnicodeEncodeError:
-        return msgspec.json.encode(whole(msgspec.to_builtins(value))).decode()
+        return _encode(whole(msgspec.to_builtins(value, str_keys=True, enc_hook=encodable)))
+
+
+def json_of(value: object) -> str:
+    """Return a value as JSON text, with U+FFFD for each half of a character. The error is that of `json_bytes`."""
+    return json_bytes(value).decode()
 
 
 def _whole_text(text: str) -> str:

@@ -30,9 +30,13 @@ def plain(value: T) -> T:
 def encodable(value: object) -> Any:
     """Return what an encoder of msgspec writes for a value of a class that it does not know.
 
+    A model of pydantic becomes plain data, with the names that its JSON schema has.
+
     Raises:
         TypeError: JSON has no such value.
     """
+    if (dump := getattr(type(value), "model_dump", None)) is not None:  # without an import of pydantic
+        return dump(value, mode="json", by_alias=True)
     found = plain(value)
     if found is value:
         raise TypeError(f"Encoding objects of type {type(value).__name__} is unsupported")

@@ -18,6 +18,7 @@ from protocols import Chat
 
 import rxllm
 from rxllm import LLM, Chunk, Interrupted, MemoryStore, MisuseError, RawPart, SQLiteStore, Store, Usage, cached
+from rxllm.adapters import from_callable
 from rxllm.operators import caching as keeping
 from rxllm.testing import End, FakeServer, LLMContract, MarbleLLM, Reply, Signal
 
@@ -393,6 +394,20 @@ async def test_request_without_a_stable_key_is_sent_each_time(prompt, caplog):
     assert [prompt] * 2 == model.asked
     assert 2 == len(caplog.records)
     assert "cached() did not cache an answer. rxllm cannot derive a stable key for this request" in caplog.text
+
+
+async def test_answer_with_half_of_a_character_is_stored(store, caplog):
+    """No file can hold the half, so U+FFFD stands for it there."""
+    asked = []
+
+    def halved(prompt):
+        asked.append(prompt)
+        return "a\ud800"
+
+    llm = cached(from_callable(halved), store, name="halved")
+    await llm.ainvoke("x")
+    assert (await llm.ainvoke("x")).text in ("a\ud800", "a\ufffd")
+    assert (1, "") == (len(asked), caplog.text)
 
 
 async def test_stored_answer_has_no_run_of_the_model():

@@ -3,6 +3,7 @@
 import json
 
 import httpx
+import pydantic
 import pytest
 import reactivex
 from attrs import frozen
@@ -250,6 +251,19 @@ def test_pipelines_of_text_are_served():
     with Serving(openai({"m": shout})) as server:
         assert "AB" == client(server).invoke("hi").text
         assert "AB" == client(server).invoke("hi", stream=False).text
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_pipelines_of_values_are_served_as_their_json(stream):
+    """Also of models of pydantic; half of a character of a model's own is replaced, and does not end the answer."""
+
+    class City(pydantic.BaseModel):
+        name: str
+
+    cities = rxllm.pipe(Scripted('{"name": "Oslo"}'), rxllm.parse(City))
+    with Serving(openai({"m": cities, "half": Scripted("a\ud800", "b")})) as server:
+        assert '{"name":"Oslo"}' == client(server).invoke("hi", stream=stream).text
+        assert "a\ufffdb" == client(server).invoke("hi", model="half", stream=stream).text
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,12 @@ import asyncio
 import json
 import time
 import weakref
+from dataclasses import dataclass
+from decimal import Decimal
 
 import httpx
 import msgspec
+import pydantic
 import pytest
 import reactivex
 from fastapi import FastAPI
@@ -60,6 +63,32 @@ def test_texts_with_line_ends_stay_one_event():
     text = 'a\n\ndata: "b"\r\nc\u2028'
     with Serving(application(lambda: reactivex.of(text))) as server:
         assert [("message", text), ("done", {})] == events(httpx.get(server.url, timeout=60).text)
+
+
+def test_values_are_their_json():
+    """Of any class that rxllm reads, by the names of its schema; a message is what `Message.from_json` reads."""
+
+    class City(pydantic.BaseModel):
+        size: Decimal = pydantic.Field(alias="inhabitants")
+
+    @dataclass
+    class Country:
+        capital: City
+
+    city, message = City(inhabitants="1.50"), rxllm.Message("assistant", ["Hi", rxllm.ToolCallPart("c", "now", "{}")])
+    with Serving(application(lambda: reactivex.of(city, [Country(city)], {1: city}, message))) as server:
+        values = [value for _, value in events(httpx.get(server.url, timeout=60).text)]
+    plain = {"inhabitants": "1.50"}
+    assert [plain, [{"capital": plain}], {"1": plain}] == values[:3]
+    assert message == rxllm.Message.from_json(values[3])
+
+
+def test_half_of_a_character_is_replaced():
+    """No bytes can express it; a model of one's own may emit it. The rest arrives."""
+    items = ("a\ud800", {"b\ud800": 1}, rxllm.Chunk("c"))
+    with Serving(application(lambda: reactivex.of(*items))) as server:
+        values = [value for _, value in events(httpx.get(server.url, timeout=60).text)]
+    assert ["a\ufffd", {"b\ufffd": 1}, {"text": "c"}, {}] == values
 
 
 def test_empty_stream_is_whole():

@@ -3,6 +3,7 @@
 import json
 
 import httpx
+import pydantic
 import pytest
 import reactivex
 from serving import Serving
@@ -157,6 +158,17 @@ def test_data_of_the_program_is_a_part():
     assert 2 == kinds(events).count("text-start")
     with pytest.raises(rxllm.MisuseError, match="must be a word"):
         data_part("a b", 1)
+
+
+def test_data_of_the_program_may_be_a_value_of_its_classes():
+    """Of pydantic, too. Half of a character does not end the answer."""
+
+    class Weather(pydantic.BaseModel):
+        sky: str
+
+    events = events_of(data_part("weather", Weather(sky="blue\ud800")), "a\ud800")
+    assert {"type": "data-weather", "data": {"sky": "blue\ufffd"}} in events
+    assert "a\ufffd" in [event.get("delta") for event in events]
 
 
 def test_finish_has_the_reason_and_the_usage():
