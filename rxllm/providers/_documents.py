@@ -24,6 +24,7 @@ __all__ = [
     "error_in",
     "identity_of",
     "is_cut",
+    "is_same_object",
     "json_of",
     "list_of",
     "merged",
@@ -78,6 +79,12 @@ def is_cut(body: bytes) -> bool:
     except RecursionError:
         pass
     return False
+
+
+def is_same_object(one: str, other: str) -> bool:
+    """Return whether two texts are the same JSON object. White space may differ, and either may be a JSON text."""
+    first, second = (json_of(unquoted(text).encode("utf-8", "replace")) for text in (one, other))
+    return isinstance(first, dict) and first == second
 
 
 def object_of(value: object) -> dict[str, Any]:

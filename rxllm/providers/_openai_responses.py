@@ -248,7 +248,7 @@ class ResponsesDecoder:
             item.has_citations = True
             return self._chunk_of([*citations([object_of(json_of(data)).get("annotation")])])
         if kind == _SUMMARY_PART:
-            item.has_gap = bool(item.emitted)
+            item.has_gap = item.emitted
             return None
         if not text:
             return None
@@ -263,7 +263,7 @@ class ResponsesDecoder:
             item.source = item.source or source
             if item.source != source:
                 return None
-            has_gap = item.has_gap or (event.summary_index != item.section and item.emitted > 0)
+            has_gap = item.has_gap or (event.summary_index != item.section and item.emitted)
             item.has_gap, item.section = False, event.summary_index
             text = f"\n\n{text}" if has_gap else text
             part = ReasoningPart(text, index=item.place)
@@ -271,22 +271,20 @@ class ResponsesDecoder:
             return None
         else:
             part = ToolCallPart("", "", text, item.call)
-        item.emitted += len(text)
+            item.arguments.append(text)
+        item.emitted = True
         return self._chunk_of([part], logprobs=list_of(event.logprobs) if kind == _TEXT else ())
 
     def _unheard(self, kind: str, field: str, event: _Event, fields: Mapping[str, Any]) -> list[Part]:
         """Return the text that an event repeats, if it did not arrive in pieces."""
         item, text = self._place(event, kind=kind), text_of(fields.get(field))
         if item.call is not None:
-            text = text[item.emitted :]
-        elif item.emitted or kind != "message":
+            return item.rest(text)
+        if item.emitted or kind != "message" or not text:
             return []
-        if not text:
-            return []
-        item.emitted += len(text)
-        if item.call is not None:
-            return [ToolCallPart("", "", text, item.call)]
-        return [RefusalPart(text) if field == "refusal" else self._passage(item, text)]
+        part = RefusalPart(text) if field == "refusal" else self._passage(item, text)
+        item.emitted = True
+        return [part]
 
     def _passage(self, item: Item, text: str, cited: Sequence[Mapping[str, Any]] = ()) -> TextPart:
         """Return a piece of text. The first piece of a message carries the fields that the server requires back."""
@@ -297,30 +295,22 @@ class ResponsesDecoder:
         return TextPart(text, cited, index=index, provider=self._maker, extra=item.facts)
 
     def _open(self, entry: Item, item: Mapping[str, Any]) -> list[Part]:
-        """Keep the further fields of an item. Return a tool call when its name has arrived."""
+        """Keep the further fields of an item. Return what it adds to a tool call, which begins with its name."""
         if entry.facts is None and entry.kind != "reasoning":
             entry.facts = self._facts(item)
+        if entry.call is not None:
+            return entry.rest(arguments_in(item))
         if entry.kind == "function_call" or (entry.kind == "custom_tool_call" and item.get("name") in self._custom):
             identity, name = identity_of(item.get("call_id") or item.get("id")), call_name_of(item.get("name"))
-            if entry.call is None and identity and name:
+            if identity and name:
                 if self._calls >= CALLS:
                     raise ProtocolError(f"The response has more than {CALLS:,} tool calls.")
                 entry.call, self._calls = self._calls, self._calls + 1
-                arguments = arguments_in(item)
-                entry.emitted = len(arguments)
                 facts = entry.facts
                 if entry.kind != "function_call":
                     facts = {**(facts or {}), "item": {"type": entry.kind, **(facts or {}).get("item", {})}}
-                return [
-                    ToolCallPart(
-                        identity,
-                        name,
-                        arguments,
-                        entry.call,
-                        provider=self._maker if facts else None,
-                        extra=facts or None,
-                    )
-                ]
+                arguments, provider = entry.missing(arguments_in(item)), self._maker if facts else None
+                return [ToolCallPart(identity, name, arguments, entry.call, provider=provider, extra=facts or None)]
         return []
 
     def _facts(self, item: Mapping[str, Any]) -> dict[str, Any]:
@@ -337,9 +327,7 @@ class ResponsesDecoder:
             return [self._reasoning(entry, item)]
         opened = self._open(entry, item)
         if entry.call is not None:
-            missing = arguments_in(item)[entry.emitted :]
-            entry.emitted += len(missing)
-            return [*opened, ToolCallPart("", "", missing, entry.call)] if missing else opened
+            return opened
         if entry.kind == "message":
             return self._message(entry, item)
         if entry.kind == "image_generation_call" and (image := image_of(item, self._keeper)):
@@ -354,9 +342,10 @@ class ResponsesDecoder:
             text, refusal = text_of(content.get("text")), text_of(content.get("refusal"))
             if was_silent and text:
                 parts.append(self._passage(entry, text))
-                entry.emitted += len(text)
+                entry.emitted = True
             if was_silent and refusal:
                 parts.append(RefusalPart(refusal))
+                entry.emitted = True
             if not entry.has_citations:
                 parts += citations(content.get("annotations"))
         return parts
@@ -390,11 +379,11 @@ class ResponsesDecoder:
         parts = [part for entry in self._entries if entry.held for part in self._open(entry, entry.held)]
         self._tally.add(parts)
         for entry, item in self._unended(list_of(response.get("output"))):
-            if not entry.is_done:
-                logprobs += logprobs_of(item) if not entry.emitted else []
-                closed = self._close(entry, item)
-                self._tally.add(closed)  # before the next item, whose text must stay apart
-                parts += closed
+            logprobs += logprobs_of(item) if not entry.emitted else []
+            closed = self._close(entry, item)
+            self._tally.add(closed)  # before the next item, whose text must stay apart
+            parts += closed
+        parts += [part for entry in self._entries for part in entry.end()]
         self._is_plain = False
         raw = word_of(object_of(response.get("incomplete_details")).get("reason")) or status
         if error := stated_error(response.get("error")):
@@ -405,16 +394,21 @@ class ResponsesDecoder:
         return self._new_chunk(parts, usage_of(response.get("usage")), raw, logprobs)
 
     def _unended(self, output: Sequence[object]) -> Iterator[tuple[Item, dict[str, Any]]]:
-        """Yield the items of the whole output, each with its entry, which is new if no event named the item.
+        """Yield the items of the whole output that are not emitted, each with its entry, which may be new.
 
         The n-th item of a kind is the n-th entry of this kind, because some servers change ids, and numbers have gaps.
+        A server may also end an item without its content. Then the item must have the id of its entry, because the
+        output may lack items without content.
         """
         entries: dict[str, list[Item]] = {}
         for entry in reversed(self._entries):
             entries.setdefault(entry.kind, []).append(entry)
         for item in map(object_of, output):
             known = entries.get(text_of(item.get("type")))
-            yield known.pop() if known else self._place(_Event(type="response.output_item.added"), item), item
+            entry = known.pop() if known else self._place(_Event(type="response.output_item.added"), item)
+            ids, _ = keys_of(None, None, item)
+            if not entry.is_done or (entry.lacks_content and any(self._items.get(name) is entry for name in ids)):
+                yield entry, item
 
     def _chunk_of(self, parts: Sequence[Part], *, logprobs: Sequence[object] = ()) -> Chunk | None:
         """Return a chunk, or None if it would be empty."""

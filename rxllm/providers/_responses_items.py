@@ -10,9 +10,11 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from ..values.parts import FilePart
+from ..errors import ProtocolError
+from ..values.parts import FilePart, Part, ToolCallPart
 from ..values.usage import Usage
-from ._documents import count, identity_of, list_of, object_of, text_of
+from ..wire.error_documents import excerpt
+from ._documents import count, identity_of, is_same_object, list_of, object_of, text_of
 
 __all__ = ["Item", "arguments_in", "image_of", "keys_of", "logprobs_of", "usage_of"]
 
@@ -23,7 +25,9 @@ class Item(Struct, eq=False):
     Attributes:
         kind: the type of the item.
         place: the position of the item in the answer.
-        emitted: the number of emitted characters.
+        emitted: whether content was emitted.
+        arguments: the pieces of the arguments of a call that were emitted.
+        is_blank: the server gave a call the arguments ``{}``, which stand for none if it sends others.
         source: for reasoning, the field whose text is emitted; a server may send the same reasoning in two fields.
         section: the number of the latest part of a summary of reasoning.
         facts: the further fields that the server requires back; None until the item has arrived.
@@ -36,7 +40,9 @@ class Item(Struct, eq=False):
 
     kind: str
     place: int
-    emitted: int = 0
+    emitted: bool = False
+    arguments: list[str] = []
+    is_blank: bool = False
     source: str = ""
     section: Any = None
     facts: dict[str, Any] | None = None
@@ -45,6 +51,45 @@ class Item(Struct, eq=False):
     has_citations: bool = False
     has_gap: bool = False
     is_done: bool = False
+
+    @property
+    def lacks_content(self) -> bool:
+        """Whether nothing of a message or of the arguments of a call was emitted."""
+        return not (self.emitted or self.arguments) and (self.kind == "message" or self.call is not None)
+
+    def missing(self, whole: str) -> str:
+        """Return the rest of the whole arguments of a call, and count it as emitted.
+
+        Raises:
+            ProtocolError: the whole arguments do not begin with those that were emitted.
+        """
+        if whole == "{}" and self.kind == "function_call":  # some gateways send it before they know the arguments
+            self.is_blank = True
+            return ""
+        emitted = "".join(self.arguments) if whole else ""
+        if whole.startswith(emitted):
+            missing = whole[len(emitted) :]
+            self.arguments += [missing] if missing else []
+            return missing
+        if not is_same_object(emitted, whole):
+            raise ProtocolError(
+                "The server sent the arguments of a tool call in pieces and then as a whole, and the two differ. "
+                f"The whole begins: {excerpt(whole.encode('utf-8', 'replace'))}"
+            )
+        return ""
+
+    def rest(self, whole: str) -> list[Part]:
+        """Return the same as `missing`, as a part, if the call was emitted."""
+        if self.call is None or not (text := self.missing(whole)):
+            return []
+        return [ToolCallPart("", "", text, self.call)]
+
+    def end(self) -> list[Part]:
+        """Return the ``{}`` of a call that no other arguments followed."""
+        if self.call is None or self.arguments or not self.is_blank:
+            return []
+        self.arguments.append("{}")
+        return [ToolCallPart("", "", "{}", self.call)]
 
 
 def keys_of(index: object, identity: object, item: Mapping[str, Any]) -> tuple[Sequence[object], Sequence[object]]:

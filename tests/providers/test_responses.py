@@ -291,6 +291,89 @@ def test_items_whose_numbers_are_wrong_are_told_apart_by_their_ids(steps, pair):
     assert ("Hello" if SAID in pair else "") == answer.text
 
 
+PARIS = '{"city":"Paris"}'
+CALL = {"type": "function_call", "id": "fc", "call_id": "c", "name": "weather"}
+
+
+def called(*pieces, begins="", whole="", done=None, completed=None):
+    """The events of a call: its first arguments, their pieces, and the whole of them in the three last events."""
+    done, completed = (whole if each is None else each for each in (done, completed))
+    grown = [event("function_call_arguments.delta", output_index=0, item_id="fc", delta=each) for each in pieces]
+    return Reply(
+        [
+            event("output_item.added", output_index=0, item={**CALL, "arguments": begins}),
+            *grown,
+            event("function_call_arguments.done", output_index=0, item_id="fc", arguments=whole),
+            event("output_item.done", output_index=0, item={**CALL, "arguments": done}),
+            event("completed", response={"status": "completed", "output": [{**CALL, "arguments": completed}]}),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("reply", "arguments"),
+    [
+        pytest.param(called(completed=PARIS), PARIS, id="whole in the last event"),
+        pytest.param(called(begins="{}", whole="{}", completed=PARIS), PARIS, id="placeholders until the last event"),
+        pytest.param(called(begins="{}", whole=PARIS), PARIS, id="placeholder, then the whole"),
+        pytest.param(called(PARIS[:5], PARIS[5:], begins="{}", whole=PARIS), PARIS, id="placeholder, then pieces"),
+        pytest.param(called(PARIS, begins="{}", whole="{}"), PARIS, id="pieces between placeholders"),
+        pytest.param(called(PARIS, whole=""), PARIS, id="pieces only"),
+        pytest.param(called(PARIS[:5], whole=PARIS), PARIS, id="the whole goes on"),
+        pytest.param(called(PARIS, whole='{"city": "Paris"}'), PARIS, id="white space"),
+        pytest.param(called('{ "city":\n"Paris" }', whole=PARIS), '{ "city":\n"Paris" }', id="less white space"),
+        pytest.param(called(PARIS, whole=json.dumps(PARIS)), PARIS, id="quoted"),
+        pytest.param(called('{"a":1,"b":"é"}', whole='{"b":"\\u00e9","a":1}'), '{"a":1,"b":"é"}', id="order"),
+        pytest.param(called(begins="{}", whole="{}"), "{}", id="no arguments"),
+        pytest.param(called("{}", whole="{}"), "{}", id="no arguments, in pieces"),
+        pytest.param(called("{", "}", whole="{ }"), "{}", id="no arguments, with white space"),
+        pytest.param(called(), "", id="nothing"),
+    ],
+)
+@pytest.mark.parametrize("ends", [1, 2])
+def test_whole_arguments_complete_those_that_arrived(reply, arguments, ends):
+    """The arguments ``{}`` stand for nothing while others come. The same object, written in another way, is a repeat.
+
+    Source: https://github.com/OpenRouterTeam/ai-sdk-provider/issues/336
+    """
+    with FakeServer(Reply([*reply.body, *reply.body[-1:] * (ends - 1)])) as server:
+        answer = model(server).invoke("hi")
+    assert [("c", "weather", arguments)] == [(call.id, call.name, call.arguments) for call in answer.tool_calls]
+
+
+@pytest.mark.parametrize(
+    ("piece", "whole"),
+    [
+        ('{"city":"Par', '{"city": "Paris"}'),
+        (PARIS, '{"city":"Paris, Texas"}'),
+        (PARIS, '{"town":"Paris"}'),
+        (PARIS, PARIS[:-1]),
+        (PARIS, '[{"city":"Paris"}]'),
+    ],
+)
+def test_whole_arguments_that_contradict_the_pieces_are_an_error(piece, whole):
+    """The pieces cannot be taken back, and arguments that the model did not write must not run a tool."""
+    with FakeServer(called(piece, whole=whole)) as server, pytest.raises(rxllm.ProtocolError, match="differ") as caught:
+        model(server).invoke("hi")
+    assert piece == caught.value.partial.tool_calls[0].arguments
+
+
+def test_message_that_ends_empty_is_in_the_last_event():
+    """A refusal does not come twice, and neither does another message if the output lacks the empty one."""
+    empty = {**SAID, "id": "m0", "content": []}
+    refused = {**SAID, "id": "m2", "content": [{"type": "refusal", "refusal": "No."}]}
+    items = [done(0, empty), done(1, SAID), done(2, refused)]
+
+    def ended(*output):
+        return Reply([*items, event("completed", response={"status": "completed", "output": output})])
+
+    filled = {**empty, "content": [output_text("First. ")]}
+    with FakeServer(ended(filled, SAID, refused), ended(SAID, refused)) as server:
+        answers = [model(server).invoke("hi") for _ in range(2)]
+    assert ["HelloFirst. ", "Hello"] == [answer.text for answer in answers]
+    assert ["No."] * 2 == [answer.refusal for answer in answers]
+
+
 def answered(items, *, stream):
     """A response with these items: a stream that has them whole, or one document."""
     ended = {"id": "resp_1", "status": "completed", "output": items, "usage": {"input_tokens": 3, "output_tokens": 5}}
