@@ -20,7 +20,7 @@ from ..values.usage import Usage
 from ..values.vocabulary import FinishReason
 from ..wire.error_documents import provider_error, tells_error
 from ._content import Tally, bounded
-from ._documents import UNREADABLE, identity_of, json_of, list_of, object_of, text_of, unreadable
+from ._documents import UNREADABLE, arguments_of, identity_of, json_of, list_of, object_of, text_of, unreadable
 from ._finish import broken_off, finish_with, is_early, word_of
 from ._gemini_frames import NO_COUNTS, Counts, decode_frame
 from ._gemini_parts import MADE_ID, file_of, sources_of, usage_of
@@ -42,6 +42,7 @@ class GeminiDecoder:
         "_id",
         "_is_early",
         "_is_plain",
+        "_known",
         "_maker",
         "_model",
         "_partial",
@@ -66,6 +67,7 @@ class GeminiDecoder:
         self._spoken = False  # a chunk with the id and the model was emitted
         self._tally = Tally(limits)
         self._calls = 0
+        self._known: dict[tuple[str, str, bytes], int] = {}  # the index of each whole call with an id
         self._partial: PartialArguments | None = None  # of the incomplete tool call
         self._counts: Counts | None = None  # the latest counts, which are totals
         self._raw = NO_COUNTS  # the latest counts of a plain text, not decoded yet
@@ -228,16 +230,20 @@ class GeminiDecoder:
         name = text_of(call.get("name"))
         if name or (call and self._partial is None):
             parts += self._closed()
+            identity, arguments = identity_of(call.get("id")), ""
+            if not call.get("willContinue") and "partialArgs" not in call:
+                arguments = text_of(call.get("args")) or msgspec.json.encode(object_of(call.get("args"))).decode()
+            if identity and arguments:
+                key = identity, name, msgspec.json.encode(arguments_of(arguments), order="sorted")
+                if (index := self._known.setdefault(key, self._calls)) < self._calls:  # the server repeats the call
+                    return [*parts, ToolCallPart(index=index, signature=signature)] if signature else parts
             index, self._calls = self._calls, self._calls + 1
             if self._calls > CALLS:
                 raise ProtocolError(f"The response has more than {CALLS:,} tool calls.")
-            # Only some models send ids. A generated id contains the response's id, so it is unique in a conversation.
-            identity = identity_of(call.get("id")) or f"{MADE_ID}{self._id}_{index}"
-            arguments = ""
-            if not call.get("willContinue") and "partialArgs" not in call:
-                arguments = text_of(call.get("args")) or msgspec.json.encode(object_of(call.get("args"))).decode()
-            else:
+            if not arguments:
                 self._partial = PartialArguments(object_of(call.get("args")), self._tally.limits)
+            # Only some models send ids. A generated id contains the response's id, so it is unique in a conversation.
+            identity = identity or f"{MADE_ID}{self._id}_{index}"
             parts.append(ToolCallPart(identity, name, arguments, index, signature, self._maker))
         elif signature and self._calls:
             parts.append(ToolCallPart(index=self._calls - 1, signature=signature))

@@ -367,6 +367,42 @@ def test_calls_have_ids_that_no_other_turn_has(server):
     assert ("tool_call", "STOP") == (answer.finish_reason, answer.raw_finish_reason)
 
 
+CALL = {"id": "c", "name": "pay", "args": {"sum": 5, "to": "A"}}
+
+
+@pytest.mark.parametrize(
+    "again", [CALL, {**CALL, "args": {"to": "A", "sum": 5}}, {**CALL, "args": '{"sum": 5, "to":"A"}'}]
+)
+@pytest.mark.parametrize("signatures", [(None, "S"), ("S", None), ("S", "S"), (None, None)])
+@pytest.mark.parametrize("apart", [True, False])
+def test_call_that_comes_again_with_its_id_counts_once(server, again, signatures, apart):
+    """In a later frame or in the same one. The signature is that of either."""
+    signed = [{"thoughtSignature": signature} if signature else {} for signature in signatures]
+    between = {"functionCall": {"name": "now", "id": "n"}}
+    parts = [{"functionCall": CALL, **signed[0]}, between, {"functionCall": again, **signed[1]}]
+    frames = [response(each) for each in parts] if apart else [response(*parts)]
+    answer = asked(server, *frames, response(finish="STOP"))
+    expected = [("c", '{"sum":5,"to":"A"}', "S" if any(signatures) else None), ("n", "{}", None)]
+    assert expected == [(call.id, call.arguments, call.signature) for call in answer.tool_calls]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"name": "pay", "args": CALL["args"]},
+        {**CALL, "id": "d"},
+        {**CALL, "args": {"sum": 6, "to": "A"}},
+        {**CALL, "name": "bill"},
+    ],
+)
+def test_calls_that_differ_stay_two(server, other):
+    """In the id, the name or the arguments; and equal calls without ids stay two, because a model may mean both."""
+    first = {**CALL} if "id" in other else other
+    answer = asked(server, response({"functionCall": first}), response({"functionCall": other}, finish="STOP"))
+    assert [first["name"], other["name"]] == [call.name for call in answer.tool_calls]
+    assert [first["args"], other["args"]] == [json.loads(call.arguments) for call in answer.tool_calls]
+
+
 def test_a_call_in_pieces_is_put_together(server):
     """As Vertex streams it: places and values, texts that go on; several calls, one after the other."""
 
