@@ -104,6 +104,10 @@ class _Constrained(Node):
     def kinds(self) -> frozenset[str]:  # type: ignore[override]
         return self.of.kinds
 
+    @property
+    def accepted(self) -> frozenset[str]:
+        return self.of.accepted
+
     def read(self, value: Any, problems: Problems) -> Any:
         before = problems.total
         result = self.of.read(value, problems)

@@ -26,6 +26,8 @@ __all__ = ["ANYTHING", "SCALARS", "Choice", "Described", "Node", "Scalar", "Sche
 
 Schema = dict[str, Any]
 
+_NUMBERS = frozenset(("integer", "number"))
+
 
 class Node(ABC):
     """One type within a shape.
@@ -35,6 +37,11 @@ class Node(ABC):
     """
 
     kinds: frozenset[str]
+
+    @property
+    def accepted(self) -> frozenset[str]:
+        """The kinds of the data that `read` may take: those of the type's values, and for a Decimal numbers, too."""
+        return self.kinds
 
     @abstractmethod
     def read(self, value: Any, problems: Problems) -> Any:
@@ -56,6 +63,11 @@ class Described(Node):
     def kinds(self) -> frozenset[str]:  # type: ignore[override]
         """The kinds of the type."""
         return self.of.kinds
+
+    @property
+    def accepted(self) -> frozenset[str]:
+        """The kinds that the type accepts."""
+        return self.of.accepted
 
     def read(self, value: Any, problems: Problems) -> Any:
         """Read as the type itself does."""
@@ -95,14 +107,18 @@ class Scalar(Node):
     def _of_kind(self) -> frozenset[str]:
         return frozenset((self.kind,))
 
+    @property
+    def accepted(self) -> frozenset[str]:
+        """The kind, and those of numbers for a float or a Decimal."""
+        return self.kinds | _NUMBERS if self.type in (float, decimal.Decimal) else self.kinds
+
     def read(self, value: Any, problems: Problems) -> Any:
         """Convert the value as msgspec does in its strict mode. An integer may be written as 3.0."""
         if type(value) is self.type:
             return value
         if self.type is int and (whole := as_integer(value)) is not None:
             return whole
-        kind = kind_of(value)
-        if kind != self.kind and not (kind in ("integer", "number") and self.type in (float, decimal.Decimal)):
+        if kind_of(value) not in self.accepted:
             return problems.expected(self.what, value)
         try:
             read: Any = msgspec.convert(value, cast("Any", self.type))

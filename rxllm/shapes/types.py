@@ -53,6 +53,10 @@ class _Alias(Node):
     def kinds(self) -> frozenset[str]:  # type: ignore[override]
         return self.target.kinds
 
+    @property
+    def accepted(self) -> frozenset[str]:
+        return self.target.accepted
+
     def read(self, value: Any, problems: Problems) -> Any:
         return self.target.read(value, problems)
 

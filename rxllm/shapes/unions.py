@@ -68,11 +68,16 @@ class UnionNode(Node):
         """The kinds of all members."""
         return frozenset[str]().union(*(member.kinds for member in self.members))
 
+    @property
+    def accepted(self) -> frozenset[str]:
+        """The kinds that any member accepts."""
+        return frozenset[str]().union(*(member.accepted for member in self.members))
+
     def read(self, value: Any, problems: Problems) -> Any:
         """Read as the member that the value fits."""
         kind = kind_of(value)
         kinds = {"integer", "number"} if kind == "integer" else {kind}
-        fitting = [member for member in self.members if kinds & member.kinds]
+        fitting = [member for member in self.members if kinds & member.accepted]
         if not fitting:
             if type(value) is not int and (whole := as_integer(value)) is not None:
                 return self.read(whole, problems)
@@ -82,13 +87,14 @@ class UnionNode(Node):
         if len(fitting) > 1 and kind == "object":
             fitting = _narrowed(fitting, value)
         if len(fitting) > 1:
+            fitting.sort(key=lambda member: (kinds.isdisjoint(member.kinds), _rank(member)))  # Decimals last
             return self._read_first(fitting, value, problems)
         return fitting[0].read(value, problems)
 
     def _read_first(self, members: list[Node], value: Any, problems: Problems) -> Any:
         """Decode as the first member that fits. If no member fits, report the problems of the closest member."""
         best: tuple[int, Node] | None = None
-        for member in sorted(members, key=_rank):
+        for member in members:
             trial = Problems(has_decimals=problems.has_decimals)
             trial.depth = problems.depth
             result = member.read(value, trial)

@@ -2,14 +2,19 @@
 
 import datetime as dt
 import enum
-from typing import Any, Literal, TypedDict
+import typing
+import uuid
+from decimal import Decimal
+from typing import Annotated, Any, Literal, TypedDict
 
 import attrs
 import msgspec
 import pydantic
 import pytest
+import typing_extensions
 
 import rxllm
+from rxllm.shapes.nodes import SCALARS
 from rxllm.shapes.shape import shape_of
 
 
@@ -125,6 +130,59 @@ def test_union_decodes_as_the_type_that_the_value_fits(kind, plain, value):
     assert (type(value), value) == (type(decoded), decoded)
 
 
+TEXTS = [
+    *("true", "0", "1", "-2", "3.0", "1.10", "1e2", "1E400", "0.12345678901234567890123", str(2**70)),
+    *(f'"{text}"' for text in ("", "red", "aGk=", "1", "1.50", "2024-05-06", "2024-05-06T07:08:09Z", "07:08:09")),
+    *(f'"{text}"' for text in ("PT1H", uuid.UUID(int=7))),
+    *("[]", "{}", "[1.10]", '"[1.10]"', '{"a": 1.10}', r'"{\"a\": 1.10}"'),
+]
+
+
+def outcome(kind, text):
+    """Return the value of a text with its type, or None if the text does not fit."""
+    try:
+        value = shape_of(kind).decode_text(text)
+    except rxllm.ParseError:
+        return None
+    return type(value), repr(value)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(kind for kind in SCALARS if kind is not type(None)),
+        *(Colour, Literal[1, "red"], list[Decimal], tuple[Decimal], dict[str, Decimal], list[Decimal | None]),
+        *(Annotated[Decimal, "a price"], Annotated[Decimal, msgspec.Meta(ge=0)], Annotated[int, msgspec.Meta(ge=1)]),
+        typing_extensions.TypeAliasType("Price", Decimal),
+    ],
+    ids=str,
+)
+def test_member_of_a_union_takes_what_the_type_alone_takes(kind):
+    """With the same value, to the last digit. A text of a list or an object counts, too."""
+    alone = {text: outcome(kind, text) for text in TEXTS}
+    assert any(alone.values())
+    assert alone == {text: outcome(typing.Optional[kind], text) for text in TEXTS}  # noqa: UP045
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (Decimal | int, "1.5", Decimal("1.5")),
+        (Decimal | int, "2", 2),
+        (Decimal | float, "1.5", 1.5),
+        (Decimal | float, "2", 2.0),
+        (Decimal | float, '"1.5"', Decimal("1.5")),
+        (Decimal | Literal[1], "1", 1),
+        (Decimal | Literal[1], "2", Decimal(2)),
+        (typing_extensions.TypeAliasType("Price", Decimal | None) | int, "1.5", Decimal("1.5")),
+    ],
+    ids=str,
+)
+def test_decimal_reads_the_numbers_that_no_other_type_takes(kind, text, value):
+    """A Decimal is asked for as a text, so a number is first of all a value of the other types."""
+    assert (type(value), value) == (type(decoded := shape_of(kind).decode_text(text)), decoded)
+
+
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
@@ -153,6 +211,7 @@ def test_types_that_cannot_be_told_apart_are_refused(kind, message):
         (Circle | Square, {"kind": "square", "size": "x"}, ("expected a number, but got a string, at $.size",)),
         (Cat | Dog, {"name": "Tom", "lives": "x"}, ("expected an integer, but got a string, at $.lives",)),
         (Cat | Dog, {"nam": "Tom", "lives": 9}, ("the field 'name' is missing, at $", "there is no field 'nam', at $")),
+        (Annotated[Decimal, msgspec.Meta(ge=0)] | None, -1.5, ("expected at least 0, but got -1.5, at $",)),
         (One | Two, {"type": "Two", "size": "x"}, ("expected an integer, but got a string, at $.size",)),
     ],
     ids=str,
