@@ -134,6 +134,17 @@ class DocumentObserver(RefusingObserver[Chunk | str, Any]):
             error.usage = error.partial.usage
             error.text = last_round(error.partial).text
         error.shape = self.type
+        if error.reason == "malformed" and error.text.lstrip()[:1] not in ("{", "["):
+            _advise(error)
+
+
+def _advise(error: ParseError) -> None:
+    """Add what the program may change if a model answers with prose, as a note: a model may be shown the message."""
+    request = error.request
+    if request is None or request.shape is None:
+        error.add_note("Models answer with JSON only if you ask for it, as with llm.bind(shape=…).")
+    elif request.shape_mode != "prompted":
+        error.add_note("A server that ignores schemas needs shape_mode='prompted'.")
 
 
 def _incomplete(arrived: Message | None) -> ParseError:

@@ -46,10 +46,6 @@ _is_hexadecimal = re.compile(r"[0-9a-fA-F]{4}").fullmatch
 
 _ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _HIGH, _LOW, _AFTER_LOW = 0xD800, 0xDC00, 0xE000  # the halves of surrogate pairs
-_ADVICE = (
-    " Models answer with JSON only if you ask for it, as with llm.bind(shape=…). "
-    "A server that ignores schemas needs shape_mode='prompted'."
-)
 _SECOND_HALF = "the second half of a surrogate pair"
 _WORDS: dict[str, bool | None] = {"true": True, "false": False, "null": None}
 
@@ -346,6 +342,6 @@ class JSONReader:
         """Raise the error of a document that is not valid JSON. `before` counts from the current piece of text."""
         raise ParseError(
             f"The answer is not valid JSON. After {self.offset + before + position} characters it has "
-            f"{text[position : position + 20]!r} instead of {expected}." + (_ADVICE if self.root is NOTHING else ""),
+            f"{text[position : position + 20]!r} instead of {expected}.",
             reason="malformed",
         )

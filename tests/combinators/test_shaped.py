@@ -93,6 +93,16 @@ def test_malformed_answer_is_shown_what_is_wrong(mend):
     assert "not valid JSON" in mend("{'text': 'a'}")[-1].text
 
 
+def test_model_is_not_told_what_the_program_may_change(mend):
+    """The advice is for the person who reads the traceback. The program asked for a shape already."""
+    correction = mend("Boil it.")[-1].text
+    assert "it has 'Boil it.' instead of a value.\nAnswer again" in correction
+    with pytest.raises(ParseError) as caught:
+        shaped(Scripted(("Boil it.",)), Step).invoke("How?")
+    assert ["A server that ignores schemas needs shape_mode='prompted'."] == caught.value.__notes__
+    assert "shape" not in str(caught.value)
+
+
 def test_attempts_are_bounded():
     """The error is that of the last answer, with the tokens of all answers."""
     llm = Scripted((BAD, '{"text": 5}'))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from reactivex.subject import Subject
 
 import rxllm
-from rxllm import Chunk, MisuseError, ParseError, Usage, items, parse
+from rxllm import Chunk, MisuseError, ParseError, Usage, drafts, items, parse
 from rxllm.values.parts import ReasoningPart, RefusalPart, ToolCallPart
 
 JSON = st.recursive(
@@ -125,6 +125,24 @@ def test_answer_without_a_value_is_a_parse_error_with_its_reason(values, reason,
     assert Step is error.shape
     with pytest.raises(ParseError, match=message):
         raise error
+
+
+@pytest.mark.parametrize(
+    ("parameters", "text", "notes"),
+    [
+        ({}, "Sure! Here", ["Models answer with JSON only if you ask for it, as with llm.bind(shape=…)."]),
+        ({"shape": Step}, "Sure! Here", ["A server that ignores schemas needs shape_mode='prompted'."]),
+        ({"shape": Step, "shape_mode": "prompted"}, "Sure! Here", []),
+        ({}, '{"text": "a"} Sure!', []),
+        ({}, "[1, Sure", []),
+    ],
+)
+@pytest.mark.parametrize("operator", [parse, drafts])
+def test_advice_to_ask_for_json_comes_only_where_it_helps(parameters, text, notes, operator):
+    """Prose at the beginning of an answer: the model was not asked for JSON, or its server ignores schemas."""
+    with pytest.raises(ParseError) as caught:
+        rxllm.pipe(Said((Chunk(text),)).bind(**parameters), operator(Step)).invoke("How?")
+    assert notes == getattr(caught.value, "__notes__", [])
 
 
 def test_last_value_of_a_key_counts():

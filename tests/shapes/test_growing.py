@@ -103,15 +103,6 @@ def test_too_deep_a_document_is_a_parse_error():
             shown([text])
 
 
-def test_hint_to_ask_for_json_comes_only_where_it_helps():
-    """Prose at the beginning means that the model was not asked for JSON."""
-    with pytest.raises(ParseError, match=r"only if you ask for it, .* needs shape_mode='prompted'"):
-        shown(["Sure! Here"])
-    with pytest.raises(ParseError) as caught:
-        shown(["{} Sure!"])
-    assert "ask for it" not in str(caught.value)
-
-
 SCHEMA = {
     "$defs": {
         "Kind": {"enum": ["one", "two"]},
