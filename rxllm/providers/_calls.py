@@ -11,7 +11,7 @@ import msgspec
 from ..bounds import CALLS, NAME_CHARACTERS
 from ..errors import ProtocolError
 from ..values.parts import ToolCallPart
-from ._documents import count, identity_of, is_cut, json_of, object_of
+from ._documents import count, identity_of, is_cut, is_same_object, json_of, object_of
 from ._ids import call_name_of
 
 __all__ = ["Calls"]
@@ -116,9 +116,14 @@ class _Call:
         return self.size <= SHORT and self.shape.is_whole(self.arguments)
 
     def is_repeat(self, arguments: str) -> bool:
-        """Return whether a fragment only repeats the whole arguments, as some parsers of vLLM do at the end."""
-        is_equal = arguments.startswith("{") and len(arguments) == self.size and arguments == "".join(self.arguments)
-        return is_equal and self.is_short_and_whole()
+        """Return whether a fragment only repeats the whole arguments, as gateways and parsers of vLLM do at the end.
+
+        White space may differ, and the fragment may be a JSON text. A far shorter fragment is not compared, so that the
+        work keeps to the number of received bytes.
+        """
+        is_long = len(arguments) > 5 and 8 * len(arguments) > self.size
+        may_repeat = is_long and arguments.lstrip().startswith(("{", '"{')) and self.is_short_and_whole()
+        return may_repeat and is_same_object("".join(self.arguments), arguments)
 
     def part(self) -> ToolCallPart:
         """Release the call with its arguments so far."""

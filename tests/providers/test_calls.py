@@ -272,6 +272,31 @@ def test_call_that_comes_again_at_another_index_counts_once():
     assert ['{"x":1}', '{"x":2}'] == [each.arguments for each in answered]
 
 
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("fields", [{"id": "call_1"}, {"id": "call_1", "name": "f"}])
+@pytest.mark.parametrize("again", [' { "x" : 1 }\n', '"{\\"x\\": 1}"', '{"x":1}'])
+@pytest.mark.parametrize("pieces", [['{"x":1}'], ['{"x', '":', "1}"], ['{"x": 1}\n']])
+def test_whole_arguments_that_come_again_count_once(pieces, again, fields, index):
+    """With other white space, or encoded twice, as LiteLLM's proxy sends them in a last fragment.
+
+    Source: https://github.com/BerriAI/litellm/issues/20480
+    """
+    opening = fragment(pieces[0], name="f", id="call_1")
+    later = [*map(fragment, pieces[1:]), fragment(again), fragment(again, **fields, index=index)]
+    calls, answered, error = heard(*map(event, [opening, *later]), FINISH)
+    assert ([ToolCallPart("call_1", "f", "".join(pieces), 0)], None) == (answered, error)
+    assert "".join(pieces) == "".join(call.arguments for call in calls)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("other", ['{"x": 2}', '{"y": 1}', '{"x": 1, "y": 1}', '{"x": "1"}'])
+def test_calls_with_one_id_and_other_arguments_stay_two(index, other):
+    """Some servers give one id to all calls."""
+    call = fragment('{"x": 1}', name="f", id="call_1")
+    _, answered, _ = heard(event(call), event(fragment(other, name="f", id="call_1", index=index)), FINISH)
+    assert ['{"x": 1}', other] == [each.arguments for each in answered]
+
+
 @pytest.mark.parametrize("finish", ["tool_calls", None])
 def test_a_whole_answer_may_have_a_call_without_an_id(finish):
     """With and without a finish reason."""
