@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from ..bounds import CALLS, NAME_CHARACTERS
 from ..errors import ProtocolError
 from ..values.parts import ToolCallPart
 from ._documents import count, identity_of, is_cut, is_same_object, json_of, object_of
+from ._growing_objects import Shape, grown
 from ._ids import call_name_of
 
 __all__ = ["Calls"]
@@ -27,10 +27,12 @@ class _Call:
     Attributes:
         is_blank: the arguments so far are ``{}``, which stand for none if others follow.
         is_cumulative: each fragment repeats the arguments before it.
+        object: the arguments so far, if the server sends objects instead of text.
     """
 
     __slots__ = (
-        "arguments", "extra", "id", "index", "is_blank", "is_cumulative", "is_held", "maker", "name", "shape", "size",
+        "arguments", "extra", "id", "index", "is_blank", "is_cumulative", "is_held", "maker", "name", "object", "shape",
+        "size",
     )  # fmt: skip
 
     def __init__(self, index: int) -> None:
@@ -41,8 +43,9 @@ class _Call:
         self.is_held = True
         self.is_blank = self.is_cumulative = False
         self.arguments: list[str] = []
+        self.object: dict[str, Any] | None = None
         self.size = 0
-        self.shape = _Shape()
+        self.shape = Shape()
 
     def is_another(self, identity: str, name: str, arguments: str, *, by_index: bool) -> bool:
         """Return whether a fragment with the index of this call opens another call."""
@@ -73,8 +76,15 @@ class _Call:
         if len(self.name) > NAME_CHARACTERS:
             raise ProtocolError(f"The name of a tool call is longer than {NAME_CHARACTERS:,} characters.")
 
-    def add_arguments(self, arguments: str) -> str:
-        """Add a fragment of the arguments. Return what it adds to those before it."""
+    def add_arguments(self, arguments: str, value: object) -> str:
+        """Add a fragment of the arguments. Return what it adds to those before it, unless `end` returns all of them.
+
+        Args:
+            arguments: the fragment as text.
+            value: the fragment as the server sent it.
+        """
+        if value is not arguments and self._add_object(object_of(value)):
+            return ""
         if not self.size:
             if arguments == "null":
                 return ""
@@ -88,12 +98,28 @@ class _Call:
         if arguments:
             self.arguments.append(arguments)
             self.size += len(arguments)
-        return arguments
+        return arguments if self.object is None else ""
+
+    def _add_object(self, fields: dict[str, Any]) -> bool:
+        """Add the next fields, the next pieces of fields, or all fields so far. Return whether this is possible.
+
+        It is possible while the arguments are objects and short, because each object changes the text of all.
+        """
+        if not fields or self.size > SHORT or (self.size and self.object is None):
+            return False
+        self.object, self.is_blank = grown(self.object or {}, fields), False
+        self.arguments = [msgspec.json.encode(self.object).decode()]
+        self.size = len(self.arguments[0])
+        return True
 
     def end(self) -> str:
-        """Add the ``{}`` that no arguments followed, and return them."""
-        self.is_blank, self.size, self.arguments = False, 2, ["{}"]
-        return "{}"
+        """Return the arguments that were not emitted: ``{}`` that no others followed, or objects."""
+        if self.is_blank:
+            self.size, self.arguments = 2, ["{}"]
+        elif self.object is None:
+            return ""
+        self.is_blank, self.object = False, None
+        return "".join(self.arguments)
 
     def _rest(self, arguments: str) -> str:
         """Return a fragment without the arguments before it, if it repeats them.
@@ -128,46 +154,19 @@ class _Call:
     def part(self) -> ToolCallPart:
         """Release the call with its arguments so far."""
         self.is_held = False
-        arguments = "".join(self.arguments)
+        arguments = "".join(self.arguments) if self.object is None else ""
         return ToolCallPart(self.id, self.name, arguments, self.index, provider=self.maker, extra=self.extra)
+
+
+def _written(value: object) -> str:
+    """Return arguments that are no text as JSON. Mistral and MiniMax may send an object."""
+    return "" if value is None else msgspec.json.encode(value).decode()
 
 
 def _begins_json(text: str) -> bool:
     """Return whether a JSON object may begin with this text, or is this text."""
     body = text.encode("utf-8", "replace")
     return is_cut(body) or bool(object_of(json_of(body)))
-
-
-_MARKS = r'(?s)\\.?|["{}\[\]]'  # the escapes, quotes and brackets of JSON; the last escape may be cut
-
-
-class _Shape:
-    """Tells whether JSON text that arrives in pieces is a whole object with a field. It reads each piece once."""
-
-    __slots__ = ("_cut", "_depth", "_has_field", "_in_string", "_read")
-
-    def __init__(self) -> None:
-        self._read = self._depth = 0
-        self._in_string = self._has_field = False
-        self._cut = ""  # the backslash of an escape whose character has not arrived
-
-    def is_whole(self, pieces: Sequence[str]) -> bool:
-        """Return whether all pieces are a whole object with a field."""
-        return not self.is_open(pieces) and self._has_field
-
-    def is_open(self, pieces: Sequence[str]) -> bool:
-        """Return whether an object is open at the end of all pieces."""
-        text = "".join((self._cut, *pieces[self._read :]))
-        self._read, self._cut = len(pieces), ""
-        for mark in re.findall(_MARKS, text):
-            if mark == '"':
-                self._in_string = not self._in_string
-                self._has_field = True
-            elif mark == "\\":
-                self._cut = mark
-            elif len(mark) == 1 and not self._in_string:
-                self._depth += 1 if mark in "{[" else -1
-        return self._depth != 0 or self._in_string
 
 
 def _whole_names(tools: Iterable[str]) -> frozenset[str]:
@@ -185,7 +184,7 @@ class Calls:
     """
 
     __slots__ = (
-        "_active", "_blank", "_by_id", "_by_index", "_held", "_latest", "_maker", "_names", "_opened", "_tools",
+        "_active", "_by_id", "_by_index", "_held", "_latest", "_maker", "_names", "_opened", "_tools",
         "has_some",
     )  # fmt: skip
 
@@ -196,8 +195,7 @@ class Calls:
         self._by_index: dict[int, _Call] = {}
         self._by_id: dict[str, _Call] = {}
         self._held: list[_Call] = []  # the calls that are held back, in order
-        self._blank: list[_Call] = []  # the emitted calls whose arguments may be ``{}``
-        self._opened = 0
+        self._opened: list[_Call] = []  # all calls, in order
         self._latest: _Call | None = None  # the call that was opened last
         self.has_some = False  # a call was released
         self._active = -1  # the index of the latest call that has arguments
@@ -213,9 +211,8 @@ class Calls:
             ProtocolError: the answer has too many calls.
         """
         function = object_of(call.get("function") or call.get("custom"))
-        arguments = function.get("arguments", function.get("input"))
-        if not isinstance(arguments, str):  # Mistral may send an object
-            arguments = "" if arguments is None else msgspec.json.encode(arguments).decode()
+        value = function.get("arguments", function.get("input"))
+        arguments = value if isinstance(value, str) else _written(value)
         identity, name = identity_of(call.get("id")), call_name_of(function.get("name"))
         index = count(call, "index")
         place = position if index is None else index
@@ -227,11 +224,11 @@ class Calls:
         elif target is None and not (identity or name) and self._latest and self._latest.wants(arguments):
             target = self._by_index[place] = self._latest  # some servers change the index within the call
         if target is None or target.is_another(identity, name, arguments, by_index=index is not None):
-            if self._opened >= CALLS:
+            if len(self._opened) >= CALLS:
                 raise ProtocolError(f"The response has more than {CALLS:,} tool calls.")
-            target = self._latest = self._by_index[place] = _Call(self._opened)
+            target = self._latest = self._by_index[place] = _Call(len(self._opened))
             self._held.append(target)
-            self._opened += 1
+            self._opened.append(target)
         if target.is_held:
             target.id = target.id or identity
             if target.id:
@@ -239,7 +236,7 @@ class Calls:
             target.add_name(name)
         if arguments and arguments != "null":
             self._active = max(self._active, target.index)
-        arguments = target.add_arguments(arguments)
+        arguments = target.add_arguments(arguments, value)
         extra: dict[str, Any] | None = None  # such as the signature of Gemini's reasoning
         if not call.keys() <= _KNOWN_FIELDS:
             extra = {field: value for field, value in call.items() if field not in _KNOWN_FIELDS}
@@ -253,16 +250,14 @@ class Calls:
         held, released = self._held, list[ToolCallPart]()
         while held and (everything or self._is_known(held[0])):
             call = held.pop(0)
-            if everything and call.is_blank:
+            if everything:
                 call.end()
             if call.id or call.name or call.arguments:  # some servers send empty placeholders
                 released.append(call.part())
                 self.has_some = True
             call.is_held = False
-            self._blank += [call] * call.is_blank
-        if everything and self._blank:
-            blank, self._blank = self._blank, []
-            released += [ToolCallPart("", "", call.end(), call.index) for call in blank if call.is_blank]
+        if everything:
+            released += [ToolCallPart("", "", rest, call.index) for call in self._opened if (rest := call.end())]
         return released
 
     def _is_known(self, call: _Call) -> bool:

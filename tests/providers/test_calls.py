@@ -288,6 +288,53 @@ def test_whole_arguments_that_come_again_count_once(pieces, again, fields, index
     assert "".join(pieces) == "".join(call.arguments for call in calls)
 
 
+@pytest.mark.parametrize("tools", [None, offered("f")])
+@pytest.mark.parametrize(
+    ("objects", "whole"),
+    [
+        ([{"a": 1}, {"b": 2}], {"a": 1, "b": 2}),
+        ([{"a": "x"}, {"a": "x", "b": [1]}], {"a": "x", "b": [1]}),
+        ([{"a": "x"}, {"a": "y"}, {"a": "z"}], {"a": "xyz"}),
+        ([{"a": "x"}, {"a": "xy"}, {"a": "xyz"}], {"a": "xyz"}),
+        ([{"a": {"b": "x", "c": [1]}}, {"a": {"b": "y", "c": [2]}}], {"a": {"b": "xy", "c": [1, 2]}}),
+        ([{"a": [1]}, {"a": [1, 2]}, {"a": [1, 2]}, {"a": []}], {"a": [1, 2]}),
+        ([{}, {"a": 1}, {"a": 2}], {"a": 2}),
+        ([{"a": None}, {"a": "x"}], {"a": "x"}),
+        (["", {"a": "x"}, {"a": "y"}], {"a": "xy"}),
+        ([{"a": "x"}, '{ "a": "x" }'], {"a": "x"}),
+    ],
+)
+def test_arguments_that_are_objects_are_merged(objects, whole, tools):
+    """MiniMax sends the next fields, the next pieces of fields, or all so far.
+
+    Source: https://github.com/can1357/oh-my-pi/pull/2082
+    """
+    opening = fragment(objects[0], name="f", id="call_1")
+    pieces = map(event, [opening, *map(fragment, objects[1:])])
+    calls, answered, error = heard(*pieces, FINISH, **({"tools": tools} if tools else {}))
+    arguments = json.dumps(whole, separators=(",", ":"))
+    assert ([ToolCallPart("call_1", "f", arguments, 0)], None) == (answered, error)
+    assert arguments == "".join(call.arguments for call in calls)
+
+
+@pytest.mark.parametrize("ending", [[DONE], [End.FIN]])
+def test_arguments_that_are_objects_are_emitted_without_a_finish_reason(ending):
+    """By the end marker, and when the stream breaks; a call after them does not wait."""
+    opening = event(fragment({"x": 1}, name="f", id="call_1"), fragment("", name="g", id="call_2", index=1))
+    calls, answered, _ = heard(opening, event(fragment('{"y":2}', index=1)), *ending)
+    assert ["", '{"y":2}', '{"x":1}'] == [call.arguments for call in calls]
+    assert [*WHOLE, ToolCallPart("call_2", "g", '{"y":2}', 1)] == answered
+
+
+def test_calls_whose_arguments_are_objects_stay_apart():
+    """By their ids, and without ids by their names, although they have the same index."""
+    calls = [fragment({"x": 1}, name="f", id="call_1"), fragment({"y": 2}, name="f", id="call_2")]
+    unnamed = [fragment({"x": 1}, name="f"), fragment({"y": 2}, name="f")]
+    for events in (map(event, calls), [event(*calls)], map(event, unnamed)):
+        _, answered, _ = heard(*events, FINISH)
+        assert ['{"x":1}', '{"y":2}'] == [call.arguments for call in answered]
+
+
 @pytest.mark.parametrize("index", [0, 1])
 @pytest.mark.parametrize("other", ['{"x": 2}', '{"y": 1}', '{"x": 1, "y": 1}', '{"x": "1"}'])
 def test_calls_with_one_id_and_other_arguments_stay_two(index, other):
