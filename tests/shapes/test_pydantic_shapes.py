@@ -1,6 +1,7 @@
 """pydantic models as shapes: pydantic writes their schemas and validates."""
 
 import decimal
+import enum
 import json
 from typing import Annotated, Any, Literal
 
@@ -203,3 +204,164 @@ def test_model_without_a_json_schema_is_refused():
     with pytest.raises(rxllm.MisuseError, match="pydantic can't write the JSON schema of Odd"):
         shape_of(Odd)
     assert {} == shape_of(Callback).schema["properties"]["f"]
+
+
+DIGITS = "0.12345678901234567890123"
+
+
+class Kind(enum.StrEnum):
+    """Tags."""
+
+    READ = "read"
+    SKIP = "skip"
+
+
+class Click(pydantic.BaseModel):
+    """All models of a union have the same keys."""
+
+    type: Literal["click"]
+    note: str = ""
+    price: decimal.Decimal = decimal.Decimal(1)
+
+
+class Hover(pydantic.BaseModel):
+    """Its tag has a default."""
+
+    type: Literal["hover"] = "hover"
+    note: str = ""
+    price: decimal.Decimal = decimal.Decimal(2)
+
+
+class Read(pydantic.BaseModel):
+    """Its tags are members of an enum."""
+
+    type: Literal[Kind.READ, Kind.SKIP]
+    note: str = ""
+    price: decimal.Decimal = decimal.Decimal(3)
+
+
+Tagged = Annotated[Click | Hover | Read, pydantic.Field(discriminator="type")]
+
+
+def field_of(kind):
+    """Return the shape of a model with one field."""
+    return shape_of(pydantic.create_model("Made", it=(kind, ...)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "around", "path"),
+    [
+        (Tagged, "{}", ""),
+        (Click | Hover | Read, "{}", ""),
+        (Tagged | None, "{}", ""),
+        (dict[str, list[Tagged]], '{{"a": [{}]}}', ".a[0]"),
+        (list[Click] | list[Hover] | list[Read], "[{}]", "[0]"),
+        (dict[str, Click] | dict[str, Hover] | dict[str, Read] | None, '{{"a": {}}}', ".a"),
+        (tuple[int, Click] | tuple[int, Hover] | tuple[int, Read], "[1, {}]", "[1]"),
+    ],
+    ids=["tagged", "union", "optional", "nested", "lists", "dicts", "tuples"],
+)
+@pytest.mark.parametrize("default", [Click(type="click"), Hover(), Read(type=Kind.SKIP)], ids=lambda each: each.type)
+def test_models_of_a_union_may_have_the_same_keys(kind, around, path, default):
+    """The tag tells which default a null stands for, which number is a Decimal, and which keys are unknown."""
+
+    def decode(members):
+        answer = shape.decode_text(f'{{"it": {around.format(tag[:-1] + members + "}")}}}').it
+        while not isinstance(answer, pydantic.BaseModel):
+            answer = next(iter(answer.values())) if isinstance(answer, dict) else answer[-1]
+        return answer
+
+    shape, tag = field_of(kind), default.model_dump_json(include={"type"})
+    assert default == decode(', "note": null, "price": null')
+    assert DIGITS == str(decode(f', "price": {DIGITS}').price)
+    with pytest.raises(rxllm.ParseError) as caught:
+        decode(', "notes": "a"')
+    assert (f"there is no field 'notes', at $.it{path}",) == caught.value.problems
+
+
+class Narrow(pydantic.BaseModel):
+    """A model without a tag."""
+
+    x: int
+    note: str = "default"
+
+
+class Wide(pydantic.BaseModel):
+    """It takes more keys, needs more of them, and has another type at a key."""
+
+    x: str
+    note: str | None = "default"
+    y: int = 0
+    z: int
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (list[Wide] | list[Narrow], '[{"x": 1, "note": null}]', [Narrow(x=1)]),
+        (list[Narrow] | list[Wide], '[{"x": "a", "note": null, "z": 1}]', [Wide(x="a", note=None, z=1)]),
+        (list[Narrow] | list[Wide] | str, '"[1]"', "[1]"),
+        (list[int] | list[decimal.Decimal], f"[{DIGITS}]", [decimal.Decimal(DIGITS)]),
+        (pydantic.RootModel[decimal.Decimal] | None, DIGITS, pydantic.RootModel[decimal.Decimal](DIGITS)),
+    ],
+    ids=["keys", "kinds", "text", "numbers", "root"],
+)
+def test_type_of_a_union_that_fits_best_counts(kind, text, value):
+    """Where there is no tag, the keys and the kinds of all values tell the types apart, whatever their order."""
+    assert value == field_of(kind).decode_text(f'{{"it": {text}}}').it
+
+
+@pytest.mark.parametrize("kind", [list[Narrow] | list[Wide], list[Wide] | list[Narrow]], ids=["narrow", "wide"])
+@pytest.mark.parametrize(
+    ("plain", "problem"),
+    [
+        ({"x": 1, "zzz": 5}, "there is no field 'zzz', at $.it[0]"),
+        ({"x": "1", "note": "a", "y": 2}, "the fields fit none of the possible types, at $.it"),
+    ],
+)
+def test_no_type_of_a_union_drops_the_keys_of_another(kind, plain, problem):
+    """Pydantic would take the object as the type that needs the fewest keys, and ignore the others."""
+    with pytest.raises(rxllm.ParseError) as caught:
+        field_of(kind).decode({"it": [plain]})
+    assert (problem,) == caught.value.problems
+
+
+class Add(pydantic.BaseModel):
+    """A class that contains unions of itself."""
+
+    op: Literal["add"]
+    of: list["Annotated[Add | Mul, pydantic.Field(discriminator='op')]"] = []
+
+
+class Mul(pydantic.BaseModel):
+    """Another with the same keys."""
+
+    op: Literal["mul"]
+    of: list[Annotated["Add | Mul", pydantic.Field(discriminator="op")]] = []
+
+
+@pytest.mark.parametrize(("depth", "message"), [(40, "does not match any of the expected tags"), (200, "levels deep")])
+def test_time_to_choose_is_not_exponential_in_the_depth(depth, message):
+    """Each object has a wrong tag, so each may be of either type. Too deep a value is an error of the answer, too."""
+    text = '{"op": "wrong", "of": [' * depth + "]}" * depth
+    with pytest.raises(rxllm.ParseError, match=message):
+        shape_of(Add).decode_text(f'{{"op": "add", "of": [{text}]}}')
+
+
+def test_deep_unions_of_lists_are_read_to_the_last_level():
+    """The trial of a type counts the levels of a value once."""
+
+    class Leaf(pydantic.BaseModel):
+        kind: Literal["leaf"]
+        price: decimal.Decimal
+
+    class Branch(pydantic.BaseModel):
+        kind: Literal["branch"]
+        of: "list[Branch] | list[Leaf]"
+
+    Branch.model_rebuild(_types_namespace={"Branch": Branch, "Leaf": Leaf})
+    text = '{"kind": "branch", "of": [' * 60 + f'{{"kind": "leaf", "price": {DIGITS}}}' + "]}" * 60
+    node = shape_of(Branch).decode_text(text)
+    while isinstance(node, Branch):
+        node = node.of[0]
+    assert DIGITS == str(node.price)
