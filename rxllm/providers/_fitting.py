@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 from ..misuse import MisuseError
-from ..values.parts import FilePart
+from ..values.message import Message
+from ..values.parts import FilePart, ToolResultPart
 from ..values.request import Request
 from ..values.tools import ResponseSchema, ToolSpec
 from ._ids import valid_id
@@ -79,14 +80,17 @@ def _needs(lack: str, request: Request) -> bool:
         return checks[lack]
     if lack in ("files", "audio", "images"):
         messages = () if isinstance(request.prompt, str) else request.prompt
-        return any(
-            _kind(part) == lack
-            for message in messages
-            if message.role == "user"
-            for part in message.parts
-            if isinstance(part, FilePart)
-        )
+        return any(_kind(file) == lack for message in messages for file in _files(message))
     return getattr(request, lack) is not None
+
+
+def _files(message: Message) -> Iterator[FilePart]:
+    """Yield the files of the user and those in the results of tools."""
+    for part in message.parts:
+        if isinstance(part, FilePart) and message.role == "user":
+            yield part
+        elif isinstance(part, ToolResultPart):
+            yield from (item for item in part.content if isinstance(item, FilePart))
 
 
 def _is_only_tool(server: Server, request: Request) -> bool:

@@ -53,8 +53,6 @@ def _turn(turn: Mapping[str, Any]) -> dict[str, Any]:
 
 def _item(item: Mapping[str, Any]) -> Mapping[str, Any]:
     match item:
-        case {"type": "refusal", "refusal": text}:
-            return {"type": "text", "text": text}
         case {"type": "input_audio", "input_audio": {"data": data}}:
             return {"type": "input_audio", "input_audio": data}
         case {"type": "file", "file": {"file_id": identity}}:

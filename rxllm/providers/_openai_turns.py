@@ -36,6 +36,7 @@ SUMMARY: Mapping[str, Any] = {"form": "summary"}
 Source: https://docs.databricks.com/aws/en/machine-learning/model-serving/query-reason-models
 """
 
+_REFUSING = ("openai", "azure.ai.openai")  # the makers whose protocol has refusals; other servers reject them
 _AUDIO_FORMATS = {"mpeg": "mp3", "x-wav": "wav", "wave": "wav", "vnd.wave": "wav"}
 _PREFIXES = {
     "ok": "",
@@ -115,7 +116,9 @@ def _content(role: Role, part: Part, maker: str) -> Iterator[dict[str, Any]]:
         case TextPart() if role != "tool":
             yield {"type": "text", "text": part.text}
         case RefusalPart() if role == "assistant":
-            yield {"type": "refusal", "refusal": part.text}
+            yield (
+                {"type": "refusal", "refusal": part.text} if maker in _REFUSING else {"type": "text", "text": part.text}
+            )
         case FilePart() if role == "user":
             yield _file(part, maker)
         case RawPart(provider=provider) if provider in ("openai", maker) and "item" not in part.data:

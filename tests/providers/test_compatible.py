@@ -24,6 +24,7 @@ from rxllm.values.request import Request
 SCHEMA = {"type": "object", "properties": {}}
 TOOL = {"name": "now", "parameters": SCHEMA}
 STRICT = ToolSpec("now", parameters=SCHEMA, strict=True)
+PICTURE = FilePart("image/png", b"x")
 
 
 @pytest.fixture(autouse=True)
@@ -169,6 +170,11 @@ def test_effort_seed_and_choice_have_the_words_of_the_server():
             {"tools": [TOOL, ToolSpec("then", parameters=SCHEMA)], "tool_choice": "now"},
             "lmstudio does not support a tool_choice that forces a certain tool",
         ),
+        *(
+            (server, {"prompt": [Message(role, part)]}, f"{server} does not support images")
+            for server in ("deepseek", "cerebras")
+            for role, part in [("user", PICTURE), ("tool", ToolResultPart("c", ["Here:", PICTURE]))]
+        ),
         (
             "alibaba",
             {"prompt": [Message("user", [FilePart("application/pdf", b"x")])]},
@@ -191,6 +197,8 @@ def test_what_a_server_lacks_is_refused(server, asked, sentence):
     ("server", "asked"),
     [
         ("xai", {"model": "grok-4-fast-non-reasoning", "stop_sequences": ["END"]}),
+        ("groq", {"prompt": [Message("tool", ToolResultPart("c", [PICTURE]))]}),
+        ("deepseek", {"prompt": [Message("tool", ToolResultPart("c", ["Rain."]))]}),
         ("xai", {"model": "grok-3", "stop_sequences": ["END"]}),
         ("xai", {"tools": [ToolSpec("now", parameters=SCHEMA)]}),
         ("deepseek", {"tools": [TOOL], "tool_choice": "required", "effort": "none"}),
@@ -314,9 +322,18 @@ def test_mistral_is_sent_nothing_that_it_does_not_know():
     assert "stream_options" not in sent
     assert [
         {"role": "user", "content": "hi"},
-        {"role": "assistant", "content": [{"type": "text", "text": "No."}]},
+        {"role": "assistant", "content": "No."},
         {"role": "user", "content": "why?"},
     ] == sent["messages"]
+
+
+@pytest.mark.parametrize("server", ["openai", "azure", "groq", "deepseek", "vllm"])
+def test_refusal_is_text_for_servers_that_know_only_text(server):
+    """They reject the type that OpenAI's own models have."""
+    prompt = [("user", "hi"), Message("assistant", [TextPart("Well, "), RefusalPart("no.")]), ("user", "why?")]
+    content = body_of(server, prompt)["messages"][1]["content"]
+    parts = [{"type": "text", "text": "Well, "}, {"type": "refusal", "refusal": "no."}]
+    assert (parts if server in ("openai", "azure") else "Well, no.") == content
 
 
 @pytest.mark.parametrize("system", [[], [("system", "Be brief.")]])
