@@ -23,7 +23,7 @@ from ..values.tools import ResponseSchema, ToolSpec
 from ..values.vocabulary import Role
 from ._anthropic_parts import ENDINGS
 from ._attachments import base64_of
-from ._documents import arguments_of, identity_of
+from ._documents import arguments_of, identity_of, list_of, object_of
 from ._ids import valid_id
 from ._joining import joined
 from ._refusals import (
@@ -39,6 +39,7 @@ from ._refusals import (
 __all__ = [
     "container_of",
     "conversation_of",
+    "marks_of",
     "output_config",
     "system_of",
     "tool_choice_of",
@@ -145,10 +146,22 @@ def _content(role: Role, parts: Iterable[Part], *, unsigned: bool = False) -> li
         if isinstance(part, CachePoint):
             if not blocks:
                 raise MisuseError("A CachePoint caches the parts before it, but this one has none. Put it after them.")
-            blocks[-1] = {**blocks[-1], "cache_control": _mark(part)}
+            # The API rejects a mark on thinking, so the block before has the mark, if there is one.
+            places = [at for at, block in enumerate(blocks) if block.get("type") not in _THINKING]
+            for at in places[-1:]:
+                blocks[at] = {**blocks[at], "cache_control": _mark(part)}
         else:
             blocks += _blocks(role, part, unsigned=unsigned)
     return blocks
+
+
+def marks_of(blocks: Iterable[object]) -> int:
+    """Return how many blocks have a mark for the cache, with those in the results of tools."""
+    marks = 0
+    for block in map(object_of, blocks):
+        within = list_of(block.get("content")) if block.get("type") == "tool_result" else []
+        marks += ("cache_control" in block) + marks_of(within)
+    return marks
 
 
 def _mark(point: CachePoint) -> dict[str, str]:

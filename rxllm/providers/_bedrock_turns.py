@@ -1,16 +1,13 @@
-"""The writer of requests for Amazon Bedrock's Converse API: conversations, tools and files."""
+"""The writer of conversations for Amazon Bedrock's Converse API. `_bedrock_settings.py` writes the rest."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
-
-import msgspec
 
 from ..misuse import MisuseError
 from ..values.message import Message
-from ..values.parameters import Parameters
 from ..values.parts import (
     CachePoint,
     FilePart,
@@ -22,7 +19,6 @@ from ..values.parts import (
     ToolCallPart,
     ToolResultPart,
 )
-from ..values.tools import ResponseSchema, ToolSpec
 from ..values.vocabulary import Role
 from ._attachments import base64_of
 from ._documents import arguments_of
@@ -30,21 +26,17 @@ from ._ids import valid_id
 from ._joining import joined
 from ._refusals import (
     NO_DETAILS,
-    check_effort,
     check_fields,
-    check_parallel,
     check_readable,
-    foreign_tool,
     no_messages,
     unsupported_part,
     unsupported_result,
 )
 
-__all__ = ["MAKER", "Conversation", "output_config", "tool_config"]
+__all__ = ["MAKER", "Conversation"]
 
 MAKER = "aws.bedrock"
 _ID = r"[a-zA-Z0-9_.:-]{1,64}"
-_EFFORTS = ("low", "medium", "high", "xhigh", "max")
 _NAME_CHARACTERS = 200  # of a document
 
 # The formats of media types whose part after the slash is not the format.
@@ -97,7 +89,7 @@ class Conversation:
         self._names: set[str] = set()  # the names of the documents, which must be unique
         for message in messages:
             check_fields("Bedrock", message)
-            blocks = [block for part in message.parts for block in self._blocks(message, part)]
+            blocks = _marked([block for part in message.parts for block in self._blocks(message, part)])
             if message.role == "system":
                 self.system += blocks
                 continue
@@ -113,6 +105,12 @@ class Conversation:
                 turn["content"] = _results_first(turn["content"])
         if self.turns[-1]["role"] == "assistant" and "text" in (last := self.turns[-1]["content"][-1]):
             last["text"] = last["text"].rstrip()  # Claude rejects white space at the end of an answer to continue
+
+    @property
+    def marks(self) -> int:
+        """How many cache points the messages have."""
+        blocks = [*self.system, *(block for turn in self.turns for block in turn["content"])]
+        return sum("cachePoint" in block for block in blocks)
 
     def _blocks(self, message: Message, part: Part) -> Iterator[dict[str, Any]]:
         role = message.role
@@ -205,6 +203,22 @@ class Conversation:
         return name
 
 
+def _marked(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the blocks of a message with the cache points before reasoning, after which Claude rejects them.
+
+    A cache point is left out if only reasoning comes before it.
+    Source: https://github.com/0xPlaygrounds/rig/issues/1673
+    """
+    marked: list[dict[str, Any]] = []
+    for block in blocks:
+        at = len(marked)
+        while "cachePoint" in block and at and "reasoningContent" in marked[at - 1]:
+            at -= 1
+        if at or not marked:
+            marked.insert(at, block)
+    return marked
+
+
 def _results_first(blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the blocks with the results of tools first, as Claude requires. A cache point follows its block."""
     results: list[dict[str, Any]] = []
@@ -233,65 +247,3 @@ def _reasoning(message: Message, part: ReasoningPart) -> Iterator[dict[str, Any]
         return
     signature = {"signature": part.signature} if part.signature else {}
     yield {"reasoningContent": {"reasoningText": {"text": part.text, **signature}}}
-
-
-def tool_config(parameters: Parameters, *, calls: bool) -> dict[str, Any] | None:
-    """Return the tools and the tool choice. `calls` states whether the conversation contains tool calls.
-
-    Raises:
-        MisuseError: the protocol has no such tool or tool choice.
-    """
-    choice, tools = parameters.tool_choice, parameters.tools
-    check_parallel("Bedrock's Converse API", parameters)
-    if choice == "none" and not calls:
-        return None
-    if not tools:
-        if calls:
-            raise MisuseError("Bedrock requires the tools of a conversation with tool calls. Pass tools=….")
-        return None
-    if choice == "none":
-        raise MisuseError(
-            "Bedrock's Converse API has no tool_choice 'none' for a conversation with tool calls. Pass 'auto'."
-        )
-    config: dict[str, Any] = {"tools": [_tool(tool) for tool in tools]}
-    if isinstance(choice, str):
-        mode: dict[str, dict[str, str]] = {"auto": {}} if choice == "auto" else {"any": {}}
-        config["toolChoice"] = mode if choice in ("auto", "required") else {"tool": {"name": choice}}
-    elif choice is not None:
-        config["toolChoice"] = choice
-    return config
-
-
-def _tool(tool: ToolSpec | Mapping[str, Any]) -> Mapping[str, Any]:
-    if not isinstance(tool, ToolSpec):
-        if not tool.keys() & {"toolSpec", "systemTool", "cachePoint"}:
-            raise foreign_tool(tool)
-        return tool
-    definition: dict[str, Any] = {"name": tool.name, "inputSchema": {"json": tool.parameters}}
-    if tool.description:
-        definition["description"] = tool.description
-    if tool.strict is not None:
-        definition["strict"] = tool.strict
-    return {"toolSpec": definition}
-
-
-def output_config(parameters: Parameters) -> dict[str, Any] | None:
-    """Return the response format and the effort.
-
-    Raises:
-        MisuseError: the protocol does not have this response format or effort.
-    """
-    config: dict[str, Any] = {}
-    form, effort = parameters.response_format, parameters.effort
-    if form == "json":
-        raise MisuseError("Bedrock's models answer in JSON by a schema only. Pass a ResponseSchema as response_format.")
-    if isinstance(form, ResponseSchema):
-        described = {"name": form.name, "description": form.description}
-        schema = {"schema": msgspec.json.encode(form.schema).decode(), **{k: v for k, v in described.items() if v}}
-        config["textFormat"] = {"type": "json_schema", "structure": {"jsonSchema": schema}}
-    elif form is not None:
-        config["textFormat"] = form
-    if effort is not None and effort != "none":
-        check_effort("Bedrock", effort, _EFFORTS)
-        config["effort"] = effort
-    return config or None

@@ -3,7 +3,9 @@
 Sources: https://platform.claude.com/docs/en/about-claude/models/whats-new-claude-4-7 and
 https://platform.claude.com/docs/en/about-claude/models/migration-guide (sampling),
 https://platform.claude.com/docs/en/models/opus-5-5/whats-new-opus-5-5 (models that always think),
-https://docs.claude.com/en/docs/build-with-claude/extended-thinking (feature compatibility), and
+https://docs.claude.com/en/docs/build-with-claude/extended-thinking (feature compatibility),
+https://platform.claude.com/docs/en/build-with-claude/effort (models with an effort),
+https://platform.claude.com/docs/en/build-with-claude/prompt-caching (number of marks), and
 https://platform.openai.com/docs/guides/latest-model (parameters of models that reason). A model that is not named here
 gets what the request asks for.
 """
@@ -20,11 +22,13 @@ from ..misuse import MisuseError
 from ..values.request import Request
 from ..values.tools import ToolSpec
 
-__all__ = ["check_claude", "check_openai", "check_tools", "without_blanks"]
+__all__ = ["check_claude", "check_marks", "check_openai", "check_tools", "without_blanks"]
 
 _CLAUDE_WITHOUT_SAMPLING = r"claude-(opus-4-[7-9]|(opus|sonnet|fable|mythos)-5)\b"
 _CLAUDE_ALWAYS_THINKING = r"claude-(opus-5-5|fable-5-1)\b"
 _CLAUDE_WITH_ONE_OF_BOTH = r"claude-(opus-4-[1-6]|sonnet-4-[5-9]|haiku-4-5)\b"
+_CLAUDE_WITHOUT_EFFORT = r"claude-([23]\b|haiku-4-5\b|sonnet-4[-@](0|5|2\d{7})\b|opus-4[-@](0|1|2\d{7})\b)"
+_MARKS = 4
 _ALWAYS_REASONING = r"(ft:)?(o[134](-|$)|gpt-5(-(?!chat)|$))"
 _REASONING_ON_REQUEST = r"(ft:)?gpt-5\.\d(-(?!chat)|$)"
 
@@ -81,6 +85,15 @@ def check_claude(request: Request, model: str) -> None:
         _refuse(model, [name for name, is_changed in changed.items() if is_changed])
     if temperature is not None and top_p is not None and re.search(_CLAUDE_WITH_ONE_OF_BOTH, model):
         raise MisuseError(f"{model} takes temperature or top_p, not both. Leave one out.")
+    if "claude" in model and not all(map(str.strip, request.stop_sequences or ())):
+        raise MisuseError(
+            "Claude does not take white space alone as a stop sequence. Leave it out, or cut the answer with "
+            "rxllm.stop_at."
+        )
+    if request.effort not in (None, "none") and re.search(_CLAUDE_WITHOUT_EFFORT, model):
+        raise MisuseError(
+            f"{model} has no effort. Leave it out, or let the model think with a budget: extra={{'thinking': {{…}}}}."
+        )
     always = bool(re.search(_CLAUDE_ALWAYS_THINKING, model))
     if always and request.effort == "none":
         raise MisuseError(f"{model} always thinks, so it has no effort 'none'. Pass effort='low'.")
@@ -94,6 +107,19 @@ def check_claude(request: Request, model: str) -> None:
                 "A Claude model that thinks cannot be forced to call a tool. Use tool_choice='auto', or switch "
                 "thinking off."
             )
+
+
+def check_marks(marks: int, model: str) -> None:
+    """Check how many marks for the cache a request to a Claude model has.
+
+    Raises:
+        MisuseError: Claude refuses so many.
+    """
+    if marks > _MARKS and "claude" in model:
+        raise MisuseError(
+            f"Claude takes at most {_MARKS} CachePoints in a request, not {marks}. Leave some out: each caches all "
+            "that comes before it."
+        )
 
 
 def check_openai(request: Request, model: str) -> None:

@@ -22,6 +22,7 @@ from ._anthropic_messages import ClaudeDecoder, whole_answer
 from ._anthropic_turns import (
     container_of,
     conversation_of,
+    marks_of,
     output_config,
     system_of,
     tool_choice_of,
@@ -31,7 +32,7 @@ from ._arguments import base_from, key_from
 from ._documents import count, refuse_several
 from ._http import Decoder, HTTPProvider
 from ._limits import limits_of
-from ._parameters import check_claude
+from ._parameters import check_claude, check_marks
 from ._refusals import missing_key
 
 if TYPE_CHECKING:
@@ -104,23 +105,32 @@ class Anthropic(HTTPProvider):
         refuse_several(request.extra)
         if request.seed is not None:
             raise MisuseError("Anthropic's models take no seed. Use temperature=0 for the most repeatable answers.")
-        check_claude(request, request.model or self.model)
+        model = request.model or self.model
+        check_claude(request, model)
+        system = system_of(request.messages)
+        turns = conversation_of(request.messages, unsigned=not self._checks_signatures)
+        tools = None if request.tools is None else [tool_definition(tool) for tool in request.tools]
+        blocks = [
+            *(system if isinstance(system, list) else ()),
+            *(block for turn in turns for block in turn["content"]),
+        ]
+        check_marks(marks_of([request.extra, *(tools or ()), *blocks]), model)
         optional = {
-            "system": system_of(request.messages),
+            "system": system,
             "temperature": request.temperature,
             "top_p": request.top_p,
             "top_k": request.top_k,
             "stop_sequences": None if request.stop_sequences is None else list(request.stop_sequences),
-            "tools": None if request.tools is None else [tool_definition(tool) for tool in request.tools],
+            "tools": tools,
             "tool_choice": tool_choice_of(request),
             "thinking": {"type": "disabled"} if request.effort == "none" else None,
             "output_config": output_config(request),
         }
         container = container_of(request.messages, request.extra.get("container"))
         return {
-            "model": request.model or self.model,
+            "model": model,
             "max_tokens": request.max_tokens or _DEFAULT_MAX_TOKENS + _budget(request),
-            "messages": conversation_of(request.messages, unsigned=not self._checks_signatures),
+            "messages": turns,
             "stream": request.stream is not False,
             **{name: value for name, value in optional.items() if value is not None},
             **request.extra,

@@ -1,6 +1,7 @@
 """Amazon Bedrock's Converse API, https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html.
 
-`_bedrock_turns.py` writes the requests, `_bedrock_converse.py` reads the responses, `_aws.py` signs the requests.
+`_bedrock_turns.py` and `_bedrock_settings.py` write the requests, `_aws.py` signs them. `_bedrock_converse.py` reads
+the responses.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ from ..wire.http import Signing
 from ._arguments import base_from
 from ._aws import has_botocore, signed
 from ._bedrock_converse import ConverseDecoder, converse_error, whole_answer
-from ._bedrock_turns import MAKER, Conversation, output_config, tool_config
+from ._bedrock_settings import output_config, tool_config
+from ._bedrock_turns import MAKER, Conversation
 from ._documents import json_of, merged, refuse_several
 from ._http import Decoder, Frames, HTTPFields, HTTPProvider
 from ._limits import limits_of
-from ._parameters import check_claude
+from ._parameters import check_claude, check_marks
 
 __all__ = ["Bedrock"]
 
@@ -154,9 +156,14 @@ class Bedrock(HTTPProvider):
         refuse_several(request.extra)
         if request.seed is not None:
             raise MisuseError("The Converse API has no seed. Use temperature=0 for the most repeatable answers.")
-        if "anthropic." in (request.model or self.model):
-            check_claude(request, request.model or self.model)
+        model = request.model or self.model
         conversation = Conversation(self._messages(request))
+        tools = tool_config(request, calls=conversation.calls)
+        if "anthropic." in model:
+            check_claude(request, model)
+            check_marks(
+                conversation.marks + sum("cachePoint" in tool for tool in (tools or {}).get("tools", ())), model
+            )
         inference = {
             "maxTokens": request.max_tokens,
             "temperature": request.temperature,
@@ -166,7 +173,7 @@ class Bedrock(HTTPProvider):
         optional: dict[str, Any] = {
             "system": conversation.system,
             "inferenceConfig": {name: value for name, value in inference.items() if value is not None},
-            "toolConfig": tool_config(request, calls=conversation.calls),
+            "toolConfig": tools,
             "outputConfig": output_config(request),
             "additionalModelRequestFields": self._of_family(request),
         }

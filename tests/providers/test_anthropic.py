@@ -199,6 +199,18 @@ class TestRequest:
         with pytest.raises(MisuseError, match="caches the parts before it, but this one has none"):
             body_of([Message("tool", ToolResultPart("c1", [CachePoint(), "rain"]))])
 
+    def test_cache_point_never_marks_thinking(self):
+        """The API rejects it there. The block before has the mark; without one the mark is left out."""
+        thinking = ReasoningPart("hm", "sig", provider="anthropic")
+        redacted = RawPart("anthropic", {"type": "redacted_thinking", "data": "x"})
+        call, blank = ToolCallPart("c1", "now", "{}"), TextPart("\n\n")
+        marked = {"type": "text", "text": "One.", "cache_control": {"type": "ephemeral"}}
+        for before, text in ([TextPart("One.")], [marked]), ([], []):
+            answer = Message("assistant", [*before, thinking, redacted, blank, CachePoint(), call])
+            blocks = body_of([Message("user", "hi"), answer])["messages"][1]["content"]
+            assert text == [block for block in blocks if block["type"] == "text"]
+            assert [] == [block for block in blocks if "cache_control" in block and block["type"] != "text"]
+
     def test_files_become_images_and_documents(self):
         """A file goes as its bytes or as its address."""
         files = (

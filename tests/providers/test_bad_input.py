@@ -3,7 +3,19 @@
 import pytest
 
 import rxllm
-from rxllm import Anthropic, Bedrock, Cohere, FilePart, Gemini, Message, MisuseError, Ollama, OpenAI, ToolSpec
+from rxllm import (
+    Anthropic,
+    Bedrock,
+    CachePoint,
+    Cohere,
+    FilePart,
+    Gemini,
+    Message,
+    MisuseError,
+    Ollama,
+    OpenAI,
+    ToolSpec,
+)
 from rxllm.testing import FakeServer
 
 SCHEMA = {"type": "object", "properties": {}}
@@ -19,6 +31,10 @@ PROVIDERS = {
     "cohere": lambda **settings: Cohere("command-a", **settings),
     "bedrock": lambda **settings: Bedrock("anthropic.claude-sonnet-4-6", region="eu-west-1", **settings),
 }
+WITHOUT_EFFORT = [
+    "claude-2.1", "claude-3-7-sonnet-latest", "claude-opus-4-0", "claude-opus-4-1", "claude-sonnet-4-20250514",
+    "claude-sonnet-4-5", "claude-haiku-4-5",
+]  # fmt: skip
 each = pytest.mark.parametrize("name", PROVIDERS)
 
 
@@ -35,6 +51,17 @@ def asked(name, prompt="hi", **parameters):
 def user(*parts):
     """A conversation of one turn."""
     return [Message("user", [*parts, "What is this?"])]
+
+
+def marked(number):
+    """A conversation with so many marks for the cache: of the system, the user and the result of a tool."""
+    call, results = rxllm.ToolCallPart("c", "now", "{}"), [rxllm.ToolResultPart("c", ["noon", CachePoint()])]
+    return [
+        Message("system", ["Be brief.", CachePoint()]),
+        Message("user", [part for index in range(number - 2) for part in (f"{index}?", CachePoint())]),
+        Message("assistant", [call]),
+        Message("tool", results),
+    ]
 
 
 @each
@@ -281,6 +308,13 @@ def test_other_servers_are_not_judged_by_the_names_of_openais_models():
         ("claude-mythos-5", {"temperature": 0.5}, "claude-mythos-5 does not take temperature. Leave it out"),
         ("claude-fable-5", {"top_k": 5}, "claude-fable-5 does not take top_k. Leave it out"),
         ("claude-opus-4-8", {"top_p": 0.9, "top_k": 5}, "does not take top_p and top_k. Leave them out"),
+        (
+            "claude-sonnet-4-6",
+            {"stop_sequences": ["END", "\n\n"]},
+            r"white space alone as a stop sequence\. .*rxllm\.stop_at",
+        ),
+        *((model, {"effort": "low"}, f"{model} has no effort") for model in WITHOUT_EFFORT),
+        ("claude-sonnet-4-6", {"prompt": marked(5), "tools": [NOW]}, "at most 4 CachePoints in a request, not 5"),
         ("claude-opus-4-1", {"temperature": 0, "top_p": 0.9}, "temperature or top_p, not both"),
         ("claude-haiku-4-5", {"temperature": 0, "top_p": 0.9}, "temperature or top_p, not both"),
         (
@@ -299,14 +333,38 @@ def test_other_servers_are_not_judged_by_the_names_of_openais_models():
 def test_parameters_that_a_claude_model_refuses(model, parameters, sentence):
     """At Anthropic, and on Bedrock under Bedrock's name of the model."""
     with pytest.raises(MisuseError, match=sentence):
-        Anthropic(model, api_key="key").invoke("hi", **parameters)
+        Anthropic(model, api_key="key").invoke(**{"prompt": "hi", **parameters})
     if "extra" not in parameters:
+        llm = Bedrock(f"eu.anthropic.{model}-20260416-v1:0", api_key="key", region="eu-west-1")
         with pytest.raises(MisuseError, match=sentence.removeprefix(model)):
-            Bedrock(f"eu.anthropic.{model}-20260416-v1:0", api_key="key", region="eu-west-1").invoke("hi", **parameters)
+            llm.invoke(**{"prompt": "hi", **parameters})
 
 
 def test_other_claude_models_get_what_the_request_says():
     """Of a later one nothing is known."""
     for model in "claude-3-5-haiku-latest", "claude-sonnet-9":
         assert Anthropic(model, api_key="key").preview("hi", temperature=0.5, top_p=0.5, top_k=5)
+    for model in "claude-opus-4-5", "claude-sonnet-4-6", "claude-opus-4-20", "claude-haiku-5":
+        assert Anthropic(model, api_key="key").preview(marked(4), effort="low", stop_sequences=["\n\nHuman:"])
+    for model in WITHOUT_EFFORT:
+        assert Anthropic(model, api_key="key").preview("hi", effort="none")
+    assert Anthropic("glm-5", api_key="key").preview(marked(5), stop_sequences=["\n\n"])
+
+
+def test_every_mark_for_the_cache_counts():
+    """Those of tools in Anthropic's form and of the request itself, too; a field of arguments is no mark."""
+    llm = Anthropic("claude-sonnet-4-6", api_key="key")
+    mark = {"cache_control": {"type": "ephemeral"}}
+    tool = {"name": "now", "input_schema": SCHEMA, **mark}
+    with pytest.raises(MisuseError, match="at most 4 CachePoints in a request, not 5"):
+        llm.preview(marked(4), tools=[tool])
+    with pytest.raises(MisuseError, match="at most 4 CachePoints in a request, not 5"):
+        llm.preview(marked(4), extra=mark)
+    call = rxllm.ToolCallPart("c", "now", '{"cache_control": 1}')
+    assert llm.preview([*marked(4)[:2], Message("assistant", [call]), *marked(4)[3:]])
+    bedrock = Bedrock("anthropic.claude-sonnet-4-6", api_key="key", region="eu-west-1")
+    point = {"cachePoint": {"type": "default"}}
+    assert bedrock.preview(marked(4), tools=[NOW])
+    with pytest.raises(MisuseError, match="at most 4 CachePoints in a request, not 5"):
+        bedrock.preview(marked(4), tools=[NOW, point])
     assert Anthropic("claude-opus-4-7", api_key="key").preview("hi", temperature=1)

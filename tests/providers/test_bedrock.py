@@ -388,6 +388,21 @@ def test_cache_point_at_the_end_of_a_result_comes_after_it():
         body_of([("user", "hi"), answer, between], tools=[TOOL])
 
 
+@pytest.mark.parametrize("before", [[], [TextPart("One.")]])
+def test_cache_point_never_follows_reasoning(before):
+    """Claude rejects it there. It stands before the reasoning; without a block before it is left out."""
+    parts = [
+        *before,
+        ReasoningPart("hm", "sig", provider=MAKER),
+        TextPart("\n"),
+        CachePoint(),
+        ToolCallPart("c", "now"),
+    ]
+    told = body_of([Message("user", "hi"), Message("assistant", parts), ("user", "why?")], tools=[TOOL])
+    kinds = [kind for block in told["messages"][1]["content"] for kind in block]
+    assert [*(["text", "cachePoint"] if before else []), "reasoningContent", "toolUse"] == kinds
+
+
 @pytest.mark.parametrize(("outcome", "content"), [("ok", []), ("error", [{"text": "The tool gave no details."}])])
 def test_result_has_no_blank_text(outcome, content):
     """The API rejects a blank text, and Claude an error without content."""
