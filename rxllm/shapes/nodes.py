@@ -102,14 +102,14 @@ class Scalar(Node):
     words: Schema
     what: str
     kinds: frozenset[str] = field(init=False)
+    accepted: frozenset[str] = field(init=False)  # pyright: ignore[reportIncompatibleMethodOverride]
 
     @kinds.default  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUntypedFunctionDecorator]
     def _of_kind(self) -> frozenset[str]:
         return frozenset((self.kind,))
 
-    @property
-    def accepted(self) -> frozenset[str]:
-        """The kind, and those of numbers for a float or a Decimal."""
+    @accepted.default  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUntypedFunctionDecorator]
+    def _with_numbers(self) -> frozenset[str]:
         return self.kinds | _NUMBERS if self.type in (float, decimal.Decimal) else self.kinds
 
     def read(self, value: Any, problems: Problems) -> Any:
