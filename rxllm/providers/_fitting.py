@@ -11,11 +11,13 @@ from ..values.message import Message
 from ..values.parts import FilePart, ToolResultPart
 from ..values.request import Request
 from ..values.tools import ResponseSchema, ToolSpec
+from ._documents import object_of
 from ._ids import valid_id
 from ._joining import joined
 from ._mistral_turns import MAKER as MISTRAL
 from ._mistral_turns import mistral_turns
 from ._openai_turns import plain_content
+from ._refusals import tools_and_format
 from .compatible import OPENAI, Server
 
 __all__ = ["check_support", "effort_fields", "fit_messages", "limit_field", "offers_tools", "tool_choice_for"]
@@ -32,6 +34,8 @@ def check_support(server: Server, request: Request, model: str) -> None:
     """
     if request.stop_sequences and server.without_stop and re.match(server.without_stop, model):
         raise MisuseError(f"{model} has no stop sequences. Leave them out, or cut the answer with rxllm.stop_at.")
+    if server.without_both and re.match(server.without_both, model) and _needs("tools_with_format", request):
+        raise tools_and_format(model)
     if server.stops and len(request.stop_sequences or ()) > server.stops:
         raise MisuseError(
             f"{server.name} takes {server.stops} stop sequence{'s' * (server.stops > 1)}, not "
@@ -52,6 +56,7 @@ _FEATURES = {
     "required": "the tool_choice 'required'",
     "named": "a tool_choice that forces a certain tool",
     "strict": "strict tools",
+    "mixed_strict": "strict tools together with others (the same strict=… for all works)",
     "json": "response_format='json' (a JSON schema works)",
     "tools_with_format": "tools together with a response_format",
     "forced_while_thinking": "a tool_choice that forces a call while the model thinks (effort='none' works)",
@@ -71,6 +76,7 @@ def _needs(lack: str, request: Request) -> bool:
         "required": choice == "required",
         "named": is_forced and choice != "required",
         "strict": any(isinstance(tool, ToolSpec) and tool.strict for tool in request.tools or ()),
+        "mixed_strict": len({*map(_is_strict, request.tools or ())}) > 1,
         "json": form == "json",
         "json_schema": isinstance(form, ResponseSchema),
         "tools_with_format": bool(request.tools) and form is not None,
@@ -82,6 +88,10 @@ def _needs(lack: str, request: Request) -> bool:
         messages = () if isinstance(request.prompt, str) else request.prompt
         return any(_kind(file) == lack for message in messages for file in _files(message))
     return getattr(request, lack) is not None
+
+
+def _is_strict(tool: ToolSpec | Mapping[str, Any]) -> bool:
+    return bool(tool.strict if isinstance(tool, ToolSpec) else object_of(tool.get("function")).get("strict"))
 
 
 def _files(message: Message) -> Iterator[FilePart]:

@@ -9,13 +9,18 @@ from typing import Any
 from ..misuse import MisuseError
 from ..values.parameters import Parameters
 from ..values.tools import ResponseSchema, ToolSpec
-from ._refusals import check_effort, check_parallel, foreign_tool, foreign_value
+from ._refusals import check_effort, check_parallel, foreign_tool, foreign_value, tools_and_format
 
-__all__ = ["generation_config", "tool_config", "tools_of"]
+__all__ = ["generation_config", "is_older", "tool_config", "tools_of"]
 
 _LEVELS = ("minimal", "low", "medium", "high")
 # Gemini 2.5 takes a number of tokens instead. The numbers are those of Google's OpenAI-compatible endpoint.
 _BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24576}
+
+
+def is_older(model: str) -> bool:
+    """Return whether the model is older than Gemini 3, and takes neither own tools nor a format beside functions."""
+    return bool(re.match(r"gemini-[12]\b", model.rpartition("/")[2]))
 
 
 def tools_of(tools: tuple[ToolSpec | Mapping[str, Any], ...] | None) -> list[Mapping[str, Any]] | None:
@@ -45,8 +50,7 @@ def tool_config(parameters: Parameters, model: str, maker: str) -> dict[str, Any
     """
     tools = parameters.tools or ()
     own = [tool for tool in tools if not isinstance(tool, ToolSpec) and "functionDeclarations" not in tool]
-    is_older = re.match(r"gemini-[12]\b", model.rpartition("/")[2])
-    if not own or len(own) == len(tools) or maker != "gcp.gemini" or is_older:
+    if not own or len(own) == len(tools) or maker != "gcp.gemini" or is_older(model):
         return _tool_choice(parameters)
     config = _tool_choice(parameters) or {}
     if config.get("functionCallingConfig") == {"mode": "AUTO"}:
@@ -83,9 +87,12 @@ def generation_config(parameters: Parameters, model: str) -> dict[str, Any]:
     """Return the sampling parameters, the effort and the response format.
 
     Raises:
-        MisuseError: the model has no such effort, or the response format belongs to another vendor.
+        MisuseError: the model has no such effort, or takes no response format beside tools, or the format belongs to
+            another vendor.
     """
-    stops = parameters.stop_sequences
+    stops, form = parameters.stop_sequences, _form(parameters)
+    if parameters.tools and form.get("responseMimeType") == "application/json" and is_older(model):
+        raise tools_and_format(model)
     optional = {
         "temperature": parameters.temperature,
         "topP": parameters.top_p,
@@ -95,7 +102,7 @@ def generation_config(parameters: Parameters, model: str) -> dict[str, Any]:
         "seed": parameters.seed,
         "thinkingConfig": _thinking(parameters.effort, model),
     }
-    return {**{name: value for name, value in optional.items() if value is not None}, **_form(parameters)}
+    return {**{name: value for name, value in optional.items() if value is not None}, **form}
 
 
 def _form(parameters: Parameters) -> Mapping[str, Any]:

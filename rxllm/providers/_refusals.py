@@ -21,6 +21,7 @@ __all__ = [
     "foreign_value",
     "missing_key",
     "no_messages",
+    "tools_and_format",
     "unsupported_part",
     "unsupported_result",
 ]
@@ -106,6 +107,11 @@ def foreign_tool(tool: Mapping[str, Any]) -> MisuseError:
 def foreign_value(name: str, value: object) -> MisuseError:
     """Return the error for a parameter in the form of another vendor."""
     return MisuseError(f"This {name} has fields that only another provider knows: {shown(value)}.")
+
+
+def tools_and_format(model: str) -> MisuseError:
+    """Return the error for a request with tools and a response format, for a model that takes one of them only."""
+    return MisuseError(f"{model} takes either tools or a response_format, not both. Leave one of them out.")
 
 
 def check_effort(vendor: str, effort: str, efforts: Collection[str]) -> None:

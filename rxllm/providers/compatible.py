@@ -20,15 +20,16 @@ from ..misuse import MisuseError, must_be, shown
 __all__ = ["OPENAI", "SERVERS", "Server", "register_provider", "server_at", "server_named", "with_path"]
 
 LACKS = (
-    "tools", "tool_choice", "required", "named", "strict", "parallel_tool_calls", "stop_sequences", "seed", "top_k",
-    "json", "json_schema", "tools_with_format", "forced_while_thinking", "files", "audio", "images", "models",
-    "batches",
+    "tools", "tool_choice", "required", "named", "strict", "mixed_strict", "parallel_tool_calls", "stop_sequences",
+    "seed", "top_k", "json", "json_schema", "tools_with_format", "forced_while_thinking", "files", "audio", "images",
+    "models", "batches",
 )  # fmt: skip
 """The features that `lacks` may name.
 
 They are parameters, kinds of parts, the list of models, ``batches`` in OpenAI's form, and: ``required`` and ``named``,
-tool choices that force any call or a certain one; ``strict`` tools; ``json`` as the response format;
-``tools_with_format``, both in one request; and ``forced_while_thinking``, a forced call unless ``effort="none"``.
+tool choices that force any call or a certain one; ``strict`` tools; ``mixed_strict``, strict tools beside others;
+``json`` as the response format; ``tools_with_format``, both in one request; and ``forced_while_thinking``, a forced
+call unless ``effort="none"``.
 """
 
 
@@ -57,6 +58,7 @@ class Server:
         no_reasoning: what the server wants as the reasoning of an answer that has none; None if nothing.
         names: whether the server accepts the names of messages; else they are left out.
         data_uris: whether audio is sent as a data URI.
+        without_both: a regular expression for the models that take either tools or a response format.
         stops: the largest number of stop sequences; None if this is unknown.
         without_stop: a regular expression for the models that have no stop sequences.
         required: the server's word for the tool_choice ``required``.
@@ -88,6 +90,7 @@ class Server:
     data_uris: bool = False
     stops: int | None = None
     without_stop: str = ""
+    without_both: str = ""
     required: str = "required"
     system_role: Literal["system", "developer"] = "system"
     alternates: bool = False
@@ -178,7 +181,7 @@ SERVERS: dict[str, Server] = {
             hosts="groq.com",
             reasoning="reasoning",
             nulls=False,
-            lacks=("top_k", "files"),
+            lacks=("top_k", "tools_with_format", "files"),
         ),
         Server(
             name="deepseek",
@@ -241,7 +244,7 @@ SERVERS: dict[str, Server] = {
             hosts="cerebras.ai",
             limit="max_completion_tokens",
             reasoning="reasoning",
-            lacks=("images", "files", "audio"),
+            lacks=("mixed_strict", "images", "files", "audio"),
         ),
         Server(
             name="huggingface",
@@ -296,6 +299,7 @@ SERVERS: dict[str, Server] = {
             keys=("GOOGLE_API_KEY", "GEMINI_API_KEY"),
             hosts="googleapis.com",
             provider="gcp.gemini",
+            without_both=r"(.*/)?gemini-[12]\b",
             thinks_apart=True,
             lacks="batches",
         ),

@@ -23,7 +23,7 @@ from ..wire.sse import Frame, SSEDecoder, is_json
 from ._arguments import base_from, key_from
 from ._documents import merged, object_of, refuse_several
 from ._gemini_content import GeminiDecoder, whole_answer
-from ._gemini_settings import generation_config, tool_config, tools_of
+from ._gemini_settings import generation_config, is_older, tool_config, tools_of
 from ._gemini_turns import VERTEX, conversation_of, system_of
 from ._http import Decoder, Frames, HTTPProvider
 from ._limits import limits_of
@@ -157,9 +157,7 @@ class Gemini(HTTPProvider):
 
     def _offers(self, request: Request) -> tuple[Offer, ...]:
         tool = Offer("tool", GEMINI_TOOL)
-        # The models before Gemini 3 take either tools or a schema.
-        is_older = re.match(r"gemini-[12]\b", self._model(request).rpartition("/")[2])
-        return (tool,) if request.tools and is_older else (Offer("native", GEMINI), tool)
+        return (tool,) if request.tools and is_older(self._model(request)) else (Offer("native", GEMINI), tool)
 
     def _decoder(self, request: Request) -> Decoder:
         return GeminiDecoder(self._maker, limits_of(self.event_limit, request))

@@ -24,6 +24,8 @@ from rxllm.values.request import Request
 SCHEMA = {"type": "object", "properties": {}}
 TOOL = {"name": "now", "parameters": SCHEMA}
 STRICT = ToolSpec("now", parameters=SCHEMA, strict=True)
+LOOSE = ToolSpec("then", parameters=SCHEMA)
+STRICT_DICT = {"type": "function", "function": {"name": "soon", "parameters": SCHEMA, "strict": True}}
 PICTURE = FilePart("image/png", b"x")
 
 
@@ -163,6 +165,22 @@ def test_effort_seed_and_choice_have_the_words_of_the_server():
         ("lmstudio", {"response_format": "json"}, r"lmstudio does not support response_format='json' \(a JSON schema"),
         ("perplexity", {"response_format": "json"}, "perplexity does not support response_format='json'"),
         ("fireworks", {"tools": [TOOL], "response_format": "json"}, "fireworks does not support tools together with a"),
+        (
+            "groq",
+            {"tools": [TOOL], "response_format": "json"},
+            "groq does not support tools together with a response_f",
+        ),
+        (
+            "groq",
+            {"tools": [TOOL], "response_format": SCHEMA},
+            "groq does not support tools together with a response_f",
+        ),
+        *(
+            ("gemini-compatible", {"model": model, "tools": [TOOL], "response_format": SCHEMA}, f"{model} takes either")
+            for model in ("gemini-2.5-flash", "models/gemini-2.0-flash", "google/gemini-1.5-pro")
+        ),
+        ("cerebras", {"tools": [STRICT, LOOSE]}, "cerebras does not support strict tools together with others"),
+        ("cerebras", {"tools": [LOOSE, STRICT_DICT]}, "cerebras does not support strict tools together with others"),
         ("fireworks", {"effort": "max"}, "fireworks knows the efforts none, low, medium, high, not 'max'"),
         ("deepseek", {"tools": [TOOL], "tool_choice": "required"}, "call while the model thinks .*effort='none' works"),
         (
@@ -208,6 +226,12 @@ def test_what_a_server_lacks_is_refused(server, asked, sentence):
         ("zai", {"stop_sequences": ["END"]}),
         ("fireworks", {"response_format": "json"}),
         ("lmstudio", {"response_format": SCHEMA}),
+        ("groq", {"response_format": SCHEMA}),
+        ("gemini-compatible", {"model": "gemini-3-flash", "tools": [TOOL], "response_format": SCHEMA}),
+        ("gemini-compatible", {"model": "gemini-2.5-flash", "response_format": SCHEMA}),
+        ("cerebras", {"tools": [STRICT, STRICT_DICT]}),
+        ("cerebras", {"tools": [LOOSE, TOOL, ToolSpec("off", parameters=SCHEMA, strict=False)]}),
+        ("vllm", {"tools": [STRICT, LOOSE]}),
     ],
 )
 def test_what_a_server_supports_is_sent(server, asked):

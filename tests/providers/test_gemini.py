@@ -178,6 +178,11 @@ def test_response_format_becomes_a_media_type_and_a_schema():
     assert {**json_type, "responseJsonSchema": SCHEMA} == body_of(response_format=SCHEMA)["generationConfig"]
     own = {"responseMimeType": "text/x.enum", "responseSchema": {"type": "STRING"}}
     assert own == body_of(response_format=own)["generationConfig"]
+    newer = body_of(response_format="json", tools=[ToolSpec("now")])
+    assert (json_type, 1) == (newer["generationConfig"], len(newer["tools"]))
+    plain = {"responseMimeType": "text/plain"}
+    older = body_of(model="gemini-2.5-flash", response_format=plain, tools=[ToolSpec("now")])
+    assert plain == older["generationConfig"]
 
 
 @pytest.mark.parametrize(
@@ -204,6 +209,14 @@ def test_effort_becomes_a_level_or_a_budget(model, effort, thinking):
         ({"parallel_tool_calls": False, "tools": [ToolSpec("now")]}, "Leave out parallel_tool_calls"),
         ({"tool_choice": {"type": "tool", "name": "a", "disable_parallel_tool_use": True}}, "only another provider"),
         ({"response_format": {"type": "json_schema", "x": 1}}, "only another provider knows"),
+        *(
+            (
+                {"model": "gemini-2.5-flash", "tools": [tool], "response_format": form},
+                "takes either tools or a response_f",
+            )
+            for tool in (ToolSpec("now"), {"googleSearch": {}})
+            for form in ("json", SCHEMA, {"responseMimeType": "application/json"})
+        ),
         ({"prompt": [("system", "Be brief.")]}, "at least one message with content that is not the system's"),
         ({"prompt": [Message("user", extra={"a": 1})]}, "no field 'a'"),
         (

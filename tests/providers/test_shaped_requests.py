@@ -194,6 +194,21 @@ def test_gemini_takes_a_schema_beside_tools_from_version_3_on():
     assert "ANY" == forced["toolConfig"]["functionCallingConfig"]["mode"]
 
 
+@pytest.mark.parametrize(("server", "model"), [("groq", "m"), ("gemini-compatible", "gemini-2.5-flash")])
+def test_shape_beside_tools_is_a_tool_where_a_schema_is_refused_beside_tools(server, model):
+    """Without tools the schema has its field. Newer Gemini models take both."""
+    llm, tool = OpenAI(model, server=server, api_key=KEY), rxllm.ToolSpec("weather")
+    assert "response_format" in body_of(llm, shape=Step)
+    forced = body_of(llm, shape=Step, tools=[tool])
+    assert "response_format" not in forced
+    assert (["weather", "answer"], "required") == (
+        [tool["function"]["name"] for tool in forced["tools"]],
+        forced["tool_choice"],
+    )
+    newer = body_of(OpenAI("gemini-3-flash", server="gemini-compatible", api_key=KEY), shape=Step, tools=[tool])
+    assert {"response_format", "tools"} <= newer.keys()
+
+
 def test_ollama_gets_the_schema_as_format():
     """Its API can force no call."""
     llm = Ollama("llama3.2")
