@@ -1,8 +1,9 @@
 """Approvals of tool calls: the waiting calls of a conversation, and the decision on each call.
 
-An approval counts for a call of the conversation with the same id, the same name and the same arguments, that has no
-result. With a secret it must also carry the agent's signature of exactly this, which proves that the
-agent made the call, even if the conversation comes from a stranger.
+An approval counts for a call before it in the conversation with the same id, the same name and the same arguments, that
+has no result. It never counts for a later call with its id, because some servers restart the ids in each answer. With a
+secret it must also carry the agent's signature of exactly this, which proves that the agent made the call, even if the
+conversation comes from a stranger.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def decisions_of(messages: Sequence[Message], secret: bytes | None) -> Decisions
         MisuseError: calls wait and no decision came; or a decision is for a call that does not wait, for other
             arguments, or without the right signature.
     """
-    given = {part.call.id: part for message in messages for part in message.parts if isinstance(part, Approval)}
+    given = _approvals_of(messages)
     pending = [part.call for message in messages for part in message.pending]
     if not given and not pending:
         return None
@@ -78,6 +79,17 @@ def decisions_of(messages: Sequence[Message], secret: bytes | None) -> Decisions
         _check(approval, {call.id: call for call in waiting}, secret)
     undecided = tuple(call for call in pending if call.id not in given)
     return Decisions(tuple(given[call.id] for call in waiting if call.id in given), undecided)
+
+
+def _approvals_of(messages: Sequence[Message]) -> dict[str, Approval]:
+    """Return the approvals after the latest call with their id, by this id."""
+    approvals: dict[str, Approval] = {}
+    for part in (part for message in messages for part in message.parts):
+        if isinstance(part, ToolCallPart):
+            approvals.pop(part.id, None)
+        elif isinstance(part, Approval):
+            approvals[part.call.id] = part
+    return approvals
 
 
 def _unanswered(messages: Sequence[Message]) -> list[ToolCallPart]:

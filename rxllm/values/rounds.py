@@ -12,12 +12,14 @@ Providers take the same content as several messages, and they require the result
 
 A call that waits for an approval has a `Pending` at the end of the answer. An `Approval` comes in a later message, and
 the result of the call in the answer after it. `separated` moves the result to its call, and leaves out what is settled.
+Some servers restart the ids of calls in each answer, so an approval belongs to the latest call before it with its id.
 If the conversation continues without an approval, the waiting call gets a result that states this.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from typing import Any, cast
 
 import attrs
@@ -122,6 +124,10 @@ class _Conversation:
         """Return the latest turn that has an unanswered call with this id."""
         return next((turn for turn in reversed(self.turns) if turn.unanswered.get(id)), None)
 
+    def _decided_by(self, approval: Approval, before: int | None = None) -> _Turn | None:
+        """Return the turn of the call that the approval is for: the latest one with its id, before a position."""
+        return next((turn for turn in reversed(self.turns[:before]) if approval.call.id in turn.unanswered), None)
+
     def _take(self, id: str) -> tuple[_Turn, int] | None:
         """Note that a call is answered. Return its turn and its position."""
         turn = self._turn_of(id)
@@ -147,7 +153,7 @@ class _Conversation:
                     self._add_result(part)
                 case Pending() if (turn := self._turn_of(part.call.id)) is not None:
                     self._add_pending(part, turn, message)
-                case Approval() if (turn := self._turn_of(part.call.id)) is not None:
+                case Approval() if (turn := self._decided_by(part)) is not None:
                     turn.begun[part.call.id] = part.yes
                 case RawPart():
                     self.turns.append(_Turn(Message.from_json(cast("Mapping[str, Any]", part.data["message"]))))
@@ -165,7 +171,9 @@ class _Conversation:
         """Add a pending call at the end. An earlier place of the same call is left."""
         for each in self.turns:
             if each.pending is not None:
-                each.pending = [(other, of) for other, of in each.pending if other.call.id != pending.call.id]
+                each.pending = [
+                    (other, of) for other, of in each.pending if of is not turn or other.call.id != pending.call.id
+                ]
         if self.turns[-1].pending is None:
             self.turns.append(_Turn(attrs.evolve(message, parts=())))
         self.turns[-1].pending = [*(self.turns[-1].pending or ()), (pending, turn)]
@@ -175,12 +183,12 @@ class _Conversation:
             if turn.pending is not None:
                 later = self.turns[number + 1 :]
                 turn.pending = [(pending, of) for pending, of in turn.pending if _waits(pending, of, later)]
-        for turn in self.turns:
+        for number, turn in enumerate(self.turns):
             message, parts = turn.message, turn.message.parts
             if turn.pending is not None:
                 parts = tuple(pending for pending, _ in turn.pending)
             elif message is not self.last:  # in the last message an agent must see them
-                parts = tuple(part for part in parts if not self._is_settled(part))
+                parts = tuple(part for part in parts if not self._is_settled(part, number))
             if parts == message.parts and turn.pending is None:
                 yield message
             elif parts:
@@ -188,12 +196,12 @@ class _Conversation:
             if turn.results:
                 yield Message("tool", [result for _, result in sorted(turn.results, key=lambda item: item[0])])
 
-    def _is_settled(self, part: Part) -> bool:
-        """Return whether the part is an approval of a call that has its result."""
+    def _is_settled(self, part: Part, number: int) -> bool:
+        """Return whether the part, of the turn with this number, is an approval of a call that has its result."""
         if not isinstance(part, Approval):
             return False
-        states = [turn.unanswered[part.call.id] for turn in self.turns if part.call.id in turn.unanswered]
-        return bool(states) and not any(states)
+        turn = self._decided_by(part, number)
+        return turn is not None and not turn.unanswered[part.call.id]
 
 
 def _waits(pending: Pending, turn: _Turn, later: list[_Turn]) -> bool:
@@ -202,7 +210,9 @@ def _waits(pending: Pending, turn: _Turn, later: list[_Turn]) -> bool:
     if not turn.unanswered.get(call.id):
         return False
     said = [part for each in later for part in each.message.parts]
-    decisions = [part.yes for part in said if isinstance(part, Approval) and part.call.id == call.id]
+    before_next = takewhile(lambda each: call.id not in each.unanswered, later)  # a later call may have the same id
+    own = [part for each in before_next for part in each.message.parts if isinstance(part, Approval)]
+    decisions = [approval.yes for approval in own if approval.call.id == call.id]
     is_over = any(each.message.role == "assistant" and each.pending is None for each in later)
     is_ignored = not decisions and any(not isinstance(part, (Approval, ToolResultPart)) for part in said)
     if not (is_over or is_ignored or call.id in turn.begun):

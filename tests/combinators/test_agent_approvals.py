@@ -13,7 +13,7 @@ from combinators.scripted import Scripted, call, collect, roles, timeline
 
 import rxllm
 from rxllm import Approval, Chunk, Message, MisuseError, Pending, Request, ToolCallPart, ToolResultPart, agent, tool
-from rxllm.combinators.approvals import has_signature, pending_of, same_call
+from rxllm.combinators.approvals import decisions_of, has_signature, pending_of, same_call
 from rxllm.testing import on_virtual_time
 
 SECRET = "a secret of the server"
@@ -422,6 +422,50 @@ async def test_next_question_without_a_decision_denies_the_call():
         ("user", "Never mind."),
     ] == roles(model.prompts[1])
     assert "denied" == model.prompts[1][2].parts[0].outcome
+
+
+def erased(*paths):
+    """Chunks that delete the paths. Some servers restart the ids of calls in each answer."""
+    return [call("delete", json.dumps({"path": path}), f"call_{number}", number) for number, path in enumerate(paths)]
+
+
+async def in_two_turns(asking, talk, paths):
+    """The conversation, which waits for two more calls after the first one was approved and ran."""
+    history = []
+    for question in ("Clean up.", None, "Again.") if talk else ("Clean up.", None):
+        history.append(approvals_of(history[-1]) if question is None else Message("user", question))
+        history.append(await asking.ainvoke(history))
+    assert paths == [json.loads(pending.call.arguments)["path"] for pending in history[-1].pending]
+    return history
+
+
+@pytest.mark.parametrize("secret", [None, SECRET])
+@pytest.mark.parametrize("second", ["/a", "/b"])
+@pytest.mark.parametrize("talk", [True, False], ids=["in two turns", "in one answer"])
+@on_virtual_time
+async def test_approval_of_an_earlier_call_decides_no_later_call_with_its_id(talk, second, secret):
+    """The undecided call goes on to wait, even if it repeats the arguments of the approved one."""
+    disk = Disk()
+    answers = [erased("/a"), *["Done."] * talk, erased(second, "/home"), "Gone."]
+    asking = agent(Scripted(answers), *disk.tools, secret=secret)
+    history = await in_two_turns(asking, talk, [second, "/home"])
+    disk.done.clear()
+    with pytest.raises(MisuseError, match=r"ends with calls that wait for an approval: delete \(call_0\)"):
+        await asking.ainvoke(history)
+    history.append(Message("user", [history[-1].pending[1].deny()]))
+    history.append(await asking.ainvoke(history))
+    assert ([], ["call_0"]) == (disk.done, [pending.call.id for pending in history[-1].pending])
+    assert "Gone." == (await asking.ainvoke([*history, approvals_of(history[-1])])).text
+    assert [second] == disk.done
+
+
+def test_approval_before_its_call_counts_for_no_call():
+    """The check holds for any list of messages, also for one that `separated` has not made."""
+    [made] = PENDING.tool_calls
+    early = Message("user", [Approval(made, True)])
+    with pytest.raises(MisuseError, match="ends with calls that wait"):
+        decisions_of([early, PENDING], None)
+    assert decisions_of([early, Message("assistant", [made])], None) is None
 
 
 @pytest.mark.parametrize("history", [[*ASKED, PENDING], decided(PENDING, Approval(PENDING.tool_calls[0], True))])

@@ -157,6 +157,35 @@ def test_call_that_waits_in_vain_gets_a_result(later, outcome):
     assert (outcome is None) == any(message.pending for message in sent)
 
 
+def test_later_call_with_the_same_id_changes_nothing_about_an_ignored_call():
+    """Some servers restart ids in each answer. An approval and a pending call belong to the latest call before them."""
+    waiting, approve = Pending(call("1")), Message("user", [Pending(call("1")).approve()])
+    ignored = (HI, answer(call("1"), waiting), MORE, answer(TextPart("ok")), MORE)
+    ran = approve, answer(waiting.approve(), result("1", "s"), TextPart("done"))
+    again = approve, answer(waiting.approve(), interrupted=True)  # by a process that came too late
+    for later in ((), (approve,), ran, ran + again):
+        sent = separated((*ignored, answer(call("1"), waiting), *later))
+        [denied, *others] = [part for message in sent for part in message.parts if isinstance(part, ToolResultPart)]
+        assert ("denied", "Nobody approved this call, so it did not run.") == (denied.outcome, denied.text)
+        assert [result("1", "s")] * (len(later) > 1) == others
+        assert (len(later) < 2) == any(message.pending for message in sent)
+        assert (approve,) * (len(later) == 1) == tuple(message for message in sent if message == approve)
+        assert sent == separated(sent)
+
+
+def test_approval_is_settled_by_the_result_of_its_own_call():
+    """An earlier and a later call with the same id have no result. The approval of the answered call is left out."""
+    approve = Pending(call("1")).approve()
+    run = (
+        answer(call("1"), Pending(call("1"))),
+        Message("user", [approve]),
+        answer(approve, result("1"), TextPart("b")),
+    )
+    sent = separated((HI, answer(call("1")), MORE, *run, MORE, answer(call("1"), Pending(call("1")))))
+    assert not any(isinstance(part, Approval) for message in sent for part in message.parts)
+    assert 1 == sum(len(message.pending) for message in sent)
+
+
 def test_results_of_other_calls_stay_where_they_are():
     """This module leaves a result without a call as it is."""
     orphan = answer(TextPart("a"), result("9"), TextPart("b"))
