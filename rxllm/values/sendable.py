@@ -8,7 +8,7 @@ change the conversation.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -41,35 +41,42 @@ def sendable(messages: Iterable[Message], new: Sequence[Message] = ()) -> tuple[
         messages: the messages.
         new: the new messages of the caller among them, which stay unchanged.
     """
-    mended: list[Message] = []
-    window = _Round(None)
-    parts = separated(tuple(messages))
-    waiting = {pending.call.id for message in parts for pending in message.pending}
-    for message in parts:
-        if any(message is each for each in new):
-            window.following.append((message, True))
-        elif message.role == "assistant":
-            mended += window.messages(waiting)
-            window = _Round(message)
+    rounds = [_Round(None)]
+    latest: dict[str, _Round] = {}  # by the ids of calls, which some servers restart in each answer
+    for message in separated(tuple(messages)):
+        is_new = any(message is each for each in new)
+        if message.role == "assistant" and not is_new:
+            rounds.append(_Round(message))
         else:
-            window.following.append((message, False))
-    return (*mended, *window.messages(waiting))
+            rounds[-1].following.append((message, is_new))
+        latest.update((call.id, rounds[-1]) for call in message.tool_calls)
+        for pending in message.pending:
+            if pending.call.id in latest:
+                latest[pending.call.id].waiting.add(pending.call.id)
+    return tuple(sent for each in rounds for sent in each.messages())
 
 
 class _Round:
-    """An answer, and the messages up to the next answer, each with whether it is new."""
+    """An answer, and the messages up to the next answer.
+
+    Attributes:
+        answer: the answer; None before the first one.
+        following: the other messages, each with whether it is new.
+        waiting: the ids of the calls that wait for an approval.
+    """
 
     def __init__(self, answer: Message | None) -> None:
         self.answer = answer
         self.following: list[tuple[Message, bool]] = []
+        self.waiting: set[str] = set()
 
-    def messages(self, waiting: Collection[str]) -> Iterator[Message]:
-        """Yield the answer, the results of its calls, and the other messages. `waiting`: the ids of pending calls."""
+    def messages(self) -> Iterator[Message]:
+        """Yield the answer, the results of its calls, and the other messages."""
         calls = self.answer.tool_calls if self.answer else ()
         results = Counter(part.id for message, _ in self.following for part in _results(message))
         unanswered: list[ToolCallPart] = []
         for call in calls:
-            if call.id in waiting:
+            if call.id in self.waiting:
                 continue
             if results[call.id]:
                 results[call.id] -= 1

@@ -15,6 +15,7 @@ import rxllm
 from rxllm import Approval, Chunk, Message, MisuseError, Pending, Request, ToolCallPart, ToolResultPart, agent, tool
 from rxllm.combinators.approvals import decisions_of, has_signature, pending_of, same_call
 from rxllm.testing import on_virtual_time
+from rxllm.values.sendable import UNKNOWN_RESULT
 
 SECRET = "a secret of the server"
 
@@ -466,6 +467,35 @@ def test_approval_before_its_call_counts_for_no_call():
     with pytest.raises(MisuseError, match="ends with calls that wait"):
         decisions_of([early, PENDING], None)
     assert decisions_of([early, Message("assistant", [made])], None) is None
+
+
+@on_virtual_time
+async def test_approval_counts_after_an_interrupted_call_with_the_same_id():
+    """The tool runs once, its answer comes, and the interrupted call has a result of its own."""
+    disk = Disk()
+    search = call("look", '{"path": "/"}', "call_0")
+    model = Scripted([[search], erased("/a"), "It is gone.", "Bye."])
+    talk = rxllm.remember(agent(model, *disk.tools), rxllm.Conversation())
+    async with talk.astream("Look.") as stream:
+        await anext(stream)
+    answer = await talk.ainvoke("Clean up.")
+    assert "It is gone." == (await talk.ainvoke(approvals_of(answer))).text
+    assert ["/a"] == disk.done
+    before = [
+        ("user", "Look."),
+        ("assistant", 'look{"path": "/"}'),
+        ("tool", f"={UNKNOWN_RESULT}"),
+        ("user", "Clean up."),
+        ("assistant", 'delete{"path": "/a"}'),
+    ]
+    assert [*before, ("tool", "=/a is gone")] == roles(model.prompts[2])
+    await talk.ainvoke("Thanks.")
+    assert [
+        *before,
+        ("tool", "=/a is gone"),
+        ("assistant", "It is gone."),
+        ("user", "Thanks."),
+    ] == roles(model.prompts[3])
 
 
 @pytest.mark.parametrize("history", [[*ASKED, PENDING], decided(PENDING, Approval(PENDING.tool_calls[0], True))])

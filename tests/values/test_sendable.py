@@ -145,6 +145,18 @@ def test_ids_may_repeat_in_later_rounds():
     assert [("call_0", "interrupted")] == results(sent[4])
 
 
+def test_pending_call_leaves_an_earlier_call_with_its_id_without_an_approval():
+    """Only the latest call before the pending part waits. The interrupted one gets a result."""
+    waiting = Message("assistant", [call("call_0"), rxllm.Pending(call("call_0"))])
+    sent = sendable((USER, cut(call("call_0")), USER, waiting, NEW), [NEW])
+    assert [("call_0", "interrupted"), ("call_0", "denied")] == [
+        each for message in sent if message.role == "tool" for each in results(message)
+    ]
+    sent = sendable((USER, cut(call("call_0")), USER, waiting))
+    assert ["user", "assistant", "tool", "user", "assistant", "assistant"] == [message.role for message in sent]
+    assert [("call_0", "interrupted")] == results(sent[2])
+
+
 @pytest.mark.parametrize("arguments", ['{"city": "Par', '{"a":1', "[1]", "nul", "1", "{} {}", '{"a": "\ud83d"}'])
 def test_call_with_cut_arguments_is_no_call(arguments):
     """It was never run. An answered one stays: its result says what was wrong."""
