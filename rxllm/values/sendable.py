@@ -8,7 +8,8 @@ change the conversation.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Generator, Iterable, Iterator, Sequence
+from itertools import takewhile
 from typing import Any
 
 import attrs
@@ -33,7 +34,7 @@ def sendable(messages: Iterable[Message], new: Sequence[Message] = ()) -> tuple[
     * Reasoning and raw parts at the end of an incomplete answer are left out, because the part that must follow them is
       missing. An answer that contains only reasoning is left out, too.
     * A call without a result is left out if its arguments are incomplete. Otherwise it gets the result
-      `UNKNOWN_RESULT`.
+      `UNKNOWN_RESULT`. The results of an answer are then in the order of its calls.
     * A result without a call before it is left out, as when a view begins in the middle of a turn.
     * Half of a character, which no encoding can express, becomes U+FFFD.
 
@@ -82,22 +83,22 @@ class _Round:
                 results[call.id] -= 1
             else:
                 unanswered.append(call)
-        if self.answer is not None:
-            yield from self._answer(self.answer, unanswered)
-        known = {call.id for call in calls}
-        for message, is_new in self.following:
-            if is_new:
+        unknown = [] if self.answer is None else (yield from self._answer(self.answer, unanswered))
+        places = {call.id: place for place, call in enumerate(calls)}
+        following = [(message if is_new else _known(message, places), is_new) for message, is_new in self.following]
+        if unknown:
+            known = [*takewhile(lambda each: not each[1] and _has_only_results(each[0]), following)]
+            found = [part for message, _ in known for part in _results(message)]
+            yield Message("tool", sorted([*found, *unknown], key=lambda result: places[result.id]))
+            del following[: len(known)]
+        for message, is_new in following:
+            if is_new or message.parts or message.extra:
                 yield message
-                continue
-            parts = tuple(
-                part
-                for part in message.parts
-                if not _is_empty(part) and not (isinstance(part, ToolResultPart) and part.id not in known)
-            )
-            if parts or message.extra:
-                yield _with_parts(message, parts)
 
-    def _answer(self, answer: Message, unanswered: list[ToolCallPart]) -> Iterator[Message]:
+    def _answer(
+        self, answer: Message, unanswered: list[ToolCallPart]
+    ) -> Generator[Message, None, list[ToolResultPart]]:
+        """Yield the answer. Return the results of the calls whose result is unknown."""
         is_cut = answer.interrupted or answer.finish_reason == "length"
         last = answer.parts[-1] if answer.parts else None
         cut = [
@@ -112,17 +113,29 @@ class _Round:
             parts = []
         if parts or answer.extra:
             yield _with_parts(answer, tuple(parts))
-        unknown = [
+        return [
             ToolResultPart(call.id, UNKNOWN_RESULT, "interrupted", call.name)
             for call in unanswered
             if not _is_one_of(call, cut)
         ]
-        if unknown:
-            yield Message("tool", unknown)
 
 
 def _results(message: Message) -> Iterator[ToolResultPart]:
     return (part for part in message.parts if isinstance(part, ToolResultPart))
+
+
+def _has_only_results(message: Message) -> bool:
+    return message == Message("tool", [*_results(message)])
+
+
+def _known(message: Message, ids: Container[str]) -> Message:
+    """Return the message without empty texts, and without results of calls with other ids."""
+    parts = tuple(
+        part
+        for part in message.parts
+        if not _is_empty(part) and not (isinstance(part, ToolResultPart) and part.id not in ids)
+    )
+    return _with_parts(message, parts)
 
 
 def _with_parts(message: Message, parts: tuple[Part, ...]) -> Message:

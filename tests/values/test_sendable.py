@@ -115,13 +115,29 @@ def test_unanswered_call_gets_a_result_that_says_so():
     assert result.is_error
 
 
-def test_results_of_the_other_calls_stay():
-    """One of three calls has no result."""
-    answer = Message("assistant", [call("1"), call("2"), call("3")])
-    given_results = Message("tool", [ToolResultPart("3", "c"), ToolResultPart("1", "a")])
-    sent = sendable((USER, answer, given_results, NEW))
-    assert [("2", "interrupted")] == results(sent[2])
-    assert given_results is sent[3]
+@pytest.mark.parametrize("is_agent", [True, False], ids=["of an agent", "of a caller"])
+@pytest.mark.parametrize("done", ["1", "2", "3", "13", "31", "21"])
+def test_unknown_results_take_the_places_of_their_calls(done, is_agent):
+    """The caller may send each result in a message of its own. The results that came stay as they are."""
+    calls, found = [call("1"), call("2"), call("3")], [ToolResultPart(each, f"result {each}") for each in done]
+    round_ = [cut(*calls, *found)] if is_agent else [cut(*calls), *(Message("tool", [each]) for each in found)]
+    sent = sendable((USER, *round_, NEW), [NEW])
+    assert ["user", "assistant", "tool", "user"] == [message.role for message in sent]
+    assert [(each, "ok" if each in done else "interrupted") for each in "123"] == results(sent[2])
+    assert all(each in sent[2].parts for each in found)
+
+
+def test_results_that_a_provider_reads_otherwise_stay_after_the_unknown_one():
+    """A message with other content or with further fields keeps its place, and so does a new message."""
+    answer, result = Message("assistant", [call("1"), call("2")]), ToolResultPart("1", "a")
+    for message in (
+        Message("user", [result, TextPart("hm")]),
+        Message("tool", [result], extra={"x": 1}),
+        Message("tool", [result]),
+    ):
+        sent = sendable((USER, answer, message), [message] if message.extra is None else [])
+        assert [("2", "interrupted")] == results(sent[2])
+        assert message is sent[3]
 
 
 def test_results_that_the_caller_has_just_written_answer_their_calls():
@@ -135,7 +151,7 @@ def test_calls_without_ids_are_counted():
     """Some servers give no ids: the second of two calls has no result."""
     answer = Message("assistant", [call(""), call("")])
     sent = sendable((USER, answer, Message("tool", [ToolResultPart("", "a")]), NEW))
-    assert [[("", "interrupted")], [("", "ok")]] == [results(message) for message in sent if message.role == "tool"]
+    assert [[("", "ok"), ("", "interrupted")]] == [results(message) for message in sent if message.role == "tool"]
 
 
 def test_ids_may_repeat_in_later_rounds():
