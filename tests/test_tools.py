@@ -1,15 +1,17 @@
 """`tool`: a function as a stage, whose calls emit events."""
 
 import asyncio
+import functools
 import pickle
 import threading
 
 import pytest
+from combinators.scripted import Scripted
 from reactivex import operators as ops
 
 import rxllm
 import rxllm.testing
-from rxllm import MisuseError, ToolFinished, ToolStarted, tool
+from rxllm import Chunk, MisuseError, ToolCallPart, ToolFinished, ToolStarted, tool
 
 
 @tool
@@ -170,6 +172,79 @@ async def test_generator_tool_reports_progress(reporting, value, values):
     assert ("ToolFinished", values[-1]) == (type(events[-1]).__name__, events[-1].output)
     dicts = [event async for event in reporting.astream_events(value)]
     assert values == [event["data"]["chunk"] for event in dicts if event["event"] == "on_tool_stream"]
+
+
+def wrapped(function):
+    """Decorate a function with a plain function, as a decorator that logs calls does."""
+
+    @functools.wraps(function)
+    def wrapper(*arguments, **keywords):
+        return function(*arguments, **keywords)
+
+    return wrapper
+
+
+class Counting:
+    """A callable object whose values come from a generator of the given kind."""
+
+    def __call__(self, to: int):
+        """Count, as a plain generator."""
+        yield from range(to)
+
+
+class AsyncCounting:
+    """The same, as an async generator."""
+
+    async def __call__(self, to: int):
+        """Count, as an async generator."""
+        for number in range(to):
+            yield number
+
+
+async def counting_later(to: int):
+    """Return an async generator, as an async function."""
+    return AsyncCounting()(to)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [wrapped(Counting().__call__), wrapped(AsyncCounting().__call__), Counting(), AsyncCounting()],
+)
+async def test_generator_behind_a_decorator_or_in_an_object_reports_progress(function):
+    """The returned generator is read, as a returned awaitable is awaited: here, as a stage, and in an agent."""
+    counting = tool(function, name="counting")
+    assert [0, 1, 2] == [item async for item in counting.astream(3)]
+    events = [event async for event in counting.events(3).pipe(rxllm.astream())]
+    assert [0, 1, 2] == [event.value for event in events[1:-1] if event.run is events[0].run]
+    asked = Chunk(parts=[ToolCallPart("c", "counting", '{"to": 3}')])
+    answer = await rxllm.agent(Scripted([[asked], "Done."]), counting).ainvoke("Count.")
+    assert ("2", "Done.") == (answer.parts[1].text, answer.text)
+
+
+async def test_generator_that_a_function_returns_is_read():
+    """The last value is the result, and the function need not be marked as wrapped."""
+    for function in lambda to: Counting()(to), lambda to: AsyncCounting()(to), counting_later:
+        assert 2 == await tool(function, name="counting").ainvoke(3)
+
+
+def test_generator_that_a_wrapper_returns_runs_in_a_thread_and_is_closed():
+    """The event loop goes on meanwhile, and a reader that leaves closes the generator."""
+    threads, closed = [], threading.Event()
+
+    @tool
+    @wrapped
+    def endless(start: int):
+        try:
+            while True:
+                threads.append(threading.current_thread().name)
+                yield start
+        finally:
+            closed.set()
+
+    with endless.stream(5) as values:
+        assert 5 == next(values)
+    assert closed.wait(10)
+    assert {"rxllm-worker"} == {*threads}
 
 
 def test_generator_tool_without_values_returns_none():

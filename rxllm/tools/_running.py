@@ -18,29 +18,34 @@ __all__ = ["is_generator", "limited", "results_of"]
 
 
 def is_generator(function: Callable[..., Any]) -> bool:
-    """Return whether the function yields its results, plain or async."""
-    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+    """Return whether the function, also one that a decorator wraps, yields its results, plain or async."""
+    function = inspect.unwrap(function)
+    functions = function, type(function).__call__  # the second is that of a callable object
+    return any(inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each) for each in functions)
 
 
 async def results_of(
     function: Callable[..., Any], call: Callable[[], Any], scheduler: Scheduler
 ) -> AsyncGenerator[Any, None]:
-    """Yield the result of a function; of a generator function, each value, which handlers receive as `Emitted`."""
-    if inspect.iscoroutinefunction(function):
-        yield await call()
-    elif not is_generator(function):
-        result = await in_thread(scheduler, call)
-        yield await result if inspect.isawaitable(result) else result
-    else:
-        is_async = inspect.isasyncgenfunction(function)
-        generator = call() if is_async else pull(scheduler, call)
-        values = cast("AsyncGenerator[Any, None]", generator)
-        observation = observation_of(scheduler)
-        async with aclosing(values):
-            async for value in values:
-                if observation is not None and observation.run is not None:
-                    observation.notify(Emitted(value, run=observation.run))
-                yield value
+    """Yield the result of a function; of a generator, each value, which handlers receive as `Emitted`.
+
+    A function may be wrapped, so what it returns tells whether it is a coroutine or a generator.
+    """
+    runs_later = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
+    result = call() if any(each(function) for each in runs_later) else await in_thread(scheduler, call)
+    if inspect.isawaitable(result):
+        result = await result
+    if not (inspect.isgenerator(result) or inspect.isasyncgen(result)):
+        yield result
+        return
+    generator = pull(scheduler, lambda: result) if inspect.isgenerator(result) else result
+    values = cast("AsyncGenerator[Any, None]", generator)
+    observation = observation_of(scheduler)
+    async with aclosing(values):
+        async for value in values:
+            if observation is not None and observation.run is not None:
+                observation.notify(Emitted(value, run=observation.run))
+            yield value
 
 
 async def limited(results: AsyncGenerator[Any, None], seconds: float, name: str) -> AsyncGenerator[Any, None]:
