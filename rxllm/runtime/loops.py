@@ -52,15 +52,21 @@ def report(loop: Loop, message: str, error: BaseException) -> None:
     loop.call_exception_handler({"message": message, "exception": error})
 
 
-def raisable(error: BaseException) -> BaseException:
+def raisable(
+    error: BaseException, cancelled: str = "The event loop of the stream ended before the stream did."
+) -> BaseException:
     """Return the error in a form that an iterator or a future may raise.
 
     A StopIteration would look like the end of the stream, and a CancelledError like a cancellation of the reader.
+
+    Args:
+        error: the error.
+        cancelled: the message of the error in place of a CancelledError.
     """
     if isinstance(error, (StopIteration, StopAsyncIteration)):
         other = RuntimeError(f"{type(error).__name__} was raised by code that is not an iterator.")
         other.__cause__ = error
         return other
     if isinstance(error, asyncio.CancelledError):
-        return Interrupted("The event loop of the stream ended before the stream did.")
+        return Interrupted(cancelled)
     return error

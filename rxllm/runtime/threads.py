@@ -21,6 +21,8 @@ from .source import Source, source
 
 __all__ = ["Calls", "Worker", "from_thread", "in_thread", "pull", "result_of"]
 
+_CANCELLED = "A blocking function raised CancelledError, so the rest of the stream is missing."
+
 
 class Calls(ABC):
     """Runs blocking calls in another thread, one after another, and brings their results back to the event loop."""
@@ -46,7 +48,7 @@ class Calls(ABC):
             if error is None:
                 outcome.set_result(cast("T", result))
             else:
-                outcome.set_exception(raisable(error))
+                outcome.set_exception(raisable(error, _CANCELLED))
 
         def job() -> None:
             result, error = None, None
@@ -159,7 +161,7 @@ async def pull(scheduler: Scheduler, make: Callable[[], Iterable[T]], calls: Cal
     finally:
         calls.close(pulling.close)
     if item.error is not None:
-        raise raisable(item.error)
+        raise raisable(item.error, _CANCELLED)
 
 
 class _End:

@@ -16,7 +16,7 @@ from reactivex.subject import Subject
 from reactivex.testing import TestScheduler
 
 import rxllm
-from rxllm import LLM, Interrupted, MisuseError
+from rxllm import LLM, Chunk, Interrupted, MisuseError
 from rxllm.runtime.executor import DaemonExecutor
 from rxllm.runtime.lifetime import settled
 from rxllm.runtime.loop_local import loop_local
@@ -189,6 +189,30 @@ def test_failure_of_a_blocking_call_reaches_a_plain_loop(error):
     expected = {asyncio.CancelledError: Interrupted, StopIteration: RuntimeError}.get(error, error)
     with pytest.raises(expected):
         Failing().invoke("p")
+
+
+async def _cancelled():
+    asyncio.current_task().cancel()
+    await asyncio.sleep(0)
+
+
+class _Blocking(LLM):
+    def complete(self, request):
+        return asyncio.run(_cancelled())
+
+
+class _BlockingStream(LLM):
+    def chunks(self, request):
+        yield Chunk("a")
+        asyncio.run(_cancelled())
+
+
+@pytest.mark.parametrize("llm", [_Blocking(), _BlockingStream()])
+def test_cancellation_inside_a_blocking_function_is_interrupted(llm):
+    """The function's own event loop was cancelled. The message does not say that the loop of the stream ended."""
+    with pytest.raises(Interrupted, match="A blocking function raised CancelledError, so the rest of") as caught:
+        llm.invoke("p")
+    assert caught.value.retryable
 
 
 def test_cancellation_inside_a_source_is_interrupted():
