@@ -13,7 +13,6 @@ from ..values.request import Request
 from ..values.tools import ResponseSchema, ToolSpec
 from ._documents import object_of
 from ._ids import valid_id
-from ._joining import joined
 from ._mistral_turns import MAKER as MISTRAL
 from ._mistral_turns import mistral_turns
 from ._openai_turns import plain_content
@@ -79,7 +78,7 @@ def _needs(lack: str, request: Request) -> bool:
         "mixed_strict": len({*map(_is_strict, request.tools or ())}) > 1,
         "json": form == "json",
         "json_schema": isinstance(form, ResponseSchema),
-        "tools_with_format": bool(request.tools) and form is not None,
+        "tools_with_format": bool(request.tools) and form not in (None, {"type": "text"}),
         "forced_while_thinking": is_forced and request.effort != "none" and not _is_off(request.extra.get("thinking")),
     }
     if lack in checks:
@@ -126,9 +125,17 @@ def fit_messages(server: Server, turns: Iterable[dict[str, Any]]) -> list[dict[s
 
 
 def _alternating(turns: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the messages with those of one role in a row as one."""
-    contents = joined({**turn, "content": _items(turn.get("content"))} for turn in turns)
-    return [{**turn, "content": plain_content(turn["role"], turn["content"])} for turn in contents]
+    """Return the messages with those of one role in a row as one, except for calls and results of tools."""
+    alternating: list[dict[str, Any]] = []
+    for turn in turns:
+        last = alternating[-1] if alternating else turn
+        has_calls = not (last.keys() | turn.keys()).isdisjoint(("tool_calls", "tool_call_id"))
+        if last is turn or has_calls or last["role"] != turn["role"]:
+            alternating.append(turn)
+        else:
+            items = [*_items(last.get("content")), *_items(turn.get("content"))]
+            alternating[-1] = {**last, "content": plain_content(turn["role"], items)}
+    return alternating
 
 
 def _items(content: str | list[dict[str, Any]] | None) -> list[dict[str, Any]]:

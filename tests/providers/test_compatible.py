@@ -227,6 +227,7 @@ def test_what_a_server_lacks_is_refused(server, asked, sentence):
         ("fireworks", {"response_format": "json"}),
         ("lmstudio", {"response_format": SCHEMA}),
         ("groq", {"response_format": SCHEMA}),
+        ("groq", {"tools": [TOOL], "response_format": {"type": "text"}}),
         ("gemini-compatible", {"model": "gemini-3-flash", "tools": [TOOL], "response_format": SCHEMA}),
         ("gemini-compatible", {"model": "gemini-2.5-flash", "response_format": SCHEMA}),
         ("cerebras", {"tools": [STRICT, STRICT_DICT]}),
@@ -406,6 +407,21 @@ def test_perplexity_gets_the_messages_of_one_role_as_one():
         {"role": "user", "content": "More."},
     ] == body_of("perplexity", prompt)["messages"]
     assert len(prompt) - 1 == len(body_of("vllm", prompt)["messages"])
+
+
+def test_perplexity_gets_calls_and_results_of_tools_apart():
+    """A result belongs to its call, and a call without a text is a message, too."""
+    calls = [ToolCallPart(name, "now", "{}") for name in ("a", "b")]
+    results = [ToolResultPart(call.id, call.id.upper(), name="now") for call in calls]
+    prompt = [
+        ("user", "hi"),
+        Message("assistant", calls),
+        *(Message("tool", [each]) for each in results),
+        ("user", "so?"),
+    ]
+    sent = body_of("perplexity", prompt)["messages"]
+    assert body_of("vllm", prompt)["messages"] == sent
+    assert [("a", "A"), ("b", "B")] == [(each["tool_call_id"], each["content"]) for each in sent[2:4]]
 
 
 def test_mistral_gets_files_in_its_own_form():
