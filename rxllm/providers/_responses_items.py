@@ -71,7 +71,7 @@ class Item(Struct, eq=False):
             missing = whole[len(emitted) :]
             self.arguments += [missing] if missing else []
             return missing
-        if not is_same_object(emitted, whole):
+        if not (is_same_object(emitted, whole) or emitted.strip() == whole.strip()):
             raise ProtocolError(
                 "The server sent the arguments of a tool call in pieces and then as a whole, and the two differ. "
                 f"The whole begins: {excerpt(whole.encode('utf-8', 'replace'))}"

@@ -327,6 +327,7 @@ def called(*pieces, begins="", whole="", done=None, completed=None):
         pytest.param(called(begins="{}", whole="{}"), "{}", id="no arguments"),
         pytest.param(called("{}", whole="{}"), "{}", id="no arguments, in pieces"),
         pytest.param(called("{", "}", whole="{ }"), "{}", id="no arguments, with white space"),
+        pytest.param(called("as text\n", whole="as text"), "as text\n", id="no JSON, with white space"),
         pytest.param(called(), "", id="nothing"),
     ],
 )
