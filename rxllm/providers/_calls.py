@@ -27,19 +27,21 @@ class _Call:
     Attributes:
         is_blank: the arguments so far are ``{}``, which stand for none if others follow.
         is_cumulative: each fragment repeats the arguments before it.
+        is_custom: the call has a text of any form instead of arguments.
         object: the arguments so far, if the server sends objects instead of text.
     """
 
     __slots__ = (
-        "arguments", "extra", "id", "index", "is_blank", "is_cumulative", "is_held", "maker", "name", "object", "shape",
-        "size",
+        "arguments", "extra", "id", "index", "is_blank", "is_cumulative", "is_custom", "is_held", "maker", "name",
+        "object", "shape", "size",
     )  # fmt: skip
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, *, is_custom: bool) -> None:
         self.id = self.name = ""
         self.index = index
         self.extra: dict[str, Any] | None = None
         self.maker: str | None = None
+        self.is_custom = is_custom
         self.is_held = True
         self.is_blank = self.is_cumulative = False
         self.arguments: list[str] = []
@@ -103,10 +105,15 @@ class _Call:
     def _add_object(self, fields: dict[str, Any]) -> bool:
         """Add the next fields, the next pieces of fields, or all fields so far. Return whether this is possible.
 
-        It is possible while the arguments are objects and short, because each object changes the text of all.
+        It is possible while the arguments are objects.
+
+        Raises:
+            ProtocolError: they are long. Each object changes the text of all, so the work would grow with their square.
         """
-        if not fields or self.size > SHORT or (self.size and self.object is None):
+        if not fields or (self.size and self.object is None):
             return False
+        if self.size > SHORT:
+            raise ProtocolError(f"The server sent arguments of more than {SHORT:,} characters in several objects.")
         self.object, self.is_blank = grown(self.object or {}, fields), False
         self.arguments = [msgspec.json.encode(self.object).decode()]
         self.size = len(self.arguments[0])
@@ -144,12 +151,13 @@ class _Call:
     def is_repeat(self, arguments: str) -> bool:
         """Return whether a fragment only repeats the whole arguments, as gateways and parsers of vLLM do at the end.
 
-        White space may differ, and the fragment may be a JSON text. A far shorter fragment is not compared, so that the
-        work keeps to the number of received bytes.
+        White space may differ, and the fragment may be a JSON text, but not in the text of a custom tool. A far shorter
+        fragment is not compared, so that the work keeps to the number of received bytes.
         """
         is_long = len(arguments) > 5 and 8 * len(arguments) > self.size
         may_repeat = is_long and arguments.lstrip().startswith(("{", '"{')) and self.is_short_and_whole()
-        return may_repeat and is_same_object("".join(self.arguments), arguments)
+        before = "".join(self.arguments) if may_repeat else ""
+        return may_repeat and (before == arguments or (not self.is_custom and is_same_object(before, arguments)))
 
     def part(self) -> ToolCallPart:
         """Release the call with its arguments so far."""
@@ -226,7 +234,7 @@ class Calls:
         if target is None or target.is_another(identity, name, arguments, by_index=index is not None):
             if len(self._opened) >= CALLS:
                 raise ProtocolError(f"The response has more than {CALLS:,} tool calls.")
-            target = self._latest = self._by_index[place] = _Call(len(self._opened))
+            target = self._latest = self._by_index[place] = _Call(len(self._opened), is_custom="custom" in call)
             self._held.append(target)
             self._opened.append(target)
         if target.is_held:

@@ -52,4 +52,4 @@ def grown(before: object, after: object) -> Any:
     fields, later = object_of(before), object_of(after)
     if fields and later:
         return {**fields, **{name: grown(fields.get(name), value) for name, value in later.items()}}
-    return before if after in ([], {}) else after
+    return before if before is not None and after in ([], {}) else after

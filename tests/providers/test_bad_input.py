@@ -349,6 +349,7 @@ def test_other_claude_models_get_what_the_request_says():
     for model in WITHOUT_EFFORT:
         assert Anthropic(model, api_key="key").preview("hi", effort="none")
     assert Anthropic("glm-5", api_key="key").preview(marked(5), stop_sequences=["\n\n"])
+    assert Anthropic("claude-opus-4-7", api_key="key").preview("hi", temperature=1)
 
 
 def test_every_mark_for_the_cache_counts():
@@ -367,4 +368,3 @@ def test_every_mark_for_the_cache_counts():
     assert bedrock.preview(marked(4), tools=[NOW])
     with pytest.raises(MisuseError, match="at most 4 CachePoints in a request, not 5"):
         bedrock.preview(marked(4), tools=[NOW, point])
-    assert Anthropic("claude-opus-4-7", api_key="key").preview("hi", temperature=1)

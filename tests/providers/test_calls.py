@@ -300,6 +300,7 @@ def test_whole_arguments_that_come_again_count_once(pieces, again, fields, index
         ([{"a": [1]}, {"a": [1, 2]}, {"a": [1, 2]}, {"a": []}], {"a": [1, 2]}),
         ([{}, {"a": 1}, {"a": 2}], {"a": 2}),
         ([{"a": None}, {"a": "x"}], {"a": "x"}),
+        ([{"a": "x"}, {"b": [], "c": {}}], {"a": "x", "b": [], "c": {}}),
         (["", {"a": "x"}, {"a": "y"}], {"a": "xy"}),
         ([{"a": "x"}, '{ "a": "x" }'], {"a": "x"}),
     ],
@@ -315,6 +316,25 @@ def test_arguments_that_are_objects_are_merged(objects, whole, tools):
     arguments = json.dumps(whole, separators=(",", ":"))
     assert ([ToolCallPart("call_1", "f", arguments, 0)], None) == (answered, error)
     assert arguments == "".join(call.arguments for call in calls)
+
+
+def test_long_arguments_in_several_objects_are_refused():
+    """One object may be of any length. The text of two would be no JSON, and merging many would take too long."""
+    long = fragment({"a": "x" * 70_000}, name="f", id="call_1")
+    _, answered, error = heard(event(long), FINISH)
+    assert (70_008, None) == (len(answered[0].arguments), error)
+    _, _, error = heard(event(long), event(fragment({"b": 1})), FINISH)
+    assert isinstance(error, rxllm.ProtocolError)
+    assert "more than 65,536 characters in several objects" in str(error)
+
+
+def test_text_of_a_custom_tool_is_no_object():
+    """Lines of JSON are text: an equal line is not a repeat because of its white space."""
+    pieces = ['{"a":1}\n', '{"a":1}', '\n{"b":2}']
+    calls = [{"index": 0, "id": "call_1", "custom": {"name": "f", "input": pieces[0]}}]
+    calls += [{"index": 0, "custom": {"input": piece}} for piece in pieces[1:]]
+    _, answered, _ = heard(*map(event, calls), FINISH)
+    assert ["".join(pieces)] == [call.arguments for call in answered]
 
 
 @pytest.mark.parametrize("ending", [[DONE], [End.FIN]])
