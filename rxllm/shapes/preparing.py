@@ -130,12 +130,14 @@ class Preparing:
         return True
 
     def _closest(self, value: object, types: list[Schema], union: Schema) -> Schema | None:
-        """Return the type of a union that fits a list or an object best, or None if each type needs further keys."""
+        """Return the type of a union that fits a list or an object best, or None if none fits."""
         key = id(value), id(union)
         if key not in self.choices:
             trials = [(self._trial(value, each), each) for each in types]
             best, closest = min(trials, key=lambda each: each[0].distance, default=(self, None))
-            self.choices[key] = value, closest if best.problems.total or not best.missing else None
+            # Pydantic would take another type, and drop the keys that this one refuses.
+            is_torn = not best.problems.total and best.missing and any(trial.problems.total for trial, _ in trials)
+            self.choices[key] = value, None if is_torn else closest
         return self.choices[key][1]
 
     def _trial(self, value: object, schema: Schema) -> Preparing:

@@ -326,6 +326,30 @@ def test_no_type_of_a_union_drops_the_keys_of_another(kind, plain, problem):
     assert (problem,) == caught.value.problems
 
 
+class Filled(pydantic.BaseModel):
+    """A model that fills its own keys."""
+
+    x: int
+    y: int
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _fill(cls, data: Any) -> Any:
+        return {"y": 2, **data}
+
+
+class Other(Filled):
+    """Another one of the same keys."""
+
+
+@pytest.mark.parametrize("kind", [list[Filled] | list[Other], dict[str, Filled] | dict[str, Other]])
+def test_model_of_a_union_may_fill_its_keys(kind):
+    """Pydantic calls its validators, whichever type it takes."""
+    plain = [{"x": 1}] if kind == list[Filled] | list[Other] else {"a": {"x": 1}}
+    value = field_of(kind).decode({"it": plain}).it
+    assert [Filled(x=1, y=2)] == [*(value.values() if isinstance(value, dict) else value)]
+
+
 class Add(pydantic.BaseModel):
     """A class that contains unions of itself."""
 
