@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, TypeVar, cast
 
+import msgspec
+
 __all__ = ["encodable", "plain"]
 
 T = TypeVar("T")
@@ -30,13 +32,15 @@ def plain(value: T) -> T:
 def encodable(value: object) -> Any:
     """Return what an encoder of msgspec writes for a value of a class that it does not know.
 
-    A model of pydantic becomes plain data, with the names that its JSON schema has.
+    A model of pydantic becomes plain data, with the names that its JSON schema has; a ``msgspec.Raw`` is JSON.
 
     Raises:
         TypeError: JSON has no such value.
     """
     if (dump := getattr(type(value), "model_dump", None)) is not None:  # without an import of pydantic
         return dump(value, mode="json", by_alias=True)
+    if isinstance(value, msgspec.Raw):
+        return msgspec.json.decode(value)
     found = plain(value)
     if found is value:
         raise TypeError(f"Encoding objects of type {type(value).__name__} is unsupported")

@@ -8,6 +8,7 @@ from datetime import date
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pydantic
 import pytest
 from combinators.scripted import Scripted, call, collect, roles, timeline
@@ -436,6 +437,7 @@ class Forecast(pydantic.BaseModel):
         ([TextPart("see"), FilePart("image/png", b"x")], (TextPart("see"), FilePart("image/png", b"x"))),
         (["see", FilePart("image/png", b"x")], (TextPart("see"), FilePart("image/png", b"x"))),
         (["see", "it"], (TextPart('["see","it"]'),)),
+        ({"a": msgspec.Raw(b'{"b": 1}')}, (TextPart('{"a":{"b":1}}'),)),
         ([math.inf, -math.inf, math.nan, 2**70], (TextPart("[Infinity,-Infinity,NaN,1180591620717411303424]"),)),
         ({1: "é", "d": Decimal("1.50"), "t": date(2026, 1, 2)}, (TextPart('{"1":"é","d":"1.50","t":"2026-01-02"}'),)),
         (Message("assistant", [ReasoningPart("hm"), TextPart("42")]), (TextPart("42"),)),
