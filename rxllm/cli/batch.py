@@ -219,7 +219,7 @@ def _checks(planning: Iterator[Plan], progress: Progress) -> Source[None]:
 
 
 def _is_in(row: Any, part: int, parts: int, id_column: str) -> bool:
-    """Return whether a row belongs to a shard. A row with a wrong id belongs to each, so that the job names the row."""
+    """Return whether a row belongs to a shard. One with a wrong id belongs to every shard, so that the job names it."""
     try:
         name = id_of(row, id_column) or msgspec.json.encode(row, order="sorted").decode()
     except MisuseError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,13 +53,15 @@ def new_file(path: Path) -> Generator[IO[bytes]]:
 def replaced(path: Path) -> Generator[Path]:
     """Yield the path of a file that takes the place of this one, at once, when the block ends.
 
-    After an error the old file stays as it was. A link to the file stays.
+    After an error the old file stays as it was. Its mode stays, and so does a link to it.
     """
     place = path.resolve()
     new = place.with_name(f"{place.name}.new")
     new.unlink(missing_ok=True)
     try:
         yield new
+        if place.exists():
+            shutil.copymode(place, new)
         new.replace(place)
     finally:
         new.unlink(missing_ok=True)  # it would fill the rest of a full disk

@@ -26,6 +26,8 @@ from waiting import wait_until
 
 import rxllm
 import rxllm.cli.batch
+import rxllm.cli.batch_tools
+import rxllm.jobs.exporting
 from rxllm.cli.draining import room_for_many
 from rxllm.jobs.intents import Intent, Intents, Noted
 from rxllm.testing import End, FakeServer, Reply
