@@ -148,7 +148,7 @@ def test_wrong_names_are_named_all_at_once_before_a_request():
         (
             template("Hi {a}"),
             {"a": b"x"},
-            "{a} in a template is bytes. Decode a text, or pass a FilePart.",
+            "{a} in a template is bytes. Decode the bytes to text",
         ),
         (template("Hi {a:.2f}"), "x", "cannot write str as {a:.2f}"),
         (template("{a}"), rx.of("x"), "ops.map(template(…))"),

@@ -152,7 +152,9 @@ def _conversation(options: argparse.Namespace) -> Conversation:
         conversation = Conversation(first, store, secrets.token_hex(4) if chosen is None else chosen)
         conversation.load()
     except (sqlite3.Error, OSError) as error:
-        raise MisuseError(f"The history {str(path)!r} cannot be used: {error}. --history names another file.") from None
+        raise MisuseError(
+            f"The history {str(path)!r} cannot be used: {error}. Pass another file with --history."
+        ) from None
     return conversation
 
 

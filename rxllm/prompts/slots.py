@@ -69,8 +69,9 @@ class Slot:
         elif value is None:
             raise MisuseError(f"The value of {self} in a template is None. Pass a text; it may be empty.")
         elif type(value) in (bytes, bytearray, memoryview):
+            kind = type(value).__name__
             raise MisuseError(
-                f"The value of {self} in a template is {type(value).__name__}. Decode a text, or pass a FilePart."
+                f"The value of {self} in a template is {kind}. Decode the bytes to text, or pass a FilePart."
             )
         try:
             return format(value, self.spec)

@@ -21,7 +21,7 @@ from .source import Source, source
 
 __all__ = ["Calls", "Worker", "from_thread", "in_thread", "pull", "result_of"]
 
-_CANCELLED = "A blocking function raised CancelledError, so the rest of the stream is missing."
+_CANCELLED = "A blocking function raised CancelledError, so its result is missing."
 
 
 class Calls(ABC):
