@@ -441,10 +441,11 @@ def test_results_are_exported_as_a_table(server):
 
 @pytest.mark.parametrize("name", ["table.csv", "table.parquet"])
 def test_table_without_room_leaves_the_old_one(server, name):
-    """Not a part of the new one; and no other file stays."""
+    """Not a part of the new one; and no other file stays. The whole new one has its mode."""
     write("in.jsonl", *(f"{number} {'word ' * 40}" for number in range(200)))
     batch("in.jsonl", "-o", "out.jsonl", *MODEL, **openai(server))
     Path(name).write_text("old")
+    Path(name).chmod(0o640)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, before[1]))
     try:
@@ -455,6 +456,7 @@ def test_table_without_room_leaves_the_old_one(server, name):
     assert "old" == Path(name).read_text()
     assert {"in.jsonl", "out.jsonl", name} == {path.name for path in Path.cwd().iterdir()}
     assert 0 == batch("export", "out.jsonl", name).returncode
+    assert 0o640 == Path(name).stat().st_mode & 0o777
 
 
 @pytest.mark.parametrize(
