@@ -98,7 +98,7 @@ def test_poisoned_rows_are_values_and_a_later_run_pays_nothing_again(ray_data, s
     refused, broken, without = (found[COUNT + place] for place in range(3))
     assert (None, "BadRequest", 400) == (refused["answer"], refused["failure"]["kind"], refused["failure"]["status"])
     assert ("ProviderError", 500) == (broken["failure"]["kind"], broken["failure"]["status"])
-    assert "neither a column 'messages' nor 'prompt'" in without["failure"]["message"]
+    assert "has no value in its column 'prompt'" in without["failure"]["message"]
     again = map_prompts(ds, server.model(), store, **WORKERS)
     assert {number: row["answer"] for number, row in found.items()} == answers(again)
     assert {f"p{number}": 1 for number in range(COUNT)} == server.paid
