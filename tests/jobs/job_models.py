@@ -145,6 +145,7 @@ def fork_while_used(connection):
         signal.pause()
     user.close()
     ours.close()
-    connection.send(processes.end_of(process))
+    ended = processes.end_of(process)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
+    connection.send(ended)  # the last act, because the test then ends this process
