@@ -22,6 +22,7 @@ SETTINGS = (
     *("XAI_API_KEY", "OPENROUTER_API_KEY", "HF_TOKEN", "AZURE_OPENAI_API_KEY", "AZURE_OPENAI_ENDPOINT", "RXLLM_MODEL"),
 )
 CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+SIZE = ("COLUMNS", "LINES")  # readline sets them in the process that starts the workers of pytest-xdist
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 # Hypothesis tries the same examples in each run, so that a failure can be repeated. `--hypothesis-profile=hunt` looks
@@ -43,8 +44,8 @@ def pytest_make_parametrize_id(config, val, argname):
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
-    """Remove keys, addresses and proxies from the environment; a test sets its own."""
-    for name in (*SETTINGS, *CERTIFICATES, *PROXIES, *map(str.upper, PROXIES)):
+    """Remove keys, addresses, proxies and the size of the terminal from the environment; a test sets its own."""
+    for name in (*SETTINGS, *CERTIFICATES, *PROXIES, *map(str.upper, PROXIES), *SIZE):
         monkeypatch.delenv(name, raising=False)
 
 
