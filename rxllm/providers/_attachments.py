@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from attrs import evolve
 
@@ -12,7 +12,7 @@ from ..values.disk import check_size, type_of_bytes
 from ..values.parts import FilePart, Part, ToolResultPart
 from ..values.request import Request
 
-__all__ = ["base64_of", "check_files"]
+__all__ = ["base64_of", "check_files", "files_of"]
 
 
 def check_files(request: Request, vendor: str, pictures: tuple[str, ...], largest: int) -> Request:
@@ -31,11 +31,11 @@ def check_files(request: Request, vendor: str, pictures: tuple[str, ...], larges
     """
     if isinstance(request.prompt, str):
         return request
-    if any(_is_inexact(part) for message in request.prompt for part in _files(message.parts)):
+    if any(_is_inexact(part) for message in request.prompt for part in files_of(message.parts)):
         turns = [evolve(message, parts=tuple(map(_exact, message.parts))) for message in request.prompt]
         request = evolve(request, prompt=tuple(turns))
     for message in request.messages:
-        for part in _files(message.parts):
+        for part in files_of(message.parts):
             check_size(0 if part.data is None else len(part.data), part.media_type, part.name, vendor, largest)
             kind, _, subtype = part.media_type.partition("/")
             if kind == "image" and pictures and subtype not in (*pictures, "*") and part.file_id is None:
@@ -71,12 +71,13 @@ def _exact(part: Part) -> Part:
     return evolve(part, media_type=kind)
 
 
-def _files(parts: tuple[Part, ...]) -> Iterator[FilePart]:
+def files_of(parts: Iterable[Part]) -> Iterator[FilePart]:
+    """Yield the files among the parts, and those in the results of tools."""
     for part in parts:
         if isinstance(part, FilePart):
             yield part
         elif isinstance(part, ToolResultPart):
-            yield from _files(part.content)
+            yield from files_of(part.content)
 
 
 def base64_of(data: bytes) -> str:

@@ -11,6 +11,7 @@ from ..values.message import Message
 from ..values.parts import FilePart, ToolResultPart
 from ..values.request import Request
 from ..values.tools import ResponseSchema, ToolSpec
+from ._attachments import files_of
 from ._documents import object_of
 from ._ids import valid_id
 from ._mistral_turns import MAKER as MISTRAL
@@ -94,12 +95,8 @@ def _is_strict(tool: ToolSpec | Mapping[str, Any]) -> bool:
 
 
 def _files(message: Message) -> Iterator[FilePart]:
-    """Yield the files of the user and those in the results of tools."""
-    for part in message.parts:
-        if isinstance(part, FilePart) and message.role == "user":
-            yield part
-        elif isinstance(part, ToolResultPart):
-            yield from (item for item in part.content if isinstance(item, FilePart))
+    """Return the files of the user and those in the results of tools."""
+    return files_of(part for part in message.parts if message.role == "user" or isinstance(part, ToolResultPart))
 
 
 def _is_only_tool(server: Server, request: Request) -> bool:
