@@ -155,9 +155,10 @@ class _Call:
         fragment is not compared, so that the work keeps to the number of received bytes.
         """
         is_long = len(arguments) > 5 and 8 * len(arguments) > self.size
-        may_repeat = is_long and arguments.lstrip().startswith(("{", '"{')) and self.is_short_and_whole()
-        before = "".join(self.arguments) if may_repeat else ""
-        return may_repeat and (before == arguments or (not self.is_custom and is_same_object(before, arguments)))
+        if not (is_long and arguments.lstrip().startswith(("{", '"{')) and self.is_short_and_whole()):
+            return False
+        before = "".join(self.arguments)
+        return before == arguments or (not self.is_custom and is_same_object(before, arguments))
 
     def part(self) -> ToolCallPart:
         """Release the call with its arguments so far."""
