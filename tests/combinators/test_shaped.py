@@ -94,7 +94,7 @@ def test_malformed_answer_is_shown_what_is_wrong(mend):
 
 
 def test_model_is_not_told_what_the_program_may_change(mend):
-    """The advice is for the person who reads the traceback. The program asked for a shape already."""
+    """A note of the error advises the author of the program. This program has asked for a shape already."""
     correction = mend("Boil it.")[-1].text
     assert "it has 'Boil it.' instead of a value.\nAnswer again" in correction
     with pytest.raises(ParseError) as caught:
